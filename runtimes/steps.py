@@ -1,0 +1,199 @@
+"""The step machine: what a policy asks for at every step, and the few residuals that it needs kept.
+
+    machine = StepMachine(policy, combine)
+    machine.begin_run()
+    match machine.step("cond", 0):
+        case Compute():
+            machine.record("cond", residual)          # what the blocks added
+        case Reuse(residual):
+            ...                                       # r̂ = Σ_i c_i · r_i, already combined
+
+It imports no framework: a residual is whatever `combine` can add up (torch, numpy, ONNX Runtime). Steps are named by
+the caller from the scheduler's own state, branches by the pipeline's own name; nothing is counted here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from budc.schema.errors import CalibrationMismatch, RefusedRun, SemanticsViolation
+from budc.schema.policy import Policy
+
+R = TypeVar("R")
+
+BATCHED_BRANCHES: Mapping[str, tuple[str, ...]] = {"cond_uncond": ("cond", "uncond")}
+"""Names under which some pipelines run several branches in one forward, and the branches that are in it."""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Run the blocks, then hand the residual to `StepMachine.record`."""
+
+
+@dataclass(frozen=True)
+class Reuse(Generic[R]):
+    """Add this residual instead of running the blocks."""
+
+    residual: R
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One step of one branch.
+
+    `coefficients` are newest first and empty where the step is computed. `keep` is how many residuals, newest first,
+    later steps still need once this step is done: what a runtime holds in memory, and never more.
+    """
+
+    coefficients: tuple[float, ...]
+    keep: int
+
+    @property
+    def computed(self) -> bool:
+        """Whether the blocks run at this step."""
+        return not self.coefficients
+
+
+def plan_branch(mask: Sequence[bool], predictor: Sequence[Sequence[float]]) -> tuple[PlannedStep, ...]:
+    """Return one `PlannedStep` per step for a mask (true = compute) and its predictor rows.
+
+    Trailing zero coefficients are dropped: they ask for a residual that adds nothing.
+
+    Raises:
+        SemanticsViolation: a row is missing, or asks for more residuals than are computed by then.
+    """
+    if len(mask) != len(predictor):
+        raise SemanticsViolation(f"predictor has {len(predictor)} rows, but the mask has {len(mask)} steps")
+    rows = [() if compute else _needed(row) for compute, row in zip(mask, predictor, strict=True)]
+    computed = 0
+    for step, row in enumerate(rows):
+        if mask[step]:
+            computed += 1
+        elif not 1 <= len(row) <= computed:
+            raise SemanticsViolation(f"step {step} reuses {len(row)} residuals, but {computed} are computed before it")
+    keeps: list[int] = []
+    needed = 0
+    for step in reversed(range(len(rows))):
+        keeps.append(needed)
+        # Before this step, a computed one fills the newest place itself; a reused one needs what it combines.
+        needed = max(needed - 1, 0) if mask[step] else max(needed, len(rows[step]))
+    return tuple(PlannedStep(row, keep) for row, keep in zip(rows, reversed(keeps), strict=True))
+
+
+def _needed(row: Sequence[float]) -> tuple[float, ...]:
+    terms = len(row)
+    while terms > 1 and row[terms - 1] == 0.0:
+        terms -= 1
+    return tuple(row[:terms])
+
+
+@dataclass
+class _Branch(Generic[R]):
+    plan: tuple[PlannedStep, ...]
+    at: int
+    awaiting: bool = False
+    residuals: list[R] = field(default_factory=list)
+
+
+class StepMachine(Generic[R]):
+    """Runs a policy over the steps of one generation, for every guidance branch by name.
+
+    `combine(coefficients, residuals)` returns Σ_i coefficients[i] · residuals[i]; both are newest first and of one
+    length. Branches are independent; a branch starts anew whenever its step 0 is asked for, so what a run left
+    behind when it was ended early is never used.
+    """
+
+    def __init__(self, policy: Policy, combine: Callable[[Sequence[float], Sequence[R]], R]) -> None:
+        self._combine = combine
+        self._plans: dict[str, tuple[PlannedStep, ...]] = {}
+        for branch in policy.branches:
+            plan = plan_branch(branch.mask, branch.predictor)
+            self._plans.update(dict.fromkeys(branch.names, plan))
+        self._branches: dict[str, _Branch[R]] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The branches that the policy names."""
+        return tuple(self._plans)
+
+    @property
+    def held(self) -> int:
+        """How many residuals are in memory now, over all branches."""
+        return sum(len(branch.residuals) for branch in self._branches.values())
+
+    def begin_run(self) -> None:
+        """Forget everything: a run starts, or one has ended early."""
+        self._branches.clear()
+
+    def step(self, branch: str, step: int) -> Compute | Reuse[R]:
+        """Return what to do at `step` (0-based) of `branch`.
+
+        Raises:
+            CalibrationMismatch: the policy has no such branch, or not so many steps.
+            RefusedRun: steps were left out, repeated or asked for before step 0, or a computed step's residual was
+                never recorded.
+        """
+        state = self._enter(branch, step)
+        planned = state.plan[step]
+        if planned.computed:
+            state.awaiting = True
+            return Compute()
+        residual = self._combine(planned.coefficients, state.residuals[: len(planned.coefficients)])
+        del state.residuals[planned.keep :]
+        return Reuse(residual)
+
+    def record(self, branch: str, residual: R) -> None:
+        """Take the residual of the step of `branch` that `step` has just told to compute.
+
+        Raises:
+            RefusedRun: no computed step of this branch awaits one (the model was run twice in one step).
+        """
+        state = self._branches.get(branch)
+        if state is None or not state.awaiting:
+            raise RefusedRun(
+                f"branch {branch!r}: a residual was recorded, but no computed step awaits one",
+                remedy="run the transformer once per branch and step",
+            )
+        state.awaiting = False
+        state.residuals.insert(0, residual)
+        del state.residuals[state.plan[state.at].keep :]
+
+    def _enter(self, branch: str, step: int) -> _Branch[R]:
+        if step == 0:
+            self._branches[branch] = state = _Branch(self._plan(branch), at=0)
+            return state
+        known = self._branches.get(branch)
+        if known is None:
+            self._plan(branch)
+            raise RefusedRun(
+                f"branch {branch!r} starts at step {step}, but a policy starts at step 0",
+                remedy="run all steps of the schedule (no image-to-image strength, no denoising start)",
+            )
+        if known.awaiting:
+            raise RefusedRun(f"branch {branch!r}: step {known.at} was to be computed, but recorded no residual")
+        if step >= len(known.plan):
+            raise CalibrationMismatch(f"steps: the policy has {len(known.plan)}, this run asks for step {step}")
+        if step != known.at + 1:
+            raise RefusedRun(
+                f"branch {branch!r} went from step {known.at} to step {step}",
+                remedy="run every step once and in order; call the scheduler's set_timesteps before each run",
+            )
+        known.at = step
+        return known
+
+    def _plan(self, branch: str) -> tuple[PlannedStep, ...]:
+        if branch in self._plans:
+            return self._plans[branch]
+        plans = [self._plans.get(part) for part in BATCHED_BRANCHES.get(branch, ())]
+        if plans and plans[0] is not None and all(plan == plans[0] for plan in plans):
+            return plans[0]
+        names = ", ".join(self._plans)
+        if plans and all(plan is not None for plan in plans):
+            raise CalibrationMismatch(
+                f"branch: the policy has separate masks for {names}, this pipeline runs them in one forward ({branch})",
+                remedy="use a policy whose branches share one mask",
+            )
+        raise CalibrationMismatch(
+            f"branch: the policy has {names}, this run asks for {branch}",
+            remedy="use the pipeline and the guidance that the policy was compiled for",
+        )

@@ -1,0 +1,284 @@
+"""Trunk: a transformer whose blocks can be run and recorded, or replaced by what they added before.
+
+    r = h_out - h_in            recorded while the blocks run
+    h_out ≈ h_in + r̂            in their place
+
+h_in is the hidden state after patch embedding, h_out the one after the last block, both (batch, tokens, channels);
+the model's own forward does everything before and after, so a reused step still embeds its latents and timestep.
+
+    trunk = Trunk(transformer)
+    with trunk.installed():
+        velocity, residual = trunk.compute(hidden_states=x, timestep=t, ...)
+        velocity = trunk.reuse(residual, hidden_states=x, timestep=t, ...)
+
+How: the instance's block lists become `SpanList`s, which outside of such a call are the lists they were. In compute
+mode their iteration puts a marker before the first block and one after the last, in reuse mode it yields nothing but
+one adding marker. The blocks stay where they are, so names, hooks, adapters, offloading and compilation keep working,
+and computing returns h_out itself, bit for bit.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from budc.runtimes.families import Family, Span, family_of
+from budc.schema.errors import CacheConflict, RefusedRun, UnsupportedModel
+
+Payload = Literal["trunk-residual", "velocity"]
+Mode = Literal["off", "compute", "reuse"]
+
+
+def combine(coefficients: Sequence[float | Tensor], residuals: Sequence[Tensor]) -> Tensor:
+    """Return Σ_i coefficients[i] · residuals[i], newest first, in the residuals' dtype.
+
+    Half-precision residuals are added up in float32. Coefficients may be tensors (training, one value per sample);
+    a lone 1.0 returns the residual itself.
+    """
+    newest = residuals[0]
+    if len(coefficients) == 1 and isinstance(coefficients[0], float) and coefficients[0] == 1.0:
+        return newest
+    wide = torch.float32 if newest.dtype in (torch.bfloat16, torch.float16) else newest.dtype
+    total = newest.to(wide) * coefficients[0]
+    for coefficient, residual in zip(coefficients[1:], residuals[1:], strict=True):
+        total = total + residual.to(wide) * coefficient
+    return total.to(newest.dtype)
+
+
+class Gate:
+    """What the markers of one transformer read and write: the mode, the residual to add, the residual recorded."""
+
+    def __init__(self, payload: Payload) -> None:
+        self.payload = payload
+        self.mode: Mode = "off"
+        self.entering: Tensor | None = None
+        self.reused: Tensor | None = None
+        self.recorded: Tensor | None = None
+
+    def record(self, payload: Tensor) -> None:
+        """Keep what a computed forward produced; a second one in the same call would overwrite it."""
+        if self.recorded is not None:
+            raise RefusedRun(
+                "the transformer ran twice in one step of one branch",
+                remedy="do not split a batch over several forwards while a policy is applied",
+            )
+        self.recorded = payload
+
+
+class Marker:
+    """A stand-in for a block: takes what a block takes, returns `action(h)` in the form that a block returns."""
+
+    def __init__(self, action: Callable[[Tensor], Tensor], returns: str) -> None:
+        self.action = action
+        self.returns = returns
+
+    def __call__(self, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, *_: Any, **__: Any) -> Any:
+        """Return h, (text, h) or (h, text), whichever the family's blocks return."""
+        hidden_states = self.action(hidden_states)
+        if self.returns == "hidden":
+            return hidden_states
+        if self.returns == "text, hidden":
+            return encoder_hidden_states, hidden_states
+        return hidden_states, encoder_hidden_states
+
+
+class SpanList(nn.ModuleList):
+    """A transformer's block list that can step aside for one forward. Made and undone by `Trunk` only.
+
+    Copies and pickles of it, and slices, are plain `ModuleList`s.
+    """
+
+    _budc_gate: Gate
+    _budc_span: Span
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the blocks; inside a forward, the blocks between markers or the adding marker alone."""
+        gate, span = self._budc_gate, self._budc_span
+        if gate.mode == "off":
+            return iter(self._modules.values())
+        if gate.mode == "compute":
+            return iter(self._computing(gate, span))
+        return iter(self._reusing(gate, span))
+
+    def _computing(self, gate: Gate, span: Span) -> list[Any]:
+        blocks: list[Any] = list(self._modules.values())
+        if gate.payload != "trunk-residual":
+            return blocks
+
+        def enter(hidden: Tensor) -> Tensor:
+            gate.entering = hidden
+            return hidden
+
+        def leave(hidden: Tensor) -> Tensor:
+            entering = gate.entering
+            assert entering is not None  # the first list's marker ran before the last list's
+            gate.entering = None
+            gate.record(hidden - entering)
+            return hidden
+
+        before = [Marker(enter, span.returns)] if span.first else []
+        after = [Marker(leave, span.returns)] if span.last else []
+        return [*before, *blocks, *after]
+
+    def _reusing(self, gate: Gate, span: Span) -> list[Any]:
+        reused = gate.reused
+        if gate.payload != "trunk-residual" or not span.last or reused is None:
+            return []
+        return [Marker(lambda hidden: hidden + reused, span.returns)]
+
+    def __getitem__(self, idx: Any) -> Any:
+        """Index as a list does; a slice is a plain `ModuleList`, as block-level offloading expects."""
+        if isinstance(idx, slice):
+            return nn.ModuleList(list(self._modules.values())[idx])
+        return super().__getitem__(idx)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Reduce to a plain `ModuleList`: a copy belongs to nobody's run and must load where budc is missing."""
+        state = {name: value for name, value in self.__dict__.items() if not name.startswith("_budc_")}
+        return nn.ModuleList, (), state
+
+
+class VelocityHook:
+    """Forward hook of the output projection: records the velocity (still in tokens) or replaces it."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+
+    def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        """Return the projection's output, or the reused velocity in its place."""
+        if self.gate.mode == "compute":
+            self.gate.record(output)
+        elif self.gate.mode == "reuse" and self.gate.reused is not None:
+            return self.gate.reused
+        return output
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A copied model keeps a hook that is never switched on."""
+        return VelocityHook, (Gate("velocity"),)
+
+
+class Trunk:
+    """Functional access to a transformer's two modes: blocks computed, or their payload reused.
+
+    `payload` says what is carried: "trunk-residual" (h_out - h_in), or "velocity" (the model's output, as tokens
+    before it is put back into latents). Both calls are differentiable in everything they are given and keep nothing.
+
+    Raises:
+        UnsupportedModel: no family is known by the transformer's class name.
+    """
+
+    def __init__(self, transformer: nn.Module, payload: Payload = "trunk-residual") -> None:
+        self.transformer = transformer
+        self.family: Family = family_of(transformer)
+        self.gate = Gate(payload)
+        self._hook: torch.utils.hooks.RemovableHandle | None = None
+        for span in self.family.spans:
+            if not isinstance(getattr(transformer, span.name, None), nn.ModuleList):
+                raise UnsupportedModel(
+                    f"{type(transformer).__name__}.{span.name} is not a list of blocks "
+                    f"but {type(getattr(transformer, span.name, None)).__name__}"
+                )
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether this trunk's block lists are in place."""
+        lists = [getattr(self.transformer, span.name) for span in self.family.spans]
+        return all(isinstance(blocks, SpanList) and blocks._budc_gate is self.gate for blocks in lists)
+
+    def install(self) -> None:
+        """Put the spanning lists in place, on this instance only.
+
+        Raises:
+            CacheConflict: something else (another cache, another trunk) already stands in for the block lists.
+        """
+        lists = [getattr(self.transformer, span.name) for span in self.family.spans]
+        for span, blocks in zip(self.family.spans, lists, strict=True):
+            if type(blocks) is not nn.ModuleList:
+                raise CacheConflict(
+                    f"{type(self.transformer).__name__}.{span.name} is already replaced by a {type(blocks).__name__}",
+                    remedy="remove the other cache or policy from the transformer first",
+                )
+        for span, blocks in zip(self.family.spans, lists, strict=True):
+            blocks.__class__ = SpanList
+            blocks.__dict__.update(_budc_gate=self.gate, _budc_span=span)
+        if self.gate.payload == "velocity":
+            projection = getattr(self.transformer, self.family.projection)
+            self._hook = projection.register_forward_hook(VelocityHook(self.gate))
+
+    def uninstall(self) -> None:
+        """Leave the transformer exactly as `install` found it. Harmless when nothing is installed."""
+        self.disarm()
+        for span in self.family.spans:
+            blocks = getattr(self.transformer, span.name)
+            if isinstance(blocks, SpanList) and blocks._budc_gate is self.gate:
+                del blocks.__dict__["_budc_gate"], blocks.__dict__["_budc_span"]
+                blocks.__class__ = nn.ModuleList
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+
+    @contextmanager
+    def installed(self) -> Iterator["Trunk"]:
+        """Install for the length of a with-block; inside another such block of the same trunk it does nothing."""
+        if self.is_installed:
+            yield self
+            return
+        self.install()
+        try:
+            yield self
+        finally:
+            self.uninstall()
+
+    def arm_compute(self) -> None:
+        """Let the next forward compute its blocks and record the payload for `disarm`."""
+        self.gate.entering = self.gate.reused = self.gate.recorded = None
+        self.gate.mode = "compute"
+
+    def arm_reuse(self, payload: Tensor) -> None:
+        """Let the next forward skip its blocks and use `payload`."""
+        self.gate.entering = self.gate.recorded = None
+        self.gate.reused = payload
+        self.gate.mode = "reuse"
+
+    def disarm(self) -> Tensor | None:
+        """Return to the untouched forward; return what a computed forward recorded, else None."""
+        recorded = self.gate.recorded
+        self.gate.mode = "off"
+        self.gate.entering = self.gate.reused = self.gate.recorded = None
+        return recorded
+
+    def compute(self, **inputs: Any) -> tuple[Tensor, Tensor]:
+        """Run the transformer's forward on keyword `inputs`; return (velocity, payload).
+
+        The velocity is bit-equal to the untouched forward's.
+        """
+        self._check(inputs)
+        with self.installed():
+            self.arm_compute()
+            try:
+                velocity = self.transformer(**inputs, return_dict=False)[0]
+            finally:
+                recorded = self.disarm()
+        assert recorded is not None
+        return velocity, recorded
+
+    def reuse(self, payload: Tensor, **inputs: Any) -> Tensor:
+        """Run the forward with `payload` in place of the blocks (or of the output); return the velocity."""
+        self._check(inputs)
+        with self.installed():
+            self.arm_reuse(payload)
+            try:
+                velocity: Tensor = self.transformer(**inputs, return_dict=False)[0]
+            finally:
+                self.disarm()
+        return velocity
+
+    def _check(self, inputs: dict[str, Any]) -> None:
+        for name in self.family.refused_inputs:
+            if inputs.get(name) is not None:
+                raise UnsupportedModel(
+                    f"{type(self.transformer).__name__} was given {name}, which enters between the blocks",
+                    remedy="run without ControlNet; its residuals cannot be reused with the trunk's",
+                )

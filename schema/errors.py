@@ -1,0 +1,242 @@
+"""Every way budc refuses, as one tree of exceptions.
+
+Each class is one reason, with an exit code of its own and a remedy that names the next thing to try::
+
+    try:
+        artifact = open_artifact(path, trust)
+    except BudcError as error:
+        print(f"error: {error}\\n  try: {error.remedy}")
+        raise SystemExit(error.exit_code)
+
+Messages quote files that nobody has verified yet, so they are cut to one line of printable characters here,
+once, and never where they are shown.
+"""
+
+# ruff: noqa: N818
+# A class is named after what it found, as it reads in `except Unsigned`; the tree says that it is an error.
+
+import unicodedata
+from typing import ClassVar
+
+MESSAGE_LIMIT = 600
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def printable(text: str, limit: int = MESSAGE_LIMIT) -> str:
+    """Return `text` on one line, invisible and direction-changing characters as "?", at most `limit` long."""
+    flat = "".join("?" if unicodedata.category(char) in _HIDDEN else char for char in text[: limit + 1])
+    return flat if len(flat) <= limit else flat[: limit - 1] + "…"
+
+
+class BudcError(Exception):
+    """Base of all refusals: a one-line message (what, where), a remedy and an exit code."""
+
+    exit_code: ClassVar[int] = 1
+    default_remedy: ClassVar[str] = "run with --help, or report this with the command that you ran"
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(printable(message))
+        self.remedy = printable(remedy or self.default_remedy)
+
+
+class UsageError(BudcError):
+    """A flag, a policy source or a name given by the user makes no sense."""
+
+    exit_code = 2
+    default_remedy = "see the command's --help for the accepted values"
+
+
+class ArtifactError(BudcError):
+    """The artifact's own bytes are not what the format allows."""
+
+    exit_code = 10
+    default_remedy = "fetch the artifact again from its publisher"
+
+
+class ArtifactTooLarge(ArtifactError):
+    """The file is over the size cap; nothing of it was parsed."""
+
+    exit_code = 11
+    default_remedy = "check that the path names a .budc.json file and not a weight file"
+
+
+class ArtifactSyntax(ArtifactError):
+    """Not JSON, or JSON that the format forbids: NaN, duplicate keys, deep nesting, non-canonical bytes."""
+
+    exit_code = 12
+    default_remedy = "fetch the artifact again; an artifact is never edited by hand, compile it anew"
+
+
+class SchemaViolation(ArtifactError):
+    """A field is unknown, missing, of the wrong type or out of bounds."""
+
+    exit_code = 13
+    default_remedy = "compile the artifact anew; put notes of your own under `annotations`"
+
+
+class SemanticsViolation(ArtifactError):
+    """Every field is well formed, but together they do not describe a policy."""
+
+    exit_code = 14
+    default_remedy = "compile the policy anew; its lengths, budget and coefficients must agree"
+
+
+class UnsupportedVersion(ArtifactError):
+    """The artifact is of a format version that this release cannot read."""
+
+    exit_code = 15
+    default_remedy = "upgrade budc, or ask the publisher for an artifact of version 1.0"
+
+
+class TrustError(BudcError):
+    """The artifact may be well formed, but there is no reason to believe it."""
+
+    exit_code = 20
+    default_remedy = "check the trusted keys and where the artifact comes from"
+
+
+class Unsigned(TrustError):
+    """The artifact carries no signature."""
+
+    exit_code = 21
+    default_remedy = "sign it with `budc sign`, or allow unsigned artifacts for this one run"
+
+
+class SignatureInvalid(TrustError):
+    """A signature names a trusted key and does not verify: the content was changed after signing."""
+
+    exit_code = 22
+    default_remedy = "discard this file and fetch the artifact again from its publisher"
+
+
+class UntrustedKey(TrustError):
+    """The artifact is signed, but not by (enough of) the trusted keys."""
+
+    exit_code = 23
+    default_remedy = "if you know the publisher, add their public key to the trusted keys"
+
+
+class WrongPayloadType(TrustError):
+    """What is signed is something other than a budc policy."""
+
+    exit_code = 24
+    default_remedy = "pass a file made by `budc compile`; other attestations are not policies"
+
+
+class Expired(TrustError):
+    """The artifact's `notAfter` has passed."""
+
+    exit_code = 25
+    default_remedy = "fetch a newer revision from the publisher"
+
+
+class KeyUnusable(TrustError):
+    """A key file or key URI cannot be read, or is of a kind that is not accepted."""
+
+    exit_code = 26
+    default_remedy = "use an ECDSA P-256 or Ed25519 key in PEM form; `budc keygen` makes one"
+
+
+class RevisionTooOld(TrustError):
+    """The artifact's revision is below the minimum of the trust file (a rollback)."""
+
+    exit_code = 27
+    default_remedy = "fetch the current revision from the publisher"
+
+
+class ModelError(BudcError):
+    """The model on disk is not the one that the policy was made for."""
+
+    exit_code = 30
+    default_remedy = "check the model folder against the artifact with `budc verify`"
+
+
+class WeightsMissing(ModelError):
+    """A file that the policy is bound to is not in the model folder."""
+
+    exit_code = 31
+    default_remedy = "download the complete model at the revision that the policy names"
+
+
+class WeightsMismatch(ModelError):
+    """A file is there, but its content is not what the policy is bound to."""
+
+    exit_code = 32
+    default_remedy = "use the model revision that the policy was compiled for, or compile for this one"
+
+
+class UnsafeWeights(ModelError):
+    """Weights that are not opened: pickles, malformed files, links and paths that leave the model folder."""
+
+    exit_code = 33
+    default_remedy = "use safetensors or ONNX files that lie inside the model folder"
+
+
+class UnsupportedModel(ModelError):
+    """The model is of a kind that this release does not know."""
+
+    exit_code = 34
+    default_remedy = "list the supported models with `budc models`"
+
+
+class RefusedRun(BudcError):
+    """The artifact and the model are good, but this run is not the one that was calibrated."""
+
+    exit_code = 40
+    default_remedy = "run with the settings that the policy was compiled for"
+
+
+class CalibrationMismatch(RefusedRun):
+    """A run-time setting differs from the calibrated one; the message names the field and both values."""
+
+    exit_code = 41
+    default_remedy = "use the calibrated value, or allow an uncalibrated run explicitly"
+
+
+class CacheConflict(RefusedRun):
+    """Another cache is already installed on the model."""
+
+    exit_code = 42
+    default_remedy = "disable the other cache before applying a policy"
+
+
+class CompileError(BudcError):
+    """A policy could not be compiled."""
+
+    exit_code = 50
+    default_remedy = "check the policy source"
+
+
+class BudgetImpossible(CompileError):
+    """No policy can have the requested budget."""
+
+    exit_code = 51
+    default_remedy = "ask for at least one and at most as many evaluations as there are steps"
+
+
+class JournalCorrupt(CompileError):
+    """The compile journal cannot be resumed from."""
+
+    exit_code = 52
+    default_remedy = "move the journal away to start the compilation over"
+
+
+class JournalBusy(CompileError):
+    """Another compilation is writing the same journal."""
+
+    exit_code = 53
+    default_remedy = "wait for the other compilation, or give this one a journal of its own"
+
+
+class MissingExtra(BudcError):
+    """An optional dependency is needed and not installed."""
+
+    exit_code = 60
+    default_remedy = "install the extra that the message names, for example `pip install 'budc[torch]'`"
+
+
+class OutputError(BudcError):
+    """A file could not be written."""
+
+    exit_code = 61
+    default_remedy = "check that the folder exists, is writable and has space left"
