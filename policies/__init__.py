@@ -1,0 +1,1 @@
+"""Model profiles, calibration and held-out prompts, and the embedded nano models."""

@@ -8,8 +8,9 @@
         case Reuse(residual):
             ...                                       # r̂ = Σ_i c_i · r_i, already combined
 
-It imports no framework: a residual is whatever `combine` can add up (torch, numpy, ONNX Runtime). Steps are named by
-the caller from the scheduler's own state, branches by the pipeline's own name; nothing is counted here.
+It imports no framework: a residual is whatever `combine` can add up (torch, numpy, ONNX Runtime). Steps are
+named by the caller from the scheduler's own state, branches by the pipeline's own name; nothing is counted
+here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,8 +42,9 @@ class Reuse(Generic[R]):
 class PlannedStep:
     """One step of one branch.
 
-    `coefficients` are newest first and empty where the step is computed. `keep` is how many residuals, newest first,
-    later steps still need once this step is done: what a runtime holds in memory, and never more.
+    `coefficients` are newest first and empty where the step is computed. `keep` is how many residuals,
+    newest first, later steps still need once this step is done: what a runtime holds in memory, and never
+    more.
     """
 
     coefficients: tuple[float, ...]
@@ -70,7 +72,9 @@ def plan_branch(mask: Sequence[bool], predictor: Sequence[Sequence[float]]) -> t
         if mask[step]:
             computed += 1
         elif not 1 <= len(row) <= computed:
-            raise SemanticsViolation(f"step {step} reuses {len(row)} residuals, but {computed} are computed before it")
+            raise SemanticsViolation(
+                f"step {step} reuses {len(row)} residuals, but {computed} are computed before it"
+            )
     keeps: list[int] = []
     needed = 0
     for step in reversed(range(len(rows))):
@@ -98,9 +102,9 @@ class _Branch(Generic[R]):
 class StepMachine(Generic[R]):
     """Runs a policy over the steps of one generation, for every guidance branch by name.
 
-    `combine(coefficients, residuals)` returns Σ_i coefficients[i] · residuals[i]; both are newest first and of one
-    length. Branches are independent; a branch starts anew whenever its step 0 is asked for, so what a run left
-    behind when it was ended early is never used.
+    `combine(coefficients, residuals)` returns Σ_i coefficients[i] · residuals[i]; both are newest first and
+    of one length. Branches are independent; a branch starts anew whenever its step 0 is asked for, so what
+    a run left behind when it was ended early is never used.
     """
 
     def __init__(self, policy: Policy, combine: Callable[[Sequence[float], Sequence[R]], R]) -> None:
@@ -130,8 +134,8 @@ class StepMachine(Generic[R]):
 
         Raises:
             CalibrationMismatch: the policy has no such branch, or not so many steps.
-            RefusedRun: steps were left out, repeated or asked for before step 0, or a computed step's residual was
-                never recorded.
+            RefusedRun: steps were left out, repeated or asked for before step 0, or a computed step's
+                residual was never recorded.
         """
         state = self._enter(branch, step)
         planned = state.plan[step]
@@ -160,8 +164,8 @@ class StepMachine(Generic[R]):
 
     def _enter(self, branch: str, step: int) -> _Branch[R]:
         if step == 0:
-            self._branches[branch] = state = _Branch(self._plan(branch), at=0)
-            return state
+            self._branches[branch] = _Branch(self._plan(branch), at=0)
+            return self._branches[branch]
         known = self._branches.get(branch)
         if known is None:
             self._plan(branch)
@@ -170,9 +174,13 @@ class StepMachine(Generic[R]):
                 remedy="run all steps of the schedule (no image-to-image strength, no denoising start)",
             )
         if known.awaiting:
-            raise RefusedRun(f"branch {branch!r}: step {known.at} was to be computed, but recorded no residual")
+            raise RefusedRun(
+                f"branch {branch!r}: step {known.at} was to be computed, but recorded no residual"
+            )
         if step >= len(known.plan):
-            raise CalibrationMismatch(f"steps: the policy has {len(known.plan)}, this run asks for step {step}")
+            raise CalibrationMismatch(
+                f"steps: the policy has {len(known.plan)}, this run asks for step {step}"
+            )
         if step != known.at + 1:
             raise RefusedRun(
                 f"branch {branch!r} went from step {known.at} to step {step}",
@@ -190,7 +198,8 @@ class StepMachine(Generic[R]):
         names = ", ".join(self._plans)
         if plans and all(plan is not None for plan in plans):
             raise CalibrationMismatch(
-                f"branch: the policy has separate masks for {names}, this pipeline runs them in one forward ({branch})",
+                f"branch: the policy has separate masks for {names}, "
+                f"this pipeline runs them in one forward ({branch})",
                 remedy="use a policy whose branches share one mask",
             )
         raise CalibrationMismatch(

@@ -3,18 +3,19 @@
     r = h_out - h_in            recorded while the blocks run
     h_out ≈ h_in + r̂            in their place
 
-h_in is the hidden state after patch embedding, h_out the one after the last block, both (batch, tokens, channels);
-the model's own forward does everything before and after, so a reused step still embeds its latents and timestep.
+h_in is the hidden state after patch embedding, h_out the one after the last block, both (batch, tokens,
+channels); the model's own forward does everything before and after, so a reused step still embeds its
+latents and timestep.
 
     trunk = Trunk(transformer)
     with trunk.installed():
         velocity, residual = trunk.compute(hidden_states=x, timestep=t, ...)
         velocity = trunk.reuse(residual, hidden_states=x, timestep=t, ...)
 
-How: the instance's block lists become `SpanList`s, which outside of such a call are the lists they were. In compute
-mode their iteration puts a marker before the first block and one after the last, in reuse mode it yields nothing but
-one adding marker. The blocks stay where they are, so names, hooks, adapters, offloading and compilation keep working,
-and computing returns h_out itself, bit for bit.
+How: the instance's block lists become `SpanList`s, which outside of such a call are the lists they were. In
+compute mode their iteration puts a marker before the first block and one after the last, in reuse mode it
+yields nothing but one adding marker. The blocks stay where they are, so names, hooks, adapters, offloading
+and compilation keep working, and computing returns h_out itself, bit for bit.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -34,8 +35,8 @@ Mode = Literal["off", "compute", "reuse"]
 def combine(coefficients: Sequence[float | Tensor], residuals: Sequence[Tensor]) -> Tensor:
     """Return Σ_i coefficients[i] · residuals[i], newest first, in the residuals' dtype.
 
-    Half-precision residuals are added up in float32. Coefficients may be tensors (training, one value per sample);
-    a lone 1.0 returns the residual itself.
+    Half-precision residuals are added up in float32. Coefficients may be tensors (training, one value per
+    sample); a lone 1.0 returns the residual itself.
     """
     newest = residuals[0]
     if len(coefficients) == 1 and isinstance(coefficients[0], float) and coefficients[0] == 1.0:
@@ -48,7 +49,7 @@ def combine(coefficients: Sequence[float | Tensor], residuals: Sequence[Tensor])
 
 
 class Gate:
-    """What the markers of one transformer read and write: the mode, the residual to add, the residual recorded."""
+    """What the markers of one transformer share: the mode, the residual to add, the one recorded."""
 
     def __init__(self, payload: Payload) -> None:
         self.payload = payload
@@ -68,13 +69,15 @@ class Gate:
 
 
 class Marker:
-    """A stand-in for a block: takes what a block takes, returns `action(h)` in the form that a block returns."""
+    """A stand-in for a block: takes what a block takes, returns `action(h)` as a block would."""
 
     def __init__(self, action: Callable[[Tensor], Tensor], returns: str) -> None:
         self.action = action
         self.returns = returns
 
-    def __call__(self, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, *_: Any, **__: Any) -> Any:
+    def __call__(
+        self, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, *_: Any, **__: Any
+    ) -> Any:
         """Return h, (text, h) or (h, text), whichever the family's blocks return."""
         hidden_states = self.action(hidden_states)
         if self.returns == "hidden":
@@ -135,7 +138,7 @@ class SpanList(nn.ModuleList):
         return super().__getitem__(idx)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Reduce to a plain `ModuleList`: a copy belongs to nobody's run and must load where budc is missing."""
+        """Reduce to a plain `ModuleList`: a copy belongs to nobody's run, and loads where budc is missing."""
         state = {name: value for name, value in self.__dict__.items() if not name.startswith("_budc_")}
         return nn.ModuleList, (), state
 
@@ -162,8 +165,9 @@ class VelocityHook:
 class Trunk:
     """Functional access to a transformer's two modes: blocks computed, or their payload reused.
 
-    `payload` says what is carried: "trunk-residual" (h_out - h_in), or "velocity" (the model's output, as tokens
-    before it is put back into latents). Both calls are differentiable in everything they are given and keep nothing.
+    `payload` says what is carried: "trunk-residual" (h_out - h_in), or "velocity" (the model's output, as
+    tokens before it is put back into latents). Both calls are differentiable in everything they are given
+    and keep nothing.
 
     Raises:
         UnsupportedModel: no family is known by the transformer's class name.
@@ -191,13 +195,15 @@ class Trunk:
         """Put the spanning lists in place, on this instance only.
 
         Raises:
-            CacheConflict: something else (another cache, another trunk) already stands in for the block lists.
+            CacheConflict: something else (another cache, another trunk) already stands in for the block
+                lists.
         """
         lists = [getattr(self.transformer, span.name) for span in self.family.spans]
         for span, blocks in zip(self.family.spans, lists, strict=True):
             if type(blocks) is not nn.ModuleList:
                 raise CacheConflict(
-                    f"{type(self.transformer).__name__}.{span.name} is already replaced by a {type(blocks).__name__}",
+                    f"{type(self.transformer).__name__}.{span.name} is already replaced by a "
+                    f"{type(blocks).__name__}",
                     remedy="remove the other cache or policy from the transformer first",
                 )
         for span, blocks in zip(self.family.spans, lists, strict=True):
@@ -214,14 +220,14 @@ class Trunk:
             blocks = getattr(self.transformer, span.name)
             if isinstance(blocks, SpanList) and blocks._budc_gate is self.gate:
                 del blocks.__dict__["_budc_gate"], blocks.__dict__["_budc_span"]
-                blocks.__class__ = nn.ModuleList
+                blocks.__class__ = nn.ModuleList  # type: ignore[assignment]
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
 
     @contextmanager
     def installed(self) -> Iterator["Trunk"]:
-        """Install for the length of a with-block; inside another such block of the same trunk it does nothing."""
+        """Install for the length of a with-block; nested in another one of the same trunk, do nothing."""
         if self.is_installed:
             yield self
             return

@@ -8,7 +8,7 @@ Numbers in JSON have one kind: a `5.0` put into a scheduler config or a search s
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, field
 
@@ -17,8 +17,8 @@ from budc.schema.mask import MAX_STEPS, StepMask
 from budc.schema.predictor import MAX_COEFFICIENT, MAX_TERMS, Predictor
 from budc.schema.sigmas import MAX_SIGMA, Sigmas
 
-SCHEMA_VERSION = "1.0"
-PREDICATE_TYPE = "urn:budc:policy:v1"
+SCHEMA_VERSION: Final = "1.0"
+PREDICATE_TYPE: Final = "urn:budc:policy:v1"
 
 # \Z and not $: Python's $ also matches before a trailing newline.
 _HIDDEN = "\\x00-\\x1f\\x7f-\\x9f\\u200b-\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ufeff"
@@ -54,7 +54,7 @@ Pixels = Annotated[int, Meta(ge=1, le=65536)]
 Integer = Annotated[int, Meta(ge=-_COUNT, le=_COUNT)]
 Scalar = bool | Integer | Number | Text | None
 # Strings in a scheduler config have no pattern here, and `budc.schema.semantics` looks for hidden characters:
-# msgspec (0.20 to 0.22 at least) frees the pattern twice where one union holds a patterned str and a list.
+# msgspec 0.22 frees the pattern twice, at exit, where one union holds a patterned str and a list.
 ConfigScalar = bool | Integer | Number | Annotated[str, Meta(max_length=1024)] | None
 ConfigValue = ConfigScalar | Annotated[Sequence[ConfigScalar], Meta(max_length=1000)]
 Settings = Annotated[Mapping[Name, Scalar], Meta(max_length=256)]

@@ -237,3 +237,13 @@ def vocabulary() -> tuple[str, ...]:
         for choices in table.values():
             phrases.extend(choices)
     return tuple(sorted({word for text in phrases for word in text.split()}))
+
+
+def prompt_lines(split: Split, seed: int, count: int) -> tuple[str, ...]:
+    """Return the first `count` different captions of a split: the lines of the shipped prompt files."""
+    found: dict[str, None] = {}
+    for caption in captions(split, seed):
+        found[caption.text] = None
+        if len(found) == count:
+            return tuple(found)
+    raise AssertionError("captions never end")

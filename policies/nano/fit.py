@@ -82,7 +82,7 @@ class Fit:
             "adamw": self._adamw.state_dict(),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
+        temporary = path.with_suffix(f".{os.getpid()}.part")
         torch.save(state, temporary)
         os.replace(temporary, path)
 
@@ -119,5 +119,6 @@ def fit(module: nn.Module, loss: Loss, recipe: Recipe, checkpoint: Path, seed: i
             left = pace * (recipe.steps - run.step) / 60
             print(f"{label} {run.step}/{recipe.steps} loss {total / count:.5f} {left:.1f} min left", flush=True)
             shown, total, count = time.monotonic(), 0.0, 0
-    run.save(checkpoint)
+    if run.step > first:
+        run.save(checkpoint)
     run.use_average()

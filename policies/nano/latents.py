@@ -14,7 +14,7 @@ from torch import Tensor
 from budc.policies.nano import clips
 from budc.policies.nano.captions import Scene, captions
 
-SHARDS = 24
+SHARDS = 40
 SHARD_SIZE = 1024
 
 

@@ -19,6 +19,8 @@ from budc.policies.nano.fit import Loss, Recipe
 
 RECIPE = Recipe(steps=2600, matrix_lr=0.02, other_lr=3e-3, average=0.998, save_every=200)
 CROP = 32
+SILENT = 0.5
+"""Least deviation that a latent channel is scaled by."""
 
 
 def decode_unclamped(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
@@ -70,14 +72,18 @@ def vae_loss(vae: AutoencoderKLWan, recipe: Recipe = RECIPE) -> Loss:
 
 @torch.no_grad()
 def standardise(vae: AutoencoderKLWan, seed: int, count: int = 256) -> None:
-    """Measure mean and deviation of the latents, per channel, and write them into the configuration."""
+    """Measure mean and deviation of the latents, per channel, and write them into the configuration.
+
+    Channels that the KL term has switched off keep a small deviation: scaled to 1 they would ask the
+    denoiser for as much as those that the decoder listens to.
+    """
     generator = torch.Generator().manual_seed(seed)
     scenes = [caption.scene for caption in itertools.islice(captions("train", seed), count)]
     means = torch.cat([vae.encode(part).latent_dist.mean for part in clips.batch(scenes, generator).split(32)])
     flat = means.transpose(0, 1).flatten(1)
     vae.register_to_config(
         latents_mean=[round(v, 6) for v in flat.mean(1).tolist()],
-        latents_std=[round(v, 6) for v in flat.std(1).tolist()],
+        latents_std=[round(v, 6) for v in flat.std(1).clamp(min=SILENT).tolist()],
     )
 
 

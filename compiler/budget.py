@@ -1,0 +1,38 @@
+"""Budget: what the user asked for, as a number of function evaluations."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from budc.schema.errors import BudgetImpossible
+
+_COUNT = re.compile(r"[0-9]{1,6}\Z")
+_FACTOR = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)x\Z")
+
+
+def parse_budget(requested: str, steps: int) -> int:
+    """Return the NFE per guidance branch that a request means at `steps` steps.
+
+    `"10"` is ten evaluations. `"2.8x"` is the most evaluations that are at least 2.8 times fewer than the
+    full run's; a reused step costs well under 1 % of a computed one, so that is the speed-up within 2 %.
+
+    Raises:
+        BudgetImpossible: not of either form, or not between 1 and `steps` evaluations.
+    """
+    text = requested.strip().lower()
+    if _COUNT.match(text):
+        nfe = int(text)
+    elif (factor := _FACTOR.match(text)) and float(factor[1]) >= 1:
+        nfe = math.floor(steps / float(factor[1]) + 1e-9)
+    else:
+        raise BudgetImpossible(
+            f"--budget: {requested!r} is neither a number of evaluations nor a speed-up",
+            remedy="give evaluations (--budget 10) or a factor of at least 1 (--budget 2.8x)",
+        )
+    if not 1 <= nfe <= steps:
+        raise BudgetImpossible(
+            f"--budget: {requested!r} is {nfe} evaluations, but a run of {steps} steps has 1 to {steps}",
+            remedy=f"ask for 1 to {steps}",
+        )
+    return nfe

@@ -1,0 +1,110 @@
+"""The journal: what a compile has measured, on disk before it is used, so that a kill loses one rollout.
+
+A folder holds `journal.jsonl` (a header, then one record a line, each with a checksum, appended and synced)
+and tensors as safetensors. A torn last line, which a kill can leave, is cut off; any other damage is refused.
+The folder is named after what determines the measurements, so it is never resumed by another compile.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import zlib
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from budc.schema.errors import JournalBusy, JournalCorrupt, OutputError
+
+
+def _line(record: Any) -> bytes:
+    body = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    return f"{zlib.crc32(body.encode()):08x} {body}\n".encode()
+
+
+def _record(line: bytes) -> Any:
+    checksum, _, body = line.partition(b" ")
+    if checksum != b"%08x" % zlib.crc32(body):
+        raise ValueError("checksum")
+    return json.loads(body)
+
+
+class Journal:
+    """Key -> value records of one compile. Use as a context manager; only one process may hold it.
+
+    Raises:
+        JournalBusy: another process holds it.
+        JournalCorrupt: a record before the last one is damaged, or the header is another compile's.
+        OutputError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self.folder = folder
+        self.records: dict[str, Any] = {}
+        self._path = folder / "journal.jsonl"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("a+b")
+        except OSError as error:
+            raise OutputError(f"{self._path}: cannot write the compile journal: {error.strerror}") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.close()
+            raise JournalBusy(f"{self._path}: another compile is writing this journal") from error
+        try:
+            self._read(fingerprint)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _read(self, fingerprint: str) -> None:
+        self._file.seek(0)
+        data = self._file.read()
+        whole, _, torn = data.rpartition(b"\n")
+        lines = whole.split(b"\n") if whole else []
+        if torn:
+            self._file.truncate(len(data) - len(torn))
+        for number, line in enumerate(lines, 1):
+            try:
+                record = _record(line)
+                key, value = ("header", record["fingerprint"]) if number == 1 else (record["k"], record["v"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise JournalCorrupt(f"{self._path}: line {number} is damaged") from error
+            if number == 1 and value != fingerprint:
+                raise JournalCorrupt(f"{self._path}: belongs to another compile")
+            if number > 1:
+                self.records[key] = value
+        if not lines:
+            self._append({"fingerprint": fingerprint})
+
+    def _append(self, record: Any) -> None:
+        try:
+            self._file.write(_line(record))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise OutputError(f"{self._path}: cannot append: {error.strerror}") from error
+
+    def put(self, key: str, value: Any) -> None:
+        """Write a record; it is on disk when this returns."""
+        self._append({"k": key, "v": value})
+        self.records[key] = value
+
+    def get(self, key: str) -> Any:
+        """Return the value of a key, or None."""
+        return self.records.get(key)
+
+    def discard(self) -> None:
+        """Remove the folder, once its compile's artifact stands."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()

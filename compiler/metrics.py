@@ -1,0 +1,66 @@
+"""Metrics of a rollout against the full run, per prompt, and their summaries.
+
+Latent error: mean squared difference of the final latents (lower is better). PSNR: of decoded frames in
+0..1, dB (higher is better).
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from budc.schema.policy import Metric
+
+PSNR_CAP = 120.0
+"""dB given to frames that agree to the last bit or nearly so; JSON has no infinity."""
+
+
+def latent_errors(latents: Tensor, reference: Tensor) -> list[float]:
+    """Mean squared error of every sample, in float64."""
+    difference = (latents.double() - reference.double()).flatten(1)
+    return [float(value) for value in difference.square().mean(1)]
+
+
+def psnrs(frames: Tensor, reference: Tensor) -> list[float]:
+    """PSNR of every clip, dB."""
+    errors = latent_errors(frames, reference)
+    return [PSNR_CAP if error <= 10 ** (-PSNR_CAP / 10) else -10 * math.log10(error) for error in errors]
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the nearest-rank percentile: the least value that `share` of the values do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def latent_metric(errors: Sequence[float]) -> Metric:
+    """Summarise latent errors: the geometric mean is robust to the few prompts that flip to another mode."""
+    positive = min(errors) > 0
+    return Metric(
+        name="latent-mse",
+        mean=statistics.fmean(errors),
+        standard_error=_standard_error(errors),
+        worst=max(errors),
+        geometric_mean=statistics.geometric_mean(errors) if positive else 0.0,
+        p95=percentile(errors, 0.95),
+        samples=len(errors),
+    )
+
+
+def psnr_metric(values: Sequence[float]) -> Metric:
+    """Summarise PSNR; the worst prompt has the lowest value."""
+    return Metric(
+        name="psnr",
+        unit="dB",
+        mean=statistics.fmean(values),
+        standard_error=_standard_error(values),
+        worst=min(values),
+        samples=len(values),
+    )

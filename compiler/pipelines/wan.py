@@ -1,0 +1,90 @@
+"""WanPipeline: UMT5 text, two guidance branches in separate forwards, a causal video VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan, WanPipeline
+from diffusers.utils.torch_utils import randn_tensor
+from diffusers.video_processor import VideoProcessor
+from torch import Tensor
+
+from budc.policies.profile import ModelProfile
+
+_ENCODE_BATCH = 8
+
+
+class WanAdapter:
+    """The parts of WanPipeline (Wan2.1), as its `__call__` uses them."""
+
+    def encode(
+        self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
+    ) -> dict[str, Tensor]:
+        """Encode prompts and the negative prompt, padded with zeros to the profile's text length."""
+        pipe = WanPipeline.from_pretrained(
+            folder,
+            transformer=None,
+            vae=None,
+            dtype=getattr(torch, profile.dtype),
+            use_safetensors=True,
+            local_files_only=True,
+        ).to(device)
+        parts: list[tuple[Tensor, Tensor]] = []
+        with torch.no_grad():
+            for first in range(0, len(prompts), _ENCODE_BATCH):
+                texts = list(prompts[first : first + _ENCODE_BATCH])
+                cond, uncond = pipe.encode_prompt(
+                    texts,
+                    negative_prompt=[profile.prompts.negative] * len(texts),
+                    max_sequence_length=profile.text_tokens,
+                    device=device,
+                )
+                parts.append((cond.cpu(), uncond.cpu()))
+        return {"cond": torch.cat([c for c, _ in parts]), "uncond": torch.cat([u for _, u in parts])}
+
+    def noise(self, folder: Path, profile: ModelProfile, seeds: Sequence[int]) -> Tensor:
+        """Draw float32 latents (N, z, frames, rows, columns) from one CPU generator a seed."""
+        config = AutoencoderKLWan.load_config(folder / "vae", local_files_only=True)
+        spatial, temporal = config.get("scale_factor_spatial", 8), config.get("scale_factor_temporal", 4)
+        shape = (
+            len(seeds),
+            config["z_dim"],
+            (profile.frames - 1) // temporal + 1,
+            profile.height // spatial,
+            profile.width // spatial,
+        )
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        noise: Tensor = randn_tensor(shape, generator=generators, dtype=torch.float32)
+        return noise
+
+    def inputs(self, embeddings: Tensor, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
+        """Latents in the model's dtype, one timestep a sample."""
+        return {
+            "hidden_states": latents.to(embeddings.dtype),
+            "timestep": timestep.expand(latents.shape[0]),
+            "encoder_hidden_states": embeddings,
+        }
+
+    def guide(self, velocities: Mapping[str, Tensor], guidance: float) -> Tensor:
+        """Classifier-free guidance: uncond + guidance * (cond - uncond)."""
+        uncond = velocities["uncond"]
+        return uncond + guidance * (velocities["cond"] - uncond)
+
+    def decode(self, folder: Path, latents: Tensor, device: torch.device) -> Tensor:
+        """Decode one sample at a time; the VAE keeps its own dtype."""
+        vae = AutoencoderKLWan.from_pretrained(
+            folder, subfolder="vae", use_safetensors=True, local_files_only=True
+        ).to(device)
+        shape = (1, vae.config.z_dim, 1, 1, 1)
+        mean = torch.tensor(vae.config.latents_mean).view(shape).to(device, vae.dtype)
+        scale = 1.0 / torch.tensor(vae.config.latents_std).view(shape).to(device, vae.dtype)
+        processor = VideoProcessor(vae_scale_factor=vae.config.scale_factor_spatial)
+        frames = []
+        with torch.no_grad():
+            for sample in latents.split(1):
+                video = vae.decode(sample.to(device, vae.dtype) / scale + mean, return_dict=False)[0]
+                frames.append(processor.postprocess_video(video, output_type="pt").float().cpu())
+        return torch.cat(frames).transpose(1, 2)

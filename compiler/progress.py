@@ -1,0 +1,60 @@
+"""Progress of long passes on stderr: a bar with time left on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+LOG_EVERY = 15.0
+"""Seconds between two lines where stderr is not a terminal."""
+
+
+class Bar:
+    """One pass under way: `advance()` after each unit of work."""
+
+    def __init__(self, label: str, total: int) -> None:
+        self.label, self.total, self.done = label, total, 0
+        self._started = self._shown = time.monotonic()
+
+    def advance(self, note: str = "") -> None:
+        """Count one unit as done."""
+        self.done += 1
+        if time.monotonic() - self._shown >= LOG_EVERY:
+            self._shown = time.monotonic()
+            left = (self._shown - self._started) / self.done * max(0, self.total - self.done)
+            print(f"{self.label}: {self.done}/{self.total} {note} about {left:.0f} s left", file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        """Print a line that the user must see."""
+        print(text, file=sys.stderr, flush=True)
+
+
+class _Drawn(Bar):
+    def __init__(self, label: str, total: int, view: Progress) -> None:
+        super().__init__(label, total)
+        self._view = view
+        self._task = view.add_task(label, total=total)
+
+    def advance(self, note: str = "") -> None:
+        self.done += 1
+        self._view.update(self._task, advance=1, total=max(self.total, self.done), description=f"{self.label} {note}")
+
+    def say(self, text: str) -> None:
+        self._view.console.print(text, markup=False, highlight=False)
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Bar]:
+    """Show one pass for the length of a with-block."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Bar(label, total)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as view:
+        yield _Drawn(label, total, view)

@@ -1,0 +1,119 @@
+"""Rollouts: from noise to final latents under a policy, through the step machine that deployment uses.
+
+The loop is the pipeline's own, on latents alone: for every step and branch the machine says compute or
+reuse, the trunk does it, the branches are guided and the scheduler steps.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from budc.compiler.model import Model
+from budc.compiler.progress import Bar
+from budc.runtimes.schedulers import apply_schedule
+from budc.runtimes.steps import Compute, StepMachine
+from budc.runtimes.trunk import Trunk, combine
+from budc.schema.mask import StepMask
+from budc.schema.policy import BranchPolicy, Policy, SamplerBinding
+from budc.schema.predictor import Predictor
+
+_BATCH = {"cpu": 8, "cuda": 16}
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What rollouts of a prompt set start from: embeddings by branch (N, tokens, width) and noise (N, ...)."""
+
+    embeddings: Mapping[str, Tensor]
+    noise: Tensor
+
+    def __len__(self) -> int:
+        return len(self.noise)
+
+    def part(self, first: int, last: int) -> Self:
+        """Return the samples first..last-1."""
+        cut = {name: value[first:last] for name, value in self.embeddings.items()}
+        return replace(self, embeddings=cut, noise=self.noise[first:last])
+
+
+def shared_policy(mask: StepMask, predictor: Predictor, branches: tuple[str, ...]) -> Policy:
+    """Return the policy that all guidance branches follow together."""
+    return Policy(
+        payload="trunk-residual",
+        branches=[
+            BranchPolicy(names=list(branches), mask=list(mask), predictor=[list(row) for row in predictor])
+        ],
+    )
+
+
+def full_policy(steps: int, branches: tuple[str, ...]) -> Policy:
+    """Return the policy that computes every step."""
+    mask = StepMask.of([True] * steps)
+    return shared_policy(mask, Predictor.plain_reuse(mask), branches)
+
+
+class Roller:
+    """Rolls out policies on one model, in batches that fit the device, and counts transformer forwards.
+
+    `forwards` counts computed forwards of one sample and one branch, the unit of the budget.
+    """
+
+    def __init__(self, model: Model, batch: int | None = None) -> None:
+        self.model = model
+        self.batch = batch or _BATCH[model.device.type]
+        self.forwards = 0
+        self._trunks: dict[str, Trunk] = {}
+
+    def roll(self, policy: Policy, sampler: SamplerBinding, conditions: Conditions, bar: Bar | None = None) -> Tensor:
+        """Return the final latents (N, ...), float32 on the CPU.
+
+        Memory that runs out on the device halves the batch, with a line that says so.
+        """
+        parts, first = [], 0
+        while first < len(conditions):
+            last = min(first + self.batch, len(conditions))
+            try:
+                parts.append(self._roll(policy, sampler, conditions.part(first, last)).cpu())
+                first = last
+            except torch.cuda.OutOfMemoryError:
+                if self.batch == 1:
+                    raise
+                self.batch = max(1, self.batch // 2)
+                torch.cuda.empty_cache()
+                if bar is not None:
+                    bar.say(f"out of device memory: going on with batches of {self.batch}")
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def _roll(self, policy: Policy, sampler: SamplerBinding, conditions: Conditions) -> Tensor:
+        model = self.model
+        adapter, device = model.adapter, model.device
+        embeddings = {name: value.to(device) for name, value in conditions.embeddings.items()}
+        latents = conditions.noise.to(device)
+        scheduler = copy.deepcopy(model.scheduler)
+        scheduler.set_timesteps(sampler.steps, device=device)
+        apply_schedule(scheduler, sampler.sigmas, sampler.timesteps)
+        scheduler.set_begin_index(0)
+        trunk = self._trunks.setdefault(policy.payload, Trunk(model.denoiser, policy.payload))
+        machine: StepMachine[Tensor] = StepMachine(policy, combine)
+        with trunk.installed():
+            for step, timestep in enumerate(scheduler.timesteps):
+                velocities = {}
+                for branch in model.profile.branches:
+                    inputs = adapter.inputs(embeddings[branch], latents, timestep)
+                    action = machine.step(branch, step)
+                    if isinstance(action, Compute):
+                        velocities[branch], residual = trunk.compute(**inputs)
+                        machine.record(branch, residual)
+                        self.forwards += len(latents)
+                    else:
+                        velocities[branch] = trunk.reuse(action.residual, **inputs)
+                velocity = adapter.guide(velocities, sampler.guidance)
+                latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+        return latents

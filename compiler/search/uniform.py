@@ -1,0 +1,16 @@
+"""No search: computed steps spread evenly over the schedule. The baseline of every quality report."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Generator
+
+from budc.compiler.search.space import Candidate, Space
+from budc.schema.mask import StepMask
+
+
+def uniform(space: Space, rng: random.Random) -> Generator[list[Candidate], list[float], Candidate]:
+    """Propose the uniform mask and return it."""
+    candidate = Candidate.plain(space.steps, StepMask.uniform(space.steps, space.nfe).compute_steps)
+    yield [candidate]
+    return candidate

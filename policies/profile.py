@@ -1,0 +1,162 @@
+"""Model profiles: one TOML a model says what is compiled, at which settings, on which prompts.
+
+    profile = load_profile("wan2.1-nano")
+    folder = find_weights(profile, None)
+
+Adding a model means adding `policies/<name>.toml`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from budc.schema.errors import UsageError, WeightsMissing
+
+_HERE = Path(str(files("budc.policies")))
+
+
+class Prompts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Prompt files, relative to the profiles, and how many of each are used."""
+
+    calibration: str
+    calibration_size: int
+    held_out: str
+    held_out_size: int
+    negative: str = ""
+
+
+class SearchDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Settings of the reference search that differ between families (arXiv 2606.13496)."""
+
+    temperature_start: float
+    temperature_end: float
+    protected_fraction: float
+
+
+class ModelProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A model as it is deployed: classes, sampler settings, shape, prompts and where the weights come from."""
+
+    name: str
+    title: str
+    family: str
+    pipeline_class: str
+    denoisers: dict[str, str]
+    """Denoiser folder -> transformer class."""
+    scheduler: str
+    scheduler_config: dict[str, bool | int | float | str] = {}
+    """Settings in which the deployment differs from the checkpoint's scheduler configuration."""
+    steps: int
+    guidance: float
+    guidance_rule: Literal["classifier-free", "distilled", "none"]
+    branches: tuple[str, ...]
+    height: int
+    width: int
+    frames: int
+    text_tokens: int
+    dtype: Literal["float32", "bfloat16", "float16"]
+    repository: str = ""
+    revision: str = "main"
+    licence: str
+    size_gb: float
+    embedded: str = ""
+    """Folder of weights inside the package, relative to the profiles; empty for hub models."""
+    try_instead: str = "wan2.1-nano"
+    prompts: Prompts
+    search: SearchDefaults
+
+
+def profile_names() -> tuple[str, ...]:
+    """Return the names of all shipped profiles, sorted."""
+    return tuple(sorted(path.stem for path in _HERE.glob("*.toml")))
+
+
+def load_profile(name: str) -> ModelProfile:
+    """Read a shipped profile.
+
+    Raises:
+        UsageError: no profile of that name; the message suggests the nearest.
+    """
+    path = _HERE / f"{name}.toml"
+    if name not in profile_names():
+        near = difflib.get_close_matches(name, profile_names(), n=1)
+        hint = f"use {near[0]}" if near else f"known models: {', '.join(profile_names())}"
+        raise UsageError(f"--model: no profile named {name!r}", remedy=hint)
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=ModelProfile)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{path.name}: {error}") from error
+
+
+def read_prompts(name: str | Path, limit: int | None = None) -> tuple[str, ...]:
+    """Read a prompt file, one prompt a line; a shipped name or a path.
+
+    Raises:
+        UsageError: the file is missing, not UTF-8, holds fewer prompts than asked for, or repeats one.
+    """
+    path = _HERE / name if isinstance(name, str) else name
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot read prompts: {error}", remedy="give a UTF-8 file, one prompt a line") from error
+    prompts = tuple(line for line in lines if line)
+    if len(set(prompts)) != len(prompts):
+        raise UsageError(f"{path}: a prompt stands twice", remedy="remove the repeated line")
+    if not prompts or (limit is not None and len(prompts) < limit):
+        raise UsageError(f"{path}: {len(prompts)} prompts, {limit or 1} needed", remedy="add prompts, one a line")
+    return prompts[:limit]
+
+
+def _hub_snapshot(profile: ModelProfile) -> Path:
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    repository = cache / ("models--" + profile.repository.replace("/", "--"))
+    reference = repository / "refs" / profile.revision
+    commit = reference.read_text().strip() if reference.is_file() else profile.revision
+    return repository / "snapshots" / commit
+
+
+def find_weights(profile: ModelProfile, folder: Path | None, *, download: bool = False) -> Path:
+    """Return the folder that holds the model: the one given, the embedded one, or the hub cache's.
+
+    Nothing is fetched unless `download` is true.
+
+    Raises:
+        WeightsMissing: no such folder; the message names the repository, its size and where it was looked for.
+    """
+    if folder is None and profile.embedded:
+        folder = _HERE / profile.embedded
+    looked = folder if folder is not None else _hub_snapshot(profile)
+    if (looked / "model_index.json").is_file():
+        return looked
+    if folder is None and download and profile.repository:
+        return _download(profile)
+    origin = f"{profile.repository}, {profile.size_gb:g} GB" if profile.repository else "part of the package"
+    raise WeightsMissing(
+        f"{profile.name}: no weights in {looked} (model_index.json is missing; {origin})",
+        remedy=f"--weights DIR, or --download to fetch {profile.repository}, or --model {profile.try_instead}"
+        if profile.repository
+        else "--weights DIR with a trained folder",
+    )
+
+
+def _download(profile: ModelProfile) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(
+            snapshot_download(
+                profile.repository,
+                revision=profile.revision,
+                allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"],
+            )
+        )
+    except (HfHubHTTPError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsMissing(f"{profile.repository}: download failed: {reason}", remedy="--weights DIR") from error

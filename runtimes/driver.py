@@ -1,0 +1,315 @@
+"""Driver: one policy at work on one pipeline instance, from `arm` to `remove`.
+
+The pipeline is asked nothing new: its own calls say all there is to know.
+
+- `scheduler.set_timesteps` starts a run; the exact schedule is put in place after the original has run.
+- `transformer.cache_context(branch)` surrounds every forward: the step comes from the scheduler's state, the
+  trunk is set to compute or reuse, and what was computed is handed to the step machine on the way out.
+- `scheduler.step` ends a step. A pipeline that names no branches is noticed here; where the policy has a
+  single branch and no classifier-free guidance, each step's one forward is driven from here instead.
+- `prepare_latents` and `encode_prompt` show the size and the text length before anything is computed.
+
+All of it lies outside of what `torch.compile` traces: two graphs, whatever the number of steps.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from budc.runtimes.calibration import Calibration
+from budc.runtimes.conflicts import active_adapters, refuse_other_caches
+from budc.runtimes.overrides import Override
+from budc.runtimes.schedulers import apply_schedule, config_differences, passed_sigmas, step_index
+from budc.runtimes.shapes import Size, prepared_size, trunk_tokens
+from budc.runtimes.steps import Compute, StepMachine
+from budc.runtimes.trunk import Trunk, combine
+from budc.schema.errors import BudcError, CacheConflict, CalibrationMismatch, RefusedRun
+from budc.schema.policy import PolicyDocument
+
+
+def unwrapped(transformer: Any) -> nn.Module:
+    """Return the module itself where `torch.compile(transformer)` has put a wrapper around it."""
+    module: nn.Module = getattr(transformer, "_orig_mod", transformer)
+    return module
+
+
+class Handle:
+    """A policy applied to a pipeline. `remove()` undoes it completely; `uncalibrated` says what differed.
+
+    Made by `budc.runtimes.diffusers.apply`, after the artifact, the model and the sampler have been checked.
+    """
+
+    def __init__(self, pipe: Any, document: PolicyDocument, calibration: Calibration) -> None:
+        self.pipe = pipe
+        self.document = document
+        self.calibration = calibration
+        self._standing = dict(calibration.differences)
+        self._scheduler = pipe.scheduler
+        self._transformer = unwrapped(pipe.transformer)
+        self._trunk = Trunk(self._transformer, document.policy.payload)
+        self._machine: StepMachine[Tensor] = StepMachine(document.policy, combine)
+        self._overrides: dict[str, Override] = {}
+        self._size = Size(document.shape.frames, document.shape.height, document.shape.width)
+        self._tokens: int | None = None
+        self._running = False
+        self._named = False
+        self._computing = False
+        self._over = True
+
+    @property
+    def uncalibrated(self) -> tuple[str, ...]:
+        """What differs from the calibration, now and in the last run; empty means calibrated."""
+        return tuple((self._standing | self.calibration.differences).values())
+
+    def arm(self) -> None:
+        """Put everything in place, or nothing.
+
+        Raises:
+            CacheConflict: another cache or another policy is on the transformer.
+        """
+        refuse_other_caches(self._transformer)
+        if isinstance(vars(self._scheduler).get("set_timesteps"), Override):
+            raise CacheConflict(
+                "a policy is applied with this scheduler already",
+                remedy="remove the first handle, or give each pipeline a scheduler of its own",
+            )
+        self._trunk.install()
+        self._override(self._scheduler, "set_timesteps", self._set_timesteps)
+        self._override(self._scheduler, "step", self._step)
+        self._override(self._transformer, "cache_context", self._cache_context)
+        self._override(self._transformer, "enable_cache", self._enable_cache)
+        self._override(self.pipe, "prepare_latents", self._prepare_latents)
+        self._override(self.pipe, "encode_prompt", self._encode_prompt)
+        self._override(self.pipe, "maybe_free_model_hooks", self._maybe_free_model_hooks)
+
+    def remove(self) -> None:
+        """Leave the pipeline as it was before; calling it again does nothing."""
+        self._end_run()
+        for override in reversed(self._overrides.values()):
+            override.remove()
+        self._overrides.clear()
+        self._trunk.uninstall()
+
+    def _override(self, owner: Any, name: str, replacement: Any) -> None:
+        if hasattr(owner, name):
+            self._overrides[name] = Override(owner, name, replacement)
+
+    def _original(self, name: str) -> Any:
+        return self._overrides[name].original
+
+    # A run, from set_timesteps to the pipeline's clean-up ------------------------------------------------
+
+    def _set_timesteps(self, *args: Any, **kwargs: Any) -> Any:
+        self._fresh()
+        self._end_run()
+        result = self._original("set_timesteps")(*args, **kwargs)
+        sampler = self.document.sampler
+        self._check_schedule(kwargs)
+        apply_schedule(self._scheduler, sampler.sigmas, sampler.timesteps)
+        self._check_run()
+        self._running, self._named = True, False
+        if self._can_be_implicit:
+            self._enter(self._machine.names[0])
+        return result
+
+    def _check_schedule(self, arguments: dict[str, Any]) -> None:
+        steps = self.document.sampler.steps
+        asked = len(self._scheduler.timesteps)
+        if asked != steps:
+            # Never a matter of calibration: mask, predictor and sigmas have exactly this many entries.
+            raise CalibrationMismatch(
+                f"steps: the policy has {steps}, this run asks for {asked}",
+                remedy=f"pass num_inference_steps={steps}, or apply a policy of {asked} steps",
+            )
+        given = arguments.get("sigmas")
+        custom = given is not None and [float(sigma) for sigma in given] != passed_sigmas(steps).tolist()
+        if custom or arguments.get("timesteps") is not None:
+            name = "sigmas" if custom else "timesteps"
+            raise CalibrationMismatch(
+                f"{name}: the policy brings its own schedule, this run passes another",
+                remedy=f"do not pass {name} to the pipeline while a policy is applied",
+            )
+
+    def _check_run(self) -> None:
+        document, calibration = self.document, self.calibration
+        if unwrapped(self.pipe.transformer) is not self._transformer:
+            raise RefusedRun(
+                "pipe.transformer is another one than the policy was applied to",
+                remedy="remove the handle and apply the policy to the new transformer",
+            )
+        refuse_other_caches(self._transformer)
+        check_sampler(document, self._scheduler, calibration)
+        dtype = str(self._transformer.dtype).removeprefix("torch.")
+        calibration.require("dtype", document.shape.dtype, dtype, "load the pipeline in the calibrated dtype")
+        check_adapters(document, self._transformer, calibration)
+        self._check_guidance()
+        self._tokens = trunk_tokens(self._trunk.family, self.pipe, self._transformer, self._size)
+
+    def _check_guidance(self) -> None:
+        sampler = self.document.sampler
+        scale = getattr(self.pipe, "_guidance_scale", None)
+        if sampler.guidance_rule != "none" and scale is not None:
+            remedy = f"pass guidance_scale={sampler.guidance:g}"
+            self.calibration.require("guidance", float(sampler.guidance), float(scale), remedy)
+
+    def _end_run(self) -> None:
+        self._running = self._computing = False
+        self._machine.begin_run()
+        self._trunk.disarm()
+
+    def _maybe_free_model_hooks(self) -> Any:
+        # The last thing a pipeline does, interrupted or not: residuals of a run cut short are let go here.
+        self._end_run()
+        self._over = True
+        return self._original("maybe_free_model_hooks")()
+
+    def _fresh(self) -> None:
+        # The first of the pipeline's calls in a run, whichever it is, clears what the run before was told of.
+        if self._over:
+            self.calibration.begin_run()
+            self._over = False
+
+    # One forward -----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _cache_context(self, name: str, **kwargs: Any) -> Iterator[None]:
+        with self._original("cache_context")(name, **kwargs):
+            try:
+                if not self._running:
+                    raise self._not_running()
+                self._check_guidance()
+                self._named = True
+                self._enter(name)
+                yield
+                self._leave(name)
+            except BaseException:
+                self._end_run()
+                self._over = True
+                raise
+
+    def _not_running(self) -> BudcError:
+        if self.pipe.scheduler is not self._scheduler:
+            return CalibrationMismatch(
+                f"scheduler: the policy was applied with {type(self._scheduler).__name__}, "
+                f"the pipeline was given another since ({type(self.pipe.scheduler).__name__})",
+                remedy="set the scheduler first, then apply the policy",
+            )
+        return RefusedRun(
+            "the transformer was called without a run: no set_timesteps on the scheduler before it",
+            remedy="call the pipeline, or the scheduler's set_timesteps before each run of your own loop",
+        )
+
+    def _enter(self, branch: str) -> None:
+        index = step_index(self._scheduler)
+        action = self._machine.step(branch, index)
+        if isinstance(action, Compute):
+            self._computing = True
+            self._trunk.arm_compute()
+        else:
+            self._computing = False
+            self._trunk.arm_reuse(action.residual)
+
+    def _leave(self, branch: str) -> None:
+        recorded = self._trunk.disarm()
+        if not self._computing:
+            return
+        if recorded is None:
+            raise RefusedRun(f"branch {branch!r}: the transformer was not run in a step that computes")
+        if self._tokens is not None and recorded.shape[1] != self._tokens:
+            field, remedy = "shape", "use the calibrated height, width and number of frames"
+            self.calibration.require(field, f"{self._tokens} tokens", f"{recorded.shape[1]} tokens", remedy)
+        if recorded.is_cuda and self._is_compiled:
+            # CUDA graphs write the next step's output into the same memory.
+            recorded = recorded.clone()
+        self._machine.record(branch, recorded)
+
+    @property
+    def _is_compiled(self) -> bool:
+        return self._transformer is not self.pipe.transformer or bool(self._transformer._compiled_call_impl)
+
+    # Pipelines that name no branch -----------------------------------------------------------------------
+
+    @property
+    def _can_be_implicit(self) -> bool:
+        return len(self._machine.names) == 1 and self.document.sampler.guidance_rule != "classifier-free"
+
+    def _step(self, *args: Any, **kwargs: Any) -> Any:
+        original = self._original("step")
+        if not self._running or self._named:
+            return original(*args, **kwargs)
+        try:
+            if not self._can_be_implicit:
+                raise CalibrationMismatch(
+                    f"branch: the policy has {', '.join(self._machine.names)}, "
+                    f"{type(self.pipe).__name__} does not say which one it runs",
+                    remedy="use a pipeline that enters transformer.cache_context for each branch",
+                )
+            self._leave(self._machine.names[0])
+            result = original(*args, **kwargs)
+            if step_index(self._scheduler) < self.document.sampler.steps:
+                self._enter(self._machine.names[0])
+        except BaseException:
+            self._end_run()
+            raise
+        return result
+
+    # What the pipeline is about to make ------------------------------------------------------------------
+
+    def _prepare_latents(self, *args: Any, **kwargs: Any) -> Any:
+        original = self._original("prepare_latents")
+        self._fresh()
+        asked = signature(original).bind(*args, **kwargs).arguments
+        if "height" in asked and "width" in asked:
+            self._check_size(Size(asked.get("num_frames", 1), asked["height"], asked["width"]))
+        prepared = original(*args, **kwargs)
+        self._check_size(prepared_size(self._trunk.family, self.pipe, prepared))
+        return prepared
+
+    def _check_size(self, size: Size) -> None:
+        wanted = self.document.shape
+        for field in ("frames", "height", "width"):
+            self.calibration.require(field, getattr(wanted, field), getattr(size, field))
+        self._size = size
+        self._tokens = trunk_tokens(self._trunk.family, self.pipe, self._transformer, size)
+
+    def _encode_prompt(self, *args: Any, **kwargs: Any) -> Any:
+        self._fresh()
+        encoded = self._original("encode_prompt")(*args, **kwargs)
+        embeds = encoded[0] if isinstance(encoded, tuple) else encoded
+        wanted = self.document.shape.text_tokens
+        if wanted is not None and isinstance(embeds, torch.Tensor):
+            remedy = f"pass max_sequence_length={wanted}"
+            self.calibration.require("text tokens", wanted, embeds.shape[1], remedy)
+        return encoded
+
+    def _enable_cache(self, config: Any) -> None:
+        raise CacheConflict(
+            f"{type(config).__name__}: a policy is applied to this transformer",
+            remedy="remove the policy's handle before enabling another cache",
+        )
+
+
+def check_sampler(document: PolicyDocument, scheduler: Any, calibration: Calibration) -> None:
+    """Judge the scheduler's class and every setting of it that the policy is bound to."""
+    sampler = document.sampler
+    calibration.require("scheduler", sampler.scheduler, type(scheduler).__name__)
+    if sampler.scheduler == type(scheduler).__name__:
+        remedy = "build the scheduler from the model's own scheduler_config.json"
+        calibration.require_settings("scheduler", config_differences(sampler.config, scheduler), remedy)
+
+
+def check_adapters(document: PolicyDocument, transformer: nn.Module, calibration: Calibration) -> None:
+    """Judge the adapters that are active on the transformer."""
+    rule, active = document.model.adapters.rule, active_adapters(transformer)
+    if rule == "any" or not active:
+        return
+    names = ", ".join(active)
+    if rule == "listed":
+        what = f"the policy lists adapters by file digest, which a loaded one ({names}) no longer shows"
+    else:
+        what = f"the policy was calibrated for none, this run has {names}"
+    calibration.differ("adapters", what, "unload or disable the adapters")

@@ -1,0 +1,182 @@
+"""Identity: is the model in this pipeline the one that the policy is bound to?
+
+1. The model folder is known (given, or the transformer says where it was loaded from): every file of one
+   accepted variant must match its digest, and the weights in memory must be the ones in those files: the
+   first row of each tensor is compared, which a fine-tune, a fused adapter or a second model does not pass.
+2. Otherwise the tensor root is computed from the weights in memory and compared.
+
+Nothing is accepted unseen. Weights of the same architecture but other values are refused, unless uncalibrated
+runs are allowed.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from budc.runtimes.calibration import Calibration
+from budc.schema.digest_cache import DigestCache
+from budc.schema.digests import find_variant
+from budc.schema.errors import ModelError, UnsafeWeights, UnsupportedModel, WeightsMismatch
+from budc.schema.policy import Denoiser, PolicyDocument, Variant
+
+_DIGESTS = DigestCache()
+"""For the life of the process: a second pipeline from the same folder is not hashed again."""
+
+_DTYPES: Mapping[torch.dtype, str] = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""How safetensors headers, and so the tensor root, call a dtype."""
+
+
+def verify_model(
+    transformer: nn.Module,
+    document: PolicyDocument,
+    calibration: Calibration,
+    *,
+    weights_dir: Path | None = None,
+) -> None:
+    """Verify the transformer against the policy's model binding; `weights_dir` is the model folder.
+
+    Raises:
+        UnsupportedModel: the transformer's class is another one.
+        ModelError: its files or its weights in memory are not those of any variant of the policy.
+    """
+    denoiser = document.model.denoisers[0]
+    if denoiser.class_name != type(transformer).__name__:
+        raise UnsupportedModel(
+            f"the policy is for {denoiser.class_name}, the pipeline has {type(transformer).__name__}",
+            remedy="use the model that the policy was compiled for",
+        )
+    folder = weights_dir or loaded_from(transformer, denoiser.name)
+    try:
+        if folder is None:
+            _verify_memory(transformer, denoiser)
+        else:
+            variant = find_variant(folder, document.model.variants, sha256=_DIGESTS)
+            _verify_loaded(transformer, denoiser, folder, variant)
+    except UnsafeWeights:
+        raise
+    except ModelError as error:
+        if not calibration.allow or memory_architecture(transformer) != denoiser.architecture:
+            raise
+        calibration.differ("weights", str(error))
+
+
+def loaded_from(transformer: Any, component: str) -> Path | None:
+    """Return the model folder that a transformer remembers being loaded from, if it still is one."""
+    remembered = transformer.config.get("_name_or_path")
+    if not remembered or not Path(remembered).is_dir():
+        return None
+    folder = Path(remembered)
+    return folder.parent if folder.name == component else folder
+
+
+def memory_root(transformer: nn.Module) -> str:
+    """Return the weights' tensor root as `budc.schema.digests` defines it, from the values in memory.
+
+    Equal to that of the files they were loaded from, unless they were cast since.
+    """
+    return _combine(b"budc.tensors.v1", {name: _value_record(t) for name, t in _weights(transformer).items()})
+
+
+def memory_architecture(transformer: nn.Module) -> str:
+    """Return the architecture digest of the weights in memory: names and shapes."""
+    records = {name: _shape_record(tensor) for name, tensor in _weights(transformer).items()}
+    return _combine(b"budc.architecture.v1", records)
+
+
+def _verify_memory(transformer: nn.Module, denoiser: Denoiser) -> None:
+    if any(tensor.is_meta for tensor in _weights(transformer).values()):
+        raise WeightsMismatch(
+            f"{denoiser.name}: its folder is not known and its weights are not in memory",
+            remedy="pass weights_dir, the model folder",
+        )
+    root = memory_root(transformer)
+    if root != denoiser.tensor_root:
+        raise WeightsMismatch(
+            f"{denoiser.name}: the weights in memory have tensor root {root}, "
+            f"the policy is for {denoiser.tensor_root}",
+            remedy="pass weights_dir, the model folder, if the weights were cast after loading",
+        )
+
+
+def _verify_loaded(transformer: nn.Module, denoiser: Denoiser, folder: Path, variant: Variant) -> None:
+    """Compare the first row of every tensor in memory with its file's, cast as the model was."""
+    weights = _weights(transformer)
+    seen: set[str] = set()
+    for name, row in _first_rows(folder, denoiser.name, variant):
+        tensor = weights.get(name)
+        if tensor is None:
+            raise WeightsMismatch(f"{denoiser.name} has no tensor {name}, which is in the model folder")
+        seen.add(name)
+        if tensor.is_meta:
+            continue
+        mine = tensor.detach()[:1] if tensor.ndim else tensor.detach()
+        if mine.shape != row.shape or not torch.equal(mine.cpu(), row.to(tensor.dtype)):
+            raise WeightsMismatch(
+                f"{denoiser.name}.{name} in memory is not what the model folder holds "
+                "(fine-tuned, fused or quantised?)",
+                remedy="load the pipeline anew from the model folder, or compile a policy for this model",
+            )
+    if seen != weights.keys():
+        missing = min(weights.keys() - seen)
+        raise WeightsMismatch(f"{denoiser.name}.{missing} is in memory, but in no file that the policy lists")
+
+
+def _first_rows(folder: Path, component: str, variant: Variant) -> Iterator[tuple[str, Tensor]]:
+    for path in sorted(variant.files):
+        if path.endswith(".safetensors") and path.split("/")[0] == component:
+            with safe_open(folder / path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 (the handle is no mapping)
+                    part = file.get_slice(name)
+                    yield name, part[:1] if part.get_shape() else file.get_tensor(name)
+
+
+def _weights(transformer: nn.Module) -> dict[str, Tensor]:
+    """The model's own tensors under their own names, adapters left aside."""
+    return {
+        name.replace(".base_layer.", "."): tensor
+        for name, tensor in transformer.state_dict().items()
+        if ".lora_" not in name
+    }
+
+
+def _combine(tag: bytes, records: Mapping[str, bytes]) -> str:
+    digest = hashlib.sha256(_prefixed(tag))
+    for name in sorted(records, key=str.encode):
+        digest.update(_prefixed(name.encode()) + records[name])
+    return "sha256:" + digest.hexdigest()
+
+
+def _value_record(tensor: Tensor) -> bytes:
+    raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    dtype = _DTYPES.get(tensor.dtype, str(tensor.dtype))
+    return _prefixed(dtype.encode()) + _shape_record(tensor) + _prefixed(hashlib.sha256(raw.data).digest())
+
+
+def _shape_record(tensor: Tensor) -> bytes:
+    return b"".join(_number(n) for n in (tensor.ndim, *tensor.shape))
+
+
+def _prefixed(data: bytes) -> bytes:
+    return _number(len(data)) + data
+
+
+def _number(value: int) -> bytes:
+    return value.to_bytes(8, "big")

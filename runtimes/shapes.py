@@ -1,0 +1,42 @@
+"""Shapes: the output size that a pipeline is about to make, read from the latents that it prepared.
+
+Sizes are (frames, height, width) in pixels, frames 1 for images; tokens are what the blocks see.
+"""
+
+from typing import Any, NamedTuple
+
+from budc.runtimes.families import Family
+
+
+class Size(NamedTuple):
+    """Output size in frames and pixels."""
+
+    frames: int
+    height: int
+    width: int
+
+
+def prepared_size(family: Family, pipe: Any, prepared: Any) -> Size:
+    """Return the output size that what the pipeline's `prepare_latents` returned will decode to."""
+    if family.layout == "volume":
+        latents = prepared[0] if isinstance(prepared, tuple) else prepared
+        frames, rows, columns = latents.shape[-3:]
+        spatial = pipe.vae_scale_factor_spatial
+        return Size((frames - 1) * pipe.vae_scale_factor_temporal + 1, rows * spatial, columns * spatial)
+    # Packed latents have lost their rows and columns; the position ids that come with them still hold them.
+    positions = prepared[-1].reshape(-1, 3)
+    cell = 2 * pipe.vae_scale_factor
+    rows, columns = (int(positions[:, axis].max()) + 1 for axis in (1, 2))
+    return Size(1, rows * cell, columns * cell)
+
+
+def trunk_tokens(family: Family, pipe: Any, transformer: Any, size: Size) -> int:
+    """Return how many tokens with a residual an output of `size` has inside the blocks, per sample."""
+    if family.layout == "volume":
+        patch_frames, patch_rows, patch_columns = transformer.config.patch_size
+        spatial = pipe.vae_scale_factor_spatial
+        frames = (size.frames - 1) // pipe.vae_scale_factor_temporal + 1
+        rows, columns = size.height // spatial, size.width // spatial
+        return int((frames // patch_frames) * (rows // patch_rows) * (columns // patch_columns))
+    cell = 2 * pipe.vae_scale_factor
+    return int((size.height // cell) * (size.width // cell))

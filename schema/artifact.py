@@ -1,0 +1,153 @@
+"""The artifact: sealing a policy document into a file, and getting it back out of one that can be believed.
+
+    signer = load_signer("release.key")
+    write_atomic("wan-nfe10.budc.json", seal(document, signer))
+
+    artifact = open_artifact("wan-nfe10.budc.json", Trust.from_pem("release.pub"))
+    artifact.document.policy, artifact.policy_id
+
+`open_artifact` works from the outside in and stops at the first layer that fails: size cap, bundle, signature
+over the payload bytes, and only then the payload: canonical JSON, schema, semantics, revision, expiry.
+"""
+
+import os
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from budc.schema import canonical
+from budc.schema import envelope as dsse
+from budc.schema.bundle import Bundle, decode_bundle, encode_bundle
+from budc.schema.envelope import Envelope, Signature
+from budc.schema.errors import Expired
+from budc.schema.files import read_limited
+from budc.schema.keys import PublicKey, Signer
+from budc.schema.policy import PolicyDocument
+from budc.schema.published import check_schema
+from budc.schema.statement import decode_statement, encode_statement, policy_id
+from budc.schema.timestamps import parse_time
+from budc.schema.trust import Trust
+
+SUFFIX = ".budc.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A policy document beside the exact bytes that it was read from."""
+
+    payload: bytes
+    document: PolicyDocument
+    policy_id: str
+    """"sha256:<hex>" of `payload`; the signatures and the bundle around it do not enter."""
+    signatures: tuple[Signature, ...] = ()
+    hint: str = ""
+    """What the bundle says about the key; proves nothing."""
+    verified_by: tuple[PublicKey, ...] = ()
+    """The trusted keys that signed; empty unless `open_artifact` verified it."""
+    path: Path | None = None
+
+    @property
+    def signed(self) -> bool:
+        """Whether there is a signature at all, by whomever."""
+        return bool(self.signatures)
+
+
+def seal(document: PolicyDocument, signer: Signer | None) -> bytes:
+    """Return the artifact file of `document`, signed, or without a signature if `signer` is None.
+
+    The document is encoded, read back and checked against the published schema before anything is signed.
+    Equal documents give equal payload bytes and so one policy id; an ECDSA signature differs each time.
+
+    Raises:
+        ArtifactError: the document is not valid; see `decode_statement`.
+        UnsafeWeights: a variant lists a kind of file that is not opened.
+        KeyUnusable: the signer fails.
+    """
+    payload = encode_statement(document)
+    check_schema(payload)
+    return encode_bundle(Envelope(payload) if signer is None else dsse.sign(payload, signer))
+
+
+def read(source: bytes | str | os.PathLike[str]) -> Artifact:
+    """Return the artifact in `source` (bytes or a path) without a decision about trust: for inspection only.
+
+    Raises:
+        ArtifactError, WrongPayloadType, UnsafeWeights: what it holds is not a valid policy.
+    """
+    bundle, path = _load(source)
+    dsse.check_type(bundle.envelope)
+    return _artifact(bundle, path)
+
+
+def verify(artifact: Artifact, trust: Trust, now: datetime | None = None) -> tuple[PublicKey, ...]:
+    """Return the trusted keys that signed an artifact which is already read; checks expiry and revision too.
+
+    Args:
+        artifact: from `read`.
+        trust: whom to believe.
+        now: a moment with a time zone; default the clock.
+
+    Raises:
+        TrustError: unsigned, changed, signed by nobody trusted, too old a revision or expired.
+    """
+    envelope = Envelope(artifact.payload, signatures=artifact.signatures)
+    keys = dsse.verify(envelope, trust.keys, threshold=trust.threshold, hint=artifact.hint)
+    _check_age(artifact.document, trust, now)
+    return keys
+
+
+def open_artifact(
+    source: bytes | str | os.PathLike[str],
+    trust: Trust,
+    *,
+    allow_unsigned: bool = False,
+    now: datetime | None = None,
+) -> Artifact:
+    """Return the artifact in `source` (bytes or a path), of which nothing was parsed before it was believed.
+
+    Args:
+        source: the file.
+        trust: whom to believe.
+        allow_unsigned: take an artifact that has no signature at all; `Artifact.signed` is then False, and
+            the caller says so. A signature that is there must verify all the same.
+        now: a moment with a time zone; default the clock.
+
+    Raises:
+        TrustError: unsigned, changed, signed by nobody trusted, of the wrong type, too old or expired.
+        ArtifactError, UnsafeWeights: what it holds is not a valid policy.
+    """
+    bundle, path = _load(source)
+    if bundle.envelope.signatures or not allow_unsigned:
+        keys = dsse.verify(bundle.envelope, trust.keys, threshold=trust.threshold, hint=bundle.hint)
+    else:
+        dsse.check_type(bundle.envelope)
+        keys = ()
+    artifact = _artifact(bundle, path)
+    _check_age(artifact.document, trust, now)
+    return replace(artifact, verified_by=keys)
+
+
+def _load(source: bytes | str | os.PathLike[str]) -> tuple[Bundle, Path | None]:
+    if isinstance(source, bytes):
+        return decode_bundle(source), None
+    return decode_bundle(read_limited(source, canonical.MAX_BYTES)), Path(source)
+
+
+def _artifact(bundle: Bundle, path: Path | None) -> Artifact:
+    payload = bundle.envelope.payload
+    return Artifact(
+        payload=payload,
+        document=decode_statement(payload),
+        policy_id=policy_id(payload),
+        signatures=bundle.envelope.signatures,
+        hint=bundle.hint,
+        path=path,
+    )
+
+
+def _check_age(document: PolicyDocument, trust: Trust, now: datetime | None) -> None:
+    trust.check_revision(document)
+    if document.not_after is not None:
+        moment = datetime.now(UTC) if now is None else now
+        if moment >= parse_time(document.not_after, field="notAfter"):
+            raise Expired(f"{document.name} expired at {document.not_after}")

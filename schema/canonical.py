@@ -1,0 +1,123 @@
+"""Canonical JSON (RFC 8785) and the strict parser in front of it.
+
+    >>> encode({"b": 1.0, "a": [True, None]})
+    b'{"a":[true,null],"b":1}'
+    >>> decode(b'{"a":[true,null],"b":1}')
+    {'a': [True, None], 'b': 1}
+
+What is signed is bytes. Two readers agree on their meaning only if no byte string has two readings, so
+`decode` encodes what it parsed and compares: duplicate keys, -0.0, digits beyond a double, escapes that are
+not needed and whitespace all fail that one comparison.
+"""
+
+import hashlib
+import json
+import math
+import re
+from typing import NoReturn
+
+import rfc8785
+
+from budc.schema.errors import ArtifactSyntax, ArtifactTooLarge
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 32
+_SAFE_INTEGER = 2**53 - 1
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_BRACKET = re.compile(rb"[\[\]{}]")
+
+
+def encode(value: object) -> bytes:
+    """Return the RFC 8785 bytes of `value`, made of dict, list, tuple, str, int, float, bool and None.
+
+    Raises:
+        ArtifactSyntax: a number that is not finite or beyond 2**53, text that is not Unicode, another type.
+    """
+    try:
+        return rfc8785.dumps(value)  # type: ignore[arg-type]
+    except (ValueError, RecursionError) as error:
+        raise ArtifactSyntax(f"not representable as canonical JSON: {error}") from error
+
+
+def digest(value: object) -> str:
+    """Return "sha256:<hex>" of the canonical bytes of `value`. Raises ArtifactSyntax."""
+    return "sha256:" + hashlib.sha256(encode(value)).hexdigest()
+
+
+def parse(data: bytes, *, limit: int = MAX_BYTES, what: str = "artifact") -> object:
+    """Return the value of strict JSON: UTF-8, no duplicate keys, finite numbers, at most `MAX_DEPTH` deep.
+
+    Integers beyond 2**53 come back as the double that JSON says they are.
+
+    Args:
+        data: the text; looked at only if it is at most `limit` bytes.
+        limit: size cap in bytes.
+        what: how error messages call the text.
+
+    Raises:
+        ArtifactTooLarge: over `limit`.
+        ArtifactSyntax: anything else.
+    """
+    if len(data) > limit:
+        raise ArtifactTooLarge(f"{what} is {len(data)} bytes, the limit is {limit}")
+    _refuse_deep(data, what)
+    try:
+        return json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_int=_integer,
+            parse_float=_float,
+            parse_constant=_constant,
+        )
+    except (ValueError, RecursionError) as error:
+        raise ArtifactSyntax(f"{what} is not JSON that the format allows: {error}") from error
+
+
+def decode(data: bytes, *, what: str = "artifact") -> object:
+    """Return the value of canonical JSON, and refuse every other spelling of it.
+
+    Raises:
+        ArtifactTooLarge: over `MAX_BYTES`.
+        ArtifactSyntax: not JSON, or not the canonical bytes of what it says.
+    """
+    value = parse(data, what=what)
+    canonical = encode(value)
+    if canonical != data:
+        pairs = enumerate(zip(data, canonical, strict=False))
+        at = next((i for i, (left, right) in pairs if left != right), min(len(data), len(canonical)))
+        raise ArtifactSyntax(f"{what} is not canonical JSON (RFC 8785): it differs from byte {at} on")
+    return value
+
+
+def _refuse_deep(data: bytes, what: str) -> None:
+    """Count brackets outside strings before the parser, which recurses, sees them."""
+    depth = 0
+    for bracket in _BRACKET.findall(_STRING.sub(b"", data)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_DEPTH:
+            raise ArtifactSyntax(f"{what} is nested more than {MAX_DEPTH} deep")
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"duplicate key {next(key for key in keys if keys.count(key) > 1)!r}")
+    return result
+
+
+def _integer(digits: str) -> int | float:
+    if len(digits) <= 17 and abs(int(digits)) <= _SAFE_INTEGER:
+        return int(digits)
+    return _float(digits)
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"number {digits[:40]} is out of range")
+    return value
+
+
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")

@@ -1,0 +1,166 @@
+"""Digests of models: of files, of tensors whatever files hold them, and of an architecture.
+
+    tensor root     sha256 over "budc.tensors.v1" and every tensor's (name, dtype, shape, sha256 of its bytes)
+    architecture    sha256 over "budc.architecture.v1" and every tensor's (name, shape)
+
+Tensors are sorted by name in UTF-8. Strings and digests are preceded by their length, shapes by their rank,
+all numbers being 8 bytes big endian. The tensor root survives resharding and header edits, the architecture
+digest casts as well; it cannot tell a fine-tune. Only files are identity: see `check_files`.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from io import BufferedReader
+from pathlib import Path
+
+from budc.schema import folder as model_folder
+from budc.schema.errors import UnsafeWeights, WeightsMismatch, WeightsMissing
+from budc.schema.policy import Variant
+from budc.schema.semantics import check_suffix
+from budc.schema.tensors import TensorEntry, open_weights, read_header
+
+_CHUNK = 1 << 20
+
+FileDigest = Callable[[Path], str]
+"""Returns the sha256 of a file in hex: `sha256_file`, or a `DigestCache`."""
+
+
+def sha256_file(path: str | os.PathLike[str]) -> str:
+    """Return the sha256 of the file at `path` as 64 hex digits. Raises WeightsMissing if unreadable."""
+    try:
+        with open_weights(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsMissing(f"cannot read {path}: {error.strerror}") from error
+
+
+def file_digests(
+    folder: str | os.PathLike[str], relatives: Iterable[str], *, sha256: FileDigest = sha256_file
+) -> dict[str, str]:
+    """Return path → sha256 in hex for these files of `folder`, sorted by path: the `files` of a Variant.
+
+    Raises:
+        UnsafeWeights: a path leaves the folder, or names a kind of file that is not opened.
+        WeightsMissing: a file is not there.
+    """
+    result = {}
+    for relative in sorted(relatives):
+        check_suffix(relative)
+        result[relative] = sha256(model_folder.resolve(folder, relative))
+    return result
+
+
+def check_files(
+    folder: str | os.PathLike[str], variant: Variant, *, sha256: FileDigest = sha256_file
+) -> None:
+    """Check that `folder` holds every file of `variant` with the content that it lists, and no rival.
+
+    A rival is a weight file or shard index, not listed, beside listed weights: a loader may prefer it.
+
+    Raises:
+        WeightsMissing: a file is not there.
+        WeightsMismatch: a file's content is another one.
+        UnsafeWeights: a link leads out of the folder, a path is not plain, a kind of file is not opened, or
+            there is a rival.
+    """
+    for relative in variant.files:
+        check_suffix(relative)
+    paths = {relative: model_folder.resolve(folder, relative) for relative in sorted(variant.files)}
+    rivals = model_folder.unlisted(folder, paths)
+    if rivals:
+        raise UnsafeWeights(
+            f"{rivals[0]} in {folder} is not listed by the policy, and could be loaded instead of what is",
+            remedy="move it out of that folder, or bind the policy to the model as it is",
+        )
+    for relative, path in paths.items():
+        actual = sha256(path)
+        if actual != variant.files[relative]:
+            raise WeightsMismatch(
+                f"{relative} in {folder} has sha256 {actual[:12]}…, the policy's variant {variant.name} "
+                f"expects {variant.files[relative][:12]}…"
+            )
+
+
+def find_variant(
+    folder: str | os.PathLike[str], variants: Sequence[Variant], *, sha256: FileDigest = sha256_file
+) -> Variant:
+    """Return the first of `variants` whose files `folder` holds, as `check_files` checks it.
+
+    Raises:
+        WeightsMissing, WeightsMismatch, UnsafeWeights: none matches; the first variant's reason, or the first
+            one that says more than that files are missing.
+    """
+    reasons: list[WeightsMissing | WeightsMismatch | UnsafeWeights] = []
+    for variant in variants:
+        try:
+            check_files(folder, variant, sha256=sha256)
+        except (WeightsMissing, WeightsMismatch, UnsafeWeights) as error:
+            reasons.append(error)
+        else:
+            return variant
+    raise next((reason for reason in reasons if not isinstance(reason, WeightsMissing)), reasons[0])
+
+
+def tensor_root(paths: Iterable[str | os.PathLike[str]]) -> str:
+    """Return "sha256:<hex>" of the values in these safetensors files together, whatever file holds which.
+
+    Raises:
+        WeightsMissing, UnsafeWeights: a file is missing or malformed, or a tensor is in two files.
+    """
+    return _combine(b"budc.tensors.v1", _each_tensor(paths, _value_record))
+
+
+def architecture_digest(paths: Iterable[str | os.PathLike[str]]) -> str:
+    """Return "sha256:<hex>" of the names and shapes in these safetensors files together.
+
+    Raises:
+        WeightsMissing, UnsafeWeights: as for `tensor_root`.
+    """
+    return _combine(b"budc.architecture.v1", _each_tensor(paths, _shape_record))
+
+
+def _combine(tag: bytes, records: dict[bytes, bytes]) -> str:
+    digest = hashlib.sha256(_prefixed(tag))
+    for name in sorted(records):
+        digest.update(_prefixed(name) + records[name])
+    return "sha256:" + digest.hexdigest()
+
+
+def _each_tensor(
+    paths: Iterable[str | os.PathLike[str]], record: Callable[[BufferedReader, TensorEntry], bytes]
+) -> dict[bytes, bytes]:
+    records: dict[bytes, bytes] = {}
+    for path in paths:
+        with open_weights(path) as file:
+            for entry in read_header(file, path):
+                name = entry.name.encode()
+                if name in records:
+                    raise UnsafeWeights(f"tensor {entry.name!r} of {path} is in another file too")
+                records[name] = record(file, entry)
+    return records
+
+
+def _shape_record(_file: BufferedReader, entry: TensorEntry) -> bytes:
+    return b"".join(_number(n) for n in (len(entry.shape), *entry.shape))
+
+
+def _value_record(file: BufferedReader, entry: TensorEntry) -> bytes:
+    digest = hashlib.sha256()
+    file.seek(entry.start)
+    left = entry.end - entry.start
+    while left:
+        chunk = file.read(min(left, _CHUNK))
+        if not chunk:
+            raise UnsafeWeights(f"tensor {entry.name!r} ends early: the file was cut while it was read")
+        digest.update(chunk)
+        left -= len(chunk)
+    return _prefixed(entry.dtype.encode()) + _shape_record(file, entry) + _prefixed(digest.digest())
+
+
+def _prefixed(data: bytes) -> bytes:
+    return _number(len(data)) + data
+
+
+def _number(value: int) -> bytes:
+    return value.to_bytes(8, "big")

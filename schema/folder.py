@@ -1,0 +1,64 @@
+"""Files of a model folder by their relative paths, without ever leaving the folder.
+
+Links are followed only to files inside the folder, with one exception: a snapshot of the hub cache
+(`…/snapshots/<revision>`) consists of links into the `blobs` folder two levels up.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from budc.schema.errors import UnsafeWeights, WeightsMissing
+
+_RELATIVE = re.compile(r"[A-Za-z0-9._+=@-]+(?:/[A-Za-z0-9._+=@-]+)*")
+_LOADABLE = (".safetensors", ".index.json", ".onnx", ".onnx.data", ".onnx_data",
+             ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".msgpack", ".h5", ".gguf")  # fmt: skip
+
+
+def resolve(folder: str | os.PathLike[str], relative: str) -> Path:
+    """Return the real path of the regular file `relative` in `folder`.
+
+    Raises:
+        UnsafeWeights: the path is absolute, holds "..", a backslash or another character that no artifact may
+            hold, or it leads out of the folder through a link, or to something that is not a file.
+        WeightsMissing: there is no such file.
+    """
+    if not _RELATIVE.fullmatch(relative) or {".", ".."} & set(relative.split("/")):
+        raise UnsafeWeights(f"{relative!r} is not a plain relative path")
+    root = Path(os.path.realpath(folder))
+    try:
+        target = Path(os.path.realpath(root / relative, strict=True))
+        mode = target.stat().st_mode
+    except OSError as error:
+        raise WeightsMissing(f"{relative} is not in {folder}: {error.strerror}") from error
+    if not any(target.is_relative_to(base) for base in _allowed(root)):
+        raise UnsafeWeights(f"{relative} is a link to {target}, out of the model folder {folder}")
+    if not stat.S_ISREG(mode):
+        raise UnsafeWeights(f"{relative} in {folder} is not a regular file")
+    return target
+
+
+def unlisted(folder: str | os.PathLike[str], relatives: Iterable[str]) -> list[str]:
+    """Return weights and shard indices that a loader could pick in place of the listed ones beside them.
+
+    Args:
+        folder: the model folder.
+        relatives: the paths that are accounted for.
+    """
+    listed = set(relatives)
+    places = {path.rpartition("/")[0] for path in listed if path.endswith(_LOADABLE)}
+    found = []
+    for place in sorted(places):
+        for name in sorted(os.listdir(Path(folder, place))):
+            relative = f"{place}/{name}" if place else name
+            if name.endswith(_LOADABLE) and relative not in listed:
+                found.append(relative)
+    return found
+
+
+def _allowed(root: Path) -> tuple[Path, ...]:
+    if root.parent.name == "snapshots":
+        return (root, root.parent.parent / "blobs")
+    return (root,)

@@ -1,0 +1,192 @@
+"""Keys: making, loading and using them. ECDSA P-256 with SHA-256 by default, Ed25519 accepted, nothing else.
+
+A `PublicKey` verifies with the algorithm of its own kind; what a file says about algorithms is never read.
+A signer is any object with the two members of `Signer`, which those of the package securesystemslib have, so
+a key may live in a file, in AWS, Google or Azure KMS, in Vault or in a PKCS#11 token.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    ECDSA,
+    SECP256R1,
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+    generate_private_key,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+
+from budc.schema.errors import ArtifactError, ArtifactTooLarge, KeyUnusable
+from budc.schema.files import read_limited
+
+_KEY_BYTES = 1 << 16
+
+
+class Signer(Protocol):
+    """What signs: `securesystemslib.signer.Signer`, or anything with these two members."""
+
+    @property
+    def public_key(self) -> Any:
+        """The public half; its `keyval["public"]` is a PEM, or the raw key in hex for Ed25519."""
+
+    def sign(self, payload: bytes) -> Any:
+        """Return an object whose `signature` is the signature over `payload` in hex."""
+
+
+class KeyPair(NamedTuple):
+    """A new key, both halves as PEM: PKCS #8 and SubjectPublicKeyInfo."""
+
+    private: bytes
+    public: bytes
+
+
+@dataclass(frozen=True)
+class PublicKey:
+    """A key that signatures are checked against. Two are equal when their fingerprints are."""
+
+    fingerprint: str
+    """"sha256:<hex>" of the SubjectPublicKeyInfo DER."""
+    pem: bytes = field(compare=False)
+    _key: EllipticCurvePublicKey | Ed25519PublicKey = field(compare=False, repr=False)
+
+    @classmethod
+    def from_pem(cls, pem: bytes) -> "PublicKey":
+        """Return the key in a SubjectPublicKeyInfo PEM.
+
+        Raises:
+            KeyUnusable: not such a PEM, or neither ECDSA P-256 nor Ed25519.
+        """
+        try:
+            key = load_pem_public_key(pem)
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise KeyUnusable(f"not a public key in PEM form: {error}") from error
+        if not isinstance(key, Ed25519PublicKey) and not (
+            isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1)
+        ):
+            raise KeyUnusable("the public key is neither ECDSA P-256 nor Ed25519")
+        der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return cls(
+            fingerprint="sha256:" + hashlib.sha256(der).hexdigest(),
+            pem=key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+            _key=key,
+        )
+
+    @property
+    def algorithm(self) -> str:
+        """ "ecdsa-p256-sha256" or "ed25519"."""
+        return "ed25519" if isinstance(self._key, Ed25519PublicKey) else "ecdsa-p256-sha256"
+
+    def verifies(self, signature: bytes, message: bytes) -> bool:
+        """Return whether `signature` (DER for ECDSA, 64 bytes for Ed25519) is this key's over `message`."""
+        try:
+            if isinstance(self._key, Ed25519PublicKey):
+                self._key.verify(signature, message)
+            else:
+                self._key.verify(signature, message, ECDSA(SHA256()))
+        except InvalidSignature:
+            return False
+        return True
+
+
+def generate_key(passphrase: bytes | None = None) -> KeyPair:
+    """Return a new ECDSA P-256 key, its private half encrypted if a passphrase is given."""
+    key = generate_private_key(SECP256R1())
+    protection: KeySerializationEncryption = (
+        BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
+    )
+    return KeyPair(
+        private=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, protection),
+        public=key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+    )
+
+
+def load_public(path: str | os.PathLike[str]) -> PublicKey:
+    """Return the public key in the PEM file at `path`. Raises KeyUnusable, naming the path."""
+    try:
+        return PublicKey.from_pem(_read(path))
+    except KeyUnusable as error:
+        raise KeyUnusable(f"{path}: {error}") from error
+
+
+def load_signer(
+    source: str | os.PathLike[str],
+    *,
+    public: PublicKey | None = None,
+    passphrase: bytes | None = None,
+) -> Signer:
+    """Return the signer at a path or key URI.
+
+    Args:
+        source: path of a PKCS #8 PEM, or a URI that securesystemslib knows ("awskms:…", "gcpkms:…",
+            "azurekms:…", "hashivault:…", "hsm:…"). An existing file of that name wins.
+        public: the public half; needed for a URI, checked against a file.
+        passphrase: for an encrypted PEM.
+
+    Raises:
+        KeyUnusable: the key cannot be read, is not ECDSA P-256 or Ed25519, or is not the one of `public`.
+    """
+    # These pull in every KMS client that is installed; verifying needs none of them.
+    from securesystemslib.signer import SIGNER_FOR_URI_SCHEME, CryptoSigner, SSlibKey
+    from securesystemslib.signer import Signer as AnySigner
+
+    text = os.fspath(source)
+    scheme = text.partition(":")[0]
+    if scheme in SIGNER_FOR_URI_SCHEME and not Path(text).exists():
+        if public is None:
+            raise KeyUnusable(
+                f"{scheme} keys need their public half", remedy="give the public key's file too"
+            )
+        try:
+            signer: Signer = AnySigner.from_priv_key_uri(text, SSlibKey.from_crypto(public._key))
+        except Exception as error:  # clients of five vendors, each with errors of its own
+            raise KeyUnusable(f"cannot use the key {text}: {error}") from error
+        return signer
+    try:
+        key = load_pem_private_key(_read(text), passphrase)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise KeyUnusable(f"{text}: not a private key that can be read: {error}") from error
+    if not isinstance(key, Ed25519PrivateKey) and not (
+        isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP256R1)
+    ):
+        raise KeyUnusable(f"{text}: the private key is neither ECDSA P-256 nor Ed25519")
+    signer = CryptoSigner(key)
+    if public is not None and public_of(signer) != public:
+        raise KeyUnusable(f"{text}: the private key does not belong to {public.fingerprint}")
+    return signer
+
+
+def public_of(signer: Signer) -> PublicKey:
+    """Return the public half of a signer's key. Raises KeyUnusable where it is of a kind not accepted."""
+    value = str(signer.public_key.keyval["public"])
+    if value.startswith("-----BEGIN"):
+        return PublicKey.from_pem(value.encode())
+    try:
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(value))
+    except ValueError as error:
+        raise KeyUnusable("the signer's public key is neither a PEM nor an Ed25519 key in hex") from error
+    return PublicKey.from_pem(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    try:
+        return read_limited(path, _KEY_BYTES)
+    except ArtifactTooLarge as error:
+        raise KeyUnusable(f"{path} is too large to be a key") from error
+    except ArtifactError as error:
+        raise KeyUnusable(str(error)) from error

@@ -1,0 +1,159 @@
+"""The rules that a schema cannot say: how the parts of a PolicyDocument must agree.
+
+1. sampler: `steps + 1` sigmas, strictly decreasing; `steps` timesteps, never increasing; `configDigest` is
+   the digest of `config`; no hidden characters in the config's strings.
+2. policy: every branch mask has `steps` entries and computes step 0; coefficients exactly where reused, and
+   only on steps computed before. No branch is named twice.
+3. budget: names the same branches as the policy, each with the sum of its mask; `nfe` is the largest of
+   them.
+4. model: names of denoisers and variants are unique; every file of a variant is of a kind that can be opened
+   safely; digests of adapters where, and only where, the rule is "listed".
+5. quality: the held-out set is not the calibration set; a metric is named once per list, a baseline once per
+   NFE.
+6. time: real dates, `notAfter` later than `issuedAt`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from budc.schema import canonical
+from budc.schema.errors import SemanticsViolation, UnsafeWeights
+from budc.schema.mask import StepMask
+from budc.schema.policy import Metric, ModelBinding, PolicyDocument, Quality, SamplerBinding
+from budc.schema.predictor import Predictor
+from budc.schema.sigmas import Sigmas
+from budc.schema.timestamps import parse_time
+
+SAFE_SUFFIXES = (".safetensors", ".onnx", ".onnx.data", ".onnx_data", ".json")
+"""Files that a variant may list. Everything else is refused, pickles (.bin, .pt, .ckpt, .pkl) above all."""
+
+_HIDDEN = (
+    {*range(0x20), *range(0x7F, 0xA0), 0xFEFF}
+    | {*range(0x200B, 0x2010), *range(0x2028, 0x202F), *range(0x2066, 0x206A)}
+)  # fmt: skip
+
+
+def check(document: PolicyDocument) -> None:
+    """Check all rules of this module, in their order.
+
+    Raises:
+        SemanticsViolation: a rule does not hold; the message names the field.
+        UnsafeWeights: a variant lists a file of a kind that is not opened.
+    """
+    _check_sampler(document.sampler)
+    _check_policy(document)
+    _check_model(document.model)
+    _check_quality(document.quality)
+    issued = parse_time(document.issued_at, field="issuedAt")
+    if document.not_after is not None and parse_time(document.not_after, field="notAfter") <= issued:
+        raise SemanticsViolation(f"notAfter {document.not_after} is not after issuedAt {document.issued_at}")
+
+
+def check_suffix(path: str) -> None:
+    """Refuse a weight file that loading could execute or that nothing here can read.
+
+    Raises:
+        UnsafeWeights: `path` does not end in one of `SAFE_SUFFIXES`.
+    """
+    if not path.endswith(SAFE_SUFFIXES):
+        raise UnsafeWeights(f"{path} is neither safetensors nor ONNX nor JSON")
+
+
+def _check_sampler(sampler: SamplerBinding) -> None:
+    sigmas = Sigmas.of(sampler.sigmas)
+    if sigmas.steps != sampler.steps:
+        raise SemanticsViolation(
+            f"sampler.sigmas has {len(sigmas)} values, expected steps + 1 = {sampler.steps + 1}"
+        )
+    timesteps = sampler.timesteps
+    if len(timesteps) != sampler.steps:
+        raise SemanticsViolation(
+            f"sampler.timesteps has {len(timesteps)} values, expected steps = {sampler.steps}"
+        )
+    for step in range(1, len(timesteps)):
+        if timesteps[step] > timesteps[step - 1]:
+            raise SemanticsViolation(
+                f"sampler.timesteps[{step}] is {timesteps[step]}, above the {timesteps[step - 1]} before it"
+            )
+    _refuse_hidden(sampler.config)
+    expected = canonical.digest(sampler.config)
+    if sampler.config_digest != expected:
+        raise SemanticsViolation(
+            f"sampler.configDigest is {sampler.config_digest}, but the config has {expected}"
+        )
+
+
+def _refuse_hidden(config: Mapping[str, object]) -> None:
+    for key, value in config.items():
+        items = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        for item in items:
+            if isinstance(item, str) and not _HIDDEN.isdisjoint(map(ord, item)):
+                raise SemanticsViolation(f"sampler.config.{key} holds a control or invisible character")
+
+
+def _check_policy(document: PolicyDocument) -> None:
+    steps, budget = document.sampler.steps, document.budget
+    evaluations: dict[str, int] = {}
+    for index, branch in enumerate(document.policy.branches):
+        where = f"policy.branches[{index}]"
+        try:
+            mask = StepMask.of(branch.mask)
+            Predictor.of(branch.predictor, mask)
+        except SemanticsViolation as error:
+            raise SemanticsViolation(f"{where}: {error}") from None
+        if mask.steps != steps:
+            raise SemanticsViolation(f"{where}.mask has {mask.steps} entries, expected steps = {steps}")
+        for name in branch.names:
+            if name in evaluations:
+                raise SemanticsViolation(f"{where}.names repeats the branch {name}")
+            evaluations[name] = mask.nfe
+    if evaluations.keys() != budget.branches.keys():
+        raise SemanticsViolation(
+            f"budget.branches names {_listed(budget.branches)}, the policy has {_listed(evaluations)}"
+        )
+    for name, nfe in evaluations.items():
+        if budget.branches[name] != nfe:
+            raise SemanticsViolation(
+                f"budget.branches.{name} is {budget.branches[name]}, but its mask computes {nfe} steps"
+            )
+    if budget.nfe != max(evaluations.values()):
+        raise SemanticsViolation(
+            f"budget.nfe is {budget.nfe}, but the largest branch has {max(evaluations.values())}"
+        )
+
+
+def _check_model(model: ModelBinding) -> None:
+    _refuse_repeated("model.denoisers", (denoiser.name for denoiser in model.denoisers))
+    _refuse_repeated("model.variants", (variant.name for variant in model.variants))
+    for variant in model.variants:
+        for path in variant.files:
+            check_suffix(path)
+    if (model.adapters.rule == "listed") != bool(model.adapters.digests):
+        raise SemanticsViolation(
+            f'model.adapters has rule "{model.adapters.rule}" and {len(model.adapters.digests)} digests'
+        )
+
+
+def _check_quality(quality: Quality) -> None:
+    calibration, held_out = quality.calibration, quality.held_out
+    if held_out.size and calibration.size and held_out.digest == calibration.digest:
+        raise SemanticsViolation("quality.heldOut is the calibration set, so it was not held out")
+    _refuse_repeated("quality.metrics", _names(quality.metrics))
+    _refuse_repeated("quality.baselines", (f"{base.name} at {base.nfe}" for base in quality.baselines))
+    for index, baseline in enumerate(quality.baselines):
+        _refuse_repeated(f"quality.baselines[{index}].metrics", _names(baseline.metrics))
+
+
+def _names(metrics: Sequence[Metric]) -> Iterable[str]:
+    return (metric.name for metric in metrics)
+
+
+def _refuse_repeated(where: str, names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise SemanticsViolation(f"{where} holds {name} twice")
+        seen.add(name)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))

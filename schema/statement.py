@@ -1,0 +1,124 @@
+"""The signed payload: an in-toto Statement v1 whose predicate is the policy document.
+
+    {"_type":"https://in-toto.io/Statement/v1","predicate":{…},"predicateType":"urn:budc:policy:v1",
+     "subject":[{"digest":{"sha256":"…"},"name":"transformer/config.json"},…]}
+
+The subjects are the files of the first variant, sorted by path. The same document always gives the same
+bytes, and the policy id is their sha256.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from budc.schema import canonical, semantics
+from budc.schema.errors import SchemaViolation, SemanticsViolation, UnsupportedVersion, WrongPayloadType
+from budc.schema.policy import PREDICATE_TYPE, SCHEMA_VERSION, HexDigest, Path, PolicyDocument
+
+STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
+
+
+class SubjectDigest(Struct, frozen=True, forbid_unknown_fields=True):
+    """The digests of a subject; sha256 is the one that is used."""
+
+    sha256: HexDigest
+
+
+class Subject(Struct, frozen=True, forbid_unknown_fields=True):
+    """One file that the policy is bound to."""
+
+    name: Path
+    digest: SubjectDigest
+
+
+class Statement(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """in-toto Statement v1 with a policy as its predicate."""
+
+    type: Literal["https://in-toto.io/Statement/v1"] = msgspec.field(name="_type")
+    subject: Annotated[Sequence[Subject], Meta(min_length=1, max_length=4096)]
+    predicate_type: Literal["urn:budc:policy:v1"]
+    predicate: PolicyDocument
+
+
+def policy_id(payload: bytes) -> str:
+    """Return the policy id of these payload bytes, "sha256:<hex>"."""
+    return "sha256:" + hashlib.sha256(payload).hexdigest()
+
+
+def subjects(document: PolicyDocument) -> list[Subject]:
+    """Return the files of the document's first variant, sorted by path."""
+    files = document.model.variants[0].files
+    return [Subject(name, SubjectDigest(files[name])) for name in sorted(files)]
+
+
+def encode_statement(document: PolicyDocument) -> bytes:
+    """Return the payload bytes for `document`, checked by decoding them again.
+
+    Structs hold whatever they were given, so nothing is believed before it has been read back.
+
+    Raises:
+        ArtifactSyntax, ArtifactTooLarge, SchemaViolation, SemanticsViolation, UnsafeWeights: as for a file.
+    """
+    if not document.model.variants:
+        raise SchemaViolation("model.variants is empty, the policy is bound to no files")
+    statement = Statement(
+        type=STATEMENT_TYPE, subject=subjects(document), predicate_type=PREDICATE_TYPE, predicate=document
+    )
+    payload = _encode(statement)
+    decode_statement(payload)
+    return payload
+
+
+def decode_statement(payload: bytes) -> PolicyDocument:
+    """Return the document in `payload`; what it returns satisfies the schema and the semantics.
+
+    Raises:
+        ArtifactTooLarge, ArtifactSyntax: the bytes are not canonical JSON of an allowed size.
+        WrongPayloadType: not a statement, or a statement about something else.
+        UnsupportedVersion: a policy of another version.
+        SchemaViolation: a field is unknown, missing, of the wrong type or out of bounds.
+        SemanticsViolation, UnsafeWeights: see `budc.schema.semantics`; or the subjects are not the files of
+            the first variant.
+    """
+    value = canonical.decode(payload, what="payload")
+    _check_types(value)
+    try:
+        statement = msgspec.convert(value, type=Statement)
+    except msgspec.ValidationError as error:
+        raise SchemaViolation(f"payload does not follow the schema: {error}") from None
+    if _encode(statement) != payload:
+        # Only an optional field spelled out as null or empty reads the same and writes differently.
+        raise SchemaViolation("payload holds an optional field that is null or empty; leave such a field out")
+    document = statement.predicate
+    if list(statement.subject) != subjects(document):
+        raise SemanticsViolation("subject is not the sorted list of the files of model.variants[0]")
+    semantics.check(document)
+    return document
+
+
+def _encode(statement: Statement) -> bytes:
+    try:
+        return canonical.encode(msgspec.to_builtins(statement))
+    except (TypeError, msgspec.MsgspecError) as error:
+        raise SchemaViolation(f"the document holds a value that JSON cannot: {error}") from error
+
+
+def _check_types(value: object) -> None:
+    """Say what this is before judging its fields, so that a newer version is not reported as malformed."""
+    if not isinstance(value, dict) or value.get("_type") != STATEMENT_TYPE:
+        raise WrongPayloadType("payload is not an in-toto Statement v1")
+    predicate_type = value.get("predicateType")
+    if predicate_type != PREDICATE_TYPE:
+        if isinstance(predicate_type, str) and re.fullmatch(r"urn:budc:policy:v[0-9]{1,6}", predicate_type):
+            raise UnsupportedVersion(
+                f"predicateType is {predicate_type}, this release reads {PREDICATE_TYPE}"
+            )
+        raise WrongPayloadType(f"predicateType is {predicate_type!r}, expected {PREDICATE_TYPE}")
+    predicate = value.get("predicate")
+    version = predicate.get("schemaVersion") if isinstance(predicate, dict) else None
+    if isinstance(version, str) and version != SCHEMA_VERSION and re.fullmatch(r"[0-9]+\.[0-9]+", version):
+        raise UnsupportedVersion(f"schemaVersion is {version}, this release reads {SCHEMA_VERSION}")
