@@ -1,6 +1,7 @@
-"""Fixtures for every folder of tests. Nothing here needs torch."""
+"""Fixtures for every folder of tests. Torch is imported only by the fixtures that build models."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -147,3 +148,31 @@ def signer(key_pair: KeyPair, tmp_path_factory: pytest.TempPathFactory) -> Signe
 def trust(key_pair: KeyPair) -> Trust:
     """Trust in `key_pair` alone."""
     return Trust((PublicKey.from_pem(key_pair.public),))
+
+
+@pytest.fixture(scope="session")
+def wan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an untrained sibling of the nano models, as `WanPipeline.from_pretrained` loads it."""
+    from budc.policies.nano import components
+    from budc.policies.nano.tokenizer import build_tokenizer
+
+    folder = tmp_path_factory.mktemp("models") / "wan"
+    tokenizer = build_tokenizer()
+    components.save_pipeline(
+        folder,
+        components.build_transformer("wan2.1-nano", seed=0).eval(),
+        components.build_vae(seed=0).eval(),
+        components.build_text_encoder(tokenizer, seed=0).eval(),
+        tokenizer,
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prompt_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three calibration prompts in the nano models' language."""
+    path = tmp_path_factory.mktemp("prompts") / "calibration.txt"
+    path.write_text(
+        "a small red circle moves left over stripes\na big blue box drifts up on checks\na cyan cross orbits\n"
+    )
+    return path

@@ -47,7 +47,9 @@ def _wan() -> Any:
         base_dim=4, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
     ).eval()
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), ("▁a", -1.0), ("▁red", -1.0)]
-    tokenizer = T5Tokenizer(vocab=[*pieces, *((letter, -3.0) for letter in "abcdefghijklmnopqrstuvwxyz")], extra_ids=0)
+    tokenizer = T5Tokenizer(
+        vocab=[*pieces, *((letter, -3.0) for letter in "abcdefghijklmnopqrstuvwxyz")], extra_ids=0
+    )
     encoder = UMT5EncoderModel(
         UMT5Config(vocab_size=32, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, dropout_rate=0.0)
     ).eval()
@@ -102,7 +104,11 @@ def run() -> Callable[..., Any]:
 
     def call(pipe: Any, seed: int = 0, batch: int = 1, **options: Any) -> Any:
         generator = torch.Generator().manual_seed(seed)
-        settings: dict[str, Any] = {"num_inference_steps": STEPS, "output_type": "latent", "generator": generator}
+        settings: dict[str, Any] = {
+            "num_inference_steps": STEPS,
+            "output_type": "latent",
+            "generator": generator,
+        }
         if type(pipe).__name__.startswith("Flux"):
             text = torch.Generator().manual_seed(1)
             settings |= FLUX | {"guidance_scale": 3.5}

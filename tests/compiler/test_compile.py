@@ -1,0 +1,217 @@
+"""The passes together: a payload that is the same every time, whatever happened on the way."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from budc.compiler.compile import compile_policy
+from budc.compiler.request import make_request
+from budc.schema.artifact import open_artifact
+from budc.schema.errors import (
+    BudgetImpossible,
+    KeyUnusable,
+    OutputError,
+    UnsafeWeights,
+    UnsupportedModel,
+    UsageError,
+    WeightsMissing,
+)
+from budc.schema.keys import generate_key
+from budc.schema.trust import Trust
+
+SCRIPT = """
+import sys, torch
+torch.set_num_threads(1)
+from budc.compiler.compile import compile_policy
+from budc.compiler.request import make_request
+model, budget, steps, weights, calibration, search, out = sys.argv[1:]
+compile_policy(make_request({}, dict(model=model, budget=budget, steps=int(steps), weights=weights,
+                                     calibration=calibration, search=search, out=out)))
+"""
+
+
+@pytest.fixture
+def flags(wan_folder, prompt_file, tmp_path, monkeypatch):
+    """A compile that takes seconds."""
+    import budc.compiler.compile as passes
+
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    held_out = ("a tiny green dot sails right over stripes", "a great yellow box goes down on checks")
+    read = passes.read_prompts
+    monkeypatch.setattr(
+        passes, "read_prompts", lambda name, limit=None: held_out if "held-out" in str(name) else read(name, limit)
+    )
+    return {
+        "model": "wan2.1-nano",
+        "budget": "2",
+        "steps": 6,
+        "weights": wan_folder,
+        "calibration": prompt_file,
+        "out": tmp_path / "policy.budc.json",
+    }
+
+
+def test_compile_signs_what_it_found_and_says_what_it_measured(flags, tmp_path):
+    pair = generate_key()
+    (tmp_path / "key").write_bytes(pair.private)
+    (tmp_path / "pub").write_bytes(pair.public)
+    written = compile_policy(make_request({}, flags | {"key": tmp_path / "key"}))
+    artifact = open_artifact(flags["out"], Trust.from_pem(tmp_path / "pub"))
+    document = artifact.document
+    assert artifact.policy_id == written.policy_id
+    assert document.policy.branches[0].step_mask().nfe == document.budget.nfe == 2
+    assert document.search.candidates == 5
+    # Full runs of 3 prompts and 5 candidates of 2 evaluations, in two branches each.
+    assert document.search.forwards == 2 * 3 * (6 + 5 * 2)
+    assert [(baseline.name, baseline.nfe) for baseline in document.quality.baselines] == [
+        ("uniform", 2),
+        ("fewer-steps", 2),
+        ("full", 6),
+    ]
+    assert document.quality.held_out.size == 2
+    assert document.quality.calibration.size == 3
+    policy, uniform = document.quality.metrics[0], document.quality.baselines[0].metrics[0]
+    assert policy.mean > 0
+    assert uniform.mean > 0
+    assert not list(tmp_path.glob(".policy*")), "the journal goes once the artifact stands"
+
+
+def test_same_inputs_same_payload(flags, tmp_path):
+    first = compile_policy(make_request({}, flags))
+    second = compile_policy(make_request({}, flags | {"out": tmp_path / "again.budc.json"}))
+    assert first.payload == second.payload
+    third = compile_policy(make_request({}, flags | {"seed": 1, "out": tmp_path / "other.budc.json"}))
+    assert third.payload != first.payload
+
+
+def test_interrupted_at_every_stage_it_ends_with_the_same_payload(flags, tmp_path, monkeypatch):
+    import budc.compiler.journal as journal
+
+    expected = compile_policy(make_request({}, flags | {"out": tmp_path / "undisturbed.budc.json"})).payload
+    put = journal.Journal.put
+    for stop in range(1, 20):
+        written = []
+
+        def stopping(self, key, value, stop=stop, written=written):
+            put(self, key, value)
+            written.append(key)
+            if len(written) == stop:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(journal.Journal, "put", stopping)
+        try:
+            done = compile_policy(make_request({}, flags))
+        except KeyboardInterrupt:
+            assert not flags["out"].exists()
+            monkeypatch.setattr(journal.Journal, "put", put)
+            assert compile_policy(make_request({}, flags)).payload == expected
+            flags["out"].unlink()
+        else:
+            assert done.payload == expected
+            return
+    raise AssertionError("the compile never got to its end")
+
+
+@pytest.mark.slow
+def test_kill_9_at_random_moments_loses_one_rollout_at_most(wan_folder, prompt_file, tmp_path):
+    environment = os.environ | {"SOURCE_DATE_EPOCH": "1700000000", "OMP_NUM_THREADS": "1"}
+
+    def command(out):
+        arguments = ("wan2.1-nano", "4", "8", str(wan_folder), str(prompt_file), "paper", str(out))
+        return [sys.executable, "-c", SCRIPT, *arguments]
+
+    undisturbed, out = tmp_path / "a.budc.json", tmp_path / "b.budc.json"
+    subprocess.run(command(undisturbed), env=environment, check=True, capture_output=True)
+    kills, wait = 0, 6.0
+    while not out.exists():
+        process = subprocess.Popen(command(out), env=environment, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=wait)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+        wait += 0.7
+    assert kills > 0
+    assert out.read_bytes() == undisturbed.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "word"),
+    [
+        ({"model": "wan2.1-nana"}, UsageError, "wan2.1-nana"),
+        ({"budget": "7"}, BudgetImpossible, "--budget"),
+        ({"search": "exhaust"}, UsageError, "exhaust"),
+        ({"out": "nowhere/policy.budc.json"}, OutputError, "nowhere"),
+        ({"out": "."}, OutputError, "--out"),
+        ({"key": "no.key"}, KeyUnusable, "no.key"),
+        ({"calibration": "no.txt"}, UsageError, "no.txt"),
+        ({"weights": "nowhere"}, WeightsMissing, "nowhere"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_refused_before_any_rollout(flags, change, error, word, monkeypatch):
+    from budc.compiler.rollout import Roller
+
+    monkeypatch.setattr(Roller, "roll", lambda *_: pytest.fail("rolled out"))
+    paths = {"weights", "calibration", "key", "out"}
+    from pathlib import Path
+
+    change = {key: Path(value) if key in paths else value for key, value in change.items()}
+    with pytest.raises(error, match=word.replace(".", r"\.")) as caught:
+        compile_policy(make_request({}, flags | change))
+    assert caught.value.remedy
+
+
+def test_held_out_prompts_cannot_calibrate(flags, tmp_path):
+    shared = tmp_path / "shared.txt"
+    shared.write_text("a tiny green dot sails right over stripes\n")
+    with pytest.raises(UsageError, match="held-out"):
+        compile_policy(make_request({}, flags | {"calibration": shared}))
+
+
+def test_real_models_without_weights_say_what_to_do(flags, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    for model, repository in (
+        ("wan2.1", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"),
+        ("wan2.1-14b", "Wan-AI/Wan2.1-T2V-14B-Diffusers"),
+    ):
+        with pytest.raises(WeightsMissing) as caught:
+            compile_policy(make_request({}, flags | {"model": model, "weights": None}))
+        message = f"{caught.value} {caught.value.remedy}"
+        for part in (repository, "GB", str(tmp_path / "hub"), "--download", "wan2.1-nano"):
+            assert part in message
+
+
+def copy_model(source, target):
+    import shutil
+
+    shutil.copytree(source, target)
+    return target
+
+
+def test_pickled_weights_are_refused(flags, wan_folder, tmp_path):
+    folder = copy_model(wan_folder, tmp_path / "m")
+    (weights,) = (folder / "transformer").glob("*.safetensors")
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(UnsafeWeights, match="pickled"):
+        compile_policy(make_request({}, flags | {"weights": folder}))
+
+
+def test_truncated_weights_are_refused(flags, wan_folder, tmp_path):
+    folder = copy_model(wan_folder, tmp_path / "m")
+    (weights,) = (folder / "transformer").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(UnsafeWeights, match=weights.name):
+        compile_policy(make_request({}, flags | {"weights": folder}))
+
+
+def test_another_pipeline_class_is_refused(flags, wan_folder, tmp_path):
+    folder = copy_model(wan_folder, tmp_path / "m")
+    index = folder / "model_index.json"
+    index.write_text(index.read_text().replace("WanPipeline", "FluxPipeline"))
+    with pytest.raises(UnsupportedModel, match="FluxPipeline"):
+        compile_policy(make_request({}, flags | {"weights": folder}))

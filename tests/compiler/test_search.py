@@ -1,0 +1,124 @@
+import random
+
+import pytest
+
+from budc.compiler.search import ALGORITHMS, Space, algorithm
+from budc.compiler.search.paper import ANNEALING_STEPS, neighbours, protected_prefix, relocate
+from budc.policies.profile import SearchDefaults
+from budc.schema.errors import UsageError
+from budc.schema.mask import StepMask
+
+DEFAULTS = SearchDefaults(temperature_start=0.1, temperature_end=1e-4, protected_fraction=0.3)
+SPACE = Space(steps=50, nfe=10, defaults=DEFAULTS)
+
+
+def distance(target):
+    """A loss with one minimum: how far the computed steps are from a target."""
+    return lambda candidate: sum(abs(a - b) for a, b in zip(candidate.mask.compute_steps, target, strict=True)) / 100
+
+
+def run(name, space, loss, seed=0):
+    walk = ALGORITHMS[name](space, random.Random(seed))
+    seen, batch = [], next(walk)
+    while True:
+        seen += batch
+        try:
+            batch = walk.send([loss(candidate) for candidate in batch])
+        except StopIteration as end:
+            return end.value, seen
+
+
+def test_uniform_proposes_the_uniform_mask_only():
+    winner, seen = run("uniform", SPACE, lambda _: 1.0)
+    assert [winner] == seen
+    assert winner.mask == StepMask.uniform(50, 10)
+
+
+def test_paper_keeps_the_budget_and_the_prefix():
+    _, seen = run("paper", SPACE, distance(range(0, 50, 5)))
+    assert {candidate.mask.nfe for candidate in seen} == {10}
+    assert all(candidate.mask.compute_steps[:3] == (0, 1, 2) for candidate in seen)
+
+
+def test_paper_climbs_to_the_minimum_of_an_easy_landscape():
+    target = (0, 1, 2, 7, 13, 20, 28, 36, 44, 49)
+    winner, _ = run("paper", SPACE, distance(target))
+    assert winner.mask.compute_steps == target
+
+
+def test_paper_never_returns_worse_than_anything_it_has_seen():
+    """The start included: here every move away from it is worse."""
+    for seed in range(5):
+        losses = {}
+        ranks = iter(range(10**6))
+
+        def loss(candidate, losses=losses, ranks=ranks):
+            return losses.setdefault(candidate.key, float(next(ranks)))
+
+        winner, seen = run("paper", SPACE, loss, seed)
+        assert losses[winner.key] == min(losses.values()) == 0.0
+        assert winner == seen[0]
+
+
+def test_paper_is_repeatable_by_seed():
+    loss = distance(range(0, 50, 5))
+    assert run("paper", SPACE, loss, 1) == run("paper", SPACE, loss, 1)
+    assert run("paper", SPACE, loss, 1)[1] != run("paper", SPACE, loss, 2)[1]
+
+
+def test_paper_anneals_two_hundred_moves():
+    walk = ALGORITHMS["paper"](SPACE, random.Random(0))
+    sizes, batch = [], next(walk)
+    while len(batch) == 1:
+        sizes.append(len(batch))
+        batch = walk.send([1.0])
+    assert len(sizes) == 1 + ANNEALING_STEPS
+
+
+def farthest_proposal(temperature):
+    """How many steps proposals get away from a start that nothing beats, in 60 moves."""
+    defaults = SearchDefaults(temperature_start=temperature, temperature_end=temperature, protected_fraction=0.3)
+    walk = ALGORITHMS["paper"](Space(steps=50, nfe=10, defaults=defaults), random.Random(3))
+    (start,) = next(walk)
+    (candidate,) = walk.send([0.0])
+    away = 0
+    for _ in range(60):
+        away = max(away, len(set(start.mask.compute_steps) - set(candidate.mask.compute_steps)))
+        (candidate,) = walk.send([1.0])
+    return away
+
+
+def test_a_cold_walk_stays_and_a_hot_one_leaves():
+    assert farthest_proposal(1e-9) <= 2
+    assert farthest_proposal(1e9) > 2
+
+
+@pytest.mark.parametrize(("steps", "nfe"), [(50, 50), (50, 1), (2, 1), (1, 1), (4, 3)])
+def test_paper_ends_in_the_smallest_spaces(steps, nfe):
+    winner, _ = run("paper", Space(steps=steps, nfe=nfe, defaults=DEFAULTS), lambda _: 0.5)
+    assert winner.mask.nfe == nfe
+
+
+def test_neighbours_are_relocations_of_one_step_without_repeats():
+    start = (0, 1, 2, 10, 11, 30, 49)
+    space = Space(steps=50, nfe=7, defaults=DEFAULTS)
+    around = neighbours(space, start, random.Random(0))
+    assert len(around) == len(set(around))
+    assert all(len(set(start) - set(steps)) == 1 for steps in around)
+    near = {(0, 1, 2, 10, 11, step, 49) for step in (27, 28, 29, 31, 32, 33)}
+    assert near <= {tuple(sorted(steps)) for steps in around}
+
+
+def test_relocate_moves_one_step_outside_the_prefix():
+    rng = random.Random(0)
+    start = tuple(range(0, 50, 5))
+    for _ in range(200):
+        moved = relocate(SPACE, start, rng)
+        assert len(set(moved) - set(start)) == 1
+        assert all(step >= protected_prefix(SPACE) for step in set(start) - set(moved))
+
+
+def test_an_unknown_algorithm_names_the_known():
+    with pytest.raises(UsageError) as caught:
+        algorithm("papre")
+    assert "paper" in caught.value.remedy

@@ -1,0 +1,64 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from budc.schema import files
+from budc.schema.errors import ArtifactError, ArtifactTooLarge, OutputError
+from budc.schema.files import read_limited, write_atomic
+
+
+def test_writing_replaces_the_whole_file_and_leaves_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "policy.budc.json"
+    write_atomic(target, b"long first content")
+    write_atomic(target, b"second")
+    assert target.read_bytes() == b"second"
+    assert os.listdir(tmp_path) == [target.name]
+
+
+def test_a_private_file_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "key", b"", mode=0o600)
+    assert (tmp_path / "key").stat().st_mode & 0o077 == 0
+
+
+def test_a_link_is_replaced_and_its_target_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "target").write_bytes(b"kept")
+    (tmp_path / "link").symlink_to("target")
+    write_atomic(tmp_path / "link", b"new")
+    assert (tmp_path / "target").read_bytes() == b"kept"
+    assert not (tmp_path / "link").is_symlink()
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "policy"
+    target.write_bytes(b"old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OutputError, match="No space left"):
+        write_atomic(target, b"new")
+    assert target.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["policy"]
+
+
+@pytest.mark.parametrize("name", ["missing/policy", "x" * 300, "nul\0"])
+def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError):
+        write_atomic(tmp_path / name, b"")
+
+
+def test_reading_stops_at_the_limit(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    assert read_limited(path, 5) == b"12345"
+    with pytest.raises(ArtifactTooLarge, match="over 4 bytes"):
+        read_limited(path, 4)
+
+
+def test_what_is_not_a_regular_file_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, tmp_path / "missing", tmp_path / "nul\0", Path("/dev/zero")):
+        with pytest.raises(ArtifactError):
+            read_limited(path, 10)

@@ -1,0 +1,117 @@
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from budc.schema.errors import KeyUnusable
+from budc.schema.keys import KeyPair, PublicKey, Signer, generate_key, load_public, load_signer, public_of
+
+
+def pems(key: Any) -> KeyPair:
+    return KeyPair(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+    )
+
+
+ED25519 = pems(ed25519.Ed25519PrivateKey.generate())
+P384 = pems(ec.generate_private_key(ec.SECP384R1()))
+RSA = pems(rsa.generate_private_key(65537, 2048))
+
+
+def save(folder: Path, data: bytes) -> Path:
+    path = folder / "key.pem"
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("pair", "algorithm"),
+    [(generate_key(), "ecdsa-p256-sha256"), (ED25519, "ed25519")],
+    ids=["ecdsa", "ed25519"],
+)
+def test_a_key_verifies_its_own_signatures_only(tmp_path: Path, pair: KeyPair, algorithm: str) -> None:
+    signer = load_signer(save(tmp_path, pair.private))
+    key = PublicKey.from_pem(pair.public)
+    signature = bytes.fromhex(signer.sign(b"message").signature)
+    assert public_of(signer) == key
+    assert key.algorithm == algorithm
+    assert key.verifies(signature, b"message")
+    assert not key.verifies(signature, b"other")
+    assert not key.verifies(signature[:-1], b"message")
+    assert not key.verifies(b"", b"message")
+    assert not PublicKey.from_pem(generate_key().public).verifies(signature, b"message")
+
+
+def test_the_fingerprint_is_of_the_der_and_not_of_the_pem_text() -> None:
+    pem = generate_key().public
+    assert PublicKey.from_pem(pem) == PublicKey.from_pem(b"# a note\n" + pem.replace(b"\n", b"\r\n"))
+    assert PublicKey.from_pem(pem) != PublicKey.from_pem(generate_key().public)
+    assert PublicKey.from_pem(pem).pem == pem
+
+
+def test_an_encrypted_key_opens_with_its_passphrase_only(tmp_path: Path) -> None:
+    pair = generate_key(b"secret")
+    path = save(tmp_path, pair.private)
+    assert public_of(load_signer(path, passphrase=b"secret")) == PublicKey.from_pem(pair.public)
+    for wrong in (None, b"other"):
+        with pytest.raises(KeyUnusable):
+            load_signer(path, passphrase=wrong)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"not a key", P384.public, RSA.public, ED25519.private, P384.public[:60], b"x" * 70_000],
+    ids=["empty", "text", "p384", "rsa", "private", "cut", "large"],
+)
+def test_public_keys_that_are_not_accepted_are_refused_by_path(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(KeyUnusable, match=r"key\.pem"):
+        load_public(save(tmp_path, data))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"not a key", P384.private, RSA.private, ED25519.public],
+    ids=["empty", "text", "p384", "rsa", "public"],
+)
+def test_private_keys_that_are_not_accepted_are_refused_by_path(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(KeyUnusable, match=r"key\.pem"):
+        load_signer(save(tmp_path, data))
+
+
+def test_missing_key_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(KeyUnusable, match="gone"):
+        load_public(tmp_path / "gone")
+    with pytest.raises(KeyUnusable, match="gone"):
+        load_signer(tmp_path / "gone")
+
+
+def test_a_signer_must_belong_to_the_public_key_that_is_given(tmp_path: Path) -> None:
+    pair = generate_key()
+    path = save(tmp_path, pair.private)
+    load_signer(path, public=PublicKey.from_pem(pair.public))
+    with pytest.raises(KeyUnusable, match="does not belong"):
+        load_signer(path, public=PublicKey.from_pem(ED25519.public))
+
+
+def test_a_uri_reaches_the_signer_of_its_scheme(tmp_path: Path) -> None:
+    pair = generate_key()
+    uri = f"file2:{save(tmp_path, pair.private)}"
+    key = PublicKey.from_pem(pair.public)
+    assert key.verifies(bytes.fromhex(load_signer(uri, public=key).sign(b"m").signature), b"m")
+    with pytest.raises(KeyUnusable, match="public half"):
+        load_signer(uri)
+    with pytest.raises(KeyUnusable, match="cannot use the key"):
+        load_signer(uri, public=PublicKey.from_pem(generate_key().public))
+
+
+def test_a_signer_with_an_unreadable_public_half_is_refused() -> None:
+    def sign(payload: bytes) -> Any:
+        raise AssertionError("not reached")
+
+    signer: Signer = SimpleNamespace(public_key=SimpleNamespace(keyval={"public": "zz"}), sign=sign)
+    with pytest.raises(KeyUnusable):
+        public_of(signer)

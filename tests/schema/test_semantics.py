@@ -1,0 +1,147 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from budc.schema import canonical, semantics
+from budc.schema.errors import BudcError, SemanticsViolation, UnsafeWeights
+from budc.schema.mask import StepMask
+from budc.schema.policy import AdapterRule, BranchPolicy, PolicyDocument, PromptSet, Variant
+
+MakeDocument = Callable[..., PolicyDocument]
+Change = Callable[[PolicyDocument], PolicyDocument]
+
+
+def sampler(**fields: Any) -> Change:
+    return lambda d: replace(d, sampler=replace(d.sampler, **fields))
+
+
+def config(value: dict[str, Any]) -> Change:
+    return sampler(config=value, config_digest=canonical.digest(value))
+
+
+def budget(**fields: Any) -> Change:
+    return lambda d: replace(d, budget=replace(d.budget, **fields))
+
+
+def branch(**fields: Any) -> Change:
+    return lambda d: replace(d, policy=replace(d.policy, branches=[replace(d.policy.branches[0], **fields)]))
+
+
+def model(**fields: Any) -> Change:
+    return lambda d: replace(d, model=replace(d.model, **fields))
+
+
+def files(*names: str) -> Change:
+    return model(variants=[Variant(name="original", files=dict.fromkeys(names, "a" * 64))])
+
+
+def quality(**fields: Any) -> Change:
+    return lambda d: replace(d, quality=replace(d.quality, **fields))
+
+
+def top(**fields: Any) -> Change:
+    return lambda d: replace(d, **fields)
+
+
+def twice(part: str, field: str) -> Change:
+    def change(document: PolicyDocument) -> PolicyDocument:
+        owner = getattr(document, part)
+        items = getattr(owner, field)
+        return replace(document, **{part: replace(owner, **{field: [*items, *items]})})
+
+    return change
+
+
+# The document to start from has 4 steps, of which 0 and 2 are computed, and the branches cond and uncond.
+MASK = [True, False, True, False]
+BAD: dict[str, tuple[Change, type[BudcError], str]] = {
+    "sigmas-too-few": (sampler(sigmas=[1.0, 0.5, 0.2, 0.0]), SemanticsViolation, "4 values, expected steps"),
+    "sigmas-rising": (sampler(sigmas=[1.0, 0.5, 0.6, 0.2, 0.0]), SemanticsViolation, r"sigmas\[2\]"),
+    "sigmas-repeated": (sampler(sigmas=[1.0, 0.5, 0.2, 0.0, 0.0]), SemanticsViolation, r"sigmas\[4\]"),
+    "timesteps-too-many": (sampler(timesteps=[9, 8, 7, 6, 0]), SemanticsViolation, "5 values, expected steps"),
+    "timesteps-rising": (sampler(timesteps=[9, 8, 8.5, 1]), SemanticsViolation, r"timesteps\[2\]"),
+    "steps-other": (sampler(steps=5), SemanticsViolation, "sigmas has 5 values"),
+    "config-digest": (sampler(config={"shift": 3}), SemanticsViolation, "configDigest"),
+    "config-hidden": (config({"kind": "a\u202eb"}), SemanticsViolation, "config.kind"),
+    "config-hidden-in-list": (config({"kinds": ["a", "b\n"]}), SemanticsViolation, "config.kinds"),
+    "mask-first-reused": (branch(mask=[False, *MASK[1:]]), SemanticsViolation, r"mask\[0\]"),
+    "mask-too-short": (
+        branch(mask=MASK[:3], predictor=[[], [1.0], []]), SemanticsViolation, "3 entries, expected steps",
+    ),
+    "predictor-too-short": (branch(predictor=[[], [1.0], []]), SemanticsViolation, "3 rows"),
+    "predictor-on-computed": (branch(predictor=[[], [1], [1], [1]]), SemanticsViolation, "step 2 is computed"),
+    "predictor-missing": (branch(predictor=[[], [1], [], []]), SemanticsViolation, "step 3 is reused"),
+    "predictor-too-deep": (branch(predictor=[[], [1, 1], [], [1]]), SemanticsViolation, "needs 2 residuals"),
+    "branch-repeated": (branch(names=["cond", "cond"]), SemanticsViolation, "repeats the branch cond"),
+    "branch-unbudgeted": (branch(names=["cond"]), SemanticsViolation, "names cond, uncond, the policy has cond"),
+    "branch-count": (budget(branches={"cond": 2, "uncond": 3}), SemanticsViolation, "uncond is 3"),
+    "nfe": (budget(nfe=3), SemanticsViolation, "nfe is 3"),
+    "denoiser-twice": (twice("model", "denoisers"), SemanticsViolation, "denoisers holds transformer twice"),
+    "variant-twice": (twice("model", "variants"), SemanticsViolation, "variants holds original twice"),
+    "pickle-bin": (files("transformer/pytorch_model.bin"), UnsafeWeights, "pytorch_model.bin"),
+    "pickle-pt": (files("a.pt"), UnsafeWeights, "a.pt"),
+    "pickle-ckpt": (files("a.safetensors", "b.ckpt"), UnsafeWeights, "b.ckpt"),
+    "pickle-pkl": (files("a.json.pkl"), UnsafeWeights, "a.json.pkl"),
+    "pickle-upper-case": (files("a.SAFETENSORS"), UnsafeWeights, "a.SAFETENSORS"),
+    "code": (files("modeling.py"), UnsafeWeights, "modeling.py"),
+    "adapters-unlisted": (model(adapters=AdapterRule(rule="listed")), SemanticsViolation, "0 digests"),
+    "adapters-listed-anyway": (
+        model(adapters=AdapterRule(rule="any", digests=["sha256:" + "0" * 64])), SemanticsViolation, "1 digests",
+    ),
+    "held-out-calibration": (
+        quality(held_out=PromptSet(digest="sha256:" + "3" * 64, size=24)), SemanticsViolation, "heldOut",
+    ),
+    "metric-twice": (twice("quality", "metrics"), SemanticsViolation, "metrics holds latent-mse twice"),
+    "baseline-twice": (twice("quality", "baselines"), SemanticsViolation, "baselines holds euler at 2 twice"),
+    "no-such-day": (top(issued_at="2026-02-30T00:00:00Z"), SemanticsViolation, "issuedAt"),
+    "no-such-hour": (top(not_after="2027-01-01T24:00:00Z"), SemanticsViolation, "notAfter"),
+    "expired-when-issued": (top(not_after="2026-07-01T12:00:00Z"), SemanticsViolation, "not after issuedAt"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def document(make_document: MakeDocument) -> PolicyDocument:
+    return make_document(steps=4, nfe=2)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_document_that_contradicts_itself_is_refused(document: PolicyDocument, name: str) -> None:
+    change, error, message = BAD[name]
+    with pytest.raises(error, match=message):
+        semantics.check(change(document))
+
+
+GOOD: dict[str, Change] = {
+    "as-it-is": lambda document: document,
+    "timesteps-repeated": sampler(timesteps=[999, 999, 500, 500]),
+    "no-calibration": quality(
+        calibration=PromptSet(digest="sha256:" + "3" * 64, size=0),
+        held_out=PromptSet(digest="sha256:" + "3" * 64, size=8),
+    ),
+    "onnx": files("onnx/full.onnx", "onnx/full.onnx.data", "onnx/reuse.onnx_data", "config.json"),
+    "listed-adapters": model(adapters=AdapterRule(rule="listed", digests=["sha256:" + "0" * 64])),
+    "expires": top(not_after="2026-07-01T12:00:01Z"),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_unusual_but_consistent_documents_are_accepted(document: PolicyDocument, name: str) -> None:
+    semantics.check(GOOD[name](document))
+
+
+def test_branches_may_have_masks_of_their_own(document: PolicyDocument) -> None:
+    branches = [
+        BranchPolicy(names=["cond"], mask=MASK, predictor=[[], [1.0], [], [2.0, -1.0]]),
+        BranchPolicy(names=["uncond"], mask=[True, False, False, False], predictor=[[], [1.0], [1.0], [0.5]]),
+    ]
+    document = replace(document, policy=replace(document.policy, branches=branches))
+    with pytest.raises(SemanticsViolation, match="uncond is 2, but its mask computes 1"):
+        semantics.check(document)
+    document = budget(branches={"cond": 2, "uncond": 1})(document)
+    semantics.check(document)
+    assert document.policy.for_branch("uncond").step_mask() == StepMask.from_compute_steps(4, [0])
+    assert document.policy.for_branch("cond").step_predictor().terms == 2
+    with pytest.raises(SemanticsViolation, match="'other', only cond, uncond"):
+        document.policy.for_branch("other")
