@@ -1,4 +1,4 @@
-"""The compiler: declaration -> policy -> artifact. One pass a module.
+"""The compiler: declaration -> policy -> artifact. One pass a module, in this order:
 
-    load (model.py) -> calibrate (calibrate.py) -> search (search/, study.py) -> evaluate (evaluate.py) -> emit (emit.py)
+load (model.py), calibrate (calibrate.py), search (study.py and search/), evaluate (evaluate.py), emit (emit.py).
 """

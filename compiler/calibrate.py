@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from budc.compiler.journal import Journal
-from budc.compiler.model import Model
 from budc.compiler.progress import progress
 from budc.compiler.rollout import Conditions, Roller, full_policy
 from budc.schema.canonical import digest
@@ -46,7 +45,12 @@ def prompt_set(prompts: Sequence[str], seeds: Sequence[int]) -> PromptSet:
 
 
 def calibrate(
-    roller: Roller, sampler: SamplerBinding, prompts: Sequence[str], first_seed: int, journal: Journal, label: str
+    roller: Roller,
+    sampler: SamplerBinding,
+    prompts: Sequence[str],
+    first_seed: int,
+    journal: Journal,
+    label: str,
 ) -> Reference:
     """Encode prompts, draw noise and run the full sampler on every one, resuming from the journal."""
     model = roller.model
@@ -61,7 +65,12 @@ def calibrate(
 
 
 def kept_latents(
-    roller: Roller, policy: Policy, sampler: SamplerBinding, conditions: Conditions, journal: Journal, label: str
+    roller: Roller,
+    policy: Policy,
+    sampler: SamplerBinding,
+    conditions: Conditions,
+    journal: Journal,
+    label: str,
 ) -> Tensor:
     """Roll out a policy over a prompt set once per compile: each batch is written as it is finished.
 
@@ -79,7 +88,9 @@ def kept_latents(
                 roller.forwards += spent
             else:
                 before = roller.forwards
-                part = roller.roll(policy, sampler, conditions.part(first, min(first + size, len(conditions))), bar)
+                part = roller.roll(
+                    policy, sampler, conditions.part(first, min(first + size, len(conditions))), bar
+                )
                 write_atomic(path, save({"latents": part.contiguous()}))
                 journal.put(key, roller.forwards - before)
                 parts.append(part)

@@ -63,11 +63,13 @@ def compile_policy(request: CompileRequest) -> Artifact:
     signer = load_signer(request.key) if request.key else None
     path = _output(request, f"{profile.name}-nfe{nfe}")
     sizes = profile.prompts
-    calibration = read_prompts(request.calibration or sizes.calibration, None if request.calibration else sizes.calibration_size)
+    calibration = read_prompts(
+        request.calibration or sizes.calibration, None if request.calibration else sizes.calibration_size
+    )
     held_out = read_prompts(sizes.held_out, sizes.held_out_size)
     if shared := set(calibration) & set(held_out):
         raise UsageError(
-            f"--calibration: {len(shared)} prompts are in the held-out set, the first is {sorted(shared)[0]!r}",
+            f"--calibration: {len(shared)} of the prompts are held out, the first is {sorted(shared)[0]!r}",
             remedy="calibrate on prompts that the report is not measured on",
         )
     folder = find_weights(profile, request.weights, download=request.download)

@@ -1,4 +1,4 @@
-"""Pass 5, emit: everything that the passes found becomes one document, checked, sealed and written atomically."""
+"""Pass 5, emit: what the passes found becomes one document, sealed and written atomically."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def make_document(
             seed=request.seed,
             candidates=found.candidates,
             forwards=forwards,
-            settings={"calibrationLoss": found.loss, **msgspec.structs.asdict(space.defaults)},
+            settings={"calibrationLoss": found.loss, **msgspec.to_builtins(space.defaults)},
             versions=versions(),
         ),
     )

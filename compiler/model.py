@@ -65,7 +65,8 @@ def _index(profile: ModelProfile, folder: Path) -> dict[str, Any]:
         library_class = index.get(name) or [None, None]
         if library_class[1] != expected:
             raise UnsupportedModel(
-                f"{folder}/model_index.json: {name} is a {library_class[1]}, but {profile.name} has a {expected}"
+                f"{folder}/model_index.json: {name} is a {library_class[1]}, "
+                f"but {profile.name} has a {expected}"
             )
     return dict(index)
 
@@ -81,11 +82,15 @@ def denoiser_files(profile: ModelProfile, folder: Path) -> tuple[str, ...]:
     for denoiser in profile.denoisers:
         part = folder / denoiser
         weights = sorted(path.name for path in part.glob("*.safetensors"))
-        pickles = sorted(path.name for suffix in ("bin", "pt", "pth", "ckpt", "pkl") for path in part.glob(f"*.{suffix}"))
+        pickles = sorted(
+            path.name for suffix in ("bin", "pt", "pth", "ckpt", "pkl") for path in part.glob(f"*.{suffix}")
+        )
         if not weights and pickles:
             raise UnsafeWeights(f"{part / pickles[0]}: pickled weights are never loaded")
         if not weights:
-            raise WeightsMissing(f"{part}: no safetensors file", remedy="complete the download, or give another --weights")
+            raise WeightsMissing(
+                f"{part}: no safetensors file", remedy="complete the download, or give another --weights"
+            )
         names += [f"{denoiser}/{name}" for name in weights]
         names += [f"{denoiser}/{path.name}" for path in part.glob("*.json")]
     missing = [name for name in names if not (folder / name).is_file()]
@@ -129,7 +134,11 @@ def model_binding(profile: ModelProfile, folder: Path) -> ModelBinding:
     names = denoiser_files(profile, folder)
     denoisers = []
     for denoiser, class_name in profile.denoisers.items():
-        weights = [folder / name for name in names if name.startswith(f"{denoiser}/") and name.endswith(".safetensors")]
+        weights = [
+            folder / name
+            for name in names
+            if name.startswith(f"{denoiser}/") and name.endswith(".safetensors")
+        ]
         denoisers.append(
             Denoiser(
                 name=denoiser,

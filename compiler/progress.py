@@ -27,7 +27,11 @@ class Bar:
         if time.monotonic() - self._shown >= LOG_EVERY:
             self._shown = time.monotonic()
             left = (self._shown - self._started) / self.done * max(0, self.total - self.done)
-            print(f"{self.label}: {self.done}/{self.total} {note} about {left:.0f} s left", file=sys.stderr, flush=True)
+            print(
+                f"{self.label}: {self.done}/{self.total} {note} about {left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def say(self, text: str) -> None:
         """Print a line that the user must see."""
@@ -42,7 +46,9 @@ class _Drawn(Bar):
 
     def advance(self, note: str = "") -> None:
         self.done += 1
-        self._view.update(self._task, advance=1, total=max(self.total, self.done), description=f"{self.label} {note}")
+        self._view.update(
+            self._task, advance=1, total=max(self.total, self.done), description=f"{self.label} {note}"
+        )
 
     def say(self, text: str) -> None:
         self._view.console.print(text, markup=False, highlight=False)

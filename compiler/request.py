@@ -1,8 +1,8 @@
 """What the user asks of a compile: flags, or a policy source in TOML of the same content.
 
-    model = "wan2.1-nano"
-    budget = "10"
-    seed = 0
+model = "wan2.1-nano"
+budget = "10"
+seed = 0
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def read_source(path: Path) -> dict[str, Any]:
     try:
         source = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot read the policy source: {error}", remedy="give a TOML file") from error
+        raise UsageError(
+            f"{path}: cannot read the policy source: {error}", remedy="give a TOML file"
+        ) from error
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: not TOML: {error}", remedy="see docs/compile.md for an example") from error
     known = CompileRequest.__struct_fields__

@@ -28,7 +28,7 @@ _BATCH = {"cpu": 8, "cuda": 16}
 
 @dataclass(frozen=True)
 class Conditions:
-    """What rollouts of a prompt set start from: embeddings by branch (N, tokens, width) and noise (N, ...)."""
+    """What rollouts start from: embeddings by branch (N, tokens, width) and noise (N, ...)."""
 
     embeddings: Mapping[str, Tensor]
     noise: Tensor
@@ -70,7 +70,9 @@ class Roller:
         self.forwards = 0
         self._trunks: dict[str, Trunk] = {}
 
-    def roll(self, policy: Policy, sampler: SamplerBinding, conditions: Conditions, bar: Bar | None = None) -> Tensor:
+    def roll(
+        self, policy: Policy, sampler: SamplerBinding, conditions: Conditions, bar: Bar | None = None
+    ) -> Tensor:
         """Return the final latents (N, ...), float32 on the CPU.
 
         Memory that runs out on the device halves the batch, with a line that says so.

@@ -31,7 +31,7 @@ class Prompts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     negative: str = ""
 
 
-class SearchDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class SearchDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename="camel"):
     """Settings of the reference search that differ between families (arXiv 2606.13496)."""
 
     temperature_start: float
@@ -40,7 +40,7 @@ class SearchDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
 
 class ModelProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A model as it is deployed: classes, sampler settings, shape, prompts and where the weights come from."""
+    """A model as it is deployed: classes, sampler settings, shape, prompts, origin of the weights."""
 
     name: str
     title: str
@@ -103,12 +103,16 @@ def read_prompts(name: str | Path, limit: int | None = None) -> tuple[str, ...]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot read prompts: {error}", remedy="give a UTF-8 file, one prompt a line") from error
+        raise UsageError(
+            f"{path}: cannot read prompts: {error}", remedy="give a UTF-8 file, one prompt a line"
+        ) from error
     prompts = tuple(line for line in lines if line)
     if len(set(prompts)) != len(prompts):
         raise UsageError(f"{path}: a prompt stands twice", remedy="remove the repeated line")
     if not prompts or (limit is not None and len(prompts) < limit):
-        raise UsageError(f"{path}: {len(prompts)} prompts, {limit or 1} needed", remedy="add prompts, one a line")
+        raise UsageError(
+            f"{path}: {len(prompts)} prompts, {limit or 1} needed", remedy="add prompts, one a line"
+        )
     return prompts[:limit]
 
 
@@ -127,7 +131,7 @@ def find_weights(profile: ModelProfile, folder: Path | None, *, download: bool =
     Nothing is fetched unless `download` is true.
 
     Raises:
-        WeightsMissing: no such folder; the message names the repository, its size and where it was looked for.
+        WeightsMissing: no such folder; the message says where it looked and what to fetch.
     """
     if folder is None and profile.embedded:
         folder = _HERE / profile.embedded
@@ -159,4 +163,6 @@ def _download(profile: ModelProfile) -> Path:
         )
     except (HfHubHTTPError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise WeightsMissing(f"{profile.repository}: download failed: {reason}", remedy="--weights DIR") from error
+        raise WeightsMissing(
+            f"{profile.repository}: download failed: {reason}", remedy="--weights DIR"
+        ) from error

@@ -26,7 +26,8 @@ from budc.schema.policy import PolicyDocument
 from budc.schema.trust import Trust
 
 try:
-    from budc.runtimes.driver import Handle, check_adapters, check_sampler, unwrapped
+    from budc.runtimes.checks import check_adapters, check_sampler
+    from budc.runtimes.driver import Handle, unwrapped
     from budc.runtimes.identity import verify_model
 except ModuleNotFoundError as missing:
     raise MissingExtra(

@@ -21,9 +21,16 @@ import torch
 from torch import Tensor, nn
 
 from budc.runtimes.calibration import Calibration
-from budc.runtimes.conflicts import active_adapters, refuse_other_caches
+from budc.runtimes.checks import (
+    check_adapters,
+    check_dtype,
+    check_guidance,
+    check_sampler,
+    check_schedule,
+)
+from budc.runtimes.conflicts import refuse_other_caches
 from budc.runtimes.overrides import Override
-from budc.runtimes.schedulers import apply_schedule, config_differences, passed_sigmas, step_index
+from budc.runtimes.schedulers import apply_schedule, step_index
 from budc.runtimes.shapes import Size, prepared_size, trunk_tokens
 from budc.runtimes.steps import Compute, StepMachine
 from budc.runtimes.trunk import Trunk, combine
@@ -108,31 +115,13 @@ class Handle:
         self._end_run()
         result = self._original("set_timesteps")(*args, **kwargs)
         sampler = self.document.sampler
-        self._check_schedule(kwargs)
+        check_schedule(self.document, len(self._scheduler.timesteps), kwargs)
         apply_schedule(self._scheduler, sampler.sigmas, sampler.timesteps)
         self._check_run()
         self._running, self._named = True, False
         if self._can_be_implicit:
             self._enter(self._machine.names[0])
         return result
-
-    def _check_schedule(self, arguments: dict[str, Any]) -> None:
-        steps = self.document.sampler.steps
-        asked = len(self._scheduler.timesteps)
-        if asked != steps:
-            # Never a matter of calibration: mask, predictor and sigmas have exactly this many entries.
-            raise CalibrationMismatch(
-                f"steps: the policy has {steps}, this run asks for {asked}",
-                remedy=f"pass num_inference_steps={steps}, or apply a policy of {asked} steps",
-            )
-        given = arguments.get("sigmas")
-        custom = given is not None and [float(sigma) for sigma in given] != passed_sigmas(steps).tolist()
-        if custom or arguments.get("timesteps") is not None:
-            name = "sigmas" if custom else "timesteps"
-            raise CalibrationMismatch(
-                f"{name}: the policy brings its own schedule, this run passes another",
-                remedy=f"do not pass {name} to the pipeline while a policy is applied",
-            )
 
     def _check_run(self) -> None:
         document, calibration = self.document, self.calibration
@@ -141,20 +130,17 @@ class Handle:
                 "pipe.transformer is another one than the policy was applied to",
                 remedy="remove the handle and apply the policy to the new transformer",
             )
+        if not self._trunk.is_installed:
+            raise RefusedRun(
+                "the transformer's block list was replaced since the policy was applied",
+                remedy="remove the handle, change the transformer, then apply the policy again",
+            )
         refuse_other_caches(self._transformer)
         check_sampler(document, self._scheduler, calibration)
-        dtype = str(self._transformer.dtype).removeprefix("torch.")
-        calibration.require("dtype", document.shape.dtype, dtype, "load the pipeline in the calibrated dtype")
+        check_dtype(document, self._transformer, calibration)
         check_adapters(document, self._transformer, calibration)
-        self._check_guidance()
+        check_guidance(document, self.pipe, calibration)
         self._tokens = trunk_tokens(self._trunk.family, self.pipe, self._transformer, self._size)
-
-    def _check_guidance(self) -> None:
-        sampler = self.document.sampler
-        scale = getattr(self.pipe, "_guidance_scale", None)
-        if sampler.guidance_rule != "none" and scale is not None:
-            remedy = f"pass guidance_scale={sampler.guidance:g}"
-            self.calibration.require("guidance", float(sampler.guidance), float(scale), remedy)
 
     def _end_run(self) -> None:
         self._running = self._computing = False
@@ -181,7 +167,7 @@ class Handle:
             try:
                 if not self._running:
                     raise self._not_running()
-                self._check_guidance()
+                check_guidance(self.document, self.pipe, self.calibration)
                 self._named = True
                 self._enter(name)
                 yield
@@ -291,25 +277,3 @@ class Handle:
             f"{type(config).__name__}: a policy is applied to this transformer",
             remedy="remove the policy's handle before enabling another cache",
         )
-
-
-def check_sampler(document: PolicyDocument, scheduler: Any, calibration: Calibration) -> None:
-    """Judge the scheduler's class and every setting of it that the policy is bound to."""
-    sampler = document.sampler
-    calibration.require("scheduler", sampler.scheduler, type(scheduler).__name__)
-    if sampler.scheduler == type(scheduler).__name__:
-        remedy = "build the scheduler from the model's own scheduler_config.json"
-        calibration.require_settings("scheduler", config_differences(sampler.config, scheduler), remedy)
-
-
-def check_adapters(document: PolicyDocument, transformer: nn.Module, calibration: Calibration) -> None:
-    """Judge the adapters that are active on the transformer."""
-    rule, active = document.model.adapters.rule, active_adapters(transformer)
-    if rule == "any" or not active:
-        return
-    names = ", ".join(active)
-    if rule == "listed":
-        what = f"the policy lists adapters by file digest, which a loaded one ({names}) no longer shows"
-    else:
-        what = f"the policy was calibrated for none, this run has {names}"
-    calibration.differ("adapters", what, "unload or disable the adapters")

@@ -1,6 +1,6 @@
 """Identity: is the model in this pipeline the one that the policy is bound to?
 
-1. The model folder is known (given, or the transformer says where it was loaded from): every file of one
+1. The model folder is known (given, or the transformer remembers where it was loaded from): every file of one
    accepted variant must match its digest, and the weights in memory must be the ones in those files: the
    first row of each tensor is compared, which a fine-tune, a fused adapter or a second model does not pass.
 2. Otherwise the tensor root is computed from the weights in memory and compared.
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from budc.runtimes.calibration import Calibration
 from budc.schema.digest_cache import DigestCache
 from budc.schema.digests import find_variant
-from budc.schema.errors import ModelError, UnsafeWeights, UnsupportedModel, WeightsMismatch
+from budc.schema.errors import ModelError, UnsafeWeights, UnsupportedModel, WeightsMismatch, WeightsMissing
 from budc.schema.policy import Denoiser, PolicyDocument, Variant
 
 _DIGESTS = DigestCache()
@@ -65,10 +65,17 @@ def verify_model(
         )
     folder = weights_dir or loaded_from(transformer, denoiser.name)
     try:
-        if folder is None:
+        variant = None
+        if folder is not None:
+            try:
+                variant = find_variant(folder, document.model.variants, sha256=_DIGESTS)
+            except WeightsMissing:
+                # What the transformer remembers may have another layout; what the user says may not.
+                if weights_dir is not None:
+                    raise
+        if folder is None or variant is None:
             _verify_memory(transformer, denoiser)
         else:
-            variant = find_variant(folder, document.model.variants, sha256=_DIGESTS)
             _verify_loaded(transformer, denoiser, folder, variant)
     except UnsafeWeights:
         raise

@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 from typing import NoReturn
 
 import rfc8785
@@ -23,6 +24,7 @@ from budc.schema.errors import ArtifactSyntax, ArtifactTooLarge
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 _SAFE_INTEGER = 2**53 - 1
+_LARGEST = sys.float_info.max
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
 
@@ -36,7 +38,8 @@ def encode(value: object) -> bytes:
     try:
         return rfc8785.dumps(value)  # type: ignore[arg-type]
     except (ValueError, RecursionError) as error:
-        raise ArtifactSyntax(f"not representable as canonical JSON: {error}") from error
+        where = _find_bad_number(value, "$") if isinstance(error, rfc8785.CanonicalizationError) else ""
+        raise ArtifactSyntax(f"not representable as canonical JSON: {error}{where}") from error
 
 
 def digest(value: object) -> str:
@@ -87,6 +90,20 @@ def decode(data: bytes, *, what: str = "artifact") -> object:
         at = next((i for i, (left, right) in pairs if left != right), min(len(data), len(canonical)))
         raise ArtifactSyntax(f"{what} is not canonical JSON (RFC 8785): it differs from byte {at} on")
     return value
+
+
+def _find_bad_number(value: object, path: str) -> str:
+    """Return " - at `path`" of the first number without a canonical form, or "" if it is not a number."""
+    items: list[tuple[str, object]] = []
+    if isinstance(value, dict):
+        items = [(f"{path}.{key}", item) for key, item in value.items()]
+    elif isinstance(value, list | tuple):
+        items = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+    elif isinstance(value, float | int) and not abs(value) <= (
+        _SAFE_INTEGER if isinstance(value, int) else _LARGEST
+    ):
+        return f" - at `{path}`"
+    return next((found for at, item in items if (found := _find_bad_number(item, at))), "")
 
 
 def _refuse_deep(data: bytes, what: str) -> None:

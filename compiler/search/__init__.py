@@ -5,7 +5,7 @@ list of their losses, and returns the best candidate that it has seen.
 
     walk = ALGORITHMS["paper"](space, random.Random(seed))
     candidates = next(walk)
-    candidates = walk.send([loss(c) for c in candidates])      # until StopIteration, whose value is the winner
+    candidates = walk.send([loss(c) for c in candidates])   # until StopIteration: its value is the winner
 
 Scoring, memoising, journalling and progress belong to `budc.compiler.study`.
 """
@@ -33,7 +33,9 @@ def algorithm(name: str) -> Algorithm:
         UsageError: there is none of that name.
     """
     if name not in ALGORITHMS:
-        raise UsageError(f"--search: no algorithm named {name!r}", remedy=f"use one of {', '.join(ALGORITHMS)}")
+        raise UsageError(
+            f"--search: no algorithm named {name!r}", remedy=f"use one of {', '.join(ALGORITHMS)}"
+        )
     return ALGORITHMS[name]
 
 

@@ -34,7 +34,7 @@ def protected_prefix(space: Space) -> int:
 
 
 def relocate(space: Space, steps: Steps, rng: random.Random) -> Steps:
-    """Move one computed step outside the prefix to a free one; unchanged if there is none to move or no room."""
+    """Move one computed step outside the prefix to a free one; unchanged where none can move."""
     prefix = protected_prefix(space)
     movable = [step for step in steps if step >= prefix]
     free = [step for step in range(prefix, space.steps) if step not in steps]

@@ -41,13 +41,15 @@ _SHAPE_WORDS = {
     "cross": ("cross", "plus", "plus sign"),
 }
 _STRAIGHT_VERBS = (
-    "moves glides drifts slides travels floats sails goes shifts heads passes cruises "
-    "coasts wanders rolls skims flies proceeds advances strolls marches hurries creeps darts swims "
-    "walks runs hovers streams pushes ambles voyages"
-).split()
+    "moves", "glides", "drifts", "slides", "travels", "floats", "sails", "goes", "shifts", "heads",
+    "passes", "cruises", "coasts", "wanders", "rolls", "skims", "flies", "proceeds", "advances",
+    "strolls", "marches", "hurries", "creeps", "darts", "swims", "walks", "runs", "hovers",
+    "streams", "pushes", "ambles", "voyages",
+)  # fmt: skip
 _AROUND_VERBS = (
-    "circles orbits loops spins turns revolves swings wheels whirls rotates twirls gyrates".split()
-)
+    "circles", "orbits", "loops", "spins", "turns", "revolves", "swings", "wheels", "whirls",
+    "rotates", "twirls", "gyrates",
+)  # fmt: skip
 _DIRECTIONS = {
     "left": ("to the left", "left", "leftwards", "toward the left edge", "from right to left"),
     "right": ("to the right", "right", "rightwards", "toward the right edge", "from left to right"),

@@ -60,7 +60,8 @@ def measure(pipe: WanPipeline, batch: list[Caption], seed: int, steps: int, guid
     frames = generate(pipe, batch, seed, steps, guidance)
     seen = [read(clip) for clip in frames]
     rates = {
-        name: sum(getattr(s, name) == getattr(c.scene, name) for s, c in zip(seen, batch, strict=True)) / len(batch)
+        name: sum(getattr(s, name) == getattr(c.scene, name) for s, c in zip(seen, batch, strict=True))
+        / len(batch)
         for name in ATTRIBUTES
     }
     return Reading(rates=rates, frames=frames)
@@ -76,7 +77,9 @@ def contact_sheet(frames: Tensor, path: Path, rows: int = 8, columns: int = 2) -
 
 @click.command(help=__doc__)
 @click.argument("model", type=click.Choice(MODELS))
-@click.option("--folder", type=click.Path(path_type=Path, exists=True), help="a trained folder; default: embedded")
+@click.option(
+    "--folder", type=click.Path(path_type=Path, exists=True), help="a trained folder; default: embedded"
+)
 @click.option("--captions", "count", type=int, default=64, show_default=True)
 @click.option("--seed", type=int, default=1000, show_default=True)
 @click.option("--steps", type=int, default=STEPS, show_default=True)

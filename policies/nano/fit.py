@@ -51,7 +51,7 @@ class Fit:
         """Take one optimiser step on a loss and fold the weights into the average."""
         for parameter in self.module.parameters():
             parameter.grad = None
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
         rate = self._rate()
         for optimiser, lr in ((self._muon, self.recipe.matrix_lr), (self._adamw, self.recipe.other_lr)):
@@ -117,7 +117,9 @@ def fit(module: nn.Module, loss: Loss, recipe: Recipe, checkpoint: Path, seed: i
         if time.monotonic() - shown > 15 or run.step == recipe.steps:
             pace = (time.monotonic() - started) / (run.step - first)
             left = pace * (recipe.steps - run.step) / 60
-            print(f"{label} {run.step}/{recipe.steps} loss {total / count:.5f} {left:.1f} min left", flush=True)
+            print(
+                f"{label} {run.step}/{recipe.steps} loss {total / count:.5f} {left:.1f} min left", flush=True
+            )
             shown, total, count = time.monotonic(), 0.0, 0
     if run.step > first:
         run.save(checkpoint)

@@ -47,11 +47,15 @@ def vae_stage(out: Path, seed: int) -> AutoencoderKLWan:
 
 
 @click.command(help=__doc__)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="folder for checkpoints and models")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="folder for checkpoints and models"
+)
 @click.option("--model", "names", type=click.Choice(MODELS), multiple=True, default=MODELS)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--threads", type=int, default=1, show_default=True)
-@click.option("--shards", default=f"0:{latents.SHARDS}", show_default=True, help="latent shards to encode here")
+@click.option(
+    "--shards", default=f"0:{latents.SHARDS}", show_default=True, help="latent shards to encode here"
+)
 @click.option("--prepare", is_flag=True, help="stop before the denoisers")
 def main(out: Path, names: tuple[str, ...], seed: int, threads: int, shards: str, prepare: bool) -> None:
     """Run the stages in order."""

@@ -64,6 +64,7 @@ def denoiser_loss(
                 encoder_hidden_states=text,
                 return_dict=False,
             )[0]
-        return (velocity.float() - (noise - clean)).square().mean()
+        error: Tensor = velocity.float() - (noise - clean)
+        return error.square().mean()
 
     return loss

@@ -33,8 +33,9 @@ def embed(encoder: UMT5EncoderModel, tokenizer: PreTrainedTokenizerFast, texts: 
     tokens = tokenizer(
         texts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
     )
-    states = encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
-    return states * tokens.attention_mask[..., None]
+    states: Tensor = encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
+    padded: Tensor = states * tokens.attention_mask[..., None]
+    return padded
 
 
 class Probe(nn.Module):
@@ -61,7 +62,7 @@ def _targets(batch: list[Caption]) -> list[Tensor]:
 
 
 def text_loss(probe: Probe, tokenizer: PreTrainedTokenizerFast) -> Loss:
-    """Return the loss of one step: cross entropy summed over the attributes, and a little on the size of states."""
+    """Return the loss of one step: cross entropy over the attributes, and a little for the size of states."""
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
         seed = int(torch.randint(2**31, (), generator=generator))
@@ -82,6 +83,7 @@ def accuracy(probe: Probe, tokenizer: PreTrainedTokenizerFast, seed: int, count:
     batch = list(itertools.islice(captions("held-out", seed), count))
     states = embed(probe.encoder, tokenizer, [caption.text for caption in batch])
     right = [
-        scores.argmax(-1) == target for scores, target in zip(probe.scores(states), _targets(batch), strict=True)
+        scores.argmax(-1) == target
+        for scores, target in zip(probe.scores(states), _targets(batch), strict=True)
     ]
     return float(torch.stack(right).all(0).float().mean())

@@ -35,7 +35,8 @@ def decode_unclamped(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
             vae.decoder(chunk, feat_cache=vae._feat_map, feat_idx=vae._conv_idx, first_chunk=index == 0)
         )
     vae.clear_cache()
-    return unpatchify(torch.cat(parts, dim=2), patch_size=vae.config.patch_size)
+    frames: Tensor = unpatchify(torch.cat(parts, dim=2), patch_size=vae.config.patch_size)
+    return frames
 
 
 def crops(step: int, recipe: Recipe, generator: torch.Generator) -> Tensor:
@@ -46,7 +47,8 @@ def crops(step: int, recipe: Recipe, generator: torch.Generator) -> Tensor:
     scenes = [caption.scene for caption in itertools.islice(captions("train", seed), size)]
     frames = clips.batch(scenes, generator)
     rows, columns = (
-        torch.randint(clips.HEIGHT - CROP + 1, (size, 2), generator=generator).div(8, rounding_mode="floor").T * 8
+        torch.randint(clips.HEIGHT - CROP + 1, (size, 2), generator=generator).div(8, rounding_mode="floor").T
+        * 8
     )
     cut = [f[:, :, r : r + CROP, c : c + CROP] for f, r, c in zip(frames, rows, columns, strict=True)]
     return torch.stack(cut)[:, :, :1] if images else torch.stack(cut)
@@ -65,7 +67,8 @@ def vae_loss(vae: AutoencoderKLWan, recipe: Recipe = RECIPE) -> Loss:
             output = decode_unclamped(vae, latents).float()
         error = output - frames
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-        return error.abs().mean() + error.square().mean() + 1e-4 * kl
+        total: Tensor = error.abs().mean() + error.square().mean() + 1e-4 * kl
+        return total
 
     return loss
 
@@ -79,7 +82,9 @@ def standardise(vae: AutoencoderKLWan, seed: int, count: int = 256) -> None:
     """
     generator = torch.Generator().manual_seed(seed)
     scenes = [caption.scene for caption in itertools.islice(captions("train", seed), count)]
-    means = torch.cat([vae.encode(part).latent_dist.mean for part in clips.batch(scenes, generator).split(32)])
+    means = torch.cat(
+        [vae.encode(part).latent_dist.mean for part in clips.batch(scenes, generator).split(32)]
+    )
     flat = means.transpose(0, 1).flatten(1)
     vae.register_to_config(
         latents_mean=[round(v, 6) for v in flat.mean(1).tolist()],

@@ -42,7 +42,9 @@ def flags(wan_folder, prompt_file, tmp_path, monkeypatch):
     held_out = ("a tiny green dot sails right over stripes", "a great yellow box goes down on checks")
     read = passes.read_prompts
     monkeypatch.setattr(
-        passes, "read_prompts", lambda name, limit=None: held_out if "held-out" in str(name) else read(name, limit)
+        passes,
+        "read_prompts",
+        lambda name, limit=None: held_out if "held-out" in str(name) else read(name, limit),
     )
     return {
         "model": "wan2.1-nano",

@@ -39,7 +39,9 @@ def test_a_full_rollout_is_the_untouched_pipeline_bit_for_bit(pipe, reference, s
 
 @pytest.mark.filterwarnings("ignore::budc.runtimes.diffusers.UnsignedWarning")
 @pytest.mark.parametrize(
-    "rows", [((), (1.0,), (), (1.0,), (1.0,), (1.0,)), ((), (1.0,), (), (1.5, -0.5), (), (1.25, -0.5, 0.25))], ids=str
+    "rows",
+    [((), (1.0,), (), (1.0,), (1.0,), (1.0,)), ((), (1.0,), (), (1.5, -0.5), (), (1.25, -0.5, 0.25))],
+    ids=str,
 )
 def test_a_cached_rollout_is_the_pipeline_with_the_policy_applied(
     pipe, reference, sampler, roller, make_document, wan_folder, rows
@@ -69,7 +71,9 @@ def test_forwards_are_counted_per_sample_and_branch(roller, sampler, reference):
     assert roller.forwards == 3 * len(BRANCHES) * len(reference.conditions)
 
 
-def test_memory_that_runs_out_halves_the_batch_and_loses_nothing(roller, sampler, reference, monkeypatch, capsys):
+def test_memory_that_runs_out_halves_the_batch_and_loses_nothing(
+    roller, sampler, reference, monkeypatch, capsys
+):
     expected = roller.roll(full_policy(sampler.steps, BRANCHES), sampler, reference.conditions.part(0, 1))
     whole = Roller._roll
 

@@ -14,7 +14,9 @@ SPACE = Space(steps=50, nfe=10, defaults=DEFAULTS)
 
 def distance(target):
     """A loss with one minimum: how far the computed steps are from a target."""
-    return lambda candidate: sum(abs(a - b) for a, b in zip(candidate.mask.compute_steps, target, strict=True)) / 100
+    return lambda candidate: (
+        sum(abs(a - b) for a, b in zip(candidate.mask.compute_steps, target, strict=True)) / 100
+    )
 
 
 def run(name, space, loss, seed=0):
@@ -77,7 +79,9 @@ def test_paper_anneals_two_hundred_moves():
 
 def farthest_proposal(temperature):
     """How many steps proposals get away from a start that nothing beats, in 60 moves."""
-    defaults = SearchDefaults(temperature_start=temperature, temperature_end=temperature, protected_fraction=0.3)
+    defaults = SearchDefaults(
+        temperature_start=temperature, temperature_end=temperature, protected_fraction=0.3
+    )
     walk = ALGORITHMS["paper"](Space(steps=50, nfe=10, defaults=defaults), random.Random(3))
     (start,) = next(walk)
     (candidate,) = walk.send([0.0])

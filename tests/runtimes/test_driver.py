@@ -20,7 +20,7 @@ from budc.runtimes.diffusers import (  # noqa: E402
     applied,
     apply,
 )
-from budc.runtimes.trunk import SpanList  # noqa: E402
+from budc.runtimes.span import SpanList  # noqa: E402
 from budc.schema.errors import CacheConflict, CalibrationMismatch, RefusedRun  # noqa: E402
 from budc.schema.policy import BranchPolicy, PolicyDocument  # noqa: E402
 
@@ -340,6 +340,14 @@ def test_transformer_exchanged_after_apply(wan: Any, run: Run, compiled_for: Com
         run(wan)
 
 
+def test_block_list_exchanged_after_apply(wan: Any, run: Run, compiled_for: CompiledFor) -> None:
+    handle = arm(wan, compiled_for(wan))
+    wan.transformer.blocks = wan.transformer.blocks[:1]
+    with pytest.raises(RefusedRun, match="block list was replaced"):
+        run(wan)
+    handle.remove()
+
+
 def test_guidance_of_another_kind(flux: Any, run: Run, compiled_for: CompiledFor) -> None:
     arm(flux, compiled_for(flux))
     negative = {
@@ -634,7 +642,7 @@ def test_whole_model_offload_hooks(wan: Any, run: Run, compiled_for: CompiledFor
 
 
 @pytest.mark.parametrize(
-    ("family", "how"), [("wan", "method before"), ("wan", "wrapper after"), ("flux", "method after")]
+    ("family", "how"), [("wan", "method before"), ("wan", "wrapper after"), ("flux", "wrapper before")]
 )
 def test_two_compiled_graphs_for_all_steps(
     family: str, how: str, run: Run, compiled_for: CompiledFor, request: pytest.FixtureRequest
@@ -650,9 +658,9 @@ def test_two_compiled_graphs_for_all_steps(
     counter = CompileCounterWithBackend("eager")
     if how == "method before":
         pipe.transformer.compile(backend=counter, fullgraph=True)
+    if how == "wrapper before":
+        pipe.transformer = torch.compile(pipe.transformer, backend=counter, fullgraph=True)
     handle = arm(pipe, document)
-    if how == "method after":
-        pipe.transformer.compile(backend=counter, fullgraph=True)
     if how == "wrapper after":
         pipe.transformer = torch.compile(pipe.transformer, backend=counter, fullgraph=True)
     for _ in range(2):

@@ -11,7 +11,8 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch._dynamo.testing import CompileCounterWithBackend  # noqa: E402
 
-from budc.runtimes.trunk import SpanList, Trunk, combine  # noqa: E402
+from budc.runtimes.span import SpanList  # noqa: E402
+from budc.runtimes.trunk import Trunk, combine  # noqa: E402
 from budc.schema.errors import CacheConflict, RefusedRun, UnsupportedModel  # noqa: E402
 
 FAMILIES = ["wan", "flux"]
@@ -240,6 +241,34 @@ def test_the_functional_calls_compile_too(wan: Any) -> None:
     assert counter.frame_count == 2
 
 
+class Computing(torch.nn.Module):
+    """Both modes as modules, the way they are exported."""
+
+    def __init__(self, trunk: Trunk) -> None:
+        super().__init__()
+        self.transformer, self.trunk = trunk.transformer, trunk
+
+    def forward(self, **given: Any) -> Any:
+        return self.trunk.compute(**given)
+
+
+class Reusing(Computing):
+    def forward(self, residual: Any, **given: Any) -> Any:
+        return self.trunk.reuse(residual, **given)
+
+
+def test_both_modes_export(transformer: Any) -> None:
+    given, trunk = inputs(transformer), Trunk(transformer)
+    with torch.no_grad(), trunk.installed():
+        velocity, residual = trunk.compute(**given)
+        computing = torch.export.export(Computing(trunk), (), given, strict=False)
+        reusing = torch.export.export(Reusing(trunk), (residual,), given, strict=False)
+    torch.testing.assert_close(computing.module()(**given), (velocity, residual))
+    torch.testing.assert_close(reusing.module()(residual, **given), velocity, rtol=1e-5, atol=1e-6)
+    assert len(reusing.graph.nodes) < len(computing.graph.nodes)
+    assert trunk.gate.recorded is None
+
+
 def test_running_twice_in_one_call_is_refused(transformer: Any) -> None:
     given, trunk = inputs(transformer), Trunk(transformer)
     with trunk.installed():
@@ -265,8 +294,8 @@ def test_unknown_class() -> None:
 
 
 def test_controlnet_is_refused(flux: Any) -> None:
+    trunk = Trunk(flux.transformer)
     with pytest.raises(UnsupportedModel, match="controlnet_block_samples"):
-        trunk = Trunk(flux.transformer)
         trunk.compute(**inputs(flux.transformer), controlnet_block_samples=[torch.zeros(1)])
 
 

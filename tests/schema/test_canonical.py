@@ -31,7 +31,7 @@ def test_encoding_follows_rfc_8785(value: object, expected: bytes) -> None:
     assert canonical.encode(value) == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(JSON)
 def test_decoding_an_encoding_gives_the_value(value: object) -> None:
     data = canonical.encode(value)
@@ -47,6 +47,11 @@ def test_decoding_an_encoding_gives_the_value(value: object) -> None:
 def test_values_without_a_canonical_form_are_refused(value: object) -> None:
     with pytest.raises(ArtifactSyntax):
         canonical.encode(value)
+
+
+def test_the_message_names_the_place_of_a_number_that_has_no_canonical_form() -> None:
+    with pytest.raises(ArtifactSyntax, match=r"inf .* at `\$\.metrics\[1\]\.mean`"):
+        canonical.encode({"metrics": [{"mean": 1.0}, {"mean": math.inf}], "seed": 2**60})
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,13 @@ def test_a_snapshot_of_the_hub_cache_passes(model: Path, tmp_path: Path) -> None
     check_files(hub_snapshot(model, tmp_path), bind(model))
 
 
+def test_links_into_blobs_from_anything_but_a_snapshot_are_refused(model: Path, tmp_path: Path) -> None:
+    snapshot = hub_snapshot(model, tmp_path)
+    snapshot.parent.rename(snapshot.parent.with_name("revisions"))
+    with pytest.raises(UnsafeWeights, match="out of the model folder"):
+        check_files(snapshot.parents[1] / "revisions" / snapshot.name, bind(model))
+
+
 def test_a_link_from_a_snapshot_to_elsewhere_is_refused(model: Path, tmp_path: Path) -> None:
     snapshot = hub_snapshot(model, tmp_path)
     (snapshot / FILES[1]).unlink()

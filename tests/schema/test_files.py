@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 
-from budc.schema import files
 from budc.schema.errors import ArtifactError, ArtifactTooLarge, OutputError
 from budc.schema.files import read_limited, write_atomic
 
@@ -36,7 +35,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match="No space left"):
         write_atomic(target, b"new")
     assert target.read_bytes() == b"old"

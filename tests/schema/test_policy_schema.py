@@ -21,14 +21,20 @@ DIGEST = "sha256:" + "0" * 64
 
 # At every place of a valid document, each of these is tried: types, edges of every bound, and hostile text.
 PROBES: list[Any] = [
-    None, True, False, -1, 0, 1, 2, 3, 64, 64.5, -64.5, 1000, 1001, 65536, 65537, 1_000_000, 1_000_001, 2**31 - 1,
+    None, True, False, -1, 0, 1, 2, 3, 64, 64.5, -64.5, 1000, 1001, 65536, 65537, 1_000_000, 1_000_001,
+    2**31 - 1,
     2**31, 10**15, 10**15 + 1, -(10**15) - 1, 2**53 - 1, 0.5, -0.5, 1e-300, 1e16, -1e16, 1e300,
-    "", "a", "a\n", "\n", "a b", "é", "-a", ".a", "..", "1.0", "1.1", "a/b", "a" * 128, "a" * 129, "a" * 1024,
-    "a" * 1025, "😀" * 1024, "\u202e", "\u200b", "\x00", "\x7f", "\ufeff", "\u2029", "none", "any", "listed", "float32",
+    "", "a", "a\n", "\n", "a b", "é", "-a", ".a", "..", "1.0", "1.1", "a/b", "a" * 128, "a" * 129,
+    "a" * 1024,
+    "a" * 1025, "😀" * 1024, "\u202e", "\u200b", "\x00", "\x7f", "\ufeff", "\u2029", "none", "any",
+    "listed", "float32",
     "trunk-residual", "distilled", "0" * 64, "0" * 63, "0" * 64 + "\n", "A" * 64, DIGEST, DIGEST + "\n",
-    DIGEST + "0", DIGEST.upper(), "2026-07-01T12:00:00Z", "2026-07-01T12:00:00Z\n", "2026-07-01T12:00:00+00:00",
-    "２026-07-01T12:00:00Z", [], {}, [None], [1], [True], [[1]], [[1, 2, 3]], [[1, 2, 3, 4]], [[65]], ["a"], [{}],
-    [1] * 1000, [1] * 1001, [1] * 1002, ["a"] * 17, ["a\n"], {"a": 1}, {"a": "b"}, {"a": "b\n"}, {"a\n": "b"},
+    DIGEST + "0", DIGEST.upper(), "2026-07-01T12:00:00Z", "2026-07-01T12:00:00Z\n",
+    "2026-07-01T12:00:00+00:00",
+    "２026-07-01T12:00:00Z", [], {}, [None], [1], [True], [[1]], [[1, 2, 3]], [[1, 2, 3, 4]], [[65]],
+    ["a"], [{}],
+    [1] * 1000, [1] * 1001, [1] * 1002, ["a"] * 17, ["a\n"], {"a": 1}, {"a": "b"}, {"a": "b\n"},
+    {"a\n": "b"},
     {"": 1}, {"a": None}, {"a": [1]}, {"a": [[1]]}, {"a": 0}, {"a": "0" * 64}, {"a/b.json": "0" * 64},
     {"../b": "0" * 64}, {"a/../b": "0" * 64}, {"/a": "0" * 64}, {"a/": "0" * 64}, {"a//b": "0" * 64},
     {"./a": "0" * 64}, {"a/.": "0" * 64}, {"a\\b": "0" * 64}, {"..a/...": "0" * 64}, {"a" * 513: "0" * 64},
@@ -123,7 +129,7 @@ def test_valid_documents_are_accepted_by_both(make_document: MakeDocument, full:
 
 
 def probe(full: dict[str, Any], stride: int) -> None:
-    """Try every `stride`-th probe at every place, others at the next, so that each field kind meets them all."""
+    """Try every `stride`-th probe at every place, the others at the places after it."""
     verdicts = set()
     for index, at in enumerate(places(full)):
         if not at:

@@ -40,8 +40,8 @@ def test_a_predictor_pickles_as_a_predictor() -> None:
         ([[], [], [1.0, -64.5]], r"predictor\[2\]\[1\] is -64.5"),
     ],
     ids=[
-        "empty", "first-reused", "more-than-computed", "reused-does-not-count", "four-terms", "nan", "infinite",
-        "too-large",
+        "empty", "first-reused", "more-than-computed", "reused-does-not-count", "four-terms", "nan",
+        "infinite", "too-large",
     ],
 )  # fmt: skip
 def test_bad_rows_are_refused(rows: list[list[float]], message: str) -> None:

@@ -60,7 +60,11 @@ BAD: dict[str, tuple[Change, type[BudcError], str]] = {
     "sigmas-too-few": (sampler(sigmas=[1.0, 0.5, 0.2, 0.0]), SemanticsViolation, "4 values, expected steps"),
     "sigmas-rising": (sampler(sigmas=[1.0, 0.5, 0.6, 0.2, 0.0]), SemanticsViolation, r"sigmas\[2\]"),
     "sigmas-repeated": (sampler(sigmas=[1.0, 0.5, 0.2, 0.0, 0.0]), SemanticsViolation, r"sigmas\[4\]"),
-    "timesteps-too-many": (sampler(timesteps=[9, 8, 7, 6, 0]), SemanticsViolation, "5 values, expected steps"),
+    "timesteps-too-many": (
+        sampler(timesteps=[9, 8, 7, 6, 0]),
+        SemanticsViolation,
+        "5 values, expected steps",
+    ),
     "timesteps-rising": (sampler(timesteps=[9, 8, 8.5, 1]), SemanticsViolation, r"timesteps\[2\]"),
     "steps-other": (sampler(steps=5), SemanticsViolation, "sigmas has 5 values"),
     "config-digest": (sampler(config={"shift": 3}), SemanticsViolation, "configDigest"),
@@ -68,14 +72,24 @@ BAD: dict[str, tuple[Change, type[BudcError], str]] = {
     "config-hidden-in-list": (config({"kinds": ["a", "b\n"]}), SemanticsViolation, "config.kinds"),
     "mask-first-reused": (branch(mask=[False, *MASK[1:]]), SemanticsViolation, r"mask\[0\]"),
     "mask-too-short": (
-        branch(mask=MASK[:3], predictor=[[], [1.0], []]), SemanticsViolation, "3 entries, expected steps",
+        branch(mask=MASK[:3], predictor=[[], [1.0], []]),
+        SemanticsViolation,
+        "3 entries, expected steps",
     ),
     "predictor-too-short": (branch(predictor=[[], [1.0], []]), SemanticsViolation, "3 rows"),
-    "predictor-on-computed": (branch(predictor=[[], [1], [1], [1]]), SemanticsViolation, "step 2 is computed"),
+    "predictor-on-computed": (
+        branch(predictor=[[], [1], [1], [1]]),
+        SemanticsViolation,
+        "step 2 is computed",
+    ),
     "predictor-missing": (branch(predictor=[[], [1], [], []]), SemanticsViolation, "step 3 is reused"),
     "predictor-too-deep": (branch(predictor=[[], [1, 1], [], [1]]), SemanticsViolation, "needs 2 residuals"),
     "branch-repeated": (branch(names=["cond", "cond"]), SemanticsViolation, "repeats the branch cond"),
-    "branch-unbudgeted": (branch(names=["cond"]), SemanticsViolation, "names cond, uncond, the policy has cond"),
+    "branch-unbudgeted": (
+        branch(names=["cond"]),
+        SemanticsViolation,
+        "names cond, uncond, the policy has cond",
+    ),
     "branch-count": (budget(branches={"cond": 2, "uncond": 3}), SemanticsViolation, "uncond is 3"),
     "nfe": (budget(nfe=3), SemanticsViolation, "nfe is 3"),
     "denoiser-twice": (twice("model", "denoisers"), SemanticsViolation, "denoisers holds transformer twice"),
@@ -88,17 +102,21 @@ BAD: dict[str, tuple[Change, type[BudcError], str]] = {
     "code": (files("modeling.py"), UnsafeWeights, "modeling.py"),
     "adapters-unlisted": (model(adapters=AdapterRule(rule="listed")), SemanticsViolation, "0 digests"),
     "adapters-listed-anyway": (
-        model(adapters=AdapterRule(rule="any", digests=["sha256:" + "0" * 64])), SemanticsViolation, "1 digests",
+        model(adapters=AdapterRule(rule="any", digests=["sha256:" + "0" * 64])),
+        SemanticsViolation,
+        "1 digests",
     ),
     "held-out-calibration": (
-        quality(held_out=PromptSet(digest="sha256:" + "3" * 64, size=24)), SemanticsViolation, "heldOut",
+        quality(held_out=PromptSet(digest="sha256:" + "3" * 64, size=24)),
+        SemanticsViolation,
+        "heldOut",
     ),
     "metric-twice": (twice("quality", "metrics"), SemanticsViolation, "metrics holds latent-mse twice"),
     "baseline-twice": (twice("quality", "baselines"), SemanticsViolation, "baselines holds euler at 2 twice"),
     "no-such-day": (top(issued_at="2026-02-30T00:00:00Z"), SemanticsViolation, "issuedAt"),
     "no-such-hour": (top(not_after="2027-01-01T24:00:00Z"), SemanticsViolation, "notAfter"),
     "expired-when-issued": (top(not_after="2026-07-01T12:00:00Z"), SemanticsViolation, "not after issuedAt"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture

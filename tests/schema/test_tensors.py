@@ -42,6 +42,7 @@ def test_empty_scalar_and_packed_tensors_are_read(tmp_path: Path) -> None:
     assert {entry.name for entry in read(tmp_path / "w", pack(header, bytes(10)))} == {"none", "one", "f4"}
 
 
+EMPTY = b'{"dtype":"U8","shape":[0],"data_offsets":[0,0]}'
 BAD: dict[str, bytes] = {
     "empty": b"",
     "seven-bytes": bytes(7),
@@ -49,7 +50,7 @@ BAD: dict[str, bytes] = {
     "header-of-exabytes": b"\xff" * 8,
     "not-json": pack(b"pickle"),
     "not-an-object": pack([1]),
-    "duplicate-name": pack(b'{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'),
+    "duplicate-name": pack(b'{"a":%b,"a":%b}' % (EMPTY, EMPTY)),
     "deep": pack(b'{"__metadata__":' + b"[" * 100 + b"]" * 100 + b"}"),
     "entry-not-an-object": pack({"a": 1}),
     "entry-with-more": pack({"a": {**tensor(), "file": "../x"}}, bytes(4)),
@@ -67,8 +68,8 @@ BAD: dict[str, bytes] = {
     "overlap": pack({"a": tensor(), "b": tensor(offsets=[2, 6])}, bytes(6)),
     "bytes-left-over": pack({"a": tensor()}, bytes(5)),
     "bytes-missing": pack({"a": tensor()}, bytes(3)),
-    "name-not-unicode": pack(b'{"\\ud800":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'),
-}  # fmt: skip
+    "name-not-unicode": pack(b'{"\\ud800":%b}' % EMPTY),
+}
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -37,7 +37,8 @@ def test_keys_alone_are_enough(folder: Path) -> None:
     "text",
     [
         "", "keys = []", 'keys = "a.pub"', "keys = [1]", 'keys = ["a.pub"', 'key = ["a.pub"]',
-        'keys = ["a.pub"]\nextra = 1', 'keys = ["a.pub"]\nthreshold = 0', 'keys = ["a.pub"]\nthreshold = true',
+        'keys = ["a.pub"]\nextra = 1',
+        'keys = ["a.pub"]\nthreshold = 0', 'keys = ["a.pub"]\nthreshold = true',
         'keys = ["a.pub"]\nthreshold = "1"', 'keys = ["a.pub"]\nminimum-revision = 3',
         'keys = ["a.pub"]\n[minimum-revision]\nwan = 0', 'keys = ["a.pub"]\n[minimum-revision]\nwan = "2"',
     ],

@@ -1,0 +1,136 @@
+"""What a policy costs beyond its evaluations: denoising time over NFE x one full forward.
+
+    python benchmarks/overhead.py --models wan2.1-nano,wan2.1-mini --json results.json
+
+1.00 means that reused steps, scheduler and bookkeeping cost nothing. On the embedded models a forward takes
+milliseconds, so what is constant per step weighs far more than on a real one; the last column has it alone.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import timing
+import torch
+
+from budc.compiler.model import load_model, model_binding
+from budc.compiler.rollout import shared_policy
+from budc.policies.profile import find_weights, load_profile, read_prompts
+from budc.runtimes.diffusers import UnsignedWarning, applied
+from budc.schema.mask import StepMask
+from budc.schema.policy import (
+    SCHEMA_VERSION,
+    Budget,
+    PolicyDocument,
+    PromptSet,
+    Quality,
+    Search,
+    Shape,
+)  # fmt: skip
+from budc.schema.predictor import Predictor
+
+
+def document(name: str, nfe: int) -> PolicyDocument:
+    """Return the uniform policy of one budget for a model; nothing is measured or signed for it."""
+    profile = load_profile(name)
+    folder = find_weights(profile, None)
+    mask = StepMask.uniform(profile.steps, nfe)
+    nothing = PromptSet(digest="sha256:" + "0" * 64, size=0)
+    return PolicyDocument(
+        schema_version=SCHEMA_VERSION,
+        name=f"{name}-uniform-nfe{nfe}",
+        revision=1,
+        issued_at="2026-01-01T00:00:00Z",
+        model=model_binding(profile, folder),
+        sampler=load_model(profile, folder, torch.device("cpu")).sampler(profile.steps),
+        shape=Shape(
+            height=profile.height,
+            width=profile.width,
+            frames=profile.frames,
+            dtype=profile.dtype,
+            text_tokens=profile.text_tokens,
+        ),
+        budget=Budget(requested=str(nfe), nfe=nfe, branches=dict.fromkeys(profile.branches, nfe)),
+        policy=shared_policy(mask, Predictor.plain_reuse(mask), profile.branches),
+        quality=Quality(objective="none", calibration=nothing, held_out=nothing, metrics=[], baselines=[]),
+        search=Search(algorithm="uniform", seed=0, candidates=0, forwards=0, settings={}, versions={}),
+    )
+
+
+def forward_inputs(pipe: Any, run: Callable[[int], None]) -> dict[str, Any]:
+    """Return what the pipeline calls its transformer with."""
+    seen: dict[str, Any] = {}
+    hook = pipe.transformer.register_forward_pre_hook(
+        lambda _m, _a, inputs: seen.update(inputs), with_kwargs=True
+    )
+    run(1)
+    hook.remove()
+    return seen
+
+
+def measure(name: str, nfe: int, repeats: int) -> dict[str, Any]:
+    """Time the loop at one budget, and one forward right after it, in one process."""
+    prompt = read_prompts(load_profile(name).prompts.held_out)[0]
+    policy = document(name, nfe)
+    pipe, folder = timing.load(policy)
+    run = timing.denoiser(pipe, policy, prompt, seed=0)
+    inputs = forward_inputs(pipe, run)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore", UnsignedWarning)
+        with applied(pipe, policy, allow_unsigned=True, weights_dir=folder):
+            loop = timing.seconds(lambda: run(policy.sampler.steps), repeats)
+        forward = timing.seconds(lambda: pipe.transformer(**inputs), 10 * repeats)
+    ideal = nfe * len(policy.budget.branches) * forward
+    return {
+        "model": name,
+        "nfe": nfe,
+        "steps": policy.sampler.steps,
+        "loopSeconds": loop,
+        "forwardSeconds": forward,
+        "ratio": loop / ideal,
+        "overheadPerStepSeconds": (loop - ideal) / policy.sampler.steps,
+    }
+
+
+@click.command(help=__doc__)
+@click.option("--models", default="wan2.1-nano,wan2.1-mini", show_default=True)
+@click.option("--budgets", default="6,10,25,50", show_default=True)
+@click.option("--repeats", type=int, default=5, show_default=True)
+@click.option("--json", "target", type=click.Path(path_type=Path), help="where the rows go")
+def main(models: str, budgets: str, repeats: int, target: Path | None) -> None:
+    """Measure and print."""
+    device = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
+    rows = [
+        row
+        for name in models.split(",")
+        for row in measure(name, [int(b) for b in budgets.split(",")], repeats)
+    ]
+    print(f"device: {device}")
+    print(f"{'model':<14}{'NFE':>4}{'loop':>10}{'forward':>11}{'ratio':>8}{'beyond, per step':>19}")
+    for row in rows:
+        print(
+            f"{row['model']:<14}{row['nfe']:>4}{row['loopSeconds'] * 1e3:>7.0f} ms"
+            f"{row['forwardSeconds'] * 1e3:>8.2f} ms{row['ratio']:>8.2f}{row['overheadPerStepSeconds'] * 1e3:>16.2f} ms"
+        )
+    if target:
+        result = {
+            "device": device,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "rows": rows,
+        }
+        target.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Checks: each setting that a policy is bound to, held against the pipeline as it is now.
+
+Each function judges one thing through a `Calibration`, which refuses the difference or lets it run as
+uncalibrated. None of them changes anything.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from budc.runtimes.calibration import Calibration
+from budc.runtimes.conflicts import active_adapters
+from budc.runtimes.schedulers import config_differences, passed_sigmas
+from budc.schema.errors import CalibrationMismatch
+from budc.schema.policy import PolicyDocument
+
+
+def check_schedule(document: PolicyDocument, asked: int, arguments: Mapping[str, Any]) -> None:
+    """Refuse a run of another number of steps, or with a schedule of the caller's own.
+
+    This is never a matter of calibration: mask, predictor and sigmas have exactly `steps` entries.
+    `arguments` are the keyword arguments that the pipeline gave to `set_timesteps`.
+    """
+    steps = document.sampler.steps
+    if asked != steps:
+        raise CalibrationMismatch(
+            f"steps: the policy has {steps}, this run asks for {asked}",
+            remedy=f"pass num_inference_steps={steps}, or apply a policy of {asked} steps",
+        )
+    given = arguments.get("sigmas")
+    custom = given is not None and [float(sigma) for sigma in given] != passed_sigmas(steps).tolist()
+    if custom or arguments.get("timesteps") is not None:
+        name = "sigmas" if custom else "timesteps"
+        raise CalibrationMismatch(
+            f"{name}: the policy brings its own schedule, this run passes another",
+            remedy=f"do not pass {name} to the pipeline while a policy is applied",
+        )
+
+
+def check_guidance(document: PolicyDocument, pipe: Any, calibration: Calibration) -> None:
+    """Judge the guidance scale that the pipeline was called with."""
+    sampler = document.sampler
+    scale = getattr(pipe, "_guidance_scale", None)
+    if sampler.guidance_rule != "none" and scale is not None:
+        remedy = f"pass guidance_scale={sampler.guidance:g}"
+        calibration.require("guidance", float(sampler.guidance), float(scale), remedy)
+
+
+def check_dtype(document: PolicyDocument, transformer: Any, calibration: Calibration) -> None:
+    """Judge the dtype that the transformer computes in."""
+    dtype = str(transformer.dtype).removeprefix("torch.")
+    calibration.require("dtype", document.shape.dtype, dtype, "load the pipeline in the calibrated dtype")
+
+
+def check_sampler(document: PolicyDocument, scheduler: Any, calibration: Calibration) -> None:
+    """Judge the scheduler's class and every setting of it that the policy is bound to."""
+    sampler = document.sampler
+    calibration.require("scheduler", sampler.scheduler, type(scheduler).__name__)
+    if sampler.scheduler == type(scheduler).__name__:
+        remedy = "build the scheduler from the model's own scheduler_config.json"
+        calibration.require_settings("scheduler", config_differences(sampler.config, scheduler), remedy)
+
+
+def check_adapters(document: PolicyDocument, transformer: Any, calibration: Calibration) -> None:
+    """Judge the adapters that are active on the transformer."""
+    rule, active = document.model.adapters.rule, active_adapters(transformer)
+    if rule == "any" or not active:
+        return
+    names = ", ".join(active)
+    if rule == "listed":
+        what = f"the policy lists adapters by file digest, which a loaded one ({names}) no longer shows"
+    else:
+        what = f"the policy was calibrated for none, this run has {names}"
+    calibration.differ("adapters", what, "unload or disable the adapters")

@@ -1,0 +1,64 @@
+"""`budc keygen`: a key pair for signing artifacts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from budc.schema.errors import OutputError
+
+
+@click.command("keygen")
+@click.option(
+    "--out",
+    "prefix",
+    type=click.Path(path_type=Path),
+    default="budc",
+    show_default=True,
+    help="Writes PREFIX.key and PREFIX.pub.",
+    metavar="PREFIX",
+)
+def keygen_command(prefix: Path) -> None:
+    """Make an ECDSA P-256 key pair for signing artifacts.
+
+    PREFIX.key is the private key, readable by you alone: keep it, sign with `budc compile --key`. PREFIX.pub is
+    the public key: give it to those who shall believe your artifacts. Existing files are never overwritten.
+    """
+    from budc.schema.keys import PublicKey, generate_key
+
+    private, public = (prefix.with_name(prefix.name + suffix) for suffix in (".key", ".pub"))
+    for path in (private, public):
+        if os.path.lexists(path):
+            raise _exists(path)
+    pair = generate_key()
+    _create(private, pair.private, 0o600)
+    try:
+        _create(public, pair.public, 0o644)
+    except OutputError:
+        # Half a pair would only be in the way of the next try.
+        private.unlink()
+        raise
+    click.echo(f"private key  {private}")
+    click.echo(f"public key   {public}")
+    click.echo(f"fingerprint  {PublicKey.from_pem(pair.public).fingerprint}")
+
+
+def _create(path: Path, data: bytes, mode: int) -> None:
+    """Write a file that must not exist yet."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+    except FileExistsError:
+        raise _exists(path) from None
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _exists(path: Path) -> OutputError:
+    return OutputError(
+        f"{path} exists, and keys are never overwritten",
+        remedy="choose another --out, or move the old key away",
+    )

@@ -1,0 +1,127 @@
+"""Writing what was generated: an mp4 with methods side by side, or a png with a row of frames for each.
+
+Pictures under 256 pixels are enlarged four times without smoothing, so that pixels stay what they are.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from budc.cli.generate import Frames
+from budc.schema.errors import OutputError, UsageError
+from budc.schema.files import write_atomic
+
+SUFFIXES = (".mp4", ".png")
+SMALL, ENLARGED = 256, 4
+SHORT, SLOW, USUAL = 33, 8, 16
+"""Clips of up to `SHORT` frames play at `SLOW` frames per second, longer ones at `USUAL`."""
+PNG_FRAMES = 9
+_LABEL_HEIGHT = 18
+_BACKGROUND, _INK = 24, 235
+
+Pixels = NDArray[np.uint8]
+Rows = Sequence[Sequence[tuple[str, Frames]]]
+"""For each prompt, clips (F, H, W, 3) in 0..1 with their labels."""
+
+
+def write_media(path: Path, rows: Rows) -> None:
+    """Write the clips to `path`, of which the suffix decides the form. Raises OutputError."""
+    data = _png(rows) if path.suffix.lower() == ".png" else _mp4(rows)
+    write_atomic(path, data)
+
+
+def _png(rows: Rows) -> bytes:
+    """A row of frames for each clip, the clips of a prompt under each other; long clips are thinned out."""
+    bands = []
+    for clips in rows:
+        for label, clip in clips:
+            picked = sorted({round(i) for i in np.linspace(0, len(clip) - 1, min(len(clip), PNG_FRAMES))})
+            bands.append(_labelled(np.concatenate(list(_pixels(clip)[picked]), axis=1), label))
+    file = io.BytesIO()
+    Image.fromarray(np.concatenate(bands, axis=0)).save(file, format="PNG")
+    return file.getvalue()
+
+
+def _mp4(rows: Rows) -> bytes:
+    """A column for each method, a row for each prompt."""
+    count = len(rows[0][0][1])
+    columns = [[(label, _pixels(clip)) for label, clip in clips] for clips in rows]
+    frames = [
+        np.concatenate(
+            [
+                np.concatenate([_labelled(clip[index], label) for label, clip in clips], axis=1)
+                for clips in columns
+            ],
+            axis=0,
+        )
+        for index in range(count)
+    ]
+    return _encoded(np.stack([_even(frame) for frame in frames]), SLOW if count <= SHORT else USUAL)
+
+
+def _encoded(frames: Pixels, rate: int) -> bytes:
+    import imageio
+
+    # ffmpeg writes to a path, and must not leave half a file at the one that was asked for.
+    with tempfile.TemporaryDirectory(prefix="budc-") as folder:
+        target = os.path.join(folder, "video.mp4")
+        try:
+            with imageio.get_writer(
+                target, format="FFMPEG", fps=rate, codec="libx264", quality=8, macro_block_size=1
+            ) as writer:
+                for frame in frames:
+                    writer.append_data(frame)
+            return Path(target).read_bytes()
+        except OSError as error:
+            reason = str(error).splitlines()[0]
+            raise OutputError(f"the video could not be encoded: {reason}", remedy="--out FILE.png") from error
+
+
+def _pixels(clip: Frames) -> Pixels:
+    pixels = (clip.clip(0, 1) * 255).round().astype(np.uint8)
+    if max(clip.shape[1:3]) < SMALL:
+        pixels = pixels.repeat(ENLARGED, axis=1).repeat(ENLARGED, axis=2)
+    return pixels
+
+
+def _labelled(picture: Pixels, label: str) -> Pixels:
+    if not label:
+        return picture
+    band = Image.new("RGB", (picture.shape[1], _LABEL_HEIGHT), (_BACKGROUND,) * 3)
+    ImageDraw.Draw(band).text((4, 3), label, fill=(_INK,) * 3, font=ImageFont.load_default())
+    return np.concatenate([np.asarray(band), picture], axis=0)
+
+
+def _even(frame: Pixels) -> Pixels:
+    """Repeat the last row or column where a size is odd: 4:2:0 video has none."""
+    height, width = frame.shape[:2]
+    return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+
+
+def check_target(path: Path) -> None:
+    """Refuse a path that could not be written, before anything is loaded.
+
+    Raises:
+        UsageError: a suffix other than those of `SUFFIXES`.
+        OutputError: a folder, or in a folder that is missing or not writable.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"--out: {path} has the suffix {path.suffix or '(none)'!r}",
+            remedy=f"end it in {' or '.join(SUFFIXES)}",
+        )
+    if path.is_dir():
+        raise OutputError(f"--out: {path} is a folder", remedy="give a file")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OutputError(f"--out: cannot write in {path.parent}: {error.strerror}") from error

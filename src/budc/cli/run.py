@@ -1,0 +1,155 @@
+"""`budc run`: generate with a policy, and if asked beside the full run and a run of fewer steps."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from budc.cli.extras import MODEL_PACKAGES, quiet_libraries, require
+from budc.cli.pipelines import load_pipeline, profile_of
+from budc.cli.trusted import load_trust, open_trusted
+from budc.schema.errors import UsageError, printable
+
+if TYPE_CHECKING:
+    from budc.schema.artifact import Artifact
+    from budc.schema.trust import Trust
+
+_PATH = click.Path(path_type=Path)
+_LARGEST_SEED = 2**53 - 1
+
+
+@click.command("run")
+@click.argument("file", type=_PATH)
+@click.option("--prompt", "prompts", multiple=True, required=True, metavar="TEXT", help="May be given again.")
+@click.option(
+    "--out",
+    required=True,
+    type=_PATH,
+    metavar="FILE",
+    help="video.mp4, or frames.png: a row of frames a prompt.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, _LARGEST_SEED),
+    default=0,
+    show_default=True,
+    help="Prompt i starts from SEED + i.",
+)
+@click.option(
+    "--weights", type=_PATH, metavar="DIR", help="Model folder; default embedded, or the hub cache."
+)
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    type=_PATH,
+    metavar="PUB",
+    help="A public key to trust, in place of the trust file (see `budc verify --help`).",
+)
+@click.option("--allow-unsigned", is_flag=True, help="Run an artifact that nobody signed.")
+@click.option(
+    "--allow-uncalibrated", is_flag=True, help="Run with other settings or weights than calibrated."
+)
+@click.option(
+    "--compare", is_flag=True, help="Beside the full run and a run of fewer steps, from the same noise."
+)
+def run_command(
+    file: Path,
+    prompts: tuple[str, ...],
+    out: Path,
+    seed: int,
+    weights: Path | None,
+    keys: tuple[Path, ...],
+    allow_unsigned: bool,
+    allow_uncalibrated: bool,
+    compare: bool,
+) -> None:
+    """Generate with the policy in the artifact FILE.
+
+    The artifact must be signed by a trusted key and the model must be, file by file, the one that it was compiled
+    for. Weights are read from local safetensors files; nothing is downloaded.
+    """
+    if not all(prompt.strip() for prompt in prompts):
+        raise UsageError("--prompt: a prompt is empty", remedy="say what to generate")
+    require(*MODEL_PACKAGES, "PIL", "imageio", "imageio_ffmpeg")
+    from budc.cli.media import check_target
+
+    check_target(out)
+    trust = load_trust(keys)
+    artifact = open_trusted(file, trust, allow_unsigned=allow_unsigned)
+    if not artifact.signed:
+        click.echo(f"unsigned: nobody vouches for {printable(str(file))}", err=True)
+    # Whatever a library prints must not end up in the result.
+    with contextlib.redirect_stdout(sys.stderr), _own_warnings():
+        text = _run(
+            artifact,
+            prompts,
+            out,
+            seed,
+            weights,
+            trust,
+            allow_unsigned=allow_unsigned,
+            allow_uncalibrated=allow_uncalibrated,
+            compare=compare,
+        )
+    click.echo(text)
+
+
+def _run(
+    artifact: Artifact,
+    prompts: tuple[str, ...],
+    out: Path,
+    seed: int,
+    weights: Path | None,
+    trust: Trust,
+    *,
+    allow_unsigned: bool,
+    allow_uncalibrated: bool,
+    compare: bool,
+) -> str:
+    from budc.policies.profile import find_weights
+
+    document = artifact.document
+    profile = profile_of(document)
+    folder = find_weights(profile, weights)
+    from budc.cli.comparison import comparison_table, methods, pictures, run_methods
+    from budc.cli.generate import Settings
+    from budc.cli.media import write_media
+
+    quiet_libraries()
+    pipe = load_pipeline(profile, folder)
+    chosen = methods(artifact, compare=compare)
+    policy = {
+        "artifact": artifact,
+        "trust": trust,
+        "allow_unsigned": allow_unsigned,
+        "allow_uncalibrated": allow_uncalibrated,
+        "weights_dir": folder,
+    }
+    settings = Settings.of(pipe, document, profile)
+    for difference in run_methods(pipe, settings, chosen, prompts, seed, policy):
+        click.echo(f"uncalibrated: {printable(difference)}", err=True)
+    write_media(out, pictures(chosen))
+    wrote = f"wrote {printable(str(out))}: {len(prompts)} prompt{'s' if len(prompts) > 1 else ''}"
+    if compare:
+        return f"{comparison_table(chosen)}\n{wrote}, seed {seed}; figures are means over the prompts"
+    seconds = statistics.fmean(made.seconds for made in chosen[0].made)
+    return f"{wrote}, seed {seed}, {document.budget.nfe} NFE of {document.sampler.steps} steps, {seconds:.2f} s each"
+
+
+@contextlib.contextmanager
+def _own_warnings() -> Iterator[None]:
+    """Silence the runtime's warnings of what this command says itself."""
+    from budc.runtimes.diffusers import UncalibratedWarning, UnsignedWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UncalibratedWarning)
+        warnings.simplefilter("ignore", UnsignedWarning)
+        yield

@@ -1,0 +1,65 @@
+import pytest
+
+from budc.policies.profile import find_weights, load_profile, profile_names, read_prompts
+from budc.schema.errors import UsageError, WeightsMissing
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_profile_is_whole(name):
+    profile = load_profile(name)
+    assert profile.name == name
+    prompts = profile.prompts
+    calibration = read_prompts(prompts.calibration, prompts.calibration_size)
+    held_out = read_prompts(prompts.held_out, prompts.held_out_size)
+    assert not set(calibration) & set(held_out)
+    assert len(calibration) == prompts.calibration_size
+    assert bool(profile.embedded) != bool(profile.repository)
+    assert profile.try_instead in profile_names()
+
+
+def test_an_unknown_model_suggests_the_nearest():
+    with pytest.raises(UsageError, match="wan21-nano") as caught:
+        load_profile("wan21-nano")
+    assert "wan2.1-nano" in caught.value.remedy
+
+
+def test_a_name_is_not_a_path():
+    with pytest.raises(UsageError):
+        load_profile("../policies/wan2.1")
+
+
+def test_weights_are_looked_for_in_the_hub_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    profile = load_profile("wan2.1")
+    repository = tmp_path / "models--Wan-AI--Wan2.1-T2V-1.3B-Diffusers"
+    with pytest.raises(WeightsMissing, match="Wan-AI/Wan2.1-T2V-1.3B-Diffusers"):
+        find_weights(profile, None)
+    snapshot = repository / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model_index.json").write_text("{}")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc\n")
+    assert find_weights(profile, None) == snapshot
+
+
+def test_a_given_folder_without_a_model_is_refused_even_with_download(tmp_path):
+    with pytest.raises(WeightsMissing, match=r"model_index\.json"):
+        find_weights(load_profile("wan2.1"), tmp_path, download=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "word"), [(b"", "0 prompts"), (b"a\nb\na\n", "twice"), (b"\xff\xfe", "cannot read")]
+)
+def test_bad_prompt_files_are_refused(tmp_path, content, word):
+    path = tmp_path / "prompts.txt"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=word):
+        read_prompts(path)
+
+
+def test_too_few_prompts_are_refused(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("one\n\ntwo\n")
+    assert read_prompts(path) == ("one", "two")
+    with pytest.raises(UsageError, match="2 prompts, 3 needed"):
+        read_prompts(path, 3)
