@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budc.cli.generate import Frames, Generation, Settings, generate
+from budc.cli.generate import Generation, Settings, generate
+from budc.cli.media import Frames
 from budc.cli.tables import MISSING, number, table
 from budc.compiler.metrics import latent_errors, psnrs
 from budc.runtimes.diffusers import applied
-from budc.schema.artifact import Artifact
+from budc.schema.policy import PolicyDocument
 
 
 @dataclass
@@ -34,9 +35,8 @@ class Method:
         return f"{self.name}, {self.nfe} NFE"
 
 
-def methods(artifact: Artifact, *, compare: bool) -> list[Method]:
+def methods(document: PolicyDocument, *, compare: bool) -> list[Method]:
     """Return the policy alone, or between the full run and as many plain steps as it has evaluations."""
-    document = artifact.document
     steps, nfe = document.sampler.steps, document.budget.nfe
     policy = Method("policy", steps, nfe, policy=True)
     if not compare:

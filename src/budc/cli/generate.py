@@ -11,17 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from budc.cli.media import Frames
 from budc.compiler.progress import Bar, progress
 
 if TYPE_CHECKING:
     from budc.policies.profile import ModelProfile
     from budc.schema.policy import PolicyDocument
-
-Frames = NDArray[np.float32]
-"""Frames of one clip or image, (F, H, W, 3) in 0..1."""
 
 
 @dataclass(frozen=True)

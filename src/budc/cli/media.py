@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from budc.cli.generate import Frames
 from budc.schema.errors import OutputError, UsageError
 from budc.schema.files import write_atomic
 
@@ -27,6 +26,8 @@ PNG_FRAMES = 9
 _LABEL_HEIGHT = 18
 _BACKGROUND, _INK = 24, 235
 
+Frames = NDArray[np.float32]
+"""Frames of one clip or image, (F, H, W, 3) in 0..1."""
 Pixels = NDArray[np.uint8]
 Rows = Sequence[Sequence[tuple[str, Frames]]]
 """For each prompt, clips (F, H, W, 3) in 0..1 with their labels."""

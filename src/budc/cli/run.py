@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,8 +18,9 @@ from budc.cli.trusted import load_trust, open_trusted
 from budc.schema.errors import UsageError, printable
 
 if TYPE_CHECKING:
+    from budc.cli.comparison import Method
+    from budc.policies.profile import ModelProfile
     from budc.schema.artifact import Artifact
-    from budc.schema.trust import Trust
 
 _PATH = click.Path(path_type=Path)
 _LARGEST_SEED = 2**53 - 1
@@ -80,68 +81,58 @@ def run_command(
         raise UsageError("--prompt: a prompt is empty", remedy="say what to generate")
     require(*MODEL_PACKAGES, "PIL", "imageio", "imageio_ffmpeg")
     from budc.cli.media import check_target
+    from budc.policies.profile import find_weights
 
     check_target(out)
     trust = load_trust(keys)
     artifact = open_trusted(file, trust, allow_unsigned=allow_unsigned)
     if not artifact.signed:
         click.echo(f"unsigned: nobody vouches for {printable(str(file))}", err=True)
-    # Whatever a library prints must not end up in the result.
-    with contextlib.redirect_stdout(sys.stderr), _own_warnings():
-        text = _run(
-            artifact,
-            prompts,
-            out,
-            seed,
-            weights,
-            trust,
-            allow_unsigned=allow_unsigned,
-            allow_uncalibrated=allow_uncalibrated,
-            compare=compare,
-        )
-    click.echo(text)
-
-
-def _run(
-    artifact: Artifact,
-    prompts: tuple[str, ...],
-    out: Path,
-    seed: int,
-    weights: Path | None,
-    trust: Trust,
-    *,
-    allow_unsigned: bool,
-    allow_uncalibrated: bool,
-    compare: bool,
-) -> str:
-    from budc.policies.profile import find_weights
-
-    document = artifact.document
-    profile = profile_of(document)
-    folder = find_weights(profile, weights)
-    from budc.cli.comparison import comparison_table, methods, pictures, run_methods
-    from budc.cli.generate import Settings
-    from budc.cli.media import write_media
-
-    quiet_libraries()
-    pipe = load_pipeline(profile, folder)
-    chosen = methods(artifact, compare=compare)
+    profile = profile_of(artifact.document)
     policy = {
         "artifact": artifact,
         "trust": trust,
         "allow_unsigned": allow_unsigned,
         "allow_uncalibrated": allow_uncalibrated,
-        "weights_dir": folder,
+        "weights_dir": find_weights(profile, weights),
     }
+    # Whatever a library prints must not end up in the result.
+    with contextlib.redirect_stdout(sys.stderr), _own_warnings():
+        made = _generate(profile, policy, prompts, seed, out, compare)
+    click.echo(_page(made, artifact, f"{printable(str(out))}, seed {seed}"))
+
+
+def _generate(
+    profile: ModelProfile,
+    policy: dict[str, Any],
+    prompts: tuple[str, ...],
+    seed: int,
+    out: Path,
+    compare: bool,
+) -> list[Method]:
+    from budc.cli.comparison import methods, pictures, run_methods
+    from budc.cli.generate import Settings
+    from budc.cli.media import write_media
+
+    document = policy["artifact"].document
+    quiet_libraries()
+    pipe = load_pipeline(profile, policy["weights_dir"])
+    chosen = methods(document, compare=compare)
     settings = Settings.of(pipe, document, profile)
     for difference in run_methods(pipe, settings, chosen, prompts, seed, policy):
         click.echo(f"uncalibrated: {printable(difference)}", err=True)
     write_media(out, pictures(chosen))
-    wrote = f"wrote {printable(str(out))}: {len(prompts)} prompt{'s' if len(prompts) > 1 else ''}"
-    if compare:
-        return f"{comparison_table(chosen)}\n{wrote}, seed {seed}; figures are means over the prompts"
-    seconds = statistics.fmean(made.seconds for made in chosen[0].made)
-    return f"{wrote}, seed {seed}, {document.budget.nfe} NFE of {document.sampler.steps} steps, {seconds:.2f} s each"
+    return chosen
+
+
+def _page(made: list[Method], artifact: Artifact, wrote: str) -> str:
+    if len(made) > 1:
+        from budc.cli.comparison import comparison_table
+
+        return f"{comparison_table(made)}\nwrote {wrote}; figures are means over the prompts"
+    document = artifact.document
+    seconds = statistics.fmean(generation.seconds for generation in made[0].made)
+    return f"wrote {wrote}, {document.budget.nfe} NFE of {document.sampler.steps} steps, {seconds:.2f} s each"
 
 
 @contextlib.contextmanager

@@ -57,8 +57,16 @@ def fields(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def strip(mask: StepMask) -> str:
-    """Return the mask as a strip of one character a step, over a ruler that numbers the steps."""
-    return f"{mask.strip()}\n{ruler(mask.steps)}"
+    """Return the mask as a strip of one character a step, over a ruler that numbers the steps.
+
+    Where stdout has no block characters, # is computed and . is reused.
+    """
+    marks = mask.strip()
+    try:
+        marks.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        marks = marks.replace("█", "#").replace("·", ".")
+    return f"{marks}\n{ruler(mask.steps)}"
 
 
 def ruler(steps: int) -> str:

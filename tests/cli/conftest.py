@@ -1,0 +1,145 @@
+"""The command line called in this process, artifacts without a model, and a small compiled policy with one."""
+
+import contextlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from budc.cli import main
+from budc.schema.artifact import seal
+from budc.schema.keys import KeyPair, Signer
+
+
+class Outcome(NamedTuple):
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def record(self) -> Any:
+        return json.loads(self.out)
+
+
+def call(*arguments: object) -> Outcome:
+    """Call `budc` with these arguments."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main([str(argument) for argument in arguments])
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def budc() -> Callable[..., Outcome]:
+    """Call the command line: `budc("inspect", path).out`."""
+    return call
+
+
+@pytest.fixture(autouse=True)
+def configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home, so that no test depends on a user's trust file or hub cache; returns budc's folder in it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    for name in ("HF_HOME", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "config" / "budc"
+
+
+@pytest.fixture
+def public(tmp_path: Path, key_pair: KeyPair) -> Path:
+    """The file of the public key that `signer` belongs to."""
+    path = tmp_path / "release.pub"
+    path.write_bytes(key_pair.public)
+    return path
+
+
+@pytest.fixture
+def sealed(tmp_path: Path, make_document: Callable[..., Any], signer: Signer) -> Callable[..., Path]:
+    """Write an artifact: `sealed(signed=False, not_after=...)`; further fields go to `make_document`."""
+
+    def write(*, signed: bool = True, **fields: Any) -> Path:
+        path = tmp_path / "policy.budc.json"
+        path.write_bytes(seal(make_document(**fields), signer if signed else None))
+        return path
+
+    return write
+
+
+class Compiled(NamedTuple):
+    """A policy compiled through the command line."""
+
+    path: Path
+    public: Path
+    weights: Path
+    prompts: Path
+    outcome: Outcome
+
+
+HELD_OUT = 3
+"""Held-out prompts of the shrunken profile."""
+SMALL = {"height": 32, "width": 48, "frames": 5}
+
+
+@pytest.fixture(scope="session")
+def shrunken() -> Callable[[pytest.MonkeyPatch], None]:
+    """Make compiles of the nano profile measure a few prompts at a small size."""
+    import msgspec
+
+    import budc.compiler.compile as passes
+
+    load = passes.load_profile
+
+    def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
+        def smaller(name: str) -> Any:
+            profile = load(name)
+            prompts = msgspec.structs.replace(profile.prompts, held_out_size=HELD_OUT)
+            return msgspec.structs.replace(profile, prompts=prompts, **SMALL)
+
+        monkeypatch.setattr(passes, "load_profile", smaller)
+
+    return shrink
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an untrained nano pipeline."""
+    pytest.importorskip("torch")
+    from budc.policies.nano import components
+    from budc.policies.nano.tokenizer import build_tokenizer
+
+    folder = tmp_path_factory.mktemp("weights")
+    tokenizer = build_tokenizer()
+    components.save_pipeline(
+        folder,
+        components.build_transformer("wan2.1-nano", 0),
+        components.build_vae(1),
+        components.build_text_encoder(tokenizer, 2),
+        tokenizer,
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def compiled(weights: Path, shrunken: Any, tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    """A signed policy of 3 out of 6 steps, compiled from a policy source and flags."""
+    folder = tmp_path_factory.mktemp("compiled")
+    (folder / "prompts.txt").write_text("a red circle moves left\na blue cross rises\n")
+    (folder / "policy.toml").write_text(
+        'model = "wan2.1-nano"\nbudget = 5\nsteps = 6\nsearch = "uniform"\ncalibration = "prompts.txt"\n'
+    )
+    assert call("keygen", "--out", folder / "release").code == 0
+    path = folder / "nano.budc.json"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        shrunken(monkeypatch)
+        outcome = call(
+            "compile",
+            folder / "policy.toml",
+            *("--budget", "3", "--weights", weights, "--key", folder / "release.key", "--out", path),
+        )
+    assert outcome.code == 0, outcome.err
+    return Compiled(path, folder / "release.pub", weights, folder / "prompts.txt", outcome)

@@ -1,0 +1,59 @@
+import msgspec
+
+from budc.schema.artifact import read
+from budc.schema.mask import StepMask
+from budc.schema.policy import Budget, PolicyDocument
+from budc.schema.predictor import Predictor
+
+
+def test_page_says_what_the_policy_is(budc, sealed):
+    path = sealed(steps=28, nfe=7)
+    outcome = budc("inspect", path)
+    assert outcome.code == 0
+    mask = StepMask.uniform(28, 7)
+    lines = outcome.out.splitlines()
+    row = next(index for index, line in enumerate(lines) if mask.strip() in line)
+    start = lines[row].index("█")
+    assert lines[row + 1].index("5", start) == start + 5
+    assert f"computed  {' '.join(map(str, mask.compute_steps))}".split() == lines[row + 2].split()
+    assert "plain reuse" in outcome.out
+    assert "7 of 28 steps per branch (cond, uncond) (asked for 7), 4x fewer" in outcome.out
+    assert read(path).policy_id in outcome.out
+    assert "29, from 1 to 0" in outcome.out
+    assert "144 candidates scored, 34,560 transformer forwards" in outcome.out
+
+
+def test_nothing_is_vouched_for(budc, sealed):
+    assert "not verified here" in budc("inspect", sealed()).out
+    assert "UNSIGNED" in budc("inspect", sealed(signed=False)).out
+
+
+def test_quality_table_holds_policy_and_baselines(budc, sealed):
+    out = budc("inspect", sealed()).out
+    policy, euler = (line.split() for line in out.splitlines() if line.startswith(("this policy", "euler")))
+    assert policy == ["this", "policy", "3", "–", "0.00014", "1.4e-05", "–", "0.00056"]
+    assert euler == ["euler", "3", "–", "0.0012", "0.00012", "–", "0.0048"]
+
+
+def test_predictor_coefficients_are_listed(budc, sealed):
+    mask = StepMask.of([True, True, False, True, False])
+    predictor = Predictor([(), (), (1.5, -0.5), (), (2.0, -1.25, 0.25)])
+    out = budc("inspect", sealed(mask=mask, predictor=predictor)).out
+    assert "2: +1.5 -0.5   4: +2 -1.25 +0.25" in out
+    assert "plain reuse" not in out
+
+
+def test_markup_from_the_file_is_text(budc, sealed):
+    requested = Budget(requested="[bold]3[/bold]", nfe=3, branches={"cond": 3, "uncond": 3})
+    out = budc("inspect", sealed(budget=requested, annotations={"note": "[red]beware[/red]"})).out
+    assert "(asked for [bold]3[/bold])" in out
+    assert "[red]beware[/red]" in out
+    assert "\x1b" not in out
+
+
+def test_json_holds_the_whole_document(budc, sealed):
+    path = sealed()
+    record = budc("inspect", path, "--json").record
+    assert record["verified"] is False
+    assert record["policyId"] == read(path).policy_id
+    assert msgspec.convert(record["document"], PolicyDocument) == read(path).document

@@ -1,0 +1,152 @@
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+from budc.cli import root
+from budc.schema.errors import WeightsMismatch
+
+
+def test_help_lists_the_commands(budc):
+    outcome = budc("--help")
+    assert outcome.code == 0
+    assert [
+        name for name in ("compile", "inspect", "keygen", "models", "run", "verify") if name in outcome.out
+    ] == [
+        "compile",
+        "inspect",
+        "keygen",
+        "models",
+        "run",
+        "verify",
+    ]
+
+
+def test_no_command_shows_the_help(budc):
+    outcome = budc()
+    assert outcome.code == 2
+    assert "verify" in outcome.err
+
+
+def test_version(budc):
+    assert budc("--version").out == f"budc {version('budc')}\n"
+
+
+def test_light_commands_import_nothing_heavy(tmp_path, sealed, public):
+    script = """
+import sys
+import budc
+from budc.cli import main
+artifact, public, prefix = sys.argv[1:]
+for arguments in (["--help"], ["models"], ["inspect", artifact], ["verify", artifact, "--key", public],
+                  ["keygen", "--out", prefix], ["run", "--help"], ["compile", "--help"]):
+    assert main(arguments) == 0, arguments
+print(*{"torch", "numpy", "diffusers", "transformers", "onnx", "PIL"} & sys.modules.keys(), file=sys.stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(sealed()), str(public), str(tmp_path / "new")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == "\n"
+
+
+def test_a_closed_pipe_is_quiet(sealed):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from budc.cli import main; sys.exit(main())",
+            "inspect",
+            str(sealed()),
+        ],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nope"], "No such command 'nope'"),
+        (["--nope"], "No such option"),
+        (["inspect"], "Missing argument"),
+        (["run", "x", "--out", "x.png"], "Missing option '--prompt'"),
+    ],
+)
+def test_usage_errors(budc, arguments, said):
+    outcome = budc(*arguments)
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: ")
+    assert said in outcome.err
+    assert "  try: budc" in outcome.err
+    assert outcome.out == ""
+
+
+def test_usage_error_as_json(budc):
+    outcome = budc("inspect", "--json")
+    assert outcome.record["error"] == "UsageError"
+    assert outcome.record["exitCode"] == outcome.code == 2
+
+
+def test_refusals_have_message_remedy_and_code(budc, monkeypatch):
+    def refuse(*_):
+        raise WeightsMismatch("a\nb is not c", remedy="do d")
+
+    monkeypatch.setattr("budc.policies.profile.profile_names", refuse)
+    outcome = budc("models", "--json")
+    assert outcome.err == "error: a?b is not c\n  try: do d\n"
+    assert outcome.record == {
+        "error": "WeightsMismatch",
+        "message": "a?b is not c",
+        "remedy": "do d",
+        "exitCode": 32,
+    }
+    assert outcome.code == 32
+
+
+def test_interrupt(budc, monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("budc.policies.profile.profile_names", interrupt)
+    outcome = budc("models")
+    assert outcome.code == 130
+    assert outcome.err.strip() == "interrupted"
+
+
+@pytest.mark.parametrize("package", ["torch", "diffusers", "ftfy"])
+def test_missing_packages_are_named_before_anything_is_loaded(budc, monkeypatch, package, sealed, public):
+    monkeypatch.setitem(sys.modules, package, None)
+    for arguments in (
+        ["compile", "--model", "wan2.1-nano", "--budget", "3", "--json"],
+        ["run", sealed(), "--key", public, "--prompt", "x", "--out", "x.png"],
+    ):
+        outcome = budc(*arguments)
+        assert outcome.code == 60
+        assert f"error: {package} is not installed" in outcome.err
+        assert "pip install 'budc[torch]'" in outcome.err
+
+
+def test_a_package_that_is_missing_within_a_command(budc, monkeypatch):
+    def absent():
+        raise ModuleNotFoundError("No module named 'imageio'", name="imageio")
+
+    monkeypatch.setattr("budc.policies.profile.profile_names", absent)
+    assert budc("models").code == 60
+
+
+def test_other_missing_modules_are_not_disguised(monkeypatch):
+    def absent():
+        raise ModuleNotFoundError("No module named 'budc.nope'", name="budc.nope")
+
+    monkeypatch.setattr("budc.policies.profile.profile_names", absent)
+    with pytest.raises(ModuleNotFoundError, match=r"budc\.nope"):
+        root.main(["models"])

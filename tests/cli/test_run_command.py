@@ -1,0 +1,139 @@
+import shutil
+
+import pytest
+
+from budc.schema.artifact import open_artifact, seal
+from budc.schema.trust import Trust
+
+torch = pytest.importorskip("torch")
+imageio = pytest.importorskip("imageio.v3")
+
+PROMPT = "a red circle moves left"
+
+
+@pytest.fixture
+def run(budc, compiled):
+    """Call `budc run` on the compiled policy: `run(out, "--compare")`."""
+
+    def call(out, *flags, file=compiled.path, weights=compiled.weights):
+        return budc("run", file, "--prompt", PROMPT, "--weights", weights, "--out", out, *flags)
+
+    return call
+
+
+def rows(outcome):
+    """Return the comparison table as method -> cells."""
+    cells = {}
+    for line in outcome.out.splitlines():
+        for name in ("full run", "policy", "fewer steps"):
+            if line.startswith(name):
+                cells[name] = line.removeprefix(name).split()
+    return cells
+
+
+def test_png_has_a_row_a_prompt(run, compiled, tmp_path):
+    outcome = run(tmp_path / "x.png", "--key", compiled.public, "--prompt", "a blue cross rises")
+    assert outcome.code == 0, outcome.err
+    assert imageio.imread(tmp_path / "x.png").shape == (2 * 32 * 4, 5 * 48 * 4, 3)
+    assert "3 NFE of 6 steps" in outcome.out
+    assert outcome.err == ""
+
+
+def test_compare(run, compiled, tmp_path):
+    outcome = run(tmp_path / "x.mp4", "--key", compiled.public, "--compare", "--seed", "7")
+    assert outcome.code == 0, outcome.err
+    table = rows(outcome)
+    assert [cells[0] for cells in table.values()] == ["6", "3", "3"]
+    assert table["full run"][2:] == ["–", "–"]
+    assert 0 < float(table["policy"][2]) != float(table["fewer steps"][2]) > 0
+    assert all(float(cells[1]) > 0 for cells in table.values())
+    video = imageio.imread(tmp_path / "x.mp4")
+    assert video.shape[0] == 5
+    assert video.shape[2] == 3 * 48 * 4
+
+
+def test_a_policy_that_computes_everything_is_the_full_run(run, compiled, signed_like, tmp_path):
+    whole = signed_like(lambda mask: [True] * len(mask))
+    outcome = run(tmp_path / "x.png", "--allow-unsigned", "--compare", file=whole)
+    assert outcome.code == 0, outcome.err
+    assert rows(outcome)["policy"][2:] == ["0", "120.0"]
+
+
+@pytest.fixture
+def signed_like(compiled, tmp_path):
+    """Write an unsigned copy of the compiled policy with another mask."""
+    import msgspec
+
+    def write(change):
+        document = open_artifact(compiled.path, Trust.from_pem(compiled.public)).document
+        branch = document.policy.branches[0]
+        mask = change(branch.mask)
+        predictor = [[] if computed else [1.0] for computed in mask]
+        branch = msgspec.structs.replace(branch, mask=mask, predictor=predictor)
+        nfe = sum(mask)
+        document = msgspec.structs.replace(
+            document,
+            policy=msgspec.structs.replace(document.policy, branches=[branch]),
+            budget=msgspec.structs.replace(
+                document.budget, nfe=nfe, branches=dict.fromkeys(document.budget.branches, nfe)
+            ),
+        )
+        path = tmp_path / "unsigned.budc.json"
+        path.write_bytes(seal(document, None))
+        return path
+
+    return write
+
+
+def test_unsigned_only_with_the_flag_and_said_each_time(run, compiled, signed_like, tmp_path):
+    unsigned = signed_like(lambda mask: mask)
+    assert run(tmp_path / "x.png", "--key", compiled.public, file=unsigned).code == 21
+    assert not (tmp_path / "x.png").exists()
+    outcome = run(tmp_path / "x.png", "--allow-unsigned", file=unsigned)
+    assert outcome.code == 0
+    assert outcome.err == f"unsigned: nobody vouches for {unsigned}\n"
+
+
+def test_the_flag_does_not_let_untrusted_signatures_pass(run, tmp_path):
+    outcome = run(tmp_path / "x.png", "--allow-unsigned")
+    assert outcome.code == 23
+    assert "--key PUB" in outcome.err
+
+
+def test_other_weights_are_refused_or_marked(run, compiled, tmp_path):
+    folder = tmp_path / "weights"
+    shutil.copytree(compiled.weights, folder)
+    path = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    outcome = run(tmp_path / "x.png", "--key", compiled.public, weights=folder)
+    assert outcome.code == 32
+    assert not (tmp_path / "x.png").exists()
+    outcome = run(tmp_path / "x.png", "--key", compiled.public, "--allow-uncalibrated", weights=folder)
+    assert outcome.code == 0
+    assert outcome.err.startswith("uncalibrated: weights: ")
+
+
+def test_pickled_weights_are_not_loaded(run, compiled, tmp_path):
+    folder = tmp_path / "weights"
+    shutil.copytree(compiled.weights, folder)
+    path = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    path.rename(path.with_suffix(".bin"))
+    outcome = run(tmp_path / "x.png", "--key", compiled.public, weights=folder)
+    assert outcome.code == 31
+
+
+@pytest.mark.parametrize(("name", "code"), [("x.gif", 2), ("x", 2), ("none/x.png", 61)])
+def test_targets_are_refused_before_the_artifact_is_opened(run, tmp_path, name, code):
+    assert run(tmp_path / name, file=tmp_path / "no-artifact").code == code
+
+
+def test_unknown_profile(budc, sealed, public, tmp_path):
+    outcome = budc("run", sealed(), "--key", public, "--prompt", PROMPT, "--out", tmp_path / "x.png")
+    assert outcome.code == 34
+    assert "model profile wan" in outcome.err
+
+
+def test_empty_prompt(run, tmp_path):
+    assert run(tmp_path / "x.png", "--prompt", " ").code == 2

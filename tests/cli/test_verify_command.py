@@ -1,0 +1,123 @@
+import json
+
+import msgspec
+import pytest
+
+from budc.schema.digests import file_digests
+from budc.schema.keys import generate_key, load_public
+
+FILES = ("scheduler/scheduler_config.json", "transformer/config.json", "transformer/model.safetensors")
+
+
+@pytest.fixture
+def model(tmp_path, make_document):
+    """A model folder, and the binding to it."""
+    folder = tmp_path / "model"
+    for name in FILES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"content of {name}")
+    binding = make_document().model
+    variant = msgspec.structs.replace(binding.variants[0], files=file_digests(folder, FILES))
+    return folder, msgspec.structs.replace(binding, variants=[variant])
+
+
+def layers(outcome):
+    return [line.split()[1] for line in outcome.out.splitlines() if line.startswith("ok ")]
+
+
+def test_every_layer_that_passed_has_a_line(budc, sealed, public, model):
+    folder, binding = model
+    outcome = budc("verify", sealed(model=binding), "--key", public, "--weights", folder)
+    assert outcome.code == 0
+    assert layers(outcome) == ["size", "bundle", "signature", "payload", "age", "model"]
+    assert load_public(public).fingerprint in outcome.out
+    assert "variant original: all 3 files" in outcome.out
+
+
+def test_without_weights_the_model_is_said_to_be_unchecked(budc, sealed, public):
+    outcome = budc("verify", sealed(), "--key", public)
+    assert outcome.code == 0
+    assert "not checked: pass --weights" in outcome.out
+
+
+def test_changed_weights(budc, sealed, public, model):
+    folder, binding = model
+    path = sealed(model=binding)
+    (folder / FILES[2]).write_text("another content")
+    outcome = budc("verify", path, "--key", public, "--weights", folder)
+    assert outcome.code == 32
+    assert FILES[2] in outcome.err
+    assert layers(outcome)[-1] == "age"
+
+
+def test_json(budc, sealed, public, model):
+    folder, binding = model
+    record = budc("verify", sealed(model=binding), "--key", public, "--weights", folder, "--json").record
+    assert record["verified"] is True
+    assert record["signedBy"] == [load_public(public).fingerprint]
+    assert record["variant"] == "original"
+    assert [layer["layer"] for layer in record["layers"]][-1] == "model"
+
+
+def test_json_of_a_refusal_is_one_object(budc, sealed, public):
+    outcome = budc("verify", sealed(signed=False), "--key", public, "--json")
+    assert outcome.record["error"] == "Unsigned"
+    assert outcome.record["exitCode"] == outcome.code == 21
+
+
+def test_nobody_trusted(budc, sealed, configuration):
+    outcome = budc("verify", sealed())
+    assert outcome.code == 23
+    assert "--key PUB" in outcome.err
+    assert str(configuration / "trust.toml") in outcome.err
+    assert layers(outcome) == ["size", "bundle"]
+
+
+def test_another_key(budc, sealed, tmp_path):
+    other = tmp_path / "other.pub"
+    other.write_bytes(generate_key().public)
+    assert budc("verify", sealed(), "--key", other).code == 23
+
+
+def test_one_of_several_keys_suffices(budc, sealed, public, tmp_path):
+    other = tmp_path / "other.pub"
+    other.write_bytes(generate_key().public)
+    assert budc("verify", sealed(), "--key", other, "--key", public).code == 0
+
+
+def test_changed_content(budc, sealed, public, make_document):
+    path = sealed()
+    bundle, other = json.loads(path.read_text()), json.loads(sealed(signed=False, name="other").read_text())
+    bundle["dsseEnvelope"]["payload"] = other["dsseEnvelope"]["payload"]
+    path.write_text(json.dumps(bundle))
+    outcome = budc("verify", path, "--key", public)
+    assert outcome.code == 22
+    assert layers(outcome) == ["size", "bundle"]
+
+
+def test_expired(budc, sealed, public):
+    path = sealed(issued_at="2020-01-01T00:00:00Z", not_after="2020-01-02T00:00:00Z")
+    outcome = budc("verify", path, "--key", public)
+    assert outcome.code == 25
+    assert "2020-01-02" in outcome.err
+
+
+def test_trust_file(budc, sealed, public, configuration):
+    configuration.mkdir(parents=True)
+    (configuration / "release.pub").write_bytes(public.read_bytes())
+    trust = configuration / "trust.toml"
+    trust.write_text('keys = ["release.pub"]\n[minimum-revision]\nwan-nano-nfe3 = 2\n')
+    assert budc("verify", sealed(revision=1)).code == 27
+    outcome = budc("verify", sealed(revision=2))
+    assert outcome.code == 0
+    assert "revision 2 (at least 2 asked for)" in outcome.out
+    trust.write_text("keys = 3\n")
+    assert budc("verify", sealed()).code == 20
+
+
+def test_files_that_are_no_artifacts(budc, tmp_path, public):
+    path = tmp_path / "x.budc.json"
+    for data, code in ((b"{", 12), (b"{}", 13), (b" " * (1 << 20) + b"{}", 11)):
+        path.write_bytes(data)
+        assert budc("verify", path, "--key", public).code == code
+    assert budc("verify", tmp_path / "none", "--key", public).code == 10
