@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,6 +69,23 @@ def sealed(tmp_path: Path, make_document: Callable[..., Any], signer: Signer) ->
         return path
 
     return write
+
+
+@pytest.fixture
+def read_video() -> Callable[[Path, int, int], Any]:
+    """Decode an mp4, which must be of this height and width, to frames (F, H, W, 3) in 0..255."""
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    import numpy as np
+
+    def read(path: Path, height: int, width: int) -> Any:
+        # By ffmpeg itself: imageio's reader leaves pipes open, which is an error under pytest.
+        ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
+        command = [ffmpeg, "-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+        done = subprocess.run(command, capture_output=True, check=True)
+        assert f" {width}x{height}" in done.stderr.decode()
+        return np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3)
+
+    return read
 
 
 class Compiled(NamedTuple):

@@ -1,0 +1,42 @@
+"""Every example in the README and the guides runs: a document's `sh` and `python` blocks, in order, in one folder.
+
+Blocks marked `console` or `text` show what is typed or printed elsewhere and are not run.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```(sh|python|toml)(?: (?P<name>\S+))?\n(?P<body>.*?)^```$", re.M | re.S)
+DOCUMENTS = [
+    path
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    if any(match[1] in ("sh", "python") for match in BLOCK.finditer(path.read_text(encoding="utf-8")))
+]
+
+
+def run(kind, body, folder):
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    command = ["bash", "-euo", "pipefail", "-c", body] if kind == "sh" else [sys.executable, "-W", "error", "-c", body]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_there_are_examples():
+    assert ROOT / "README.md" in DOCUMENTS
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_examples_run_as_written(path, tmp_path):
+    for match in BLOCK.finditer(path.read_text(encoding="utf-8")):
+        kind, name, body = match[1], match["name"], match["body"]
+        if kind == "toml":
+            if name:
+                (tmp_path / name).write_text(body, encoding="utf-8")
+            continue
+        done = run(kind, body, tmp_path)
+        assert done.returncode == 0, f"{path.name}:\n{body}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
