@@ -32,9 +32,9 @@ def test_table_is_plain_and_never_wraps():
         ["name", "n", "where"], [["[red]a", "1", "x" * 500], ["b\x1b[31m", "22", "y"]], text=("where",)
     )
     assert text.split("\n") == [
-        "name      n  where",
-        f"[red]a    1  {'x' * 500}",
-        "b?[31m   22  y",
+        "name     n  where",
+        f"[red]a   1  {'x' * 500}",
+        "b?[31m  22  y",
     ]
 
 

@@ -22,7 +22,11 @@ DOCUMENTS = [
 
 def run(kind, body, folder):
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    command = ["bash", "-euo", "pipefail", "-c", body] if kind == "sh" else [sys.executable, "-W", "error", "-c", body]
+    command = (
+        ["bash", "-euo", "pipefail", "-c", body]
+        if kind == "sh"
+        else [sys.executable, "-W", "error", "-c", body]
+    )
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 

@@ -71,7 +71,8 @@ def test_the_rate_warms_up_and_falls_to_zero():
 
 def test_the_siblings_differ_by_eight_to_ten_in_size():
     nano, mini = (
-        sum(p.numel() for p in components.build_transformer(name, 0).parameters()) for name in components.MODELS
+        sum(p.numel() for p in components.build_transformer(name, 0).parameters())
+        for name in components.MODELS
     )
     assert 8 <= mini / nano <= 10
 
