@@ -8,6 +8,7 @@ on held-out prompts (they are in the artifact's quality report), time of one den
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import warnings
@@ -32,7 +33,7 @@ NAMES = {"uniform": "uniform mask", "fewer-steps": "fewer steps, no cache", "ful
 
 def budc(*arguments: str) -> None:
     """Run the command line as a user would, and stop where it stops."""
-    print(f"\n$ budc {' '.join(arguments)}", flush=True)
+    print(f"\n$ budc {shlex.join(arguments)}", flush=True)
     done = subprocess.run([str(Path(sys.executable).with_name("budc")), *arguments], check=False)
     if done.returncode:
         raise SystemExit(done.returncode)

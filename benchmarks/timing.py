@@ -16,8 +16,10 @@ def load(document: PolicyDocument) -> tuple[Any, Any]:
     """Load the pipeline that an artifact's profile names; return it with its model folder."""
     import diffusers
 
+    from budc.cli.extras import quiet_libraries
     from budc.policies.profile import find_weights, load_profile
 
+    quiet_libraries()
     profile = load_profile(document.model.profile)
     folder = find_weights(profile, None)
     pipe = getattr(diffusers, profile.pipeline_class).from_pretrained(folder, local_files_only=True)

@@ -74,7 +74,10 @@ def compile_policy(request: CompileRequest) -> Artifact:
         )
     folder = find_weights(profile, request.weights, download=request.download)
     binding = model_binding(profile, folder)
-    model = load_model(profile, folder, default_device())
+    device = default_device()
+    if device.type == "cpu" and not profile.embedded:
+        print(f"no CUDA device: {profile.title} will be compiled on the CPU, which takes days", file=sys.stderr)
+    model = load_model(profile, folder, device)
     sampler = model.sampler(steps)
     space = Space(steps, nfe, profile.search)
     roller = Roller(model)

@@ -99,7 +99,7 @@ class Unsigned(TrustError):
     """The artifact carries no signature."""
 
     exit_code = 21
-    default_remedy = "sign it with `budc sign`, or allow unsigned artifacts for this one run"
+    default_remedy = "compile it with --key, or allow unsigned artifacts for this one run"
 
 
 class SignatureInvalid(TrustError):

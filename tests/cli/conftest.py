@@ -4,7 +4,7 @@ import contextlib
 import io
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,9 +124,9 @@ def shrunken() -> Callable[[pytest.MonkeyPatch], None]:
 
 
 @pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an untrained nano pipeline."""
-    pytest.importorskip("torch")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with an untrained nano pipeline; torch keeps to one thread, more only wait on models so small."""
+    torch = pytest.importorskip("torch")
     from budc.policies.nano import components
     from budc.policies.nano.tokenizer import build_tokenizer
 
@@ -139,7 +139,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         components.build_text_encoder(tokenizer, 2),
         tokenizer,
     )
-    return folder
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield folder
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

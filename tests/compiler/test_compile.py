@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from budc.compiler.compile import compile_policy
 from budc.compiler.request import make_request
@@ -115,6 +116,23 @@ def test_interrupted_at_every_stage_it_ends_with_the_same_payload(flags, tmp_pat
             assert done.payload == expected
             return
     raise AssertionError("the compile never got to its end")
+
+
+def test_a_real_profile_goes_the_same_road(flags, wan_folder, monkeypatch, capsys):
+    """Wan2.1 as it is deployed (bfloat16, its own flow shift), its size cut down to what a CPU can do."""
+    import msgspec
+
+    import budc.compiler.compile as passes
+
+    real = passes.load_profile("wan2.1")
+    small = msgspec.structs.replace(real, height=64, width=64, frames=9, text_tokens=32)
+    monkeypatch.setattr(passes, "load_profile", lambda name: small)
+    document = compile_policy(make_request({}, flags | {"model": "wan2.1", "search": "uniform"})).document
+    assert document.shape.dtype == "bfloat16"
+    assert document.sampler.config["flow_shift"] == real.scheduler_config["flow_shift"]
+    assert document.model.family == "wan2.1"
+    assert 0 < document.quality.metrics[0].mean < 10
+    assert "no CUDA device" in capsys.readouterr().err or torch.cuda.is_available()
 
 
 @pytest.mark.slow

@@ -33,17 +33,17 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
     whole, loss = problem()
     fit(whole, loss, recipe, tmp_path / "whole.pt", 1, "whole")
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     module, loss = problem()
 
     def until_thirty(step, generator):
         if step == 30:
-            raise Killed
+            raise KilledError
         return loss(step, generator)
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         fit(module, until_thirty, recipe, tmp_path / "half.pt", 1, "half")
     module, loss = problem()
     fit(module, loss, recipe, tmp_path / "half.pt", 1, "half")

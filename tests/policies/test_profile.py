@@ -32,7 +32,7 @@ def test_weights_are_looked_for_in_the_hub_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     profile = load_profile("wan2.1")
     repository = tmp_path / "models--Wan-AI--Wan2.1-T2V-1.3B-Diffusers"
-    with pytest.raises(WeightsMissing, match="Wan-AI/Wan2.1-T2V-1.3B-Diffusers"):
+    with pytest.raises(WeightsMissing, match=r"Wan-AI/Wan2\.1-T2V-1\.3B-Diffusers"):
         find_weights(profile, None)
     snapshot = repository / "snapshots" / "abc"
     snapshot.mkdir(parents=True)

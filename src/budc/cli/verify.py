@@ -51,7 +51,7 @@ def verify_command(file: Path, weights: Path | None, keys: tuple[Path, ...], as_
 
     \b
         [minimum-revision]                     # a lower revision of that name is a rollback
-        wan-nfe10 = 3
+        "wan2.1-nfe10" = 3
     """
     layers: list[dict[str, str]] = []
 

@@ -1,0 +1,61 @@
+"""The guide docs/cli.md, held against the commands that it describes."""
+
+import re
+import tomllib
+from pathlib import Path
+
+from budc.cli.root import root
+from budc.compiler.request import make_request, read_source
+from budc.schema import errors
+from budc.schema.trust import Trust
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+SOURCE, TRUST = re.findall(r"```toml\n(.*?)```", GUIDE, flags=re.DOTALL)
+
+
+def test_policy_source(tmp_path):
+    (tmp_path / "policy.toml").write_text(SOURCE)
+    request = make_request(read_source(tmp_path / "policy.toml"), {"budget": "8"})
+    assert (request.model, request.budget) == ("wan2.1-nano", "8")
+    assert request.out == tmp_path / "nano.budc.json"
+
+
+def test_trust_file(tmp_path, key_pair, budc):
+    (tmp_path / "release.pub").write_bytes(key_pair.public)
+    assert budc("keygen", "--out", tmp_path / "backup").code == 0
+    (tmp_path / "trust.toml").write_text(TRUST)
+    trust = Trust.load(tmp_path / "trust.toml")
+    assert len(trust.keys) == 2
+    assert trust.minimum_revisions == {"wan2.1-nano-nfe10": 3}
+
+
+def test_the_trust_file_in_the_help_is_of_the_same_form(tmp_path, key_pair, budc):
+    for name in ("release.pub", "backup.pub"):
+        (tmp_path / name).write_bytes(key_pair.public)
+    lines = budc("verify", "--help").out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.strip().startswith("keys ="))
+    end = next(i for i, line in enumerate(lines) if line.startswith("Options"))
+    assert tomllib.loads("\n".join(lines[start:end]))["minimum-revision"] == {"wan2.1-nfe10": 3}
+
+
+def test_every_flag_and_command_exists():
+    flags = {
+        option for command in root.commands.values() for param in command.params for option in param.opts
+    }
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", GUIDE)) <= flags | {"--help"}
+    assert set(re.findall(r"budc ([a-z]+)`", GUIDE)) <= root.commands.keys()
+    assert {f"[`budc {name}`]" for name in root.commands} <= set(re.findall(r"\[`budc [a-z]+`\]", GUIDE))
+
+
+def test_every_exit_code_is_explained():
+    def tree(kind):
+        return [kind, *(leaf for child in kind.__subclasses__() for leaf in tree(child))]
+
+    table = GUIDE[GUIDE.index("| code |") :]
+    for family in errors.BudcError.__subclasses__():
+        (row,) = [line for line in table.splitlines() if f"`{family.__name__}`" in line]
+        codes = [kind.exit_code for kind in tree(family)]
+        assert str(codes[0]) in row
+        assert str(max(codes)) in row
+        for code in codes[1:]:
+            assert re.search(rf"\b{code}\b", row), (family, code)
