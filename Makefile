@@ -21,7 +21,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python benchmarks/demo.py --out out/demo $(DEMO_ARGS)
 
 test: $(VENV)/.installed
-	$(BIN)/pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

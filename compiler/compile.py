@@ -8,17 +8,16 @@ from pathlib import Path
 import msgspec
 import torch
 
-from budc.compiler.budget import parse_budget
 from budc.compiler.calibrate import CALIBRATION_SEED, HELD_OUT_SEED, calibrate
 from budc.compiler.emit import make_document, versions, write_artifact
 from budc.compiler.evaluate import evaluate
 from budc.compiler.journal import Journal
 from budc.compiler.model import default_device, load_model, model_binding
-from budc.compiler.request import CompileRequest
+from budc.compiler.request import CompileRequest, check_request
 from budc.compiler.rollout import Roller
-from budc.compiler.search import Space, algorithm
+from budc.compiler.search import Space
 from budc.compiler.study import OBJECTIVE, search
-from budc.policies.profile import find_weights, load_profile, read_prompts
+from budc.policies.profile import find_weights, read_prompts
 from budc.schema.artifact import SUFFIX, Artifact, read
 from budc.schema.canonical import digest
 from budc.schema.errors import OutputError, UsageError
@@ -56,10 +55,7 @@ def compile_policy(request: CompileRequest) -> Artifact:
     Raises:
         BudcError: see the passes; everything that can be refused is refused before the first rollout.
     """
-    profile = load_profile(request.model)
-    steps = request.steps or profile.steps
-    nfe = parse_budget(request.budget, steps)
-    algorithm(request.search)
+    profile, steps, nfe = check_request(request)
     signer = load_signer(request.key) if request.key else None
     path = _output(request, f"{profile.name}-nfe{nfe}")
     sizes = profile.prompts
@@ -76,7 +72,9 @@ def compile_policy(request: CompileRequest) -> Artifact:
     binding = model_binding(profile, folder)
     device = default_device()
     if device.type == "cpu" and not profile.embedded:
-        print(f"no CUDA device: {profile.title} will be compiled on the CPU, which takes days", file=sys.stderr)
+        print(
+            f"no CUDA device: {profile.title} will be compiled on the CPU, which takes days", file=sys.stderr
+        )
     model = load_model(profile, folder, device)
     sampler = model.sampler(steps)
     space = Space(steps, nfe, profile.search)

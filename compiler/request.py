@@ -14,7 +14,11 @@ from typing import Any
 
 import msgspec
 
+from budc.compiler.budget import parse_budget
+from budc.compiler.search import algorithm
+from budc.policies.profile import ModelProfile, load_profile
 from budc.schema.errors import UsageError
+from budc.schema.policy import Name
 
 _PATHS = ("weights", "calibration", "key", "out")
 
@@ -84,6 +88,28 @@ def make_request(source: dict[str, Any], flags: dict[str, Any]) -> CompileReques
         if value is not None and not low <= value <= high:
             raise UsageError(f"{key} is {value}, expected {low} to {high}")
     return request
+
+
+def check_request(request: CompileRequest) -> tuple[ModelProfile, int, int]:
+    """Refuse what can be refused without loading anything; return profile, steps and NFE.
+
+    Raises:
+        UsageError: unknown model or algorithm, or a name that an artifact cannot have.
+        BudgetImpossible: see `parse_budget`.
+    """
+    profile = load_profile(request.model)
+    steps = request.steps or profile.steps
+    nfe = parse_budget(request.budget, steps)
+    algorithm(request.search)
+    if request.name is not None:
+        try:
+            msgspec.convert(request.name, Name)
+        except msgspec.ValidationError as error:
+            raise UsageError(
+                f"--name: {request.name!r} cannot name a policy",
+                remedy="use letters, digits, dot, dash, underscore",
+            ) from error
+    return profile, steps, nfe
 
 
 def _path(kind: type, value: Any) -> Any:

@@ -5,8 +5,8 @@ A trust file is TOML; paths in it are relative to it:
     keys = ["release.pub", "backup.pub"]     # PEM files
     threshold = 1                            # distinct keys that must have signed
 
-    [minimum-revision]                       # per policy name; a lower revision is a rollback
-    wan-nfe10 = 3
+    [minimum-revision]                       # per policy name, quoted; a lower revision is a rollback
+    "wan2.1-nfe10" = 3
 
 Where the file lives is decided by who calls; an artifact never says what to trust.
 """

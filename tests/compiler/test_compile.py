@@ -10,6 +10,7 @@ import torch
 
 from budc.compiler.compile import compile_policy
 from budc.compiler.request import make_request
+from budc.policies.profile import load_profile
 from budc.schema.artifact import open_artifact
 from budc.schema.errors import (
     BudgetImpossible,
@@ -122,11 +123,11 @@ def test_a_real_profile_goes_the_same_road(flags, wan_folder, monkeypatch, capsy
     """Wan2.1 as it is deployed (bfloat16, its own flow shift), its size cut down to what a CPU can do."""
     import msgspec
 
-    import budc.compiler.compile as passes
+    import budc.compiler.request as requests
 
-    real = passes.load_profile("wan2.1")
+    real = load_profile("wan2.1")
     small = msgspec.structs.replace(real, height=64, width=64, frames=9, text_tokens=32)
-    monkeypatch.setattr(passes, "load_profile", lambda name: small)
+    monkeypatch.setattr(requests, "load_profile", lambda name: small)
     document = compile_policy(make_request({}, flags | {"model": "wan2.1", "search": "uniform"})).document
     assert document.shape.dtype == "bfloat16"
     assert document.sampler.config["flow_shift"] == real.scheduler_config["flow_shift"]
@@ -165,6 +166,7 @@ def test_kill_9_at_random_moments_loses_one_rollout_at_most(wan_folder, prompt_f
         ({"model": "wan2.1-nana"}, UsageError, "wan2.1-nana"),
         ({"budget": "7"}, BudgetImpossible, "--budget"),
         ({"search": "exhaust"}, UsageError, "exhaust"),
+        ({"name": "my policy"}, UsageError, "--name"),
         ({"out": "nowhere/policy.budc.json"}, OutputError, "nowhere"),
         ({"out": "."}, OutputError, "--out"),
         ({"key": "no.key"}, KeyUnusable, "no.key"),
@@ -189,7 +191,7 @@ def test_bad_input_is_refused_before_any_rollout(flags, change, error, word, mon
 def test_held_out_prompts_cannot_calibrate(flags, tmp_path):
     shared = tmp_path / "shared.txt"
     shared.write_text("a tiny green dot sails right over stripes\n")
-    with pytest.raises(UsageError, match="held-out"):
+    with pytest.raises(UsageError, match="held out"):
         compile_policy(make_request({}, flags | {"calibration": shared}))
 
 

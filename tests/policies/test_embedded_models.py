@@ -22,7 +22,10 @@ def load(name):
 
 def test_together_they_take_forty_megabytes_at_most_and_no_pickle():
     files = [
-        path for name in components.MODELS for path in find_weights(load_profile(name), None).rglob("*") if path.is_file()
+        path
+        for name in components.MODELS
+        for path in find_weights(load_profile(name), None).rglob("*")
+        if path.is_file()
     ]
     assert sum(path.stat().st_size for path in files) <= 40e6
     assert {path.suffix for path in files} <= {".json", ".safetensors", ".md"}
@@ -36,7 +39,11 @@ def test_no_path_of_the_training_machine_is_in_them(name):
 
 def test_the_siblings_share_all_but_the_transformer():
     nano, mini = (find_weights(load_profile(name), None) for name in components.MODELS)
-    shared = [p.relative_to(nano) for part in ("vae", "text_encoder", "tokenizer", "scheduler") for p in (nano / part).iterdir()]
+    shared = [
+        p.relative_to(nano)
+        for part in ("vae", "text_encoder", "tokenizer", "scheduler")
+        for p in (nano / part).iterdir()
+    ]
     assert len(shared) >= 6
     for path in shared:
         assert (nano / path).read_bytes() == (mini / path).read_bytes(), path

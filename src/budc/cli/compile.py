@@ -44,9 +44,10 @@ def compile_command(source: Path | None, as_json: bool, **flags: Any) -> None:
     What to compile is said by flags, or in POLICY.toml under the same names; flags win. Progress goes to stderr.
     A compile that was stopped goes on where it stopped when it is called again.
     """
-    from budc.compiler.request import make_request, read_source
+    from budc.compiler.request import check_request, make_request, read_source
 
     request = make_request(read_source(source) if source else {}, flags)
+    check_request(request)
     try:
         artifact = _compile(request)
     except KeyboardInterrupt:
