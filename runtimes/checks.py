@@ -56,8 +56,12 @@ def check_sampler(document: PolicyDocument, scheduler: Any, calibration: Calibra
     sampler = document.sampler
     calibration.require("scheduler", sampler.scheduler, type(scheduler).__name__)
     if sampler.scheduler == type(scheduler).__name__:
-        remedy = "build the scheduler from the model's own scheduler_config.json"
-        calibration.require_settings("scheduler", config_differences(sampler.config, scheduler), remedy)
+        differences = config_differences(sampler.config, scheduler)
+        wanted = ", ".join(f"{name}={expected!r}" for name, (expected, _) in differences.items())
+        remedy = (
+            f"pipe.scheduler = {sampler.scheduler}.from_config(pipe.scheduler.config, {wanted}), then apply"
+        )
+        calibration.require_settings("scheduler", differences, remedy)
 
 
 def check_adapters(document: PolicyDocument, transformer: Any, calibration: Calibration) -> None:

@@ -49,7 +49,7 @@ def apply(
     pipe: Any,
     artifact: Source,
     *,
-    trust: Trust | None = None,
+    trust: Trust | str | PathLike[str] | None = None,
     allow_unsigned: bool = False,
     allow_uncalibrated: bool = False,
     weights_dir: str | PathLike[str] | None = None,
@@ -57,7 +57,8 @@ def apply(
     """Apply a policy to a diffusers pipeline instance and return the handle that removes it.
 
     `artifact` is the path of a `.budc.json` file, or what `open_artifact` returned for one; a bare
-    `PolicyDocument` counts as unsigned. `weights_dir` is the model folder to check; without it the folder
+    `PolicyDocument` counts as unsigned. `trust` says whose signature is believed: a `Trust`, or the path of one
+    public key. `weights_dir` is the model folder to check; without it the folder
     that the transformer says it was loaded from, and without that the weights in memory.
 
     Raises:
@@ -88,7 +89,11 @@ def applied(pipe: Any, artifact: Source, **options: Any) -> Iterator[Handle]:
         handle.remove()
 
 
-def _trusted(artifact: Source, trust: Trust | None, allow_unsigned: bool) -> PolicyDocument:
+def _trusted(
+    artifact: Source, trust: Trust | str | PathLike[str] | None, allow_unsigned: bool
+) -> PolicyDocument:
+    if trust is not None and not isinstance(trust, Trust):
+        trust = Trust.from_pem(trust)
     if isinstance(artifact, PolicyDocument):
         if not allow_unsigned:
             raise Unsigned("a bare policy document carries no signature")

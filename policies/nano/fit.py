@@ -88,7 +88,8 @@ class Fit:
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint that `save` wrote."""
-        state = torch.load(path, weights_only=True)
+        device = next(self.module.parameters()).device
+        state = torch.load(path, weights_only=True, map_location=device)
         self.module.load_state_dict(state["module"])
         self._muon.load_state_dict(state["muon"])
         self._adamw.load_state_dict(state["adamw"])

@@ -36,9 +36,9 @@ def encode_shard(vae: AutoencoderKLWan, folder: Path, index: int, seed: int) -> 
     scenes = [c.scene for c in itertools.islice(captions("train", (seed << 16) + index), SHARD_SIZE)]
     parts = []
     for first in range(0, SHARD_SIZE, 32):
-        frames = clips.batch(scenes[first : first + 32], generator)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            parts.append(vae.encode(frames).latent_dist.mean.float())
+        frames = clips.batch(scenes[first : first + 32], generator).to(vae.device)
+        with torch.autocast(vae.device.type, dtype=torch.bfloat16):
+            parts.append(vae.encode(frames).latent_dist.mean.float().cpu())
     rows = [msgspec.structs.astuple(scene) for scene in scenes]
     temporary = target.with_suffix(f".{os.getpid()}.part")
     torch.save({"latents": normalise(vae, torch.cat(parts)).half(), "scenes": rows}, temporary)

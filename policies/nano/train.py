@@ -27,18 +27,18 @@ from budc.policies.nano.fit import fit
 from budc.policies.nano.tokenizer import build_tokenizer
 
 
-def text_stage(out: Path, seed: int) -> UMT5EncoderModel:
+def text_stage(out: Path, seed: int, device: torch.device) -> UMT5EncoderModel:
     """Train the text encoder, or load what a finished run left."""
     tokenizer = build_tokenizer()
-    probe = train_text.Probe(build_text_encoder(tokenizer, seed))
+    probe = train_text.Probe(build_text_encoder(tokenizer, seed)).to(device)
     fit(probe, train_text.text_loss(probe, tokenizer), train_text.RECIPE, out / "text.pt", seed, "text")
     print(f"text: all five attributes read in {train_text.accuracy(probe, tokenizer, seed):.1%} of captions")
     return probe.encoder.eval().requires_grad_(False)
 
 
-def vae_stage(out: Path, seed: int) -> AutoencoderKLWan:
+def vae_stage(out: Path, seed: int, device: torch.device) -> AutoencoderKLWan:
     """Train the VAE, or load what a finished run left."""
-    vae = build_vae(seed)
+    vae = build_vae(seed).to(device)
     fit(vae, train_vae.vae_loss(vae), train_vae.RECIPE, out / "vae.pt", seed, "vae")
     vae.eval().requires_grad_(False)
     train_vae.standardise(vae, seed)
@@ -53,15 +53,20 @@ def vae_stage(out: Path, seed: int) -> AutoencoderKLWan:
 @click.option("--model", "names", type=click.Choice(MODELS), multiple=True, default=MODELS)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--threads", type=int, default=1, show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda; their weights differ")
 @click.option(
     "--shards", default=f"0:{latents.SHARDS}", show_default=True, help="latent shards to encode here"
 )
 @click.option("--prepare", is_flag=True, help="stop before the denoisers")
-def main(out: Path, names: tuple[str, ...], seed: int, threads: int, shards: str, prepare: bool) -> None:
+def main(
+    out: Path, names: tuple[str, ...], seed: int, threads: int, device: str, shards: str, prepare: bool
+) -> None:
     """Run the stages in order."""
+    place = torch.device(device)
     warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
     torch.set_num_threads(threads)
-    encoder, vae, tokenizer = text_stage(out, seed), vae_stage(out, seed), build_tokenizer()
+    encoder, vae = text_stage(out, seed, place), vae_stage(out, seed, place)
+    tokenizer = build_tokenizer()
     first, last = (int(part) for part in shards.split(":"))
     for index in range(first, last):
         latents.encode_shard(vae, out / "latents", index, seed)
@@ -70,7 +75,7 @@ def main(out: Path, names: tuple[str, ...], seed: int, threads: int, shards: str
         return
     clean, scenes = latents.load_shards(out / "latents")
     for name in names:
-        transformer = build_transformer(name, seed)
+        transformer = build_transformer(name, seed).to(place)
         loss = train_denoiser.denoiser_loss(name, transformer, encoder, tokenizer, clean, scenes)
         fit(transformer, loss, train_denoiser.RECIPES[name], out / f"{name}.pt", seed, name)
         save_pipeline(out / name, transformer.eval(), vae, encoder, tokenizer)

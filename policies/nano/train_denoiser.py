@@ -51,13 +51,15 @@ def denoiser_loss(
         ]
         with torch.no_grad():
             text = embed(encoder, tokenizer, texts)
-        clean = latents[chosen].float()
-        noise = torch.randn(clean.shape, generator=generator)
-        uniform = torch.rand(len(chosen), generator=generator)
+        device = transformer.device
+        clean = latents[chosen].float().to(device)
+        noise = torch.randn(clean.shape, generator=generator).to(device)
+        uniform = torch.rand(len(chosen), generator=generator).to(device)
         sigma = SHIFT * uniform / (1 + (SHIFT - 1) * uniform)
         level = sigma.view(-1, 1, 1, 1, 1)
-        # The fused attention's backward pass is slower on CPU than the rest of the network together.
-        with torch.autocast("cpu", dtype=torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        # On CPU the fused attention's backward pass is slower than the rest of the network together.
+        backend = SDPBackend.MATH if device.type == "cpu" else SDPBackend.FLASH_ATTENTION
+        with torch.autocast(device.type, dtype=torch.bfloat16), sdpa_kernel(backend):
             velocity = transformer(
                 hidden_states=(1 - level) * clean + level * noise,
                 timestep=sigma * 1000,

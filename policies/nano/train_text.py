@@ -33,8 +33,9 @@ def embed(encoder: UMT5EncoderModel, tokenizer: PreTrainedTokenizerFast, texts: 
     tokens = tokenizer(
         texts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
     )
-    states: Tensor = encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
-    padded: Tensor = states * tokens.attention_mask[..., None]
+    mask = tokens.attention_mask.to(encoder.device)
+    states: Tensor = encoder(tokens.input_ids.to(encoder.device), mask).last_hidden_state
+    padded: Tensor = states * mask[..., None]
     return padded
 
 
@@ -69,7 +70,7 @@ def text_loss(probe: Probe, tokenizer: PreTrainedTokenizerFast) -> Loss:
         batch = list(itertools.islice(captions("train", seed), 64))
         states = embed(probe.encoder, tokenizer, [caption.text for caption in batch])
         terms = [
-            functional.cross_entropy(scores, target)
+            functional.cross_entropy(scores, target.to(scores.device))
             for scores, target in zip(probe.scores(states), _targets(batch), strict=True)
         ]
         return torch.stack(terms).sum() + 1e-3 * states.square().mean()
@@ -83,7 +84,7 @@ def accuracy(probe: Probe, tokenizer: PreTrainedTokenizerFast, seed: int, count:
     batch = list(itertools.islice(captions("held-out", seed), count))
     states = embed(probe.encoder, tokenizer, [caption.text for caption in batch])
     right = [
-        scores.argmax(-1) == target
+        scores.argmax(-1).cpu() == target
         for scores, target in zip(probe.scores(states), _targets(batch), strict=True)
     ]
     return float(torch.stack(right).all(0).float().mean())

@@ -58,11 +58,11 @@ def vae_loss(vae: AutoencoderKLWan, recipe: Recipe = RECIPE) -> Loss:
     """Return the loss of one step: absolute and squared error of the frames, and 1e-4 of the KL term."""
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
-        frames = crops(step, recipe, generator)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        frames = crops(step, recipe, generator).to(vae.device)
+        with torch.autocast(vae.device.type, dtype=torch.bfloat16):
             posterior = vae.encode(frames).latent_dist
             mean, logvar = posterior.mean.float(), posterior.logvar.float()
-            noise = torch.randn(mean.shape, generator=generator)
+            noise = torch.randn(mean.shape, generator=generator).to(vae.device)
             latents = mean + noise * (0.5 * logvar).exp()
             output = decode_unclamped(vae, latents).float()
         error = output - frames
@@ -82,9 +82,8 @@ def standardise(vae: AutoencoderKLWan, seed: int, count: int = 256) -> None:
     """
     generator = torch.Generator().manual_seed(seed)
     scenes = [caption.scene for caption in itertools.islice(captions("train", seed), count)]
-    means = torch.cat(
-        [vae.encode(part).latent_dist.mean for part in clips.batch(scenes, generator).split(32)]
-    )
+    parts = clips.batch(scenes, generator).to(vae.device).split(32)
+    means = torch.cat([vae.encode(part).latent_dist.mean for part in parts])
     flat = means.transpose(0, 1).flatten(1)
     vae.register_to_config(
         latents_mean=[round(v, 6) for v in flat.mean(1).tolist()],
@@ -97,6 +96,6 @@ def psnr(vae: AutoencoderKLWan, seed: int, count: int = 32) -> float:
     """Measure the reconstruction of whole held-out clips, dB over pixels in 0..1."""
     generator = torch.Generator().manual_seed(seed)
     scenes = [caption.scene for caption in itertools.islice(captions("held-out", seed), count)]
-    frames = clips.batch(scenes, generator)
+    frames = clips.batch(scenes, generator).to(vae.device)
     output = torch.cat([vae.decode(vae.encode(part).latent_dist.mean).sample for part in frames.split(16)])
     return float(-10 * ((output - frames) / 2).square().mean().log10())
