@@ -72,6 +72,12 @@ def test_an_opened_artifact_runs(wan: Any, published: Published) -> None:
         apply(wan, artifact, trust=published.stranger)
 
 
+def test_a_public_key_file_is_trust_enough(wan: Any, published: Published) -> None:
+    apply(wan, published.signed, trust=published.folder / "release.pub", weights_dir=published.folder).remove()
+    with pytest.raises(UntrustedKey):
+        apply(wan, published.signed, trust=published.folder / "stranger.pub")
+
+
 def test_an_artifact_that_was_only_read_is_not_believed(wan: Any, published: Published) -> None:
     artifact = read(published.signed)
     for options in ({}, {"trust": published.stranger}, {"allow_unsigned": True}):
