@@ -108,9 +108,9 @@ def shrunken() -> Callable[[pytest.MonkeyPatch], None]:
     """Make compiles of the nano profile measure a few prompts at a small size."""
     import msgspec
 
-    import budc.compiler.compile as passes
+    import budc.compiler.request as requests
 
-    load = passes.load_profile
+    load = requests.load_profile
 
     def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
         def smaller(name: str) -> Any:
@@ -118,30 +118,18 @@ def shrunken() -> Callable[[pytest.MonkeyPatch], None]:
             prompts = msgspec.structs.replace(profile.prompts, held_out_size=HELD_OUT)
             return msgspec.structs.replace(profile, prompts=prompts, **SMALL)
 
-        monkeypatch.setattr(passes, "load_profile", smaller)
+        monkeypatch.setattr(requests, "load_profile", smaller)
 
     return shrink
 
 
 @pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with an untrained nano pipeline; torch keeps to one thread, more only wait on models so small."""
+def weights(wan_folder: Path) -> Iterator[Path]:
+    """The folder of the untrained pipeline; torch keeps to one thread, more only wait on models so small."""
     torch = pytest.importorskip("torch")
-    from budc.policies.nano import components
-    from budc.policies.nano.tokenizer import build_tokenizer
-
-    folder = tmp_path_factory.mktemp("weights")
-    tokenizer = build_tokenizer()
-    components.save_pipeline(
-        folder,
-        components.build_transformer("wan2.1-nano", 0),
-        components.build_vae(1),
-        components.build_text_encoder(tokenizer, 2),
-        tokenizer,
-    )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield folder
+    yield wan_folder
     torch.set_num_threads(threads)
 
 
