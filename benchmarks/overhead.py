@@ -19,6 +19,7 @@ import click
 import timing
 import torch
 
+from budc.compiler.emit import output_shape
 from budc.compiler.model import load_model, model_binding
 from budc.compiler.rollout import shared_policy
 from budc.policies.profile import find_weights, load_profile, read_prompts
@@ -31,7 +32,6 @@ from budc.schema.policy import (
     PromptSet,
     Quality,
     Search,
-    Shape,
 )  # fmt: skip
 from budc.schema.predictor import Predictor
 
@@ -49,13 +49,7 @@ def document(name: str, nfe: int) -> PolicyDocument:
         issued_at="2026-01-01T00:00:00Z",
         model=model_binding(profile, folder),
         sampler=load_model(profile, folder, torch.device("cpu")).sampler(profile.steps),
-        shape=Shape(
-            height=profile.height,
-            width=profile.width,
-            frames=profile.frames,
-            dtype=profile.dtype,
-            text_tokens=profile.text_tokens,
-        ),
+        shape=output_shape(profile),
         budget=Budget(requested=str(nfe), nfe=nfe, branches=dict.fromkeys(profile.branches, nfe)),
         policy=shared_policy(mask, Predictor.plain_reuse(mask), profile.branches),
         quality=Quality(objective="none", calibration=nothing, held_out=nothing, metrics=[], baselines=[]),

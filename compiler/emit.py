@@ -36,6 +36,17 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
 
 
+def output_shape(profile: ModelProfile) -> Shape:
+    """Return the shape that a profile's quality is measured for."""
+    return Shape(
+        height=profile.height,
+        width=profile.width,
+        frames=profile.frames,
+        dtype=profile.dtype,
+        text_tokens=profile.text_tokens,
+    )
+
+
 def make_document(
     request: CompileRequest,
     profile: ModelProfile,
@@ -54,13 +65,7 @@ def make_document(
         issued_at=issue_time(),
         model=binding,
         sampler=sampler,
-        shape=Shape(
-            height=profile.height,
-            width=profile.width,
-            frames=profile.frames,
-            dtype=profile.dtype,
-            text_tokens=profile.text_tokens,
-        ),
+        shape=output_shape(profile),
         budget=Budget(
             requested=request.budget, nfe=space.nfe, branches=dict.fromkeys(profile.branches, space.nfe)
         ),

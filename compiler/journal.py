@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import zlib
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -44,25 +45,38 @@ class Journal:
         self.folder = folder
         self.records: dict[str, Any] = {}
         self._path = folder / "journal.jsonl"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("a+b")
-        except OSError as error:
-            raise OutputError(f"{self._path}: cannot write the compile journal: {error.strerror}") from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.close()
-            raise JournalBusy(f"{self._path}: another compile is writing this journal") from error
+        self._file = self._lock()
         try:
             self._read(fingerprint)
         except BaseException:
             self._file.close()
             raise
 
+    def _lock(self) -> FileIO:
+        while True:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                # Unbuffered: what could not be written must not be tried again when the file is closed.
+                file = FileIO(self._path, "a+")
+            except OSError as error:
+                raise OutputError(
+                    f"{self._path}: cannot write the compile journal: {error.strerror}"
+                ) from error
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.stat(self._path).st_ino == os.fstat(file.fileno()).st_ino:
+                    return file
+            except BlockingIOError as error:
+                file.close()
+                raise JournalBusy(f"{self._path}: another compile is writing this journal") from error
+            except FileNotFoundError:
+                pass
+            # The compile that held it has just ended and removed it.
+            file.close()
+
     def _read(self, fingerprint: str) -> None:
         self._file.seek(0)
-        data = self._file.read()
+        data = self._file.readall()
         whole, _, torn = data.rpartition(b"\n")
         lines = whole.split(b"\n") if whole else []
         if torn:
@@ -81,9 +95,10 @@ class Journal:
             self._append({"fingerprint": fingerprint})
 
     def _append(self, record: Any) -> None:
+        line = _line(record)
         try:
-            self._file.write(_line(record))
-            self._file.flush()
+            while line:
+                line = line[self._file.write(line) :]
             os.fsync(self._file.fileno())
         except OSError as error:
             raise OutputError(f"{self._path}: cannot append: {error.strerror}") from error

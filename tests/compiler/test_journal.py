@@ -57,3 +57,42 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         Journal(tmp_path / "file" / "j", "print")
+
+
+def test_a_full_disk_is_an_error_that_loses_one_record(tmp_path, monkeypatch):
+    """The disk takes a part of the record and no more: refused, and the next call cuts the part off."""
+    import os
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    with Journal(tmp_path / "j", "print") as journal:
+        journal.put("k0", 1)
+        with monkeypatch.context() as disk:
+            disk.setattr(os, "fsync", full)
+            with pytest.raises(OutputError, match="cannot append"):
+                journal.put("k1", 2)
+    path = tmp_path / "j" / "journal.jsonl"
+    path.write_bytes(path.read_bytes()[:-5])
+    with Journal(tmp_path / "j", "print") as journal:
+        assert journal.records == {"k0": 1}
+
+
+def test_a_journal_that_was_removed_while_waiting_is_made_anew(tmp_path, monkeypatch):
+    """The compile that held it ended between our opening the file and our locking it."""
+    import fcntl
+
+    flock, calls = fcntl.flock, []
+
+    def late(file, operation):
+        if not calls:
+            (tmp_path / "j" / "journal.jsonl").unlink()
+        calls.append(operation)
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with Journal(tmp_path / "j", "print") as journal:
+        journal.put("k", 1)
+    assert len(calls) == 2
+    with Journal(tmp_path / "j", "print") as journal:
+        assert journal.records == {"k": 1}

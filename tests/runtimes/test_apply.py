@@ -73,7 +73,9 @@ def test_an_opened_artifact_runs(wan: Any, published: Published) -> None:
 
 
 def test_a_public_key_file_is_trust_enough(wan: Any, published: Published) -> None:
-    apply(wan, published.signed, trust=published.folder / "release.pub", weights_dir=published.folder).remove()
+    apply(
+        wan, published.signed, trust=published.folder / "release.pub", weights_dir=published.folder
+    ).remove()
     with pytest.raises(UntrustedKey):
         apply(wan, published.signed, trust=published.folder / "stranger.pub")
 

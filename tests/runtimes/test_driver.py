@@ -322,7 +322,9 @@ def test_adapters_where_the_policy_allows_them(wan: Any, run: Run, compiled_for:
 def test_scheduler_settings(wan: Any, run: Run, compiled_for: CompiledFor) -> None:
     document = compiled_for(wan)
     wan.scheduler = type(wan.scheduler).from_config(wan.scheduler.config, flow_shift=5.0)
-    with pytest.raises(CalibrationMismatch, match=r"scheduler\.flow_shift: .* for 3\.0, this run has 5\.0") as caught:
+    with pytest.raises(
+        CalibrationMismatch, match=r"scheduler\.flow_shift: .* for 3\.0, this run has 5\.0"
+    ) as caught:
         arm(wan, document)
     assert "from_config(pipe.scheduler.config, flow_shift=3.0)" in caught.value.remedy
 
