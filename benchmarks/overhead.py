@@ -104,11 +104,7 @@ def main(models: str, budgets: str, repeats: int, target: Path | None) -> None:
         if torch.cuda.is_available()
         else f"CPU, {torch.get_num_threads()} threads"
     )
-    rows = [
-        row
-        for name in models.split(",")
-        for row in measure(name, [int(b) for b in budgets.split(",")], repeats)
-    ]
+    rows = [measure(name, int(nfe), repeats) for name in models.split(",") for nfe in budgets.split(",")]
     print(f"device: {device}")
     print(f"{'model':<14}{'NFE':>4}{'loop':>10}{'forward':>11}{'ratio':>8}{'beyond, per step':>19}")
     for row in rows:

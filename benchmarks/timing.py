@@ -9,22 +9,20 @@ from typing import Any
 
 import torch
 
+from budc.cli.extras import quiet_libraries
+from budc.cli.pipelines import load_pipeline
+from budc.policies.profile import find_weights, load_profile
 from budc.schema.policy import PolicyDocument
 
 
 def load(document: PolicyDocument) -> tuple[Any, Any]:
     """Load the pipeline that an artifact's profile names; return it with its model folder."""
-    import diffusers
-
-    from budc.cli.extras import quiet_libraries
-    from budc.policies.profile import find_weights, load_profile
-
     quiet_libraries()
     profile = load_profile(document.model.profile)
     folder = find_weights(profile, None)
-    pipe = getattr(diffusers, profile.pipeline_class).from_pretrained(folder, local_files_only=True)
+    pipe = load_pipeline(profile, folder)
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to("cuda" if torch.cuda.is_available() else "cpu"), folder
+    return pipe, folder
 
 
 def denoiser(pipe: Any, document: PolicyDocument, prompt: str, seed: int) -> Callable[[int], None]:

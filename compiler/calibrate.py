@@ -17,6 +17,8 @@ from budc.compiler.journal import Journal
 from budc.compiler.progress import progress
 from budc.compiler.rollout import Conditions, Roller, full_policy
 from budc.schema.canonical import digest
+from budc.schema.digests import sha256_file
+from budc.schema.errors import JournalCorrupt
 from budc.schema.files import write_atomic
 from budc.schema.policy import Policy, PromptSet, SamplerBinding
 
@@ -24,24 +26,24 @@ CALIBRATION_SEED = 10_000
 HELD_OUT_SEED = 20_000
 """First noise seed of either set; prompt i starts from seed + i, so the two sets share no noise."""
 
+PART = 8
+"""Samples a file of latents; the same whatever batch fits the device, so that a resumed compile finds them."""
+
 
 @dataclass(frozen=True)
 class Reference:
     """A prompt set with the full run's final latents, (N, ...)."""
 
     prompts: tuple[str, ...]
+    negative: str
     seeds: tuple[int, ...]
     conditions: Conditions
     latents: Tensor
 
     def prompt_set(self) -> PromptSet:
-        """Name the set by content: prompts and noise seeds."""
-        return prompt_set(self.prompts, self.seeds)
-
-
-def prompt_set(prompts: Sequence[str], seeds: Sequence[int]) -> PromptSet:
-    """Return the digest and size of prompts with their noise seeds."""
-    return PromptSet(digest=digest({"prompts": list(prompts), "seeds": list(seeds)}), size=len(prompts))
+        """Name the set by content: prompts, the negative prompt, noise seeds."""
+        content = {"prompts": list(self.prompts), "negative": self.negative, "seeds": list(self.seeds)}
+        return PromptSet(digest=digest(content), size=len(self.prompts))
 
 
 def calibrate(
@@ -61,7 +63,7 @@ def calibrate(
     )
     policy = full_policy(sampler.steps, model.profile.branches)
     latents = kept_latents(roller, policy, sampler, conditions, journal, label)
-    return Reference(tuple(prompts), seeds, conditions, latents)
+    return Reference(tuple(prompts), model.profile.prompts.negative, seeds, conditions, latents)
 
 
 def kept_latents(
@@ -72,27 +74,30 @@ def kept_latents(
     journal: Journal,
     label: str,
 ) -> Tensor:
-    """Roll out a policy over a prompt set once per compile: each batch is written as it is finished.
+    """Roll out a policy over a prompt set once per compile: each part is on disk as soon as it is finished.
 
-    The forwards that a resumed batch cost are counted as if they had been spent now.
+    The forwards that a resumed part cost are counted as if they had been spent now.
+
+    Raises:
+        JournalCorrupt: a part on disk is not what was written.
     """
     parts: list[Tensor] = []
-    size = roller.batch
-    with progress(label, -(-len(conditions) // size)) as bar:
-        for first in range(0, len(conditions), size):
-            key = f"{label} {first}"
-            path = journal.folder / f"{label.replace(' ', '-')}-{first}.safetensors"
-            spent = journal.get(key)
-            if spent is not None and path.is_file():
-                parts.append(load_file(path)["latents"])
-                roller.forwards += spent
+    spans = [(first, min(first + PART, len(conditions))) for first in range(0, len(conditions), PART)]
+    with progress(label, len(spans)) as bar:
+        for first, last in spans:
+            key = f"{label} {first}:{last}"
+            path = journal.folder / f"{label.replace(' ', '-')}-{first}-{last}.safetensors"
+            known = journal.get(key)
+            if known is not None:
+                if not path.is_file() or sha256_file(path) != known["sha256"]:
+                    raise JournalCorrupt(f"{path}: is not what was written")
+                part = load_file(path)["latents"]
+                roller.forwards += known["forwards"]
             else:
                 before = roller.forwards
-                part = roller.roll(
-                    policy, sampler, conditions.part(first, min(first + size, len(conditions))), bar
-                )
-                write_atomic(path, save({"latents": part.contiguous()}))
-                journal.put(key, roller.forwards - before)
-                parts.append(part)
-            bar.advance()
+                part = roller.roll(policy, sampler, conditions.part(first, last), bar).contiguous()
+                write_atomic(path, save({"latents": part}))
+                journal.put(key, {"forwards": roller.forwards - before, "sha256": sha256_file(path)})
+            parts.append(part)
+            bar.advance(replayed=known is not None)
     return torch.cat(parts)

@@ -12,7 +12,7 @@ from budc.compiler.calibrate import CALIBRATION_SEED, HELD_OUT_SEED, calibrate
 from budc.compiler.emit import make_document, versions, write_artifact
 from budc.compiler.evaluate import evaluate
 from budc.compiler.journal import Journal
-from budc.compiler.model import default_device, load_model, model_binding
+from budc.compiler.model import Model, component_digests, default_device, load_model, model_binding
 from budc.compiler.request import CompileRequest, check_request
 from budc.compiler.rollout import Roller
 from budc.compiler.search import Space
@@ -22,7 +22,7 @@ from budc.schema.artifact import SUFFIX, Artifact, read
 from budc.schema.canonical import digest
 from budc.schema.errors import OutputError, UsageError
 from budc.schema.keys import load_signer
-from budc.schema.policy import ModelBinding
+from budc.schema.policy import ModelBinding, SamplerBinding
 
 
 def _output(request: CompileRequest, default: str) -> Path:
@@ -32,19 +32,27 @@ def _output(request: CompileRequest, default: str) -> Path:
     return path
 
 
-def _fingerprint(request: CompileRequest, binding: ModelBinding, prompts: tuple[tuple[str, ...], ...]) -> str:
+def _fingerprint(
+    request: CompileRequest,
+    model: Model,
+    binding: ModelBinding,
+    sampler: SamplerBinding,
+    prompts: tuple[tuple[str, ...], ...],
+) -> str:
     """Digest of all that a measurement depends on; name, key and output path are not among it."""
+    cuda = model.device.type == "cuda"
     return digest(
         {
             "budget": request.budget,
-            "steps": request.steps,
             "search": request.search,
             "seed": request.seed,
-            "model": msgspec.to_builtins(binding),
+            "profile": msgspec.to_builtins(model.profile),
+            "sampler": msgspec.to_builtins(sampler),
+            "denoisers": msgspec.to_builtins(binding),
+            "components": component_digests(model.profile, model.folder),
             "prompts": [list(part) for part in prompts],
             "versions": versions(),
-            "threads": torch.get_num_threads(),
-            "device": default_device().type,
+            "device": torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads",
         }
     )
 
@@ -78,11 +86,11 @@ def compile_policy(request: CompileRequest) -> Artifact:
     model = load_model(profile, folder, device)
     sampler = model.sampler(steps)
     space = Space(steps, nfe, profile.search)
-    roller = Roller(model)
-    fingerprint = _fingerprint(request, binding, (calibration, held_out))
+    fingerprint = _fingerprint(request, model, binding, sampler, (calibration, held_out))
     with Journal(path.parent / f".{path.name}.{fingerprint[7:19]}", fingerprint) as journal:
         if journal.records:
             print(f"resuming: {len(journal.records)} measurements are in {journal.folder}", file=sys.stderr)
+        roller = Roller(model, journal.get("batch"), halved=lambda batch: journal.put("batch", batch))
         reference = calibrate(roller, sampler, calibration, CALIBRATION_SEED, journal, "calibration full")
         full = roller.forwards
         found = search(request.search, space, roller, sampler, reference, journal, request.seed)

@@ -6,20 +6,19 @@ evaluations (nothing cached), both at the policy's NFE; and the full run itself.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from budc.compiler.calibrate import Reference, kept_latents
 from budc.compiler.journal import Journal
 from budc.compiler.metrics import latent_errors, latent_metric, psnr_metric, psnrs
+from budc.compiler.model import Model
+from budc.compiler.progress import progress
 from budc.compiler.rollout import Roller, full_policy, shared_policy
 from budc.compiler.search import Candidate
 from budc.schema.mask import StepMask
 from budc.schema.policy import Baseline, Metric, PromptSet, Quality, SamplerBinding
-
-
-def _frames(roller: Roller, latents: Tensor) -> Tensor:
-    model = roller.model
-    return model.adapter.decode(model.folder, latents, model.device)
 
 
 def evaluate(
@@ -39,13 +38,16 @@ def evaluate(
         "uniform": (shared_policy(uniform.mask, uniform.predictor, branches), sampler),
         "fewer-steps": (full_policy(nfe, branches), roller.model.sampler(nfe)),
     }
-    full = _frames(roller, held_out.latents)
-    metrics: dict[str, list[Metric]] = {}
-    for name, (policy, schedule) in runs.items():
-        latents = kept_latents(roller, policy, schedule, conditions, journal, f"held-out {name}")
-        errors = latent_errors(latents, held_out.latents)
-        metrics[name] = [latent_metric(errors), psnr_metric(psnrs(_frames(roller, latents), full))]
-    exact = [latent_metric([0.0] * len(conditions))]
+    latents = {
+        name: kept_latents(roller, policy, schedule, conditions, journal, f"held-out {name}")
+        for name, (policy, schedule) in runs.items()
+    }
+    levels = frame_levels(roller.model, latents, held_out.latents, journal)
+    metrics: dict[str, list[Metric]] = {
+        name: [latent_metric(latent_errors(found, held_out.latents)), psnr_metric(levels[name])]
+        for name, found in latents.items()
+    }
+    exact = [latent_metric(latent_errors(held_out.latents, held_out.latents))]
     return Quality(
         objective=objective,
         calibration=calibration,
@@ -57,3 +59,30 @@ def evaluate(
             Baseline(name="full", nfe=sampler.steps, metrics=exact),
         ],
     )
+
+
+def frame_levels(
+    model: Model, latents: Mapping[str, Tensor], reference: Tensor, journal: Journal
+) -> dict[str, list[float]]:
+    """Return the PSNR of every method's frames against the full run's, dB, per sample.
+
+    One sample is decoded at a time: a clip of a real model is hundreds of megabytes.
+    """
+    decode = model.adapter.decoder(model.folder, model.device)
+    levels: dict[str, list[float]] = {name: [] for name in latents}
+    with progress("held-out frames", len(reference)) as bar:
+        for index in range(len(reference)):
+            key = f"psnr {index}"
+            known = journal.get(key)
+            if known is None:
+                full = decode(reference[index : index + 1])
+                known = [
+                    level
+                    for found in latents.values()
+                    for level in psnrs(decode(found[index : index + 1]), full)
+                ]
+                journal.put(key, known)
+            for name, level in zip(latents, known, strict=True):
+                levels[name].append(level)
+            bar.advance()
+    return levels

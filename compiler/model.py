@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ import diffusers
 import torch
 from torch import nn
 
+from budc.compiler.loading import loading
 from budc.compiler.pipelines import Adapter, adapter_for
 from budc.policies.profile import ModelProfile
 from budc.runtimes.families import family_of
 from budc.runtimes.schedulers import sampler_binding
-from budc.schema.digests import architecture_digest, file_digests, tensor_root
+from budc.schema.digest_cache import DigestCache
+from budc.schema.digests import architecture_digest, check_files, file_digests, sha256_file, tensor_root
 from budc.schema.errors import UnsafeWeights, UnsupportedModel, WeightsMissing
 from budc.schema.policy import AdapterRule, Denoiser, ModelBinding, SamplerBinding, Variant
+from budc.schema.tensors import open_weights, read_header
 
 SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
 
@@ -106,11 +110,11 @@ def load_model(profile: ModelProfile, folder: Path, device: torch.device) -> Mod
         UnsupportedModel: the folder holds another pipeline or denoiser class.
         WeightsMissing, UnsafeWeights: see `denoiser_files`, and files that cannot be opened.
     """
-    _index(profile, folder)
+    check_components(_index(profile, folder), folder)
     adapter = adapter_for(profile.pipeline_class)
     denoiser_files(profile, folder)
     ((name, class_name),) = profile.denoisers.items()
-    try:
+    with loading(folder / name):
         denoiser = getattr(diffusers, class_name).from_pretrained(
             folder,
             subfolder=name,
@@ -118,20 +122,66 @@ def load_model(profile: ModelProfile, folder: Path, device: torch.device) -> Mod
             use_safetensors=True,
             local_files_only=True,
         )
-        config, _ = getattr(diffusers, profile.scheduler).load_config(
-            folder / "scheduler", return_unused_kwargs=True, local_files_only=True
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise WeightsMissing(f"{folder}: cannot be loaded: {str(error).splitlines()[0]}") from error
-    scheduler = getattr(diffusers, profile.scheduler).from_config(config, **profile.scheduler_config)
+    with loading(folder / SCHEDULER_CONFIG):
+        config = json.loads((folder / SCHEDULER_CONFIG).read_text(encoding="utf-8"))
+        scheduler = getattr(diffusers, profile.scheduler).from_config(config, **profile.scheduler_config)
     denoiser.eval().requires_grad_(False)
     gc.collect()
     return Model(profile, folder, adapter, denoiser.to(device), scheduler, device)
 
 
+def check_components(index: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a model that is not whole, before anything is computed with it: headers are read, no weights.
+
+    Raises:
+        WeightsMissing: a component, its configuration, its weights or a shard is not there.
+        UnsafeWeights: a safetensors file is malformed or cut short.
+    """
+    components = [name for name, value in index.items() if isinstance(value, list) and value[0] is not None]
+    for part in (folder / name for name in components):
+        if not any(part.glob("*.json")):
+            raise WeightsMissing(f"{part}: no configuration there", remedy="complete the download")
+        weights = set(part.glob("*.safetensors"))
+        if weights != set() and not (part / "config.json").is_file():
+            raise WeightsMissing(f"{part / 'config.json'}: no such file", remedy="complete the download")
+        if not weights and (part / "config.json").is_file():
+            raise WeightsMissing(f"{part}: no safetensors file", remedy="complete the download")
+        for path in part.glob("*config.json"):
+            with loading(path):
+                if not isinstance(json.loads(path.read_text(encoding="utf-8")), dict):
+                    raise ValueError("is not a JSON object")
+        for shards in part.glob("*.safetensors.index.json"):
+            with loading(shards):
+                listed = {part / name for name in json.loads(shards.read_text())["weight_map"].values()}
+            if missing := sorted(listed - weights):
+                raise WeightsMissing(f"{missing[0]}: no such file", remedy="complete the download")
+        for path in sorted(weights):
+            with open_weights(path) as file:
+                read_header(file, path)
+
+
+def component_digests(profile: ModelProfile, folder: Path) -> dict[str, str]:
+    """Return sha256 of every file outside of the denoisers that a rollout or a metric depends on."""
+    names = [
+        f"{part}/{path.name}"
+        for part, value in sorted(_index(profile, folder).items())
+        if isinstance(value, list) and value[0] is not None and part not in profile.denoisers
+        for path in sorted((folder / part).iterdir())
+        if path.is_file()
+    ]
+    return {name: sha256_file(folder / name) for name in names}
+
+
 def model_binding(profile: ModelProfile, folder: Path) -> ModelBinding:
-    """Return what ties a policy to these files: sha256 of each, tensor roots, architecture digests."""
+    """Return what ties a policy to these files: sha256 of each, tensor roots, architecture digests.
+
+    Raises:
+        UnsafeWeights: the runtimes would refuse the folder, such as for a pickle beside the weights.
+    """
     names = denoiser_files(profile, folder)
+    digests = DigestCache()
+    original = Variant(name="original", files=file_digests(folder, names, sha256=digests))
+    check_files(folder, original, sha256=digests)
     denoisers = []
     for denoiser, class_name in profile.denoisers.items():
         weights = [
@@ -152,6 +202,6 @@ def model_binding(profile: ModelProfile, folder: Path) -> ModelBinding:
         family=profile.family,
         pipeline_class=profile.pipeline_class,
         denoisers=denoisers,
-        variants=[Variant(name="original", files=file_digests(folder, names))],
+        variants=[original],
         adapters=AdapterRule(rule="none"),
     )

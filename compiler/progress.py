@@ -19,14 +19,17 @@ class Bar:
 
     def __init__(self, label: str, total: int) -> None:
         self.label, self.total, self.done = label, total, 0
+        self._replayed = 0
         self._started = self._shown = time.monotonic()
 
-    def advance(self, note: str = "") -> None:
-        """Count one unit as done."""
+    def advance(self, note: str = "", *, replayed: bool = False) -> None:
+        """Count one unit as done; what an earlier call had done already says nothing about the pace."""
         self.done += 1
+        self._replayed += replayed
         if time.monotonic() - self._shown >= LOG_EVERY:
             self._shown = time.monotonic()
-            left = (self._shown - self._started) / self.done * max(0, self.total - self.done)
+            pace = (self._shown - self._started) / max(1, self.done - self._replayed)
+            left = pace * max(0, self.total - self.done)
             print(
                 f"{self.label}: {self.done}/{self.total} {note} about {left:.0f} s left",
                 file=sys.stderr,
@@ -44,7 +47,7 @@ class _Drawn(Bar):
         self._view = view
         self._task = view.add_task(label, total=total)
 
-    def advance(self, note: str = "") -> None:
+    def advance(self, note: str = "", *, replayed: bool = False) -> None:
         self.done += 1
         self._view.update(
             self._task, advance=1, total=max(self.total, self.done), description=f"{self.label} {note}"

@@ -7,7 +7,7 @@ reuse, the trunk does it, the branches are guided and the scheduler steps.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -19,6 +19,7 @@ from budc.compiler.progress import Bar
 from budc.runtimes.schedulers import apply_schedule
 from budc.runtimes.steps import Compute, StepMachine
 from budc.runtimes.trunk import Trunk, combine
+from budc.schema.errors import DeviceMemory
 from budc.schema.mask import StepMask
 from budc.schema.policy import BranchPolicy, Policy, SamplerBinding
 from budc.schema.predictor import Predictor
@@ -58,16 +59,25 @@ def full_policy(steps: int, branches: tuple[str, ...]) -> Policy:
     return shared_policy(mask, Predictor.plain_reuse(mask), branches)
 
 
+def evaluations(policy: Policy) -> int:
+    """Return the transformer forwards of one sample under a policy, all branches together."""
+    return sum(sum(branch.mask) * len(branch.names) for branch in policy.branches)
+
+
 class Roller:
     """Rolls out policies on one model, in batches that fit the device, and counts transformer forwards.
 
-    `forwards` counts computed forwards of one sample and one branch, the unit of the budget.
+    `forwards` counts computed forwards of one sample and one branch, the unit of the budget. `halved` is told the
+    new batch size whenever device memory did not suffice, so that a resumed compile can start with it.
     """
 
-    def __init__(self, model: Model, batch: int | None = None) -> None:
+    def __init__(
+        self, model: Model, batch: int | None = None, halved: Callable[[int], object] | None = None
+    ) -> None:
         self.model = model
         self.batch = batch or _BATCH[model.device.type]
         self.forwards = 0
+        self._halved = halved
         self._trunks: dict[str, Trunk] = {}
 
     def roll(
@@ -76,21 +86,40 @@ class Roller:
         """Return the final latents (N, ...), float32 on the CPU.
 
         Memory that runs out on the device halves the batch, with a line that says so.
+
+        Raises:
+            DeviceMemory: a single sample does not fit.
         """
         parts, first = [], 0
         while first < len(conditions):
             last = min(first + self.batch, len(conditions))
-            try:
-                parts.append(self._roll(policy, sampler, conditions.part(first, last)).cpu())
-                first = last
-            except torch.cuda.OutOfMemoryError:
-                if self.batch == 1:
-                    raise
-                self.batch = max(1, self.batch // 2)
-                torch.cuda.empty_cache()
-                if bar is not None:
-                    bar.say(f"out of device memory: going on with batches of {self.batch}")
+            part = self._try(policy, sampler, conditions.part(first, last))
+            if part is None:
+                self._halve(bar)
+                continue
+            parts.append(part)
+            self.forwards += evaluations(policy) * (last - first)
+            first = last
         return torch.cat(parts)
+
+    def _try(self, policy: Policy, sampler: SamplerBinding, conditions: Conditions) -> Tensor | None:
+        try:
+            return self._roll(policy, sampler, conditions).cpu()
+        except torch.cuda.OutOfMemoryError:
+            return None
+
+    def _halve(self, bar: Bar | None) -> None:
+        # Only here, after the exception and its frames are gone, can what they held be given back.
+        torch.cuda.empty_cache()
+        if self.batch == 1:
+            raise DeviceMemory(
+                f"{self.model.profile.name}: one sample does not fit into the memory of the device"
+            )
+        self.batch //= 2
+        if self._halved is not None:
+            self._halved(self.batch)
+        if bar is not None:
+            bar.say(f"out of device memory: going on with batches of {self.batch}")
 
     @torch.no_grad()
     def _roll(self, policy: Policy, sampler: SamplerBinding, conditions: Conditions) -> Tensor:
@@ -113,7 +142,6 @@ class Roller:
                     if isinstance(action, Compute):
                         velocities[branch], residual = trunk.compute(**inputs)
                         machine.record(branch, residual)
-                        self.forwards += len(latents)
                     else:
                         velocities[branch] = trunk.reuse(action.residual, **inputs)
                 velocity = adapter.guide(velocities, sampler.guidance)

@@ -117,8 +117,10 @@ def read_prompts(name: str | Path, limit: int | None = None) -> tuple[str, ...]:
 
 
 def _hub_snapshot(profile: ModelProfile) -> Path:
-    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    # As the hub client finds its cache, which is not a dependency of reading a profile.
+    caches = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
+    home = Path(os.environ.get("HF_HOME", caches / "huggingface"))
+    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
     repository = cache / ("models--" + profile.repository.replace("/", "--"))
     reference = repository / "refs" / profile.revision
     commit = reference.read_text().strip() if reference.is_file() else profile.revision
@@ -135,11 +137,12 @@ def find_weights(profile: ModelProfile, folder: Path | None, *, download: bool =
     """
     if folder is None and profile.embedded:
         folder = _HERE / profile.embedded
+    if folder is None and download and profile.repository:
+        # Also where a snapshot stands: an interrupted one is completed, a whole one costs a look.
+        return _download(profile)
     looked = folder if folder is not None else _hub_snapshot(profile)
     if (looked / "model_index.json").is_file():
         return looked
-    if folder is None and download and profile.repository:
-        return _download(profile)
     origin = f"{profile.repository}, {profile.size_gb:g} GB" if profile.repository else "part of the package"
     raise WeightsMissing(
         f"{profile.name}: no weights in {looked} (model_index.json is missing; {origin})",

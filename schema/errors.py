@@ -228,6 +228,13 @@ class JournalBusy(CompileError):
     default_remedy = "wait for the other compilation, or give this one a journal of its own"
 
 
+class DeviceMemory(CompileError):
+    """The model does not fit into the device's memory, one sample at a time."""
+
+    exit_code = 54
+    default_remedy = "use a device with more memory, or a smaller shape in the profile"
+
+
 class MissingExtra(BudcError):
     """An optional dependency is needed and not installed."""
 

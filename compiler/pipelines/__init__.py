@@ -6,7 +6,7 @@ VAE are not in memory while the denoiser runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,8 +34,8 @@ class Adapter(Protocol):
     def guide(self, velocities: Mapping[str, Tensor], guidance: float) -> Tensor:
         """Combine the branches' velocities as the pipeline does."""
 
-    def decode(self, folder: Path, latents: Tensor, device: torch.device) -> Tensor:
-        """Decode final latents to frames (N, 3, F, H, W) in 0..1, on the CPU."""
+    def decoder(self, folder: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """Load the VAE and return a function from final latents to frames (N, 3, F, H, W) in 0..1, on the CPU."""
 
 
 def adapter_for(pipeline_class: str) -> Adapter:

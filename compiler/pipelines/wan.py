@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
 from torch import Tensor
 
+from budc.compiler.loading import loading
 from budc.policies.profile import ModelProfile
 
 _ENCODE_BATCH = 8
@@ -24,14 +25,15 @@ class WanAdapter:
         self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
     ) -> dict[str, Tensor]:
         """Encode prompts and the negative prompt, padded with zeros to the profile's text length."""
-        pipe = WanPipeline.from_pretrained(
-            folder,
-            transformer=None,
-            vae=None,
-            dtype=getattr(torch, profile.dtype),
-            use_safetensors=True,
-            local_files_only=True,
-        ).to(device)
+        with loading(folder / "text_encoder"):
+            pipe = WanPipeline.from_pretrained(
+                folder,
+                transformer=None,
+                vae=None,
+                dtype=getattr(torch, profile.dtype),
+                use_safetensors=True,
+                local_files_only=True,
+            ).to(device)
         parts: list[tuple[Tensor, Tensor]] = []
         with torch.no_grad():
             for first in range(0, len(prompts), _ENCODE_BATCH):
@@ -47,15 +49,16 @@ class WanAdapter:
 
     def noise(self, folder: Path, profile: ModelProfile, seeds: Sequence[int]) -> Tensor:
         """Draw float32 latents (N, z, frames, rows, columns) from one CPU generator a seed."""
-        config = AutoencoderKLWan.load_config(folder / "vae", local_files_only=True)
-        spatial, temporal = config.get("scale_factor_spatial", 8), config.get("scale_factor_temporal", 4)
-        shape = (
-            len(seeds),
-            config["z_dim"],
-            (profile.frames - 1) // temporal + 1,
-            profile.height // spatial,
-            profile.width // spatial,
-        )
+        with loading(folder / "vae"):
+            config = AutoencoderKLWan.load_config(folder / "vae", local_files_only=True)
+            spatial, temporal = config.get("scale_factor_spatial", 8), config.get("scale_factor_temporal", 4)
+            shape = (
+                len(seeds),
+                config["z_dim"],
+                (profile.frames - 1) // temporal + 1,
+                profile.height // spatial,
+                profile.width // spatial,
+            )
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         noise: Tensor = randn_tensor(shape, generator=generators, dtype=torch.float32)
         return noise
@@ -73,18 +76,21 @@ class WanAdapter:
         uncond = velocities["uncond"]
         return uncond + guidance * (velocities["cond"] - uncond)
 
-    def decode(self, folder: Path, latents: Tensor, device: torch.device) -> Tensor:
-        """Decode one sample at a time; the VAE keeps its own dtype."""
-        vae = AutoencoderKLWan.from_pretrained(
-            folder, subfolder="vae", use_safetensors=True, local_files_only=True
-        ).to(device)
+    def decoder(self, folder: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """Load the VAE in float32, in which the pipeline's users are told to keep it."""
+        with loading(folder / "vae"):
+            vae = AutoencoderKLWan.from_pretrained(
+                folder, subfolder="vae", dtype=torch.float32, use_safetensors=True, local_files_only=True
+            ).to(device)
         shape = (1, vae.config.z_dim, 1, 1, 1)
         mean = torch.tensor(vae.config.latents_mean).view(shape).to(device, vae.dtype)
         scale = 1.0 / torch.tensor(vae.config.latents_std).view(shape).to(device, vae.dtype)
         processor = VideoProcessor(vae_scale_factor=vae.config.scale_factor_spatial)
-        frames = []
-        with torch.no_grad():
-            for sample in latents.split(1):
-                video = vae.decode(sample.to(device, vae.dtype) / scale + mean, return_dict=False)[0]
-                frames.append(processor.postprocess_video(video, output_type="pt").float().cpu())
-        return torch.cat(frames).transpose(1, 2)
+
+        @torch.no_grad()
+        def decode(latents: Tensor) -> Tensor:
+            video = vae.decode(latents.to(device, vae.dtype) / scale + mean, return_dict=False)[0]
+            frames: Tensor = processor.postprocess_video(video, output_type="pt")
+            return frames.float().cpu().transpose(1, 2)
+
+        return decode

@@ -3,7 +3,7 @@
 An algorithm is a generator function in a module of its own: it yields a list of candidates, is sent the
 list of their losses, and returns the best candidate that it has seen.
 
-    walk = ALGORITHMS["paper"](space, random.Random(seed))
+    walk = ALGORITHMS["paper"].walk(space, random.Random(seed))
     candidates = next(walk)
     candidates = walk.send([loss(c) for c in candidates])   # until StopIteration: its value is the winner
 
@@ -14,16 +14,27 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Generator, Mapping
+from typing import NamedTuple
 
-from budc.compiler.search.paper import paper
+from budc.compiler.search.paper import candidates_of_paper, paper
 from budc.compiler.search.space import Candidate, Space
 from budc.compiler.search.uniform import uniform
 from budc.schema.errors import UsageError
 
 Walk = Generator[list[Candidate], list[float], Candidate]
-Algorithm = Callable[[Space, random.Random], Walk]
 
-ALGORITHMS: Mapping[str, Algorithm] = {"paper": paper, "uniform": uniform}
+
+class Algorithm(NamedTuple):
+    """A search, and how many candidates it scores at the most: what progress is measured against."""
+
+    walk: Callable[[Space, random.Random], Walk]
+    at_most: Callable[[Space], int]
+
+
+ALGORITHMS: Mapping[str, Algorithm] = {
+    "paper": Algorithm(paper, candidates_of_paper),
+    "uniform": Algorithm(uniform, lambda _: 1),
+}
 
 
 def algorithm(name: str) -> Algorithm:

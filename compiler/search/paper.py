@@ -59,6 +59,12 @@ def neighbours(space: Space, steps: Steps, rng: random.Random) -> list[Steps]:
     return list(found)
 
 
+def candidates_of_paper(space: Space) -> int:
+    """Return how many candidates the search scores at the most; it usually climbs fewer rounds."""
+    movable = space.nfe - protected_prefix(space)
+    return 1 + ANNEALING_STEPS + CLIMBING_ROUNDS * movable * (2 * NEAR + FAR_JUMPS)
+
+
 def paper(space: Space, rng: random.Random) -> Generator[list[Candidate], list[float], Candidate]:
     """Anneal, then climb; one candidate at a time while annealing, a round at a time while climbing."""
     prefix = protected_prefix(space)

@@ -1,6 +1,7 @@
 """The passes together: a payload that is the same every time, whatever happened on the way."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from budc.compiler.request import make_request
 from budc.policies.profile import load_profile
 from budc.schema.artifact import open_artifact
 from budc.schema.errors import (
+    BudcError,
     BudgetImpossible,
     KeyUnusable,
     OutputError,
@@ -27,8 +29,21 @@ from budc.schema.trust import Trust
 SCRIPT = """
 import sys, torch
 torch.set_num_threads(1)
+import msgspec
+from budc.compiler import request as requests, rollout
 from budc.compiler.compile import compile_policy
 from budc.compiler.request import make_request
+load = requests.load_profile
+def smaller(name):
+    profile = load(name)
+    return msgspec.structs.replace(profile, prompts=msgspec.structs.replace(profile.prompts, held_out_size=2))
+requests.load_profile = smaller
+rolled = rollout.Roller._roll
+def counted(self, *arguments):
+    latents = rolled(self, *arguments)
+    print("rolled", flush=True)
+    return latents
+rollout.Roller._roll = counted
 model, budget, steps, weights, calibration, search, out = sys.argv[1:]
 compile_policy(make_request({}, dict(model=model, budget=budget, steps=int(steps), weights=weights,
                                      calibration=calibration, search=search, out=out)))
@@ -136,28 +151,62 @@ def test_a_real_profile_goes_the_same_road(flags, wan_folder, monkeypatch, capsy
     assert "no CUDA device" in capsys.readouterr().err or torch.cuda.is_available()
 
 
-@pytest.mark.slow
-def test_kill_9_at_random_moments_loses_one_rollout_at_most(wan_folder, prompt_file, tmp_path):
-    environment = os.environ | {"SOURCE_DATE_EPOCH": "1700000000", "OMP_NUM_THREADS": "1"}
+class Killer:
+    """Compiles in processes of their own that are killed after some rollouts."""
 
-    def command(out):
-        arguments = ("wan2.1-nano", "4", "8", str(wan_folder), str(prompt_file), "paper", str(out))
-        return [sys.executable, "-c", SCRIPT, *arguments]
+    def __init__(self, wan_folder, prompt_file, budget, steps):
+        self.arguments = ("wan2.1-nano", str(budget), str(steps), str(wan_folder), str(prompt_file), "paper")
+        self.environment = os.environ | {"SOURCE_DATE_EPOCH": "1700000000", "OMP_NUM_THREADS": "1"}
 
-    undisturbed, out = tmp_path / "a.budc.json", tmp_path / "b.budc.json"
-    subprocess.run(command(undisturbed), env=environment, check=True, capture_output=True)
-    kills, wait = 0, 6.0
-    while not out.exists():
-        process = subprocess.Popen(command(out), env=environment, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(timeout=wait)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-        wait += 0.7
-    assert kills > 0
+    def compile(self, out, kill_after=None):
+        """Run until done, or kill -9 after some rollouts; return how many ended."""
+        command = [sys.executable, "-c", SCRIPT, *self.arguments, str(out)]
+        process = subprocess.Popen(
+            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        rolled = 0
+        for _ in process.stdout:
+            rolled += 1
+            if rolled == kill_after:
+                process.send_signal(signal.SIGKILL)
+        process.stdout.close()
+        assert process.wait() == (0 if kill_after is None or rolled < kill_after else -signal.SIGKILL)
+        return rolled
+
+
+def journalled(folder):
+    """Measurements on disk: whole lines after the header."""
+    lines = [path.read_bytes().count(b"\n") - 1 for path in folder.glob(".*/journal.jsonl")]
+    return sum(lines)
+
+
+def check_kills(killer, tmp_path, kills):
+    undisturbed, out = tmp_path / "undisturbed.budc.json", tmp_path / "killed.budc.json"
+    needed = killer.compile(undisturbed)
+    spent = wasted = 0
+    for kill_after in kills:
+        before = journalled(tmp_path)
+        rolled = killer.compile(out, kill_after)
+        spent += rolled
+        kept = journalled(tmp_path) - before
+        # The rollout in flight and the one whose record was not yet written.
+        assert rolled - 1 <= kept <= rolled
+        wasted += rolled - kept
+    spent += killer.compile(out)
+    assert spent == needed + wasted
     assert out.read_bytes() == undisturbed.read_bytes()
+
+
+def test_kill_9_loses_one_rollout_at_most(wan_folder, prompt_file, tmp_path):
+    check_kills(Killer(wan_folder, prompt_file, 2, 5), tmp_path, kills=[2, 3])
+
+
+@pytest.mark.slow
+def test_kill_9_at_fifty_moments_loses_one_rollout_at_most(wan_folder, prompt_file, tmp_path):
+    rng = random.Random(0)
+    check_kills(
+        Killer(wan_folder, prompt_file, 5, 14), tmp_path, kills=[rng.randint(1, 6) for _ in range(50)]
+    )
 
 
 @pytest.mark.parametrize(
@@ -236,4 +285,58 @@ def test_another_pipeline_class_is_refused(flags, wan_folder, tmp_path):
     index = folder / "model_index.json"
     index.write_text(index.read_text().replace("WanPipeline", "FluxPipeline"))
     with pytest.raises(UnsupportedModel, match="FluxPipeline"):
+        compile_policy(make_request({}, flags | {"weights": folder}))
+
+
+@pytest.mark.parametrize(
+    ("defect", "error", "word"),
+    [
+        ("vae/diffusion_pytorch_model.safetensors", WeightsMissing, "vae"),
+        ("vae/config.json", WeightsMissing, "no configuration"),
+        ("text_encoder", WeightsMissing, "text_encoder"),
+        ("text_encoder/model.safetensors", WeightsMissing, "text_encoder"),
+        ("tokenizer", WeightsMissing, "tokenizer"),
+        ("transformer/config.json", WeightsMissing, "transformer: no configuration"),
+        ("scheduler/scheduler_config.json", WeightsMissing, "scheduler"),
+    ],
+)
+def test_a_model_that_is_not_whole_is_refused_before_any_rollout(
+    flags, wan_folder, tmp_path, monkeypatch, defect, error, word
+):
+    import shutil
+
+    from budc.compiler.rollout import Roller
+
+    monkeypatch.setattr(Roller, "roll", lambda *_: pytest.fail("rolled out"))
+    folder = copy_model(wan_folder, tmp_path / "m")
+    gone = folder / defect
+    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    with pytest.raises(error, match=word):
+        compile_policy(make_request({}, flags | {"weights": folder}))
+
+
+@pytest.mark.parametrize(
+    "name", ["transformer/config.json", "scheduler/scheduler_config.json", "vae/config.json"]
+)
+@pytest.mark.parametrize("content", ["[]", "{", '{"_class_name": 3, "num_layers": "four"}'])
+def test_a_damaged_configuration_is_refused(flags, wan_folder, tmp_path, name, content):
+    folder = copy_model(wan_folder, tmp_path / "m")
+    (folder / name).write_text(content)
+    with pytest.raises(BudcError) as caught:
+        compile_policy(make_request({}, flags | {"weights": folder}))
+    assert name.partition("/")[0] in str(caught.value)
+
+
+def test_a_shard_that_is_not_there_is_named(flags, wan_folder, tmp_path):
+    folder = copy_model(wan_folder, tmp_path / "m")
+    index = folder / "text_encoder" / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}')
+    with pytest.raises(WeightsMissing, match="model-00002-of-00002"):
+        compile_policy(make_request({}, flags | {"weights": folder}))
+
+
+def test_a_pickle_beside_the_weights_is_refused_before_it_could_bind(flags, wan_folder, tmp_path):
+    folder = copy_model(wan_folder, tmp_path / "m")
+    (folder / "transformer" / "old.bin").write_bytes(b"x")
+    with pytest.raises(UnsafeWeights, match=r"old\.bin"):
         compile_policy(make_request({}, flags | {"weights": folder}))

@@ -8,6 +8,7 @@ from budc.compiler.rollout import Roller, full_policy, shared_policy
 from budc.compiler.search import Candidate
 from budc.policies.profile import load_profile
 from budc.runtimes.diffusers import applied
+from budc.schema.errors import DeviceMemory
 from budc.schema.mask import StepMask
 from budc.schema.policy import Shape
 from budc.schema.predictor import Predictor
@@ -82,6 +83,7 @@ def test_memory_that_runs_out_halves_the_batch_and_loses_nothing(
             raise torch.cuda.OutOfMemoryError("no room")
         return whole(self, policy, sampler, conditions)
 
+    before = roller.forwards
     monkeypatch.setattr(Roller, "_roll", small_device)
     from budc.compiler.progress import progress
 
@@ -90,13 +92,30 @@ def test_memory_that_runs_out_halves_the_batch_and_loses_nothing(
     assert roller.batch == 1
     assert len(latents) == len(reference.conditions)
     assert torch.equal(latents[:1], expected)
+    # What was tried and did not fit is not counted.
+    assert roller.forwards == before + sampler.steps * len(BRANCHES) * len(reference.conditions)
     assert "batches of 1" in capsys.readouterr().err
 
 
-def test_memory_that_never_suffices_is_an_error(roller, sampler, reference, monkeypatch):
+def test_memory_that_never_suffices_is_an_error_of_its_own(roller, sampler, reference, monkeypatch):
     def no_device(self, policy, sampler, conditions):
         raise torch.cuda.OutOfMemoryError("no room")
 
     monkeypatch.setattr(Roller, "_roll", no_device)
-    with pytest.raises(torch.cuda.OutOfMemoryError):
+    with pytest.raises(DeviceMemory, match="one sample"):
         roller.roll(full_policy(sampler.steps, BRANCHES), sampler, reference.conditions)
+
+
+def test_decoded_frames_are_the_pipelines(pipe, reference, model):
+    latents = reference.latents[:2]
+    decode = model.adapter.decoder(model.folder, model.device)
+    frames = torch.cat([decode(sample) for sample in latents.split(1)])
+    generated = pipe(
+        list(reference.prompts[:2]),
+        generator=[torch.Generator().manual_seed(seed) for seed in reference.seeds[:2]],
+        num_inference_steps=6,
+        output_type="pt",
+        **CALL,
+    ).frames
+    assert frames.shape == (2, 3, 9, 64, 64)
+    assert torch.allclose(frames, generated.transpose(1, 2), atol=1e-6)

@@ -20,7 +20,7 @@ def distance(target):
 
 
 def run(name, space, loss, seed=0):
-    walk = ALGORITHMS[name](space, random.Random(seed))
+    walk = ALGORITHMS[name].walk(space, random.Random(seed))
     seen, batch = [], next(walk)
     while True:
         seen += batch
@@ -69,7 +69,7 @@ def test_paper_is_repeatable_by_seed():
 
 
 def test_paper_anneals_two_hundred_moves():
-    walk = ALGORITHMS["paper"](SPACE, random.Random(0))
+    walk = ALGORITHMS["paper"].walk(SPACE, random.Random(0))
     sizes, batch = [], next(walk)
     while len(batch) == 1:
         sizes.append(len(batch))
@@ -82,7 +82,7 @@ def farthest_proposal(temperature):
     defaults = SearchDefaults(
         temperature_start=temperature, temperature_end=temperature, protected_fraction=0.3
     )
-    walk = ALGORITHMS["paper"](Space(steps=50, nfe=10, defaults=defaults), random.Random(3))
+    walk = ALGORITHMS["paper"].walk(Space(steps=50, nfe=10, defaults=defaults), random.Random(3))
     (start,) = next(walk)
     (candidate,) = walk.send([0.0])
     away = 0
@@ -126,3 +126,10 @@ def test_an_unknown_algorithm_names_the_known():
     with pytest.raises(UsageError) as caught:
         algorithm("papre")
     assert "paper" in caught.value.remedy
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_the_announced_number_of_candidates_is_never_exceeded(name):
+    for seed in range(3):
+        _, seen = run(name, SPACE, distance(range(0, 50, 5)), seed)
+        assert len({candidate.key for candidate in seen}) <= ALGORITHMS[name].at_most(SPACE)

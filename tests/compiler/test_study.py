@@ -5,6 +5,7 @@ from budc.compiler.rollout import Roller, shared_policy
 from budc.compiler.search import Space
 from budc.compiler.study import search
 from budc.policies.profile import SearchDefaults
+from budc.schema.errors import CompileError
 
 SPACE = Space(
     steps=6,
@@ -35,3 +36,12 @@ def test_a_resumed_search_scores_nothing_again(roller, sampler, reference, journ
 
     monkeypatch.setattr(Roller, "roll", never)
     assert search("paper", SPACE, roller, sampler, reference, journal, seed=0) == found
+
+
+def test_latents_that_are_not_finite_are_an_error_that_names_the_candidate(
+    roller, sampler, reference, journal, monkeypatch
+):
+    monkeypatch.setattr(Roller, "roll", lambda *_: reference.latents * float("nan"))
+    with pytest.raises(CompileError, match="candidate 0,"):
+        search("paper", SPACE, roller, sampler, reference, journal, seed=0)
+    assert not any(key.startswith("0,") for key in journal.records)

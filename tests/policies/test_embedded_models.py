@@ -6,8 +6,8 @@ import re
 import pytest
 from diffusers import WanPipeline
 
-from budc.policies.nano import components
-from budc.policies.nano.captions import captions
+from budc.policies.nano import clips, components
+from budc.policies.nano.captions import MAX_TOKENS, captions
 from budc.policies.nano.check import ATTRIBUTES, measure
 from budc.policies.profile import find_weights, load_profile
 
@@ -77,3 +77,17 @@ def test_the_card_is_what_is_measured(name):
         (rate,) = re.findall(rf"\| {attribute} \| ([\d.]+)%", card)
         # Another processor may tip a caption or two.
         assert abs(float(rate) / 100 - reading.rates[attribute]) <= 2.01 / count
+
+
+@pytest.mark.parametrize("name", components.MODELS)
+def test_the_profile_says_what_the_recipe_trained(name):
+    profile = load_profile(name)
+    assert (profile.height, profile.width, profile.frames) == (clips.HEIGHT, clips.WIDTH, clips.FRAMES)
+    assert (profile.text_tokens, profile.steps, profile.guidance) == (
+        MAX_TOKENS,
+        components.STEPS,
+        components.GUIDANCE,
+    )
+    scheduler = load(name).scheduler
+    assert type(scheduler).__name__ == profile.scheduler
+    assert scheduler.config.flow_shift == components.FLOW_SHIFT

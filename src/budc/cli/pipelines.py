@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from budc.schema.errors import UnsupportedModel, UsageError, WeightsMissing
+from budc.schema.errors import UnsupportedModel, UsageError
 
 if TYPE_CHECKING:
     from budc.policies.profile import ModelProfile
@@ -47,13 +47,13 @@ def load_pipeline(profile: ModelProfile, folder: Path) -> Any:
     import diffusers
     import torch
 
+    from budc.compiler.loading import loading
+
     dtypes = {"default": getattr(torch, profile.dtype), "vae": torch.float32}
-    try:
+    with loading(folder):
         pipe = getattr(diffusers, profile.pipeline_class).from_pretrained(
             folder, dtype=dtypes, use_safetensors=True, local_files_only=True
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise WeightsMissing(f"{folder}: cannot be loaded: {str(error).splitlines()[0]}") from error
     scheduler = getattr(diffusers, profile.scheduler)
     pipe.scheduler = scheduler.from_config(pipe.scheduler.config, **profile.scheduler_config)
     return pipe.to("cuda" if torch.cuda.is_available() else "cpu")
