@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from budc.runtimes.calibration import Calibration, UncalibratedWarning
-from budc.schema.artifact import Artifact, open_artifact, verify
+from budc.schema.artifact import Artifact, check_age, open_artifact, verify
 from budc.schema.errors import MissingExtra, Unsigned, UnsupportedModel
 from budc.schema.policy import PolicyDocument
 from budc.schema.trust import Trust
@@ -94,17 +94,21 @@ def _trusted(
 ) -> PolicyDocument:
     if trust is not None and not isinstance(trust, Trust):
         trust = Trust.from_pem(trust)
+    believed = trust or Trust(keys=())
     if isinstance(artifact, PolicyDocument):
         if not allow_unsigned:
             raise Unsigned("a bare policy document carries no signature")
+        check_age(artifact, believed)
         _say_unsigned(artifact)
         return artifact
-    believed = trust or Trust(keys=())
     if not isinstance(artifact, Artifact):
         artifact = open_artifact(artifact, believed, allow_unsigned=allow_unsigned)
     elif (artifact.signed or not allow_unsigned) and (trust or not artifact.verified_by):
         # An artifact that was merely read has been believed by nobody.
         verify(artifact, believed)
+    else:
+        # Believed earlier, or unsigned by permission; it may have expired since.
+        check_age(artifact.document, believed)
     if not artifact.signed:
         _say_unsigned(artifact.document)
     return artifact.document

@@ -30,7 +30,7 @@ from budc.runtimes.checks import (
 )
 from budc.runtimes.conflicts import refuse_other_caches
 from budc.runtimes.overrides import Override
-from budc.runtimes.schedulers import apply_schedule, step_index
+from budc.runtimes.schedulers import apply_schedule, schedule_in_place, step_index
 from budc.runtimes.shapes import Size, prepared_size, trunk_tokens
 from budc.runtimes.steps import Compute, StepMachine
 from budc.runtimes.trunk import Trunk, combine
@@ -62,6 +62,7 @@ class Handle:
         self._overrides: dict[str, Override] = {}
         self._size = Size(document.shape.frames, document.shape.height, document.shape.width)
         self._tokens: int | None = None
+        self._schedule: tuple[int, ...] = ()
         self._running = False
         self._named = False
         self._computing = False
@@ -117,6 +118,7 @@ class Handle:
         sampler = self.document.sampler
         check_schedule(self.document, len(self._scheduler.timesteps), kwargs)
         apply_schedule(self._scheduler, sampler.sigmas, sampler.timesteps)
+        self._schedule = schedule_in_place(self._scheduler)
         self._check_run()
         self._running, self._named = True, False
         if self._can_be_implicit:
@@ -190,6 +192,11 @@ class Handle:
         )
 
     def _enter(self, branch: str) -> None:
+        if schedule_in_place(self._scheduler) != self._schedule:
+            raise CalibrationMismatch(
+                "sigmas: the schedule was changed during the run, the policy has its own",
+                remedy="do not set sigmas or timesteps on the scheduler while a policy is applied",
+            )
         index = step_index(self._scheduler)
         action = self._machine.step(branch, index)
         if isinstance(action, Compute):

@@ -1,11 +1,12 @@
 """Identity: is the model in this pipeline the one that the policy is bound to?
 
 1. The model folder is known (given, or the transformer remembers where it was loaded from): every file of one
-   accepted variant must match its digest, and the weights in memory must be the ones in those files: the
-   first row of each tensor is compared, which a fine-tune, a fused adapter or a second model does not pass.
+   accepted variant must match its digest, and the weights in memory must be the ones in those files: rows
+   spread over each tensor, the first and the last among them, are compared, which a fine-tune, a fused
+   adapter or a second model does not pass. An edit of a few chosen rows in memory can pass.
 2. Otherwise the tensor root is computed from the weights in memory and compared.
 
-Nothing is accepted unseen. Weights of the same architecture but other values are refused, unless uncalibrated
+Weights of the same architecture but other values are refused, unless uncalibrated
 runs are allowed.
 """
 
@@ -26,6 +27,9 @@ from budc.schema.policy import Denoiser, PolicyDocument, Variant
 
 _DIGESTS = DigestCache()
 """For the life of the process: a second pipeline from the same folder is not hashed again."""
+
+ROWS = 16
+"""Rows of a tensor in memory that are compared with its file."""
 
 _DTYPES: Mapping[torch.dtype, str] = {
     torch.float64: "F64",
@@ -124,18 +128,18 @@ def _verify_memory(transformer: nn.Module, denoiser: Denoiser) -> None:
 
 
 def _verify_loaded(transformer: nn.Module, denoiser: Denoiser, folder: Path, variant: Variant) -> None:
-    """Compare the first row of every tensor in memory with its file's, cast as the model was."""
+    """Compare rows of every tensor in memory with its file's, cast as the model was."""
     weights = _weights(transformer)
     seen: set[str] = set()
-    for name, row in _first_rows(folder, denoiser.name, variant):
+    for name, rows in _rows(folder, denoiser.name, variant):
         tensor = weights.get(name)
         if tensor is None:
             raise WeightsMismatch(f"{denoiser.name} has no tensor {name}, which is in the model folder")
         seen.add(name)
         if tensor.is_meta:
             continue
-        mine = tensor.detach()[:1] if tensor.ndim else tensor.detach()
-        if mine.shape != row.shape or not torch.equal(mine.cpu(), row.to(tensor.dtype)):
+        mine = tensor.detach()[_spread(len(tensor))] if tensor.ndim else tensor.detach()
+        if mine.shape != rows.shape or not torch.equal(mine.cpu(), rows.to(tensor.dtype)):
             raise WeightsMismatch(
                 f"{denoiser.name}.{name} in memory is not what the model folder holds "
                 "(fine-tuned, fused or quantised?)",
@@ -146,13 +150,23 @@ def _verify_loaded(transformer: nn.Module, denoiser: Denoiser, folder: Path, var
         raise WeightsMismatch(f"{denoiser.name}.{missing} is in memory, but in no file that the policy lists")
 
 
-def _first_rows(folder: Path, component: str, variant: Variant) -> Iterator[tuple[str, Tensor]]:
+def _spread(length: int) -> list[int]:
+    """Return the indices of up to `ROWS` rows, the first and the last among them."""
+    count = min(length, ROWS)
+    return sorted({round(k * (length - 1) / max(1, count - 1)) for k in range(count)})
+
+
+def _rows(folder: Path, component: str, variant: Variant) -> Iterator[tuple[str, Tensor]]:
     for path in sorted(variant.files):
         if path.endswith(".safetensors") and path.split("/")[0] == component:
             with safe_open(folder / path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118 (the handle is no mapping)
                     part = file.get_slice(name)
-                    yield name, part[:1] if part.get_shape() else file.get_tensor(name)
+                    shape = part.get_shape()
+                    if shape:
+                        yield name, torch.cat([part[row : row + 1] for row in _spread(shape[0])])
+                    else:
+                        yield name, file.get_tensor(name)
 
 
 def _weights(transformer: nn.Module) -> dict[str, Tensor]:

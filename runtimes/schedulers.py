@@ -132,6 +132,13 @@ def apply_schedule(scheduler: Any, sigmas: Sequence[float], timesteps: Sequence[
     scheduler.timesteps = torch.tensor(list(timesteps), dtype=dtype, device=kept.device)
 
 
+def schedule_in_place(scheduler: Any) -> tuple[int, ...]:
+    """Return what changes when a scheduler's sigmas or timesteps are replaced or written to; reads no value."""
+    tensors = (scheduler.sigmas, scheduler.timesteps)
+    # Tensors made in inference mode count no versions; of those, replacement alone is noticed.
+    return tuple(part for t in tensors for part in (id(t), 0 if t.is_inference() else t._version))
+
+
 def step_index(scheduler: Any) -> int:
     """Return the 0-based step that the scheduler is at, during the forwards of that step.
 

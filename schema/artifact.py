@@ -92,7 +92,7 @@ def verify(artifact: Artifact, trust: Trust, now: datetime | None = None) -> tup
     """
     envelope = Envelope(artifact.payload, signatures=artifact.signatures)
     keys = dsse.verify(envelope, trust.keys, threshold=trust.threshold, hint=artifact.hint)
-    _check_age(artifact.document, trust, now)
+    check_age(artifact.document, trust, now)
     return keys
 
 
@@ -123,7 +123,7 @@ def open_artifact(
         dsse.check_type(bundle.envelope)
         keys = ()
     artifact = _artifact(bundle, path)
-    _check_age(artifact.document, trust, now)
+    check_age(artifact.document, trust, now)
     return replace(artifact, verified_by=keys)
 
 
@@ -145,7 +145,12 @@ def _artifact(bundle: Bundle, path: Path | None) -> Artifact:
     )
 
 
-def _check_age(document: PolicyDocument, trust: Trust, now: datetime | None) -> None:
+def check_age(document: PolicyDocument, trust: Trust, now: datetime | None = None) -> None:
+    """Refuse what is older than `trust` allows, or expired at `now` (default the clock).
+
+    Raises:
+        RevisionTooOld, Expired: just that.
+    """
     trust.check_revision(document)
     if document.not_after is not None:
         moment = datetime.now(UTC) if now is None else now

@@ -18,6 +18,7 @@ from budc.schema.artifact import open_artifact, read, seal
 from budc.schema.digests import file_digests
 from budc.schema.errors import (
     CalibrationMismatch,
+    Expired,
     TrustError,
     Unsigned,
     UnsupportedModel,
@@ -97,6 +98,16 @@ def test_unsigned_runs_only_when_allowed_and_says_so(wan: Any, published: Publis
             apply(wan, source, trust=published.trust)
         with pytest.warns(UnsignedWarning, match="tiny is not signed"):
             apply(wan, source, allow_unsigned=True).remove()
+
+
+def test_what_has_expired_is_refused_on_every_path(wan: Any, published: Published) -> None:
+    dates = {"issued_at": "2019-01-01T00:00:00Z", "not_after": "2020-01-01T00:00:00Z"}
+    expired = msgspec.structs.replace(published.document, **dates)
+    unsigned = published.folder / "expired.budc.json"
+    write_atomic(unsigned, seal(expired, None))
+    for source in (expired, read(unsigned), unsigned):
+        with pytest.raises(Expired):
+            apply(wan, source, allow_unsigned=True, weights_dir=published.folder)
 
 
 def test_a_stranger_is_refused_even_if_unsigned_is_allowed(wan: Any, published: Published) -> None:

@@ -329,6 +329,33 @@ def test_scheduler_settings(wan: Any, run: Run, compiled_for: CompiledFor) -> No
     assert "from_config(pipe.scheduler.config, flow_shift=3.0)" in caught.value.remedy
 
 
+@pytest.mark.parametrize("how", ["replaced", "written to"])
+def test_a_schedule_that_is_changed_during_a_run_is_refused(
+    wan: Any, run: Run, compiled_for: CompiledFor, how: str
+) -> None:
+    expected = run(copy.deepcopy(wan))
+    handle = arm(wan, compiled_for(wan))
+
+    def change(pipe: Any, step: int, _timestep: Any, tensors: Any) -> Any:
+        if step == 2 and how == "replaced":
+            pipe.scheduler.sigmas = pipe.scheduler.sigmas.clone()
+        elif step == 2:
+            pipe.scheduler.sigmas[4] *= 1.01
+        return tensors
+
+    with pytest.raises(CalibrationMismatch, match="sigmas: the schedule was changed during the run"):
+        run(wan, callback_on_step_end=change)
+    handle.remove()
+    assert torch.equal(run(wan), expected)
+
+
+def test_runs_in_inference_mode(wan: Any, run: Run, compiled_for: CompiledFor) -> None:
+    arm(wan, compiled_for(wan))
+    expected = run(wan)
+    with torch.inference_mode():
+        assert torch.equal(run(wan), expected)
+
+
 def test_scheduler_exchanged_after_apply(wan: Any, run: Run, compiled_for: CompiledFor) -> None:
     arm(wan, compiled_for(wan))
     wan.scheduler = type(wan.scheduler).from_config(wan.scheduler.config)

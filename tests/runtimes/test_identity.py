@@ -110,7 +110,12 @@ def drop_precision(model: Any) -> None:
     model.to(torch.float16).to(torch.float32)
 
 
-@pytest.mark.parametrize("change", [change_one_value, scale_attention, drop_precision])
+def change_the_last_value(model: Any) -> None:
+    with torch.no_grad():
+        model.proj_out.weight[-1, -1] += 1e-3
+
+
+@pytest.mark.parametrize("change", [change_one_value, change_the_last_value, scale_attention, drop_precision])
 def test_weights_changed_since_loading(loaded: Any, document: PolicyDocument, change: Any) -> None:
     change(loaded)
     with pytest.raises(WeightsMismatch, match="in memory is not what the model folder holds"):
