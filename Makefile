@@ -1,5 +1,5 @@
 # make demo   the main job on the embedded model, from an empty folder to a picture
-# make test   the tests (add ARGS="-m slow" for the long ones, ARGS="-m gpu" where CUDA is)
+# make test   the tests (add ARGS="-m slow" for the long ones)
 # make lint   ruff, mypy, import rules
 # make clean  everything that the others made
 
@@ -7,6 +7,8 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_ARGS ?=
+# Where to find a CPU build of torch, if the usual index would bring CUDA along.
+PIP_ARGS ?=
 
 .PHONY: demo test lint clean install
 
@@ -14,7 +16,7 @@ install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet $(PIP_ARGS) --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 demo: $(VENV)/.installed

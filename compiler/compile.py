@@ -11,8 +11,9 @@ import torch
 from budc.compiler.calibrate import CALIBRATION_SEED, HELD_OUT_SEED, calibrate
 from budc.compiler.emit import make_document, versions, write_artifact
 from budc.compiler.evaluate import evaluate
+from budc.compiler.folder import component_digests
 from budc.compiler.journal import Journal
-from budc.compiler.model import Model, component_digests, default_device, load_model, model_binding
+from budc.compiler.model import Model, default_device, load_model, model_binding
 from budc.compiler.request import CompileRequest, check_request
 from budc.compiler.rollout import Roller
 from budc.compiler.search import Space

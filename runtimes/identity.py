@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from budc.runtimes.calibration import Calibration
 from budc.schema.digest_cache import DigestCache
-from budc.schema.digests import find_variant
+from budc.schema.digests import ARCHITECTURE, TENSORS, find_variant, root_of, shape_record, value_record
 from budc.schema.errors import ModelError, UnsafeWeights, UnsupportedModel, WeightsMismatch, WeightsMissing
 from budc.schema.policy import Denoiser, PolicyDocument, Variant
 
@@ -103,13 +103,13 @@ def memory_root(transformer: nn.Module) -> str:
 
     Equal to that of the files they were loaded from, unless they were cast since.
     """
-    return _combine(b"budc.tensors.v1", {name: _value_record(t) for name, t in _weights(transformer).items()})
+    return root_of(TENSORS, {name.encode(): _value_record(t) for name, t in _weights(transformer).items()})
 
 
 def memory_architecture(transformer: nn.Module) -> str:
     """Return the architecture digest of the weights in memory: names and shapes."""
-    records = {name: _shape_record(tensor) for name, tensor in _weights(transformer).items()}
-    return _combine(b"budc.architecture.v1", records)
+    records = {name.encode(): shape_record(tensor.shape) for name, tensor in _weights(transformer).items()}
+    return root_of(ARCHITECTURE, records)
 
 
 def _verify_memory(transformer: nn.Module, denoiser: Denoiser) -> None:
@@ -178,26 +178,7 @@ def _weights(transformer: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _combine(tag: bytes, records: Mapping[str, bytes]) -> str:
-    digest = hashlib.sha256(_prefixed(tag))
-    for name in sorted(records, key=str.encode):
-        digest.update(_prefixed(name.encode()) + records[name])
-    return "sha256:" + digest.hexdigest()
-
-
 def _value_record(tensor: Tensor) -> bytes:
     raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     dtype = _DTYPES.get(tensor.dtype, str(tensor.dtype))
-    return _prefixed(dtype.encode()) + _shape_record(tensor) + _prefixed(hashlib.sha256(raw.data).digest())
-
-
-def _shape_record(tensor: Tensor) -> bytes:
-    return b"".join(_number(n) for n in (tensor.ndim, *tensor.shape))
-
-
-def _prefixed(data: bytes) -> bytes:
-    return _number(len(data)) + data
-
-
-def _number(value: int) -> bytes:
-    return value.to_bytes(8, "big")
+    return value_record(dtype, tensor.shape, hashlib.sha256(raw.data).digest())

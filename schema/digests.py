@@ -10,7 +10,7 @@ digest casts as well; it cannot tell a fine-tune. Only files are identity: see `
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BufferedReader
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from budc.schema.semantics import check_suffix
 from budc.schema.tensors import TensorEntry, open_weights, read_header
 
 _CHUNK = 1 << 20
+TENSORS, ARCHITECTURE = b"budc.tensors.v1", b"budc.architecture.v1"
+"""Tags that the two digests start with."""
 
 FileDigest = Callable[[Path], str]
 """Returns the sha256 of a file in hex: `sha256_file`, or a `DigestCache`."""
@@ -108,7 +110,7 @@ def tensor_root(paths: Iterable[str | os.PathLike[str]]) -> str:
     Raises:
         WeightsMissing, UnsafeWeights: a file is missing or malformed, or a tensor is in two files.
     """
-    return _combine(b"budc.tensors.v1", _each_tensor(paths, _value_record))
+    return root_of(TENSORS, _each_tensor(paths, _read_value))
 
 
 def architecture_digest(paths: Iterable[str | os.PathLike[str]]) -> str:
@@ -117,14 +119,25 @@ def architecture_digest(paths: Iterable[str | os.PathLike[str]]) -> str:
     Raises:
         WeightsMissing, UnsafeWeights: as for `tensor_root`.
     """
-    return _combine(b"budc.architecture.v1", _each_tensor(paths, _shape_record))
+    return root_of(ARCHITECTURE, _each_tensor(paths, _read_shape))
 
 
-def _combine(tag: bytes, records: dict[bytes, bytes]) -> str:
+def root_of(tag: bytes, records: Mapping[bytes, bytes]) -> str:
+    """Return "sha256:<hex>" over a tag and the records of tensors, sorted by name, all with length prefixes."""
     digest = hashlib.sha256(_prefixed(tag))
     for name in sorted(records):
         digest.update(_prefixed(name) + records[name])
     return "sha256:" + digest.hexdigest()
+
+
+def shape_record(shape: Sequence[int]) -> bytes:
+    """Return the record of a tensor in the architecture digest."""
+    return b"".join(_number(n) for n in (len(shape), *shape))
+
+
+def value_record(dtype: str, shape: Sequence[int], content: bytes) -> bytes:
+    """Return the record of a tensor in the tensor root; `dtype` as safetensors names it, `content` its sha256."""
+    return _prefixed(dtype.encode()) + shape_record(shape) + _prefixed(content)
 
 
 def _each_tensor(
@@ -141,11 +154,11 @@ def _each_tensor(
     return records
 
 
-def _shape_record(_file: BufferedReader, entry: TensorEntry) -> bytes:
-    return b"".join(_number(n) for n in (len(entry.shape), *entry.shape))
+def _read_shape(_file: BufferedReader, entry: TensorEntry) -> bytes:
+    return shape_record(entry.shape)
 
 
-def _value_record(file: BufferedReader, entry: TensorEntry) -> bytes:
+def _read_value(file: BufferedReader, entry: TensorEntry) -> bytes:
     digest = hashlib.sha256()
     file.seek(entry.start)
     left = entry.end - entry.start
@@ -155,7 +168,7 @@ def _value_record(file: BufferedReader, entry: TensorEntry) -> bytes:
             raise UnsafeWeights(f"tensor {entry.name!r} ends early: the file was cut while it was read")
         digest.update(chunk)
         left -= len(chunk)
-    return _prefixed(entry.dtype.encode()) + _shape_record(file, entry) + _prefixed(digest.digest())
+    return value_record(entry.dtype, entry.shape, digest.digest())
 
 
 def _prefixed(data: bytes) -> bytes:

@@ -16,6 +16,8 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from budc.schema.errors import UsageError
+
 Loss = Callable[[int, torch.Generator], Tensor]
 
 
@@ -34,9 +36,10 @@ class Recipe(msgspec.Struct, frozen=True):
 class Fit:
     """Weights, optimisers and averaged weights of one training run."""
 
-    def __init__(self, module: nn.Module, recipe: Recipe) -> None:
+    def __init__(self, module: nn.Module, recipe: Recipe, seed: int) -> None:
         self.module = module
         self.recipe = recipe
+        self.seed = seed
         self.step = 0
         self.average = {k: v.detach().clone() for k, v in module.named_parameters()}
         self._matrices = [p for n, p in module.named_parameters() if p.ndim >= 2 and "embed" not in n]
@@ -76,6 +79,7 @@ class Fit:
         """Write the whole state; a kill during the write leaves the last checkpoint whole."""
         state = {
             "step": self.step,
+            "seed": self.seed,
             "module": self.module.state_dict(),
             "average": self.average,
             "muon": self._muon.state_dict(),
@@ -87,9 +91,18 @@ class Fit:
         os.replace(temporary, path)
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint that `save` wrote."""
+        """Go on from a checkpoint that `save` wrote.
+
+        Raises:
+            UsageError: it is another seed's.
+        """
         device = next(self.module.parameters()).device
         state = torch.load(path, weights_only=True, map_location=device)
+        if state["seed"] != self.seed:
+            raise UsageError(
+                f"{path} was trained with seed {state['seed']}, not {self.seed}",
+                remedy="give each seed a folder of its own",
+            )
         self.module.load_state_dict(state["module"])
         self._muon.load_state_dict(state["muon"])
         self._adamw.load_state_dict(state["adamw"])
@@ -103,7 +116,7 @@ class Fit:
 
 def fit(module: nn.Module, loss: Loss, recipe: Recipe, checkpoint: Path, seed: int, label: str) -> None:
     """Train a module in place to the end of its recipe; it ends with the averaged weights."""
-    run = Fit(module, recipe)
+    run = Fit(module, recipe, seed)
     if checkpoint.exists():
         run.load(checkpoint)
     generator = torch.Generator()

@@ -2,7 +2,7 @@
 
 Stages, each resumed where it stopped: text encoder, VAE, latents of the training clips, one denoiser per
 model. A finished model lands in `<out>/<name>` as a folder for `WanPipeline.from_pretrained`. To use two
-cores, run the command once per model: stages that both need are written once.
+cores, run it with `--prepare` first, then once per model.
 """
 
 from __future__ import annotations

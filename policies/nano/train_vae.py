@@ -40,7 +40,7 @@ def decode_unclamped(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
 
 
 def crops(step: int, recipe: Recipe, generator: torch.Generator) -> Tensor:
-    """Draw the frames of one step: single images in the first third, clips afterwards."""
+    """Draw the frames of one step: single images in the first quarter, clips afterwards."""
     images = step < recipe.steps // 4
     size = 24 if images else 8
     seed = int(torch.randint(2**31, (), generator=generator))

@@ -7,6 +7,7 @@ from budc.policies.nano import components, train_denoiser, train_text, train_vae
 from budc.policies.nano.captions import Scene
 from budc.policies.nano.fit import Fit, Recipe, fit
 from budc.policies.nano.tokenizer import build_tokenizer
+from budc.schema.errors import UsageError
 
 
 def problem():
@@ -57,9 +58,16 @@ def test_training_lowers_the_loss(tmp_path):
     assert value(loss(0, torch.Generator().manual_seed(0))) < 0.7 * before
 
 
+def test_a_checkpoint_of_another_seed_is_refused(tmp_path):
+    module, loss = problem()
+    fit(module, loss, Recipe(steps=5), tmp_path / "p.pt", 0, "p")
+    with pytest.raises(UsageError, match="seed 0, not 1"):
+        fit(module, loss, Recipe(steps=5), tmp_path / "p.pt", 1, "p")
+
+
 def test_the_rate_warms_up_and_falls_to_zero():
     module, _ = problem()
-    run = Fit(module, Recipe(steps=100, warmup=10, cooldown=0.2))
+    run = Fit(module, Recipe(steps=100, warmup=10, cooldown=0.2), seed=0)
     rates = []
     for run.step in range(101):
         rates.append(run._rate())
