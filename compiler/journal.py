@@ -71,6 +71,11 @@ class Journal:
                 raise JournalBusy(f"{self._path}: another compile is writing this journal") from error
             except FileNotFoundError:
                 pass
+            except OSError as error:
+                file.close()
+                raise OutputError(
+                    f"{self._path}: cannot be locked: {error.strerror}", remedy="put --out on a local disk"
+                ) from error
             # The compile that held it has just ended and removed it.
             file.close()
 

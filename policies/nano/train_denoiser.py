@@ -19,7 +19,7 @@ from budc.policies.nano.fit import Loss, Recipe
 from budc.policies.nano.train_text import embed
 
 RECIPES = {
-    "wan2.1-nano": Recipe(steps=15_000, matrix_lr=0.01, other_lr=2e-3, average=0.9995),
+    "wan2.1-nano": Recipe(steps=19_000, matrix_lr=0.01, other_lr=2e-3, average=0.9995),
     "wan2.1-mini": Recipe(steps=8_000, matrix_lr=0.01, other_lr=2e-3, average=0.999),
 }
 BATCH = {"wan2.1-nano": 64, "wan2.1-mini": 32}
