@@ -119,6 +119,7 @@ def main(models: str, budgets: str, repeats: int, target: Path | None) -> None:
             "torch": torch.__version__,
             "rows": rows,
         }
+        target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(result, indent=1) + "\n")
 
 
