@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -114,6 +116,7 @@ def main(models: str, budgets: str, repeats: int, target: Path | None) -> None:
         )
     if target:
         result = {
+            "command": shlex.join(["python", *sys.argv]),
             "device": device,
             "python": platform.python_version(),
             "torch": torch.__version__,
