@@ -70,7 +70,7 @@ def paper(space: Space, rng: random.Random) -> Generator[list[Candidate], list[f
     prefix = protected_prefix(space)
     drawn = rng.sample(range(prefix, space.steps), space.nfe - prefix)
     current: Steps = tuple(sorted([*range(prefix), *drawn]))
-    (loss,) = yield [Candidate.plain(space.steps, current)]
+    (loss,) = yield [Candidate.of(space.steps, current)]
     best, best_loss = current, loss
     hot, cold = space.defaults.temperature_start, space.defaults.temperature_end
     for move in range(ANNEALING_STEPS):
@@ -78,7 +78,7 @@ def paper(space: Space, rng: random.Random) -> Generator[list[Candidate], list[f
         proposal = relocate(space, current, rng)
         if rng.random() < DOUBLE_SHARE:
             proposal = relocate(space, proposal, rng)
-        (proposed,) = yield [Candidate.plain(space.steps, proposal)]
+        (proposed,) = yield [Candidate.of(space.steps, proposal)]
         if proposed < loss or rng.random() < math.exp((loss - proposed) / temperature):
             current, loss = proposal, proposed
         if proposed < best_loss:
@@ -87,9 +87,9 @@ def paper(space: Space, rng: random.Random) -> Generator[list[Candidate], list[f
         around = neighbours(space, best, rng)
         if not around:
             break
-        losses = yield [Candidate.plain(space.steps, steps) for steps in around]
+        losses = yield [Candidate.of(space.steps, steps) for steps in around]
         lowest = min(range(len(around)), key=losses.__getitem__)
         if losses[lowest] >= best_loss:
             break
         best, best_loss = around[lowest], losses[lowest]
-    return Candidate.plain(space.steps, best)
+    return Candidate.of(space.steps, best)

@@ -1,38 +1,66 @@
-"""What a search chooses from: candidates of one budget, and the settings of the model's family."""
+"""What a search chooses from: candidates of one budget, and what is known of the model before any rollout."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import msgspec
 
 from budc.policies.profile import SearchDefaults
 from budc.schema.mask import StepMask
-from budc.schema.predictor import Predictor
+
+Rule = Literal["plain", "gram", "tracked"]
+"""How reused steps are predicted: the newest residual unchanged; least squares on the full run; `tracked` on the
+policy's own trajectory."""
+
+Payload = Literal["trunk-residual", "velocity"]
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """A policy under consideration: which steps compute, and how the others are predicted."""
+    """A policy under consideration: which steps compute, what is reused and how it is predicted.
 
-    mask: StepMask
-    predictor: Predictor
+    `masks` holds one mask for all guidance branches, or one a branch in the order of the model's branches.
+    """
+
+    masks: tuple[StepMask, ...]
+    rule: Rule = "plain"
+    payload: Payload = "trunk-residual"
 
     @classmethod
-    def plain(cls, steps: int, compute: tuple[int, ...]) -> Candidate:
-        """Return the candidate that computes these steps and repeats the newest residual at all others."""
-        mask = StepMask.from_compute_steps(steps, compute)
-        return cls(mask, Predictor.plain_reuse(mask))
+    def of(
+        cls, steps: int, compute: Sequence[int], rule: Rule = "plain", payload: Payload = "trunk-residual"
+    ) -> Candidate:
+        """Return the candidate that computes these steps in all branches."""
+        return cls((StepMask.from_compute_steps(steps, compute),), rule, payload)
+
+    @property
+    def mask(self) -> StepMask:
+        """The mask of all branches, or of the first."""
+        return self.masks[0]
 
     @property
     def key(self) -> str:
         """A name that two candidates share exactly when they are the same policy."""
-        steps = ",".join(str(step) for step in self.mask.compute_steps)
-        if self.predictor == Predictor.plain_reuse(self.mask):
+        steps = "|".join(",".join(str(step) for step in mask.compute_steps) for mask in self.masks)
+        if self.rule == "plain" and self.payload == "trunk-residual":
             return steps
-        return f"{steps} {msgspec.json.encode(self.predictor).decode()}"
+        return f"{steps} {self.rule} {self.payload}"
 
 
-class Space(msgspec.Struct, frozen=True):
-    """Candidates of `nfe` computed steps out of `steps`."""
+class Space(msgspec.Struct, frozen=True, kw_only=True):
+    """Candidates of `nfe` computed steps out of `steps` in every one of `branches`.
+
+    `errors[payload]` is the reuse-error tensor E[previous, last, k] of the full run as nested lists, where a
+    search asks for it (`budc.compiler.gram`); `schedules` are compute steps that others have published for
+    this number of steps and budget, or that were scaled to it.
+    """
 
     steps: int
     nfe: int
+    branches: tuple[str, ...] = ("cond",)
     defaults: SearchDefaults
+    separate: bool = False
+    """Whether branches may have masks of their own, under the same total of branch evaluations."""
+    errors: Mapping[str, Sequence[Sequence[Sequence[float]]]] = {}
+    schedules: tuple[tuple[int, ...], ...] = ()

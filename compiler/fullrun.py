@@ -1,0 +1,127 @@
+"""The full run of a prompt set: every state on its way, and the Gram matrices of what it computed.
+
+    path[k] = x_k                       k = 0 … steps
+    gram[b, i, j] = ⟨payload_i, payload_j⟩       of branch b, per element, mean over prompts of the normalised ones
+
+States are what a policy is to follow; from the Gram matrices the reuse error of any combination of steps is a
+small linear solve (`budc.compiler.gram`). Parts of the prompt set are on disk as soon as they are finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from budc.compiler.denoiser import guide
+from budc.compiler.journal import Journal
+from budc.compiler.network import Network
+from budc.compiler.progress import progress
+from budc.compiler.rollout import Conditions
+from budc.compiler.solver import LinearForm
+from budc.schema.digests import sha256_file
+from budc.schema.errors import JournalCorrupt
+from budc.schema.files import write_atomic
+
+PART = 8
+"""Samples a file; the same whatever batch fits the device, so that a resumed compile finds them."""
+
+PAYLOADS = ("trunk-residual", "velocity")
+
+
+@dataclass(frozen=True)
+class FullRun:
+    """`path` (steps + 1, N, ...) float32; `gram` payload -> (N, branches, steps, steps) float64.
+
+    `residual_bytes`: memory of one sample's trunk residual.
+    """
+
+    path: Tensor
+    gram: dict[str, Tensor]
+    residual_bytes: int
+
+    def __len__(self) -> int:
+        return self.path.shape[1]
+
+    @property
+    def latents(self) -> Tensor:
+        """The final latents (N, ...)."""
+        return self.path[-1]
+
+    def part(self, first: int, last: int) -> FullRun:
+        """Return the samples first..last-1."""
+        gram = {name: value[first:last] for name, value in self.gram.items()}
+        return FullRun(self.path[:, first:last], gram, self.residual_bytes)
+
+
+def full_run(network: Network, form: LinearForm, journal: Journal, label: str) -> FullRun:
+    """Run every step of every prompt, resuming from the journal; `network.forwards` counts resumed parts too.
+
+    Raises:
+        JournalCorrupt: a part on disk is not what was written.
+    """
+    parts: list[FullRun] = []
+    spans = [(first, min(first + PART, network.samples)) for first in range(0, network.samples, PART)]
+    with progress(label, len(spans) * form.steps) as bar:
+        for first, last in spans:
+            key = f"{label} {first}:{last}"
+            path = journal.folder / f"{label.replace(' ', '-')}-{first}-{last}.safetensors"
+            known = journal.get(key)
+            if known is not None and (not path.is_file() or sha256_file(path) != known["sha256"]):
+                raise JournalCorrupt(f"{path}: is not what was written")
+            if known is None:
+                some = Network(
+                    network.denoiser, network.conditions.part(first, last), network.batch, network.halved
+                )
+                run = _run(some, form, bar.advance)
+                network.batch = min(network.batch, some.batch) if some.batch < PART else network.batch
+                tensors = {"path": run.path, **{f"gram {name}": gram for name, gram in run.gram.items()}}
+                write_atomic(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+                journal.put(key, {"sha256": sha256_file(path), "bytes": run.residual_bytes})
+            tensors = load_file(path)
+            gram = {name: tensors[f"gram {name}"] for name in PAYLOADS}
+            parts.append(FullRun(tensors["path"], gram, journal.get(key)["bytes"]))
+            network.forwards += form.steps * (last - first) * len(network.denoiser.weights)
+            if known is not None:
+                for _ in range(form.steps):
+                    bar.advance(replayed=True)
+    return FullRun(
+        torch.cat([part.path for part in parts], dim=1),
+        {name: torch.cat([part.gram[name] for part in parts]) for name in PAYLOADS},
+        parts[0].residual_bytes,
+    )
+
+
+def _run(network: Network, form: LinearForm, advance: Callable[[], object]) -> FullRun:
+    noise, weights = network.conditions.noise, network.denoiser.weights
+    states, guided = [noise], list[Tensor]()
+    payloads: dict[str, dict[str, list[Tensor]]] = {name: {branch: [] for branch in weights} for name in PAYLOADS}
+    for step, timestep in enumerate(form.timesteps.float()):
+        velocities = {}
+        for branch in weights:
+            velocities[branch], residual = network.compute(branch, states[-1], timestep)
+            payloads["trunk-residual"][branch].append(residual)
+            payloads["velocity"][branch].append(velocities[branch])
+        guided.append(guide(weights, velocities))
+        states.append(form.latents(step + 1, noise, guided))
+        advance()
+    gram = {
+        name: torch.stack([_gram(per_step) for per_step in branches.values()], dim=1)
+        for name, branches in payloads.items()
+    }
+    residual = next(iter(payloads["trunk-residual"].values()))[0]
+    return FullRun(torch.stack(states), gram, residual[0].numel() * residual.element_size())
+
+
+def _gram(payloads: list[Tensor]) -> Tensor:
+    # One sample at a time: the residuals of a whole run of a real model are gigabytes.
+    rows = []
+    for sample in range(len(payloads[0])):
+        flat = torch.stack([payload[sample].flatten().float() for payload in payloads])
+        rows.append((flat @ flat.T).double() / flat.shape[1])
+    return torch.stack(rows)
+
+
