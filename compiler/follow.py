@@ -1,0 +1,44 @@
+"""Following: a fixed policy rolled out on a prompt set, from its coefficients alone."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from budc.compiler.denoiser import guide
+from budc.compiler.network import Network
+from budc.compiler.solver import LinearForm
+from budc.runtimes.steps import Compute, StepMachine
+from budc.runtimes.trunk import combine
+from budc.schema.policy import Policy
+
+
+def follow(network: Network, form: LinearForm, policy: Policy) -> Tensor:
+    """Return the final latents (N, ...) of a policy, through the step machine that deployment uses."""
+    machine: StepMachine[Tensor] = StepMachine(policy, combine)
+    noise, velocities = network.conditions.noise, list[Tensor]()
+    for step, timestep in enumerate(form.timesteps.float()):
+        latents = form.latents(step, noise, velocities)
+        velocities.append(_velocity(network, machine, policy, step, latents, timestep))
+    return form.latents(form.steps, noise, velocities)
+
+
+def _velocity(
+    network: Network,
+    machine: StepMachine[Tensor],
+    policy: Policy,
+    step: int,
+    latents: Tensor,
+    timestep: Tensor,
+) -> Tensor:
+    found = {}
+    for branch in network.denoiser.weights:
+        action = machine.step(branch, step)
+        if isinstance(action, Compute):
+            found[branch], residual = network.compute(branch, latents, timestep)
+            machine.record(branch, found[branch] if policy.payload == "velocity" else residual)
+        elif policy.payload == "velocity":
+            found[branch] = action.residual
+        else:
+            found[branch] = network.reuse(branch, action.residual, latents, timestep)
+    return guide(network.denoiser.weights, found)
+

@@ -1,0 +1,155 @@
+"""The default search: mask and predictor together, descending from a few good starts.
+
+Every candidate's coefficients are fitted while it is rolled out (`budc.compiler.tracking`), so a loss is that of
+the mask with its best predictor, and both are searched at once. Starts: evenly spread steps, the same stretched to
+the end of the schedule, dynamic programming's path and published schedules. The best start is tried with the
+other payload, and the better payload is kept. Then moves by 3, 2 and 1 steps, late steps first: a candidate shares
+all that it computes before the step that was moved, so late moves cost least. A local optimum is left by a random
+kick, until the allowance is spent.
+
+Where branches may differ, a move relocates a step of one branch, or gives it to another one: the total of branch
+evaluations stays.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Generator, Iterator, Sequence
+
+from budc.compiler.search.dp import shortest_path
+from budc.compiler.search.space import Candidate, Payload, Space
+from budc.schema.mask import StepMask
+
+ALLOWANCE = 16.0
+"""What may be spent, in rollouts of one candidate from its first step to its last."""
+
+SIZES = (3, 2, 1)
+Masks = tuple[tuple[int, ...], ...]
+
+
+class Spending:
+    """Counts what candidates cost when those that begin alike share it, in rollouts."""
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._seen: set[tuple[object, ...]] = set()
+        self.rollouts = 0.0
+
+    def add(self, masks: Masks, payload: str) -> None:
+        """Count a candidate."""
+        events = sorted((step, branch) for branch, steps in enumerate(masks) for step in steps)
+        for index, (step, _) in enumerate(events):
+            prefix = (payload, *(event for event in events if event[0] <= step), index)
+            if prefix not in self._seen:
+                self._seen.add(prefix)
+                self.rollouts += 1 / len(events)
+
+
+def candidates_of_joint(space: Space) -> int:
+    """Return about how many candidates are scored; the allowance decides."""
+    return int(3 * ALLOWANCE)
+
+
+def stretched(steps: int, nfe: int) -> tuple[int, ...]:
+    """Return evenly spread steps that reach to the last but one: the end of a schedule needs fresh ones."""
+    last = max(nfe - 1, steps - 2)
+    return tuple(round(last * index / max(1, nfe - 1)) for index in range(nfe))
+
+
+def starts(space: Space) -> list[tuple[int, ...]]:
+    """Return the masks to start from, each once, as compute steps."""
+    found = [StepMask.uniform(space.steps, space.nfe).compute_steps, stretched(space.steps, space.nfe)]
+    if "velocity" in space.errors:
+        found.append(shortest_path(space, "velocity"))
+    found.extend(space.schedules)
+    return list(dict.fromkeys(found))
+
+
+def moves(space: Space, masks: Masks, size: int) -> Iterator[Masks]:
+    """Yield every relocation by `size` steps, late steps first, then the gifts between branches."""
+    places = [(step, branch) for branch, steps in enumerate(masks) for step in steps if step]
+    for step, branch in sorted(places, reverse=True):
+        for target in (step + size, step - size):
+            if 0 < target < space.steps and target not in masks[branch]:
+                yield _replaced(masks, branch, {*masks[branch], target} - {step})
+    if len(masks) > 1:
+        for step, branch in sorted(places, reverse=True):
+            other = (branch + 1) % len(masks)
+            if step not in masks[other]:
+                yield _replaced(
+                    _replaced(masks, branch, set(masks[branch]) - {step}), other, {*masks[other], step}
+                )
+            elif len(masks[branch]) > 1 and (free := step + size) < space.steps and free not in masks[other]:
+                yield _replaced(
+                    _replaced(masks, branch, set(masks[branch]) - {step}), other, {*masks[other], free}
+                )
+
+
+def joint(space: Space, rng: random.Random) -> Generator[list[Candidate], list[float], Candidate]:
+    """Search masks, payload and coefficients; one start, or one move, at a time."""
+    spending = Spending(space)
+    losses: dict[tuple[Masks, Payload], float] = {}
+
+    def scored(masks: Masks, payload: Payload) -> Generator[list[Candidate], list[float], float]:
+        if (masks, payload) not in losses:
+            spending.add(masks, payload)
+            (losses[masks, payload],) = yield [_candidate(space, masks, payload)]
+        return losses[masks, payload]
+
+    width = len(space.branches) if space.separate else 1
+    best: tuple[Masks, Payload] = ((starts(space)[0],) * width, "velocity")
+    lowest = yield from scored(*best)
+    for start in starts(space)[1:]:
+        loss = yield from scored((start,) * width, "velocity")
+        if loss < lowest:
+            best, lowest = ((start,) * width, "velocity"), loss
+    loss = yield from scored(best[0], "trunk-residual")
+    if loss < lowest:
+        best, lowest = (best[0], "trunk-residual"), loss
+    payload = best[1]
+    current, here = best[0], lowest
+    while True:
+        for size in SIZES:
+            improved = True
+            while improved and spending.rollouts < ALLOWANCE:
+                improved = False
+                for masks in moves(space, current, size):
+                    loss = yield from scored(masks, payload)
+                    if loss < here:
+                        current, here, improved = masks, loss, True
+                    if improved or spending.rollouts >= ALLOWANCE:
+                        break
+        if here < lowest:
+            best, lowest = (current, payload), here
+        if spending.rollouts >= ALLOWANCE or len(losses) >= _all(space):
+            return _candidate(space, *best)
+        current = kicked(space, best[0], rng)
+        here = yield from scored(current, payload)
+
+
+def kicked(space: Space, masks: Masks, rng: random.Random) -> Masks:
+    """Return the masks after two random relocations."""
+    for _ in range(2):
+        branch = rng.randrange(len(masks))
+        movable = [step for step in masks[branch] if step]
+        free = [step for step in range(1, space.steps) if step not in masks[branch]]
+        if movable and free:
+            chosen, target = rng.choice(movable), rng.choice(free)
+            masks = _replaced(masks, branch, {*masks[branch], target} - {chosen})
+    return masks
+
+
+def _candidate(space: Space, masks: Masks, payload: Payload) -> Candidate:
+    return Candidate(
+        tuple(StepMask.from_compute_steps(space.steps, steps) for steps in masks), "tracked", payload
+    )
+
+
+def _replaced(masks: Masks, branch: int, steps: Sequence[int] | set[int]) -> Masks:
+    return (*masks[:branch], tuple(sorted(steps)), *masks[branch + 1 :])
+
+
+def _all(space: Space) -> int:
+    import math
+
+    return math.comb(space.steps - 1, space.nfe - 1) if not space.separate else 1 << 62

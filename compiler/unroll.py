@@ -1,0 +1,136 @@
+"""The unrolled sampler: final latents as a differentiable function of coefficients and sigmas.
+
+Computed steps are checkpointed: their activations are made again on the way back, so memory is that of one
+forward and the states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from budc.compiler.denoiser import Denoiser, guide
+from budc.compiler.rollout import Conditions
+from budc.compiler.solver import LinearForm, linear_form
+from budc.compiler.tracking import from_differences, to_differences
+from budc.runtimes.trunk import combine
+from budc.schema.policy import Policy
+
+Row = Sequence[float | Tensor]
+
+
+class Parameters(Protocol):
+    """What is trained: `groups` name its tensors, `form` and `row` are functions of them."""
+
+    payload: str
+    groups: Mapping[str, Tensor]
+
+    def form(self) -> LinearForm:
+        """Return the solver's linear form."""
+
+    def row(self, branch: str, step: int) -> Row:
+        """Return a branch's coefficients at a step, newest first; empty where it computes."""
+
+
+@dataclass
+class PolicyParameters:
+    """A policy's coefficients, in the basis of differences, and where `learn_sigmas` its sigmas.
+
+    Sigmas are first + (last - first) · cumsum(softmax(log gaps + offsets)), so that they stay monotone with both
+    ends pinned whatever the offsets are.
+    """
+
+    policy: Policy
+    scheduler: object
+    sigmas: Sequence[float]
+    timesteps: Sequence[float]
+    learn_sigmas: bool
+    learn_rows: bool = True
+
+    def __post_init__(self) -> None:
+        self.payload: str = self.policy.payload
+        self._rows: dict[tuple[str, int], Tensor] = {}
+        self._places: dict[tuple[str, int], slice] = {}
+        values: list[Tensor] = []
+        used = 0
+        for entry in self.policy.branches:
+            for name in entry.names:
+                for step, row in enumerate(entry.predictor):
+                    if row:
+                        self._places[name, step] = slice(used, used + len(row))
+                        used += len(row)
+                        values.append(to_differences(row))
+        self.groups: dict[str, Tensor] = {}
+        self._coefficients = torch.cat(values) if values else torch.zeros(0, dtype=torch.float64)
+        if self.learn_rows and used:
+            self.groups["coefficients"] = self._coefficients.requires_grad_(True)
+        schedule = torch.tensor(list(self.sigmas), dtype=torch.float64)
+        self._ends = float(schedule[0]), float(schedule[-1])
+        self._gaps = ((schedule[:-1] - schedule[1:]) / (schedule[0] - schedule[-1])).log()
+        self._offsets = torch.zeros_like(self._gaps)
+        if self.learn_sigmas:
+            self.groups["sigmas"] = self._offsets.requires_grad_(True)
+        self._scale = float(self.timesteps[0]) / self._ends[0]
+        self._fixed = linear_form(self.scheduler, self.sigmas, self.timesteps)
+
+    def schedule(self) -> Tensor:
+        """Return the sigmas (steps + 1,) float64."""
+        share = torch.softmax(self._gaps + self._offsets, 0).cumsum(0)
+        first, last = self._ends
+        inner = first + (last - first) * share[:-1]
+        ends = torch.tensor([first, last], dtype=torch.float64)
+        return torch.cat([ends[:1], inner, ends[1:]])
+
+    def form(self) -> LinearForm:
+        """Return the solver on the present sigmas; timesteps follow them."""
+        if not self.learn_sigmas:
+            return self._fixed
+        sigmas = self.schedule()
+        form = linear_form(self.scheduler, sigmas, sigmas[:-1].detach() * self._scale)
+        return LinearForm(form.start, form.velocity, sigmas[:-1] * self._scale)
+
+    def row(self, branch: str, step: int) -> Row:
+        """Return a branch's coefficients at a step, newest first; empty where it computes."""
+        place = self._places.get((branch, step))
+        return () if place is None else tuple(from_differences(self._coefficients[place]).unbind())
+
+
+def unroll(denoiser: Denoiser, parameters: Parameters, conditions: Conditions) -> Tensor:
+    """Return the final latents (n, ...) on the denoiser's device."""
+    device, weights = denoiser.device, denoiser.weights
+    noise = conditions.noise.to(device)
+    embeddings = {name: value.to(device) for name, value in conditions.embeddings.items()}
+    form = parameters.form()
+    form = LinearForm(form.start.to(device), form.velocity.to(device), form.timesteps.to(device).float())
+    residuals: dict[str, list[Tensor]] = {name: [] for name in weights}
+    guided: list[Tensor] = []
+    for step in range(form.steps):
+        latents, timestep = form.latents(step, noise, guided), form.timesteps[step]
+        found = {}
+        for branch in weights:
+            row = parameters.row(branch, step)
+            if not row:
+                velocity, residual = checkpoint(
+                    denoiser.compute, latents, timestep, embeddings[branch], use_reentrant=False
+                )
+                found[branch] = velocity.float()
+                kept = found[branch] if parameters.payload == "velocity" else residual
+                residuals[branch] = [kept, *residuals[branch]][:3]
+                continue
+            predicted = combine([_on(value, device) for value in row], residuals[branch][: len(row)])
+            found[branch] = (
+                predicted
+                if parameters.payload == "velocity"
+                else denoiser.reuse(predicted, latents, timestep, embeddings[branch]).float()
+            )
+        guided.append(guide(weights, found))
+    return form.latents(form.steps, noise, guided)
+
+
+def _on(value: float | Tensor, device: torch.device) -> float | Tensor:
+    return value.to(device, torch.float32) if isinstance(value, Tensor) else value
