@@ -13,27 +13,41 @@ Scoring, memoising, journalling and progress belong to `budc.compiler.study`.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Generator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
 
+from budc.compiler.search.anneal import anneal, candidates_of_anneal
+from budc.compiler.search.dp import candidates_of_dp, dp
+from budc.compiler.search.exhaustive import exhaustive
+from budc.compiler.search.hillclimb import candidates_of_hillclimb, hillclimb
+from budc.compiler.search.known import candidates_of_known, known
+from budc.compiler.search.moves import count
 from budc.compiler.search.paper import candidates_of_paper, paper
-from budc.compiler.search.space import Candidate, Space
+from budc.compiler.search.space import Candidate, Space, Walk
 from budc.compiler.search.uniform import uniform
 from budc.schema.errors import UsageError
 
-Walk = Generator[list[Candidate], list[float], Candidate]
+Objective = Literal["mean", "log-mean"]
+"""How a candidate's errors, one a prompt, become its loss: their mean, or the mean of their logarithms, which the few
+prompts that flip to another mode do not own."""
 
 
 class Algorithm(NamedTuple):
-    """A search, and how many candidates it scores at the most: what progress is measured against."""
+    """A search, how many candidates it scores at the most (what progress is measured against), and on which loss."""
 
     walk: Callable[[Space, random.Random], Walk]
     at_most: Callable[[Space], int]
+    objective: Objective = "log-mean"
 
 
 ALGORITHMS: Mapping[str, Algorithm] = {
-    "paper": Algorithm(paper, candidates_of_paper),
-    "uniform": Algorithm(uniform, lambda _: 1),
+    "paper": Algorithm(paper, candidates_of_paper, "mean"),
+    "uniform": Algorithm(uniform, lambda _: 1, "mean"),
+    "exhaustive": Algorithm(exhaustive, count),
+    "anneal": Algorithm(anneal, candidates_of_anneal),
+    "hillclimb": Algorithm(hillclimb, candidates_of_hillclimb),
+    "dp": Algorithm(dp, candidates_of_dp),
+    "known": Algorithm(known, candidates_of_known),
 }
 
 
@@ -50,4 +64,4 @@ def algorithm(name: str) -> Algorithm:
     return ALGORITHMS[name]
 
 
-__all__ = ["ALGORITHMS", "Algorithm", "Candidate", "Space", "Walk", "algorithm"]
+__all__ = ["ALGORITHMS", "Algorithm", "Candidate", "Objective", "Space", "Walk", "algorithm"]

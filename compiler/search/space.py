@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -51,9 +51,13 @@ class Candidate(msgspec.Struct, frozen=True):
 class Space(msgspec.Struct, frozen=True, kw_only=True):
     """Candidates of `nfe` computed steps out of `steps` in every one of `branches`.
 
+    Searches of masks propose candidates of one `rule`, with every one of `payloads`; the reference searches (paper,
+    uniform) are plain reuse of trunk residuals whatever these say.
+
     `errors[payload]` is the reuse-error tensor E[previous, last, k] of the full run as nested lists, where a
-    search asks for it (`budc.compiler.gram`); `schedules` are compute steps that others have published for
-    this number of steps and budget, or that were scaled to it.
+    search asks for it (`budc.compiler.gram`), and `gains[k]` the weight of step k's squared error in the final
+    one, all 1 where empty; `schedules` are compute steps that others have published for this number of steps
+    and budget, or that were scaled to it (`budc.policies.schedules`).
     """
 
     steps: int
@@ -62,5 +66,12 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
     defaults: SearchDefaults
     separate: bool = False
     """Whether branches may have masks of their own, under the same total of branch evaluations."""
+    rule: Rule = "tracked"
+    payloads: tuple[Payload, ...] = ("trunk-residual", "velocity")
     errors: Mapping[str, Sequence[Sequence[Sequence[float]]]] = {}
+    gains: tuple[float, ...] = ()
     schedules: tuple[tuple[int, ...], ...] = ()
+
+
+Walk = Generator[list[Candidate], list[float], Candidate]
+"""A search at work: yields candidates, is sent their losses, returns the best that it has seen."""

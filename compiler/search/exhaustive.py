@@ -1,0 +1,38 @@
+"""Exhaustive: every candidate of a small space. What the other searches are measured against."""
+
+from __future__ import annotations
+
+import random
+from itertools import islice
+
+from budc.compiler.search.moves import all_candidates, count
+from budc.compiler.search.space import Space, Walk
+from budc.schema.errors import UsageError
+
+LIMIT = 100_000
+BATCH = 64
+
+
+def exhaustive(space: Space, rng: random.Random) -> Walk:
+    """Score every candidate and return the best; of equal ones the first.
+
+    Raises:
+        UsageError: there are more than `LIMIT`.
+    """
+    total = count(space)
+    if total > LIMIT:
+        raise UsageError(
+            f"--search exhaustive: {space.nfe} of {space.steps} steps are {total:,} candidates, "
+            f"at most {LIMIT:,} are tried",
+            remedy="use --search joint, or fewer steps",
+        )
+    candidates = all_candidates(space)
+    batch = list(islice(candidates, BATCH))
+    best, lowest = batch[0], float("inf")
+    while batch:
+        losses = yield batch
+        for found, loss in zip(batch, losses, strict=True):
+            if loss < lowest:
+                best, lowest = found, loss
+        batch = list(islice(candidates, BATCH))
+    return best

@@ -1,0 +1,34 @@
+"""Known schedules: those that others have published for the model, each rolled out once.
+
+They are data, not a search: `budc.policies.schedules` reads them and scales them to the steps and the budget.
+"""
+
+from __future__ import annotations
+
+import random
+
+from budc.compiler.search.moves import starts
+from budc.compiler.search.space import Space, Walk
+from budc.policies.schedules import published_models
+from budc.schema.errors import UsageError
+
+
+def candidates_of_known(space: Space) -> int:
+    """Return how many candidates are scored: every schedule with every payload."""
+    return len(space.schedules) * len(space.payloads)
+
+
+def known(space: Space, rng: random.Random) -> Walk:
+    """Score the space's schedules with every payload, one mask for all branches, and return the best.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if not space.schedules:
+        raise UsageError(
+            "--search known: no schedule is published for this model",
+            remedy=f"there are some for {', '.join(published_models())}; otherwise use --search joint",
+        )
+    found = [start for schedule in space.schedules for start in starts(space, schedule)]
+    losses = yield found
+    return found[losses.index(min(losses))]

@@ -1,0 +1,107 @@
+"""Moves: from one candidate to its neighbours, within the space.
+
+A candidate's computed steps are seen as one sorted tuple of slots,
+
+    slot = step · lanes + lane
+
+with one lane where all branches share a mask, and one a branch where they may differ. The first slot of every lane
+is always taken; every other taken slot may move to any free one, so that the total of branch evaluations stays.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Collection, Iterator, Sequence
+from itertools import combinations
+
+from budc.compiler.search.space import Candidate, Payload, Space
+from budc.schema.mask import StepMask
+
+Slots = tuple[int, ...]
+
+
+def lanes(space: Space) -> int:
+    """Return the number of masks that may differ."""
+    return len(space.branches) if space.separate else 1
+
+
+def count(space: Space) -> int:
+    """Return the number of candidates in the space."""
+    width = lanes(space)
+    return math.comb((space.steps - 1) * width, (space.nfe - 1) * width) * len(space.payloads)
+
+
+def all_candidates(space: Space) -> Iterator[Candidate]:
+    """Yield every candidate once; neighbours in this order have the longest beginnings in common."""
+    width = lanes(space)
+    for payload in space.payloads:
+        for rest in combinations(range(width, space.steps * width), (space.nfe - 1) * width):
+            yield candidate(space, (*range(width), *rest), payload)
+
+
+def candidate(space: Space, slots: Sequence[int], payload: Payload) -> Candidate:
+    """Return the candidate with these slots taken; branches that agree share one mask."""
+    width = lanes(space)
+    masks = [
+        StepMask.from_compute_steps(space.steps, (slot // width for slot in slots if slot % width == lane))
+        for lane in range(width)
+    ]
+    return Candidate(tuple(masks[:1] if len(set(masks)) == 1 else masks), space.rule, payload)
+
+
+def taken(space: Space, current: Candidate) -> Slots:
+    """Return the slots of a candidate, ascending."""
+    width = lanes(space)
+    masks = current.masks if len(current.masks) == width else current.masks * width
+    return tuple(
+        step * width + lane for step in range(space.steps) for lane, mask in enumerate(masks) if mask[step]
+    )
+
+
+def movable(space: Space, current: Candidate) -> list[int]:
+    """Return the slots that may move, latest first: candidates that differ late share the longest beginning."""
+    return list(reversed(taken(space, current)[lanes(space) :]))
+
+
+def free(space: Space, current: Candidate) -> list[int]:
+    """Return the slots that are not taken, ascending."""
+    occupied = set(taken(space, current))
+    return [slot for slot in range(space.steps * lanes(space)) if slot not in occupied]
+
+
+def relocate(space: Space, current: Candidate, slot: int, target: int) -> Candidate:
+    """Move one computed step to a free slot."""
+    return candidate(space, sorted({*taken(space, current), target} - {slot}), current.payload)
+
+
+def relocations(space: Space, current: Candidate, slot: int, sizes: Collection[int]) -> list[Candidate]:
+    """Return the candidates in which this slot has moved by one of `sizes` steps; 0 is to another branch."""
+    width = lanes(space)
+    return [
+        relocate(space, current, slot, target)
+        for target in free(space, current)
+        if abs(target // width - slot // width) in sizes
+    ]
+
+
+def switches(space: Space, current: Candidate) -> list[Candidate]:
+    """Return the same masks with every other payload."""
+    slots = taken(space, current)
+    return [candidate(space, slots, payload) for payload in space.payloads if payload != current.payload]
+
+
+def kicked(space: Space, current: Candidate, rng: random.Random, near: int | None = None) -> Candidate:
+    """Move a random computed step to a random free slot, at most `near` steps away where one is; or none can move."""
+    slots, targets = movable(space, current), free(space, current)
+    if not slots or not targets:
+        return current
+    slot, width = rng.choice(slots), lanes(space)
+    close = [target for target in targets if near and abs(target // width - slot // width) <= near]
+    return relocate(space, current, slot, rng.choice(close or targets))
+
+
+def starts(space: Space, slots: Sequence[int] = ()) -> list[Candidate]:
+    """Return evenly spread steps, or the given ones, with every payload; all branches alike."""
+    steps = slots or StepMask.uniform(space.steps, space.nfe).compute_steps
+    return [Candidate.of(space.steps, steps, space.rule, payload) for payload in space.payloads]
