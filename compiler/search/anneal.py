@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from budc.compiler.search.dp import shortest_path
 from budc.compiler.search.hillclimb import Scored, descend, most_of_descent
-from budc.compiler.search.moves import count, kicked, starts
+from budc.compiler.search.moves import count, kicked, nudged, starts
 from budc.compiler.search.space import Candidate, Space, Walk
 
 RANDOM_STARTS = 2
@@ -64,14 +64,15 @@ def anneal(space: Space, rng: random.Random) -> Walk:
     """Anneal one move at a time; the best candidate seen is what is descended from."""
     first = _starts(space, rng)
     best: Scored = min(zip(first, (yield first), strict=True), key=lambda scored: scored[1])
-    around = [kicked(space, best[0], rng, NEAR) for _ in range(NEIGHBOURS)]
+    around = [nudged(space, best[0], rng, NEAR) for _ in range(NEIGHBOURS)]
     losses = yield around
     hottest, coldest = temperatures([loss - best[1] for loss in losses])
     current = best
     best = min(best, *zip(around, losses, strict=True), key=lambda scored: scored[1])
     for move in range(MOVES):
         temperature = hottest * (coldest / hottest) ** (move / (MOVES - 1)) if hottest else 0.0
-        proposal = kicked(space, current[0], rng, NEAR if rng.random() < NEAR_SHARE else None)
+        near = rng.random() < NEAR_SHARE
+        proposal = nudged(space, current[0], rng, NEAR) if near else kicked(space, current[0], rng)
         (loss,) = yield [proposal]
         if accepts(loss - current[1], temperature, rng):
             current = (proposal, loss)

@@ -17,7 +17,7 @@ from budc.compiler.search.space import Candidate, Space, Walk
 SIZES = (3, 2, 1, 0)
 """In steps; 0 hands a step to another branch, where branches may differ."""
 
-ROUNDS = 20
+ROUNDS = 12
 RESTARTS = 2
 KICKS = 2
 
@@ -58,9 +58,7 @@ def hillclimb(space: Space, rng: random.Random) -> Walk:
     best = min(zip(first, (yield first), strict=True), key=_loss)
     best = yield from descend(space, best, ROUNDS)
     for _ in range(RESTARTS):
-        start = best[0]
-        for _ in range(KICKS):
-            start = kicked(space, start, rng)
+        start = kicked(space, best[0], rng, KICKS)
         (loss,) = yield [start]
         found = yield from descend(space, (start, loss), ROUNDS)
         best = min(best, found, key=_loss)

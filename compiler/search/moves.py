@@ -91,14 +91,20 @@ def switches(space: Space, current: Candidate) -> list[Candidate]:
     return [candidate(space, slots, payload) for payload in space.payloads if payload != current.payload]
 
 
-def kicked(space: Space, current: Candidate, rng: random.Random, near: int | None = None) -> Candidate:
-    """Move a random computed step to a random free slot, at most `near` steps away where one is; or none can move."""
+def kicked(space: Space, current: Candidate, rng: random.Random, moves: int = 1) -> Candidate:
+    """Move so many random computed steps to random free slots, or as many as can move."""
     slots, targets = movable(space, current), free(space, current)
-    if not slots or not targets:
-        return current
-    slot, width = rng.choice(slots), lanes(space)
-    close = [target for target in targets if near and abs(target // width - slot // width) <= near]
-    return relocate(space, current, slot, rng.choice(close or targets))
+    moves = min(moves, len(slots), len(targets))
+    for slot, target in zip(rng.sample(slots, moves), rng.sample(targets, moves), strict=True):
+        current = relocate(space, current, slot, target)
+    return current
+
+
+def nudged(space: Space, current: Candidate, rng: random.Random, reach: int) -> Candidate:
+    """Move a random computed step by at most `reach` steps; where it cannot, one to anywhere."""
+    slots = movable(space, current)
+    around = relocations(space, current, rng.choice(slots), range(reach + 1)) if slots else []
+    return rng.choice(around) if around else kicked(space, current, rng)
 
 
 def starts(space: Space, slots: Sequence[int] = ()) -> list[Candidate]:

@@ -1,0 +1,74 @@
+import itertools
+import random
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from budc.compiler.gram import segment_errors
+from budc.compiler.search import ALGORITHMS
+from budc.compiler.search.dp import shortest_path
+from budc.schema.errors import UsageError
+
+
+def cost(path, errors, gains):
+    """The additive surrogate of a mask, step by step."""
+    total = 0.0
+    for k in range(len(gains)):
+        before = [step for step in path if step <= k]
+        if k not in path:
+            last = before[-1]
+            previous = before[-2] if len(before) > 1 else last
+            total += gains[k] * errors[previous][last][k]
+    return total
+
+
+@given(st.integers(1, 9), st.data())
+def test_it_is_the_best_of_all_masks(space, costs, steps, data):
+    nfe = data.draw(st.integers(1, steps))
+    seed = data.draw(st.integers(0, 10**6))
+    weighted = data.draw(st.booleans())
+    errors = costs(steps, seed)
+    rng = random.Random(seed)
+    gains = tuple(rng.random() for _ in range(steps)) if weighted else ()
+    path = shortest_path(space(steps, nfe, errors={"velocity": errors}, gains=gains), "velocity")
+    gains = gains or (1.0,) * steps
+    masks = ((0, *rest) for rest in itertools.combinations(range(1, steps), nfe - 1))
+    assert path == min(masks, key=lambda mask: cost(mask, errors, gains))
+
+
+def test_of_equal_paths_the_first_is_taken(space):
+    errors = [[[1.0] * 6] * 6] * 6
+    assert shortest_path(space(6, 3, errors={"velocity": errors}), "velocity") == (0, 1, 2)
+
+
+def test_gains_decide_where_to_compute(space):
+    errors = {"velocity": [[[1.0] * 8] * 8] * 8}
+    path = shortest_path(space(8, 3, errors=errors, gains=(1, 1, 1, 9, 1, 1, 9, 1)), "velocity")
+    assert path == (0, 3, 6)
+
+
+def test_a_jump_of_the_residuals_is_computed(space):
+    """On a real error tensor: residuals that are constant but for one jump."""
+    generator = torch.Generator().manual_seed(0)
+    before, after = torch.randn(2, 64, generator=generator, dtype=torch.float64)
+    residuals = torch.stack([before if step < 7 else after for step in range(12)])
+    gram = (residuals @ residuals.T)[None]
+    errors = {"trunk-residual": segment_errors(gram, 2).tolist()}
+    assert shortest_path(space(12, 2, errors=errors), "trunk-residual") == (0, 7)
+
+
+def test_the_better_payload_s_path_wins_after_one_rollout_each(run, space, costs):
+    errors = {"trunk-residual": costs(10, 1), "velocity": costs(10, 2)}
+    box = space(10, 4, errors=errors)
+    for better in box.payloads:
+        winner, seen = run("dp", box, lambda found, better=better: float(found.payload != better))
+        assert winner.payload == better
+        assert winner.mask.compute_steps == shortest_path(box, better)
+        assert len(seen) == 2
+
+
+def test_without_errors_it_is_refused(space):
+    with pytest.raises(UsageError, match="reuse errors of the trunk-residual"):
+        next(ALGORITHMS["dp"].walk(space(10, 4), random.Random(0)))

@@ -1,0 +1,74 @@
+import random
+
+import pytest
+
+from budc.compiler.search import ALGORITHMS
+from budc.compiler.search.moves import movable, relocations, switches
+from budc.schema.mask import StepMask
+
+
+def first_round(space, losses, seed=0):
+    """Compute steps of every candidate of the first batches, answered from `losses`."""
+    walk = ALGORITHMS["hillclimb"].walk(space, random.Random(seed))
+    batches = [next(walk)]
+    for values in losses:
+        batches.append(walk.send(values))
+    return [[found.mask.compute_steps for found in batch] for batch in batches]
+
+
+def test_late_steps_move_first_and_by_shrinking_sizes(space):
+    box = space(40, 4, payloads=("velocity",))
+    flat = [[0.0]] + [[1.0, 1.0]] * 9
+    start, *rounds = first_round(box, flat)
+    assert start == [(0, 10, 20, 30)] == [StepMask.uniform(40, 4).compute_steps]
+    moved = []
+    for batch in rounds[:9]:
+        sizes = {sum(abs(a - b) for a, b in zip(found, start[0], strict=True)) for found in batch}
+        steps = {set(start[0]).difference(found).pop() for found in batch}
+        moved.append((*sizes, *steps))
+    assert moved == [(size, step) for size in (3, 2, 1) for step in (30, 20, 10)]
+
+
+def test_an_improvement_is_taken_at_once(space):
+    box = space(40, 4, payloads=("velocity",))
+    batches = first_round(box, [[9.0], [8.0, 7.0]])
+    assert batches[1] == [(0, 10, 20, 27), (0, 10, 20, 33)]
+    assert batches[2] == [(0, 10, 17, 33), (0, 10, 23, 33)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_winner_is_a_local_minimum(run, space, seed):
+    box = space(20, 5)
+
+    def loss(candidate):
+        return random.Random(f"{seed} {candidate.key}").random()
+
+    winner, _ = run("hillclimb", box, loss, seed)
+    around = switches(box, winner)
+    for slot in movable(box, winner):
+        around += relocations(box, winner, slot, (1, 2, 3))
+    assert loss(winner) < min(map(loss, around))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_local_minimum_is_left_by_a_kick_of_two_steps(space, seed):
+    """A round of three steps by three sizes brings nothing, then the kicked mask is scored."""
+    box = space(40, 4, payloads=("velocity",))
+    batches = first_round(box, [[0.0]] + [[1.0, 1.0]] * 9, seed)
+    (start,), (kicked,) = batches[0], batches[10]
+    assert len(set(start) - set(kicked)) == 2
+
+
+def test_a_better_minimum_after_a_kick_wins(space):
+    walk = ALGORITHMS["hillclimb"].walk(space(40, 4, payloads=("velocity",)), random.Random(0))
+    batches = [next(walk)]
+    for _ in range(10):
+        batches.append(walk.send([0.0] * len(batches[-1])))
+    winner, loss = None, -1.0
+    while winner is None:
+        try:
+            batches.append(walk.send([loss] * len(batches[-1])))
+        except StopIteration as end:
+            winner = end.value
+        loss = 0.0
+    assert [winner] == batches[10] != batches[0]
