@@ -29,8 +29,8 @@ ROUNDS = 4
 
 
 def temperatures(differences: Sequence[float]) -> tuple[float, float]:
-    """Return (hottest, coldest) from the differences that single moves make; zeros where none makes any."""
-    sizes = [abs(difference) for difference in differences if difference]
+    """Return (hottest, coldest) from the finite differences that single moves make; zeros where none makes any."""
+    sizes = [abs(difference) for difference in differences if difference and math.isfinite(difference)]
     if not sizes:
         return 0.0, 0.0
     return math.sqrt(math.fsum(size**2 for size in sizes) / len(sizes)), min(sizes)

@@ -82,6 +82,20 @@ def test_a_quadratic_landscape_of_fifty_steps_is_solved(name, target, seed, run,
 
 
 @pytest.mark.parametrize("name", SEEKERS)
+def test_a_walk_goes_on_where_losses_are_infinite(name, run, space, bowl):
+    """A fit that diverges is a bad candidate, not the end of a search: here no early step may stand free."""
+    target = (0, 2, 5, 9)
+    distance = bowl((target,))
+
+    def loss(candidate):
+        return float("inf") if candidate.mask.compute_steps[1] > 5 else distance(candidate)
+
+    winner, seen = run(name, space(16, 4), loss)
+    assert winner.mask.compute_steps == target
+    assert any(loss(found) == float("inf") for found in seen)
+
+
+@pytest.mark.parametrize("name", SEEKERS)
 def test_the_rule_and_the_payloads_are_the_space_s(name, run, space, rugged):
     _, seen = run(name, space(8, 3, rule="gram", payloads=("velocity",)), rugged)
     assert {(candidate.rule, candidate.payload) for candidate in seen} == {("gram", "velocity")}

@@ -12,6 +12,7 @@ def test_temperatures_are_the_spread_and_the_least_of_the_differences():
     assert temperatures([3.0, -4.0, 0.0]) == pytest.approx((12.5**0.5, 3.0))
     assert temperatures([0.0, 0.0]) == (0.0, 0.0)
     assert temperatures([]) == (0.0, 0.0)
+    assert temperatures([float("inf"), float("nan"), 2.0]) == (2.0, 2.0)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-9, 1.0])

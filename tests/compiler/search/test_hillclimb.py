@@ -3,7 +3,8 @@ import random
 import pytest
 
 from budc.compiler.search import ALGORITHMS
-from budc.compiler.search.moves import movable, relocations, switches
+from budc.compiler.search.hillclimb import descend
+from budc.compiler.search.moves import candidate, movable, relocations, switches
 from budc.schema.mask import StepMask
 
 
@@ -72,3 +73,33 @@ def test_a_better_minimum_after_a_kick_wins(space):
             winner = end.value
         loss = 0.0
     assert [winner] == batches[10] != batches[0]
+
+
+def test_the_payload_is_changed_where_the_other_one_has_become_better(run, space):
+    """Trunk residuals are better where the descent starts, velocities where it ends."""
+    target = (0, 3, 5, 31)
+
+    def loss(candidate):
+        distance = sum((a - b) ** 2 for a, b in zip(candidate.mask.compute_steps, target, strict=True))
+        return float(distance) if candidate.payload == "velocity" else 5 + distance / 2
+
+    winner, _ = run("hillclimb", space(40, 4), loss)
+    assert (winner.mask.compute_steps, winner.payload) == (target, "velocity")
+
+
+def test_a_step_is_handed_to_the_other_branch(space):
+    """On a flat landscape but for one candidate, which no move along the schedule reaches."""
+    box = space(20, 3, branches=("cond", "uncond"), separate=True, payloads=("velocity",))
+    start, wanted = (
+        candidate(box, slots, "velocity") for slots in [(0, 1, 20, 25, 30, 35), (0, 1, 20, 25, 31, 35)]
+    )
+    walk = descend(box, (start, 1.0), 3)
+    batch = next(walk)
+    found = None
+    while found is None:
+        try:
+            batch = walk.send([float(proposed != wanted) for proposed in batch])
+        except StopIteration as end:
+            found = end.value
+    assert found == (wanted, 0.0)
+    assert [mask.compute_steps for mask in wanted.masks] == [(0, 10), (0, 12, 15, 17)]
