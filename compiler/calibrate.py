@@ -41,9 +41,16 @@ class Reference:
     latents: Tensor
 
     def prompt_set(self) -> PromptSet:
-        """Name the set by content: prompts, the negative prompt, noise seeds."""
-        content = {"prompts": list(self.prompts), "negative": self.negative, "seeds": list(self.seeds)}
-        return PromptSet(digest=digest(content), size=len(self.prompts))
+        """Name the set by content."""
+        return prompt_set(self.prompts, self.negative, self.seeds[0])
+
+
+def prompt_set(prompts: Sequence[str], negative: str, first_seed: int) -> PromptSet:
+    """Name a set by content: prompts, the negative prompt, noise seeds."""
+    seeds = [first_seed + index for index in range(len(prompts))]
+    return PromptSet(
+        digest=digest({"prompts": list(prompts), "negative": negative, "seeds": seeds}), size=len(prompts)
+    )
 
 
 def calibrate(

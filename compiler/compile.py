@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import torch
 
-from budc.compiler.calibrate import CALIBRATION_SEED, HELD_OUT_SEED, calibrate
-from budc.compiler.emit import make_document, versions, write_artifact
+from budc.compiler.calibrate import CALIBRATION_SEED, HELD_OUT_SEED, Reference, calibrate, prompt_set
+from budc.compiler.denoiser import ModelDenoiser
+from budc.compiler.emit import artifact_name, make_document, versions, write_artifact
 from budc.compiler.evaluate import evaluate
+from budc.compiler.find import Finder, Outcome, Schedule, Task
 from budc.compiler.folder import component_digests
 from budc.compiler.journal import Journal
 from budc.compiler.model import Model, default_device, load_model, model_binding
 from budc.compiler.request import CompileRequest, check_request
-from budc.compiler.rollout import Roller
-from budc.compiler.search import Space
-from budc.compiler.study import OBJECTIVE, search
-from budc.policies.profile import find_weights, read_prompts
+from budc.compiler.rollout import Conditions, Roller
+from budc.compiler.search import algorithm
+from budc.compiler.study import OBJECTIVES
+from budc.policies.profile import ModelProfile, find_weights, read_prompts
+from budc.policies.schedules import schedules_for
 from budc.schema.artifact import SUFFIX, Artifact, read
 from budc.schema.canonical import digest
 from budc.schema.errors import OutputError, UsageError
@@ -26,26 +30,49 @@ from budc.schema.keys import load_signer
 from budc.schema.policy import ModelBinding, SamplerBinding
 
 
-def _output(request: CompileRequest, default: str) -> Path:
-    path = request.out or Path(f"{request.name or default}{SUFFIX}")
-    if path.is_dir() or not path.parent.is_dir():
-        raise OutputError(f"--out: {path} is not a file in an existing folder")
-    return path
+class Prompts(NamedTuple):
+    """What is searched on and what is reported on; they share no prompt and no noise."""
+
+    calibration: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+
+def _outputs(request: CompileRequest, names: dict[int, str]) -> dict[int, Path]:
+    if request.sweep is None:
+        ((nfe, name),) = names.items()
+        path = request.out or Path(f"{name}{SUFFIX}")
+        if path.is_dir() or not path.parent.is_dir():
+            raise OutputError(f"--out: {path} is not a file in an existing folder")
+        return {nfe: path}
+    folder = request.out or Path()
+    if not folder.is_dir():
+        raise OutputError(f"--out: {folder} is not an existing folder, and a sweep writes several files")
+    return {nfe: folder / f"{name}{SUFFIX}" for nfe, name in names.items()}
+
+
+def _prompts(request: CompileRequest, profile: ModelProfile) -> Prompts:
+    sizes = profile.prompts
+    calibration = read_prompts(
+        request.calibration or sizes.calibration, None if request.calibration else sizes.calibration_size
+    )
+    held_out = read_prompts(sizes.held_out, sizes.held_out_size)
+    if shared := set(calibration) & set(held_out):
+        raise UsageError(
+            f"--calibration: {len(shared)} of the prompts are held out, the first is {sorted(shared)[0]!r}",
+            remedy="calibrate on prompts that the report is not measured on",
+        )
+    return Prompts(calibration, held_out)
 
 
 def _fingerprint(
-    request: CompileRequest,
-    model: Model,
-    binding: ModelBinding,
-    sampler: SamplerBinding,
-    prompts: tuple[tuple[str, ...], ...],
+    request: CompileRequest, model: Model, binding: ModelBinding, sampler: SamplerBinding, prompts: Prompts
 ) -> str:
     """Digest of all that a measurement depends on; name, key and output path are not among it."""
     cuda = model.device.type == "cuda"
     return digest(
         {
-            "budget": request.budget,
-            "search": request.search,
+            "budget": request.sweep or request.budget,
+            "search": [request.search, request.align, request.branches, str(request.steps)],
             "seed": request.seed,
             "profile": msgspec.to_builtins(model.profile),
             "sampler": msgspec.to_builtins(sampler),
@@ -58,25 +85,16 @@ def _fingerprint(
     )
 
 
-def compile_policy(request: CompileRequest) -> Artifact:
-    """Compile a policy and write its artifact; return what was written.
+def compile_artifacts(request: CompileRequest) -> list[Artifact]:
+    """Compile a policy for every budget and write the artifacts; return what was written.
 
     Raises:
         BudcError: see the passes; everything that can be refused is refused before the first rollout.
     """
-    profile, steps, nfe = check_request(request)
+    profile, steps, budgets = check_request(request)
     signer = load_signer(request.key) if request.key else None
-    path = _output(request, f"{profile.name}-nfe{nfe}")
-    sizes = profile.prompts
-    calibration = read_prompts(
-        request.calibration or sizes.calibration, None if request.calibration else sizes.calibration_size
-    )
-    held_out = read_prompts(sizes.held_out, sizes.held_out_size)
-    if shared := set(calibration) & set(held_out):
-        raise UsageError(
-            f"--calibration: {len(shared)} of the prompts are held out, the first is {sorted(shared)[0]!r}",
-            remedy="calibrate on prompts that the report is not measured on",
-        )
+    paths = _outputs(request, {nfe: artifact_name(request, profile, nfe) for nfe in budgets})
+    prompts = _prompts(request, profile)
     folder = find_weights(profile, request.weights, download=request.download)
     binding = model_binding(profile, folder)
     device = default_device()
@@ -86,20 +104,76 @@ def compile_policy(request: CompileRequest) -> Artifact:
         )
     model = load_model(profile, folder, device)
     sampler = model.sampler(steps)
-    space = Space(steps, nfe, profile.search)
-    fingerprint = _fingerprint(request, model, binding, sampler, (calibration, held_out))
-    with Journal(path.parent / f".{path.name}.{fingerprint[7:19]}", fingerprint) as journal:
+    fingerprint = _fingerprint(request, model, binding, sampler, prompts)
+    first = next(iter(paths.values()))
+    with Journal(first.parent / f".{first.name}.{fingerprint[7:19]}", fingerprint) as journal:
         if journal.records:
             print(f"resuming: {len(journal.records)} measurements are in {journal.folder}", file=sys.stderr)
         roller = Roller(model, journal.get("batch"), halved=lambda batch: journal.put("batch", batch))
-        reference = calibrate(roller, sampler, calibration, CALIBRATION_SEED, journal, "calibration full")
-        full = roller.forwards
-        found = search(request.search, space, roller, sampler, reference, journal, request.seed)
-        held = calibrate(roller, sampler, held_out, HELD_OUT_SEED, journal, "held-out full")
-        quality = evaluate(found.candidate, OBJECTIVE, reference.prompt_set(), roller, sampler, held, journal)
-        document = make_document(
-            request, profile, binding, sampler, space, found, quality, full + found.forwards
-        )
-        write_artifact(document, signer, path)
+        calibration = _conditions(model, prompts.calibration)
+        finder: Finder | None = None
+        held: Reference | None = None
+        for nfe, budget in budgets.items():
+            task = _task(request, model, sampler, calibration, nfe)
+            finder = finder or Finder(task, journal)
+            found = finder.find(task)
+            held = held or calibrate(
+                roller, sampler, prompts.held_out, HELD_OUT_SEED, journal, "held-out full"
+            )
+            deployed = _deployed(model, sampler, found)
+            quality = evaluate(
+                found.policy,
+                deployed,
+                nfe,
+                OBJECTIVES[algorithm(request.search).objective],
+                prompt_set(prompts.calibration, profile.prompts.negative, CALIBRATION_SEED),
+                roller,
+                sampler,
+                held,
+                journal,
+            )
+            document = make_document(request, profile, binding, deployed, budget, nfe, found, quality)
+            write_artifact(document, signer, paths[nfe])
         journal.discard()
-    return read(path)
+    return [read(path) for path in paths.values()]
+
+
+def _conditions(model: Model, prompts: tuple[str, ...]) -> Conditions:
+    seeds = range(CALIBRATION_SEED, CALIBRATION_SEED + len(prompts))
+    return Conditions(
+        model.adapter.encode(model.folder, model.profile, prompts, model.device),
+        model.adapter.noise(model.folder, model.profile, seeds),
+    )
+
+
+def _task(
+    request: CompileRequest, model: Model, sampler: SamplerBinding, conditions: Conditions, nfe: int
+) -> Task:
+    return Task(
+        denoiser=ModelDenoiser(model),
+        scheduler=model.scheduler,
+        schedule=_schedule(sampler),
+        conditions=conditions,
+        nfe=nfe,
+        defaults=model.profile.search,
+        search=request.search,
+        seed=request.seed,
+        align=request.align,
+        separate=request.branches == "separate",
+        schedules=schedules_for(model.profile, sampler.steps, nfe),
+        short=_schedule(model.sampler(nfe)) if request.steps == "auto" else None,
+    )
+
+
+def _schedule(sampler: SamplerBinding) -> Schedule:
+    return Schedule(tuple(sampler.sigmas), tuple(sampler.timesteps))
+
+
+def _deployed(model: Model, full: SamplerBinding, found: Outcome) -> SamplerBinding:
+    """Return the binding to the schedule that the policy was found on."""
+    schedule = found.schedule
+    if not found.aligned:
+        return full if schedule.steps == full.steps else model.sampler(schedule.steps)
+    return msgspec.structs.replace(
+        full, steps=schedule.steps, sigmas=list(schedule.sigmas), timesteps=list(schedule.timesteps)
+    )

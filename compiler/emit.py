@@ -8,10 +8,9 @@ from pathlib import Path
 
 import msgspec
 
+from budc.compiler.find import EPOCHS, SEARCH_SHARE, Outcome
 from budc.compiler.request import CompileRequest
-from budc.compiler.rollout import shared_policy
-from budc.compiler.search.space import Space
-from budc.compiler.study import Found
+from budc.compiler.search.joint import ALLOWANCE
 from budc.policies.profile import ModelProfile
 from budc.schema.artifact import seal
 from budc.schema.files import write_atomic
@@ -52,34 +51,57 @@ def make_document(
     profile: ModelProfile,
     binding: ModelBinding,
     sampler: SamplerBinding,
-    space: Space,
-    found: Found,
+    budget: str,
+    nfe: int,
+    found: Outcome,
     quality: Quality,
-    forwards: int,
 ) -> PolicyDocument:
-    """Assemble the policy document; `forwards` are those of the full runs and the search together."""
+    """Assemble the policy document of one budget."""
+    evaluated = {name: sum(branch.mask) for branch in found.policy.branches for name in branch.names}
     return PolicyDocument(
         schema_version=SCHEMA_VERSION,
-        name=request.name or f"{profile.name}-nfe{space.nfe}",
+        name=artifact_name(request, profile, nfe),
         revision=request.revision,
         issued_at=issue_time(),
         model=binding,
         sampler=sampler,
         shape=output_shape(profile),
         budget=Budget(
-            requested=request.budget, nfe=space.nfe, branches=dict.fromkeys(profile.branches, space.nfe)
+            requested=budget,
+            nfe=max(evaluated.values()),
+            branches={name: evaluated[name] for name in profile.branches},
         ),
-        policy=shared_policy(found.candidate.mask, found.candidate.predictor, profile.branches),
+        policy=found.policy,
         quality=quality,
         search=Search(
             algorithm=request.search,
             seed=request.seed,
             candidates=found.candidates,
-            forwards=forwards,
-            settings={"calibrationLoss": found.loss, **msgspec.to_builtins(space.defaults)},
+            forwards=found.forwards,
+            settings=_settings(request, profile, found),
             versions=versions(),
         ),
     )
+
+
+def artifact_name(request: CompileRequest, profile: ModelProfile, nfe: int) -> str:
+    """Return the name of the policy of one budget; a sweep's names all end in the NFE."""
+    if request.name is None:
+        return f"{profile.name}-nfe{nfe}"
+    return f"{request.name}-nfe{nfe}" if request.sweep else request.name
+
+
+def _settings(
+    request: CompileRequest, profile: ModelProfile, found: Outcome
+) -> dict[str, bool | int | float | str]:
+    settings: dict[str, bool | int | float | str] = {"calibrationLoss": found.loss, "aligned": found.aligned}
+    if request.search == "paper":
+        settings |= msgspec.to_builtins(profile.search)
+    if request.search == "joint":
+        settings |= {"allowance": ALLOWANCE, "searchShare": SEARCH_SHARE, "branches": request.branches}
+    if request.align:
+        settings["epochs"] = EPOCHS
+    return settings | {f"choice{number}": note for number, note in enumerate(found.notes, 1)}
 
 
 def write_artifact(document: PolicyDocument, signer: Signer | None, path: Path) -> None:

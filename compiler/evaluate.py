@@ -1,7 +1,8 @@
 """Pass 4, evaluate: the policy on held-out prompts, beside what anyone could have had without a search.
 
 Baselines: the uniform mask with plain reuse, and the same solver with as many steps as the policy has
-evaluations (nothing cached), both at the policy's NFE; and the full run itself.
+evaluations (nothing cached), both at the policy's NFE; and the full run itself. All are run as they are deployed,
+by the scheduler itself, and nothing was selected on these prompts.
 """
 
 from __future__ import annotations
@@ -16,33 +17,35 @@ from budc.compiler.metrics import latent_errors, latent_metric, psnr_metric, psn
 from budc.compiler.model import Model
 from budc.compiler.progress import progress
 from budc.compiler.rollout import Roller, full_policy, shared_policy
-from budc.compiler.search import Candidate
 from budc.schema.mask import StepMask
-from budc.schema.policy import Baseline, Metric, PromptSet, Quality, SamplerBinding
+from budc.schema.policy import Baseline, Metric, Policy, PromptSet, Quality, SamplerBinding
+from budc.schema.predictor import Predictor
 
 
 def evaluate(
-    candidate: Candidate,
+    policy: Policy,
+    sampler: SamplerBinding,
+    nfe: int,
     objective: str,
     calibration: PromptSet,
     roller: Roller,
-    sampler: SamplerBinding,
+    full: SamplerBinding,
     held_out: Reference,
     journal: Journal,
 ) -> Quality:
-    """Measure the winner and the baselines on the held-out prompts."""
-    branches, nfe, conditions = roller.model.profile.branches, candidate.mask.nfe, held_out.conditions
-    uniform = Candidate.plain(sampler.steps, StepMask.uniform(sampler.steps, nfe).compute_steps)
+    """Measure a policy on its sampler, and the baselines, against full runs by the sampler `full`."""
+    branches, conditions = roller.model.profile.branches, held_out.conditions
+    mask = StepMask.uniform(full.steps, nfe)
     runs = {
-        "policy": (shared_policy(candidate.mask, candidate.predictor, branches), sampler),
-        "uniform": (shared_policy(uniform.mask, uniform.predictor, branches), sampler),
+        "policy": (policy, sampler),
+        "uniform": (shared_policy(mask, Predictor.plain_reuse(mask), branches), full),
         "fewer-steps": (full_policy(nfe, branches), roller.model.sampler(nfe)),
     }
     latents = {
-        name: kept_latents(roller, policy, schedule, conditions, journal, f"held-out {name}")
-        for name, (policy, schedule) in runs.items()
+        name: kept_latents(roller, followed, schedule, conditions, journal, f"held-out {nfe} {name}")
+        for name, (followed, schedule) in runs.items()
     }
-    levels = frame_levels(roller.model, latents, held_out.latents, journal)
+    levels = frame_levels(roller.model, latents, held_out.latents, journal, f"frames {nfe}")
     metrics: dict[str, list[Metric]] = {
         name: [latent_metric(latent_errors(found, held_out.latents)), psnr_metric(levels[name])]
         for name, found in latents.items()
@@ -56,13 +59,13 @@ def evaluate(
         baselines=[
             Baseline(name="uniform", nfe=nfe, metrics=metrics["uniform"]),
             Baseline(name="fewer-steps", nfe=nfe, metrics=metrics["fewer-steps"]),
-            Baseline(name="full", nfe=sampler.steps, metrics=exact),
+            Baseline(name="full", nfe=full.steps, metrics=exact),
         ],
     )
 
 
 def frame_levels(
-    model: Model, latents: Mapping[str, Tensor], reference: Tensor, journal: Journal
+    model: Model, latents: Mapping[str, Tensor], reference: Tensor, journal: Journal, label: str
 ) -> dict[str, list[float]]:
     """Return the PSNR of every method's frames against the full run's, dB, per sample.
 
@@ -72,7 +75,7 @@ def frame_levels(
     levels: dict[str, list[float]] = {name: [] for name in latents}
     with progress("held-out frames", len(reference)) as bar:
         for index in range(len(reference)):
-            key = f"psnr {index}"
+            key = f"{label} {index}"
             known = journal.get(key)
             if known is None:
                 full = decode(reference[index : index + 1])

@@ -41,4 +41,3 @@ def _velocity(
         else:
             found[branch] = network.reuse(branch, action.residual, latents, timestep)
     return guide(network.denoiser.weights, found)
-

@@ -9,7 +9,7 @@ small linear solve (`budc.compiler.gram`). Parts of the prompt set are on disk a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,6 @@ from budc.compiler.denoiser import guide
 from budc.compiler.journal import Journal
 from budc.compiler.network import Network
 from budc.compiler.progress import progress
-from budc.compiler.rollout import Conditions
 from budc.compiler.solver import LinearForm
 from budc.schema.digests import sha256_file
 from budc.schema.errors import JournalCorrupt
@@ -98,7 +97,9 @@ def full_run(network: Network, form: LinearForm, journal: Journal, label: str) -
 def _run(network: Network, form: LinearForm, advance: Callable[[], object]) -> FullRun:
     noise, weights = network.conditions.noise, network.denoiser.weights
     states, guided = [noise], list[Tensor]()
-    payloads: dict[str, dict[str, list[Tensor]]] = {name: {branch: [] for branch in weights} for name in PAYLOADS}
+    payloads: dict[str, dict[str, list[Tensor]]] = {
+        name: {branch: [] for branch in weights} for name in PAYLOADS
+    }
     for step, timestep in enumerate(form.timesteps.float()):
         velocities = {}
         for branch in weights:
@@ -123,5 +124,3 @@ def _gram(payloads: list[Tensor]) -> Tensor:
         flat = torch.stack([payload[sample].flatten().float() for payload in payloads])
         rows.append((flat @ flat.T).double() / flat.shape[1])
     return torch.stack(rows)
-
-

@@ -23,7 +23,9 @@ def mean_gram(gram: Tensor) -> Tensor:
     return (gram / energy[..., None, None]).mean(0)
 
 
-def fit(gram: Tensor, step: int, history: Sequence[int], ridge: float = RIDGE) -> tuple[tuple[float, ...], float]:
+def fit(
+    gram: Tensor, step: int, history: Sequence[int], ridge: float = RIDGE
+) -> tuple[tuple[float, ...], float]:
     """Return (coefficients, error) of `step` from `history`, newest first; gram (S, S).
 
     The error is the unregularised squared distance that these coefficients leave.

@@ -74,13 +74,19 @@ def refine(
     journal, optimiser included: a killed refinement goes on at the epoch that it was in.
     """
     optimiser = torch.optim.Adam(
-        [{"params": [tensor], "lr": rates[name]} for name, tensor in parameters.groups.items()], betas=(0.9, 0.99)
+        [{"params": [tensor], "lr": rates[name]} for name, tensor in parameters.groups.items()],
+        betas=(0.9, 0.99),
     )
     batches = math.ceil(len(train.conditions) / batch)
-    per_epoch = (1 + BACKWARD) * evaluations * len(train.conditions) + evaluations * len(validation.conditions)
+    per_epoch = (1 + BACKWARD) * evaluations * len(train.conditions) + evaluations * len(
+        validation.conditions
+    )
     before = journal.get(f"{label} epoch 0")
     if before is None:
-        before = {"loss": _judge(denoiser, parameters, validation, batch), "state": _dump(parameters, optimiser)}
+        before = {
+            "loss": _judge(denoiser, parameters, validation, batch),
+            "state": _dump(parameters, optimiser),
+        }
         journal.put(f"{label} epoch 0", before)
     best, best_epoch = before, 0
     with progress(label, epochs * batches) as bar:
@@ -89,7 +95,9 @@ def refine(
             known = journal.get(f"{label} epoch {epoch}")
             if known is None:
                 _load(parameters, optimiser, record["state"])
-                order = torch.randperm(len(train.conditions), generator=torch.Generator().manual_seed(seed + epoch))
+                order = torch.randperm(
+                    len(train.conditions), generator=torch.Generator().manual_seed(seed + epoch)
+                )
                 for index in range(batches):
                     done = (epoch - 1) * batches + index
                     fall = 0.5 * (1 + math.cos(math.pi * done / (epochs * batches)))
@@ -124,14 +132,17 @@ def _learn(
 ) -> None:
     rows = chosen.tolist()
     conditions = Conditions(
-        {name: value[rows] for name, value in train.conditions.embeddings.items()}, train.conditions.noise[rows]
+        {name: value[rows] for name, value in train.conditions.embeddings.items()},
+        train.conditions.noise[rows],
     )
     latents = unroll(denoiser, parameters, conditions)
     errors = (latents - train.latents[rows].to(latents.device)).square().flatten(1).mean(1)
     loss = errors.clamp_min(1e-30).log().mean()
     optimiser.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    if all(torch.isfinite(tensor.grad).all() for tensor in parameters.groups.values() if tensor.grad is not None):
+    loss.backward()
+    if all(
+        torch.isfinite(tensor.grad).all() for tensor in parameters.groups.values() if tensor.grad is not None
+    ):
         optimiser.step()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -27,10 +27,15 @@ class CompileRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """One compile. Fields left `None` take the model profile's value."""
 
     model: str
-    budget: str
-    steps: int | None = None
+    budget: str = ""
+    sweep: str | None = None
+    """Budgets with commas between them: a family of policies that share the full run and the rollouts."""
+    steps: int | Literal["auto"] | None = None
+    """A number of steps, or "auto": the profile's or as many as the budget, whichever other prompts prefer."""
     weights: Path | None = None
-    search: str = "paper"
+    search: str = "joint"
+    align: bool = False
+    branches: Literal["together", "separate"] = "together"
     seed: int = 0
     calibration: Path | None = None
     key: Path | None = None
@@ -63,8 +68,9 @@ def read_source(path: Path) -> dict[str, Any]:
     for key in _PATHS:
         if isinstance(source.get(key), str):
             source[key] = path.parent / source[key]
-    if isinstance(source.get("budget"), int) and not isinstance(source["budget"], bool):
-        source["budget"] = str(source["budget"])
+    for key in ("budget", "sweep"):
+        if isinstance(source.get(key), int) and not isinstance(source[key], bool):
+            source[key] = str(source[key])
     return source
 
 
@@ -75,9 +81,13 @@ def make_request(source: dict[str, Any], flags: dict[str, Any]) -> CompileReques
         UsageError: model or budget missing, or a value of the wrong type or out of range.
     """
     merged = source | {key: value for key, value in flags.items() if value is not None}
-    for key in ("model", "budget"):
-        if key not in merged:
-            raise UsageError(f"no {key} given", remedy=f"pass --{key}, or set {key} in the policy source")
+    if "model" not in merged:
+        raise UsageError("no model given", remedy="pass --model, or set model in the policy source")
+    if ("budget" in merged) == ("sweep" in merged):
+        raise UsageError(
+            "both a budget and a sweep given" if "budget" in merged else "no budget given",
+            remedy="pass --budget 10 for one policy, or --sweep 6,8,10 for a family",
+        )
     try:
         plain = {k: str(v) if isinstance(v, Path) else v for k, v in merged.items()}
         request = msgspec.convert(plain, CompileRequest, dec_hook=_path)
@@ -85,22 +95,29 @@ def make_request(source: dict[str, Any], flags: dict[str, Any]) -> CompileReques
         raise UsageError(f"policy source: {error}") from error
     for key, low, high in (("seed", 0, 2**53 - 1), ("steps", 1, 1000), ("revision", 1, 2**31 - 1)):
         value = getattr(request, key)
-        if value is not None and not low <= value <= high:
+        if isinstance(value, int) and not low <= value <= high:
             raise UsageError(f"{key} is {value}, expected {low} to {high}")
     return request
 
 
-def check_request(request: CompileRequest) -> tuple[ModelProfile, int, int]:
-    """Refuse what can be refused without loading anything; return profile, steps and NFE.
+def check_request(request: CompileRequest) -> tuple[ModelProfile, int, dict[int, str]]:
+    """Refuse what can be refused without loading anything; return profile, steps, and NFE -> budget as asked for.
 
     Raises:
         UsageError: unknown model or algorithm, or a name that an artifact cannot have.
         BudgetImpossible: see `parse_budget`.
     """
     profile = load_profile(request.model)
-    steps = request.steps or profile.steps
-    nfe = parse_budget(request.budget, steps)
-    algorithm(request.search)
+    steps = request.steps if isinstance(request.steps, int) else profile.steps
+    asked = request.sweep.split(",") if request.sweep is not None else [request.budget]
+    budgets = {parse_budget(budget, steps): budget.strip() for budget in asked}
+    chosen = algorithm(request.search)
+    for flag, wanted in (("--align", request.align), ("--steps auto", request.steps == "auto")):
+        if wanted and not chosen.arbitrated:
+            raise UsageError(
+                f"{flag}: --search {request.search} leaves no prompts to judge by",
+                remedy="use --search joint",
+            )
     if request.name is not None:
         try:
             msgspec.convert(request.name, Name)
@@ -109,7 +126,7 @@ def check_request(request: CompileRequest) -> tuple[ModelProfile, int, int]:
                 f"--name: {request.name!r} cannot name a policy",
                 remedy="use letters, digits, dot, dash, underscore",
             ) from error
-    return profile, steps, nfe
+    return profile, steps, budgets
 
 
 def _path(kind: type, value: Any) -> Any:

@@ -18,7 +18,7 @@ from budc.compiler.journal import Journal
 from budc.compiler.progress import progress
 from budc.compiler.search import Candidate, Space, algorithm
 from budc.compiler.tracking import Rows
-from budc.compiler.tree import Rollout, Tree
+from budc.compiler.tree import Tree
 from budc.schema.errors import CompileError
 from budc.schema.policy import BranchPolicy, Policy
 

@@ -74,7 +74,8 @@ def solve_tracking(
     right = (target.double() * root[:, None]).flatten()
     normal = left @ left.T
     penalty = ridge * normal.diagonal().mean() * torch.eye(len(left), dtype=torch.float64)
-    return torch.linalg.solve(normal + penalty, left @ right + penalty @ prior)
+    move: Tensor = torch.linalg.solve(normal + penalty, left @ right + penalty @ prior)
+    return move
 
 
 def track(

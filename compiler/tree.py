@@ -103,9 +103,7 @@ class Tree:
         """Roll out candidates together: those that compute at the same step do so in one batch."""
         costs = [self.note(candidate) for candidate in candidates]
         live = dict(self._states)
-        missing = {
-            name for candidate in candidates for name in self._unknown(self._names(candidate), live)
-        }
+        missing = {name for candidate in candidates for name in self._unknown(self._names(candidate), live)}
         for step in sorted({name[2][-1][0] for name in missing}):
             self._grow([name for name in sorted(missing) if name[2][-1][0] == step], live)
         rollouts = []
@@ -157,8 +155,8 @@ class Tree:
             for index, velocity, residual in self._computed(branch, chosen, latents, step):
                 fresh[index][branch] = velocity
                 state = states[index]
-                payload = velocity if names[index][0] == "velocity" else residual
-                state.residuals[branch] = (payload, *state.residuals.get(branch, ()))[:MAX_TERMS]
+                kept = velocity if names[index][0] == "velocity" else residual
+                state.residuals[branch] = (kept, *state.residuals.get(branch, ()))[:MAX_TERMS]
                 state.computed[branch] = (step, *state.computed.get(branch, ()))[:MAX_TERMS]
         for name, state, velocities in zip(names, states, fresh, strict=True):
             self._step(state, name, velocities)
@@ -208,7 +206,7 @@ class Tree:
         velocities: Mapping[str, Tensor],
     ) -> Rows:
         if rule == "plain":
-            return {branch: (1.0,) for branch in reusing}
+            return dict.fromkeys(reusing, (1.0,))
         step, weights = len(state.velocities), self.network.denoiser.weights
         order = list(weights)
         prior = {

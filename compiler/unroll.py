@@ -27,8 +27,13 @@ Row = Sequence[float | Tensor]
 class Parameters(Protocol):
     """What is trained: `groups` name its tensors, `form` and `row` are functions of them."""
 
-    payload: str
-    groups: Mapping[str, Tensor]
+    @property
+    def payload(self) -> str:
+        """What is reused, as in a policy."""
+
+    @property
+    def groups(self) -> Mapping[str, Tensor]:
+        """Name -> leaf tensor, float64."""
 
     def form(self) -> LinearForm:
         """Return the solver's linear form."""
@@ -75,7 +80,9 @@ class PolicyParameters:
         self._offsets = torch.zeros_like(self._gaps)
         if self.learn_sigmas:
             self.groups["sigmas"] = self._offsets.requires_grad_(True)
-        self._scale = float(self.timesteps[0]) / self._ends[0]
+        # Schedules of their own round timesteps to integers; a learned one has sigma times this, exactly.
+        known = getattr(getattr(self.scheduler, "config", None), "num_train_timesteps", None)
+        self.scale = float(known or self.timesteps[0] / self._ends[0])
         self._fixed = linear_form(self.scheduler, self.sigmas, self.timesteps)
 
     def schedule(self) -> Tensor:
@@ -91,8 +98,8 @@ class PolicyParameters:
         if not self.learn_sigmas:
             return self._fixed
         sigmas = self.schedule()
-        form = linear_form(self.scheduler, sigmas, sigmas[:-1].detach() * self._scale)
-        return LinearForm(form.start, form.velocity, sigmas[:-1] * self._scale)
+        form = linear_form(self.scheduler, sigmas, sigmas[:-1].detach() * self.scale)
+        return LinearForm(form.start, form.velocity, sigmas[:-1] * self.scale)
 
     def row(self, branch: str, step: int) -> Row:
         """Return a branch's coefficients at a step, newest first; empty where it computes."""

@@ -20,6 +20,7 @@ from budc.compiler.search.anneal import anneal, candidates_of_anneal
 from budc.compiler.search.dp import candidates_of_dp, dp
 from budc.compiler.search.exhaustive import exhaustive
 from budc.compiler.search.hillclimb import candidates_of_hillclimb, hillclimb
+from budc.compiler.search.joint import candidates_of_joint, joint
 from budc.compiler.search.known import candidates_of_known, known
 from budc.compiler.search.moves import count
 from budc.compiler.search.paper import candidates_of_paper, paper
@@ -38,11 +39,14 @@ class Algorithm(NamedTuple):
     walk: Callable[[Space, random.Random], Walk]
     at_most: Callable[[Space], int]
     objective: Objective = "log-mean"
+    arbitrated: bool = True
+    """Whether finalists are arbitrated on prompts that the search does not see, or it is given all of them."""
 
 
 ALGORITHMS: Mapping[str, Algorithm] = {
-    "paper": Algorithm(paper, candidates_of_paper, "mean"),
-    "uniform": Algorithm(uniform, lambda _: 1, "mean"),
+    "joint": Algorithm(joint, candidates_of_joint),
+    "paper": Algorithm(paper, candidates_of_paper, "mean", arbitrated=False),
+    "uniform": Algorithm(uniform, lambda _: 1, "mean", arbitrated=False),
     "exhaustive": Algorithm(exhaustive, count),
     "anneal": Algorithm(anneal, candidates_of_anneal),
     "hillclimb": Algorithm(hillclimb, candidates_of_hillclimb),

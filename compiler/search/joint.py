@@ -3,18 +3,18 @@
 Every candidate's coefficients are fitted while it is rolled out (`budc.compiler.tracking`), so a loss is that of
 the mask with its best predictor, and both are searched at once. Starts: evenly spread steps, the same stretched to
 the end of the schedule, dynamic programming's path and published schedules. The best start is tried with the
-other payload, and the better payload is kept. Then moves by 3, 2 and 1 steps, late steps first: a candidate shares
-all that it computes before the step that was moved, so late moves cost least. A local optimum is left by a random
-kick, until the allowance is spent.
+other payload, and the better payload is kept. Then sweeps of single moves by 3, 2 and 1 steps in random order, each taken
+as soon as it helps. A local optimum is left by a random kick, until the allowance is spent.
 
-Where branches may differ, a move relocates a step of one branch, or gives it to another one: the total of branch
-evaluations stays.
+Where branches may differ, a move relocates a step of one branch, or gives an evaluation to another one: the total
+of branch evaluations stays.
 """
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from budc.compiler.search.dp import shortest_path
 from budc.compiler.search.space import Candidate, Payload, Space
@@ -24,7 +24,11 @@ ALLOWANCE = 16.0
 """What may be spent, in rollouts of one candidate from its first step to its last."""
 
 SIZES = (3, 2, 1)
+GIFTS = 0.2
+"""Share of moves that give an evaluation to another branch, where branches may differ."""
+
 Masks = tuple[tuple[int, ...], ...]
+Move = tuple[int, int, int]
 
 
 class Spending:
@@ -65,24 +69,38 @@ def starts(space: Space) -> list[tuple[int, ...]]:
     return list(dict.fromkeys(found))
 
 
-def moves(space: Space, masks: Masks, size: int) -> Iterator[Masks]:
-    """Yield every relocation by `size` steps, late steps first, then the gifts between branches."""
-    places = [(step, branch) for branch, steps in enumerate(masks) for step in steps if step]
-    for step, branch in sorted(places, reverse=True):
-        for target in (step + size, step - size):
-            if 0 < target < space.steps and target not in masks[branch]:
-                yield _replaced(masks, branch, {*masks[branch], target} - {step})
-    if len(masks) > 1:
-        for step, branch in sorted(places, reverse=True):
-            other = (branch + 1) % len(masks)
-            if step not in masks[other]:
-                yield _replaced(
-                    _replaced(masks, branch, set(masks[branch]) - {step}), other, {*masks[other], step}
-                )
-            elif len(masks[branch]) > 1 and (free := step + size) < space.steps and free not in masks[other]:
-                yield _replaced(
-                    _replaced(masks, branch, set(masks[branch]) - {step}), other, {*masks[other], free}
-                )
+def relocations(space: Space, masks: Masks, rng: random.Random) -> list[Move]:
+    """List (branch, step, direction) for every step that may move, in random order."""
+    found = [
+        (branch, step, direction)
+        for branch, steps in enumerate(masks)
+        for step in steps
+        if step
+        for direction in (1, -1)
+    ]
+    rng.shuffle(found)
+    return found
+
+
+def relocated(space: Space, masks: Masks, move: Move, size: int) -> Masks | None:
+    """Return the masks after a move, or None where it is no longer possible."""
+    branch, step, direction = move
+    target = step + size * direction
+    if step not in masks[branch] or target in masks[branch] or not 0 < target < space.steps:
+        return None
+    return _replaced(masks, branch, {*masks[branch], target} - {step})
+
+
+def given(space: Space, masks: Masks, rng: random.Random) -> Masks | None:
+    """Return the masks after one evaluation has gone from a random branch to a random step of another."""
+    giver = rng.randrange(len(masks))
+    taker = (giver + rng.randrange(1, len(masks))) % len(masks)
+    movable = [step for step in masks[giver] if step]
+    free = [step for step in range(1, space.steps) if step not in masks[taker]]
+    if not movable or not free:
+        return None
+    less = _replaced(masks, giver, set(masks[giver]) - {rng.choice(movable)})
+    return _replaced(less, taker, {*less[taker], rng.choice(free)})
 
 
 def joint(space: Space, rng: random.Random) -> Generator[list[Candidate], list[float], Candidate]:
@@ -108,23 +126,24 @@ def joint(space: Space, rng: random.Random) -> Generator[list[Candidate], list[f
         best, lowest = (best[0], "trunk-residual"), loss
     payload = best[1]
     current, here = best[0], lowest
-    while True:
+    while spending.rollouts < ALLOWANCE and len(losses) < _all(space):
+        improved = False
         for size in SIZES:
-            improved = True
-            while improved and spending.rollouts < ALLOWANCE:
-                improved = False
-                for masks in moves(space, current, size):
-                    loss = yield from scored(masks, payload)
-                    if loss < here:
-                        current, here, improved = masks, loss, True
-                    if improved or spending.rollouts >= ALLOWANCE:
-                        break
+            for move in relocations(space, current, rng):
+                masks = relocated(space, current, move, size)
+                if width > 1 and rng.random() < GIFTS:
+                    masks = given(space, current, rng)
+                if masks is None or spending.rollouts >= ALLOWANCE:
+                    continue
+                loss = yield from scored(masks, payload)
+                if loss < here:
+                    current, here, improved = masks, loss, True
         if here < lowest:
             best, lowest = (current, payload), here
-        if spending.rollouts >= ALLOWANCE or len(losses) >= _all(space):
-            return _candidate(space, *best)
-        current = kicked(space, best[0], rng)
-        here = yield from scored(current, payload)
+        if not improved:
+            current = kicked(space, best[0], rng)
+            here = yield from scored(current, payload)
+    return _candidate(space, *best)
 
 
 def kicked(space: Space, masks: Masks, rng: random.Random) -> Masks:
@@ -150,6 +169,4 @@ def _replaced(masks: Masks, branch: int, steps: Sequence[int] | set[int]) -> Mas
 
 
 def _all(space: Space) -> int:
-    import math
-
     return math.comb(space.steps - 1, space.nfe - 1) if not space.separate else 1 << 62

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from budc.cli.extras import MODEL_PACKAGES, Interrupted, quiet_libraries, require
-from budc.cli.summary import budget, claimed_signers, cost, masks, measured_on, quality
+from budc.cli.summary import (
+    beaten,
+    budget,
+    choices,
+    claimed_signers,
+    cost,
+    masks,
+    measured_on,
+    pareto,
+    quality,
+)
 from budc.cli.tables import fields
 
 if TYPE_CHECKING:
@@ -21,19 +31,48 @@ if TYPE_CHECKING:
 _PATH = click.Path(path_type=Path)
 
 
+class Steps(click.ParamType[int | str]):
+    """A number of steps, or "auto"."""
+
+    name = "steps"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Return an int or "auto"."""
+        return "auto" if value == "auto" else int(click.INT.convert(value, param, ctx))
+
+
 @click.command("compile")
 @click.argument("source", required=False, type=_PATH, metavar="[POLICY.toml]")
 @click.option("--model", metavar="NAME", help="Model profile; `budc models` lists them.")
 @click.option("--budget", metavar="10|2.8x", help="Evaluations per guidance branch, or how many times fewer.")
-@click.option("--steps", type=int, help="Sampler steps; default the profile's.")
+@click.option("--sweep", metavar="6,8,10", help="Several budgets at once: a family that shares its work.")
+@click.option(
+    "--steps",
+    type=Steps(),
+    metavar="N|auto",
+    help="Sampler steps; default the profile's. auto: those, or as many as the budget, whichever is better.",
+)
 @click.option(
     "--weights", type=_PATH, metavar="DIR", help="Model folder; default embedded, or the hub cache."
 )
-@click.option("--search", metavar="NAME", help="Search algorithm; default paper.")
+@click.option("--search", metavar="NAME", help="Search algorithm; default joint.")
+@click.option(
+    "--align", is_flag=True, default=None, help="Train sigmas and coefficients by gradient as well."
+)
+@click.option(
+    "--branches",
+    type=click.Choice(["together", "separate"]),
+    help="Guidance branches on one mask (default), or each on its own under the same total.",
+)
 @click.option("--seed", type=int, help="Seed of the search; default 0.")
 @click.option("--calibration", type=_PATH, metavar="FILE", help="Prompts to search on, one a line.")
 @click.option("--key", type=_PATH, metavar="PEM", help="Private key to sign with; see `budc keygen`.")
-@click.option("--out", type=_PATH, metavar="FILE", help="Artifact to write; default NAME.budc.json here.")
+@click.option(
+    "--out",
+    type=_PATH,
+    metavar="PATH",
+    help="Artifact to write, or a sweep's folder; default NAME.budc.json here.",
+)
 @click.option("--name", metavar="NAME", help="Name of the policy; default MODEL-nfeN.")
 @click.option("--revision", type=int, help="Revision under that name; default 1.")
 @click.option("--download", is_flag=True, default=None, help="Fetch weights that are not here.")
@@ -49,20 +88,27 @@ def compile_command(source: Path | None, as_json: bool, **flags: Any) -> None:
     request = make_request(read_source(source) if source else {}, flags)
     check_request(request)
     try:
-        artifact = _compile(request)
+        artifacts = _compile(request)
     except KeyboardInterrupt:
         raise Interrupted(": the same command goes on where this one stopped") from None
-    click.echo(json.dumps(record(artifact), indent=1) if as_json else page(artifact))
+    if as_json:
+        records = [record(artifact) for artifact in artifacts]
+        click.echo(json.dumps(records if request.sweep else records[0], indent=1))
+        return
+    click.echo(pareto(artifacts) if request.sweep else page(artifacts[0]))
+    for artifact in artifacts:
+        if said := beaten(artifact.document):
+            click.echo(f"{artifact.path}: {said}", err=True)
 
 
-def _compile(request: CompileRequest) -> Artifact:
+def _compile(request: CompileRequest) -> list[Artifact]:
     require(*MODEL_PACKAGES)
     # Whatever a library prints must not end up in the result.
     with contextlib.redirect_stdout(sys.stderr):
-        from budc.compiler.compile import compile_policy
+        from budc.compiler.compile import compile_artifacts
 
         quiet_libraries(downloads=request.download)
-        return compile_policy(request)
+        return compile_artifacts(request)
 
 
 def page(artifact: Artifact) -> str:
@@ -75,6 +121,7 @@ def page(artifact: Artifact) -> str:
         ("budget", budget(document)),
         *masks(document),
         ("search", cost(document)),
+        *choices(document),
         ("quality", measured_on(document)),
     ]
     return f"{fields(pairs)}\n\n{quality(document)}"

@@ -97,6 +97,65 @@ def measured_on(document: PolicyDocument) -> str:
     )
 
 
+def choices(document: PolicyDocument) -> list[tuple[str, str]]:
+    """Return what was decided on prompts that the search had not seen."""
+    settings = document.search.settings
+    notes = [str(settings[key]) for key in sorted(settings) if key.startswith("choice")]
+    return [("chosen", "\n".join(printable(note) for note in notes))] if notes else []
+
+
+def beaten(document: PolicyDocument) -> str:
+    """Return a sentence where a few steps of the solver alone lose less, and what to do; else nothing."""
+    ours = _latent(document.quality.metrics)
+    few = next((item for item in document.quality.baselines if item.name == "fewer-steps"), None)
+    theirs = _latent(few.metrics) if few else None
+    if ours is None or theirs is None or few is None or document.sampler.steps == few.nfe or theirs >= ours:
+        return ""
+    return (
+        f"{few.nfe} plain steps of {document.sampler.scheduler} lose less than this policy at the same NFE "
+        f"(held-out {LATENT_ERROR} {number(theirs)} against {number(ours)}, geometric mean): "
+        "compile with --steps auto --align, which makes such steps the policy where they win"
+    )
+
+
+def _latent(metrics: Sequence[Metric]) -> float | None:
+    return next((metric.geometric_mean for metric in metrics if metric.name == LATENT_ERROR), None)
+
+
+def pareto(artifacts: Sequence[Artifact]) -> str:
+    """Return a sweep as a table: what every budget buys, beside its baselines."""
+    rows = []
+    for artifact in artifacts:
+        document = artifact.document
+        baselines = {item.name: _latent(item.metrics) for item in document.quality.baselines}
+        metrics = {metric.name: metric for metric in document.quality.metrics}
+        rows.append(
+            [
+                str(document.budget.nfe),
+                f"{document.sampler.steps}",
+                number(metrics[LATENT_ERROR].geometric_mean),
+                number(metrics[LATENT_ERROR].p95),
+                *([number(metrics["psnr"].mean)] if "psnr" in metrics else [MISSING]),
+                number(baselines.get("uniform")),
+                number(baselines.get("fewer-steps")),
+                f"{document.search.forwards:,}",
+                str(artifact.path),
+            ]
+        )
+    headers = [
+        "NFE",
+        "steps",
+        f"{LATENT_ERROR} gmean",
+        "p95",
+        "psnr dB",
+        "uniform",
+        "fewer steps",
+        "forwards",
+        "artifact",
+    ]
+    return table(headers, rows)
+
+
 def cost(document: PolicyDocument) -> str:
     """Return what the search was and what it spent."""
     found = document.search

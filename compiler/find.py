@@ -1,0 +1,246 @@
+"""The heart of a compile, on tensors alone: a denoiser, prompts and a budget become a policy.
+
+1. The full run of the calibration prompts: its states, and the Gram matrices of what it computed.
+2. The search, on three quarters of them.
+3. Arbitration: the finalists on the last quarter, which the search did not see, by the search's own objective.
+4. With `align`, refinement of coefficients and sigmas by gradient, kept where the last quarter says so.
+
+Reference searches (`Algorithm.arbitrated` is false) are given all prompts, as their authors do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from budc.compiler.denoiser import Denoiser
+from budc.compiler.follow import follow
+from budc.compiler.fullrun import PAYLOADS, FullRun, full_run
+from budc.compiler.gram import mean_gram, segment_errors
+from budc.compiler.journal import Journal
+from budc.compiler.metrics import latent_errors
+from budc.compiler.network import Network
+from budc.compiler.refine import Lesson, refine
+from budc.compiler.rollout import Conditions, evaluations, full_policy
+from budc.compiler.search import Algorithm, Space, algorithm
+from budc.compiler.solver import LinearForm, linear_form
+from budc.compiler.study import objective, search
+from budc.compiler.tree import Tree
+from budc.compiler.unroll import PolicyParameters
+from budc.policies.profile import SearchDefaults
+from budc.schema.policy import BranchPolicy, Policy
+
+SEARCH_SHARE = 0.75
+"""Share of the calibration prompts that the search sees; finalists are arbitrated on the others."""
+
+EPOCHS = 8
+"""Epochs of the refinement."""
+
+
+class Schedule(msgspec.Struct, frozen=True):
+    """Noise levels (steps + 1, terminal value included) and the timesteps (steps) that the network is given."""
+
+    sigmas: tuple[float, ...]
+    timesteps: tuple[float, ...]
+
+    @property
+    def steps(self) -> int:
+        """Number of steps."""
+        return len(self.timesteps)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be found. `short` is the schedule of as many steps as the budget, where that may win too."""
+
+    denoiser: Denoiser
+    scheduler: Any
+    schedule: Schedule
+    conditions: Conditions
+    nfe: int
+    defaults: SearchDefaults
+    search: str = "joint"
+    seed: int = 0
+    align: bool = False
+    separate: bool = False
+    schedules: tuple[tuple[int, ...], ...] = ()
+    short: Schedule | None = None
+    batch: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was found: the policy on its schedule, the loss on the search prompts, and what it cost.
+
+    `notes` say in words which choices were made on prompts that the search had not seen; `forwards` are forward
+    equivalents, the full runs included, a backward counted as two.
+    """
+
+    policy: Policy
+    schedule: Schedule
+    loss: float
+    candidates: int
+    forwards: int
+    aligned: bool
+    notes: tuple[str, ...]
+
+
+class Finder:
+    """Finds policies of several budgets for one denoiser, sharing the full run and the tree of rollouts.
+
+    Raises:
+        BudcError: see `study.search` and `Network`.
+    """
+
+    def __init__(self, task: Task, journal: Journal) -> None:
+        self.task = task
+        self.journal = journal
+        self.form = linear_form(task.scheduler, task.schedule.sigmas, task.schedule.timesteps)
+        self._network = self._over(task.conditions)
+        self.run: FullRun = full_run(self._network, self.form, journal, "calibration full")
+        self._trees: dict[int, Tree] = {}
+
+    def _over(self, conditions: Conditions) -> Network:
+        journal = self.journal
+        return Network(
+            self.task.denoiser,
+            conditions,
+            journal.get("batch") or self.task.batch,
+            halved=lambda batch: journal.put("batch", batch),
+        )
+
+    def _part(self, first: int, last: int) -> tuple[Network, FullRun]:
+        return self._over(self.task.conditions.part(first, last)), self.run.part(first, last)
+
+    def find(self, task: Task) -> Outcome:
+        """Return the best policy for a task that differs from the first in budget and search alone."""
+        nfe = task.nfe
+        chosen = algorithm(task.search)
+        total = len(task.conditions)
+        seen = max(1, round(SEARCH_SHARE * total)) if chosen.arbitrated and total > 1 else total
+        tree = self._tree(seen)
+        found = search(task.search, self._space(task, chosen, tree), tree, self.journal, task.seed)
+        spent = self._network.forwards + found.forwards
+        best, notes = found.finalists[0], list[str]()
+        outcome = Outcome(best.policy, task.schedule, best.loss, found.candidates, spent, False, ())
+        if seen == total:
+            return outcome
+        losses = [
+            self._arbitrate(f"{task.search} {nfe} {best.candidate.key}", best.policy, self.form, seen)
+            for best in found.finalists
+        ]
+        place = losses.index(min(losses))
+        outcome = replace(outcome, policy=found.finalists[place].policy, loss=found.finalists[place].loss)
+        spent += sum(evaluations(finalist.policy) for finalist in found.finalists) * (total - seen)
+        notes.append(f"finalist {place + 1} of {len(losses)} by arbitration on {total - seen} other prompts")
+        contenders = [(losses[place], outcome)]
+        if task.short is not None and nfe < task.schedule.steps:
+            contenders.append(self._short(task, seen, task.short))
+            spent += evaluations(contenders[-1][1].policy) * (total - seen)
+        if task.align:
+            for index, (_, contender) in enumerate(list(contenders)):
+                contenders[index], cost = self._aligned(task, contender, seen)
+                spent += cost
+        loss, outcome = min(contenders, key=lambda pair: pair[0])
+        if len(contenders) > 1:
+            notes.append(f"{outcome.schedule.steps} steps by arbitration")
+        if task.align:
+            notes.append("alignment kept" if outcome.aligned else "alignment gained nothing on other prompts")
+        return replace(outcome, forwards=spent, notes=tuple(notes))
+
+    def _tree(self, seen: int) -> Tree:
+        if seen not in self._trees:
+            network, run = self._part(0, seen)
+            self._trees[seen] = Tree(network, self.form, run)
+        return self._trees[seen]
+
+    def _space(self, task: Task, chosen: Algorithm, tree: Tree) -> Space:
+        errors = {}
+        if chosen.objective != "mean":
+            errors = {
+                payload: segment_errors(mean_gram(tree.run.gram[payload]), 2).tolist() for payload in PAYLOADS
+            }
+        return Space(
+            steps=task.schedule.steps,
+            nfe=task.nfe,
+            branches=tuple(task.denoiser.weights),
+            defaults=task.defaults,
+            separate=task.separate,
+            errors=errors,
+            gains=tuple(self._gains()),
+            schedules=task.schedules,
+        )
+
+    def _gains(self) -> Sequence[float]:
+        # How far a velocity's error moves the final latents if nothing that comes later reacts to it.
+        squares: list[float] = self.form.velocity[-1].square().tolist()
+        return squares
+
+    def _arbitrate(self, label: str, policy: Policy, form: LinearForm, seen: int) -> float:
+        key = f"arbitration {label}"
+        known = self.journal.get(key)
+        if known is None:
+            network, run = self._part(seen, len(self.run))
+            known = min(objective("log-mean", latent_errors(follow(network, form, policy), run.latents)), 1e9)
+            self.journal.put(key, known)
+        return float(known)
+
+    def _short(self, task: Task, seen: int, schedule: Schedule) -> tuple[float, Outcome]:
+        policy = full_policy(schedule.steps, tuple(task.denoiser.weights))
+        form = linear_form(task.scheduler, schedule.sigmas, schedule.timesteps)
+        loss = self._arbitrate(f"{task.nfe} few steps", policy, form, seen)
+        return loss, Outcome(policy, schedule, loss, 0, 0, False, ())
+
+    def _aligned(self, task: Task, outcome: Outcome, seen: int) -> tuple[tuple[float, Outcome], int]:
+        network, run = self._part(0, seen)
+        others, rest = self._part(seen, len(self.run))
+        parameters = PolicyParameters(
+            outcome.policy, task.scheduler, outcome.schedule.sigmas, outcome.schedule.timesteps, True
+        )
+        refined = refine(
+            task.denoiser,
+            parameters,
+            Lesson(network.conditions, run.latents),
+            Lesson(others.conditions, rest.latents),
+            epochs=EPOCHS,
+            evaluations=evaluations(outcome.policy),
+            seed=task.seed,
+            journal=self.journal,
+            label=f"align {task.search} {task.nfe} {outcome.schedule.steps}",
+        )
+        label = f"{task.search} {task.nfe} {outcome.schedule.steps}"
+        before = self._arbitrate(
+            f"{label} unaligned", outcome.policy, self._form(task, outcome.schedule), seen
+        )
+        policy, schedule = aligned(outcome.policy, parameters)
+        after = self._arbitrate(f"{label} aligned", policy, self._form(task, schedule), seen)
+        if after < before:
+            return (after, replace(outcome, policy=policy, schedule=schedule, aligned=True)), refined.forwards
+        return (before, outcome), refined.forwards
+
+    def _form(self, task: Task, schedule: Schedule) -> LinearForm:
+        return linear_form(task.scheduler, schedule.sigmas, schedule.timesteps)
+
+
+def aligned(policy: Policy, parameters: PolicyParameters) -> tuple[Policy, Schedule]:
+    """Return the policy and the schedule that trained parameters describe."""
+    sigmas = parameters.schedule().detach().float()
+    timesteps = (sigmas[:-1].double() * parameters.scale).float()
+    branches = [
+        BranchPolicy(
+            names=[name],
+            mask=list(entry.mask),
+            predictor=[
+                [float(value) for value in parameters.row(name, step)] for step in range(len(entry.mask))
+            ],
+        )
+        for entry in policy.branches
+        for name in entry.names
+    ]
+    if len({msgspec.json.encode(branch.predictor) for branch in branches}) == 1 and len(policy.branches) == 1:
+        branches = [msgspec.structs.replace(branches[0], names=list(policy.branches[0].names))]
+    schedule = Schedule(tuple(sigmas.tolist()), tuple(timesteps.tolist()))
+    return Policy(payload=policy.payload, branches=branches), schedule
