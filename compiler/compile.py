@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 import torch
 
+from budc.compiler.api import compile_policies
 from budc.compiler.calibrate import CALIBRATION_SEED, HELD_OUT_SEED, Reference, calibrate, prompt_set
 from budc.compiler.denoiser import ModelDenoiser
 from budc.compiler.emit import artifact_name, make_document, versions, write_artifact
 from budc.compiler.evaluate import evaluate
-from budc.compiler.find import Finder, Outcome, Schedule, Task
+from budc.compiler.find import Outcome, Schedule, Task
 from budc.compiler.folder import component_digests
 from budc.compiler.journal import Journal
 from budc.compiler.model import Model, default_device, load_model, model_binding
@@ -111,12 +114,9 @@ def compile_artifacts(request: CompileRequest) -> list[Artifact]:
             print(f"resuming: {len(journal.records)} measurements are in {journal.folder}", file=sys.stderr)
         roller = Roller(model, journal.get("batch"), halved=lambda batch: journal.put("batch", batch))
         calibration = _conditions(model, prompts.calibration)
-        finder: Finder | None = None
         held: Reference | None = None
-        for nfe, budget in budgets.items():
-            task = _task(request, model, sampler, calibration, nfe)
-            finder = finder or Finder(task, journal)
-            found = finder.find(task)
+        task = _task(request, model, sampler, calibration, next(iter(budgets)))
+        for nfe, found in compile_policies(task, list(budgets), journal, partial(_vary, request, model)):
             held = held or calibrate(
                 roller, sampler, prompts.held_out, HELD_OUT_SEED, journal, "held-out full"
             )
@@ -132,7 +132,7 @@ def compile_artifacts(request: CompileRequest) -> list[Artifact]:
                 held,
                 journal,
             )
-            document = make_document(request, profile, binding, deployed, budget, nfe, found, quality)
+            document = make_document(request, profile, binding, deployed, budgets[nfe], nfe, found, quality)
             write_artifact(document, signer, paths[nfe])
         journal.discard()
     return [read(path) for path in paths.values()]
@@ -160,7 +160,14 @@ def _task(
         seed=request.seed,
         align=request.align,
         separate=request.branches == "separate",
-        schedules=schedules_for(model.profile, sampler.steps, nfe),
+    )
+
+
+def _vary(request: CompileRequest, model: Model, task: Task, nfe: int) -> Task:
+    """Return the task with what depends on the budget: published schedules, and a few steps' own schedule."""
+    return replace(
+        task,
+        schedules=schedules_for(model.profile, task.schedule.steps, nfe),
         short=_schedule(model.sampler(nfe)) if request.steps == "auto" else None,
     )
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from budc.compiler.model import Model
+from budc.runtimes.families import Family, Span
 from budc.runtimes.trunk import Trunk
+from budc.schema.errors import UnsupportedModel
 
 
 class Denoiser(Protocol):
@@ -57,6 +59,73 @@ class ModelDenoiser:
     def reuse(self, residual: Tensor, latents: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
         """Run embedding, final norm and projection."""
         return self._trunk.reuse(residual, **self._model.adapter.inputs(condition, latents, timestep))
+
+
+class ModuleDenoiser:
+    """Any module that is called as `module(latents, timestep, condition)` and returns the velocity.
+
+    latents (n, ...), timestep (n,), condition (n, ...). `blocks` names its trunk: the `ModuleList` that its
+    forward iterates over, each block taking the hidden state first and returning the next one.
+
+    Raises:
+        UnsupportedModel: there is no such list of blocks.
+    """
+
+    def __init__(self, module: nn.Module, weights: Mapping[str, float], blocks: str = "blocks") -> None:
+        self._module = module.eval().requires_grad_(False)
+        self._trunk = Trunk(module, family=Family(type(module).__name__, (Span(blocks, "hidden"),)))
+        self.weights = weights
+        self.device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+
+    def compute(self, latents: Tensor, timestep: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the whole network."""
+        with self._trunk.installed():
+            self._trunk.arm_compute()
+            try:
+                velocity: Tensor = self._module(latents, timestep.expand(len(latents)), condition)
+            finally:
+                residual = self._trunk.disarm()
+        if residual is None:
+            raise UnsupportedModel(
+                f"{type(self._module).__name__} did not iterate over its blocks",
+                remedy="name the ModuleList that its forward loops over",
+            )
+        return velocity, residual
+
+    def reuse(self, residual: Tensor, latents: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
+        """Run what comes before and after the blocks."""
+        with self._trunk.installed():
+            self._trunk.arm_reuse(residual)
+            try:
+                velocity: Tensor = self._module(latents, timestep.expand(len(latents)), condition)
+            finally:
+                self._trunk.disarm()
+        return velocity
+
+
+class CallableDenoiser:
+    """A pair of functions: `compute(latents, timestep, condition)` returns velocity and residual, `reuse(residual,
+    latents, timestep, condition)` the velocity; timestep (n,).
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
+        reuse: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+        weights: Mapping[str, float],
+        device: torch.device,
+    ) -> None:
+        self._compute, self._reuse = compute, reuse
+        self.weights = weights
+        self.device = device
+
+    def compute(self, latents: Tensor, timestep: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the whole network."""
+        return self._compute(latents, timestep.expand(len(latents)), condition)
+
+    def reuse(self, residual: Tensor, latents: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
+        """Run what comes before and after the trunk."""
+        return self._reuse(residual, latents, timestep.expand(len(latents)), condition)
 
 
 def guide(weights: Mapping[str, float], velocities: Mapping[str, Tensor]) -> Tensor:

@@ -144,7 +144,7 @@ class Finder:
             for index, (_, contender) in enumerate(list(contenders)):
                 contenders[index], cost = self._aligned(task, contender, seen)
                 spent += cost
-        loss, outcome = min(contenders, key=lambda pair: pair[0])
+        _, outcome = min(contenders, key=lambda pair: pair[0])
         if len(contenders) > 1:
             notes.append(f"{outcome.schedule.steps} steps by arbitration")
         if task.align:

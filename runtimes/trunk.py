@@ -50,15 +50,17 @@ class Trunk:
 
     `payload` says what is carried: "trunk-residual" (h_out - h_in), or "velocity" (the model's output, as
     tokens before it is put back into latents). Both calls are differentiable in everything they are given
-    and keep nothing.
+    and keep nothing. `family` describes a transformer that is of none of the known classes.
 
     Raises:
         UnsupportedModel: no family is known by the transformer's class name.
     """
 
-    def __init__(self, transformer: nn.Module, payload: Payload = "trunk-residual") -> None:
+    def __init__(
+        self, transformer: nn.Module, payload: Payload = "trunk-residual", family: Family | None = None
+    ) -> None:
         self.transformer = transformer
-        self.family: Family = family_of(transformer)
+        self.family: Family = family or family_of(transformer)
         self.gate = Gate(payload)
         self._hook: torch.utils.hooks.RemovableHandle | None = None
         for span in self.family.spans:

@@ -3,8 +3,8 @@
 Every candidate's coefficients are fitted while it is rolled out (`budc.compiler.tracking`), so a loss is that of
 the mask with its best predictor, and both are searched at once. Starts: evenly spread steps, the same stretched to
 the end of the schedule, dynamic programming's path and published schedules. The best start is tried with the
-other payload, and the better payload is kept. Then sweeps of single moves by 3, 2 and 1 steps in random order, each taken
-as soon as it helps. A local optimum is left by a random kick, until the allowance is spent.
+other payload, and the better payload is kept. Then sweeps of single moves by 3, 2 and 1 steps in random order, each
+taken as soon as it helps. A local optimum is left by a random kick, until the allowance is spent.
 
 Where branches may differ, a move relocates a step of one branch, or gives an evaluation to another one: the total
 of branch evaluations stays.

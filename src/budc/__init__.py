@@ -6,14 +6,15 @@
     with budc.applied(pipe, "wan2.1-nfe10.budc.json", trust=trust):
         video = pipe(prompt, num_inference_steps=50).frames
 
-Importing budc imports nothing heavy: each name is loaded where it is first used, and `apply` and `applied`
-are the only ones that need torch.
+Importing budc imports nothing heavy: each name is loaded where it is first used, and only `apply`, `applied`,
+`compile_policy` and `Compiled` need torch.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from budc.compiler.api import Compiled, compile_policy
     from budc.runtimes.diffusers import applied, apply
     from budc.schema.artifact import open_artifact
     from budc.schema.errors import BudcError
@@ -24,12 +25,23 @@ if TYPE_CHECKING:
 _HOMES = {
     "BudcError": "budc.schema.errors",
     "Trust": "budc.schema.trust",
+    "Compiled": "budc.compiler.api",
     "applied": "budc.runtimes.diffusers",
     "apply": "budc.runtimes.diffusers",
+    "compile_policy": "budc.compiler.api",
     "open_artifact": "budc.schema.artifact",
 }
 
-__all__ = ["BudcError", "Trust", "__version__", "applied", "apply", "open_artifact"]
+__all__ = [
+    "BudcError",
+    "Compiled",
+    "Trust",
+    "__version__",
+    "applied",
+    "apply",
+    "compile_policy",
+    "open_artifact",
+]
 
 
 def __getattr__(name: str) -> Any:
