@@ -1,0 +1,147 @@
+"""Methods against each other at the same NFE: error, PSNR and SSIM on held-out prompts, and what the search cost.
+
+    python benchmarks/quality.py --models wan2.1-nano,wan2.1-mini --budgets 6,8,10,14 --json results.json
+    python benchmarks/quality.py --report results.json
+
+The first command measures. Every cell is on disk as soon as it is measured, so a killed run goes on where it
+stopped, and `--methods` measures some again. The second writes docs/quality.md with its plot from the results.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import diffusers
+import torch
+from quality_methods.registry import METHODS
+from quality_methods.report import write_report
+from quality_methods.scoring import Scorer
+from quality_methods.setting import Setting
+
+from budc.cli.extras import quiet_libraries
+from budc.policies.profile import load_profile
+from budc.schema.files import write_atomic
+
+ROOT = Path(__file__).parents[1]
+
+
+def names(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
+    """Read a comma-separated list of methods."""
+    chosen = list(METHODS) if value is None else value.split(",")
+    for name in chosen:
+        if name not in METHODS:
+            raise click.BadParameter(f"no method named {name!r}; there are {', '.join(METHODS)}")
+    return chosen
+
+
+def cells(methods: list[str], budgets: list[int], seeds: list[int]) -> Iterator[tuple[str, int, int]]:
+    """Yield (method, NFE, seed); what no seed changes is measured once."""
+    for method in methods:
+        for nfe in budgets:
+            for seed in seeds if METHODS[method].seeded else [0]:
+                yield method, nfe, seed
+
+
+def measure(
+    setting: Setting, scorer: Scorer, method: str, nfe: int, seed: int, again: bool
+) -> dict[str, Any]:
+    """Return the row of one cell, from disk where it stands there."""
+    sizes = f"{len(setting.calibration)}-{len(setting.held_out)}"
+    target = setting.folder / f"rows-{sizes}" / f"{method}-{nfe}-{seed}.json"
+    if target.is_file() and not again:
+        return json.loads(target.read_text(encoding="utf-8"))
+    started = time.monotonic()
+    outcome = METHODS[method].run(setting, nfe, seed, setting.folder / f"{method}-{nfe}-{seed}")
+    row = {"model": setting.name, "budget": nfe, "method": method, "seed": seed, **scorer.score(outcome)}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(target, json.dumps(row, indent=1).encode())
+    error = row["error"]["geometricMean"]
+    print(
+        f"{setting.name} NFE {nfe} {method} seed {seed}: error {error:.3g}, mean NFE {row['nfe']['mean']:.2f}, "
+        f"{time.monotonic() - started:.0f} s",
+        file=sys.stderr,
+        flush=True,
+    )
+    return row
+
+
+def header(model: str, calibration: int, held_out: int) -> dict[str, Any]:
+    """Return what the figures depend on beside the code."""
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "device": f"CPU, {torch.get_num_threads()} threads",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "calibration": calibration,
+        "heldOut": held_out,
+        "steps": load_profile(model).steps,
+        "titles": {name: method.title for name, method in METHODS.items()},
+    }
+
+
+@click.command(help=__doc__)
+@click.option("--models", default="wan2.1-nano,wan2.1-mini", show_default=True)
+@click.option("--budgets", default="6,8,10,14", show_default=True)
+@click.option("--methods", callback=names, help="comma-separated; all by default")
+@click.option("--seeds", default="0,1,2", show_default=True, help="for methods that draw")
+@click.option("--calibration", type=int, default=32, show_default=True, help="calibration prompts")
+@click.option("--held-out", type=int, default=64, show_default=True, help="held-out prompts")
+@click.option("--work", type=click.Path(path_type=Path), default=ROOT / "out" / "quality", show_default=True)
+@click.option("--again", is_flag=True, help="measure the cells again that stand in --work")
+@click.option("--finished", is_flag=True, help="measure nothing: take the cells that stand in --work")
+@click.option("--json", "target", type=click.Path(path_type=Path), help="where the rows go")
+@click.option(
+    "--report", type=click.Path(path_type=Path, exists=True), help="write docs/quality.md from results"
+)
+@click.option("--docs", type=click.Path(path_type=Path), default=ROOT / "docs", show_default=True)
+def main(
+    models: str,
+    budgets: str,
+    methods: list[str],
+    seeds: str,
+    calibration: int,
+    held_out: int,
+    work: Path,
+    again: bool,
+    finished: bool,
+    target: Path | None,
+    report: Path | None,
+    docs: Path,
+) -> None:
+    """Measure, or write the report."""
+    quiet_libraries()
+    if report is not None:
+        write_report(json.loads(report.read_text(encoding="utf-8")), docs)
+        return
+    rows = []
+    plan = list(
+        cells(methods, [int(nfe) for nfe in budgets.split(",")], [int(seed) for seed in seeds.split(",")])
+    )
+    for model in models.split(","):
+        if finished:
+            folder = work / model / f"rows-{calibration}-{held_out}"
+            found = (folder / f"{method}-{nfe}-{seed}.json" for method, nfe, seed in plan)
+            rows += [json.loads(path.read_text(encoding="utf-8")) for path in found if path.is_file()]
+            continue
+        setting = Setting(model, work / model, calibration, held_out)
+        scorer = Scorer(setting)
+        rows += [measure(setting, scorer, *cell, again) for cell in plan]
+    results = {**header(models.split(",")[0], calibration, held_out), "rows": rows}
+    if target is None:
+        print(json.dumps(results))
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Methods that `benchmarks/quality.py` compares: one a module, each fitted on calibration prompts alone."""

@@ -1,0 +1,89 @@
+"""Fewer steps of a good solver, nothing cached: what any caching policy has to beat at its NFE.
+
+Euler, UniPC and DPM++(2M) are the library's, Adams-Bashforth of two steps is written down here; every one is a
+`LinearForm` on a flow-matching schedule with the model's own shift. `trained_steps` starts from the same forms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+from budc.compiler.rollout import full_policy
+from budc.compiler.solver import LinearForm, linear_form
+from quality_methods.outcome import Outcome, static
+from quality_methods.setting import Setting
+
+Form = Callable[[Tensor, Tensor], LinearForm]
+"""A solver: its linear form on sigmas (steps + 1,) and timesteps (steps,)."""
+
+
+def _library(scheduler: Any) -> Form:
+    return lambda sigmas, timesteps: linear_form(scheduler, sigmas, timesteps)
+
+
+def adams_bashforth(sigmas: Tensor, timesteps: Tensor) -> LinearForm:
+    """Two-step Adams-Bashforth on uneven steps; its first step is Euler's.
+
+    x_{k+1} = x_k + h_k ((1 + w_k / 2) v_k - w_k / 2 v_{k-1}),   h_k = σ_{k+1} - σ_k,   w_k = h_k / h_{k-1}
+    """
+    gaps = (sigmas[1:] - sigmas[:-1]).double()
+    half = torch.cat([torch.zeros(1, dtype=gaps.dtype), gaps[1:] / gaps[:-1] / 2])
+    older = torch.diag_embed(-(gaps * half)[1:], offset=-1) if len(gaps) > 1 else 0.0
+    rows = torch.diag_embed(gaps * (1 + half)) + older
+    velocity = torch.cat([torch.zeros(1, len(gaps), dtype=gaps.dtype), rows.cumsum(0)])
+    return LinearForm(torch.ones(len(gaps) + 1, dtype=gaps.dtype), velocity, timesteps.double())
+
+
+def euler(setting: Setting) -> Form:
+    """Flow-matching Euler."""
+    return _library(FlowMatchEulerDiscreteScheduler(shift=_shift(setting)))
+
+
+def unipc(setting: Setting) -> Form:
+    """The model's own solver."""
+    return _library(setting.model.scheduler)
+
+
+def dpm(setting: Setting) -> Form:
+    """DPM++(2M), as the library configures it for flow matching."""
+    return _library(
+        DPMSolverMultistepScheduler(
+            algorithm_type="dpmsolver++",
+            solver_order=2,
+            prediction_type="flow_prediction",
+            use_flow_sigmas=True,
+            flow_shift=_shift(setting),
+        )
+    )
+
+
+def ab2(setting: Setting) -> Form:
+    """Two-step Adams-Bashforth."""
+    return adams_bashforth
+
+
+SOLVERS: dict[str, Callable[[Setting], Form]] = {"euler": euler, "unipc": unipc, "dpm++": dpm, "ab2": ab2}
+
+
+def default_schedule(setting: Setting, nfe: int) -> tuple[Tensor, Tensor]:
+    """Return sigmas (nfe + 1,) and timesteps (nfe,) of the model's sampler at so many steps; float64."""
+    sampler = setting.model.sampler(nfe)
+    return (
+        torch.tensor(sampler.sigmas, dtype=torch.float64),
+        torch.tensor(sampler.timesteps, dtype=torch.float64),
+    )
+
+
+def few_steps(setting: Setting, nfe: int, solver: str) -> Outcome:
+    """Run a solver with `nfe` steps on the default schedule."""
+    form = SOLVERS[solver](setting)(*default_schedule(setting, nfe))
+    return static(setting, full_policy(nfe, setting.branches), form)
+
+
+def _shift(setting: Setting) -> float:
+    return float(setting.model.scheduler.config.flow_shift)

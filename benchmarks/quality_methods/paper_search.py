@@ -1,0 +1,84 @@
+"""The reference search of arXiv 2606.13496 with its published settings: annealing, then hill climbing.
+
+Plain reuse of the trunk residual, one mask for all guidance branches, a protected prefix, mean squared error of
+the final latents over the calibration prompts as objective. Two counts of its cost are kept: the forwards that
+were computed here, where candidates share the rollout of a common beginning, and those that the same candidates
+take when each is rolled out alone, as the reference does it.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import NamedTuple
+
+from budc.compiler.journal import Journal
+from budc.compiler.progress import progress
+from budc.compiler.search import Candidate, Space, algorithm
+from budc.compiler.tree import Tree
+from quality_methods.outcome import Outcome, plain, static
+from quality_methods.setting import Setting
+
+MEMORY = 2 << 30
+"""Bytes of rollout states that are remembered."""
+
+
+class Searched(NamedTuple):
+    """What a search came to, and the forwards it took: shared, and had nothing been shared."""
+
+    candidate: Candidate
+    loss: float
+    candidates: int
+    forwards: int
+    unshared: int
+
+
+def paper_search(setting: Setting, nfe: int, seed: int, folder: Path) -> Searched:
+    """Search the mask of one budget; every loss is in `folder` before the search sees it, and is not lost."""
+    profile, samples = setting.model.profile, setting.calibration
+    space = Space(steps=setting.form.steps, nfe=nfe, branches=setting.branches, defaults=profile.search)
+    chosen = algorithm("paper")
+    walk = chosen.walk(space, random.Random(seed))
+    tree = Tree(setting.network(samples), setting.form, samples.run, MEMORY)
+    losses: dict[str, float] = {}
+    forwards = 0
+    with (
+        Journal(folder, f"{setting.name} {nfe} {seed} {len(samples)}") as journal,
+        progress(f"{setting.name} NFE {nfe} paper seed {seed}", chosen.at_most(space)) as bar,
+    ):
+        candidates = next(walk)
+        while True:
+            for candidate in candidates:
+                key = candidate.key
+                if key not in losses:
+                    known = journal.get(key)
+                    if known is None:
+                        (rollout,) = tree.roll([candidate])
+                        loss = sum(rollout.errors) / len(rollout.errors)
+                        known = {"loss": loss, "forwards": rollout.forwards}
+                        journal.put(key, known)
+                    else:
+                        tree.note(candidate)
+                    losses[key] = known["loss"]
+                    forwards += known["forwards"]
+                bar.advance(f"best {min(losses.values()):.4g}")
+            try:
+                candidates = walk.send([losses[candidate.key] for candidate in candidates])
+            except StopIteration as end:
+                winner: Candidate = end.value
+                break
+    unshared = len(losses) * nfe * len(space.branches) * len(samples)
+    return Searched(winner, losses[winner.key], len(losses), forwards, unshared)
+
+
+def paper(setting: Setting, nfe: int, seed: int, folder: Path) -> Outcome:
+    """Search, then run the winner."""
+    found = paper_search(setting, nfe, seed, folder)
+    steps, full = found.candidate.mask.compute_steps, setting.full_forwards
+    return static(
+        setting,
+        plain(setting, steps),
+        forwards=full + found.forwards,
+        unshared=full + found.unshared,
+        chosen={"steps": list(steps), "calibrationLoss": found.loss, "candidates": found.candidates},
+    )

@@ -1,0 +1,71 @@
+"""Every method by name, as the results and the command line call it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from quality_methods.cache_dit_mask import cache_dit_mask
+from quality_methods.few_steps import SOLVERS, few_steps
+from quality_methods.magcache import magcache
+from quality_methods.meancache import meancache
+from quality_methods.outcome import Outcome
+from quality_methods.paper_search import paper
+from quality_methods.setting import Setting
+from quality_methods.shortest_path import minimax, total
+from quality_methods.taylorseer import taylorseer
+from quality_methods.teacache import teacache
+from quality_methods.trained_steps import trained_steps
+from quality_methods.uniform import uniform
+
+Run = Callable[[Setting, int, int, Path], Outcome]
+"""(setting, NFE, seed, folder for what must survive a killed run) -> outcome."""
+
+
+class Method(NamedTuple):
+    """A method: what the table calls it, how it runs, and whether seeds change it."""
+
+    title: str
+    run: Run
+    seeded: bool = False
+    family: str = "caching"
+
+
+def _plain(function: Callable[..., Outcome], **settings: object) -> Run:
+    return lambda setting, nfe, seed, folder: function(setting, nfe, **settings)
+
+
+def _trained(solver: str) -> Run:
+    return lambda setting, nfe, seed, folder: trained_steps(setting, nfe, solver, folder)
+
+
+_TITLES = {"euler": "Euler", "unipc": "UniPC", "dpm++": "DPM++(2M)", "ab2": "AB2"}
+
+METHODS: dict[str, Method] = {
+    "uniform": Method("uniform mask", _plain(uniform)),
+    "paper": Method("paper's search", partial(paper), seeded=True),
+    "dpcache": Method("shortest path, sum (DPCache-style)", _plain(total)),
+    "lemica": Method("shortest path, minimax (LeMiCa-style)", _plain(minimax)),
+    "meancache": Method("MeanCache-style", _plain(meancache)),
+    "teacache": Method("TeaCache", _plain(teacache, kind="input")),
+    "teacache-embedding": Method("TeaCache, its Wan rule", _plain(teacache, kind="embedding")),
+    "magcache": Method("MagCache", _plain(magcache)),
+    "taylorseer-1": Method("TaylorSeer, order 1", _plain(taylorseer, order=1)),
+    "taylorseer-2": Method("TaylorSeer, order 2", _plain(taylorseer, order=2)),
+    "cache-dit": Method("cache-dit, static mask", _plain(cache_dit_mask, order=None)),
+    "cache-dit-taylor": Method("cache-dit, static mask, Taylor", _plain(cache_dit_mask, order=1)),
+    **{
+        f"steps-{name}": Method(
+            f"{_TITLES[name]}, fewer steps", _plain(few_steps, solver=name), family="steps"
+        )
+        for name in SOLVERS
+    },
+    **{
+        f"steps-{name}-trained": Method(
+            f"{_TITLES[name]}, fewer steps, trained", _trained(name), family="steps"
+        )
+        for name in SOLVERS
+    },
+}

@@ -1,0 +1,161 @@
+"""docs/quality.md and its plot, from a results file alone: every figure was measured by the command it names."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from quality_methods.registry import METHODS
+
+Row = Mapping[str, Any]
+
+INTRODUCTION = """# Quality at a fixed number of evaluations
+
+<!-- Written by `python benchmarks/quality.py --report`; edit benchmarks/quality_methods/report.py instead. -->
+
+Every method below spends the same number of transformer evaluations per guidance branch (NFE) on the same held-out
+prompts and noise, and is compared with the full run of {steps} in latents and in decoded frames. What a method fits or
+searches, it fits on calibration prompts alone; no figure was used to choose anything.
+
+- error: squared error of the final latents against the full run, per prompt. Errors are heavy-tailed, a few prompts
+  flip to another mode and own the mean, so the geometric mean, the mean with its standard error and the 95th
+  percentile are given; rows are in the order of the geometric mean.
+- forwards: transformer forwards of one sample and one branch spent before deployment, a backward counted as two; the
+  full run of the calibration prompts is included where a method uses it. For the paper's search the count is what the
+  same candidates take when each is rolled out alone, as in its reference code; sharing the rollouts of common
+  beginnings, as it was run here, took the number in brackets.
+- methods that draw at random are given as the mean over seeds {seeds}.
+- "fewer steps" caches nothing; "trained" has its timesteps and coefficients trained by budc's own trainer on the same
+  calibration prompts.
+
+```sh
+{command}
+python benchmarks/quality.py --report RESULTS.json
+```
+
+{calibration} calibration and {held_out} held-out prompts, {device}, torch {torch}, diffusers {diffusers}.
+
+![Error over NFE for every method](images/quality.png)
+"""
+
+NOTES = """
+## How the methods were run
+
+Each is a module of `benchmarks/quality_methods/`; its first lines say what is computed and where it is simpler than
+what its authors published.
+
+- **TaylorSeer** forecasts the residual of the whole trunk, at the interval that spends exactly the budget.
+- **TeaCache** decides per sample, from the modulated input; "its Wan rule" looks at the timestep's embedding alone, so
+  that all samples decide alike. The threshold is bisected to the budget on the calibration prompts; what the held-out
+  prompts then cost is in the NFE column.
+- **MagCache** protects its first steps and caps runs of reused steps in its published settings, which then take 18 of
+  50 evaluations at least; both are lifted here.
+- **MeanCache** runs on Euler, for which it is published.
+- **cache-dit** runs a leading block at every step, cached ones included: its NFE is what really ran, block evaluations
+  over blocks, at a mask of the budget's size. The fewer blocks a model has, the more that weighs.
+"""
+
+
+def write_report(results: Mapping[str, Any], docs: Path) -> None:
+    """Write quality.md and images/quality.png into `docs`."""
+    rows = results["rows"]
+    text = INTRODUCTION.format(
+        steps=results["steps"],
+        seeds=", ".join(str(seed) for seed in sorted({row["seed"] for row in rows})),
+        command=results["command"],
+        calibration=results["calibration"],
+        held_out=results["heldOut"],
+        device=results["device"],
+        torch=results["torch"],
+        diffusers=results["diffusers"],
+    )
+    for model in dict.fromkeys(row["model"] for row in rows):
+        for budget in sorted({row["budget"] for row in rows if row["model"] == model}):
+            chosen = [row for row in rows if (row["model"], row["budget"]) == (model, budget)]
+            text += f"\n## {model}, NFE {budget}\n\n{table(chosen)}"
+    (docs / "images").mkdir(parents=True, exist_ok=True)
+    plot(rows, docs / "images" / "quality.png")
+    (docs / "quality.md").write_text(text + NOTES, encoding="utf-8")
+
+
+def table(rows: Iterable[Row]) -> str:
+    """Return one cell's methods as a Markdown table, the best first."""
+    lines = [
+        "| method | error (geo. mean) | mean ± s.e. | 95th pct | PSNR | SSIM | NFE | forwards |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    merged = [merge(group) for group in by_method(rows).values()]
+    for entry in sorted(merged, key=lambda entry: entry["geometricMean"]):
+        spread = f" ({entry['nfeMin']:g}–{entry['nfeMax']:g})" if entry["nfeMax"] > entry["nfeMin"] else ""
+        shared = f" ({entry['forwards']:,.0f})" if entry["forwards"] != entry["unshared"] else ""
+        lines.append(
+            f"| {METHODS[entry['method']].title} | {entry['geometricMean']:.2e} "
+            f"| {entry['mean']:.2e} ± {entry['standardError']:.0e} | {entry['p95']:.2e} | {entry['psnr']:.1f} dB "
+            f"| {entry['ssim']:.3f} | {entry['nfe']:.4g}{spread} | {entry['unshared']:,.0f}{shared} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def by_method(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Group rows by method, in the order that they come."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row["method"], []).append(row)
+    return groups
+
+
+def merge(rows: list[Row]) -> dict[str, Any]:
+    """Return the mean of every figure over a method's seeds; the spread of NFE is that of all samples."""
+    figures = {
+        name: statistics.fmean(row["error"][name] for row in rows)
+        for name in ("geometricMean", "mean", "standardError", "p95")
+    }
+    return {
+        **figures,
+        "method": rows[0]["method"],
+        "psnr": statistics.fmean(row["psnr"]["mean"] for row in rows),
+        "ssim": statistics.fmean(row["ssim"]["mean"] for row in rows),
+        "nfe": statistics.fmean(row["nfe"]["mean"] for row in rows),
+        "nfeMin": min(row["nfe"]["min"] for row in rows),
+        "nfeMax": max(row["nfe"]["max"] for row in rows),
+        "forwards": statistics.fmean(row["searchForwards"] for row in rows),
+        "unshared": statistics.fmean(row["searchForwardsUnshared"] for row in rows),
+    }
+
+
+def plot(rows: list[Row], target: Path) -> None:
+    """Draw the geometric mean error over the NFE that was really spent, one panel a model."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    figure, axes = plt.subplots(1, len(models), figsize=(6 * len(models), 6), squeeze=False)
+    colours = plt.get_cmap("tab20").colors
+    order = list(METHODS)
+    for axis, model in zip(axes[0], models, strict=True):
+        for method, group in by_method(row for row in rows if row["model"] == model).items():
+            points = [
+                merge([row for row in group if row["budget"] == nfe])
+                for nfe in sorted({row["budget"] for row in group})
+            ]
+            style = METHODS[method]
+            axis.plot(
+                [point["nfe"] for point in points],
+                [point["geometricMean"] for point in points],
+                label=style.title,
+                color=colours[order.index(method) % len(colours)],
+                linestyle="--" if style.family == "steps" else "-",
+                linewidth=3 if style.family == "budc" else 1.2,
+                marker="o" if style.family == "budc" else ".",
+            )
+        axis.set(title=model, xlabel="NFE per guidance branch", yscale="log")
+    axes[0][0].set_ylabel("squared error of the final latents (geometric mean)")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small", frameon=False)
+    figure.set_layout_engine("constrained")
+    figure.savefig(target, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,86 @@
+"""What every method of the comparison is given: a model, its solver, two prompt sets and their full runs.
+
+The calibration prompts are for fitting and searching; the held-out prompts are for the figures and nothing else.
+Noise seeds are those of a compile, so the two sets share none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from budc.compiler.calibrate import CALIBRATION_SEED, HELD_OUT_SEED
+from budc.compiler.denoiser import ModelDenoiser
+from budc.compiler.fullrun import FullRun, full_run
+from budc.compiler.journal import Journal
+from budc.compiler.model import Model, load_model
+from budc.compiler.network import Network
+from budc.compiler.rollout import Conditions
+from budc.compiler.solver import LinearForm, linear_form
+from budc.policies.profile import find_weights, load_profile, read_prompts
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A prompt set: the prompts, their embeddings and noise, and the full run from them."""
+
+    prompts: tuple[str, ...]
+    conditions: Conditions
+    run: FullRun
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+
+class Setting:
+    """One model of the comparison; `folder` keeps its full runs, so that they are computed once."""
+
+    def __init__(self, name: str, folder: Path, calibration: int, held_out: int) -> None:
+        self.name = name
+        self.folder = folder
+        self._sizes = {"calibration": calibration, "held-out": held_out}
+        profile = load_profile(name)
+        self.model: Model = load_model(profile, find_weights(profile, None), torch.device("cpu"))
+        self.denoiser = ModelDenoiser(self.model)
+        self.sampler = self.model.sampler(profile.steps)
+        self.form: LinearForm = linear_form(self.model.scheduler, self.sampler.sigmas, self.sampler.timesteps)
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Guidance branches."""
+        return self.model.profile.branches
+
+    @property
+    def full_forwards(self) -> int:
+        """Transformer forwards of the full run over the calibration prompts."""
+        return self.form.steps * len(self.branches) * len(self.calibration)
+
+    @cached_property
+    def calibration(self) -> Samples:
+        """The first prompts of the profile's calibration file."""
+        return self._samples("calibration", self.model.profile.prompts.calibration, CALIBRATION_SEED)
+
+    @cached_property
+    def held_out(self) -> Samples:
+        """The first prompts of the profile's held-out file."""
+        return self._samples("held-out", self.model.profile.prompts.held_out, HELD_OUT_SEED)
+
+    def network(self, samples: Samples) -> Network:
+        """Return the denoiser over a prompt set, with a count of its own."""
+        return Network(self.denoiser, samples.conditions)
+
+    def _samples(self, label: str, path: Path, first_seed: int) -> Samples:
+        size, model = self._sizes[label], self.model
+        prompts = tuple(read_prompts(path))[:size]
+        if len(prompts) < size:
+            raise ValueError(f"{path}: {len(prompts)} prompts, {size} are needed")
+        conditions = Conditions(
+            model.adapter.encode(model.folder, model.profile, prompts, model.device),
+            model.adapter.noise(model.folder, model.profile, [first_seed + index for index in range(size)]),
+        )
+        with Journal(self.folder / f"{label}-{size}", f"{self.name} {label} {size}") as journal:
+            run = full_run(Network(self.denoiser, conditions), self.form, journal, label)
+        return Samples(prompts, conditions, run)

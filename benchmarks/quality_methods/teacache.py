@@ -1,0 +1,116 @@
+"""TeaCache (arXiv 2411.19108): reuse until the accumulated change of the modulated input passes a threshold.
+
+    d_k = polynomial(‖m_k - m_{k-1}‖₁ / ‖m_{k-1}‖₁),      compute where Σ d since the last computation ≥ threshold
+
+m is what the timestep modulates: `input`, the first block's normalised and modulated hidden state, as the paper has
+it, which differs from sample to sample; or `embedding`, the timestep's projected embedding alone, as its
+implementation for Wan has it, which makes every sample decide alike. The polynomial of degree 4 maps that change to
+the relative change of the network's output and is fitted on the full run of the calibration prompts, branches
+together. First and last step are always computed.
+
+The threshold is bisected until the mean NFE over the calibration prompts meets the budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from quality_methods.dynamic import bisect, roll
+from quality_methods.outcome import Outcome
+from quality_methods.setting import Samples, Setting
+
+DEGREE = 4
+Signal = Callable[[Tensor, Tensor], Tensor]
+
+
+def signal(setting: Setting, kind: Literal["input", "embedding"]) -> Signal:
+    """Return m(latents (N, ...), timestep) as (N, size)."""
+    network = setting.model.denoiser
+    embedder, first = network.condition_embedder, network.blocks[0]
+
+    def embedding(latents: Tensor, timestep: Tensor) -> Tensor:
+        times = embedder.timesteps_proj(timestep.expand(len(latents)))
+        return embedder.time_proj(embedder.act_fn(embedder.time_embedder(times)))
+
+    def modulated(latents: Tensor, timestep: Tensor) -> Tensor:
+        hidden = network.patch_embedding(latents).flatten(2).transpose(1, 2)
+        table = first.scale_shift_table + embedding(latents, timestep).unflatten(1, (6, -1))
+        shift, scale = table[:, 0:1], table[:, 1:2]
+        return (first.norm1(hidden) * (1 + scale) + shift).flatten(1)
+
+    return modulated if kind == "input" else embedding
+
+
+def relative_change(now: Tensor, before: Tensor) -> Tensor:
+    """Return ‖now - before‖₁ / ‖before‖₁ of every sample, (N,)."""
+    return (now - before).flatten(1).abs().mean(1) / before.flatten(1).abs().mean(1)
+
+
+@torch.no_grad()
+def fit(setting: Setting, measure: Signal) -> np.ndarray:
+    """Return the polynomial from the change of m to the change of the output, on the full run."""
+    path, conditions = setting.calibration.run.path, setting.calibration.conditions
+    inputs: list[Tensor] = []
+    outputs: list[Tensor] = []
+    before: dict[str, Tensor] = {}
+    last: Tensor | None = None
+    for step, timestep in enumerate(setting.form.timesteps.float()):
+        now = measure(path[step], timestep)
+        for branch, condition in conditions.embeddings.items():
+            velocity, _ = setting.denoiser.compute(path[step], timestep, condition)
+            if last is not None:
+                inputs.append(relative_change(now, last))
+                outputs.append(relative_change(velocity, before[branch]))
+            before[branch] = velocity
+        last = now
+    return np.polyfit(torch.cat(inputs).double().numpy(), torch.cat(outputs).double().numpy(), DEGREE)
+
+
+class TeaCache:
+    """The rule during one rollout; branches see the same m and so decide alike."""
+
+    def __init__(
+        self, setting: Setting, measure: Signal, polynomial: np.ndarray, threshold: float, size: int
+    ) -> None:
+        self._setting, self._measure = setting, measure
+        self._polynomial, self._threshold = polynomial, threshold
+        self._account = torch.zeros(size, dtype=torch.float64)
+        self._before: Tensor | None = None
+
+    def __call__(self, step: int, latents: Tensor, timestep: Tensor) -> Mapping[str, Tensor]:
+        """Return which samples compute."""
+        now = self._measure(latents, timestep)
+        if self._before is None or step == self._setting.form.steps - 1:
+            chosen = torch.ones(len(latents), dtype=torch.bool)
+        else:
+            change = relative_change(now, self._before).double().numpy()
+            self._account += torch.from_numpy(np.polyval(self._polynomial, change))
+            chosen = self._account >= self._threshold
+        self._account[chosen] = 0.0
+        self._before = now
+        return dict.fromkeys(self._setting.branches, chosen)
+
+
+def teacache(setting: Setting, nfe: int, kind: Literal["input", "embedding"]) -> Outcome:
+    """Fit, bisect, run."""
+    measure, forwards = signal(setting, kind), setting.full_forwards
+    polynomial = fit(setting, measure)
+
+    def run(samples: Samples, threshold: float) -> tuple[Tensor, Tensor]:
+        return roll(setting, samples, TeaCache(setting, measure, polynomial, threshold, len(samples)))
+
+    def mean_nfe(threshold: float) -> float:
+        nonlocal forwards
+        counts = run(setting.calibration, threshold)[1]
+        forwards += round(float(counts.sum()) * len(setting.branches))
+        return float(counts.mean())
+
+    threshold = bisect(mean_nfe, nfe, high=float(setting.form.steps))
+    latents, counts = run(setting.held_out, threshold)
+    chosen = {"threshold": threshold, "polynomial": polynomial.tolist(), "signal": kind}
+    return Outcome(latents, tuple(counts.tolist()), forwards, chosen=chosen)

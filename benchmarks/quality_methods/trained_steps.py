@@ -1,0 +1,94 @@
+"""Few-step solvers with the best timesteps and coefficients that the compiler's own trainer finds for them.
+
+    x_{k+1} = solver's x_{k+1} + Σ_{m ≤ k} h_m Σ_{i < 3} δ[m, i] · v_{m-i}            h_m = σ_{m+1} - σ_m
+
+σ is trained through a softmax of log gaps with both ends pinned, δ corrects the solver's weights of the three newest
+velocities at every step; the solver's form follows σ. Loss, optimiser, early stopping on a part of the calibration
+prompts: `budc.compiler.refine`, as for budc's own policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from budc.compiler.journal import Journal
+from budc.compiler.refine import Lesson, refine
+from budc.compiler.rollout import full_policy
+from budc.compiler.solver import LinearForm
+from quality_methods.few_steps import SOLVERS, Form, default_schedule
+from quality_methods.outcome import Outcome, static
+from quality_methods.setting import Setting
+
+BAND = 3
+EPOCHS = 40
+VALIDATION = 8
+"""Calibration prompts that early stopping looks at; the others are trained on."""
+
+
+class SolverParameters:
+    """A few-step solver's trainable sigmas and coefficient corrections, as the trainer wants them."""
+
+    payload = "velocity"
+
+    def __init__(self, solver: Form, sigmas: Tensor, timesteps: Tensor) -> None:
+        self._solver = solver
+        self._ends = sigmas[[0]], sigmas[[-1]]
+        self._gaps = ((sigmas[:-1] - sigmas[1:]) / (sigmas[0] - sigmas[-1])).log()
+        self._scale = float(timesteps[0] / sigmas[0])
+        steps = len(timesteps)
+        self.groups: Mapping[str, Tensor] = {
+            "sigmas": torch.zeros(steps, dtype=torch.float64, requires_grad=True),
+            "coefficients": torch.zeros(steps, BAND, dtype=torch.float64, requires_grad=True),
+        }
+
+    def schedule(self) -> Tensor:
+        """Return the sigmas (steps + 1,)."""
+        first, last = self._ends
+        share = torch.softmax(self._gaps + self.groups["sigmas"], 0).cumsum(0)
+        return torch.cat([first, first + (last - first) * share[:-1], last])
+
+    def form(self) -> LinearForm:
+        """Return the solver on the present sigmas, corrected."""
+        sigmas = self.schedule()
+        timesteps = sigmas[:-1] * self._scale
+        form = self._solver(sigmas, timesteps.detach())
+        gaps = sigmas[1:] - sigmas[:-1]
+        delta = self.groups["coefficients"]
+        rows = torch.zeros(len(gaps), len(gaps), dtype=torch.float64)
+        for age in range(min(BAND, len(gaps))):
+            rows = rows + torch.diag_embed((gaps * delta[:, age])[age:], offset=-age)
+        velocity = form.velocity + torch.cat([torch.zeros_like(rows[:1]), rows.cumsum(0)])
+        return LinearForm(form.start, velocity, timesteps)
+
+    def row(self, branch: str, step: int) -> tuple[float, ...]:
+        """Every step computes."""
+        return ()
+
+
+def trained_steps(setting: Setting, nfe: int, solver: str, folder: Path) -> Outcome:
+    """Train a solver of `nfe` steps on the calibration prompts, then run it."""
+    samples, evaluations = setting.calibration, nfe * len(setting.branches)
+    parameters = SolverParameters(SOLVERS[solver](setting), *default_schedule(setting, nfe))
+    lesson, split = Lesson(samples.conditions, samples.run.latents), len(samples) - VALIDATION
+    with Journal(folder, f"{setting.name} {solver} {nfe} {len(samples)} {EPOCHS}") as journal:
+        refined = refine(
+            setting.denoiser,
+            parameters,
+            lesson.part(0, split),
+            lesson.part(split, len(samples)),
+            epochs=EPOCHS,
+            evaluations=evaluations,
+            seed=0,
+            journal=journal,
+            label=f"{setting.name} {solver} {nfe}",
+        )
+    with torch.no_grad():
+        form = parameters.form()
+        sigmas = parameters.schedule().tolist()
+    policy = full_policy(nfe, setting.branches)
+    chosen = {"sigmas": sigmas, "epoch": refined.epoch, "logLoss": [refined.before, refined.after]}
+    return static(setting, policy, form, forwards=setting.full_forwards + refined.forwards, chosen=chosen)

@@ -1,0 +1,83 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RUN = [sys.executable, "benchmarks/quality.py"]
+
+
+def quality(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*RUN, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    return tmp_path_factory.mktemp("quality")
+
+
+@pytest.fixture(scope="module")
+def results(work):
+    """Two methods at one budget on two prompts."""
+    target = work / "results.json"
+    done = quality(
+        *("--models", "wan2.1-nano", "--budgets", "6", "--methods", "uniform,teacache,steps-unipc"),
+        *("--calibration", "2", "--held-out", "2", "--work", str(work), "--json", str(target)),
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(target.read_text())
+
+
+def test_rows_hold_errors_and_frames_against_the_full_run(results):
+    assert [row["method"] for row in results["rows"]] == ["uniform", "teacache", "steps-unipc"]
+    for row in results["rows"]:
+        error = row["error"]
+        assert 0 < error["geometricMean"] <= error["mean"] <= error["max"]
+        assert error["max"] == max(row["samples"]["error"])
+        assert 10 < row["psnr"]["min"] <= row["psnr"]["mean"] < 60
+        assert 0.2 < row["ssim"]["mean"] < 1
+
+
+def test_fixed_methods_spend_exactly_the_budget_and_nothing_on_search(results):
+    for row in (results["rows"][0], results["rows"][2]):
+        assert row["nfe"] == {"mean": 6, "std": 0, "min": 6, "max": 6}
+        assert row["searchForwards"] == 0
+
+
+def test_threshold_methods_count_what_they_calibrated_with(results):
+    teacache = results["rows"][1]
+    assert teacache["searchForwards"] > 2 * 2 * 50
+    assert len(teacache["samples"]["nfe"]) == 2
+
+
+def test_a_second_run_measures_nothing_again(results, work):
+    rows = work / "wan2.1-nano" / "rows-2-2"
+    marked = rows / "uniform-6-0.json"
+    marked.write_text(json.dumps({**json.loads(marked.read_text()), "marked": True}))
+    target = work / "again.json"
+    done = quality(
+        *("--models", "wan2.1-nano", "--budgets", "6", "--methods", "uniform", "--finished"),
+        *("--calibration", "2", "--held-out", "2", "--work", str(work), "--json", str(target)),
+    )
+    assert done.returncode == 0, done.stderr
+    assert [row["marked"] for row in json.loads(target.read_text())["rows"]] == [True]
+
+
+def test_report_is_a_function_of_the_results(results, tmp_path):
+    source = tmp_path / "results.json"
+    source.write_text(json.dumps(results))
+    assert quality("--report", str(source), "--docs", str(tmp_path)).returncode == 0
+    text = (tmp_path / "quality.md").read_text()
+    best = min(results["rows"], key=lambda row: row["error"]["geometricMean"])
+    first = next(line for line in text.splitlines() if line.startswith("|") and "e-" in line)
+    assert f"{best['error']['geometricMean']:.2e}" in first
+    assert (tmp_path / "images" / "quality.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_unknown_method_is_refused_by_name():
+    done = quality("--methods", "unifrom")
+    assert done.returncode == 2
+    assert "unifrom" in done.stderr
+    assert "uniform" in done.stderr
