@@ -24,7 +24,7 @@ from budc.policies.profile import find_weights, load_profile, read_prompts
 from budc.runtimes.diffusers import UnsignedWarning, applied
 from budc.schema.artifact import open_artifact
 from budc.schema.mask import StepMask
-from budc.schema.policy import Metric, PolicyDocument
+from budc.schema.policy import BranchPolicy, Metric, Policy, PolicyDocument
 from budc.schema.predictor import Predictor
 from budc.schema.trust import Trust
 
@@ -41,11 +41,10 @@ def budc(*arguments: str) -> None:
 
 def uniform(document: PolicyDocument) -> PolicyDocument:
     """Return the document with the uniform mask in place of the one that was found."""
-    (branch,) = document.policy.branches
     mask = StepMask.uniform(document.sampler.steps, document.budget.nfe)
     rows = [list(row) for row in Predictor.plain_reuse(mask)]
-    replaced = msgspec.structs.replace(branch, mask=list(mask), predictor=rows)
-    policy = msgspec.structs.replace(document.policy, branches=[replaced])
+    shared = BranchPolicy(names=list(document.budget.branches), mask=list(mask), predictor=rows)
+    policy = Policy(payload="trunk-residual", branches=[shared])
     return msgspec.structs.replace(document, policy=policy)
 
 
@@ -79,7 +78,7 @@ def _cells(metrics: list[Metric]) -> list[str]:
 @click.command(help=__doc__)
 @click.option("--model", default="wan2.1-nano", show_default=True)
 @click.option("--budget", default="10", show_default=True)
-@click.option("--search", default="paper", show_default=True)
+@click.option("--search", default="joint", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--samples", type=int, default=5, show_default=True, help="timings per method")
 def main(model: str, budget: str, search: str, out: Path, samples: int) -> None:
