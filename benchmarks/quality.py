@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import platform
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -58,8 +59,10 @@ def measure(
     target = setting.folder / f"rows-{sizes}" / f"{method}-{nfe}-{seed}.json"
     if target.is_file() and not again:
         return json.loads(target.read_text(encoding="utf-8"))
-    started = time.monotonic()
-    outcome = METHODS[method].run(setting, nfe, seed, setting.folder / f"{method}-{nfe}-{seed}")
+    started, kept = time.monotonic(), setting.folder / f"{method}-{nfe}-{seed}"
+    if again:
+        shutil.rmtree(kept, ignore_errors=True)
+    outcome = METHODS[method].run(setting, nfe, seed, kept)
     row = {"model": setting.name, "budget": nfe, "method": method, "seed": seed, **scorer.score(outcome)}
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(target, json.dumps(row, indent=1).encode())

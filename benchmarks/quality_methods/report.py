@@ -146,7 +146,7 @@ def plot(rows: list[Row], target: Path) -> None:
             axis.plot(
                 [point["nfe"] for point in points],
                 [point["geometricMean"] for point in points],
-                label=style.title,
+                label=style.title.replace("*", ""),
                 color=colours[order.index(method) % len(colours)],
                 linestyle="--" if style.family == "steps" else "-",
                 linewidth=3 if style.family == "budc" else 1.2,
