@@ -75,9 +75,9 @@ class Toy:
 
 @dataclass
 class Ringing:
-    """A velocity that depends on time alone, as one cosine: any three steps evenly apart are two-term related.
+    """A velocity that depends on time alone, turning in a plane that the condition (n, 2, size) spans.
 
-    The steps of `schedule` with sigmas evenly apart by d obey v_{k+1} = 2 cos(w d) v_k - v_{k-1} exactly.
+    Once two steps are computed, every other one is a combination of them, the same for all prompts.
     """
 
     weights: dict[str, float] = field(default_factory=lambda: {"only": 1.0})
@@ -85,9 +85,8 @@ class Ringing:
     frequency: float = 3.0
 
     def compute(self, latents, timestep, condition):
-        velocity = condition[:, :1] * torch.cos(self.frequency * timestep / 1000) + condition[
-            :, 1:
-        ] * torch.sin(self.frequency * timestep / 1000)
+        angle = self.frequency * timestep / 1000
+        velocity = condition[:, 0] * torch.cos(angle) + condition[:, 1] * torch.sin(angle)
         return velocity, velocity
 
     def reuse(self, residual, latents, timestep, condition):
