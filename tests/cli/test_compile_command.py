@@ -49,7 +49,7 @@ def test_an_interrupted_compile_says_that_it_resumes(budc, compiled, monkeypatch
     def interrupt(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("budc.compiler.compile.compile_policy", interrupt)
+    monkeypatch.setattr("budc.compiler.compile.compile_artifacts", interrupt)
     outcome = budc("compile", "--model", "wan2.1-nano", "--budget", "3")
     assert outcome.code == 130
     assert outcome.err.splitlines() == ["interrupted: the same command goes on where this one stopped"]

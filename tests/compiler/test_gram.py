@@ -76,3 +76,11 @@ def test_every_prompt_has_the_same_say():
     energies = mean_gram(grams).diagonal(dim1=-2, dim2=-1).mean(-1)
     torch.testing.assert_close(energies, torch.ones(2, dtype=torch.float64))
     assert torch.isfinite(mean_gram(torch.zeros(1, 1, 2, 2).double())).all()
+
+
+def test_residuals_that_are_zero_to_the_last_bit_get_no_coefficients():
+    gram = torch.zeros(3, 3, dtype=torch.float64)
+    assert fit(gram, 2, [1, 0]) == ((0.0, 0.0), 0.0)
+    assert float(segment_errors(gram[None], 2)[0, 1, 2]) == 0.0
+    gram[2, 2] = 4.0
+    assert fit(gram, 2, [0]) == ((0.0,), 4.0)

@@ -63,6 +63,12 @@ def test_a_prompt_that_is_far_off_does_not_own_the_fit():
     assert move == pytest.approx((1 + 1 + 1) / (1 + 1 + 0.01))
 
 
+def test_columns_that_are_zero_to_the_last_bit_move_nothing_but_back_to_the_prior():
+    prior = torch.tensor([0.5, -0.25], dtype=torch.float64)
+    target = torch.ones(3, 4)
+    assert solve_tracking(target, torch.zeros(2, 3, 4), prior).tolist() == pytest.approx([0.5, -0.25])
+
+
 @pytest.mark.parametrize("linear", [True, False])
 def test_what_can_be_reached_is_reached(linear):
     """Two branches reuse; the target is what some coefficients give, through a head that is bent or not."""
