@@ -79,7 +79,7 @@ def measure(
 def header(model: str, calibration: int, held_out: int) -> dict[str, Any]:
     """Return what the figures depend on beside the code."""
     return {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", *(part for part in sys.argv if part != "--finished")]),
         "device": f"CPU, {torch.get_num_threads()} threads",
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -125,20 +125,24 @@ def main(
     if report is not None:
         write_report(json.loads(report.read_text(encoding="utf-8")), docs)
         return
-    rows = []
+    rows, missing = [], []
     plan = list(
         cells(methods, [int(nfe) for nfe in budgets.split(",")], [int(seed) for seed in seeds.split(",")])
     )
     for model in models.split(","):
         if finished:
             folder = work / model / f"rows-{calibration}-{held_out}"
-            found = (folder / f"{method}-{nfe}-{seed}.json" for method, nfe, seed in plan)
-            rows += [json.loads(path.read_text(encoding="utf-8")) for path in found if path.is_file()]
+            for method, nfe, seed in plan:
+                path = folder / f"{method}-{nfe}-{seed}.json"
+                if path.is_file():
+                    rows.append(json.loads(path.read_text(encoding="utf-8")))
+                else:
+                    missing.append({"model": model, "budget": nfe, "method": method, "seed": seed})
             continue
         setting = Setting(model, work / model, calibration, held_out)
         scorer = Scorer(setting)
         rows += [measure(setting, scorer, *cell, again) for cell in plan]
-    results = {**header(models.split(",")[0], calibration, held_out), "rows": rows}
+    results = {**header(models.split(",")[0], calibration, held_out), "notRun": missing, "rows": rows}
     if target is None:
         print(json.dumps(results))
         return

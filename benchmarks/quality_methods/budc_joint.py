@@ -1,7 +1,8 @@
 """budc itself: `joint`, and `joint` with `--align`, through the compiler's own passes and with its defaults.
 
 `auto` lets the number of steps be a choice too (`--steps auto`): a few plain steps, aligned, are then the policy
-where they win on prompts that the search did not see.
+where they win on prompts that the search did not see; `separate` lets the guidance branches have masks of their own
+under the same total.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import shutil
 from pathlib import Path
 
 from budc.compiler.api import compile_policies
+from budc.compiler.find import Outcome as Found
 from budc.compiler.find import Schedule, Task
 from budc.compiler.journal import Journal
 from budc.compiler.solver import linear_form
@@ -19,17 +21,18 @@ from quality_methods.outcome import Outcome, static
 from quality_methods.setting import Setting
 
 
-def budc_joint(
-    setting: Setting, nfe: int, seed: int, folder: Path, *, align: bool = False, auto: bool = False
-) -> Outcome:
-    """Compile on the calibration prompts, run on the held-out ones.
-
-    What the same seed's plain `joint` has measured is not measured again, but is counted.
-    """
+def find(
+    setting: Setting,
+    nfe: int,
+    seed: int,
+    folder: Path,
+    *,
+    align: bool = False,
+    auto: bool = False,
+    separate: bool = False,
+) -> Found:
+    """Compile on the calibration prompts; a folder that holds the same search is gone on with."""
     model = setting.model
-    known = folder.with_name(f"joint-{nfe}-{seed}")
-    if known.is_dir() and not folder.exists():
-        shutil.copytree(known, folder)
     task = Task(
         denoiser=setting.denoiser,
         scheduler=model.scheduler,
@@ -40,12 +43,36 @@ def budc_joint(
         search="joint",
         seed=seed,
         align=align,
+        separate=separate,
         schedules=schedules_for(model.profile, setting.form.steps, nfe),
         short=_schedule(model.sampler(nfe)) if auto else None,
     )
-    with Journal(folder, f"{setting.name} joint {nfe} {seed} {len(setting.calibration)}") as journal:
+    name = f"{setting.name} joint{' separate' * separate} {nfe} {seed} {len(setting.calibration)}"
+    with Journal(folder, name) as journal:
         ((_, found),) = compile_policies(task, [nfe], journal)
-    form = linear_form(model.scheduler, found.schedule.sigmas, found.schedule.timesteps)
+    return found
+
+
+def budc_joint(
+    setting: Setting, nfe: int, seed: int, folder: Path, *, align: bool = False, auto: bool = False
+) -> Outcome:
+    """Compile, then run on the held-out prompts.
+
+    What the same seed's plain `joint` has measured is not measured again, but is counted.
+    """
+    known = folder.with_name(f"joint-{nfe}-{seed}")
+    if known.is_dir() and not folder.exists():
+        shutil.copytree(known, folder)
+    return _run(setting, find(setting, nfe, seed, folder, align=align, auto=auto))
+
+
+def budc_separate(setting: Setting, nfe: int, seed: int, folder: Path) -> Outcome:
+    """Compile with a mask for every branch, then run on the held-out prompts."""
+    return _run(setting, find(setting, nfe, seed, folder, separate=True))
+
+
+def _run(setting: Setting, found: Found) -> Outcome:
+    form = linear_form(setting.model.scheduler, found.schedule.sigmas, found.schedule.timesteps)
     chosen = {
         "steps": [list(branch.step_mask().compute_steps) for branch in found.policy.branches],
         "payload": found.policy.payload,
