@@ -3,6 +3,7 @@
 1. The full run of the calibration prompts: its states, and the Gram matrices of what it computed.
 2. The search, on three quarters of them.
 3. Arbitration: the finalists on the last quarter, which the search did not see, by the search's own objective.
+   The winner's coefficients are then fitted once more, on all calibration prompts.
 4. With `align`, refinement of coefficients and sigmas by gradient, kept where the last quarter says so.
 
 Reference searches (`Algorithm.arbitrated` is false) are given all prompts, as their authors do.
@@ -10,7 +11,6 @@ Reference searches (`Algorithm.arbitrated` is false) are given all prompts, as t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from budc.compiler.refine import Lesson, refine
 from budc.compiler.rollout import Conditions, evaluations, full_policy
 from budc.compiler.search import Algorithm, Space, algorithm
 from budc.compiler.solver import LinearForm, linear_form
-from budc.compiler.study import objective, search
+from budc.compiler.study import objective, policy_of, search
 from budc.compiler.tree import Tree
 from budc.compiler.unroll import PolicyParameters
 from budc.policies.profile import SearchDefaults
@@ -133,7 +133,8 @@ class Finder:
             for best in found.finalists
         ]
         place = losses.index(min(losses))
-        outcome = replace(outcome, policy=found.finalists[place].policy, loss=found.finalists[place].loss)
+        winner = found.finalists[place]
+        outcome = replace(outcome, policy=winner.policy, loss=winner.loss)
         spent += sum(evaluations(finalist.policy) for finalist in found.finalists) * (total - seen)
         notes.append(f"finalist {place + 1} of {len(losses)} by arbitration on {total - seen} other prompts")
         contenders = [(losses[place], outcome)]
@@ -145,6 +146,11 @@ class Finder:
                 contenders[index], cost = self._aligned(task, contender, seen)
                 spent += cost
         _, outcome = min(contenders, key=lambda pair: pair[0])
+        if outcome.policy is winner.policy and winner.candidate.rule != "plain":
+            (refit,) = self._tree(total).roll([winner.candidate])
+            outcome = replace(outcome, policy=policy_of(self._tree(total), winner.candidate, refit.rows))
+            spent += refit.forwards
+            notes.append(f"coefficients fitted again on all {total} prompts")
         if len(contenders) > 1:
             notes.append(f"{outcome.schedule.steps} steps by arbitration")
         if task.align:
@@ -170,14 +176,8 @@ class Finder:
             defaults=task.defaults,
             separate=task.separate,
             errors=errors,
-            gains=tuple(self._gains()),
             schedules=task.schedules,
         )
-
-    def _gains(self) -> Sequence[float]:
-        # How far a velocity's error moves the final latents if nothing that comes later reacts to it.
-        squares: list[float] = self.form.velocity[-1].square().tolist()
-        return squares
 
     def _arbitrate(self, label: str, policy: Policy, form: LinearForm, seen: int) -> float:
         key = f"arbitration {label}"

@@ -20,7 +20,7 @@ from budc.compiler.search.dp import shortest_path
 from budc.compiler.search.space import Candidate, Payload, Space
 from budc.schema.mask import StepMask
 
-ALLOWANCE = 16.0
+ALLOWANCE = 28.0
 """What may be spent, in rollouts of one candidate from its first step to its last."""
 
 SIZES = (3, 2, 1)
