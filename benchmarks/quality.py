@@ -91,6 +91,12 @@ def header(model: str, calibration: int, held_out: int) -> dict[str, Any]:
     }
 
 
+def written(head: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """Return the results as JSON, a row a line."""
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    return json.dumps(head, indent=1).removesuffix("\n}") + f',\n "rows": [\n{lines}\n ]\n}}\n'
+
+
 @click.command(help=__doc__)
 @click.option("--models", default="wan2.1-nano,wan2.1-mini", show_default=True)
 @click.option("--budgets", default="6,8,10,14", show_default=True)
@@ -142,12 +148,12 @@ def main(
         setting = Setting(model, work / model, calibration, held_out)
         scorer = Scorer(setting)
         rows += [measure(setting, scorer, *cell, again) for cell in plan]
-    results = {**header(models.split(",")[0], calibration, held_out), "notRun": missing, "rows": rows}
+    text = written({**header(models.split(",")[0], calibration, held_out), "notRun": missing}, rows)
     if target is None:
-        print(json.dumps(results))
+        print(text, end="")
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    target.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

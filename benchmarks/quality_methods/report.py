@@ -30,9 +30,9 @@ searches, it fits on calibration prompts alone; no figure was used to choose any
 - "fewer steps" caches nothing; "trained" has its timesteps and coefficients trained by budc's own trainer on the same
   calibration prompts.
 
-```sh
-{command}
-python benchmarks/quality.py --report RESULTS.json
+```console
+$ {command}
+$ python benchmarks/quality.py --report RESULTS.json
 ```
 
 {calibration} calibration and {held_out} held-out prompts, {device}, torch {torch}, diffusers {diffusers}.
