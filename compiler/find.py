@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
+import torch
 
 from budc.compiler.denoiser import Denoiser
 from budc.compiler.follow import follow
@@ -28,7 +29,7 @@ from budc.compiler.rollout import Conditions, evaluations, full_policy
 from budc.compiler.search import Algorithm, Space, algorithm
 from budc.compiler.solver import LinearForm, linear_form
 from budc.compiler.study import objective, policy_of, search
-from budc.compiler.tree import Tree
+from budc.compiler.tree import Tree, bounded
 from budc.compiler.unroll import PolicyParameters
 from budc.policies.profile import SearchDefaults
 from budc.schema.policy import BranchPolicy, Policy
@@ -142,8 +143,8 @@ class Finder:
             contenders.append(self._short(task, seen, task.short))
             spent += evaluations(contenders[-1][1].policy) * (total - seen)
         if task.align:
-            for index, (_, contender) in enumerate(list(contenders)):
-                contenders[index], cost = self._aligned(task, contender, seen)
+            for index, (before, contender) in enumerate(list(contenders)):
+                contenders[index], cost = self._aligned(task, before, contender, seen)
                 spent += cost
         _, outcome = min(contenders, key=lambda pair: pair[0])
         if outcome.policy is winner.policy and winner.candidate.rule != "plain":
@@ -155,7 +156,7 @@ class Finder:
             notes.append(f"{outcome.schedule.steps} steps by arbitration")
         if task.align:
             notes.append("alignment kept" if outcome.aligned else "alignment gained nothing on other prompts")
-        return replace(outcome, forwards=spent, notes=tuple(notes))
+        return replace(outcome, candidates=found.candidates, forwards=spent, notes=tuple(notes))
 
     def _tree(self, seen: int) -> Tree:
         if seen not in self._trees:
@@ -194,7 +195,10 @@ class Finder:
         loss = self._arbitrate(f"{task.nfe} few steps", policy, form, seen)
         return loss, Outcome(policy, schedule, loss, 0, 0, False, ())
 
-    def _aligned(self, task: Task, outcome: Outcome, seen: int) -> tuple[tuple[float, Outcome], int]:
+    def _aligned(
+        self, task: Task, before: float, outcome: Outcome, seen: int
+    ) -> tuple[tuple[float, Outcome], int]:
+        # `before` is the loss of `outcome` on the prompts that arbitrate.
         network, run = self._part(0, seen)
         others, rest = self._part(seen, len(self.run))
         parameters = PolicyParameters(
@@ -211,30 +215,28 @@ class Finder:
             journal=self.journal,
             label=f"align {task.search} {task.nfe} {outcome.schedule.steps}",
         )
-        label = f"{task.search} {task.nfe} {outcome.schedule.steps}"
-        before = self._arbitrate(
-            f"{label} unaligned", outcome.policy, self._form(task, outcome.schedule), seen
-        )
         policy, schedule = aligned(outcome.policy, parameters)
-        after = self._arbitrate(f"{label} aligned", policy, self._form(task, schedule), seen)
+        form = linear_form(task.scheduler, schedule.sigmas, schedule.timesteps)
+        label = f"{task.search} {task.nfe} {outcome.schedule.steps} aligned"
+        after = self._arbitrate(label, policy, form, seen)
+        cost = refined.forwards + evaluations(policy) * (len(self.run) - seen)
         if after < before:
-            return (after, replace(outcome, policy=policy, schedule=schedule, aligned=True)), refined.forwards
-        return (before, outcome), refined.forwards
-
-    def _form(self, task: Task, schedule: Schedule) -> LinearForm:
-        return linear_form(task.scheduler, schedule.sigmas, schedule.timesteps)
+            return (after, replace(outcome, policy=policy, schedule=schedule, aligned=True)), cost
+        return (before, outcome), cost
 
 
+@torch.no_grad()
 def aligned(policy: Policy, parameters: PolicyParameters) -> tuple[Policy, Schedule]:
-    """Return the policy and the schedule that trained parameters describe."""
-    sigmas = parameters.schedule().detach().float()
+    """Return the policy and the schedule that trained parameters describe, coefficients within their bounds."""
+    sigmas = parameters.schedule().float()
     timesteps = (sigmas[:-1].double() * parameters.scale).float()
     branches = [
         BranchPolicy(
             names=[name],
             mask=list(entry.mask),
             predictor=[
-                [float(value) for value in parameters.row(name, step)] for step in range(len(entry.mask))
+                [bounded(float(value)) for value in parameters.row(name, step)]
+                for step in range(len(entry.mask))
             ],
         )
         for entry in policy.branches
