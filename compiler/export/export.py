@@ -41,6 +41,7 @@ from budc.runtimes.manifest import (
     OutputShape,
     encode_manifest,
 )
+from budc.runtimes.onnx_folder import check_graphs
 from budc.schema.digests import file_digests
 from budc.schema.errors import UnsafeWeights
 from budc.schema.files import write_atomic
@@ -125,6 +126,7 @@ def _write(
         files=file_digests(folder, written),
     )
     write_atomic(folder / MANIFEST, encode_manifest(manifest))
+    check_graphs(folder, manifest)
     bar.advance("manifest written")
     return manifest, differences
 
@@ -161,7 +163,9 @@ def _write_graph(form: Form, folder: Path, opened: dict[str, WeightFile], files:
     opened[str(weights)].take(graph)
     save_graph(graph, path)
     return Graph(
-        file=FILES[form.name], inputs=specs(list(graph.graph.inputs)), outputs=specs(list(graph.graph.outputs))
+        file=FILES[form.name],
+        inputs=specs(list(graph.graph.inputs)),
+        outputs=specs(list(graph.graph.outputs)),
     )
 
 

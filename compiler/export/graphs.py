@@ -73,7 +73,8 @@ def _agree_types(graph: ir.Graph) -> None:
         if node.op_type != "RMSNormalization":
             continue
         (hidden, scale), (made,) = node.inputs, node.outputs
-        assert hidden is not None and scale is not None
+        assert hidden is not None
+        assert scale is not None
         narrow, wide = made.dtype, hidden.dtype
         if wide == scale.dtype or wide is None or narrow is None:
             continue
@@ -96,7 +97,9 @@ def specs(values: list[ir.Value]) -> list[TensorSpec]:
 
 
 def _spec(value: ir.Value) -> TensorSpec:
-    assert value.name is not None and value.dtype is not None and value.shape is not None
+    assert value.name is not None
+    assert value.dtype is not None
+    assert value.shape is not None
     dtype = {"FLOAT": "float32", "FLOAT16": "float16", "INT64": "int64"}[value.dtype.name]
     assert dtype in get_args(DType)
     shape = [extent if isinstance(extent, int) else None for extent in value.shape]

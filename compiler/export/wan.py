@@ -42,6 +42,8 @@ class _Decoder(nn.Module):
         super().__init__()
         self.vae = vae
         shape = (1, vae.config.z_dim, 1, 1, 1)
+        self.mean: Tensor
+        self.scale: Tensor
         self.register_buffer("mean", torch.tensor(vae.config.latents_mean).view(shape))
         self.register_buffer("scale", 1.0 / torch.tensor(vae.config.latents_std).view(shape))
 

@@ -30,12 +30,18 @@ class WeightFile:
         """Move the initialisers of `model` that are over `INLINE` bytes here; it then refers to them."""
         for value in model.graph.initializers.values():
             tensor = value.const_value
-            assert tensor is not None and value.name is not None
+            assert tensor is not None
+            assert value.name is not None
             if tensor.nbytes <= INLINE:
                 continue
             offset, length = self._place(tensor)
             value.const_value = ir.ExternalTensor(
-                self._name, offset, length, tensor.dtype, shape=ir.Shape(tensor.shape), name=value.name
+                self._name,
+                offset,
+                length,
+                tensor.dtype,
+                shape=ir.Shape(tensor.shape.numpy()),
+                name=value.name,
             )
 
     def _place(self, tensor: ir.TensorProtocol) -> tuple[int, int]:
