@@ -8,21 +8,14 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-from torch import Tensor
 
 from budc.compiler.export.forms import SAMPLES, Form
+from budc.compiler.metrics import relative_difference
 from budc.runtimes.manifest import OUTPUTS
 from budc.schema.errors import ParityMismatch
 
 GRAPH_TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "float16": 2e-2}
 """Largest difference of one forward that is accepted, as a share of the largest value."""
-
-
-def relative_difference(found: Tensor, expected: Tensor) -> float:
-    """Return the largest difference of two tensors over the largest magnitude of `expected`; NaN is infinite."""
-    difference = (found.double() - expected.double()).abs().max()
-    share = float(difference / expected.double().abs().max())
-    return share if share == share else float("inf")
 
 
 def check_parity(form: Form, path: Path, dtype: str) -> float:

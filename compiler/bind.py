@@ -1,0 +1,128 @@
+"""Bind: a policy is taken over to a converted model, after both forms were seen to make the same.
+
+    parity = measure_parity(model, document, generate, samples=4)
+    check_parity(parity, "float32")
+    document = rebound(artifact, variant, parity)
+
+Held-out prompts are run under the policy from the same seeds in both forms, from the prompt to the frames.
+The reference is PyTorch in float32, so that the tolerance speaks of the conversion and of its dtype alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+from torch import Tensor
+
+from budc.compiler.calibrate import HELD_OUT_SEED
+from budc.compiler.metrics import largest_difference, relative_difference
+from budc.compiler.model import Model
+from budc.compiler.progress import progress
+from budc.compiler.rollout import Conditions, Roller
+from budc.policies.profile import read_prompts
+from budc.schema.artifact import Artifact
+from budc.schema.errors import CalibrationMismatch, ParityMismatch
+from budc.schema.policy import PolicyDocument, SamplerBinding, Variant
+from budc.schema.timestamps import issue_time
+
+LATENT_TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "float16": 5e-2}
+"""Largest difference of final latents that is accepted, as a share of their largest value."""
+
+FRAME_TOLERANCE: Mapping[str, float] = {"float32": 1e-3, "float16": 1e-1}
+"""Largest difference of a frame's values, which are in 0..1."""
+
+Generate = Callable[[str, int], tuple[Tensor, Tensor]]
+"""Runs the converted model: (prompt, seed) → (final latents (1, …), frames (1, 3, F, H, W) in 0..1)."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a converted model is from its original under one policy, the worst of all samples."""
+
+    samples: int
+    latents: float
+    """Largest difference of final latents over the largest value of the original's."""
+    frames: float
+    """Largest difference of a value of the frames."""
+
+
+def measure_parity(model: Model, document: PolicyDocument, generate: Generate, samples: int) -> Parity:
+    """Run `samples` held-out prompts in both forms.
+
+    Args:
+        model: the original, in float32.
+        document: the policy that both run.
+        generate: the converted model under the same policy.
+        samples: prompts, from the first of the held-out set on.
+
+    Raises:
+        CalibrationMismatch: the model's sampler is not the one that the policy was made for.
+    """
+    profile = model.profile
+    _check_sampler(model.sampler(document.sampler.steps), document.sampler)
+    prompts = read_prompts(profile.prompts.held_out, samples)
+    seeds = [HELD_OUT_SEED + index for index in range(samples)]
+    with progress("parity", samples + 1) as bar:
+        embeddings = model.adapter.encode(model.folder, profile, prompts, model.device)
+        conditions = Conditions(embeddings, model.adapter.noise(model.folder, profile, seeds))
+        expected = Roller(model).roll(document.policy, document.sampler, conditions, bar)
+        decode = model.adapter.decoder(model.folder, model.device)
+        bar.advance("original run")
+        worst = Parity(samples, 0.0, 0.0)
+        for prompt, seed, wanted in zip(prompts, seeds, expected.split(1), strict=True):
+            latents, frames = generate(prompt, seed)
+            worst = Parity(
+                samples,
+                max(worst.latents, relative_difference(latents, wanted)),
+                max(worst.frames, largest_difference(frames, decode(wanted))),
+            )
+            bar.advance(f"latents differ by {worst.latents:.1e}")
+    return worst
+
+
+def check_parity(parity: Parity, dtype: str) -> None:
+    """Refuse a conversion that differs by more than its dtype explains. Raises ParityMismatch."""
+    for what, found, accepted in (
+        ("final latents differ by {:.1e} of their largest value", parity.latents, LATENT_TOLERANCE[dtype]),
+        ("frames differ by {:.1e}", parity.frames, FRAME_TOLERANCE[dtype]),
+    ):
+        if not found <= accepted:
+            raise ParityMismatch(
+                f"{what.format(found)} from PyTorch's over {parity.samples} held-out prompts, "
+                f"at most {accepted:.0e} is accepted in {dtype}"
+            )
+
+
+def rebound(
+    artifact: Artifact, variant: Variant, parity: Parity, revision: int | None = None
+) -> PolicyDocument:
+    """Return the policy of `artifact` with one variant more, derived from it.
+
+    A variant of the same name is replaced. `revision` is by default the next one, so that trust files can ask for it.
+    What was measured is noted under `annotations`; the quality report stays that of the original.
+    """
+    document = artifact.document
+    kept: Sequence[Variant] = [known for known in document.model.variants if known.name != variant.name]
+    measured = (
+        f"{parity.samples} held-out prompts: final latents differ by at most {parity.latents:.1e} "
+        f"of their largest value, frames by {parity.frames:.1e}"
+    )
+    return msgspec.structs.replace(
+        document,
+        model=msgspec.structs.replace(document.model, variants=[*kept, variant]),
+        revision=document.revision + 1 if revision is None else revision,
+        issued_at=issue_time(),
+        derived_from=artifact.policy_id,
+        annotations={**document.annotations, f"parity.{variant.name}": measured},
+    )
+
+
+def _check_sampler(own: SamplerBinding, asked: SamplerBinding) -> None:
+    for field in ("scheduler", "config_digest"):
+        mine, theirs = getattr(own, field), getattr(asked, field)
+        if mine != theirs:
+            raise CalibrationMismatch(
+                f"sampler.{field}: the policy was calibrated for {theirs}, the model's profile has {mine}"
+            )
