@@ -6,8 +6,8 @@ from typing import Any
 
 from budc.policies.profile import load_profile
 from budc.runtimes.calibration import Calibration
-from budc.runtimes.manifest import MANIFEST, Manifest, read_manifest
-from budc.runtimes.onnx_folder import verify_export
+from budc.runtimes.manifest import MANIFEST, Manifest
+from budc.runtimes.onnx_folder import describe_export, verify_export
 from budc.runtimes.ort.denoiser import guided_branches
 from budc.schema import folder as model_folder
 from budc.schema.digest_cache import DigestCache
@@ -20,7 +20,7 @@ from budc.schema.errors import (
     WeightsMismatch,
     WeightsMissing,
 )
-from budc.schema.policy import PolicyDocument, Variant
+from budc.schema.policy import PolicyDocument
 
 _DIGESTS = DigestCache()
 """For the life of the process: a second policy on the same folder does not hash it again."""
@@ -47,16 +47,9 @@ def verify_folder(folder: Path, document: PolicyDocument, calibration: Calibrati
     except (WeightsMissing, WeightsMismatch) as error:
         if not calibration.allow:
             raise
-        variant = _as_listed_by_itself(folder)
+        variant, _ = describe_export(folder, sha256=_DIGESTS)
         calibration.differ("weights", str(error))
     return verify_export(folder, variant, sha256=_DIGESTS)
-
-
-def _as_listed_by_itself(folder: Path) -> Variant:
-    files = dict(read_manifest(folder).files)
-    return Variant(
-        name="unbound", files={**files, MANIFEST: _DIGESTS(model_folder.resolve(folder, MANIFEST))}
-    )
 
 
 def check_document(document: PolicyDocument, manifest: Manifest, calibration: Calibration) -> None:

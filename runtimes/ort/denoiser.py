@@ -128,6 +128,12 @@ class Denoiser:
         state = self._states[(step + 1) % 2].read()
         return np.asarray(state[0], np.float32).reshape(self._latents)
 
+    @property
+    def velocities(self) -> dict[str, NDArray[Any]]:
+        """The velocity of each branch in the last step (B, ...), copied from the device."""
+        parts = np.split(self._velocity.read(), len(self._guidance))
+        return dict(zip(self._guidance, parts, strict=True))
+
     # Memory ----------------------------------------------------------------------------------------------
 
     def _allocate(self) -> None:

@@ -77,8 +77,9 @@ class Call:
                 self._binding.bind_input(name, *_place(buffer))
         for name, buffer in outputs.items():
             self._binding.bind_output(name, *_place(buffer))
-        self._options = ort.RunOptions()
+        self._options: ort.RunOptions | None = None
         if graph:
+            self._options = ort.RunOptions()
             self._options.add_run_config_entry("gpu_graph_id", str(graph))
 
     def __call__(self) -> None:
