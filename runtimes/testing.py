@@ -175,10 +175,10 @@ def watch(machine: StepMachine[Any], read: Callable[[Any], Array], seen: Seen) -
         record(name, residual)
         note(name, "C", residual)
 
-    machine.step, machine.record = watched_step, watched_record  # type: ignore[method-assign]
+    vars(machine).update(step=watched_step, record=watched_record)
 
     def stop() -> None:
-        del machine.step, machine.record
+        del vars(machine)["step"], vars(machine)["record"]
 
     return stop
 
@@ -187,7 +187,7 @@ def combined(events: Sequence[Event], branch: str, row: Sequence[float], step: i
     """Return Σ_i row[i] · r_i over the residuals that a branch computed before `step`, newest first."""
     known = [e.residual for e in events if e.branch == branch and e.action == "C" and e.step < step]
     newest = known[::-1][: len(row)]
-    total: Array = sum(c * r.astype(np.float64) for c, r in zip(row, newest, strict=True))
+    total: Array = np.sum([c * r.astype(np.float64) for c, r in zip(row, newest, strict=True)], axis=0)
     return total
 
 

@@ -34,13 +34,14 @@ class Sessions:
         self.provider = provider
         self._folder = folder
         self._captured = 0
-        self._open: dict[GraphName, ort.InferenceSession] = {}
+        self._open: dict[tuple[GraphName, int], ort.InferenceSession] = {}
 
-    def __getitem__(self, name: GraphName) -> ort.InferenceSession:
-        if name not in self._open:
+    def of(self, name: GraphName, batch: int) -> ort.InferenceSession:
+        """Return a graph with its shapes fixed for forwards of `batch` samples, all branches together."""
+        if (name, batch) not in self._open:
             file = self._folder / self.manifest.graphs[name].file
-            self._open[name] = self.provider.open(file, captured=True)
-        return self._open[name]
+            self._open[name, batch] = self.provider.open(file, batch=batch, captured=True)
+        return self._open[name, batch]
 
     def next_graph(self) -> int:
         """Return a number for one more CUDA graph, 0 where there are none."""
@@ -236,8 +237,8 @@ class Denoiser:
                 "timestep": self._timestep.rows(group.first, group.last),
                 "encoder_hidden_states": self._embeddings.rows(group.first, group.last),
             }
-            graph = self._sessions.next_graph()
-            self._calls[key] = Call(self._sessions[name], inputs | more, outputs, graph)
+            session, graph = self._sessions.of(name, group.last - group.first), self._sessions.next_graph()
+            self._calls[key] = Call(session, inputs | more, outputs, graph)
         self._calls[key]()
 
     def _combine(self, residual: Residual, into: Buffer) -> None:

@@ -4,6 +4,8 @@ ONNX Runtime falls back to the CPU with no more than a line in its log when a pr
 the choice is tried on a one-node graph before any model is opened, and refused if it did not hold.
 """
 
+import contextlib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,8 @@ from budc.schema.errors import ProviderMissing, UnsafeWeights, UsageError
 PROVIDERS: Final[Mapping[str, str]] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """What `--provider` takes, and ONNX Runtime's name for it."""
 
+BATCH: Final = "batch"
+"""The name that exported graphs give to the extent of the batch."""
 OPSET, IR_VERSION = 20, 10
 """Of the small graphs that the runtime builds itself."""
 
@@ -44,17 +48,22 @@ class Provider:
         """Whether a call with fixed shapes and addresses can be recorded and replayed (CUDA graphs)."""
         return self.name == "cuda"
 
-    def open(self, model: Path | bytes, *, captured: bool = False) -> ort.InferenceSession:
+    def open(self, model: Path | bytes, *, batch: int = 0, captured: bool = False) -> ort.InferenceSession:
         """Open a graph on this provider.
 
         Args:
             model: a file that has been verified, or a graph made here.
-            captured: every call binds fixed memory, so that CUDA graphs can be used.
+            batch: the only batch that it will run, so that its shapes are fixed; 0 leaves them open.
+            captured: every call binds fixed memory. CUDA graphs are used where the whole graph allows them.
 
         Raises:
             UnsafeWeights: ONNX Runtime cannot read the file.
         """
-        return _session(model, self.name, self.threads, captured and self.captures)
+        if captured and self.captures:
+            # A graph that leaves the device in between, for shapes say, opens without capture only.
+            with contextlib.suppress(UnsafeWeights):
+                return _session(model, self.name, self.threads, batch, captured=True)
+        return _session(model, self.name, self.threads, batch)
 
 
 def choose_provider(name: str, threads: int = 0) -> Provider:
@@ -80,12 +89,14 @@ def _try_out(name: str) -> None:
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
     result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "probe", [value], [result])
-    ort.preload_dlls()
-    # Its complaint on stderr would say the same as the refusal, in ten lines.
+    # What is missing is printed by one and logged by the other, in ten lines; the refusal has the first.
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        ort.preload_dlls()
     ort.set_default_logger_severity(_SILENT)
     try:
-        started = _session(encoded(graph), name, 1, False).get_providers()
-        reason = "it did not start"
+        started = _session(encoded(graph), name, 1).get_providers()
+        reason = (printed.getvalue().splitlines() or ["it did not start"])[0]
     except (RuntimeError, ValueError) as error:
         started, reason = [], str(error).splitlines()[0]
     finally:
@@ -102,12 +113,16 @@ def encoded(graph: Any) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _session(model: Path | bytes, name: str, threads: int, captured: bool) -> ort.InferenceSession:
+def _session(
+    model: Path | bytes, name: str, threads: int, batch: int = 0, *, captured: bool = False
+) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
     # Several sessions take turns: a pool that spins while it waits takes the cores from the one at work.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if batch:
+        options.add_free_dimension_override_by_name(BATCH, batch)
     settings: dict[str, str] = {}
     if name == "cuda":
         # TF32 keeps 10 bits of the mantissa: latents would leave those of PyTorch, which does without it.
