@@ -38,8 +38,14 @@ def largest_difference(found: Tensor, expected: Tensor) -> float:
 
 
 def relative_difference(found: Tensor, expected: Tensor) -> float:
-    """Return the largest difference of two tensors' values as a share of the largest of `expected`."""
-    return largest_difference(found, expected) / float(expected.double().abs().max())
+    """Return the largest difference of two tensors' values as a share of the largest of `expected`.
+
+    Infinite where a value is not finite, or where all of `expected` is 0.
+    """
+    largest = float(expected.double().abs().max())
+    if not 0 < largest < math.inf:
+        return math.inf
+    return largest_difference(found, expected) / largest
 
 
 def _standard_error(values: Sequence[float]) -> float:

@@ -16,7 +16,7 @@ from budc.cli.extras import MODEL_PACKAGES, ONNX_PACKAGES, quiet_libraries, requ
 from budc.cli.pipelines import profile_of
 from budc.cli.tables import fields
 from budc.cli.trusted import load_trust, open_trusted
-from budc.schema.errors import UsageError, printable
+from budc.schema.errors import BudcError, ParityMismatch, UsageError, printable
 
 if TYPE_CHECKING:
     from budc.compiler.bind import Generate, Parity
@@ -155,7 +155,12 @@ def _converted(document: PolicyDocument, variant: Variant, export: Path) -> Gene
         pipe = load(listed, export, allow_unsigned=True)
 
     def generate(prompt: str, seed: int) -> tuple[Any, Any]:
-        made = pipe.generate(prompt, seed=seed)
+        try:
+            made = pipe.generate(prompt, seed=seed)
+        except BudcError:
+            raise
+        except Exception as error:  # ONNX Runtime's own errors have no narrower base.
+            raise ParityMismatch(f"{export} fails when it is run: {str(error).splitlines()[0]}") from error
         frames = torch.from_numpy(made.frames).permute(3, 0, 1, 2)[None]
         return torch.from_numpy(made.latents), frames
 
