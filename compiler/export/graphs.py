@@ -18,6 +18,7 @@ from onnx_ir.passes.common import (
 )
 
 from budc.compiler.export.forms import FIXED, Form
+from budc.compiler.export.strided import stack_strided_writes
 from budc.runtimes.manifest import INPUTS, OUTPUTS, DType, TensorSpec
 from budc.schema.errors import UnsupportedModel
 
@@ -37,9 +38,12 @@ def to_graph(form: Form) -> ir.Model:
     batch = torch.export.Dim("batch", min=1, max=1 << 20)
     with torch.no_grad(), _quiet():
         try:
+            traced = torch.export.export(
+                form.module, tuple(form.batch(_TRACED).values()), dynamic_shapes=_shapes(form, batch)
+            )
+            stack_strided_writes(traced)
             program = torch.onnx.export(
-                form.module,
-                tuple(form.batch(_TRACED).values()),
+                traced,
                 input_names=INPUTS[form.name],
                 output_names=OUTPUTS[form.name],
                 opset_version=OPSET,
@@ -47,8 +51,8 @@ def to_graph(form: Form) -> ir.Model:
                 dynamic_shapes=_shapes(form, batch),
                 verbose=False,
             )
-        except torch.onnx.errors.OnnxExporterError as error:
-            reason = str(error).strip().splitlines()[0]
+        except Exception as error:  # What torch.export raises has no narrower base.
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UnsupportedModel(f"{form.name}: cannot be exported: {reason}") from error
     assert program is not None
     model = program.model

@@ -264,19 +264,21 @@ def test_export_without_the_packages_says_which_extra(budc, tmp_path, monkeypatc
 
 @pytest.mark.slow
 def test_a_killed_export_leaves_no_folder_and_the_next_one_succeeds(tmp_path, weights):
-    out = tmp_path / "out"
+    place = tmp_path / "exports"
+    place.mkdir()
+    out = place / "out"
     command = [sys.executable, "-c", "import sys; from budc.cli import main; sys.exit(main())",
                "export", "onnx", "--model", "wan2.1-nano", "--weights", weights, "--out", out, "--json"]  # fmt: skip
     with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
         deadline = time.monotonic() + 300
-        while not Path(tmp_path, ".out.partial/transformer/compute.onnx").exists():
+        while not Path(place, ".out.partial/transformer/compute.onnx").exists():
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
-    assert [path.name for path in tmp_path.iterdir()] == [".out.partial"]
+    assert [path.name for path in place.iterdir()] == [".out.partial"]
     done = subprocess.run(command, capture_output=True, check=True, text=True)
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in place.iterdir()] == ["out"]
     record = json.loads(done.stdout)
     assert record["files"].keys() == describe_export(out)[1].files.keys()
     assert max(record["differences"].values()) < 1e-4
