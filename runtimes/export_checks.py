@@ -8,7 +8,7 @@ from budc.policies.profile import load_profile
 from budc.runtimes.calibration import Calibration
 from budc.runtimes.manifest import MANIFEST, Manifest
 from budc.runtimes.onnx_folder import describe_export, verify_export
-from budc.runtimes.ort.denoiser import guided_branches
+from budc.runtimes.ort.branches import guided_branches
 from budc.schema import folder as model_folder
 from budc.schema.digest_cache import DigestCache
 from budc.schema.digests import find_variant

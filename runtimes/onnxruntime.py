@@ -28,8 +28,10 @@ try:
 
     from budc.runtimes.export_checks import check_document, check_scheduler, verify_folder
     from budc.runtimes.noise import seeded_noise
-    from budc.runtimes.ort.denoiser import Denoiser, OnStep, Sessions, guided_branches
+    from budc.runtimes.ort.branches import guided_branches
+    from budc.runtimes.ort.denoiser import Denoiser, OnStep
     from budc.runtimes.ort.provider import Provider, choose_provider
+    from budc.runtimes.ort.sessions import Sessions
     from budc.runtimes.prompts import PromptReader
 except ModuleNotFoundError as missing:
     raise MissingExtra(

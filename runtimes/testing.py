@@ -238,6 +238,17 @@ class RuntimeConformance:
             if event.action != "C":
                 self.assert_close(event.residual, combined(events, event.branch, row, event.step))
 
+    @pytest.mark.parametrize("terms", [2, 3])
+    def test_terms_without_weight_change_nothing(self, runtime: RuntimeUnderTest, terms: int) -> None:
+        # What is combined on a device, or in a graph, shows in the latents alone.
+        plain, padded = (
+            runtime.run(Golden(((), (), (), *(row,) * 3), "").document(runtime.document)).latents
+            for row in ((1.0,), (1.0, *(1e-30,) * (terms - 1)))
+        )
+        assert plain is not None
+        assert padded is not None
+        self.assert_close(padded, plain)
+
     def test_latents_follow_the_exact_schedule(self, runtime: RuntimeUnderTest, golden: Golden) -> None:
         document = golden.document(runtime.document)
         seen = runtime.run(document)

@@ -7,46 +7,23 @@ one mask run as one batch.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from budc.runtimes.manifest import TERMS, GraphName, Manifest, TensorSpec
+from budc.runtimes.manifest import TERMS, GraphName, TensorSpec
+from budc.runtimes.ort.branches import Group, grouped, guided_branches, plan_of
 from budc.runtimes.ort.memory import Buffer, Call
-from budc.runtimes.ort.provider import Provider
+from budc.runtimes.ort.sessions import Sessions
 from budc.runtimes.ort.update import combination_model, state_rows, update_model
-from budc.runtimes.steps import BATCHED_BRANCHES, Compute, PlannedStep, StepMachine, plan_branch
+from budc.runtimes.steps import Compute, StepMachine
 from budc.schema.errors import RefusedRun
-from budc.schema.policy import Policy, PolicyDocument
+from budc.schema.policy import PolicyDocument
 
 OnStep = Callable[[int], object]
 """Called after each step with its index; returning False ends the run there."""
-
-
-class Sessions:
-    """The denoiser's graphs of one export, opened when they are first needed and shared by all policies."""
-
-    def __init__(self, folder: Path, manifest: Manifest, provider: Provider) -> None:
-        self.manifest = manifest
-        self.provider = provider
-        self._folder = folder
-        self._captured = 0
-        self._open: dict[tuple[GraphName, int], ort.InferenceSession] = {}
-
-    def of(self, name: GraphName, batch: int) -> ort.InferenceSession:
-        """Return a graph with its shapes fixed for forwards of `batch` samples, all branches together."""
-        if (name, batch) not in self._open:
-            file = self._folder / self.manifest.graphs[name].file
-            self._open[name, batch] = self.provider.open(file, batch=batch, captured=True)
-        return self._open[name, batch]
-
-    def next_graph(self) -> int:
-        """Return a number for one more CUDA graph, 0 where there are none."""
-        self._captured += self.provider.captures
-        return self._captured
 
 
 @dataclass(frozen=True)
@@ -61,26 +38,6 @@ def combine(coefficients: Sequence[float], residuals: Sequence[Residual]) -> Res
     return Residual(tuple((c, r.terms[0][1]) for c, r in zip(coefficients, residuals, strict=True)))
 
 
-class _Group:
-    """Guidance branches that run in one forward: their rows of the batch, and where their residuals lie."""
-
-    def __init__(self, name: str, first: int, last: int, slots: Sequence[Buffer]) -> None:
-        self.name = name
-        self.first, self.last = first, last
-        self._slots = slots
-        self._next = 0
-
-    def slot(self) -> Buffer:
-        """Return the memory for the next residual: there is one slot more than the policy ever keeps."""
-        slot = self._slots[self._next]
-        self._next = (self._next + 1) % len(self._slots)
-        return slot
-
-    def begin_run(self) -> None:
-        """Begin with the same slot in every run, so that calls and CUDA graphs are found again."""
-        self._next = 0
-
-
 class Denoiser:
     """A policy ready to run on batches of one size.
 
@@ -93,7 +50,7 @@ class Denoiser:
         self.document = document
         self.machine: StepMachine[Residual] = StepMachine(document.policy, combine)
         self.calls_of: dict[str, int] = {}
-        """How often each graph ran in the last run."""
+        """How many samples went through each graph in the last run."""
         self._sessions = sessions
         self._provider = sessions.provider
         self._batch = batch
@@ -139,7 +96,7 @@ class Denoiser:
 
     def _allocate(self) -> None:
         manifest, sampler, names = self._sessions.manifest, self.document.sampler, list(self._guidance)
-        forwards, rows = len(names) * self._batch, state_rows(sampler)
+        forwards, remembered = len(names) * self._batch, state_rows(sampler)
         compute = manifest.graphs["compute"]
         by_name = {spec.name: spec for spec in (*compute.inputs, *compute.outputs)}
         new = self._new
@@ -148,17 +105,23 @@ class Denoiser:
         )
         self._timestep = Buffer.new(self._provider, "float32", (forwards,))
         self._states = [
-            Buffer.new(self._provider, "float32", (rows, int(np.prod(self._latents)))) for _ in range(2)
+            Buffer.new(self._provider, "float32", (remembered, int(np.prod(self._latents)))) for _ in range(2)
         ]
         self._steps = [Buffer.new(self._provider, "int64", (1,)) for _ in range(2)]
         is_residual = self.document.policy.payload == "trunk-residual"
         payload = by_name["residual" if is_residual else "velocity"]
         self._unused = None if is_residual else new(by_name["residual"], forwards)
         self._groups = []
-        for name, first, last in _grouped(self.document.policy, names):
-            kept = max(planned.keep for planned in _plan(self.document.policy, names[first]))
+        inputs = {
+            "hidden_states": self._hidden,
+            "timestep": self._timestep,
+            "encoder_hidden_states": self._embeddings,
+        }
+        for name, first, last in grouped(self.document.policy, names):
+            kept = max(planned.keep for planned in plan_of(self.document.policy, names[first]))
             slots = [new(payload, (last - first) * self._batch) for _ in range(kept + 1)]
-            self._groups.append(_Group(name, first * self._batch, last * self._batch, slots))
+            rows = (first * self._batch, last * self._batch)
+            self._groups.append(Group(name, rows, inputs, self._velocity, slots))
         self._updater = self._provider.open(
             update_model(
                 sampler,
@@ -193,7 +156,7 @@ class Denoiser:
         for group in self._groups:
             group.begin_run()
 
-    def _forward(self, group: _Group, step: int) -> None:
+    def _forward(self, group: Group, step: int) -> None:
         action = self.machine.step(group.name, step)
         if isinstance(action, Compute):
             slot = group.slot()
@@ -202,43 +165,37 @@ class Denoiser:
         else:
             self._reuse(group, action.residual)
 
-    def _compute(self, group: _Group, slot: Buffer) -> None:
-        velocity = self._velocity.rows(group.first, group.last)
+    def _compute(self, group: Group, slot: Buffer) -> None:
         if self._unused is None:
-            self._call("compute", group, {}, {"velocity": velocity, "residual": slot})
+            self._call("compute", group, {}, {"velocity": group.velocity, "residual": slot})
             return
-        unused = self._unused.rows(group.first, group.last)
+        # The velocity is what later steps reuse, so it is kept and copied; the residual goes nowhere.
+        unused = self._unused.rows(0, group.samples)
         self._call("compute", group, {}, {"velocity": slot, "residual": unused})
-        self._combine(Residual(((1.0, slot),)), velocity)
+        self._combine(Residual(((1.0, slot),)), group.velocity)
 
-    def _reuse(self, group: _Group, residual: Residual) -> None:
-        velocity = self._velocity.rows(group.first, group.last)
+    def _reuse(self, group: Group, residual: Residual) -> None:
         coefficients = tuple(coefficient for coefficient, _ in residual.terms)
         buffers = [buffer for _, buffer in residual.terms]
         if self._unused is not None:
-            self._combine(residual, velocity)
+            self._combine(residual, group.velocity)
         elif coefficients == (1.0,):
-            self._call("reuse", group, {"residual": buffers[0]}, {"velocity": velocity})
+            self._call("reuse", group, {"residual": buffers[0]}, {"velocity": group.velocity})
         else:
             # Places without a term take the newest residual, zero times.
             padded = [*buffers, *[buffers[0]] * (TERMS - len(buffers))]
             inputs = {f"residual_{index}": buffer for index, buffer in enumerate(padded)}
             inputs["coefficients"] = self._constant((*coefficients, *[0.0] * (TERMS - len(buffers))))
-            self._call("reuse_terms", group, inputs, {"velocity": velocity})
+            self._call("reuse_terms", group, inputs, {"velocity": group.velocity})
 
     def _call(
-        self, name: GraphName, group: _Group, more: dict[str, Buffer], outputs: dict[str, Buffer]
+        self, name: GraphName, group: Group, more: dict[str, Buffer], outputs: dict[str, Buffer]
     ) -> None:
-        self.calls_of[name] = self.calls_of.get(name, 0) + group.last - group.first
+        self.calls_of[name] = self.calls_of.get(name, 0) + group.samples
         key = (name, group.name, *(buffer.address for buffer in (*more.values(), *outputs.values())))
         if key not in self._calls:
-            inputs = {
-                "hidden_states": self._hidden.rows(group.first, group.last),
-                "timestep": self._timestep.rows(group.first, group.last),
-                "encoder_hidden_states": self._embeddings.rows(group.first, group.last),
-            }
-            session, graph = self._sessions.of(name, group.last - group.first), self._sessions.next_graph()
-            self._calls[key] = Call(session, inputs | more, outputs, graph)
+            session, graph = self._sessions.of(name, group.samples), self._sessions.next_graph()
+            self._calls[key] = Call(session, group.inputs | more, outputs, graph)
         self._calls[key]()
 
     def _combine(self, residual: Residual, into: Buffer) -> None:
@@ -275,28 +232,3 @@ class Denoiser:
         if coefficients not in self._coefficients:
             self._coefficients[coefficients] = Buffer.of(self._provider, np.asarray(coefficients, np.float32))
         return self._coefficients[coefficients]
-
-
-def guided_branches(document: PolicyDocument, branches: Sequence[str]) -> dict[str, float]:
-    """Return the branches that run and the weight of each one's velocity in the guided one.
-
-    Classifier-free guidance is uncond + g (cond - uncond); at g of 1 or less a pipeline leaves it out.
-    """
-    sampler = document.sampler
-    if sampler.guidance_rule != "classifier-free" or sampler.guidance <= 1:
-        return {branches[0]: 1.0}
-    return {"cond": float(sampler.guidance), "uncond": 1.0 - float(sampler.guidance)}
-
-
-def _plan(policy: Policy, name: str) -> tuple[PlannedStep, ...]:
-    branch = policy.for_branch(name)
-    return plan_branch(branch.mask, branch.predictor)
-
-
-def _grouped(policy: Policy, branches: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Return (name, first, last branch): one group where all branches follow one plan, else one each."""
-    plans = [_plan(policy, name) for name in branches]
-    for batched, names in BATCHED_BRANCHES.items():
-        if names == tuple(branches) and all(plan == plans[0] for plan in plans):
-            return [(batched, 0, len(branches))]
-    return [(name, index, index + 1) for index, name in enumerate(branches)]

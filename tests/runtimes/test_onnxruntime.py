@@ -17,8 +17,9 @@ from budc.policies.profile import load_profile  # noqa: E402
 from budc.runtimes.noise import seeded_noise  # noqa: E402
 from budc.runtimes.onnx_folder import describe_export  # noqa: E402
 from budc.runtimes.onnxruntime import OnnxPipeline, UncalibratedWarning, UnsignedWarning, load  # noqa: E402
-from budc.runtimes.ort.denoiser import Denoiser, Sessions  # noqa: E402
+from budc.runtimes.ort.denoiser import Denoiser  # noqa: E402
 from budc.runtimes.ort.provider import Provider  # noqa: E402
+from budc.runtimes.ort.sessions import Sessions  # noqa: E402
 from budc.runtimes.testing import GOLDEN, STEPS  # noqa: E402
 from budc.schema.artifact import read, seal  # noqa: E402
 from budc.schema.errors import (  # noqa: E402
