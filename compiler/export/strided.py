@@ -53,7 +53,8 @@ def _rewrite(graph: Graph, base: Any) -> bool:
         # A write casts to what it writes into.
         made = graph.call_function(_ATEN.to.dtype, (flat, whole.dtype))
     for node in (stacked, flat, made):
-        node.meta["val"] = node.target(*map_arg(node.args, lambda part: part.meta["val"]))
+        call: Any = node.target
+        node.meta["val"] = call(*map_arg(node.args, lambda part: part.meta["val"]))
     base.replace_all_uses_with(made, delete_user_cb=lambda user: user not in slices)
     for node in (*reversed(writes), *slices, base):
         graph.erase_node(node)
