@@ -51,10 +51,12 @@ class Loop:
     def measure(self, mask: Sequence[bool], repeats: int) -> tuple[dict[str, float], Any]:
         """Return the figures and the final latents; loops and forwards take turns, medians count."""
         latents = self.run(None)
+        nfe = sum(mask)
         loops, forwards, computed, reused = [], [], [], []
         for _ in range(repeats):
             loops.append(self._seconds(lambda: self.run(None)))
-            forwards += [self._seconds(self.forward) for _ in range(10)]
+            # As many in a row as the loop has, so that what else the machine does takes as much of either.
+            forwards.append(self._seconds(lambda: [self.forward() for _ in range(nfe)]) / nfe)
             ends = [time.perf_counter()]
 
             def note(_step: int, ends: list[float] = ends) -> None:
@@ -65,7 +67,7 @@ class Loop:
             # The first step carries what comes before the loop.
             for taken, compute in list(zip(np.diff(ends), mask, strict=True))[1:]:
                 (computed if compute else reused).append(float(taken))
-        loop, forward, nfe = statistics.median(loops), statistics.median(forwards), sum(mask)
+        loop, forward = statistics.median(loops), statistics.median(forwards)
         figures = {
             "loopSeconds": loop,
             "forwardSeconds": forward,
