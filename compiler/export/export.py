@@ -41,7 +41,7 @@ from budc.runtimes.manifest import (
     OutputShape,
     encode_manifest,
 )
-from budc.runtimes.onnx_folder import check_graphs
+from budc.runtimes.onnx_graphs import check_graphs
 from budc.schema.digests import file_digests
 from budc.schema.errors import UnsafeWeights
 from budc.schema.files import write_atomic

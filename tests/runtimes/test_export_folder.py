@@ -16,7 +16,7 @@ import pytest
 onnx = pytest.importorskip("onnx")
 np = pytest.importorskip("numpy")
 
-import budc.runtimes.onnx_folder as onnx_folder  # noqa: E402
+import budc.runtimes.onnx_graphs as onnx_graphs  # noqa: E402
 from budc.runtimes.manifest import INPUTS, MANIFEST, OUTPUTS, Manifest, read_manifest  # noqa: E402
 from budc.runtimes.onnx_folder import describe_export, verify_export  # noqa: E402
 from budc.schema.digests import sha256_file  # noqa: E402
@@ -415,7 +415,7 @@ def test_files_that_are_no_graphs_are_refused(export: Export, data: bytes) -> No
 
 
 def test_an_oversize_graph_is_refused_unread(export: Export, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_folder, "GRAPH_LIMIT", 100)
+    monkeypatch.setattr(onnx_graphs, "GRAPH_LIMIT", 100)
     export.refused(UnsafeWeights, COMPUTE, "over 100 bytes")
 
 

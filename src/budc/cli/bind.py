@@ -5,23 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from budc.cli.converted import ConvertedExport
 from budc.cli.extras import MODEL_PACKAGES, ONNX_PACKAGES, quiet_libraries, require
 from budc.cli.pipelines import profile_of
 from budc.cli.tables import fields
 from budc.cli.trusted import load_trust, open_trusted
-from budc.schema.errors import BudcError, ParityMismatch, UsageError, printable
+from budc.schema.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from budc.compiler.bind import Parity
     from budc.policies.profile import ModelProfile
     from budc.schema.artifact import Artifact
@@ -123,7 +120,7 @@ def _measure(
     profile = profile_of(document)
     folder = find_weights(profile, weights)
     find_variant(folder, [known for known in document.model.variants if MANIFEST not in known.files])
-    converted = _Export(document, variant, export)
+    converted = ConvertedExport(document, variant, export)
     model = load_model(_as_measured(profile, document), folder, default_device())
     return measure_parity(model, document, converted, samples)
 
@@ -141,48 +138,6 @@ def _as_measured(profile: ModelProfile, document: PolicyDocument) -> ModelProfil
         text_tokens=shape.text_tokens or profile.text_tokens,
         dtype="float32",
     )
-
-
-class _Export:
-    """The exported model under `document`, which need not list it yet."""
-
-    def __init__(self, document: PolicyDocument, variant: Variant, folder: Path) -> None:
-        import msgspec
-
-        from budc.runtimes.onnxruntime import UnsignedWarning, load
-
-        self._folder = folder
-        model = msgspec.structs.replace(document.model, variants=[variant])
-        with warnings.catch_warnings():
-            # Who signed the policy was asked before.
-            warnings.simplefilter("ignore", UnsignedWarning)
-            self._pipe = load(msgspec.structs.replace(document, model=model), folder, allow_unsigned=True)
-
-    def latents(self, prompt: str, seed: int) -> Tensor:
-        import torch
-
-        from budc.runtimes.noise import seeded_noise
-
-        pipe = self._pipe
-        with self._running():
-            noise = seeded_noise((1, *pipe.manifest.latents), seed)
-            return torch.from_numpy(pipe.denoiser(1).run(pipe.encode([prompt]), noise))
-
-    def frames(self, latents: Tensor) -> Tensor:
-        import torch
-
-        with self._running():
-            return torch.from_numpy(self._pipe.decode(latents.numpy())).permute(0, 4, 1, 2, 3)
-
-    @contextlib.contextmanager
-    def _running(self) -> Iterator[None]:
-        try:
-            yield
-        except BudcError:
-            raise
-        except Exception as error:  # ONNX Runtime's own errors have no narrower base.
-            reason = str(error).splitlines()[0]
-            raise ParityMismatch(f"{self._folder} fails when it is run: {reason}") from error
 
 
 def _page(bound: Artifact, variant: Variant, parity: Parity) -> str:
