@@ -11,6 +11,7 @@ conversion and of its dtype alone.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -29,8 +30,12 @@ from budc.schema.errors import CalibrationMismatch, ParityMismatch
 from budc.schema.policy import PolicyDocument, SamplerBinding, Variant
 from budc.schema.timestamps import issue_time
 
-LATENT_TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "float16": 5e-2}
-"""Largest difference of final latents that is accepted, as a share of their largest value."""
+LATENT_TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "float16": 2e-2}
+"""Largest difference of final latents that is accepted, as a share of their largest value.
+
+In float32 of the worst sample. In float16 of the median one: rounding makes a prompt now and then flip to another
+picture, which says nothing of the conversion.
+"""
 
 FRAME_TOLERANCE = 1e-3
 """Largest difference of a frame's values, which are in 0..1; decoders are in float32 whatever the dtype."""
@@ -48,18 +53,22 @@ class Converted(Protocol):
 
 @dataclass(frozen=True)
 class Parity:
-    """How far a converted model is from its original under one policy, the worst of all samples."""
+    """How far a converted model is from its original under one policy, in one value a sample."""
 
-    samples: int
-    latents: float
+    latents: tuple[float, ...]
     """Largest difference of final latents over the largest value of the original's."""
-    frames: float
+    frames: tuple[float, ...]
     """Largest difference of a value of the frames that both make of the original's latents."""
+
+    @property
+    def median(self) -> float:
+        """Of the latents' differences, the larger one of two in the middle."""
+        return statistics.median_high(self.latents)
 
     def __str__(self) -> str:
         return (
-            f"{self.samples} held-out prompts: final latents differ by at most {self.latents:.1e} of their "
-            f"largest value, frames of the same latents by {self.frames:.1e}"
+            f"{len(self.latents)} held-out prompts: final latents differ by at most {max(self.latents):.1e} of "
+            f"their largest value (median {self.median:.1e}), frames of the same latents by {max(self.frames):.1e}"
         )
 
 
@@ -85,24 +94,25 @@ def measure_parity(model: Model, document: PolicyDocument, converted: Converted,
         expected = Roller(model).roll(document.policy, document.sampler, conditions, bar)
         decode = model.adapter.decoder(model.folder, model.device)
         bar.advance("original run")
-        worst = Parity(samples, 0.0, 0.0)
+        latents: list[float] = []
+        frames: list[float] = []
         for prompt, seed, wanted in zip(prompts, seeds, expected.split(1), strict=True):
-            latents = relative_difference(converted.latents(prompt, seed), wanted)
-            frames = largest_difference(converted.frames(wanted), decode(wanted))
-            worst = Parity(samples, max(worst.latents, latents), max(worst.frames, frames))
-            bar.advance(f"latents differ by {worst.latents:.1e}")
-    return worst
+            latents.append(relative_difference(converted.latents(prompt, seed), wanted))
+            frames.append(largest_difference(converted.frames(wanted), decode(wanted)))
+            bar.advance(f"latents differ by {max(latents):.1e}")
+    return Parity(tuple(latents), tuple(frames))
 
 
 def check_parity(parity: Parity, dtype: str) -> None:
     """Refuse a conversion that differs by more than its dtype explains. Raises ParityMismatch."""
+    latents = max(parity.latents) if dtype == "float32" else parity.median
     for what, found, accepted in (
-        ("final latents differ by {:.1e} of their largest value", parity.latents, LATENT_TOLERANCE[dtype]),
-        ("frames of the same latents differ by {:.1e}", parity.frames, FRAME_TOLERANCE),
+        ("final latents differ by {:.1e} of their largest value", latents, LATENT_TOLERANCE[dtype]),
+        ("frames of the same latents differ by {:.1e}", max(parity.frames), FRAME_TOLERANCE),
     ):
-        if not found <= accepted:
+        if found > accepted:
             raise ParityMismatch(
-                f"{what.format(found)} from PyTorch's over {parity.samples} held-out prompts, "
+                f"{what.format(found)} from PyTorch's over {len(parity.latents)} held-out prompts, "
                 f"at most {accepted:.0e} is accepted in {dtype}"
             )
 

@@ -207,14 +207,15 @@ def test_an_export_of_another_shape_is_refused(bind, exported, tmp_path, documen
 @pytest.mark.parametrize(
     ("parity", "dtype", "passes"),
     [
-        (Parity(1, 9e-5, 9e-4), "float32", True),
-        (Parity(1, 2e-4, 0.0), "float32", False),
-        (Parity(1, 0.0, 2e-3), "float32", False),
-        (Parity(1, 2e-2, 9e-4), "float16", True),
-        (Parity(1, 0.0, 2e-3), "float16", False),
-        (Parity(1, 2e-1, 0.0), "float16", False),
-        (Parity(1, float("inf"), 0.0), "float16", False),
-        (Parity(1, float("nan"), 0.0), "float32", False),
+        (Parity((9e-5, 1e-6), (9e-4, 0.0)), "float32", True),
+        (Parity((2e-4, 1e-6, 1e-6), (0.0,) * 3), "float32", False),
+        (Parity((0.0,) * 3, (0.0, 2e-3, 0.0)), "float32", False),
+        (Parity((1e-2, 9e-1, 1e-3), (9e-4,) * 3), "float16", True),
+        (Parity((3e-2, 9e-1, 1e-3), (9e-4,) * 3), "float16", False),
+        (Parity((1e-3, 3e-2), (0.0,) * 2), "float16", False),
+        (Parity((0.0,) * 3, (0.0, 2e-3, 0.0)), "float16", False),
+        (Parity((float("inf"),), (0.0,)), "float16", False),
+        (Parity((0.0,), (float("inf"),)), "float32", False),
     ],
 )
 def test_tolerances(parity, dtype, passes):
@@ -228,7 +229,7 @@ def test_tolerances(parity, dtype, passes):
 def test_what_was_noted_before_is_kept(document, signer, exported):
     noted = msgspec.structs.replace(document, annotations={"licence": "x"})
     variant, _ = describe_export(exported)
-    after = rebound(read(seal(noted, signer)), variant, Parity(1, 1e-6, 1e-5))
+    after = rebound(read(seal(noted, signer)), variant, Parity((1e-6,), (1e-5,)))
     assert after.annotations["licence"] == "x"
     assert len(after.annotations) == 2
 

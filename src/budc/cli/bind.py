@@ -161,5 +161,10 @@ def _record(bound: Artifact, variant: Variant, parity: Parity) -> dict[str, obje
         "derivedFrom": bound.document.derived_from,
         "signedBy": [signature.keyid for signature in bound.signatures],
         "variant": variant.name,
-        "parity": {"samples": parity.samples, "latents": parity.latents, "frames": parity.frames},
+        "parity": {
+            "samples": len(parity.latents),
+            "latents": max(parity.latents),
+            "latentsMedian": parity.median,
+            "frames": max(parity.frames),
+        },
     }
