@@ -38,10 +38,13 @@ def test_the_trust_file_in_the_help_is_of_the_same_form(tmp_path, key_pair, budc
     assert tomllib.loads("\n".join(lines[start:end]))["minimum-revision"] == {"wan2.1-nfe10": 3}
 
 
+def _nested(command):
+    return [command, *getattr(command, "commands", {}).values()]
+
+
 def test_every_flag_and_command_exists():
-    flags = {
-        option for command in root.commands.values() for param in command.params for option in param.opts
-    }
+    commands = [nested for command in root.commands.values() for nested in _nested(command)]
+    flags = {option for command in commands for param in command.params for option in param.opts}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", GUIDE)) <= flags | {"--help"}
     assert set(re.findall(r"budc ([a-z]+)`", GUIDE)) <= root.commands.keys()
     assert {f"[`budc {name}`]" for name in root.commands} <= set(re.findall(r"\[`budc [a-z]+`\]", GUIDE))

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 import click
 
 import budc
+from budc.cli.bind import bind_command
 from budc.cli.compile import compile_command
+from budc.cli.export import export_command
 from budc.cli.extras import Interrupted, missing_extra
 from budc.cli.inspect import inspect_command
 from budc.cli.keygen import keygen_command
@@ -42,6 +44,8 @@ for _command in (
     keygen_command,
     verify_command,
     inspect_command,
+    export_command,
+    bind_command,
     run_command,
     models_command,
 ):
