@@ -18,6 +18,7 @@ from budc.compiler.tree import MEMORY, Tree
 from budc.policies.profile import SearchDefaults, load_profile, read_prompts
 
 STEPS = 6
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +56,7 @@ class Toy:
     """
 
     weights: dict[str, float] = field(default_factory=lambda: {"cond": 3.0, "uncond": -2.0})
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
     calls: list[int] = field(default_factory=list)
 
     def compute(self, latents, timestep, condition):
@@ -81,7 +82,7 @@ class Ringing:
     """
 
     weights: dict[str, float] = field(default_factory=lambda: {"only": 1.0})
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
     frequency: float = 3.0
 
     def compute(self, latents, timestep, condition):
@@ -102,7 +103,7 @@ class Glitches:
     """
 
     weights: dict[str, float] = field(default_factory=lambda: {"only": 1.0})
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     def compute(self, latents, timestep, condition):
         place = 12 * float(timestep) / 1000
@@ -183,9 +184,7 @@ def bench(tmp_path):
         scheduler = SCHEDULERS[solver]()
         schedule = schedule or schedule_of(scheduler, steps)
         denoiser = denoiser or Toy()
-        network = Network(
-            denoiser, conditions or conditions_of(samples, tuple(denoiser.weights), seed=seed)
-        )
+        network = Network(denoiser, conditions or conditions_of(samples, tuple(denoiser.weights), seed=seed))
         form = linear_form(scheduler, schedule.sigmas, schedule.timesteps)
         made.append(1)
         with Journal(tmp_path / f"bench {len(made)}", "bench") as journal:

@@ -51,6 +51,7 @@ compile_artifacts(make_request({}, dict(model=model, budget=budget, steps=int(st
                                         out=out)))
 """
 
+
 def compiled(flags):
     """Compile one policy."""
     (artifact,) = compile_artifacts(make_request({}, flags))
@@ -146,7 +147,8 @@ def test_interrupted_at_every_stage_it_ends_with_the_same_payload(flags, tmp_pat
         WanAdapter,
         "encode",
         lambda self, folder, profile, prompts, device: (
-            encoded.get(prompts) or encoded.setdefault(prompts, encode(self, folder, profile, prompts, device))
+            encoded.get(prompts)
+            or encoded.setdefault(prompts, encode(self, folder, profile, prompts, device))
         ),
     )
     monkeypatch.setattr(sys.modules["budc.compiler.search.joint"], "ALLOWANCE", 2.0)
@@ -221,7 +223,10 @@ def test_an_aligned_policy_is_deployed_on_its_own_schedule(model, sampler, rolle
     torch.testing.assert_close(rolled, followed, atol=1e-5, rtol=1e-5)
     # The solver's own few steps, where alignment gained nothing, and the full schedule.
     assert _deployed(model, sampler, replace(found, aligned=False)) == model.sampler(4)
-    assert _deployed(model, sampler, Outcome(policy, Schedule((0.0,) * 7, (0.0,) * 6), 0, 1, 1, False, ())) == sampler
+    assert (
+        _deployed(model, sampler, Outcome(policy, Schedule((0.0,) * 7, (0.0,) * 6), 0, 1, 1, False, ()))
+        == sampler
+    )
 
 
 def test_a_real_profile_goes_the_same_road(flags, wan_folder, monkeypatch, capsys):

@@ -63,7 +63,7 @@ def test_finalists_are_arbitrated_on_prompts_that_the_search_has_not_seen(task, 
     monkeypatch.setattr(
         find, "Tree", lambda network, *rest: tree_sizes.append(network.samples) or tree(network, *rest)
     )
-    outcome, finder, records = found(wanted)
+    outcome, _finder, records = found(wanted)
     assert tree_sizes[0] == seen == 6
     arbitrated = {key: value for key, value in records.items() if key.startswith("arbitration")}
     assert len(arbitrated) == FINALISTS == 4
@@ -87,7 +87,7 @@ def test_finalists_are_arbitrated_on_prompts_that_the_search_has_not_seen(task, 
 
 
 def test_arbitration_is_measured_on_the_last_quarter(task, found):
-    outcome, finder, records = found(task(8, 3, samples=8, search="anneal"))
+    outcome, _finder, records = found(task(8, 3, samples=8, search="anneal"))
     (value,) = [value for key, value in records.items() if key.startswith("arbitration")][:1]
     assert math.isfinite(value)
     assert outcome.notes[0].endswith("by arbitration on 2 other prompts")
@@ -95,7 +95,7 @@ def test_arbitration_is_measured_on_the_last_quarter(task, found):
 
 
 def test_reference_searches_see_all_prompts_and_are_not_arbitrated(task, found):
-    outcome, finder, records = found(task(6, 2, samples=4, search="paper"))
+    outcome, _finder, records = found(task(6, 2, samples=4, search="paper"))
     assert not [key for key in records if key.startswith("arbitration")]
     assert outcome.notes == ()
     assert outcome.candidates == 5
@@ -151,7 +151,7 @@ def test_few_steps_win_where_nothing_can_be_reused(task, found, toys):
         nfe=4, denoiser=toys.glitches(), schedule=many, conditions=toys.conditions(8, ("only",), (12,))
     )
     cached, finder, _ = found(wanted)
-    outcome, _, records = found(replace(wanted, short=few))
+    outcome, _, _records = found(replace(wanted, short=few))
     assert (cached.schedule, outcome.schedule) == (many, few)
     assert sum(outcome.policy.branches[0].mask) == 4
     assert "4 steps by arbitration" in outcome.notes
@@ -173,7 +173,7 @@ def test_separate_branches_end_on_spaces_that_are_searched_through(task, found):
 
 def test_alignment_is_kept_where_other_prompts_gain(task, found):
     plain, finder, _ = found(task(8, 3, samples=12))
-    aligned, _, records = found(task(8, 3, samples=12, align=True))
+    aligned, _, _records = found(task(8, 3, samples=12, align=True))
     assert aligned.aligned
     assert "alignment kept" in aligned.notes
     assert aligned.schedule.sigmas != plain.schedule.sigmas

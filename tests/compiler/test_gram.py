@@ -41,7 +41,9 @@ def test_coefficients_are_a_dense_solves(residuals, history, ridge):
     gram = gram_of(residuals)[0]
     coefficients, error = fit(gram, 5, history, ridge)
     expected, left = dense(residuals[0], 5, history, torch.tensor(ridge, dtype=torch.float64))
-    torch.testing.assert_close(torch.tensor(coefficients, dtype=torch.float64), expected, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(
+        torch.tensor(coefficients, dtype=torch.float64), expected, rtol=1e-7, atol=1e-9
+    )
     assert error == pytest.approx(left, rel=1e-6, abs=1e-12)
 
 

@@ -10,6 +10,7 @@ from budc.compiler.rollout import Conditions
 from budc.schema.errors import DeviceMemory
 
 TIME = torch.tensor(500.0)
+CPU = torch.device("cpu")
 
 
 @dataclass
@@ -18,7 +19,7 @@ class Recorder:
 
     room: int = 10**6
     weights: dict[str, float] = field(default_factory=lambda: {"cond": 1.0})
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
     batches: list[torch.Tensor] = field(default_factory=list)
 
     def compute(self, latents, timestep, condition):

@@ -65,7 +65,16 @@ def test_it_lowers_the_loss_that_it_trains(lessons, journal, tmp_path):
             tensor.copy_(found.values[name])
     with Journal(tmp_path / "again", "print") as other:
         again = refine(
-            denoiser, parameters, train, train, epochs=0, evaluations=6, seed=0, journal=other, label="x", batch=3
+            denoiser,
+            parameters,
+            train,
+            train,
+            epochs=0,
+            evaluations=6,
+            seed=0,
+            journal=other,
+            label="x",
+            batch=3,
         )
     assert again.before == pytest.approx(found.after, abs=1e-6)
 

@@ -98,7 +98,9 @@ def broken(self, candidates):
     return [Rollout((math.nan, 1.0), rows, 1) for _ in candidates]
 
 
-def test_latents_that_are_not_finite_are_an_error_that_names_the_candidate(bench, space, journal, monkeypatch):
+def test_latents_that_are_not_finite_are_an_error_that_names_the_candidate(
+    bench, space, journal, monkeypatch
+):
     monkeypatch.setattr(Tree, "roll", broken)
     with pytest.raises(CompileError, match=r"candidate 0,\d:"):
         search("paper", space(), bench(steps=6).tree(), journal, seed=0)

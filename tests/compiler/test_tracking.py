@@ -86,7 +86,7 @@ def test_what_can_be_reached_is_reached(linear):
     found = track(
         residuals,
         weights,
-        {"a": (1.0,) + (0.0,), "b": (1.0, 0.0)},
+        {"a": (1.0, 0.0), "b": (1.0, 0.0)},
         head,
         lambda now: guided(wanted) - now,
         linear=linear,

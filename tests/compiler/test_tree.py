@@ -162,7 +162,10 @@ def test_branches_with_masks_of_their_own(bench):
     # One mask given twice is one mask.
     same = Candidate((cond, cond), "plain"), Candidate((cond,), "plain")
     assert made.tree().roll([same[0]])[0] == made.tree().roll([same[1]])[0]
-    assert policy_of(tree, same[0], made.tree().roll([same[0]])[0].rows).branches[0].names == ["cond", "uncond"]
+    assert policy_of(tree, same[0], made.tree().roll([same[0]])[0].rows).branches[0].names == [
+        "cond",
+        "uncond",
+    ]
 
 
 def test_tracked_coefficients_lose_less(bench):
