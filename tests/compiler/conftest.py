@@ -198,14 +198,14 @@ def bench(tmp_path):
 def task(toys):
     """Return a function that makes a `Task` for the toy denoiser."""
 
-    def task(steps=8, nfe=3, samples=8, solver="euler", denoiser=None, **fields):
+    def task(steps=8, nfe=3, samples=8, solver="euler", denoiser=None, shape=(2, 3), **fields):
         denoiser = denoiser or Toy()
         scheduler = SCHEDULERS[solver]()
         given = {
             "denoiser": denoiser,
             "scheduler": scheduler,
             "schedule": schedule_of(scheduler, steps),
-            "conditions": conditions_of(samples, tuple(denoiser.weights)),
+            "conditions": conditions_of(samples, tuple(denoiser.weights), shape),
             "nfe": nfe,
             "defaults": toys.defaults,
         }
