@@ -71,7 +71,7 @@ def frame_levels(
 
     One sample is decoded at a time: a clip of a real model is hundreds of megabytes.
     """
-    decode = model.adapter.decoder(model.folder, model.device)
+    decode = model.adapter.decoder(model.folder, model.profile, model.device)
     levels: dict[str, list[float]] = {name: [] for name in latents}
     with progress("held-out frames", len(reference)) as bar:
         for index in range(len(reference)):

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from budc.compiler.conditions import Conditions
 from budc.compiler.denoiser import Denoiser
 from budc.compiler.follow import follow
 from budc.compiler.fullrun import PAYLOADS, FullRun, full_run
@@ -24,7 +25,7 @@ from budc.compiler.journal import Journal
 from budc.compiler.metrics import latent_errors
 from budc.compiler.network import Network
 from budc.compiler.refine import Lesson, refine
-from budc.compiler.rollout import Conditions, evaluations, full_policy
+from budc.compiler.rollout import evaluations, full_policy
 from budc.compiler.search import Algorithm, Space, algorithm
 from budc.compiler.solver import LinearForm, linear_form
 from budc.compiler.study import objective, search

@@ -40,9 +40,7 @@ def check_schedule(
         )
 
 
-def check_guidance(
-    document: PolicyDocument, pipe: Any, calibration: Calibration, family: Family
-) -> None:
+def check_guidance(document: PolicyDocument, pipe: Any, calibration: Calibration, family: Family) -> None:
     """Judge the guidance scale that the pipeline was called with.
 
     Without guidance a scale says nothing, except where it decides whether the forward is a batched pair.

@@ -71,9 +71,7 @@ FAMILIES: Mapping[str, Family] = {
         passes_mu=True,
         layout="packed",
     ),
-    "HunyuanVideoTransformer3DModel": Family(
-        "hunyuan-video", _two_phases("hidden, text"), sigmas="to-zero"
-    ),
+    "HunyuanVideoTransformer3DModel": Family("hunyuan-video", _two_phases("hidden, text"), sigmas="to-zero"),
     "QwenImageTransformer2DModel": Family(
         "qwen-image",
         (Span("transformer_blocks", "text, hidden"),),

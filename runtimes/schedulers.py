@@ -140,6 +140,19 @@ def apply_schedule(scheduler: Any, sigmas: Sequence[float], timesteps: Sequence[
     scheduler.timesteps = torch.tensor(list(timesteps), dtype=dtype, device=kept.device)
 
 
+def on_schedule(
+    scheduler: Any, sigmas: Sequence[float], timesteps: Sequence[float], device: Any = None
+) -> Any:
+    """Return a copy of `scheduler` at the beginning of a run on exactly this schedule."""
+    copied = copy.deepcopy(scheduler)
+    # A shift by resolution must be given, but what it makes is replaced.
+    shift = {"mu": 0.0} if copied.config.get("use_dynamic_shifting") else {}
+    copied.set_timesteps(len(timesteps), device=device, **shift)
+    apply_schedule(copied, sigmas, timesteps)
+    copied.set_begin_index(0)
+    return copied
+
+
 def schedule_in_place(scheduler: Any) -> tuple[int, ...]:
     """Return what changes when a scheduler's sigmas or timesteps are replaced or written to; reads no value."""
     tensors = (scheduler.sigmas, scheduler.timesteps)
