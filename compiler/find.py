@@ -10,6 +10,7 @@ Reference searches (`Algorithm.arbitrated` is false) are given all prompts, as t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,12 +27,13 @@ from budc.compiler.metrics import latent_errors
 from budc.compiler.network import Network
 from budc.compiler.refine import Lesson, refine
 from budc.compiler.rollout import evaluations, full_policy
-from budc.compiler.search import Algorithm, Space, algorithm
+from budc.compiler.search import Algorithm, Candidate, Space, algorithm
 from budc.compiler.solver import LinearForm, linear_form
-from budc.compiler.study import objective, search
+from budc.compiler.study import objective, policy_of, search
 from budc.compiler.tree import Tree
 from budc.compiler.unroll import PolicyParameters
 from budc.policies.profile import SearchDefaults
+from budc.schema.errors import CompileError
 from budc.schema.policy import BranchPolicy, Policy
 
 SEARCH_SHARE = 0.75
@@ -151,6 +153,21 @@ class Finder:
         if task.align:
             notes.append("alignment kept" if outcome.aligned else "alignment gained nothing on other prompts")
         return replace(outcome, forwards=spent, notes=tuple(notes))
+
+    def fitted(self, candidate: Candidate) -> tuple[Policy, int]:
+        """Return a candidate with its coefficients, fitted on all prompts, and the forwards spent until then.
+
+        Raises:
+            CompileError: its final latents are not finite.
+        """
+        tree = self._tree(len(self.task.conditions))
+        (rollout,) = tree.roll([candidate])
+        if not all(math.isfinite(error) for error in rollout.errors):
+            raise CompileError(
+                f"candidate {candidate.key}: the final latents are not finite",
+                remedy="transfer it with --frozen, or compile a policy for that model",
+            )
+        return policy_of(tree, candidate, rollout.rows), self._network.forwards + rollout.forwards
 
     def _tree(self, seen: int) -> Tree:
         if seen not in self._trees:

@@ -16,6 +16,7 @@ from budc.cli.keygen import keygen_command
 from budc.cli.models import models_command
 from budc.cli.plan import plan_command
 from budc.cli.run import run_command
+from budc.cli.transfer import transfer_command
 from budc.cli.verify import verify_command
 from budc.schema.errors import BudcError, UsageError
 
@@ -46,6 +47,7 @@ for _command in (
     run_command,
     models_command,
     plan_command,
+    transfer_command,
 ):
     root.add_command(_command)
 
