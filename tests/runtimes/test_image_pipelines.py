@@ -10,8 +10,8 @@ diffusers = pytest.importorskip("diffusers")
 
 from budc.runtimes.calibration import Calibration  # noqa: E402
 from budc.runtimes.driver import Handle  # noqa: E402
-from budc.runtimes.families import FAMILIES  # noqa: E402
-from budc.runtimes.schedulers import default_schedule  # noqa: E402
+from budc.runtimes.families import FAMILIES, family_of  # noqa: E402
+from budc.runtimes.schedulers import default_schedule, passed_sigmas, sampler_binding  # noqa: E402
 from budc.runtimes.trunk import Trunk  # noqa: E402
 from budc.schema.errors import CalibrationMismatch  # noqa: E402
 from budc.schema.policy import BranchPolicy, PolicyDocument  # noqa: E402
@@ -165,8 +165,6 @@ def test_separate_masks_cannot_be_followed_in_one_forward(document: Any) -> None
 def test_what_the_pipelines_pass_is_known_to_the_last_bit(name: str, steps: int, compiled_for: Any) -> None:
     import numpy as np
 
-    from budc.runtimes.schedulers import passed_sigmas
-
     passed = {
         "HunyuanVideoTransformer3DModel": np.linspace(1.0, 0.0, steps + 1)[:-1],
         "QwenImageTransformer2DModel": np.linspace(1.0, 1 / steps, steps),
@@ -177,3 +175,81 @@ def test_what_the_pipelines_pass_is_known_to_the_last_bit(name: str, steps: int,
     scheduler.set_timesteps(sigmas=passed)
     sigmas, _ = default_schedule(scheduler, steps, family=FAMILIES[name])
     assert sigmas == scheduler.sigmas.tolist()
+
+
+def qwen_image() -> tuple[Any, dict[str, Any]]:
+    transformer = diffusers.QwenImageTransformer2DModel(
+        num_layers=2, num_attention_heads=2, attention_head_dim=16, joint_attention_dim=16, in_channels=16,
+        out_channels=4, axes_dims_rope=(4, 6, 6),
+    )  # fmt: skip
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    pipe = diffusers.QwenImagePipeline(scheduler, None, None, None, _randomised(transformer))
+    text = torch.Generator().manual_seed(1)
+    return pipe, {
+        "prompt_embeds": torch.randn(1, 5, 16, generator=text),
+        "negative_prompt_embeds": torch.randn(1, 4, 16, generator=text),
+        "true_cfg_scale": 4.0,
+    }
+
+
+def hunyuan_video() -> tuple[Any, dict[str, Any]]:
+    transformer = diffusers.HunyuanVideoTransformer3DModel(
+        num_layers=1, num_single_layers=2, num_refiner_layers=1, num_attention_heads=2, attention_head_dim=16,
+        text_embed_dim=16, pooled_projection_dim=8, rope_axes_dim=(4, 6, 6), in_channels=4, out_channels=4,
+    )  # fmt: skip
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0)
+    pipe = diffusers.HunyuanVideoPipeline(None, None, _randomised(transformer), None, scheduler, None, None)
+    text = torch.Generator().manual_seed(1)
+    return pipe, {
+        "prompt_embeds": torch.randn(1, 5, 16, generator=text),
+        "pooled_prompt_embeds": torch.randn(1, 8, generator=text),
+        "prompt_attention_mask": torch.ones(1, 5),
+        "num_frames": 5,
+        "guidance_scale": 6.0,
+    }
+
+
+@pytest.mark.parametrize("build", [qwen_image, hunyuan_video])
+def test_pipelines_that_name_their_branches(build: Any, compiled_for: Callable[..., PolicyDocument]) -> None:
+    from msgspec.structs import replace
+
+    pipe, options = build()
+    pipe.set_progress_bar_config(disable=True)
+    guided = "true_cfg_scale" in options
+    names = ["cond", "uncond"] if guided else ["cond"]
+
+    def made(mask: Any, predictor: Any) -> PolicyDocument:
+        branch = BranchPolicy(names=names, mask=list(mask), predictor=[list(row) for row in predictor])
+        found = compiled_for(pipe, mask, predictor, branches=[branch])
+        rule: Any
+        rule, scale = ("classifier-free", 4.0) if guided else ("distilled", 6.0)
+        shape = replace(found.shape, height=32, width=48, frames=options.get("num_frames", 1))
+        # 32 × 48 pixels are 2 × 3 cells, which Qwen-Image's schedule is shifted for.
+        sampler = sampler_binding(
+            pipe.scheduler,
+            len(mask),
+            scale,
+            family=family_of(pipe.transformer),
+            guidance_rule=rule,
+            image_tokens=6,
+        )
+        return replace(found, sampler=sampler, shape=shape)
+
+    def generate() -> Any:
+        generator = torch.Generator().manual_seed(0)
+        sizes = {"height": 32, "width": 48, "num_inference_steps": 6, "output_type": "latent"}
+        return pipe(**options, **sizes, generator=generator, return_dict=False)[0]
+
+    expected = generate()
+    handle = applied(pipe, made((True,) * 6, ((),) * 6))
+    assert torch.equal(generate(), expected)
+    handle.remove()
+    calls: list[int] = []
+    pipe.transformer.transformer_blocks[0].register_forward_hook(lambda *_: calls.append(1))
+    handle = applied(pipe, made(MASK, PREDICTOR))
+    found = generate()
+    assert handle.uncalibrated == ()
+    handle.remove()
+    assert len(calls) == 3 * len(names)
+    assert not torch.allclose(found, expected)
+    assert torch.equal(generate(), expected)
