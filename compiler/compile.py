@@ -20,7 +20,7 @@ from budc.compiler.evaluate import evaluate
 from budc.compiler.find import Outcome, Schedule, Task
 from budc.compiler.folder import component_digests
 from budc.compiler.journal import Journal
-from budc.compiler.model import Model, default_device, load_model, model_binding
+from budc.compiler.model import Model, default_device, load_model, model_binding, supported
 from budc.compiler.request import CompileRequest, check_request
 from budc.compiler.rollout import Roller
 from budc.compiler.search import algorithm
@@ -99,6 +99,7 @@ def compile_artifacts(request: CompileRequest) -> list[Artifact]:
     signer = load_signer(request.key) if request.key else None
     paths = _outputs(request, {nfe: artifact_name(request, profile, nfe) for nfe in budgets})
     prompts = _prompts(request, profile)
+    supported(profile)
     folder = find_weights(profile, request.weights, download=request.download)
     binding = model_binding(profile, folder)
     device = default_device()

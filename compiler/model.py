@@ -58,6 +58,21 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def supported(profile: ModelProfile) -> Adapter:
+    """Return the adapter of a profile's pipeline; needs no weights.
+
+    Raises:
+        UnsupportedModel: the pipeline class is not known, or it has two experts.
+    """
+    if len(profile.denoisers) > 1:
+        raise UnsupportedModel(
+            f"{profile.name} has {len(profile.denoisers)} denoisers ({', '.join(profile.denoisers)}), "
+            "policies are compiled for one",
+            remedy=f"--model {profile.try_instead}",
+        )
+    return adapter_for(profile.pipeline_class)
+
+
 def load_model(profile: ModelProfile, folder: Path, device: torch.device) -> Model:
     """Load denoiser and scheduler from a local folder.
 
@@ -65,16 +80,10 @@ def load_model(profile: ModelProfile, folder: Path, device: torch.device) -> Mod
         UnsupportedModel: the folder holds another pipeline, denoiser class or size, or one with two experts.
         WeightsMissing, UnsafeWeights: see `denoiser_files`, and files that cannot be opened.
     """
+    adapter = supported(profile)
     check_components(read_index(profile, folder), folder)
     check_architecture(profile, folder)
-    adapter = adapter_for(profile.pipeline_class)
     denoiser_files(profile, folder)
-    if len(profile.denoisers) > 1:
-        raise UnsupportedModel(
-            f"{profile.name} has {len(profile.denoisers)} denoisers ({', '.join(profile.denoisers)}), "
-            "policies are compiled for one",
-            remedy=f"--model {profile.try_instead}",
-        )
     ((name, class_name),) = profile.denoisers.items()
     with loading(folder / name):
         denoiser = getattr(diffusers, class_name).from_pretrained(

@@ -26,7 +26,7 @@ from budc.compiler.evaluate import evaluate
 from budc.compiler.find import Finder, Schedule, Task
 from budc.compiler.folder import component_digests
 from budc.compiler.journal import Journal
-from budc.compiler.model import Model, default_device, load_model, model_binding
+from budc.compiler.model import Model, default_device, load_model, model_binding, supported
 from budc.compiler.rollout import Roller, evaluations
 from budc.compiler.search import Candidate
 from budc.compiler.study import OBJECTIVES
@@ -67,6 +67,7 @@ def transfer(source: Artifact, request: TransferRequest) -> Artifact:
     """
     document, profile = source.document, load_profile(request.to)
     check_family(document, profile, request.differing)
+    supported(profile)
     signer = load_signer(request.key) if request.key else None
     if request.out.is_dir() or not request.out.parent.is_dir():
         raise OutputError(f"--out: {request.out} is not a file in an existing folder")

@@ -12,7 +12,6 @@ from msgspec.structs import replace  # noqa: E402
 
 from budc.compiler import transfer as module  # noqa: E402
 from budc.compiler.compile import compile_artifacts  # noqa: E402
-from budc.compiler.model import load_model  # noqa: E402
 from budc.compiler.request import CompileRequest  # noqa: E402
 from budc.compiler.transfer import TransferRequest, check_family, transfer  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
@@ -134,8 +133,13 @@ def test_another_family_is_refused_unless_told_so(source: Artifact) -> None:
         check_family(source.document, load_profile("wan2.1-nano"), differing=True)
 
 
-def test_two_experts_are_refused(flux_folder: Path) -> None:
-    from budc.schema.errors import BudcError
-
-    with pytest.raises(BudcError, match="WanPipeline"):
-        load_model(load_profile("wan2.2"), flux_folder, torch.device("cpu"))
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("wan2.2", r"wan2\.2 has 2 denoisers \(transformer, transformer_2\), policies are compiled for one"),
+        ("qwen-image", "cannot compile for QwenImagePipeline, only for FluxPipeline, WanPipeline"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused_without_weights(name: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel, match=said):
+        compile_artifacts(CompileRequest(model=name, budget="8", out=tmp_path / "p.budc.json"))
