@@ -28,13 +28,14 @@ import torch
 from torch import Tensor, nn
 
 from budc.compiler.budget import parse_budget
+from budc.compiler.conditions import Condition, Conditions, tensors
 from budc.compiler.denoiser import CallableDenoiser, Denoiser, ModuleDenoiser
 from budc.compiler.find import Finder, Outcome, Schedule, Task
 from budc.compiler.follow import follow
 from budc.compiler.journal import Journal
 from budc.compiler.metrics import latent_errors, latent_metric
 from budc.compiler.network import Network
-from budc.compiler.rollout import Conditions, full_policy, shared_policy
+from budc.compiler.rollout import full_policy, shared_policy
 from budc.compiler.search import algorithm
 from budc.compiler.solver import linear_form
 from budc.policies.profile import SearchDefaults
@@ -46,8 +47,8 @@ from budc.schema.predictor import Predictor
 from budc.schema.sigmas import Sigmas
 
 Pair = tuple[
-    Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
-    Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+    Callable[[Tensor, Tensor, Any], tuple[Tensor, Tensor]],
+    Callable[[Tensor, Tensor, Tensor, Any], Tensor],
 ]
 
 
@@ -68,7 +69,7 @@ class Compiled:
 
 def compile_policy(
     denoiser: nn.Module | Pair | Denoiser,
-    conditioning: Mapping[str, Tensor],
+    conditioning: Mapping[str, Condition],
     noise: Tensor,
     scheduler: Any,
     sigmas: Sequence[float],
@@ -77,7 +78,7 @@ def compile_policy(
     timesteps: Sequence[float] | None = None,
     guidance: Mapping[str, float] | None = None,
     blocks: str = "blocks",
-    held_out: tuple[Mapping[str, Tensor], Tensor] | None = None,
+    held_out: tuple[Mapping[str, Condition], Tensor] | None = None,
     search: str = "joint",
     align: bool = False,
     steps: Literal["auto"] | None = None,
@@ -90,7 +91,8 @@ def compile_policy(
     Args:
         denoiser: a module called as (latents, timestep, condition) whose trunk is the `ModuleList` named by
             `blocks`, or a pair (compute, reuse), see `budc.compiler.denoiser`.
-        conditioning: guidance branch -> (N, ...), what each is conditioned on, for N calibration samples.
+        conditioning: guidance branch -> what each is conditioned on, for N calibration samples: a tensor (N, ...), or
+            several by name.
         noise: (N, ...) initial latents, float32.
         scheduler: one with one evaluation a step (`set_timesteps`, `step`), such as diffusers' flow-matching Euler
             or UniPC.
@@ -165,7 +167,9 @@ def resampled(schedule: Schedule, steps: int) -> Schedule:
     return Schedule(sigmas, at(ends, steps + 1, schedule.steps)[:-1])
 
 
-def _weights(conditioning: Mapping[str, Tensor], guidance: Mapping[str, float] | None) -> Mapping[str, float]:
+def _weights(
+    conditioning: Mapping[str, Condition], guidance: Mapping[str, float] | None
+) -> Mapping[str, float]:
     if guidance is None and len(conditioning) == 1:
         return dict.fromkeys(conditioning, 1.0)
     if guidance is None or guidance.keys() != conditioning.keys():
@@ -176,13 +180,15 @@ def _weights(conditioning: Mapping[str, Tensor], guidance: Mapping[str, float] |
     return guidance
 
 
-def _conditions(conditioning: Mapping[str, Tensor], noise: Tensor, name: str) -> Conditions:
-    for branch, value in conditioning.items():
-        if len(value) != len(noise):
-            raise UsageError(f"{name}[{branch!r}] has {len(value)} samples, noise has {len(noise)}")
+def _conditions(conditioning: Mapping[str, Condition], noise: Tensor, name: str) -> Conditions:
+    for branch, condition in conditioning.items():
+        for part, value in tensors(condition).items():
+            if len(value) != len(noise):
+                where = f"{name}[{branch!r}]" + (f"[{part!r}]" if part else "")
+                raise UsageError(f"{where} has {len(value)} samples, noise has {len(noise)}")
     if len(noise) == 0:
         raise UsageError(f"{name} holds no sample")
-    return Conditions({branch: value.cpu() for branch, value in conditioning.items()}, noise.float().cpu())
+    return Conditions(dict(conditioning), noise.float()).to(torch.device("cpu"))
 
 
 def _denoiser(
@@ -205,7 +211,10 @@ def _fingerprint(task: Task, steps: str | None) -> str:
             "budget": task.nfe,
             "search": [task.search, task.align, steps or "", task.seed],
             "noise": hashed(task.conditions.noise),
-            "conditioning": {name: hashed(value) for name, value in task.conditions.embeddings.items()},
+            "conditioning": {
+                name: {part: hashed(value) for part, value in tensors(condition).items()}
+                for name, condition in task.conditions.embeddings.items()
+            },
             "guidance": dict(task.denoiser.weights),
             "scheduler": type(task.scheduler).__name__,
             "threads": torch.get_num_threads(),
@@ -214,7 +223,7 @@ def _fingerprint(task: Task, steps: str | None) -> str:
 
 
 def _report(
-    task: Task, outcome: Outcome, held_out: tuple[Mapping[str, Tensor], Tensor]
+    task: Task, outcome: Outcome, held_out: tuple[Mapping[str, Condition], Tensor]
 ) -> Mapping[str, Metric]:
     conditions, branches = _conditions(*held_out, "held_out"), tuple(task.denoiser.weights)
     network = Network(task.denoiser, conditions, task.batch)

@@ -20,10 +20,11 @@ import msgspec
 from torch import Tensor
 
 from budc.compiler.calibrate import HELD_OUT_SEED
+from budc.compiler.conditions import Conditions
 from budc.compiler.metrics import largest_difference, relative_difference
 from budc.compiler.model import Model
 from budc.compiler.progress import progress
-from budc.compiler.rollout import Conditions, Roller
+from budc.compiler.rollout import Roller
 from budc.policies.profile import read_prompts
 from budc.schema.artifact import Artifact
 from budc.schema.errors import CalibrationMismatch, ParityMismatch
@@ -92,7 +93,7 @@ def measure_parity(model: Model, document: PolicyDocument, converted: Converted,
         embeddings = model.adapter.encode(model.folder, profile, prompts, model.device)
         conditions = Conditions(embeddings, model.adapter.noise(model.folder, profile, seeds))
         expected = Roller(model).roll(document.policy, document.sampler, conditions, bar)
-        decode = model.adapter.decoder(model.folder, model.device)
+        decode = model.adapter.decoder(model.folder, profile, model.device)
         bar.advance("original run")
         latents: list[float] = []
         frames: list[float] = []

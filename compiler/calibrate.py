@@ -13,9 +13,11 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from budc.compiler.conditions import Conditions
 from budc.compiler.journal import Journal
+from budc.compiler.model import Model
 from budc.compiler.progress import progress
-from budc.compiler.rollout import Conditions, Roller, full_policy
+from budc.compiler.rollout import Roller, full_policy
 from budc.schema.canonical import digest
 from budc.schema.digests import sha256_file
 from budc.schema.errors import JournalCorrupt
@@ -64,13 +66,18 @@ def calibrate(
     """Encode prompts, draw noise and run the full sampler on every one, resuming from the journal."""
     model = roller.model
     seeds = tuple(first_seed + index for index in range(len(prompts)))
-    conditions = Conditions(
-        model.adapter.encode(model.folder, model.profile, prompts, model.device),
-        model.adapter.noise(model.folder, model.profile, seeds),
-    )
+    conditions = drawn(model, prompts, seeds)
     policy = full_policy(sampler.steps, model.profile.branches)
     latents = kept_latents(roller, policy, sampler, conditions, journal, label)
     return Reference(tuple(prompts), model.profile.prompts.negative, seeds, conditions, latents)
+
+
+def drawn(model: Model, prompts: Sequence[str], seeds: Sequence[int]) -> Conditions:
+    """Encode prompts and draw the noise of as many seeds."""
+    return Conditions(
+        model.adapter.encode(model.folder, model.profile, prompts, model.device),
+        model.adapter.noise(model.folder, model.profile, seeds),
+    )
 
 
 def kept_latents(

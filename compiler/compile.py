@@ -12,16 +12,17 @@ import msgspec
 import torch
 
 from budc.compiler.api import compile_policies
-from budc.compiler.calibrate import CALIBRATION_SEED, HELD_OUT_SEED, Reference, calibrate, prompt_set
+from budc.compiler.calibrate import CALIBRATION_SEED, HELD_OUT_SEED, Reference, calibrate, drawn, prompt_set
+from budc.compiler.conditions import Conditions
 from budc.compiler.denoiser import ModelDenoiser
 from budc.compiler.emit import artifact_name, make_document, versions, write_artifact
 from budc.compiler.evaluate import evaluate
 from budc.compiler.find import Outcome, Schedule, Task
 from budc.compiler.folder import component_digests
 from budc.compiler.journal import Journal
-from budc.compiler.model import Model, default_device, load_model, model_binding
+from budc.compiler.model import Model, default_device, load_model, model_binding, supported
 from budc.compiler.request import CompileRequest, check_request
-from budc.compiler.rollout import Conditions, Roller
+from budc.compiler.rollout import Roller
 from budc.compiler.search import algorithm
 from budc.compiler.study import OBJECTIVES
 from budc.policies.profile import ModelProfile, find_weights, read_prompts
@@ -98,6 +99,7 @@ def compile_artifacts(request: CompileRequest) -> list[Artifact]:
     signer = load_signer(request.key) if request.key else None
     paths = _outputs(request, {nfe: artifact_name(request, profile, nfe) for nfe in budgets})
     prompts = _prompts(request, profile)
+    supported(profile)
     folder = find_weights(profile, request.weights, download=request.download)
     binding = model_binding(profile, folder)
     device = default_device()
@@ -113,7 +115,8 @@ def compile_artifacts(request: CompileRequest) -> list[Artifact]:
         if journal.records:
             print(f"resuming: {len(journal.records)} measurements are in {journal.folder}", file=sys.stderr)
         roller = Roller(model, journal.get("batch"), halved=lambda batch: journal.put("batch", batch))
-        calibration = _conditions(model, prompts.calibration)
+        seeds = range(CALIBRATION_SEED, CALIBRATION_SEED + len(prompts.calibration))
+        calibration = drawn(model, prompts.calibration, seeds)
         held: Reference | None = None
         task = _task(request, model, sampler, calibration, next(iter(budgets)))
         for nfe, found in compile_policies(task, list(budgets), journal, partial(_vary, request, model)):
@@ -136,14 +139,6 @@ def compile_artifacts(request: CompileRequest) -> list[Artifact]:
             write_artifact(document, signer, paths[nfe])
         journal.discard()
     return [read(path) for path in paths.values()]
-
-
-def _conditions(model: Model, prompts: tuple[str, ...]) -> Conditions:
-    seeds = range(CALIBRATION_SEED, CALIBRATION_SEED + len(prompts))
-    return Conditions(
-        model.adapter.encode(model.folder, model.profile, prompts, model.device),
-        model.adapter.noise(model.folder, model.profile, seeds),
-    )
 
 
 def _task(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from budc.compiler.conditions import Condition
 from budc.compiler.model import Model
 from budc.runtimes.families import Family, Span
 from budc.runtimes.trunk import Trunk
@@ -19,7 +20,7 @@ class Denoiser(Protocol):
 
     `compute` returns the velocity (n, ...) of latents (n, ...), and the trunk residual of any shape (n, ...);
     `reuse` the velocity from a residual in the blocks' place. `timestep` is a scalar tensor; `condition` is one
-    branch's embedding, or whatever of first dimension n the network is conditioned on.
+    branch's: a tensor or several by name, of first dimension n.
     """
 
     @property
@@ -30,10 +31,10 @@ class Denoiser(Protocol):
     def device(self) -> torch.device:
         """Where the network lies."""
 
-    def compute(self, latents: Tensor, timestep: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+    def compute(self, latents: Tensor, timestep: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         """Run the whole network."""
 
-    def reuse(self, residual: Tensor, latents: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
+    def reuse(self, residual: Tensor, latents: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Run what comes before and after the trunk."""
 
 
@@ -52,11 +53,11 @@ class ModelDenoiser:
         }
         self.device = model.device
 
-    def compute(self, latents: Tensor, timestep: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+    def compute(self, latents: Tensor, timestep: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         """Run the whole network."""
         return self._trunk.compute(**self._model.adapter.inputs(condition, latents, timestep))
 
-    def reuse(self, residual: Tensor, latents: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
+    def reuse(self, residual: Tensor, latents: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Run embedding, final norm and projection."""
         return self._trunk.reuse(residual, **self._model.adapter.inputs(condition, latents, timestep))
 
@@ -64,8 +65,8 @@ class ModelDenoiser:
 class ModuleDenoiser:
     """Any module that is called as `module(latents, timestep, condition)` and returns the velocity.
 
-    latents (n, ...), timestep (n,), condition (n, ...). `blocks` names its trunk: the `ModuleList` that its
-    forward iterates over, each block taking the hidden state first and returning the next one.
+    latents (n, ...), timestep (n,), condition (n, ...) or several by name. `blocks` names its trunk: the
+    `ModuleList` that its forward iterates over, each block taking the hidden state first and returning the next one.
 
     Raises:
         UnsupportedModel: there is no such list of blocks.
@@ -77,7 +78,7 @@ class ModuleDenoiser:
         self.weights = weights
         self.device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
-    def compute(self, latents: Tensor, timestep: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+    def compute(self, latents: Tensor, timestep: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         """Run the whole network."""
         with self._trunk.installed():
             self._trunk.arm_compute()
@@ -92,7 +93,7 @@ class ModuleDenoiser:
             )
         return velocity, residual
 
-    def reuse(self, residual: Tensor, latents: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
+    def reuse(self, residual: Tensor, latents: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Run what comes before and after the blocks."""
         with self._trunk.installed():
             self._trunk.arm_reuse(residual)
@@ -110,8 +111,8 @@ class CallableDenoiser:
 
     def __init__(
         self,
-        compute: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
-        reuse: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+        compute: Callable[[Tensor, Tensor, Any], tuple[Tensor, Tensor]],
+        reuse: Callable[[Tensor, Tensor, Tensor, Any], Tensor],
         weights: Mapping[str, float],
         device: torch.device,
     ) -> None:
@@ -119,11 +120,11 @@ class CallableDenoiser:
         self.weights = weights
         self.device = device
 
-    def compute(self, latents: Tensor, timestep: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+    def compute(self, latents: Tensor, timestep: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         """Run the whole network."""
         return self._compute(latents, timestep.expand(len(latents)), condition)
 
-    def reuse(self, residual: Tensor, latents: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
+    def reuse(self, residual: Tensor, latents: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Run what comes before and after the trunk."""
         return self._reuse(residual, latents, timestep.expand(len(latents)), condition)
 

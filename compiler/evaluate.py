@@ -32,8 +32,12 @@ def evaluate(
     full: SamplerBinding,
     held_out: Reference,
     journal: Journal,
+    beside: Mapping[str, tuple[Policy, SamplerBinding]] | None = None,
 ) -> Quality:
-    """Measure a policy on its sampler, and the baselines, against full runs by the sampler `full`."""
+    """Measure a policy on its sampler, and the baselines, against full runs by the sampler `full`.
+
+    `beside` holds further policies of the same NFE by name, each with its sampler.
+    """
     branches, conditions = roller.model.profile.branches, held_out.conditions
     mask = StepMask.uniform(full.steps, nfe)
     runs = {
@@ -41,6 +45,7 @@ def evaluate(
         "uniform": (shared_policy(mask, Predictor.plain_reuse(mask), branches), full),
         "fewer-steps": (full_policy(nfe, branches), roller.model.sampler(nfe)),
     }
+    runs = {"policy": runs["policy"], **(beside or {}), **runs}
     latents = {
         name: kept_latents(roller, followed, schedule, conditions, journal, f"held-out {nfe} {name}")
         for name, (followed, schedule) in runs.items()
@@ -57,8 +62,7 @@ def evaluate(
         held_out=held_out.prompt_set(),
         metrics=metrics["policy"],
         baselines=[
-            Baseline(name="uniform", nfe=nfe, metrics=metrics["uniform"]),
-            Baseline(name="fewer-steps", nfe=nfe, metrics=metrics["fewer-steps"]),
+            *(Baseline(name=name, nfe=nfe, metrics=metrics[name]) for name in runs if name != "policy"),
             Baseline(name="full", nfe=full.steps, metrics=exact),
         ],
     )
@@ -71,7 +75,7 @@ def frame_levels(
 
     One sample is decoded at a time: a clip of a real model is hundreds of megabytes.
     """
-    decode = model.adapter.decoder(model.folder, model.device)
+    decode = model.adapter.decoder(model.folder, model.profile, model.device)
     levels: dict[str, list[float]] = {name: [] for name in latents}
     with progress("held-out frames", len(reference)) as bar:
         for index in range(len(reference)):

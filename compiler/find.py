@@ -11,12 +11,14 @@ Reference searches (`Algorithm.arbitrated` is false) are given all prompts, as t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 import torch
 
+from budc.compiler.conditions import Conditions
 from budc.compiler.denoiser import Denoiser
 from budc.compiler.follow import follow
 from budc.compiler.fullrun import PAYLOADS, FullRun, full_run
@@ -25,13 +27,14 @@ from budc.compiler.journal import Journal
 from budc.compiler.metrics import latent_errors
 from budc.compiler.network import Network
 from budc.compiler.refine import Lesson, refine
-from budc.compiler.rollout import Conditions, evaluations, full_policy
-from budc.compiler.search import Algorithm, Space, algorithm
+from budc.compiler.rollout import evaluations, full_policy
+from budc.compiler.search import Algorithm, Candidate, Space, algorithm
 from budc.compiler.solver import LinearForm, linear_form
 from budc.compiler.study import objective, policy_of, search
 from budc.compiler.tree import Tree, bounded
 from budc.compiler.unroll import PolicyParameters
 from budc.policies.profile import SearchDefaults
+from budc.schema.errors import CompileError
 from budc.schema.policy import BranchPolicy, Policy
 
 SEARCH_SHARE = 0.75
@@ -148,15 +151,35 @@ class Finder:
                 spent += cost
         _, outcome = min(contenders, key=lambda pair: pair[0])
         if outcome.policy is winner.policy and winner.candidate.rule != "plain":
-            (refit,) = self._tree(total).roll([winner.candidate])
-            outcome = replace(outcome, policy=policy_of(self._tree(total), winner.candidate, refit.rows))
-            spent += refit.forwards
+            policy, cost = self.fitted(winner.candidate)
+            outcome = replace(outcome, policy=policy)
+            spent += cost
             notes.append(f"coefficients fitted again on all {total} prompts")
         if len(contenders) > 1:
             notes.append(f"{outcome.schedule.steps} steps by arbitration")
         if task.align:
             notes.append("alignment kept" if outcome.aligned else "alignment gained nothing on other prompts")
         return replace(outcome, candidates=found.candidates, forwards=spent, notes=tuple(notes))
+
+    @property
+    def full_forwards(self) -> int:
+        """What the full run cost."""
+        return self._network.forwards
+
+    def fitted(self, candidate: Candidate) -> tuple[Policy, int]:
+        """Return a candidate with its coefficients, fitted on all prompts, and the forwards that this cost.
+
+        Raises:
+            CompileError: its final latents are not finite.
+        """
+        tree = self._tree(len(self.task.conditions))
+        (rollout,) = tree.roll([candidate])
+        if not all(math.isfinite(error) for error in rollout.errors):
+            raise CompileError(
+                f"candidate {candidate.key}: the final latents are not finite",
+                remedy="transfer it with --frozen, or compile a policy for that model",
+            )
+        return policy_of(tree, candidate, rollout.rows), rollout.forwards
 
     def _tree(self, seen: int) -> Tree:
         if seen not in self._trees:

@@ -46,6 +46,25 @@ def read_index(profile: ModelProfile, folder: Path) -> dict[str, Any]:
     return dict(index)
 
 
+def check_architecture(profile: ModelProfile, folder: Path) -> None:
+    """Refuse a denoiser whose config.json contradicts the profile: another size of the same class.
+
+    Raises:
+        UnsupportedModel: a setting has another value; the file and both values are named.
+        WeightsMissing: the configuration cannot be read.
+    """
+    for name, wanted in profile.architecture.items():
+        path = folder / name / "config.json"
+        with loading(path):
+            found = json.loads(path.read_text(encoding="utf-8"))
+        for setting, value in wanted.items():
+            if found.get(setting) != value:
+                raise UnsupportedModel(
+                    f"{path}: {setting} is {found.get(setting)!r}, but {profile.name} has {value!r}",
+                    remedy="give the folder of the right model, or another --model",
+                )
+
+
 def denoiser_files(profile: ModelProfile, folder: Path) -> tuple[str, ...]:
     """Return the files that a policy is bound to, relative to the folder: weights, configs, scheduler config.
 

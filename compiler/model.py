@@ -12,7 +12,13 @@ import diffusers
 import torch
 from torch import nn
 
-from budc.compiler.folder import SCHEDULER_CONFIG, check_components, denoiser_files, read_index
+from budc.compiler.folder import (
+    SCHEDULER_CONFIG,
+    check_architecture,
+    check_components,
+    denoiser_files,
+    read_index,
+)
 from budc.compiler.loading import loading
 from budc.compiler.pipelines import Adapter, adapter_for
 from budc.policies.profile import ModelProfile
@@ -20,6 +26,7 @@ from budc.runtimes.families import family_of
 from budc.runtimes.schedulers import sampler_binding
 from budc.schema.digest_cache import DigestCache
 from budc.schema.digests import architecture_digest, check_files, file_digests, tensor_root
+from budc.schema.errors import UnsupportedModel
 from budc.schema.policy import AdapterRule, Denoiser, ModelBinding, SamplerBinding, Variant
 
 
@@ -42,6 +49,7 @@ class Model:
             self.profile.guidance,
             family=family_of(self.denoiser),
             guidance_rule=self.profile.guidance_rule,
+            image_tokens=self.adapter.image_tokens(self.folder, self.profile),
         )
 
 
@@ -50,15 +58,31 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def supported(profile: ModelProfile) -> Adapter:
+    """Return the adapter of a profile's pipeline; needs no weights.
+
+    Raises:
+        UnsupportedModel: the pipeline class is not known, or it has two experts.
+    """
+    if len(profile.denoisers) > 1:
+        raise UnsupportedModel(
+            f"{profile.name} has {len(profile.denoisers)} denoisers ({', '.join(profile.denoisers)}), "
+            "policies are compiled for one",
+            remedy=f"--model {profile.try_instead}",
+        )
+    return adapter_for(profile.pipeline_class)
+
+
 def load_model(profile: ModelProfile, folder: Path, device: torch.device) -> Model:
     """Load denoiser and scheduler from a local folder.
 
     Raises:
-        UnsupportedModel: the folder holds another pipeline or denoiser class.
+        UnsupportedModel: the folder holds another pipeline, denoiser class or size, or one with two experts.
         WeightsMissing, UnsafeWeights: see `denoiser_files`, and files that cannot be opened.
     """
+    adapter = supported(profile)
     check_components(read_index(profile, folder), folder)
-    adapter = adapter_for(profile.pipeline_class)
+    check_architecture(profile, folder)
     denoiser_files(profile, folder)
     ((name, class_name),) = profile.denoisers.items()
     with loading(folder / name):

@@ -8,8 +8,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from budc.compiler.conditions import Condition, Conditions, each
 from budc.compiler.denoiser import Denoiser
-from budc.compiler.rollout import Conditions
 from budc.schema.errors import DeviceMemory
 
 _BATCH = {"cpu": 32, "cuda": 16}
@@ -77,9 +77,10 @@ class Network:
 
         return torch.cat(self._batches(len(latents), run))[: len(latents)]
 
-    def _condition(self, branch: str, rows: list[int]) -> Tensor:
+    def _condition(self, branch: str, rows: list[int]) -> Condition:
         samples = [row % self.samples for row in rows]
-        return self.conditions.embeddings[branch][samples].to(self.denoiser.device)
+        device = self.denoiser.device
+        return each(self.conditions.embeddings[branch], lambda tensor: tensor[samples].to(device))
 
     def _batches(self, rows: int, run: Callable[[list[int]], R]) -> list[R]:
         parts: list[R] = []

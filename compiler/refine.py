@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from budc.compiler.conditions import Conditions
 from budc.compiler.denoiser import Denoiser
 from budc.compiler.journal import Journal
 from budc.compiler.metrics import latent_errors
 from budc.compiler.progress import progress
-from budc.compiler.rollout import Conditions
 from budc.compiler.unroll import Parameters, unroll
 
 RATES: Mapping[str, float] = {"coefficients": 0.01, "sigmas": 0.01}
@@ -131,11 +131,7 @@ def _learn(
     optimiser: torch.optim.Optimizer,
 ) -> None:
     rows = chosen.tolist()
-    conditions = Conditions(
-        {name: value[rows] for name, value in train.conditions.embeddings.items()},
-        train.conditions.noise[rows],
-    )
-    latents = unroll(denoiser, parameters, conditions)
+    latents = unroll(denoiser, parameters, train.conditions.rows(rows))
     errors = (latents - train.latents[rows].to(latents.device)).square().flatten(1).mean(1)
     loss = errors.clamp_min(1e-30).log().mean()
     optimiser.zero_grad()

@@ -6,17 +6,15 @@ reuse, the trunk does it, the branches are guided and the scheduler steps.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Self
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from budc.compiler.conditions import Conditions
 from budc.compiler.model import Model
 from budc.compiler.progress import Bar
-from budc.runtimes.schedulers import apply_schedule
+from budc.runtimes.schedulers import on_schedule
 from budc.runtimes.steps import Compute, StepMachine
 from budc.runtimes.trunk import Trunk, combine
 from budc.schema.errors import DeviceMemory
@@ -25,22 +23,6 @@ from budc.schema.policy import BranchPolicy, Policy, SamplerBinding
 from budc.schema.predictor import Predictor
 
 _BATCH = {"cpu": 8, "cuda": 16}
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What rollouts start from: embeddings by branch (N, tokens, width) and noise (N, ...)."""
-
-    embeddings: Mapping[str, Tensor]
-    noise: Tensor
-
-    def __len__(self) -> int:
-        return len(self.noise)
-
-    def part(self, first: int, last: int) -> Self:
-        """Return the samples first..last-1."""
-        cut = {name: value[first:last] for name, value in self.embeddings.items()}
-        return replace(self, embeddings=cut, noise=self.noise[first:last])
 
 
 def shared_policy(mask: StepMask, predictor: Predictor, branches: tuple[str, ...]) -> Policy:
@@ -125,19 +107,16 @@ class Roller:
     def _roll(self, policy: Policy, sampler: SamplerBinding, conditions: Conditions) -> Tensor:
         model = self.model
         adapter, device = model.adapter, model.device
-        embeddings = {name: value.to(device) for name, value in conditions.embeddings.items()}
-        latents = conditions.noise.to(device)
-        scheduler = copy.deepcopy(model.scheduler)
-        scheduler.set_timesteps(sampler.steps, device=device)
-        apply_schedule(scheduler, sampler.sigmas, sampler.timesteps)
-        scheduler.set_begin_index(0)
+        conditions = conditions.to(device)
+        latents = conditions.noise
+        scheduler = on_schedule(model.scheduler, sampler.sigmas, sampler.timesteps, device)
         trunk = self._trunks.setdefault(policy.payload, Trunk(model.denoiser, policy.payload))
         machine: StepMachine[Tensor] = StepMachine(policy, combine)
         with trunk.installed():
             for step, timestep in enumerate(scheduler.timesteps):
                 velocities = {}
                 for branch in model.profile.branches:
-                    inputs = adapter.inputs(embeddings[branch], latents, timestep)
+                    inputs = adapter.inputs(conditions.embeddings[branch], latents, timestep)
                     action = machine.step(branch, step)
                     if isinstance(action, Compute):
                         velocities[branch], residual = trunk.compute(**inputs)

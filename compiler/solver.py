@@ -9,7 +9,6 @@ through unit vectors, so that nothing here can disagree with the solver that dep
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budc.runtimes.schedulers import apply_schedule
+from budc.runtimes.schedulers import on_schedule
 from budc.schema.errors import UnsupportedModel
 
 _TINY = 1e-6
@@ -89,11 +88,8 @@ def _refused(scheduler: Any) -> UnsupportedModel:
 
 def _walk(scheduler: Any, sigmas: Tensor, timesteps: Tensor, inputs: Tensor) -> Tensor:
     # inputs (steps + 1, width): the noise, then each velocity. Returns all states (steps + 1, width).
-    stepper = copy.deepcopy(scheduler)
-    stepper.set_timesteps(len(timesteps))
-    apply_schedule(stepper, sigmas.detach().tolist(), timesteps.detach().tolist())
+    stepper = on_schedule(scheduler, sigmas.detach().tolist(), timesteps.detach().tolist())
     stepper.sigmas = sigmas
-    stepper.set_begin_index(0)
     states = [inputs[0:1]]
     for step, timestep in enumerate(stepper.timesteps):
         state = stepper.step(inputs[step + 1 : step + 2], timestep, states[-1], return_dict=False)[0]

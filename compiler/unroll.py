@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from budc.compiler.conditions import Conditions
 from budc.compiler.denoiser import Denoiser, guide
-from budc.compiler.rollout import Conditions
 from budc.compiler.solver import LinearForm, linear_form
 from budc.compiler.tracking import from_differences, to_differences
 from budc.runtimes.trunk import combine
@@ -110,8 +110,8 @@ class PolicyParameters:
 def unroll(denoiser: Denoiser, parameters: Parameters, conditions: Conditions) -> Tensor:
     """Return the final latents (n, ...) on the denoiser's device."""
     device, weights = denoiser.device, denoiser.weights
-    noise = conditions.noise.to(device)
-    embeddings = {name: value.to(device) for name, value in conditions.embeddings.items()}
+    conditions = conditions.to(device)
+    noise, embeddings = conditions.noise, conditions.embeddings
     form = parameters.form()
     form = LinearForm(form.start.to(device), form.velocity.to(device), form.timesteps.to(device).float())
     residuals: dict[str, list[Tensor]] = {name: [] for name in weights}

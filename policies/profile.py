@@ -39,6 +39,22 @@ class SearchDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     protected_fraction: float
 
 
+class Fused(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An adapter (LoRA) that is fused into the denoiser's weights before anything is compiled."""
+
+    repository: str
+    file: str
+    scale: float
+
+
+class Experts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A second denoiser takes over where the timestep falls below `boundary` of the training timesteps."""
+
+    boundary: float
+    guidance: float
+    """Guidance scale of the second one."""
+
+
 class ModelProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A model as it is deployed: classes, sampler settings, shape, prompts, origin of the weights."""
 
@@ -58,7 +74,8 @@ class ModelProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     height: int
     width: int
     frames: int
-    text_tokens: int
+    text_tokens: int | None = None
+    """Length that the pipeline pads the text to; none where the prompt decides."""
     dtype: Literal["float32", "bfloat16", "float16"]
     repository: str = ""
     revision: str = "main"
@@ -67,6 +84,12 @@ class ModelProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     embedded: str = ""
     """Folder of weights inside the package, relative to the profiles; empty for hub models."""
     try_instead: str = "wan2.1-nano"
+    parameters: float = 0.0
+    """Published size of one denoiser, in billions; 0 where the weights are in the package."""
+    architecture: dict[str, dict[str, bool | int | float | str]] = {}
+    """Denoiser -> settings that its config.json must have: what the published size and cost follow from."""
+    fused: Fused | None = None
+    experts: Experts | None = None
     prompts: Prompts
     search: SearchDefaults
 
@@ -137,10 +160,12 @@ def find_weights(profile: ModelProfile, folder: Path | None, *, download: bool =
     """
     if folder is None and profile.embedded:
         folder = _HERE / profile.embedded
-    if folder is None and download and profile.repository:
+    if folder is None and download and profile.repository and profile.fused is None:
         # Also where a snapshot stands: an interrupted one is completed, a whole one costs a look.
         return _download(profile)
     looked = folder if folder is not None else _hub_snapshot(profile)
+    if profile.fused is not None and folder is None:
+        raise _unfused(profile, profile.fused, looked)
     if (looked / "model_index.json").is_file():
         return looked
     origin = f"{profile.repository}, {profile.size_gb:g} GB" if profile.repository else "part of the package"
@@ -149,6 +174,14 @@ def find_weights(profile: ModelProfile, folder: Path | None, *, download: bool =
         remedy=f"--weights DIR, or --download to fetch {profile.repository}, or --model {profile.try_instead}"
         if profile.repository
         else "--weights DIR with a trained folder",
+    )
+
+
+def _unfused(profile: ModelProfile, fused: Fused, looked: Path) -> WeightsMissing:
+    return WeightsMissing(
+        f"{profile.name}: no folder given ({profile.repository} is looked for in {looked}; {profile.size_gb:g} GB, "
+        f"and {fused.repository}/{fused.file} must be fused into it at scale {fused.scale:g})",
+        remedy=f"fuse it (docs/models.md) and pass --weights DIR, or --model {profile.try_instead}",
     )
 
 
@@ -161,7 +194,8 @@ def _download(profile: ModelProfile) -> Path:
             snapshot_download(
                 profile.repository,
                 revision=profile.revision,
-                allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"],
+                # Weights of components only: some repositories hold the same ones again in one file at the top.
+                allow_patterns=["*.json", "*/*.safetensors", "*.txt", "*.model"],
             )
         )
     except (HfHubHTTPError, OSError) as error:

@@ -9,12 +9,15 @@ from typing import Any
 
 from budc.runtimes.calibration import Calibration
 from budc.runtimes.conflicts import active_adapters
+from budc.runtimes.families import Family
 from budc.runtimes.schedulers import config_differences, passed_sigmas
 from budc.schema.errors import CalibrationMismatch
 from budc.schema.policy import PolicyDocument
 
 
-def check_schedule(document: PolicyDocument, asked: int, arguments: Mapping[str, Any]) -> None:
+def check_schedule(
+    document: PolicyDocument, asked: int, arguments: Mapping[str, Any], family: Family
+) -> None:
     """Refuse a run of another number of steps, or with a schedule of the caller's own.
 
     This is never a matter of calibration: mask, predictor and sigmas have exactly `steps` entries.
@@ -27,7 +30,8 @@ def check_schedule(document: PolicyDocument, asked: int, arguments: Mapping[str,
             remedy=f"pass num_inference_steps={steps}, or apply a policy of {asked} steps",
         )
     given = arguments.get("sigmas")
-    custom = given is not None and [float(sigma) for sigma in given] != passed_sigmas(steps).tolist()
+    usual = passed_sigmas(steps, family.sigmas)
+    custom = given is not None and [float(sigma) for sigma in given] != usual
     if custom or arguments.get("timesteps") is not None:
         name = "sigmas" if custom else "timesteps"
         raise CalibrationMismatch(
@@ -36,11 +40,15 @@ def check_schedule(document: PolicyDocument, asked: int, arguments: Mapping[str,
         )
 
 
-def check_guidance(document: PolicyDocument, pipe: Any, calibration: Calibration) -> None:
-    """Judge the guidance scale that the pipeline was called with."""
+def check_guidance(document: PolicyDocument, pipe: Any, calibration: Calibration, family: Family) -> None:
+    """Judge the guidance scale that the pipeline was called with.
+
+    Without guidance a scale says nothing, except where it decides whether the forward is a batched pair.
+    """
     sampler = document.sampler
     scale = getattr(pipe, "_guidance_scale", None)
-    if sampler.guidance_rule != "none" and scale is not None:
+    matters = sampler.guidance_rule != "none" or not family.names_branches
+    if matters and scale is not None:
         remedy = f"pass guidance_scale={sampler.guidance:g}"
         calibration.require("guidance", float(sampler.guidance), float(scale), remedy)
 

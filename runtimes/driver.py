@@ -6,7 +6,7 @@ The pipeline is asked nothing new: its own calls say all there is to know.
 - `transformer.cache_context(branch)` surrounds every forward: the step comes from the scheduler's state, the
   trunk is set to compute or reuse, and what was computed is handed to the step machine on the way out.
 - `scheduler.step` ends a step. A pipeline that names no branches is noticed here; where the policy has a
-  single branch and no classifier-free guidance, each step's one forward is driven from here instead.
+  single branch, or its branches are known to come in one batched forward, that forward is driven from here.
 - `prepare_latents` and `encode_prompt` show the size and the text length before anything is computed.
 
 All of it lies outside of what `torch.compile` traces: two graphs, whatever the number of steps.
@@ -32,7 +32,7 @@ from budc.runtimes.conflicts import refuse_other_caches
 from budc.runtimes.overrides import Override
 from budc.runtimes.schedulers import apply_schedule, schedule_in_place, step_index
 from budc.runtimes.shapes import Size, prepared_size, trunk_tokens
-from budc.runtimes.steps import Compute, StepMachine
+from budc.runtimes.steps import BATCHED_BRANCHES, Compute, StepMachine
 from budc.runtimes.trunk import Trunk, combine
 from budc.schema.errors import BudcError, CacheConflict, CalibrationMismatch, RefusedRun
 from budc.schema.policy import PolicyDocument
@@ -116,13 +116,13 @@ class Handle:
         self._end_run()
         result = self._original("set_timesteps")(*args, **kwargs)
         sampler = self.document.sampler
-        check_schedule(self.document, len(self._scheduler.timesteps), kwargs)
+        check_schedule(self.document, len(self._scheduler.timesteps), kwargs, self._trunk.family)
         apply_schedule(self._scheduler, sampler.sigmas, sampler.timesteps)
         self._schedule = schedule_in_place(self._scheduler)
         self._check_run()
         self._running, self._named = True, False
-        if self._can_be_implicit:
-            self._enter(self._machine.names[0])
+        if self._implicit is not None:
+            self._enter(self._implicit)
         return result
 
     def _check_run(self) -> None:
@@ -141,7 +141,7 @@ class Handle:
         check_sampler(document, self._scheduler, calibration)
         check_dtype(document, self._transformer, calibration)
         check_adapters(document, self._transformer, calibration)
-        check_guidance(document, self.pipe, calibration)
+        check_guidance(document, self.pipe, calibration, self._trunk.family)
         self._tokens = trunk_tokens(self._trunk.family, self.pipe, self._transformer, self._size)
 
     def _end_run(self) -> None:
@@ -169,7 +169,7 @@ class Handle:
             try:
                 if not self._running:
                     raise self._not_running()
-                check_guidance(self.document, self.pipe, self.calibration)
+                check_guidance(self.document, self.pipe, self.calibration, self._trunk.family)
                 self._named = True
                 self._enter(name)
                 yield
@@ -227,24 +227,30 @@ class Handle:
     # Pipelines that name no branch -----------------------------------------------------------------------
 
     @property
-    def _can_be_implicit(self) -> bool:
-        return len(self._machine.names) == 1 and self.document.sampler.guidance_rule != "classifier-free"
+    def _implicit(self) -> str | None:
+        """The branch, or batched branches, of a forward that the pipeline does not name."""
+        names = self._machine.names
+        if self.document.sampler.guidance_rule != "classifier-free":
+            return names[0] if len(names) == 1 else None
+        batched = [name for name, parts in BATCHED_BRANCHES.items() if set(parts) == set(names)]
+        return batched[0] if batched and not self._trunk.family.names_branches else None
 
     def _step(self, *args: Any, **kwargs: Any) -> Any:
         original = self._original("step")
         if not self._running or self._named:
             return original(*args, **kwargs)
+        branch = self._implicit
         try:
-            if not self._can_be_implicit:
+            if branch is None:
                 raise CalibrationMismatch(
                     f"branch: the policy has {', '.join(self._machine.names)}, "
                     f"{type(self.pipe).__name__} does not say which one it runs",
                     remedy="use a pipeline that enters transformer.cache_context for each branch",
                 )
-            self._leave(self._machine.names[0])
+            self._leave(branch)
             result = original(*args, **kwargs)
             if step_index(self._scheduler) < self.document.sampler.steps:
-                self._enter(self._machine.names[0])
+                self._enter(branch)
         except BaseException:
             self._end_run()
             raise
@@ -259,7 +265,8 @@ class Handle:
         if "height" in asked and "width" in asked:
             self._check_size(Size(asked.get("num_frames", 1), asked["height"], asked["width"]))
         prepared = original(*args, **kwargs)
-        self._check_size(prepared_size(self._trunk.family, self.pipe, prepared))
+        if (size := prepared_size(self._trunk.family, self.pipe, prepared)) is not None:
+            self._check_size(size)
         return prepared
 
     def _check_size(self, size: Size) -> None:

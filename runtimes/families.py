@@ -24,36 +24,71 @@ class Span:
     last: bool = True
 
 
+SigmaRule = Literal["none", "to-last", "to-last-single", "to-zero"]
+"""What a pipeline hands to `set_timesteps`: "none", a number of steps; else unshifted sigmas, see
+`budc.runtimes.schedulers.passed_sigmas`."""
+
+Layout = Literal["volume", "image", "packed"]
+"""How latents lie: (batch, channels, frames, rows, columns), (batch, channels, rows, columns), or 2 × 2 cells in a
+sequence."""
+
+
 @dataclass(frozen=True)
 class Family:
-    """How to find the trunk of a transformer class, and what its pipelines' shapes mean.
+    """How to find the trunk of a transformer class, and what its pipelines do around it.
 
-    `spans` are in forward order. `projection` is the last layer, whose output is the velocity in tokens.
-    `refused_inputs` enter between the blocks and so cannot be reused with them. `passes_sigmas` says that the
-    family's pipelines hand unshifted sigmas to the scheduler instead of a number of steps. `layout` is how
-    latents
-    lie: "volume" (batch, channels, frames, rows, columns), or "packed" 2 × 2 cells in a sequence.
+    `spans` are in forward order. `projection` is the path of the last layer, whose output is the velocity in
+    tokens. `refused_inputs` enter between the blocks and so cannot be reused with them. `passes_mu` says that the
+    pipelines shift the schedule by resolution where the scheduler asks for it. `names_branches` says that they
+    enter `cache_context` for each guidance branch; where they do not, classifier-free guidance is one batched
+    forward.
     """
 
     name: str
     spans: tuple[Span, ...]
     projection: str = "proj_out"
     refused_inputs: tuple[str, ...] = ()
-    passes_sigmas: bool = False
-    layout: Literal["volume", "packed"] = "volume"
+    sigmas: SigmaRule = "none"
+    passes_mu: bool = False
+    names_branches: bool = True
+    layout: Layout = "volume"
+
+
+def _two_phases(returns: str) -> tuple[Span, ...]:
+    return (
+        Span("transformer_blocks", returns, last=False),
+        Span("single_transformer_blocks", returns, first=False),
+    )
 
 
 FAMILIES: Mapping[str, Family] = {
     "WanTransformer3DModel": Family("wan", (Span("blocks", "hidden"),)),
     "FluxTransformer2DModel": Family(
         "flux",
-        (
-            Span("transformer_blocks", "text, hidden", last=False),
-            Span("single_transformer_blocks", "text, hidden", first=False),
-        ),
+        _two_phases("text, hidden"),
         refused_inputs=("controlnet_block_samples", "controlnet_single_block_samples"),
-        passes_sigmas=True,
+        sigmas="to-last",
+        passes_mu=True,
         layout="packed",
+    ),
+    "HunyuanVideoTransformer3DModel": Family("hunyuan-video", _two_phases("hidden, text"), sigmas="to-zero"),
+    "QwenImageTransformer2DModel": Family(
+        "qwen-image",
+        (Span("transformer_blocks", "text, hidden"),),
+        refused_inputs=("controlnet_block_samples",),
+        sigmas="to-last",
+        passes_mu=True,
+        layout="packed",
+    ),
+    "ZImageTransformer2DModel": Family(
+        "z-image",
+        (Span("layers", "hidden"),),
+        projection="all_final_layer.2-1",
+        refused_inputs=("controlnet_block_samples", "siglip_feats"),
+        sigmas="to-last-single",
+        passes_mu=True,
+        names_branches=False,
+        layout="image",
     ),
 }
 

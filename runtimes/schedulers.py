@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from budc.runtimes.families import Family
+from budc.runtimes.families import Family, SigmaRule
 from budc.schema.canonical import digest
 from budc.schema.errors import RefusedRun, UnsupportedModel
 from budc.schema.policy import SamplerBinding
@@ -90,12 +90,10 @@ def schedule_arguments(
     scheduler: Any, steps: int, *, family: Family, image_tokens: int | None = None
 ) -> dict[str, Any]:
     """Return the keyword arguments with which the family's pipeline calls `set_timesteps`."""
-    if not family.passes_sigmas:
-        return {"num_inference_steps": steps}
     arguments: dict[str, Any] = {"num_inference_steps": steps}
-    if not scheduler.config.get("use_flow_sigmas"):
-        arguments = {"sigmas": passed_sigmas(steps)}
-    if scheduler.config.get("use_dynamic_shifting"):
+    if family.sigmas != "none" and not scheduler.config.get("use_flow_sigmas"):
+        arguments = {"sigmas": passed_sigmas(steps, family.sigmas)}
+    if family.passes_mu and scheduler.config.get("use_dynamic_shifting"):
         if image_tokens is None:
             raise RefusedRun(
                 "the scheduler shifts by resolution, but the number of image tokens is not known"
@@ -104,9 +102,19 @@ def schedule_arguments(
     return arguments
 
 
-def passed_sigmas(steps: int) -> "np.ndarray[Any, np.dtype[np.float64]]":
-    """Return what FLUX pipelines pass as sigmas before any shift: 1 down to 1 / steps."""
-    return np.linspace(1.0, 1 / steps, steps)
+def passed_sigmas(steps: int, rule: SigmaRule = "to-last") -> list[float]:
+    """Return what pipelines pass as sigmas before any shift: evenly from 1 down to 1 / steps.
+
+    The rules differ in how that is computed, and so in the last bit: "to-last" ends at 1 / steps, "to-zero"
+    leaves out a 0 at the end, "to-last-single" counts in single precision.
+    """
+    if rule == "to-zero":
+        values: list[float] = np.linspace(1.0, 0.0, steps + 1)[:-1].tolist()
+    elif rule == "to-last-single":
+        values = torch.linspace(1.0, 1 / steps, steps).tolist()
+    else:
+        values = np.linspace(1.0, 1 / steps, steps).tolist()
+    return values
 
 
 def resolution_shift(config: Mapping[str, Any], image_tokens: int) -> float:
@@ -130,6 +138,19 @@ def apply_schedule(scheduler: Any, sigmas: Sequence[float], timesteps: Sequence[
     whole = all(float(t).is_integer() for t in timesteps)
     dtype = kept.dtype if whole or kept.dtype.is_floating_point else torch.float32
     scheduler.timesteps = torch.tensor(list(timesteps), dtype=dtype, device=kept.device)
+
+
+def on_schedule(
+    scheduler: Any, sigmas: Sequence[float], timesteps: Sequence[float], device: Any = None
+) -> Any:
+    """Return a copy of `scheduler` at the beginning of a run on exactly this schedule."""
+    copied = copy.deepcopy(scheduler)
+    # A shift by resolution must be given, but what it makes is replaced.
+    shift = {"mu": 0.0} if copied.config.get("use_dynamic_shifting") else {}
+    copied.set_timesteps(len(timesteps), device=device, **shift)
+    apply_schedule(copied, sigmas, timesteps)
+    copied.set_begin_index(0)
+    return copied
 
 
 def schedule_in_place(scheduler: Any) -> tuple[int, ...]:

@@ -95,7 +95,7 @@ class Trunk:
             blocks.__class__ = SpanList
             blocks.__dict__.update(_budc_gate=self.gate, _budc_span=span)
         if self.gate.payload == "velocity":
-            projection = getattr(self.transformer, self.family.projection)
+            projection = self.transformer.get_submodule(self.family.projection)
             self._hook = projection.register_forward_hook(VelocityHook(self.gate))
 
     def uninstall(self) -> None:

@@ -192,3 +192,89 @@ def prompt_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "a small red circle moves left over stripes\na big blue box drifts up on checks\na cyan cross orbits\n"
     )
     return path
+
+
+@pytest.fixture(scope="session")
+def flux_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an untrained, tiny FLUX: packed latents, dynamic shift, CLIP and T5, guidance as an input."""
+    import torch
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+    from transformers import (
+        CLIPTextConfig,
+        CLIPTextModel,
+        CLIPTokenizer,
+        T5Config,
+        T5EncoderModel,
+        T5Tokenizer,
+    )
+
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    clip_words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    clip_tokenizer = CLIPTokenizer(
+        vocab={word: index for index, word in enumerate(clip_words)}, merges=[], model_max_length=16
+    )
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    t5_tokenizer = T5Tokenizer(vocab=[*pieces, *((letter, -3.0) for letter in letters)], extra_ids=0)
+    torch.manual_seed(0)
+    pipe = FluxPipeline(
+        FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
+        AutoencoderKL(
+            block_out_channels=(4, 8), down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=2, layers_per_block=1,
+            use_quant_conv=False, use_post_quant_conv=False, scaling_factor=0.36, shift_factor=0.12,
+        ),
+        CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(clip_words), hidden_size=8, intermediate_size=16, num_hidden_layers=1,
+                num_attention_heads=2, max_position_embeddings=16, projection_dim=8,
+                bos_token_id=len(clip_words) - 2, eos_token_id=len(clip_words) - 1,
+            )
+        ),
+        clip_tokenizer,
+        T5EncoderModel(
+            T5Config(
+                vocab_size=len(pieces) + len(letters), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2,
+                dropout_rate=0.0,
+            )
+        ),
+        t5_tokenizer,
+        FluxTransformer2DModel(
+            in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
+            joint_attention_dim=16, pooled_projection_dim=8, guidance_embeds=True, axes_dims_rope=(4, 6, 6),
+        ),
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("models") / "flux"
+    pipe.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def flux_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flux_folder: Path) -> str:
+    """The name of a profile for `flux_folder`, among the shipped ones for the length of a test."""
+    import shutil
+
+    from budc.policies import profile
+
+    shelf = tmp_path / "profiles"
+    shutil.copytree(profile._HERE, shelf, ignore=shutil.ignore_patterns("nano", "*.py", "__pycache__"))
+    (shelf / "calibration.txt").write_text("a red box\na blue ring\ntwo small stars\na tall house\n")
+    (shelf / "held-out.txt").write_text("a green leaf\nan old boat\n")
+    real = (shelf / "flux.1-dev.toml").read_text()
+    changed = {
+        'name = "flux.1-dev"': 'name = "flux-tiny"',
+        "steps = 28": "steps = 6",
+        "height = 1024": "height = 32",
+        "width = 1024": "width = 48",
+        "text_tokens = 512": "text_tokens = 8",
+        "bfloat16": "float32",
+        "prompts/image-": "",
+        "calibration_size = 24": "calibration_size = 4",
+        "held_out_size = 32": "held_out_size = 2",
+    }
+    for old, new in changed.items():
+        assert old in real
+        real = real.replace(old, new)
+    head, tail = real.split("[architecture.transformer]")
+    (shelf / "flux-tiny.toml").write_text(head + tail[tail.index("[prompts]") :])
+    monkeypatch.setattr(profile, "_HERE", shelf)
+    return "flux-tiny"

@@ -24,7 +24,7 @@ class Scorer:
     @cached_property
     def _decode(self) -> Any:
         model = self._setting.model
-        return model.adapter.decoder(model.folder, model.device)
+        return model.adapter.decoder(model.folder, model.profile, model.device)
 
     @cached_property
     def _reference(self) -> list[Tensor]:

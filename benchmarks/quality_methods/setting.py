@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 
 from budc.compiler.calibrate import CALIBRATION_SEED, HELD_OUT_SEED
+from budc.compiler.conditions import Conditions
 from budc.compiler.denoiser import ModelDenoiser
 from budc.compiler.fullrun import FullRun, full_run
 from budc.compiler.journal import Journal
 from budc.compiler.model import Model, load_model
 from budc.compiler.network import Network
-from budc.compiler.rollout import Conditions
 from budc.compiler.solver import LinearForm, linear_form
 from budc.policies.profile import find_weights, load_profile, read_prompts
 

@@ -96,9 +96,12 @@ class WanParts:
         path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
         alone = Tokenizer.from_file(str(path))
         last = alone.encode("").ids[-1:]
+        tokens = self.profile.text_tokens
+        if tokens is None:
+            raise UnsupportedModel(f"{self.profile.name}: the profile fixes no text length to export for")
         rule = TextRule(
             cleaning="wan",
-            tokens=self.profile.text_tokens,
+            tokens=tokens,
             padding_id=tokenizer.pad_token_id,
             padding_token=tokenizer.pad_token,
             end_id=tokenizer.eos_token_id if last == [tokenizer.eos_token_id] else None,

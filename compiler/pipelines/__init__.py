@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from budc.compiler.conditions import Condition
 from budc.policies.profile import ModelProfile
 from budc.schema.errors import UnsupportedModel
 
@@ -22,19 +23,24 @@ class Adapter(Protocol):
 
     def encode(
         self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
-    ) -> dict[str, Tensor]:
-        """Encode prompts: branch name -> embeddings (N, tokens, width), on the CPU."""
+    ) -> dict[str, Condition]:
+        """Encode prompts: branch name -> its condition for N samples, on the CPU."""
+
+    def image_tokens(self, folder: Path, profile: ModelProfile) -> int | None:
+        """Count the tokens by which the pipeline shifts its schedule; None where it does not."""
 
     def noise(self, folder: Path, profile: ModelProfile, seeds: Sequence[int]) -> Tensor:
         """Draw the starting latents that the pipeline would draw from these seeds, one sample a seed."""
 
-    def inputs(self, embeddings: Tensor, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
+    def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
         """Return what one forward of the denoiser is called with, `return_dict` left out."""
 
     def guide(self, velocities: Mapping[str, Tensor], guidance: float) -> Tensor:
         """Combine the branches' velocities as the pipeline does."""
 
-    def decoder(self, folder: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
+    def decoder(
+        self, folder: Path, profile: ModelProfile, device: torch.device
+    ) -> Callable[[Tensor], Tensor]:
         """Load the VAE and return a function from final latents to frames (N, 3, F, H, W) in 0..1, on the CPU."""
 
 
@@ -44,9 +50,10 @@ def adapter_for(pipeline_class: str) -> Adapter:
     Raises:
         UnsupportedModel: the compiler does not know the class.
     """
+    from budc.compiler.pipelines.flux import FluxAdapter
     from budc.compiler.pipelines.wan import WanAdapter
 
-    adapters: dict[str, Adapter] = {"WanPipeline": WanAdapter()}
+    adapters: dict[str, Adapter] = {"FluxPipeline": FluxAdapter(), "WanPipeline": WanAdapter()}
     if pipeline_class not in adapters:
         raise UnsupportedModel(
             f"cannot compile for {pipeline_class}, only for {', '.join(sorted(adapters))}",

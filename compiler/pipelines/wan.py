@@ -12,6 +12,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
 from torch import Tensor
 
+from budc.compiler.conditions import Condition
 from budc.compiler.loading import loading
 from budc.policies.profile import ModelProfile
 
@@ -23,7 +24,7 @@ class WanAdapter:
 
     def encode(
         self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Condition]:
         """Encode prompts and the negative prompt, padded with zeros to the profile's text length."""
         with loading(folder / "text_encoder"):
             pipe = WanPipeline.from_pretrained(
@@ -47,6 +48,9 @@ class WanAdapter:
                 parts.append((cond.cpu(), uncond.cpu()))
         return {"cond": torch.cat([c for c, _ in parts]), "uncond": torch.cat([u for _, u in parts])}
 
+    def image_tokens(self, folder: Path, profile: ModelProfile) -> None:
+        """Return None: the schedule is the same for every size."""
+
     def noise(self, folder: Path, profile: ModelProfile, seeds: Sequence[int]) -> Tensor:
         """Draw float32 latents (N, z, frames, rows, columns) from one CPU generator a seed."""
         with loading(folder / "vae"):
@@ -63,12 +67,13 @@ class WanAdapter:
         noise: Tensor = randn_tensor(shape, generator=generators, dtype=torch.float32)
         return noise
 
-    def inputs(self, embeddings: Tensor, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
+    def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
         """Latents in the model's dtype, one timestep a sample."""
+        assert isinstance(condition, Tensor)
         return {
-            "hidden_states": latents.to(embeddings.dtype),
+            "hidden_states": latents.to(condition.dtype),
             "timestep": timestep.expand(latents.shape[0]),
-            "encoder_hidden_states": embeddings,
+            "encoder_hidden_states": condition,
         }
 
     def guide(self, velocities: Mapping[str, Tensor], guidance: float) -> Tensor:
@@ -76,7 +81,9 @@ class WanAdapter:
         uncond = velocities["uncond"]
         return uncond + guidance * (velocities["cond"] - uncond)
 
-    def decoder(self, folder: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
+    def decoder(
+        self, folder: Path, profile: ModelProfile, device: torch.device
+    ) -> Callable[[Tensor], Tensor]:
         """Load the VAE in float32, in which the pipeline's users are told to keep it."""
         with loading(folder / "vae"):
             vae = AutoencoderKLWan.from_pretrained(

@@ -88,7 +88,7 @@ def test_text_encoder_and_vae_do_not_outlive_their_use(model, monkeypatch):
 
         monkeypatch.setattr(owner, "from_pretrained", classmethod(remembering))
     model.adapter.encode(model.folder, model.profile, ["a red circle"], model.device)
-    decode = model.adapter.decoder(model.folder, model.device)
+    decode = model.adapter.decoder(model.folder, model.profile, model.device)
     assert len(alive) == 2
     del decode
     import gc

@@ -109,7 +109,7 @@ def test_memory_that_never_suffices_is_an_error_of_its_own(roller, sampler, refe
 
 def test_decoded_frames_are_the_pipelines(pipe, reference, model):
     latents = reference.latents[:2]
-    decode = model.adapter.decoder(model.folder, model.device)
+    decode = model.adapter.decoder(model.folder, model.profile, model.device)
     frames = torch.cat([decode(sample) for sample in latents.split(1)])
     generated = pipe(
         list(reference.prompts[:2]),

@@ -63,3 +63,26 @@ def test_too_few_prompts_are_refused(tmp_path):
     assert read_prompts(path) == ("one", "two")
     with pytest.raises(UsageError, match="2 prompts, 3 needed"):
         read_prompts(path, 3)
+
+
+def test_an_adapter_must_be_fused_first(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    profile = load_profile("hyper-flux")
+    for download in (False, True):
+        with pytest.raises(
+            WeightsMissing, match=r"Hyper-FLUX.*must be fused into it at scale 0\.125"
+        ) as caught:
+            find_weights(profile, None, download=download)
+        assert "--weights DIR" in caught.value.remedy
+    (tmp_path / "fused").mkdir()
+    (tmp_path / "fused" / "model_index.json").write_text("{}")
+    assert find_weights(profile, tmp_path / "fused") == tmp_path / "fused"
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_the_architecture_is_of_the_profile_s_denoisers(name):
+    profile = load_profile(name)
+    assert bool(profile.architecture) != bool(profile.embedded)
+    assert not profile.architecture or profile.architecture.keys() == profile.denoisers.keys()
+    assert (profile.parameters > 0) == bool(profile.architecture)
+    assert (profile.experts is not None) == (len(profile.denoisers) > 1)

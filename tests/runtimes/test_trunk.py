@@ -288,7 +288,7 @@ def test_one_trunk_at_a_time(transformer: Any) -> None:
 
 def test_unknown_class() -> None:
     with pytest.raises(
-        UnsupportedModel, match="class Linear, expected one of FluxTransformer2DModel, WanTrans"
+        UnsupportedModel, match="class Linear, expected one of FluxTransformer2DModel, Hunyuan"
     ):
         Trunk(torch.nn.Linear(2, 2))
 

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from budc.schema.policy import PolicyDocument
 
 
+_SAME_DTYPE = ("FluxPipeline",)
+"""Pipelines that do not cast latents to the VAE's dtype before they decode."""
+
+
 def profile_of(document: PolicyDocument) -> ModelProfile:
     """Return the profile of the model that a policy was made for.
 
@@ -39,7 +43,7 @@ def load_pipeline(profile: ModelProfile, folder: Path) -> Any:
     """Return the pipeline in `folder` with the profile's scheduler, on the first CUDA device or the CPU.
 
     The transformer and the text encoder are in the profile's dtype; the VAE stays in float32, in which the
-    compiler decodes too.
+    compiler decodes too, unless the pipeline hands it latents in the transformer's dtype.
 
     Raises:
         WeightsMissing: a part is missing, or there only as something other than safetensors.
@@ -49,7 +53,8 @@ def load_pipeline(profile: ModelProfile, folder: Path) -> Any:
 
     from budc.compiler.loading import loading
 
-    dtypes = {"default": getattr(torch, profile.dtype), "vae": torch.float32}
+    dtype = getattr(torch, profile.dtype)
+    dtypes = {"default": dtype, "vae": dtype if profile.pipeline_class in _SAME_DTYPE else torch.float32}
     with loading(folder):
         pipe = getattr(diffusers, profile.pipeline_class).from_pretrained(
             folder, dtype=dtypes, use_safetensors=True, local_files_only=True

@@ -16,7 +16,9 @@ from budc.cli.extras import Interrupted, missing_extra
 from budc.cli.inspect import inspect_command
 from budc.cli.keygen import keygen_command
 from budc.cli.models import models_command
+from budc.cli.plan import plan_command
 from budc.cli.run import run_command
+from budc.cli.transfer import transfer_command
 from budc.cli.verify import verify_command
 from budc.schema.errors import BudcError, UsageError
 
@@ -48,6 +50,8 @@ for _command in (
     bind_command,
     run_command,
     models_command,
+    plan_command,
+    transfer_command,
 ):
     root.add_command(_command)
 

@@ -1,0 +1,128 @@
+"""FluxPipeline: CLIP and T5 text, one guidance-distilled branch, latents packed in 2 × 2 cells, an image VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from budc.compiler.conditions import Condition
+from budc.compiler.loading import loading
+from budc.policies.profile import ModelProfile
+
+_ENCODE_BATCH = 8
+
+
+class FluxAdapter:
+    """The parts of FluxPipeline (FLUX.1), as its `__call__` uses them.
+
+    A branch's condition: "text" (N, tokens, width), "pooled" (N, width), "positions" (N, cells, 3), and "guidance"
+    (N,) where the transformer embeds it.
+    """
+
+    def encode(
+        self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
+    ) -> dict[str, Condition]:
+        """Encode prompts by both encoders, T5's padded to the profile's text length."""
+        with loading(folder / "text_encoder_2"):
+            pipe = FluxPipeline.from_pretrained(
+                folder,
+                transformer=None,
+                vae=None,
+                dtype=getattr(torch, profile.dtype),
+                use_safetensors=True,
+                local_files_only=True,
+            ).to(device)
+        parts: list[tuple[Tensor, Tensor]] = []
+        with torch.no_grad():
+            for first in range(0, len(prompts), _ENCODE_BATCH):
+                texts = list(prompts[first : first + _ENCODE_BATCH])
+                text, pooled, _ = pipe.encode_prompt(
+                    texts, max_sequence_length=profile.text_tokens, device=device
+                )
+                parts.append((text.cpu(), pooled.cpu()))
+        condition = {
+            "text": torch.cat([text for text, _ in parts]),
+            "pooled": torch.cat([pooled for _, pooled in parts]),
+            "positions": self._positions(folder, profile).expand(len(prompts), -1, -1),
+        }
+        if self._denoiser_config(folder)["guidance_embeds"]:
+            condition["guidance"] = torch.full((len(prompts),), profile.guidance)
+        return {"cond": condition}
+
+    def image_tokens(self, folder: Path, profile: ModelProfile) -> int:
+        """Count the cells, by which the schedule is shifted."""
+        rows, columns = self._cells(folder, profile)
+        return rows * columns
+
+    def noise(self, folder: Path, profile: ModelProfile, seeds: Sequence[int]) -> Tensor:
+        """Draw latents (N, cells, 4 · channels) from one CPU generator a seed, in the profile's dtype; float32."""
+        rows, columns = self._cells(folder, profile)
+        channels = self._denoiser_config(folder)["in_channels"] // 4
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        shape = (len(seeds), channels, 2 * rows, 2 * columns)
+        noise: Tensor = randn_tensor(shape, generator=generators, dtype=getattr(torch, profile.dtype)).float()
+        cells = noise.view(len(seeds), channels, rows, 2, columns, 2).permute(0, 2, 4, 1, 3, 5)
+        return cells.reshape(len(seeds), rows * columns, channels * 4)
+
+    def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
+        """Latents in the text's dtype, the timestep as a fraction, position ids once."""
+        assert isinstance(condition, Mapping)
+        text = condition["text"]
+        return {
+            "hidden_states": latents.to(text.dtype),
+            "timestep": timestep.expand(latents.shape[0]).to(text.dtype) / 1000,
+            "guidance": condition.get("guidance"),
+            "pooled_projections": condition["pooled"],
+            "encoder_hidden_states": text,
+            "txt_ids": text.new_zeros(text.shape[1], 3),
+            "img_ids": condition["positions"][0],
+        }
+
+    def guide(self, velocities: Mapping[str, Tensor], guidance: float) -> Tensor:
+        """Return the only branch's: guidance is an input of the network."""
+        return velocities["cond"]
+
+    def decoder(
+        self, folder: Path, profile: ModelProfile, device: torch.device
+    ) -> Callable[[Tensor], Tensor]:
+        """Load the VAE in float32."""
+        with loading(folder / "vae"):
+            vae = AutoencoderKL.from_pretrained(
+                folder, subfolder="vae", dtype=torch.float32, use_safetensors=True, local_files_only=True
+            ).to(device)
+        rows, columns = self._cells(folder, profile)
+        processor = VaeImageProcessor()
+
+        @torch.no_grad()
+        def decode(latents: Tensor) -> Tensor:
+            count, channels = len(latents), latents.shape[-1] // 4
+            cells = latents.view(count, rows, columns, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
+            packed = cells.reshape(count, channels, 2 * rows, 2 * columns).to(device, vae.dtype)
+            image = vae.decode(
+                packed / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False
+            )[0]
+            frames: Tensor = processor.postprocess(image, output_type="pt")
+            return frames.float().cpu().unsqueeze(2)
+
+        return decode
+
+    def _cells(self, folder: Path, profile: ModelProfile) -> tuple[int, int]:
+        with loading(folder / "vae"):
+            config = AutoencoderKL.load_config(folder / "vae", local_files_only=True)
+            side = 2 * 2 ** (len(config["block_out_channels"]) - 1)
+        return profile.height // side, profile.width // side
+
+    def _positions(self, folder: Path, profile: ModelProfile) -> Tensor:
+        axes = [torch.arange(count) for count in (1, *self._cells(folder, profile))]
+        return torch.cartesian_prod(*axes).to(getattr(torch, profile.dtype))[None]
+
+    def _denoiser_config(self, folder: Path) -> Any:
+        with loading(folder / "transformer"):
+            return FluxTransformer2DModel.load_config(folder / "transformer", local_files_only=True)

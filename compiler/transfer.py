@@ -1,0 +1,219 @@
+"""Transfer: a policy found on one model becomes one of another model of its family.
+
+Masks and payload are kept. Coefficients depend on what a network's residuals look like, so they are fitted anew along
+one rollout on the target's calibration prompts, unless the policy is to stay as it is (`frozen`). The report is
+measured on the target, beside the policy as it came, and beside a search on the target where one is asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import torch
+
+from budc.compiler.calibrate import (
+    CALIBRATION_SEED,
+    HELD_OUT_SEED,
+    calibrate,
+    drawn,
+    prompt_set,
+)
+from budc.compiler.denoiser import ModelDenoiser
+from budc.compiler.emit import output_shape, versions, write_artifact
+from budc.compiler.evaluate import evaluate
+from budc.compiler.find import Finder, Schedule, Task
+from budc.compiler.folder import component_digests
+from budc.compiler.journal import Journal
+from budc.compiler.model import Model, default_device, load_model, model_binding, supported
+from budc.compiler.rollout import Roller, evaluations
+from budc.compiler.search import Candidate
+from budc.compiler.study import OBJECTIVES
+from budc.policies.profile import ModelProfile, find_weights, load_profile, read_prompts
+from budc.policies.schedules import schedules_for
+from budc.schema.artifact import Artifact, read
+from budc.schema.canonical import digest
+from budc.schema.errors import CalibrationMismatch, OutputError, UnsupportedModel
+from budc.schema.keys import load_signer
+from budc.schema.policy import ModelBinding, Policy, PolicyDocument, SamplerBinding, Search
+from budc.schema.timestamps import issue_time
+
+
+@dataclass(frozen=True)
+class TransferRequest:
+    """One transfer. `frozen` keeps the coefficients, `native` searches on the target too, for comparison; `differing`
+    accepts another family, number of steps, scheduler or guidance.
+    """
+
+    to: str
+    out: Path
+    weights: Path | None = None
+    frozen: bool = False
+    native: bool = False
+    differing: bool = False
+    key: Path | None = None
+    name: str | None = None
+    seed: int = 0
+
+
+def transfer(source: Artifact, request: TransferRequest) -> Artifact:
+    """Write the target's artifact and return it.
+
+    Raises:
+        UnsupportedModel: the target is of another family, or has other guidance branches.
+        CalibrationMismatch: steps, scheduler or guidance differ.
+        BudcError: see the compiler's passes.
+    """
+    document, profile = source.document, load_profile(request.to)
+    check_family(document, profile, request.differing)
+    supported(profile)
+    signer = load_signer(request.key) if request.key else None
+    if request.out.is_dir() or not request.out.parent.is_dir():
+        raise OutputError(f"--out: {request.out} is not a file in an existing folder")
+    folder = find_weights(profile, request.weights)
+    binding = model_binding(profile, folder)
+    model = load_model(profile, folder, default_device())
+    own = model.sampler(document.sampler.steps)
+    check_sampling(document, profile, own, request.differing)
+    # A schedule aligned to the policy goes with it; where the scheduler is another one, the target's own stands.
+    same = document.sampler.config_digest == own.config_digest
+    sampler = msgspec.structs.replace(document.sampler, guidance=own.guidance) if same else own
+    fingerprint = _fingerprint(source, request, model, binding)
+    with Journal(request.out.parent / f".{request.out.name}.{fingerprint[7:19]}", fingerprint) as journal:
+        made = _transferred(source, request, model, sampler, binding, journal)
+        write_artifact(made, signer, request.out)
+        journal.discard()
+    return read(request.out)
+
+
+def check_family(document: PolicyDocument, profile: ModelProfile, differing: bool = False) -> None:
+    """Refuse what cannot be carried over, before anything is loaded. Raises UnsupportedModel."""
+    branches = {name for branch in document.policy.branches for name in branch.names}
+    if branches != set(profile.branches):
+        raise UnsupportedModel(
+            f"{document.name} has the guidance branches {', '.join(sorted(branches))}, "
+            f"{profile.name} has {', '.join(sorted(profile.branches))}",
+            remedy="compile a policy for that model",
+        )
+    if document.model.family != profile.family and not differing:
+        raise UnsupportedModel(
+            f"{document.name} is of the family {document.model.family}, {profile.name} of {profile.family}",
+            remedy="compile a policy for that model, or pass --allow-differences to try it",
+        )
+
+
+def check_sampling(
+    document: PolicyDocument, profile: ModelProfile, own: SamplerBinding, differing: bool = False
+) -> None:
+    """Refuse a target that is sampled in another way. Raises CalibrationMismatch, with the field and both values."""
+    theirs = document.sampler
+    settings = {key for key in (*theirs.config, *own.config) if theirs.config.get(key) != own.config.get(key)}
+    pairs: list[tuple[str, object, object]] = [
+        ("steps", theirs.steps, profile.steps),
+        ("guidance rule", theirs.guidance_rule, own.guidance_rule),
+        ("guidance", float(theirs.guidance), float(own.guidance)),
+        ("scheduler", theirs.scheduler, own.scheduler),
+        *((f"scheduler.{key}", theirs.config.get(key), own.config.get(key)) for key in sorted(settings)),
+    ]
+    for field, found, wanted in pairs:
+        if found != wanted and not differing:
+            raise CalibrationMismatch(
+                f"{field}: the policy was found with {found}, {profile.name} is deployed with {wanted}",
+                remedy="compile a policy for that model, or pass --allow-differences to try it",
+            )
+
+
+def _transferred(
+    source: Artifact,
+    request: TransferRequest,
+    model: Model,
+    sampler: SamplerBinding,
+    binding: ModelBinding,
+    journal: Journal,
+) -> PolicyDocument:
+    document, profile = source.document, model.profile
+    prompts = profile.prompts
+    texts = read_prompts(prompts.calibration, prompts.calibration_size)
+    nfe, policy, forwards = document.budget.nfe, document.policy, 0
+    beside = {} if request.frozen else {"frozen": (document.policy, sampler)}
+    if request.native or not request.frozen:
+        finder = Finder(_task(model, sampler, texts, nfe, request.seed), journal)
+        if not request.frozen:
+            policy, cost = finder.fitted(as_candidate(document.policy, profile))
+            forwards = finder.full_forwards + cost
+        if request.native:
+            found = finder.find(finder.task)
+            beside["native"] = (found.policy, sampler)
+            # The full run is shared, so it is counted once.
+            forwards = found.forwards + (0 if request.frozen else evaluations(policy) * len(texts))
+    roller = Roller(model)
+    full = model.sampler(profile.steps)
+    held = read_prompts(prompts.held_out, prompts.held_out_size)
+    quality = evaluate(
+        policy,
+        sampler,
+        nfe,
+        OBJECTIVES["log-mean"],
+        prompt_set(texts, prompts.negative, CALIBRATION_SEED),
+        roller,
+        full,
+        calibrate(roller, full, held, HELD_OUT_SEED, journal, "held-out full"),
+        journal,
+        beside,
+    )
+    return msgspec.structs.replace(
+        document,
+        name=request.name or f"{profile.name}-nfe{nfe}",
+        revision=1,
+        issued_at=issue_time(),
+        model=binding,
+        sampler=sampler,
+        shape=output_shape(profile),
+        policy=policy,
+        quality=quality,
+        search=Search(
+            algorithm="transfer",
+            seed=request.seed,
+            candidates=0 if request.frozen else 1,
+            forwards=forwards,
+            settings={"frozen": request.frozen, "from": document.name, "differing": request.differing},
+            versions=versions(),
+        ),
+        derived_from=source.policy_id,
+    )
+
+
+def as_candidate(policy: Policy, profile: ModelProfile) -> Candidate:
+    """Return a policy's masks and payload, its coefficients to be tracked anew."""
+    masks = [policy.for_branch(name).step_mask() for name in profile.branches]
+    shared = masks[:1] if all(mask == masks[0] for mask in masks) else masks
+    return Candidate(tuple(shared), "tracked", policy.payload)
+
+
+def _task(model: Model, sampler: SamplerBinding, texts: tuple[str, ...], nfe: int, seed: int) -> Task:
+    return Task(
+        denoiser=ModelDenoiser(model),
+        scheduler=model.scheduler,
+        schedule=Schedule(tuple(sampler.sigmas), tuple(sampler.timesteps)),
+        conditions=drawn(model, texts, range(CALIBRATION_SEED, CALIBRATION_SEED + len(texts))),
+        nfe=nfe,
+        defaults=model.profile.search,
+        seed=seed,
+        schedules=schedules_for(model.profile, sampler.steps, nfe),
+    )
+
+
+def _fingerprint(source: Artifact, request: TransferRequest, model: Model, binding: ModelBinding) -> str:
+    cuda = model.device.type == "cuda"
+    return digest(
+        {
+            "source": source.policy_id,
+            "how": [request.frozen, request.native, request.differing, request.seed],
+            "profile": msgspec.to_builtins(model.profile),
+            "denoisers": msgspec.to_builtins(binding),
+            "components": component_digests(model.profile, model.folder),
+            "versions": versions(),
+            "device": torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads",
+        }
+    )

@@ -1,0 +1,34 @@
+import pytest
+
+pytest.importorskip("torch")
+
+
+def test_a_real_model_is_planned_without_its_weights(budc):
+    record = budc("plan", "--model", "wan2.1-14b", "--budget", "10", "--device", "h100", "--json").record
+    assert record["nfe"] == 10
+    assert record["forwards"] == sum(record["parts"].values())
+    assert record["parts"]["calibration"] == 50 * 24 * 2
+    assert record["measured"] is False
+    assert 1 < record["hours"] < 100
+    assert record["toCut"]
+
+
+def test_the_page(budc):
+    out = budc("plan", "--model", "flux.1-dev", "--budget", "8").out
+    assert "11.9 billion parameters" in out
+    assert "8 of 28 steps" in out
+    assert "name a --device" in out
+    assert out.splitlines()[-1].strip().endswith("less")
+
+
+def test_an_embedded_model_is_timed_here(budc):
+    record = budc("plan", "--model", "wan2.1-nano", "--budget", "10", "--search", "uniform", "--json").record
+    assert record["measured"] is True
+    assert 0 < record["secondsPerForward"] < 10
+
+
+def test_bad_input(budc):
+    assert budc("plan", "--model", "wan2.1", "--budget", "10", "--device", "abacus").code == 2
+    assert budc("plan", "--model", "wan2.1", "--budget", "90").code != 0
+    outcome = budc("plan", "--model", "wan2.1", "--budget", "9", "--device", "h100", "--weights", ".")
+    assert "give one" in outcome.err

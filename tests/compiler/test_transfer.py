@@ -1,0 +1,145 @@
+"""Transfer: rebound to the target, fitted there, measured there; refused where it cannot be carried over."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from msgspec.structs import replace  # noqa: E402
+
+from budc.compiler import transfer as module  # noqa: E402
+from budc.compiler.compile import compile_artifacts  # noqa: E402
+from budc.compiler.request import CompileRequest  # noqa: E402
+from budc.compiler.transfer import TransferRequest, check_family, transfer  # noqa: E402
+from budc.policies.profile import load_profile  # noqa: E402
+from budc.schema.artifact import Artifact  # noqa: E402
+from budc.schema.errors import CalibrationMismatch, UnsupportedModel  # noqa: E402
+
+
+@pytest.fixture
+def source(flux_profile: str, flux_folder: Path, tmp_path: Path) -> Artifact:
+    out = tmp_path / "source.budc.json"
+    request = CompileRequest(model=flux_profile, budget="3", weights=flux_folder, search="uniform", out=out)
+    return compile_artifacts(request)[0]
+
+
+@pytest.fixture(scope="session")
+def sibling(flux_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same pipeline with a larger transformer."""
+    from diffusers import FluxPipeline, FluxTransformer2DModel
+
+    pipe = FluxPipeline.from_pretrained(flux_folder)
+    torch.manual_seed(7)
+    config = dict(pipe.transformer.config) | {"num_layers": 2, "num_attention_heads": 3}
+    pipe.transformer = FluxTransformer2DModel.from_config(config)
+    folder = tmp_path_factory.mktemp("models") / "flux-sibling"
+    pipe.save_pretrained(folder)
+    return folder
+
+
+def moved(source: Artifact, folder: Path, out: Path, **options: Any) -> Artifact:
+    return transfer(source, TransferRequest("flux-tiny", out, folder, **options))
+
+
+def test_masks_stay_and_coefficients_are_fitted_on_the_target(
+    source: Artifact, sibling: Path, tmp_path: Path
+) -> None:
+    before, made = source.document, moved(source, sibling, tmp_path / "moved.budc.json").document
+    assert made.derived_from == source.policy_id
+    assert [b.mask for b in made.policy.branches] == [b.mask for b in before.policy.branches]
+    assert made.policy.payload == before.policy.payload
+    assert made.policy != before.policy
+    assert made.model.denoisers[0].tensor_root != before.model.denoisers[0].tensor_root
+    assert made.sampler == before.sampler
+    # One full run of the four calibration prompts, and one rollout.
+    assert made.search.forwards == 4 * (6 + 3)
+    names = [baseline.name for baseline in made.quality.baselines]
+    assert names == ["frozen", "uniform", "fewer-steps", "full"]
+    frozen, uniform = made.quality.baselines[:2]
+    # The source was the uniform mask with plain reuse, so as it came it is just that.
+    assert frozen.metrics == uniform.metrics
+    assert made.quality.metrics[0].geometric_mean < frozen.metrics[0].geometric_mean
+
+
+def test_frozen_is_the_same_policy_on_other_weights(source: Artifact, sibling: Path, tmp_path: Path) -> None:
+    made = moved(source, sibling, tmp_path / "moved.budc.json", frozen=True).document
+    assert made.policy == source.document.policy
+    assert made.search.forwards == made.search.candidates == 0
+    assert "frozen" not in [baseline.name for baseline in made.quality.baselines]
+    assert made.quality.metrics != source.document.quality.metrics
+
+
+def test_a_native_search_stands_beside(source: Artifact, sibling: Path, tmp_path: Path) -> None:
+    made = moved(source, sibling, tmp_path / "moved.budc.json", native=True).document
+    assert [b.name for b in made.quality.baselines] == ["frozen", "native", "uniform", "fewer-steps", "full"]
+    assert all(b.nfe == 3 for b in made.quality.baselines[:2])
+
+
+def test_the_result_runs_on_the_target_and_not_on_the_source(
+    source: Artifact, sibling: Path, flux_folder: Path, tmp_path: Path
+) -> None:
+    from diffusers import FluxPipeline
+
+    import budc
+    from budc.schema.errors import WeightsMismatch
+
+    made = moved(source, sibling, tmp_path / "moved.budc.json")
+    with pytest.warns(UserWarning, match="not signed"):
+        budc.apply(FluxPipeline.from_pretrained(sibling), made, allow_unsigned=True).remove()
+    with pytest.warns(UserWarning, match="not signed"), pytest.raises(WeightsMismatch):
+        budc.apply(FluxPipeline.from_pretrained(flux_folder), made, allow_unsigned=True)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("steps", 8, r"steps: the policy was found with 6, flux-tiny is deployed with 8"),
+        ("guidance", 5.0, r"guidance: the policy was found with 3.5, flux-tiny is deployed with 5.0"),
+        ("scheduler_config", {"max_shift": 1.3}, r"scheduler.max_shift: the policy was found with 1.15"),
+    ],
+)
+def test_another_sampling_is_refused_unless_told_so(
+    source: Artifact,
+    sibling: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    field: str,
+    value: Any,
+    said: str,
+) -> None:
+    changed = replace(load_profile("flux-tiny"), **{field: value})
+    monkeypatch.setattr(module, "load_profile", lambda _: changed)
+    out = tmp_path / "moved.budc.json"
+    with pytest.raises(CalibrationMismatch, match=said):
+        moved(source, sibling, out)
+    assert not out.exists()
+    made = moved(source, sibling, out, differing=True).document
+    assert made.sampler.steps == 6
+    assert made.sampler.guidance == changed.guidance
+    assert made.search.settings["differing"] is True
+
+
+def test_another_family_is_refused_unless_told_so(source: Artifact) -> None:
+    profile = replace(load_profile("flux-tiny"), family="other")
+    with pytest.raises(UnsupportedModel, match="is of the family flux, flux-tiny of other"):
+        check_family(source.document, profile)
+    check_family(source.document, profile, differing=True)
+    with pytest.raises(
+        UnsupportedModel, match=r"has the guidance branches cond, wan2\.1-nano has cond, uncond"
+    ):
+        check_family(source.document, load_profile("wan2.1-nano"), differing=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("wan2.2", r"wan2\.2 has 2 denoisers \(transformer, transformer_2\), policies are compiled for one"),
+        ("qwen-image", "cannot compile for QwenImagePipeline, only for FluxPipeline, WanPipeline"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused_without_weights(name: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel, match=said):
+        compile_artifacts(CompileRequest(model=name, budget="8", out=tmp_path / "p.budc.json"))
