@@ -17,9 +17,9 @@ from budc.compiler.journal import Journal
 from budc.compiler.progress import progress
 from budc.compiler.rollout import Conditions, Roller, full_policy
 from budc.schema.canonical import digest
-from budc.schema.digests import sha256_file
 from budc.schema.errors import JournalCorrupt
 from budc.schema.files import write_atomic
+from budc.schema.hashing import sha256_file
 from budc.schema.policy import Policy, PromptSet, SamplerBinding
 
 CALIBRATION_SEED = 10_000

@@ -43,6 +43,8 @@ class CompileRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     name: str | None = None
     revision: int = 1
     download: bool = False
+    rehash: bool = False
+    """Read every file of the model again, whatever an earlier process remembered of it."""
 
 
 def read_source(path: Path) -> dict[str, Any]:

@@ -76,6 +76,7 @@ class Steps(click.ParamType[int | str]):
 @click.option("--name", metavar="NAME", help="Name of the policy; default MODEL-nfeN.")
 @click.option("--revision", type=int, help="Revision under that name; default 1.")
 @click.option("--download", is_flag=True, default=None, help="Fetch weights that are not here.")
+@click.option("--rehash", is_flag=True, default=None, help="Hash every file of the model again.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the summary.")
 def compile_command(source: Path | None, as_json: bool, **flags: Any) -> None:
     """Search the best policy for a budget and write it as an artifact.

@@ -58,6 +58,7 @@ _LARGEST_SEED = 2**53 - 1
 @click.option(
     "--allow-uncalibrated", is_flag=True, help="Run with other settings or weights than calibrated."
 )
+@click.option("--rehash", is_flag=True, help="Hash every file of the model again.")
 @click.option(
     "--compare", is_flag=True, help="Beside the full run and a run of fewer steps, from the same noise."
 )
@@ -70,6 +71,7 @@ def run_command(
     keys: tuple[Path, ...],
     allow_unsigned: bool,
     allow_uncalibrated: bool,
+    rehash: bool,
     compare: bool,
 ) -> None:
     """Generate with the policy in the artifact FILE.
@@ -81,7 +83,9 @@ def run_command(
         raise UsageError("--prompt: a prompt is empty", remedy="say what to generate")
     require(*MODEL_PACKAGES, "PIL", "imageio", "imageio_ffmpeg")
     from budc.cli.media import check_target
+    from budc.compiler.progress import hashing
     from budc.policies.profile import find_weights
+    from budc.schema.digest_cache import DigestCache
 
     check_target(out)
     trust = load_trust(keys)
@@ -95,6 +99,7 @@ def run_command(
         "allow_unsigned": allow_unsigned,
         "allow_uncalibrated": allow_uncalibrated,
         "weights_dir": find_weights(profile, weights),
+        "digests": DigestCache.of_user(watch=hashing, rehash=rehash),
     }
     # Whatever a library prints must not end up in the result.
     with contextlib.redirect_stdout(sys.stderr), _own_warnings():

@@ -35,8 +35,11 @@ Say = Callable[[str, str], None]
     metavar="PUB",
     help="A public key to trust, in place of the trust file; one signature by any --key suffices.",
 )
+@click.option("--rehash", is_flag=True, help="Hash every file of the model again.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def verify_command(file: Path, weights: Path | None, keys: tuple[Path, ...], as_json: bool) -> None:
+def verify_command(
+    file: Path, weights: Path | None, keys: tuple[Path, ...], rehash: bool, as_json: bool
+) -> None:
     """Check whether the artifact FILE can be believed.
 
     Layers are checked from the outside in and the first that fails ends it, with an exit code of its own. An
@@ -62,7 +65,7 @@ def verify_command(file: Path, weights: Path | None, keys: tuple[Path, ...], as_
 
     trust = load_trust(keys)
     artifact = _open(file, trust, say)
-    variant = _check_model(artifact, weights, say) if weights is not None else None
+    variant = _check_model(artifact, weights, rehash, say) if weights is not None else None
     if as_json:
         click.echo(json.dumps(_record(artifact, variant, layers), indent=1))
     elif weights is None:
@@ -97,10 +100,13 @@ def _open(file: Path, trust: Trust, say: Say) -> Artifact:
     return artifact
 
 
-def _check_model(artifact: Artifact, folder: Path, say: Say) -> str:
+def _check_model(artifact: Artifact, folder: Path, rehash: bool, say: Say) -> str:
+    from budc.compiler.progress import hashing
+    from budc.schema.digest_cache import DigestCache
     from budc.schema.digests import find_variant
 
-    variant = find_variant(folder, artifact.document.model.variants)
+    digests = DigestCache.of_user(watch=hashing, rehash=rehash)
+    variant = find_variant(folder, artifact.document.model.variants, sha256=digests)
     say("model", printable(f"variant {variant.name}: all {len(variant.files)} files of {folder}"))
     return variant.name
 
