@@ -31,7 +31,7 @@ from budc.schema.artifact import SUFFIX, Artifact, read
 from budc.schema.canonical import digest
 from budc.schema.digest_cache import DigestCache
 from budc.schema.errors import OutputError, UsageError
-from budc.schema.keys import load_signer
+from budc.schema.keys import load_public, load_signer
 from budc.schema.policy import ModelBinding, SamplerBinding
 
 
@@ -102,7 +102,8 @@ def compile_artifacts(request: CompileRequest) -> list[Artifact]:
         BudcError: see the passes; everything that can be refused is refused before the first rollout.
     """
     profile, steps, budgets = check_request(request)
-    signer = load_signer(request.key) if request.key else None
+    public = load_public(request.public) if request.public else None
+    signer = load_signer(request.key, public=public) if request.key else None
     paths = _outputs(request, {nfe: artifact_name(request, profile, nfe) for nfe in budgets})
     prompts = _prompts(request, profile)
     folder = find_weights(profile, request.weights, download=request.download)

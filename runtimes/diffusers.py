@@ -24,6 +24,7 @@ from budc.schema.artifact import Artifact, check_age, open_artifact, verify
 from budc.schema.digest_cache import DigestCache
 from budc.schema.errors import MissingExtra, Unsigned, UnsupportedModel
 from budc.schema.policy import PolicyDocument
+from budc.schema.statement import encode_statement, policy_id
 from budc.schema.trust import Trust
 
 try:
@@ -102,6 +103,7 @@ def _trusted(
     if isinstance(artifact, PolicyDocument):
         if not allow_unsigned:
             raise Unsigned("a bare policy document carries no signature")
+        believed.check_denied(policy_id(encode_statement(artifact)))
         check_age(artifact, believed)
         _say_unsigned(artifact)
         return artifact
@@ -112,6 +114,7 @@ def _trusted(
         verify(artifact, believed)
     else:
         # Believed earlier, or unsigned by permission; it may have expired since.
+        believed.check_denied(artifact.policy_id)
         check_age(artifact.document, believed)
     if not artifact.signed:
         _say_unsigned(artifact.document)

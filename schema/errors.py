@@ -144,6 +144,13 @@ class RevisionTooOld(TrustError):
     default_remedy = "fetch the current revision from the publisher"
 
 
+class Denied(TrustError):
+    """The trust file denies this very policy by its id, whoever signed it."""
+
+    exit_code = 28
+    default_remedy = "fetch the revision that replaces it from the publisher"
+
+
 class ModelError(BudcError):
     """The model on disk is not the one that the policy was made for."""
 

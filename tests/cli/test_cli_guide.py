@@ -1,16 +1,16 @@
 """The guide docs/cli.md, held against the commands that it describes."""
 
 import re
-import tomllib
 from pathlib import Path
 
 from budc.cli.root import root
+from budc.cli.trust import trust_command
 from budc.compiler.request import make_request, read_source
 from budc.schema import errors
 from budc.schema.trust import Trust
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
-SOURCE, TRUST = re.findall(r"```toml\n(.*?)```", GUIDE, flags=re.DOTALL)
+TRUST, SOURCE = re.findall(r"```toml\n(.*?)```", GUIDE, flags=re.DOTALL)
 
 
 def test_policy_source(tmp_path):
@@ -27,21 +27,24 @@ def test_trust_file(tmp_path, key_pair, budc):
     trust = Trust.load(tmp_path / "trust.toml")
     assert len(trust.keys) == 2
     assert trust.minimum_revisions == {"wan2.1-nano-nfe10": 3}
+    assert list(trust.names.values()) == ["release", "backup"]
+    assert list(trust.families.values()) == [("wan",)]
 
 
 def test_the_trust_file_in_the_help_is_of_the_same_form(tmp_path, key_pair, budc):
-    for name in ("release.pub", "backup.pub"):
-        (tmp_path / name).write_bytes(key_pair.public)
-    lines = budc("verify", "--help").out.splitlines()
-    start = next(i for i, line in enumerate(lines) if line.strip().startswith("keys ="))
+    (tmp_path / "release.pub").write_bytes(key_pair.public)
+    lines = budc("trust", "--help").out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.strip().startswith("threshold ="))
     end = next(i for i, line in enumerate(lines) if line.startswith("Options"))
-    assert tomllib.loads("\n".join(lines[start:end]))["minimum-revision"] == {"wan2.1-nfe10": 3}
+    (tmp_path / "trust.toml").write_text("\n".join(line.strip() for line in lines[start:end]))
+    trust = Trust.load(tmp_path / "trust.toml")
+    assert trust.minimum_revisions == {"wan2.1-nfe10": 3}
+    assert list(trust.names.values()) == ["release"]
 
 
 def test_every_flag_and_command_exists():
-    flags = {
-        option for command in root.commands.values() for param in command.params for option in param.opts
-    }
+    commands = [*root.commands.values(), *trust_command.commands.values()]
+    flags = {option for command in commands for param in command.params for option in param.opts}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", GUIDE)) <= flags | {"--help"}
     assert set(re.findall(r"budc ([a-z]+)`", GUIDE)) <= root.commands.keys()
     assert {f"[`budc {name}`]" for name in root.commands} <= set(re.findall(r"\[`budc [a-z]+`\]", GUIDE))

@@ -15,6 +15,8 @@ from budc.cli.inspect import inspect_command
 from budc.cli.keygen import keygen_command
 from budc.cli.models import models_command
 from budc.cli.run import run_command
+from budc.cli.sign import sign_command
+from budc.cli.trust import trust_command
 from budc.cli.verify import verify_command
 from budc.schema.errors import BudcError, UsageError
 
@@ -40,6 +42,8 @@ def root() -> None:
 for _command in (
     compile_command,
     keygen_command,
+    sign_command,
+    trust_command,
     verify_command,
     inspect_command,
     run_command,

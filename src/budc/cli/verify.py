@@ -45,16 +45,7 @@ def verify_command(
     Layers are checked from the outside in and the first that fails ends it, with an exit code of its own. An
     unsigned artifact never passes.
 
-    Without --key the user's trust file says whom to believe: trust.toml in the configuration folder of budc
-    (~/.config/budc on Linux). Paths in it are relative to it.
-
-    \b
-        keys = ["release.pub", "backup.pub"]   # PEM files
-        threshold = 1                          # distinct keys that must have signed
-
-    \b
-        [minimum-revision]                     # a lower revision of that name is a rollback
-        "wan2.1-nfe10" = 3
+    Without --key the user's trust file says whom to believe; see `budc trust --help`.
     """
     layers: list[dict[str, str]] = []
 
@@ -85,7 +76,8 @@ def _open(file: Path, trust: Trust, say: Say) -> Artifact:
     say("bundle", f"{MEDIA_TYPE}, {count} signature{'' if count == 1 else 's'}")
     artifact = open_trusted(data, trust)
     for key in artifact.verified_by:
-        say("signature", f"by {key.fingerprint} ({key.algorithm})")
+        name = trust.names.get(key.fingerprint)
+        say("signature", f"by {f'{name}, ' if name else ''}{key.fingerprint} ({key.algorithm})")
     document = artifact.document
     say(
         "payload", f"canonical JSON, schema {document.schema_version}, semantics; policy {artifact.policy_id}"
