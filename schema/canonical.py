@@ -48,9 +48,9 @@ def digest(value: object) -> str:
 
 
 def parse(data: bytes, *, limit: int = MAX_BYTES, what: str = "artifact") -> object:
-    """Return the value of strict JSON: UTF-8, no lone surrogates, no duplicate keys, finite numbers, at most `MAX_DEPTH` deep.
+    """Return the value of strict JSON: UTF-8, no duplicate keys, finite numbers, at most `MAX_DEPTH` deep.
 
-    Integers beyond 2**53 come back as the double that JSON says they are.
+    Half of a surrogate pair is refused. Integers beyond 2**53 come back as the double that JSON says they are.
 
     Args:
         data: the text; looked at only if it is at most `limit` bytes.

@@ -151,6 +151,13 @@ class Denied(TrustError):
     default_remedy = "fetch the revision that replaces it from the publisher"
 
 
+class QualityMismatch(TrustError):
+    """The quality report's figures are not what these weights give."""
+
+    exit_code = 29
+    default_remedy = "do not rely on the report; compile the policy anew, or ask its publisher"
+
+
 class ModelError(BudcError):
     """The model on disk is not the one that the policy was made for."""
 

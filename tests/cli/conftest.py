@@ -47,7 +47,8 @@ def configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for name in ("HF_HOME", "HF_HUB_CACHE"):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    for name in ("HF_HOME", "HF_HUB_CACHE", "BUDC_TRUST", "BUDC_SECRET"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "config" / "budc"
 

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 import click
 
 import budc
+from budc.cli.attach import attach_command
 from budc.cli.compile import compile_command
 from budc.cli.extras import Interrupted, missing_extra
 from budc.cli.inspect import inspect_command
 from budc.cli.keygen import keygen_command
 from budc.cli.models import models_command
+from budc.cli.push import push_command
 from budc.cli.run import run_command
 from budc.cli.sign import sign_command
 from budc.cli.trust import trust_command
@@ -46,6 +48,8 @@ for _command in (
     trust_command,
     verify_command,
     inspect_command,
+    attach_command,
+    push_command,
     run_command,
     models_command,
 ):

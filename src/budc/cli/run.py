@@ -27,7 +27,8 @@ _LARGEST_SEED = 2**53 - 1
 
 
 @click.command("run")
-@click.argument("file", type=_PATH)
+@click.argument("file", type=_PATH, metavar="FILE|MODEL_DIR")
+@click.option("--nfe", type=int, metavar="N", help="Which of the policies attached to MODEL_DIR.")
 @click.option("--prompt", "prompts", multiple=True, required=True, metavar="TEXT", help="May be given again.")
 @click.option(
     "--out",
@@ -64,6 +65,7 @@ _LARGEST_SEED = 2**53 - 1
 )
 def run_command(
     file: Path,
+    nfe: int | None,
     prompts: tuple[str, ...],
     out: Path,
     seed: int,
@@ -74,7 +76,7 @@ def run_command(
     rehash: bool,
     compare: bool,
 ) -> None:
-    """Generate with the policy in the artifact FILE.
+    """Generate with the policy in the artifact FILE, or with one that is attached to MODEL_DIR.
 
     The artifact must be signed by a trusted key and the model must be, file by file, the one that it was compiled
     for. Weights are read from local safetensors files; nothing is downloaded.
@@ -86,10 +88,15 @@ def run_command(
     from budc.compiler.progress import hashing
     from budc.policies.profile import find_weights
     from budc.schema.digest_cache import DigestCache
+    from budc.schema.discover import load_policy
 
     check_target(out)
     trust = load_trust(keys)
-    artifact = open_trusted(file, trust, allow_unsigned=allow_unsigned)
+    if file.is_dir():
+        artifact = load_policy(file, nfe, trust=trust, allow_unsigned=allow_unsigned)
+        weights = file if weights is None else weights
+    else:
+        artifact = open_trusted(file, trust, allow_unsigned=allow_unsigned)
     if not artifact.signed:
         click.echo(f"unsigned: nobody vouches for {printable(str(file))}", err=True)
     profile = profile_of(artifact.document)
