@@ -1,6 +1,6 @@
 """Makes the attack corpus: files and folders that a reader must refuse, each with the error that it gets.
 
-    python tests/attacks/make.py [FOLDER]          # default: this folder; only artifacts/ and expected.json are kept in git
+    python tests/attacks/make.py [FOLDER]          # default: this folder; weights/ and models/ are not kept in git
 
 Every case is a change to one valid artifact (a golden one, bound to a small model) or to that model's folder, and is one
 entry of `artifacts`, `weights` or `models` below. Keys are Ed25519, so the same script makes the same bytes. Nothing of the
