@@ -9,6 +9,7 @@ import pytest
 
 from budc.cli import main
 from budc.schema.artifact import open_artifact, read
+from budc.schema.envelope import PAYLOAD_TYPE, pae
 from budc.schema.errors import Unsigned, UntrustedKey
 from budc.schema.keys import load_public
 from budc.schema.published import check_schema
@@ -70,3 +71,19 @@ def test_it_verifies_and_means_what_it_meant(path: Path, expected: dict[str, Any
 def test_the_command_line_verifies_one() -> None:
     golden = HERE / "v1.0"
     assert main(["verify", str(golden / "compiled.budc.json"), "--key", str(golden / "compiled.pub")]) == 0
+
+
+def test_the_worked_example_of_the_specification_holds() -> None:
+    artifact = read(HERE / "v1.0" / "ed25519.budc.json")
+    message = pae(PAYLOAD_TYPE, artifact.payload)
+    spec = (HERE.parents[1] / "docs" / "spec" / "artifact-v1.md").read_text("utf-8")
+    for value in (
+        f"{len(artifact.payload)} bytes",
+        artifact.policy_id,
+        f"{len(message)} bytes",
+        hashlib.sha256(message).hexdigest(),
+        load_public(HERE / "v1.0" / "ed25519.pub").fingerprint,
+        artifact.signatures[0].value.hex()[:32],
+        artifact.document.sampler.config_digest,
+    ):
+        assert value in spec, value
