@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import platform
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -58,8 +59,10 @@ def measure(
     target = setting.folder / f"rows-{sizes}" / f"{method}-{nfe}-{seed}.json"
     if target.is_file() and not again:
         return json.loads(target.read_text(encoding="utf-8"))
-    started = time.monotonic()
-    outcome = METHODS[method].run(setting, nfe, seed, setting.folder / f"{method}-{nfe}-{seed}")
+    started, kept = time.monotonic(), setting.folder / f"{method}-{nfe}-{seed}"
+    if again:
+        shutil.rmtree(kept, ignore_errors=True)
+    outcome = METHODS[method].run(setting, nfe, seed, kept)
     row = {"model": setting.name, "budget": nfe, "method": method, "seed": seed, **scorer.score(outcome)}
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(target, json.dumps(row, indent=1).encode())
@@ -76,7 +79,7 @@ def measure(
 def header(model: str, calibration: int, held_out: int) -> dict[str, Any]:
     """Return what the figures depend on beside the code."""
     return {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", *(part for part in sys.argv if part != "--finished")]),
         "device": f"CPU, {torch.get_num_threads()} threads",
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -86,6 +89,12 @@ def header(model: str, calibration: int, held_out: int) -> dict[str, Any]:
         "steps": load_profile(model).steps,
         "titles": {name: method.title for name, method in METHODS.items()},
     }
+
+
+def written(head: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """Return the results as JSON, a row a line."""
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    return json.dumps(head, indent=1).removesuffix("\n}") + f',\n "rows": [\n{lines}\n ]\n}}\n'
 
 
 @click.command(help=__doc__)
@@ -122,25 +131,29 @@ def main(
     if report is not None:
         write_report(json.loads(report.read_text(encoding="utf-8")), docs)
         return
-    rows = []
+    rows, missing = [], []
     plan = list(
         cells(methods, [int(nfe) for nfe in budgets.split(",")], [int(seed) for seed in seeds.split(",")])
     )
     for model in models.split(","):
         if finished:
             folder = work / model / f"rows-{calibration}-{held_out}"
-            found = (folder / f"{method}-{nfe}-{seed}.json" for method, nfe, seed in plan)
-            rows += [json.loads(path.read_text(encoding="utf-8")) for path in found if path.is_file()]
+            for method, nfe, seed in plan:
+                path = folder / f"{method}-{nfe}-{seed}.json"
+                if path.is_file():
+                    rows.append(json.loads(path.read_text(encoding="utf-8")))
+                else:
+                    missing.append({"model": model, "budget": nfe, "method": method, "seed": seed})
             continue
         setting = Setting(model, work / model, calibration, held_out)
         scorer = Scorer(setting)
         rows += [measure(setting, scorer, *cell, again) for cell in plan]
-    results = {**header(models.split(",")[0], calibration, held_out), "rows": rows}
+    text = written({**header(models.split(",")[0], calibration, held_out), "notRun": missing}, rows)
     if target is None:
-        print(json.dumps(results))
+        print(text, end="")
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    target.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

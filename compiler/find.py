@@ -3,6 +3,7 @@
 1. The full run of the calibration prompts: its states, and the Gram matrices of what it computed.
 2. The search, on three quarters of them.
 3. Arbitration: the finalists on the last quarter, which the search did not see, by the search's own objective.
+   The winner's coefficients are then fitted once more, on all calibration prompts.
 4. With `align`, refinement of coefficients and sigmas by gradient, kept where the last quarter says so.
 
 Reference searches (`Algorithm.arbitrated` is false) are given all prompts, as their authors do.
@@ -10,11 +11,11 @@ Reference searches (`Algorithm.arbitrated` is false) are given all prompts, as t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
+import torch
 
 from budc.compiler.denoiser import Denoiser
 from budc.compiler.follow import follow
@@ -27,8 +28,8 @@ from budc.compiler.refine import Lesson, refine
 from budc.compiler.rollout import Conditions, evaluations, full_policy
 from budc.compiler.search import Algorithm, Space, algorithm
 from budc.compiler.solver import LinearForm, linear_form
-from budc.compiler.study import objective, search
-from budc.compiler.tree import Tree
+from budc.compiler.study import objective, policy_of, search
+from budc.compiler.tree import Tree, bounded
 from budc.compiler.unroll import PolicyParameters
 from budc.policies.profile import SearchDefaults
 from budc.schema.policy import BranchPolicy, Policy
@@ -133,7 +134,8 @@ class Finder:
             for best in found.finalists
         ]
         place = losses.index(min(losses))
-        outcome = replace(outcome, policy=found.finalists[place].policy, loss=found.finalists[place].loss)
+        winner = found.finalists[place]
+        outcome = replace(outcome, policy=winner.policy, loss=winner.loss)
         spent += sum(evaluations(finalist.policy) for finalist in found.finalists) * (total - seen)
         notes.append(f"finalist {place + 1} of {len(losses)} by arbitration on {total - seen} other prompts")
         contenders = [(losses[place], outcome)]
@@ -141,15 +143,20 @@ class Finder:
             contenders.append(self._short(task, seen, task.short))
             spent += evaluations(contenders[-1][1].policy) * (total - seen)
         if task.align:
-            for index, (_, contender) in enumerate(list(contenders)):
-                contenders[index], cost = self._aligned(task, contender, seen)
+            for index, (before, contender) in enumerate(list(contenders)):
+                contenders[index], cost = self._aligned(task, before, contender, seen)
                 spent += cost
         _, outcome = min(contenders, key=lambda pair: pair[0])
+        if outcome.policy is winner.policy and winner.candidate.rule != "plain":
+            (refit,) = self._tree(total).roll([winner.candidate])
+            outcome = replace(outcome, policy=policy_of(self._tree(total), winner.candidate, refit.rows))
+            spent += refit.forwards
+            notes.append(f"coefficients fitted again on all {total} prompts")
         if len(contenders) > 1:
             notes.append(f"{outcome.schedule.steps} steps by arbitration")
         if task.align:
             notes.append("alignment kept" if outcome.aligned else "alignment gained nothing on other prompts")
-        return replace(outcome, forwards=spent, notes=tuple(notes))
+        return replace(outcome, candidates=found.candidates, forwards=spent, notes=tuple(notes))
 
     def _tree(self, seen: int) -> Tree:
         if seen not in self._trees:
@@ -170,14 +177,8 @@ class Finder:
             defaults=task.defaults,
             separate=task.separate,
             errors=errors,
-            gains=tuple(self._gains()),
             schedules=task.schedules,
         )
-
-    def _gains(self) -> Sequence[float]:
-        # How far a velocity's error moves the final latents if nothing that comes later reacts to it.
-        squares: list[float] = self.form.velocity[-1].square().tolist()
-        return squares
 
     def _arbitrate(self, label: str, policy: Policy, form: LinearForm, seen: int) -> float:
         key = f"arbitration {label}"
@@ -194,7 +195,10 @@ class Finder:
         loss = self._arbitrate(f"{task.nfe} few steps", policy, form, seen)
         return loss, Outcome(policy, schedule, loss, 0, 0, False, ())
 
-    def _aligned(self, task: Task, outcome: Outcome, seen: int) -> tuple[tuple[float, Outcome], int]:
+    def _aligned(
+        self, task: Task, before: float, outcome: Outcome, seen: int
+    ) -> tuple[tuple[float, Outcome], int]:
+        # `before` is the loss of `outcome` on the prompts that arbitrate.
         network, run = self._part(0, seen)
         others, rest = self._part(seen, len(self.run))
         parameters = PolicyParameters(
@@ -211,30 +215,28 @@ class Finder:
             journal=self.journal,
             label=f"align {task.search} {task.nfe} {outcome.schedule.steps}",
         )
-        label = f"{task.search} {task.nfe} {outcome.schedule.steps}"
-        before = self._arbitrate(
-            f"{label} unaligned", outcome.policy, self._form(task, outcome.schedule), seen
-        )
         policy, schedule = aligned(outcome.policy, parameters)
-        after = self._arbitrate(f"{label} aligned", policy, self._form(task, schedule), seen)
+        form = linear_form(task.scheduler, schedule.sigmas, schedule.timesteps)
+        label = f"{task.search} {task.nfe} {outcome.schedule.steps} aligned"
+        after = self._arbitrate(label, policy, form, seen)
+        cost = refined.forwards + evaluations(policy) * (len(self.run) - seen)
         if after < before:
-            return (after, replace(outcome, policy=policy, schedule=schedule, aligned=True)), refined.forwards
-        return (before, outcome), refined.forwards
-
-    def _form(self, task: Task, schedule: Schedule) -> LinearForm:
-        return linear_form(task.scheduler, schedule.sigmas, schedule.timesteps)
+            return (after, replace(outcome, policy=policy, schedule=schedule, aligned=True)), cost
+        return (before, outcome), cost
 
 
+@torch.no_grad()
 def aligned(policy: Policy, parameters: PolicyParameters) -> tuple[Policy, Schedule]:
-    """Return the policy and the schedule that trained parameters describe."""
-    sigmas = parameters.schedule().detach().float()
+    """Return the policy and the schedule that trained parameters describe, coefficients within their bounds."""
+    sigmas = parameters.schedule().float()
     timesteps = (sigmas[:-1].double() * parameters.scale).float()
     branches = [
         BranchPolicy(
             names=[name],
             mask=list(entry.mask),
             predictor=[
-                [float(value) for value in parameters.row(name, step)] for step in range(len(entry.mask))
+                [bounded(float(value)) for value in parameters.row(name, step)]
+                for step in range(len(entry.mask))
             ],
         )
         for entry in policy.branches

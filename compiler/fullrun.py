@@ -72,8 +72,13 @@ def full_run(network: Network, form: LinearForm, journal: Journal, label: str) -
             if known is not None and (not path.is_file() or sha256_file(path) != known["sha256"]):
                 raise JournalCorrupt(f"{path}: is not what was written")
             if known is None:
+                # Not stacked: there is one candidate, and padding would only cost.
                 some = Network(
-                    network.denoiser, network.conditions.part(first, last), network.batch, network.halved
+                    network.denoiser,
+                    network.conditions.part(first, last),
+                    network.batch,
+                    network.halved,
+                    stack=False,
                 )
                 run = _run(some, form, bar.advance)
                 network.batch = min(network.batch, some.batch) if some.batch < PART else network.batch

@@ -16,6 +16,8 @@ from torch import Tensor
 RIDGE = 1e-3
 """λ, relative to the mean squared residual of the steps combined."""
 
+_LEAST = 1e-30
+
 
 def mean_gram(gram: Tensor) -> Tensor:
     """Return the mean over prompts (N, branches, S, S) -> (branches, S, S), each prompt scaled to mean energy 1."""
@@ -33,7 +35,9 @@ def fit(
     chosen = list(history)
     matrix = gram[chosen][:, chosen]
     target = gram[chosen, step]
-    regular = matrix + ridge * matrix.diagonal().mean() * torch.eye(len(chosen), dtype=gram.dtype)
+    # Residuals can be zero to the last bit (blocks that start as identities): their coefficients are then zero.
+    scale = matrix.diagonal().mean().clamp_min(_LEAST)
+    regular = matrix + ridge * scale * torch.eye(len(chosen), dtype=gram.dtype)
     coefficients = torch.linalg.solve(regular, target)
     left = gram[step, step] - 2 * coefficients @ target + coefficients @ matrix @ coefficients
     return tuple(coefficients.tolist()), max(float(left), 0.0)
@@ -51,7 +55,7 @@ def segment_errors(gram: Tensor, terms: int, ridge: float = RIDGE) -> Tensor:
         for previous in range(last + 1):
             history = [last] if previous == last or terms == 1 else [last, previous]
             matrix = gram[:, history][:, :, history]
-            scale = matrix.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None]
+            scale = matrix.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(_LEAST)[:, None, None]
             regular = matrix + ridge * scale * torch.eye(len(history), dtype=gram.dtype)
             target = gram[:, history, last + 1 :]
             found = torch.linalg.solve(regular, target)

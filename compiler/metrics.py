@@ -29,6 +29,25 @@ def psnrs(frames: Tensor, reference: Tensor) -> list[float]:
     return [PSNR_CAP if error <= 10 ** (-PSNR_CAP / 10) else -10 * math.log10(error) for error in errors]
 
 
+def largest_difference(found: Tensor, expected: Tensor) -> float:
+    """Return the largest difference of two tensors' values; infinite where one is not a number or shapes differ."""
+    if found.shape != expected.shape:
+        return math.inf
+    largest = float((found.double() - expected.double()).abs().max())
+    return math.inf if math.isnan(largest) else largest
+
+
+def relative_difference(found: Tensor, expected: Tensor) -> float:
+    """Return the largest difference of two tensors' values as a share of the largest of `expected`.
+
+    Infinite where a value is not finite, or where all of `expected` is 0.
+    """
+    largest = float(expected.double().abs().max())
+    if not 0 < largest < math.inf:
+        return math.inf
+    return largest_difference(found, expected) / largest
+
+
 def _standard_error(values: Sequence[float]) -> float:
     return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 

@@ -62,6 +62,8 @@ def linear_form(
     Raises:
         UnsupportedModel: the scheduler is not linear (thresholding), or draws noise of its own.
     """
+    if getattr(scheduler, "config", {}).get("thresholding"):
+        raise _refused(scheduler)
     wanted = isinstance(sigmas, Tensor) and sigmas.requires_grad
     schedule = torch.as_tensor(sigmas, dtype=torch.float64)
     if wanted:
@@ -74,11 +76,15 @@ def linear_form(
         generator = torch.Generator().manual_seed(0)
         probe = torch.randn(steps + 1, 1, generator=generator, dtype=torch.float64)
         if not torch.allclose(rows @ probe, _walk(scheduler, schedule, times, probe), atol=_TOLERANCE):
-            raise UnsupportedModel(
-                f"{type(scheduler).__name__} is not linear in its velocities, or is random",
-                remedy="use flow-matching Euler, UniPC or DPM++ without thresholding",
-            )
+            raise _refused(scheduler)
     return LinearForm(rows[:, 0], rows[:, 1:], times)
+
+
+def _refused(scheduler: Any) -> UnsupportedModel:
+    return UnsupportedModel(
+        f"{type(scheduler).__name__} is not linear in its velocities, or is random",
+        remedy="use flow-matching Euler, UniPC or DPM++ without thresholding",
+    )
 
 
 def _walk(scheduler: Any, sigmas: Tensor, timesteps: Tensor, inputs: Tensor) -> Tensor:

@@ -47,7 +47,8 @@ def search(name: str, space: Space, tree: Tree, journal: Journal, seed: int) -> 
 
     Raises:
         UsageError: there is no algorithm of that name, or it cannot search this space.
-        CompileError: a candidate's final latents are not finite although its rule fits nothing.
+        CompileError: a candidate's final latents are not finite although its rule fits nothing, or no candidate's
+            are.
     """
     chosen = algorithm(name)
     walk = chosen.walk(space, random.Random(seed))
@@ -94,6 +95,11 @@ def search(name: str, space: Space, tree: Tree, journal: Journal, seed: int) -> 
         for candidate, loss, rows, _ in ranked[:FINALISTS]
         if math.isfinite(loss)
     )
+    if not finalists:
+        raise CompileError(
+            f"--search {name}: the final latents of none of {len(known)} candidates are finite",
+            remedy="check that the full run works in the profile's dtype; try another search or budget",
+        )
     return Found(finalists, len(known), sum(entry[3] for entry in known.values()))
 
 

@@ -73,7 +73,8 @@ def solve_tracking(
     left = (columns.double() * root[None, :, None]).flatten(1)
     right = (target.double() * root[:, None]).flatten()
     normal = left @ left.T
-    penalty = ridge * normal.diagonal().mean() * torch.eye(len(left), dtype=torch.float64)
+    scale = normal.diagonal().mean().clamp_min(1e-30)
+    penalty = ridge * scale * torch.eye(len(left), dtype=torch.float64)
     move: Tensor = torch.linalg.solve(normal + penalty, left @ right + penalty @ prior)
     return move
 

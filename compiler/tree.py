@@ -226,10 +226,11 @@ class Tree:
                 lambda guided: (self.run.path[step + 1] - rest) / gain - guided,
                 linear=payload == "velocity",
             )
-        return {branch: tuple(_bounded(value) for value in row) for branch, row in prior.items()}
+        return {branch: tuple(bounded(value) for value in row) for branch, row in prior.items()}
 
 
-def _bounded(value: float) -> float:
+def bounded(value: float) -> float:
+    """Return the coefficient within what a policy may hold."""
     return max(-MAX_COEFFICIENT, min(MAX_COEFFICIENT, value))
 
 

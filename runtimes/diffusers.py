@@ -12,7 +12,6 @@ plain one. Settings other than the calibrated ones are refused; `allow_uncalibra
 warning.
 """
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -20,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from budc.runtimes.calibration import Calibration, UncalibratedWarning
-from budc.schema.artifact import Artifact, check_age, open_artifact, verify
+from budc.runtimes.trusted import Source, UnsignedWarning, trusted_document
 from budc.schema.digest_cache import DigestCache
-from budc.schema.errors import MissingExtra, Unsigned, UnsupportedModel
+from budc.schema.errors import MissingExtra, UnsupportedModel
 from budc.schema.policy import PolicyDocument
-from budc.schema.statement import encode_statement, policy_id
 from budc.schema.trust import Trust
 
 try:
@@ -38,13 +36,6 @@ except ModuleNotFoundError as missing:
     ) from missing
 
 __all__ = ["Handle", "UncalibratedWarning", "UnsignedWarning", "applied", "apply"]
-
-Source = str | PathLike[str] | Artifact | PolicyDocument
-"""A `.budc.json` file, what was read from one, or a document that was never sealed."""
-
-
-class UnsignedWarning(UserWarning):
-    """A policy runs without a signature, because the user allowed it."""
 
 
 def apply(
@@ -71,7 +62,7 @@ def apply(
         CalibrationMismatch: the sampler or the adapters are others than the calibrated ones.
         CacheConflict: a policy or another cache is on the transformer already.
     """
-    document = _trusted(artifact, trust, allow_unsigned)
+    document = trusted_document(artifact, trust, allow_unsigned)
     calibration = Calibration(allow_uncalibrated)
     _check_pipeline(pipe, document, calibration)
     transformer = unwrapped(pipe.transformer)
@@ -92,37 +83,6 @@ def applied(pipe: Any, artifact: Source, **options: Any) -> Iterator[Handle]:
         yield handle
     finally:
         handle.remove()
-
-
-def _trusted(
-    artifact: Source, trust: Trust | str | PathLike[str] | None, allow_unsigned: bool
-) -> PolicyDocument:
-    if trust is not None and not isinstance(trust, Trust):
-        trust = Trust.from_pem(trust)
-    believed = trust or Trust(keys=())
-    if isinstance(artifact, PolicyDocument):
-        if not allow_unsigned:
-            raise Unsigned("a bare policy document carries no signature")
-        believed.check_denied(policy_id(encode_statement(artifact)))
-        check_age(artifact, believed)
-        _say_unsigned(artifact)
-        return artifact
-    if not isinstance(artifact, Artifact):
-        artifact = open_artifact(artifact, believed, allow_unsigned=allow_unsigned)
-    elif (artifact.signed or not allow_unsigned) and (trust or not artifact.verified_by):
-        # An artifact that was merely read has been believed by nobody.
-        verify(artifact, believed)
-    else:
-        # Believed earlier, or unsigned by permission; it may have expired since.
-        believed.check_denied(artifact.policy_id)
-        check_age(artifact.document, believed)
-    if not artifact.signed:
-        _say_unsigned(artifact.document)
-    return artifact.document
-
-
-def _say_unsigned(document: PolicyDocument) -> None:
-    warnings.warn(f"{document.name} is not signed: nobody vouches for it", UnsignedWarning, stacklevel=4)
 
 
 def _check_pipeline(pipe: Any, document: PolicyDocument, calibration: Calibration) -> None:

@@ -193,6 +193,13 @@ class UnsupportedModel(ModelError):
     default_remedy = "list the supported models with `budc models`"
 
 
+class ParityMismatch(ModelError):
+    """A converted model does not compute what its original computes."""
+
+    exit_code = 35
+    default_remedy = "convert the model again from the files that the policy is bound to"
+
+
 class RefusedRun(BudcError):
     """The artifact and the model are good, but this run is not the one that was calibrated."""
 
@@ -261,3 +268,10 @@ class OutputError(BudcError):
 
     exit_code = 61
     default_remedy = "check that the folder exists, is writable and has space left"
+
+
+class ProviderMissing(BudcError):
+    """The hardware that was asked for cannot be used; nothing falls back to another."""
+
+    exit_code = 62
+    default_remedy = "install what the message names, or choose another --provider"

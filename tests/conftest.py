@@ -1,5 +1,6 @@
 """Fixtures for every folder of tests. Torch is imported only by the fixtures that build models."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,21 @@ def wan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         components.build_text_encoder(tokenizer, seed=0).eval(),
         tokenizer,
     )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exported(wan_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That pipeline as an ONNX export in float32, at the nano profile's shape; takes most of a minute."""
+    pytest.importorskip("onnxscript")
+    from budc.compiler.export.export import export_onnx
+    from budc.policies.profile import load_profile
+
+    folder = tmp_path_factory.mktemp("exports") / "wan-onnx"
+    with warnings.catch_warnings():
+        # The exporter of torch warns of its own internals.
+        warnings.simplefilter("ignore")
+        export_onnx(load_profile("wan2.1-nano"), wan_folder, folder, "float32")
     return folder
 
 

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from quality_methods.ablation import ablation
+from quality_methods.budc_joint import budc_joint, budc_separate
 from quality_methods.cache_dit_mask import cache_dit_mask
 from quality_methods.few_steps import SOLVERS, few_steps
 from quality_methods.magcache import magcache
@@ -44,8 +46,21 @@ def _trained(solver: str) -> Run:
 _TITLES = {"euler": "Euler", "unipc": "UniPC", "dpm++": "DPM++(2M)", "ab2": "AB2"}
 
 METHODS: dict[str, Method] = {
+    "joint": Method("**budc**, joint", budc_joint, seeded=True, family="budc"),
+    "joint-align": Method(
+        "**budc**, joint --align", partial(budc_joint, align=True), seeded=True, family="budc"
+    ),
+    "joint-separate": Method(
+        "**budc**, joint --branches separate", budc_separate, seeded=True, family="budc"
+    ),
+    "joint-auto": Method(
+        "**budc**, joint --align --steps auto",
+        partial(budc_joint, align=True, auto=True),
+        seeded=True,
+        family="budc",
+    ),
     "uniform": Method("uniform mask", _plain(uniform)),
-    "paper": Method("paper's search", partial(paper), seeded=True),
+    "paper": Method("paper's search", paper, seeded=True),
     "dpcache": Method("shortest path, sum (DPCache-style)", _plain(total)),
     "lemica": Method("shortest path, minimax (LeMiCa-style)", _plain(minimax)),
     "meancache": Method("MeanCache-style", _plain(meancache)),
@@ -67,5 +82,14 @@ METHODS: dict[str, Method] = {
             f"{_TITLES[name]}, fewer steps, trained", _trained(name), family="steps"
         )
         for name in SOLVERS
+    },
+    **{
+        f"joint-mask-{rule}-{name}": Method(
+            f"joint's mask, {rule} coefficients, {payload}",
+            partial(ablation, rule=rule, payload=payload),
+            family="ablation",
+        )
+        for rule in ("plain", "gram", "tracked")
+        for name, payload in (("residual", "trunk-residual"), ("velocity", "velocity"))
     },
 }

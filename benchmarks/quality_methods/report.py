@@ -30,9 +30,9 @@ searches, it fits on calibration prompts alone; no figure was used to choose any
 - "fewer steps" caches nothing; "trained" has its timesteps and coefficients trained by budc's own trainer on the same
   calibration prompts.
 
-```sh
-{command}
-python benchmarks/quality.py --report RESULTS.json
+```console
+$ {command}
+$ python benchmarks/quality.py --report RESULTS.json
 ```
 
 {calibration} calibration and {held_out} held-out prompts, {device}, torch {torch}, diffusers {diffusers}.
@@ -73,28 +73,42 @@ def write_report(results: Mapping[str, Any], docs: Path) -> None:
     )
     for model in dict.fromkeys(row["model"] for row in rows):
         for budget in sorted({row["budget"] for row in rows if row["model"] == model}):
-            chosen = [row for row in rows if (row["model"], row["budget"]) == (model, budget)]
-            text += f"\n## {model}, NFE {budget}\n\n{table(chosen)}"
+            cell = [row for row in rows if (row["model"], row["budget"]) == (model, budget)]
+            absent = [row for row in results["notRun"] if (row["model"], row["budget"]) == (model, budget)]
+            chosen, ablated = ([row for row in cell if _ablates(row) is which] for which in (False, True))
+            text += (
+                f"\n## {model}, NFE {budget}\n\n{table(chosen, [row for row in absent if not _ablates(row)])}"
+            )
+            if ablated:
+                text += f"\nThe joint policy taken apart:\n\n{table(ablated, [])}"
     (docs / "images").mkdir(parents=True, exist_ok=True)
     plot(rows, docs / "images" / "quality.png")
     (docs / "quality.md").write_text(text + NOTES, encoding="utf-8")
 
 
-def table(rows: Iterable[Row]) -> str:
-    """Return one cell's methods as a Markdown table, the best first."""
+def _ablates(row: Row) -> bool:
+    return METHODS[row["method"]].family == "ablation"
+
+
+def table(rows: Iterable[Row], absent: Iterable[Row]) -> str:
+    """Return one cell's methods as a Markdown table, the best first, those that were not run last."""
     lines = [
         "| method | error (geo. mean) | mean ± s.e. | 95th pct | PSNR | SSIM | NFE | forwards |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    merged = [merge(group) for group in by_method(rows).values()]
+    groups, missing = by_method(rows), by_method(absent)
+    merged = [merge(group) for group in groups.values()]
     for entry in sorted(merged, key=lambda entry: entry["geometricMean"]):
         spread = f" ({entry['nfeMin']:g}–{entry['nfeMax']:g})" if entry["nfeMax"] > entry["nfeMin"] else ""
         shared = f" ({entry['forwards']:,.0f})" if entry["forwards"] != entry["unshared"] else ""
+        run, lacking = len(groups[entry["method"]]), len(missing.get(entry["method"], ()))
+        seeds = f" ({run} of {run + lacking} seeds)" if lacking else ""
         lines.append(
-            f"| {METHODS[entry['method']].title} | {entry['geometricMean']:.2e} "
+            f"| {METHODS[entry['method']].title}{seeds} | {entry['geometricMean']:.2e} "
             f"| {entry['mean']:.2e} ± {entry['standardError']:.0e} | {entry['p95']:.2e} | {entry['psnr']:.1f} dB "
             f"| {entry['ssim']:.3f} | {entry['nfe']:.4g}{spread} | {entry['unshared']:,.0f}{shared} |"
         )
+    lines += [f"| {METHODS[name].title} | not run |" + " |" * 6 for name in missing if name not in groups]
     return "\n".join(lines) + "\n"
 
 
@@ -133,11 +147,12 @@ def plot(rows: list[Row], target: Path) -> None:
     import matplotlib.pyplot as plt
 
     models = list(dict.fromkeys(row["model"] for row in rows))
-    figure, axes = plt.subplots(1, len(models), figsize=(6 * len(models), 6), squeeze=False)
+    figure, axes = plt.subplots(1, len(models), figsize=(max(11, 6 * len(models)), 7), squeeze=False)
     colours = plt.get_cmap("tab20").colors
     order = list(METHODS)
     for axis, model in zip(axes[0], models, strict=True):
-        for method, group in by_method(row for row in rows if row["model"] == model).items():
+        shown = (row for row in rows if row["model"] == model and not _ablates(row))
+        for method, group in by_method(shown).items():
             points = [
                 merge([row for row in group if row["budget"] == nfe])
                 for nfe in sorted({row["budget"] for row in group})
@@ -146,7 +161,7 @@ def plot(rows: list[Row], target: Path) -> None:
             axis.plot(
                 [point["nfe"] for point in points],
                 [point["geometricMean"] for point in points],
-                label=style.title,
+                label=style.title.replace("*", ""),
                 color=colours[order.index(method) % len(colours)],
                 linestyle="--" if style.family == "steps" else "-",
                 linewidth=3 if style.family == "budc" else 1.2,

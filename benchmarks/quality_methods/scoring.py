@@ -53,7 +53,15 @@ class Scorer:
             "searchForwards": outcome.forwards,
             "searchForwardsUnshared": outcome.unshared or outcome.forwards,
             "chosen": outcome.chosen,
-            "samples": {"error": errors, "psnr": psnr, "ssim": similarity, "nfe": list(outcome.nfe)},
+            "samples": {
+                name: [float(f"{value:.6g}") for value in values]
+                for name, values in {
+                    "error": errors,
+                    "psnr": psnr,
+                    "ssim": similarity,
+                    "nfe": outcome.nfe,
+                }.items()
+            },
         }
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from budc.compiler.find import EPOCHS as ALIGN_EPOCHS
+from budc.compiler.find import SEARCH_SHARE
 from budc.compiler.journal import Journal
 from budc.compiler.refine import Lesson, refine
 from budc.compiler.rollout import full_policy
@@ -24,9 +26,8 @@ from quality_methods.outcome import Outcome, static
 from quality_methods.setting import Setting
 
 BAND = 3
-EPOCHS = 40
-VALIDATION = 8
-"""Calibration prompts that early stopping looks at; the others are trained on."""
+EPOCHS = 5 * ALIGN_EPOCHS
+"""More than `--align` takes: the baseline is to be as good as the trainer makes it."""
 
 
 class SolverParameters:
@@ -73,7 +74,7 @@ def trained_steps(setting: Setting, nfe: int, solver: str, folder: Path) -> Outc
     """Train a solver of `nfe` steps on the calibration prompts, then run it."""
     samples, evaluations = setting.calibration, nfe * len(setting.branches)
     parameters = SolverParameters(SOLVERS[solver](setting), *default_schedule(setting, nfe))
-    lesson, split = Lesson(samples.conditions, samples.run.latents), len(samples) - VALIDATION
+    lesson, split = Lesson(samples.conditions, samples.run.latents), round(SEARCH_SHARE * len(samples))
     with Journal(folder, f"{setting.name} {solver} {nfe} {len(samples)} {EPOCHS}") as journal:
         refined = refine(
             setting.denoiser,

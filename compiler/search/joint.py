@@ -20,7 +20,7 @@ from budc.compiler.search.dp import shortest_path
 from budc.compiler.search.space import Candidate, Payload, Space
 from budc.schema.mask import StepMask
 
-ALLOWANCE = 16.0
+ALLOWANCE = 28.0
 """What may be spent, in rollouts of one candidate from its first step to its last."""
 
 SIZES = (3, 2, 1)
@@ -126,7 +126,7 @@ def joint(space: Space, rng: random.Random) -> Generator[list[Candidate], list[f
         best, lowest = (best[0], "trunk-residual"), loss
     payload = best[1]
     current, here = best[0], lowest
-    while spending.rollouts < ALLOWANCE and len(losses) < _all(space):
+    while spending.rollouts < ALLOWANCE and sum(of == payload for _, of in losses) < _all(space):
         improved = False
         for size in SIZES:
             for move in relocations(space, current, rng):
@@ -169,4 +169,6 @@ def _replaced(masks: Masks, branch: int, steps: Sequence[int] | set[int]) -> Mas
 
 
 def _all(space: Space) -> int:
-    return math.comb(space.steps - 1, space.nfe - 1) if not space.separate else 1 << 62
+    # Small spaces are searched through before the allowance is spent.
+    width = len(space.branches) if space.separate else 1
+    return math.comb(width * (space.steps - 1), width * (space.nfe - 1))

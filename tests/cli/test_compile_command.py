@@ -45,11 +45,50 @@ def test_unsigned_and_json(budc, compiled, shrunken, monkeypatch, tmp_path):
     assert "UNSIGNED: nobody vouches" in outcome.out
 
 
+def test_a_sweep_is_a_table_and_a_folder_of_policies(budc, compiled, shrunken, monkeypatch, tmp_path):
+    shrunken(monkeypatch)
+    flags = ["compile", "--model", "wan2.1-nano", "--sweep", "2,3x,4", "--steps", "6", "--search", "dp"]
+    flags += ["--weights", compiled.weights, "--calibration", compiled.prompts, "--out", tmp_path]
+    outcome = budc(*flags)
+    assert outcome.code == 0, outcome.err
+    # 3x of six steps is two evaluations, as asked for already.
+    rows = [line.split() for line in outcome.out.splitlines()[-2:]]
+    assert [row[0] for row in rows] == ["2", "4"]
+    assert [row[-1] for row in rows] == [str(tmp_path / f"wan2.1-nano-nfe{nfe}.budc.json") for nfe in (2, 4)]
+    assert all(row[1] == "6" for row in rows)
+    records = budc(*flags, "--json").record
+    assert [record["budget"]["nfe"] for record in records] == [2, 4]
+    for record in records:
+        assert (
+            record["policyId"]
+            == read(tmp_path / f"wan2.1-nano-nfe{record['budget']['nfe']}.budc.json").policy_id
+        )
+
+
+def test_a_policy_that_plain_steps_beat_says_so(make_document):
+    import msgspec
+
+    from budc.cli.summary import beaten
+
+    document = make_document()
+    ours, theirs = document.quality.metrics, document.quality.baselines[0].metrics
+    ours = [msgspec.structs.replace(metric, geometric_mean=0.5) for metric in ours]
+    for level, said in ((0.4, True), (0.5, False), (0.6, False)):
+        few = [msgspec.structs.replace(metric, geometric_mean=level) for metric in theirs]
+        baseline = msgspec.structs.replace(document.quality.baselines[0], name="fewer-steps", metrics=few)
+        quality = msgspec.structs.replace(document.quality, metrics=ours, baselines=[baseline])
+        text = beaten(msgspec.structs.replace(document, quality=quality))
+        assert bool(text) == said, (level, text)
+        if said:
+            for part in ("3 plain steps", "0.4 against 0.5", "--steps auto --align"):
+                assert part in text
+
+
 def test_an_interrupted_compile_says_that_it_resumes(budc, compiled, monkeypatch):
     def interrupt(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("budc.compiler.compile.compile_policy", interrupt)
+    monkeypatch.setattr("budc.compiler.compile.compile_artifacts", interrupt)
     outcome = budc("compile", "--model", "wan2.1-nano", "--budget", "3")
     assert outcome.code == 130
     assert outcome.err.splitlines() == ["interrupted: the same command goes on where this one stopped"]

@@ -1,15 +1,24 @@
-"""An untrained model with a short schedule, loaded once."""
+"""An untrained model with a short schedule, loaded once, and denoisers that are formulas."""
+
+from dataclasses import dataclass, field
 
 import pytest
 import torch
+from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
 from budc.compiler.calibrate import calibrate
+from budc.compiler.find import Schedule, Task
+from budc.compiler.fullrun import full_run
 from budc.compiler.journal import Journal
 from budc.compiler.model import load_model
-from budc.compiler.rollout import Roller
-from budc.policies.profile import load_profile, read_prompts
+from budc.compiler.network import Network
+from budc.compiler.rollout import Conditions, Roller
+from budc.compiler.solver import linear_form
+from budc.compiler.tree import MEMORY, Tree
+from budc.policies.profile import SearchDefaults, load_profile, read_prompts
 
 STEPS = 6
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +45,170 @@ def journal(tmp_path):
 @pytest.fixture
 def reference(roller, sampler, prompt_file, journal):
     return calibrate(roller, sampler, read_prompts(prompt_file), 7, journal, "test full")
+
+
+@dataclass
+class Toy:
+    """The exact velocity of a flow from noise to two clusters about a point that the condition names.
+
+    Each coordinate of the data is condition ± 1 with a spread of 0.3. The trunk residual is an odd, slightly bent
+    function of the expected data, so that the head is not linear in it. `calls` counts rows of every forward.
+    """
+
+    weights: dict[str, float] = field(default_factory=lambda: {"cond": 3.0, "uncond": -2.0})
+    device: torch.device = CPU
+    calls: list[int] = field(default_factory=list)
+
+    def compute(self, latents, timestep, condition):
+        self.calls.append(len(latents))
+        sigma = timestep / 1000
+        spread = 0.3**2 * (1 - sigma) ** 2 + sigma**2
+        left = latents - (1 - sigma) * condition
+        sign = torch.tanh(left * (1 - sigma) / spread)
+        around = condition + sign
+        data = around + 0.3**2 * (1 - sigma) / spread * (latents - (1 - sigma) * around)
+        residual = torch.asinh(data)
+        return self.reuse(residual, latents, timestep, condition), residual
+
+    def reuse(self, residual, latents, timestep, condition):
+        return (latents - torch.sinh(residual)) / (timestep / 1000)
+
+
+@dataclass
+class Ringing:
+    """A velocity that depends on time alone, turning in a plane that the condition (n, 2, size) spans.
+
+    Once two steps are computed, every other one is a combination of them, the same for all prompts.
+    """
+
+    weights: dict[str, float] = field(default_factory=lambda: {"only": 1.0})
+    device: torch.device = CPU
+    frequency: float = 3.0
+
+    def compute(self, latents, timestep, condition):
+        angle = self.frequency * timestep / 1000
+        velocity = condition[:, 0] * torch.cos(angle) + condition[:, 1] * torch.sin(angle)
+        return velocity, velocity
+
+    def reuse(self, residual, latents, timestep, condition):
+        return residual
+
+
+@dataclass
+class Glitches:
+    """The mean of a condition (n, 12), and at twelfths of the way a glitch that turns from one to the next.
+
+    All twelve glitches add up to nothing, so that the full run of twelve steps ends where a constant velocity ends;
+    but no few of them say what the others are.
+    """
+
+    weights: dict[str, float] = field(default_factory=lambda: {"only": 1.0})
+    device: torch.device = CPU
+
+    def compute(self, latents, timestep, condition):
+        place = 12 * float(timestep) / 1000
+        mean = condition.mean(1, keepdim=True)
+        glitch = torch.roll(condition - mean, round(place), 1) * (abs(place - round(place)) < 1e-3)
+        velocity = mean + 5 * glitch
+        return velocity, velocity
+
+    def reuse(self, residual, latents, timestep, condition):
+        return residual
+
+
+SCHEDULERS = {
+    "euler": lambda: FlowMatchEulerDiscreteScheduler(shift=3.0),
+    "unipc": lambda: UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0, solver_type="bh2"
+    ),
+    "dpm++": lambda: DPMSolverMultistepScheduler(
+        algorithm_type="dpmsolver++",
+        prediction_type="flow_prediction",
+        use_flow_sigmas=True,
+        flow_shift=3.0,
+    ),
+}
+
+
+def schedule_of(scheduler, steps):
+    """Return the schedule that a scheduler makes itself."""
+    scheduler.set_timesteps(steps)
+    return Schedule(tuple(scheduler.sigmas.tolist()), tuple(float(t) for t in scheduler.timesteps))
+
+
+def conditions_of(samples, branches=("cond", "uncond"), shape=(2, 3), seed=0):
+    """Draw noise, and conditions of the same shape; the last branch is the same for every sample."""
+    generator = torch.Generator().manual_seed(seed)
+    embeddings = {name: torch.randn(samples, *shape, generator=generator) for name in branches}
+    if len(branches) > 1:
+        embeddings[branches[-1]] = torch.zeros(samples, *shape)
+    return Conditions(embeddings, torch.randn(samples, *shape, generator=generator))
+
+
+@dataclass
+class Bench:
+    """A toy denoiser on a prompt set, its full run done; `tree()` makes a fresh tree over it."""
+
+    scheduler: object
+    schedule: Schedule
+    network: Network
+    form: object
+    run: object
+
+    def tree(self, memory=MEMORY):
+        return Tree(self.over(), self.form, self.run, memory)
+
+    def over(self, **options):
+        return Network(self.network.denoiser, self.network.conditions, **options)
+
+
+@pytest.fixture
+def toys():
+    """The names of this file, for tests: a test module cannot import it."""
+
+    class Toys:
+        toy, ringing, glitches = Toy, Ringing, Glitches
+        schedule, conditions = staticmethod(schedule_of), staticmethod(conditions_of)
+        schedulers = SCHEDULERS
+        defaults = SearchDefaults(temperature_start=0.1, temperature_end=1e-4, protected_fraction=0.3)
+
+    return Toys
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """Return a function that makes a `Bench`."""
+    made = []
+
+    def bench(steps=8, samples=5, solver="euler", denoiser=None, seed=0, schedule=None, conditions=None):
+        scheduler = SCHEDULERS[solver]()
+        schedule = schedule or schedule_of(scheduler, steps)
+        denoiser = denoiser or Toy()
+        network = Network(denoiser, conditions or conditions_of(samples, tuple(denoiser.weights), seed=seed))
+        form = linear_form(scheduler, schedule.sigmas, schedule.timesteps)
+        made.append(1)
+        with Journal(tmp_path / f"bench {len(made)}", "bench") as journal:
+            run = full_run(network, form, journal, "full")
+        return Bench(scheduler, schedule, network, form, run)
+
+    return bench
+
+
+@pytest.fixture
+def task(toys):
+    """Return a function that makes a `Task` for the toy denoiser."""
+
+    def task(steps=8, nfe=3, samples=8, solver="euler", denoiser=None, shape=(2, 3), **fields):
+        denoiser = denoiser or Toy()
+        scheduler = SCHEDULERS[solver]()
+        given = {
+            "denoiser": denoiser,
+            "scheduler": scheduler,
+            "schedule": schedule_of(scheduler, steps),
+            "conditions": conditions_of(samples, tuple(denoiser.weights), shape),
+            "nfe": nfe,
+            "defaults": toys.defaults,
+        }
+        return Task(**given | fields)
+
+    return task

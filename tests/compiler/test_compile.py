@@ -1,15 +1,16 @@
 """The passes together: a payload that is the same every time, whatever happened on the way."""
 
+import json
 import os
-import random
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
-from budc.compiler.compile import compile_policy
+from budc.compiler.compile import compile_artifacts
 from budc.compiler.request import make_request
 from budc.policies.profile import load_profile
 from budc.schema.artifact import open_artifact
@@ -30,24 +31,31 @@ SCRIPT = """
 import sys, torch
 torch.set_num_threads(1)
 import msgspec
-from budc.compiler import request as requests, rollout
-from budc.compiler.compile import compile_policy
+from budc.compiler import request as requests
+from budc.compiler.journal import Journal
+from budc.compiler.compile import compile_artifacts
 from budc.compiler.request import make_request
 load = requests.load_profile
 def smaller(name):
     profile = load(name)
     return msgspec.structs.replace(profile, prompts=msgspec.structs.replace(profile.prompts, held_out_size=2))
 requests.load_profile = smaller
-rolled = rollout.Roller._roll
-def counted(self, *arguments):
-    latents = rolled(self, *arguments)
-    print("rolled", flush=True)
-    return latents
-rollout.Roller._roll = counted
-model, budget, steps, weights, calibration, search, out = sys.argv[1:]
-compile_policy(make_request({}, dict(model=model, budget=budget, steps=int(steps), weights=weights,
-                                     calibration=calibration, search=search, out=out)))
+put = Journal.put
+def counted(self, key, value):
+    put(self, key, value)
+    print(key, flush=True)
+Journal.put = counted
+model, budget, steps, weights, calibration, search, align, out = sys.argv[1:]
+compile_artifacts(make_request({}, dict(model=model, budget=budget, steps=int(steps), weights=weights,
+                                        calibration=calibration, search=search, align=align == "align",
+                                        out=out)))
 """
+
+
+def compiled(flags):
+    """Compile one policy."""
+    (artifact,) = compile_artifacts(make_request({}, flags))
+    return artifact
 
 
 @pytest.fixture
@@ -77,14 +85,15 @@ def test_compile_signs_what_it_found_and_says_what_it_measured(flags, tmp_path):
     pair = generate_key()
     (tmp_path / "key").write_bytes(pair.private)
     (tmp_path / "pub").write_bytes(pair.public)
-    written = compile_policy(make_request({}, flags | {"key": tmp_path / "key"}))
+    written = compiled(flags | {"key": tmp_path / "key", "search": "paper"})
     artifact = open_artifact(flags["out"], Trust.from_pem(tmp_path / "pub"))
     document = artifact.document
     assert artifact.policy_id == written.policy_id
     assert document.policy.branches[0].step_mask().nfe == document.budget.nfe == 2
     assert document.search.candidates == 5
-    # Full runs of 3 prompts and 5 candidates of 2 evaluations, in two branches each.
-    assert document.search.forwards == 2 * 3 * (6 + 5 * 2)
+    # Full runs of 3 prompts, then one first evaluation that five candidates share and one more of each; two branches.
+    assert document.search.forwards == 2 * 3 * (6 + 1 + 5)
+    assert document.quality.objective == "latent-mse-mean"
     assert [(baseline.name, baseline.nfe) for baseline in document.quality.baselines] == [
         ("uniform", 2),
         ("fewer-steps", 2),
@@ -98,20 +107,55 @@ def test_compile_signs_what_it_found_and_says_what_it_measured(flags, tmp_path):
     assert not list(tmp_path.glob(".policy*")), "the journal goes once the artifact stands"
 
 
+def test_the_default_is_the_joint_search_with_fitted_coefficients(flags):
+    document = compiled(flags | {"budget": "3"}).document
+    assert document.search.algorithm == "joint"
+    assert document.quality.objective == "latent-mse-log-mean"
+    assert any("arbitration on 1 other prompts" in str(v) for v in document.search.settings.values())
+    rows = [row for branch in document.policy.branches for row in branch.predictor if row]
+    assert any(row != [1.0] for row in rows)
+    assert not document.search.settings["aligned"]
+    uniform = document.quality.baselines[0].metrics[0]
+    assert document.quality.metrics[0].geometric_mean < uniform.geometric_mean
+
+
 def test_same_inputs_same_payload(flags, tmp_path):
-    first = compile_policy(make_request({}, flags))
-    second = compile_policy(make_request({}, flags | {"out": tmp_path / "again.budc.json"}))
+    first = compiled(flags)
+    second = compiled(flags | {"out": tmp_path / "again.budc.json"})
     assert first.payload == second.payload
-    third = compile_policy(make_request({}, flags | {"seed": 1, "out": tmp_path / "other.budc.json"}))
+    third = compiled(flags | {"seed": 1, "out": tmp_path / "other.budc.json"})
     assert third.payload != first.payload
 
 
-def test_interrupted_at_every_stage_it_ends_with_the_same_payload(flags, tmp_path, monkeypatch):
-    import budc.compiler.journal as journal
+@pytest.mark.parametrize(
+    "more", [{"search": "paper"}, {"align": True, "branches": "separate", "steps": "auto"}], ids=str
+)
+def test_interrupted_at_every_stage_it_ends_with_the_same_payload(flags, tmp_path, monkeypatch, more):
+    import msgspec
 
-    expected = compile_policy(make_request({}, flags | {"out": tmp_path / "undisturbed.budc.json"})).payload
+    import budc.compiler.find as find
+    import budc.compiler.journal as journal
+    import budc.compiler.request as requests
+    from budc.compiler.pipelines.wan import WanAdapter
+
+    load, encode = requests.load_profile, WanAdapter.encode
+    monkeypatch.setattr(requests, "load_profile", lambda name: msgspec.structs.replace(load(name), steps=4))
+    monkeypatch.setattr(find, "EPOCHS", 1)
+    # Text encoders are no part of what is resumed, and loading them takes most of the time.
+    encoded = {}
+    monkeypatch.setattr(
+        WanAdapter,
+        "encode",
+        lambda self, folder, profile, prompts, device: (
+            encoded.get(prompts)
+            or encoded.setdefault(prompts, encode(self, folder, profile, prompts, device))
+        ),
+    )
+    monkeypatch.setattr(sys.modules["budc.compiler.search.joint"], "ALLOWANCE", 2.0)
+    flags = flags | {"steps": 4} | more
+    expected = compiled(flags | {"out": tmp_path / "undisturbed.budc.json"}).payload
     put = journal.Journal.put
-    for stop in range(1, 20):
+    for stop in range(1, 60):
         written = []
 
         def stopping(self, key, value, stop=stop, written=written):
@@ -122,16 +166,67 @@ def test_interrupted_at_every_stage_it_ends_with_the_same_payload(flags, tmp_pat
 
         monkeypatch.setattr(journal.Journal, "put", stopping)
         try:
-            done = compile_policy(make_request({}, flags))
+            done = compiled(flags)
         except KeyboardInterrupt:
             assert not flags["out"].exists()
             monkeypatch.setattr(journal.Journal, "put", put)
-            assert compile_policy(make_request({}, flags)).payload == expected
+            assert compiled(flags).payload == expected, written[-1]
             flags["out"].unlink()
         else:
             assert done.payload == expected
+            kinds = {key.split()[0] for key in written}
+            assert kinds >= {"calibration", "held-out", "frames", flags.get("search", "joint")}
+            assert "align" not in flags or kinds >= {"arbitration", "align"}
             return
     raise AssertionError("the compile never got to its end")
+
+
+def test_a_sweep_is_a_family_that_shares_the_full_run(flags, tmp_path):
+    family = tmp_path / "family"
+    family.mkdir()
+    flags = {key: value for key, value in flags.items() if key != "budget"}
+    artifacts = compile_artifacts(make_request({}, flags | {"sweep": "2,2x,4", "out": family}))
+    assert [artifact.document.budget.nfe for artifact in artifacts] == [2, 3, 4]
+    assert [artifact.document.budget.requested for artifact in artifacts] == ["2", "2x", "4"]
+    assert sorted(path.name for path in family.iterdir()) == [
+        f"wan2.1-nano-nfe{nfe}.budc.json" for nfe in (2, 3, 4)
+    ]
+    with_more = [artifact.document.quality.metrics[0].geometric_mean for artifact in artifacts]
+    assert with_more[2] < with_more[0]
+
+
+def test_a_sweep_needs_a_folder(flags):
+    flags = {key: value for key, value in flags.items() if key != "budget"}
+    with pytest.raises(OutputError, match="folder"):
+        compile_artifacts(make_request({}, flags | {"sweep": "2,3"}))
+
+
+def test_an_aligned_policy_is_deployed_on_its_own_schedule(model, sampler, roller, reference):
+    """What the real scheduler makes of the binding is what was found."""
+    from budc.compiler.compile import _deployed
+    from budc.compiler.denoiser import ModelDenoiser
+    from budc.compiler.find import Outcome, Schedule
+    from budc.compiler.follow import follow
+    from budc.compiler.network import Network
+    from budc.compiler.rollout import full_policy
+    from budc.compiler.solver import linear_form
+
+    sigmas = tuple(torch.tensor([0.9998, 0.9, 0.7, 0.41, 0.0]).tolist())
+    schedule = Schedule(sigmas, tuple(torch.tensor([1000 * sigma for sigma in sigmas[:-1]]).tolist()))
+    policy = full_policy(4, ("cond", "uncond"))
+    found = Outcome(policy, schedule, 0.0, 1, 1, True, ())
+    binding = _deployed(model, sampler, found)
+    assert (binding.steps, tuple(binding.sigmas)) == (4, sigmas)
+    form = linear_form(model.scheduler, schedule.sigmas, schedule.timesteps)
+    followed = follow(Network(ModelDenoiser(model), reference.conditions), form, policy)
+    rolled = roller.roll(policy, binding, reference.conditions)
+    torch.testing.assert_close(rolled, followed, atol=1e-5, rtol=1e-5)
+    # The solver's own few steps, where alignment gained nothing, and the full schedule.
+    assert _deployed(model, sampler, replace(found, aligned=False)) == model.sampler(4)
+    assert (
+        _deployed(model, sampler, Outcome(policy, Schedule((0.0,) * 7, (0.0,) * 6), 0, 1, 1, False, ()))
+        == sampler
+    )
 
 
 def test_a_real_profile_goes_the_same_road(flags, wan_folder, monkeypatch, capsys):
@@ -143,7 +238,7 @@ def test_a_real_profile_goes_the_same_road(flags, wan_folder, monkeypatch, capsy
     real = load_profile("wan2.1")
     small = msgspec.structs.replace(real, height=64, width=64, frames=9, text_tokens=32)
     monkeypatch.setattr(requests, "load_profile", lambda name: small)
-    document = compile_policy(make_request({}, flags | {"model": "wan2.1", "search": "uniform"})).document
+    document = compiled(flags | {"model": "wan2.1", "search": "uniform"}).document
     assert document.shape.dtype == "bfloat16"
     assert document.sampler.config["flow_shift"] == real.scheduler_config["flow_shift"]
     assert document.model.family == "wan2.1"
@@ -152,61 +247,61 @@ def test_a_real_profile_goes_the_same_road(flags, wan_folder, monkeypatch, capsy
 
 
 class Killer:
-    """Compiles in processes of their own that are killed after some rollouts."""
+    """Compiles in processes of their own that are killed after some measurements."""
 
-    def __init__(self, wan_folder, prompt_file, budget, steps):
-        self.arguments = ("wan2.1-nano", str(budget), str(steps), str(wan_folder), str(prompt_file), "paper")
+    def __init__(self, wan_folder, prompt_file, budget, steps, search, align=False):
+        self.arguments = ("wan2.1-nano", str(budget), str(steps), str(wan_folder), str(prompt_file), search)
+        self.arguments += ("align" if align else "no",)
         self.environment = os.environ | {"SOURCE_DATE_EPOCH": "1700000000", "OMP_NUM_THREADS": "1"}
 
     def compile(self, out, kill_after=None):
-        """Run until done, or kill -9 after some rollouts; return how many ended."""
+        """Run until done, or kill -9 after some measurements; return the names of those that were reported."""
         command = [sys.executable, "-c", SCRIPT, *self.arguments, str(out)]
         process = subprocess.Popen(
             command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
-        rolled = 0
-        for _ in process.stdout:
-            rolled += 1
-            if rolled == kill_after:
+        measured = []
+        for line in process.stdout:
+            measured.append(line.strip())
+            if len(measured) == kill_after:
                 process.send_signal(signal.SIGKILL)
         process.stdout.close()
-        assert process.wait() == (0 if kill_after is None or rolled < kill_after else -signal.SIGKILL)
-        return rolled
+        assert process.wait() == (-signal.SIGKILL if kill_after else 0)
+        return measured
 
 
 def journalled(folder):
-    """Measurements on disk: whole lines after the header."""
-    lines = [path.read_bytes().count(b"\n") - 1 for path in folder.glob(".*/journal.jsonl")]
-    return sum(lines)
+    """Names of the measurements on disk."""
+    (path,) = folder.glob(".*/journal.jsonl")
+    return [json.loads(line.partition(" ")[2])["k"] for line in path.read_text().splitlines()[1:]]
 
 
 def check_kills(killer, tmp_path, kills):
     undisturbed, out = tmp_path / "undisturbed.budc.json", tmp_path / "killed.budc.json"
     needed = killer.compile(undisturbed)
-    spent = wasted = 0
+    assert len(needed) > 2 * len(kills) if len(kills) < 10 else len(needed) > len(kills)
+    measured = []
     for kill_after in kills:
-        before = journalled(tmp_path)
-        rolled = killer.compile(out, kill_after)
-        spent += rolled
-        kept = journalled(tmp_path) - before
-        # The rollout in flight and the one whose record was not yet written.
-        assert rolled - 1 <= kept <= rolled
-        wasted += rolled - kept
-    spent += killer.compile(out)
-    assert spent == needed + wasted
+        measured += killer.compile(out, kill_after)
+        kept = journalled(tmp_path)
+        # Whatever was reported is on disk; the kill may have come between the two for one, and no more are lost.
+        assert kept[: len(measured)] == measured
+        measured = kept
+    measured += killer.compile(out)
+    assert measured == needed, "nothing is measured twice"
     assert out.read_bytes() == undisturbed.read_bytes()
 
 
-def test_kill_9_loses_one_rollout_at_most(wan_folder, prompt_file, tmp_path):
-    check_kills(Killer(wan_folder, prompt_file, 2, 5), tmp_path, kills=[2, 3])
+def test_kill_9_loses_one_measurement_at_most(wan_folder, prompt_file, tmp_path):
+    check_kills(Killer(wan_folder, prompt_file, 2, 5, "joint", align=True), tmp_path, kills=[2, 3, 8])
 
 
 @pytest.mark.slow
-def test_kill_9_at_fifty_moments_loses_one_rollout_at_most(wan_folder, prompt_file, tmp_path):
-    rng = random.Random(0)
-    check_kills(
-        Killer(wan_folder, prompt_file, 5, 14), tmp_path, kills=[rng.randint(1, 6) for _ in range(50)]
-    )
+@pytest.mark.parametrize(("search", "align"), [("paper", False), ("joint", True)])
+def test_kill_9_at_fifty_moments_loses_one_measurement_at_most(
+    wan_folder, prompt_file, tmp_path, search, align
+):
+    check_kills(Killer(wan_folder, prompt_file, 6, 20, search, align), tmp_path, kills=[1] * 50)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +328,7 @@ def test_bad_input_is_refused_before_any_rollout(flags, change, error, word, mon
 
     change = {key: Path(value) if key in paths else value for key, value in change.items()}
     with pytest.raises(error, match=word.replace(".", r"\.")) as caught:
-        compile_policy(make_request({}, flags | change))
+        compiled(flags | change)
     assert caught.value.remedy
 
 
@@ -241,7 +336,7 @@ def test_held_out_prompts_cannot_calibrate(flags, tmp_path):
     shared = tmp_path / "shared.txt"
     shared.write_text("a tiny green dot sails right over stripes\n")
     with pytest.raises(UsageError, match="held out"):
-        compile_policy(make_request({}, flags | {"calibration": shared}))
+        compiled(flags | {"calibration": shared})
 
 
 def test_real_models_without_weights_say_what_to_do(flags, tmp_path, monkeypatch):
@@ -251,7 +346,7 @@ def test_real_models_without_weights_say_what_to_do(flags, tmp_path, monkeypatch
         ("wan2.1-14b", "Wan-AI/Wan2.1-T2V-14B-Diffusers"),
     ):
         with pytest.raises(WeightsMissing) as caught:
-            compile_policy(make_request({}, flags | {"model": model, "weights": None}))
+            compiled(flags | {"model": model, "weights": None})
         message = f"{caught.value} {caught.value.remedy}"
         for part in (repository, "GB", str(tmp_path / "hub"), "--download", "wan2.1-nano"):
             assert part in message
@@ -269,7 +364,7 @@ def test_pickled_weights_are_refused(flags, wan_folder, tmp_path):
     (weights,) = (folder / "transformer").glob("*.safetensors")
     weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(UnsafeWeights, match="pickled"):
-        compile_policy(make_request({}, flags | {"weights": folder}))
+        compiled(flags | {"weights": folder})
 
 
 def test_truncated_weights_are_refused(flags, wan_folder, tmp_path):
@@ -277,7 +372,7 @@ def test_truncated_weights_are_refused(flags, wan_folder, tmp_path):
     (weights,) = (folder / "transformer").glob("*.safetensors")
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(UnsafeWeights, match=weights.name):
-        compile_policy(make_request({}, flags | {"weights": folder}))
+        compiled(flags | {"weights": folder})
 
 
 def test_another_pipeline_class_is_refused(flags, wan_folder, tmp_path):
@@ -285,7 +380,7 @@ def test_another_pipeline_class_is_refused(flags, wan_folder, tmp_path):
     index = folder / "model_index.json"
     index.write_text(index.read_text().replace("WanPipeline", "FluxPipeline"))
     with pytest.raises(UnsupportedModel, match="FluxPipeline"):
-        compile_policy(make_request({}, flags | {"weights": folder}))
+        compiled(flags | {"weights": folder})
 
 
 @pytest.mark.parametrize(
@@ -312,7 +407,7 @@ def test_a_model_that_is_not_whole_is_refused_before_any_rollout(
     gone = folder / defect
     shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
     with pytest.raises(error, match=word):
-        compile_policy(make_request({}, flags | {"weights": folder}))
+        compiled(flags | {"weights": folder})
 
 
 @pytest.mark.parametrize(
@@ -323,7 +418,7 @@ def test_a_damaged_configuration_is_refused(flags, wan_folder, tmp_path, name, c
     folder = copy_model(wan_folder, tmp_path / "m")
     (folder / name).write_text(content)
     with pytest.raises(BudcError) as caught:
-        compile_policy(make_request({}, flags | {"weights": folder}))
+        compiled(flags | {"weights": folder})
     assert name.partition("/")[0] in str(caught.value)
 
 
@@ -332,11 +427,11 @@ def test_a_shard_that_is_not_there_is_named(flags, wan_folder, tmp_path):
     index = folder / "text_encoder" / "model.safetensors.index.json"
     index.write_text('{"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}')
     with pytest.raises(WeightsMissing, match="model-00002-of-00002"):
-        compile_policy(make_request({}, flags | {"weights": folder}))
+        compiled(flags | {"weights": folder})
 
 
 def test_a_pickle_beside_the_weights_is_refused_before_it_could_bind(flags, wan_folder, tmp_path):
     folder = copy_model(wan_folder, tmp_path / "m")
     (folder / "transformer" / "old.bin").write_bytes(b"x")
     with pytest.raises(UnsafeWeights, match=r"old\.bin"):
-        compile_policy(make_request({}, flags | {"weights": folder}))
+        compiled(flags | {"weights": folder})

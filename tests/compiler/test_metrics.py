@@ -3,7 +3,16 @@ import math
 import pytest
 import torch
 
-from budc.compiler.metrics import PSNR_CAP, latent_errors, latent_metric, percentile, psnr_metric, psnrs
+from budc.compiler.metrics import (
+    PSNR_CAP,
+    largest_difference,
+    latent_errors,
+    latent_metric,
+    percentile,
+    psnr_metric,
+    psnrs,
+    relative_difference,
+)
 
 
 def test_latent_error_is_per_sample():
@@ -32,3 +41,24 @@ def test_summaries():
 def test_percentile_is_a_value_of_the_sample():
     assert percentile(list(range(1, 101)), 0.95) == 95
     assert percentile([7.0], 0.95) == 7.0
+
+
+def test_differences_are_the_largest_and_relative_to_the_largest_value():
+    expected = torch.tensor([1.0, -4.0, 2.0])
+    found = torch.tensor([1.5, -4.0, 2.25])
+    assert largest_difference(found, expected) == 0.5
+    assert relative_difference(found, expected) == 0.125
+    assert relative_difference(expected, expected) == 0.0
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_values_that_are_no_numbers_are_infinitely_far(wrong):
+    fine, broken = torch.tensor([1.0, 2.0]), torch.tensor([1.0, wrong])
+    assert largest_difference(broken, fine) == math.inf
+    assert relative_difference(broken, fine) == relative_difference(fine, broken) == math.inf
+    assert relative_difference(broken, broken) == math.inf
+
+
+def test_nothing_is_near_to_zeros_or_to_another_shape():
+    assert relative_difference(torch.zeros(2), torch.zeros(2)) == math.inf
+    assert largest_difference(torch.zeros(2), torch.zeros(3)) == math.inf

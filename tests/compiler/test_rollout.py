@@ -4,8 +4,7 @@ import pytest
 import torch
 from diffusers import WanPipeline
 
-from budc.compiler.rollout import Roller, full_policy, shared_policy
-from budc.compiler.search import Candidate
+from budc.compiler.rollout import Roller, evaluations, full_policy, shared_policy
 from budc.policies.profile import load_profile
 from budc.runtimes.diffusers import applied
 from budc.schema.errors import DeviceMemory
@@ -67,8 +66,10 @@ def test_a_cached_rollout_is_the_pipeline_with_the_policy_applied(
 
 def test_forwards_are_counted_per_sample_and_branch(roller, sampler, reference):
     roller.forwards = 0
-    candidate = Candidate.plain(sampler.steps, (0, 2, 5))
-    roller.roll(shared_policy(candidate.mask, candidate.predictor, BRANCHES), sampler, reference.conditions)
+    mask = StepMask.from_compute_steps(sampler.steps, (0, 2, 5))
+    policy = shared_policy(mask, Predictor.plain_reuse(mask), BRANCHES)
+    assert evaluations(policy) == 3 * len(BRANCHES)
+    roller.roll(policy, sampler, reference.conditions)
     assert roller.forwards == 3 * len(BRANCHES) * len(reference.conditions)
 
 

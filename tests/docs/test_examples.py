@@ -1,6 +1,7 @@
 """Every example in the README and the guides runs: a document's `sh` and `python` blocks, in order, in one folder.
 
-Blocks marked `console` or `text` show what is typed or printed elsewhere and are not run.
+A block with a file's name is written there, for the others to use. Blocks marked `console` or `text` show what
+is typed or printed elsewhere and are not run.
 """
 
 import os
@@ -44,9 +45,9 @@ def test_examples_run_as_written(path, tmp_path):
         shutil.copy(source, tmp_path / name)
     for match in BLOCK.finditer(path.read_text(encoding="utf-8")):
         kind, name, body = match[1], match["name"], match["body"]
-        if kind == "toml":
-            if name:
-                (tmp_path / name).write_text(body, encoding="utf-8")
+        if name:
+            (tmp_path / name).write_text(body, encoding="utf-8")
+        if name or kind == "toml":
             continue
         done = run(kind, body, tmp_path)
         assert done.returncode == 0, f"{path.name}:\n{body}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"

@@ -8,14 +8,16 @@ from budc.schema.errors import MissingExtra
 
 MODEL_PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "ftfy")
 """Packages without which no pipeline loads. Some are found missing only halfway through a run."""
+ONNX_PACKAGES = ("onnxruntime", "onnx", "tokenizers", "numpy", "ftfy")
+"""Packages without which no exported model runs."""
 _OPTIONAL = {
     *MODEL_PACKAGES,
+    *ONNX_PACKAGES,
     "PIL",
     "accelerate",
     "huggingface_hub",
     "imageio",
     "imageio_ffmpeg",
-    "tokenizers",
 }
 
 
@@ -29,16 +31,22 @@ def missing_extra(error: ModuleNotFoundError) -> MissingExtra | None:
     return _refusal(name) if name in _OPTIONAL else None
 
 
-def require(*packages: str) -> None:
-    """Check, without importing anything, that packages are installed. Raises MissingExtra."""
+def require(*packages: str, extra: str = "torch") -> None:
+    """Check, without importing anything, that packages are installed, which come with `extra`.
+
+    Raises:
+        MissingExtra: one is not; the message names it and the extra.
+    """
     for name in packages:
         if importlib.util.find_spec(name) is None:
-            raise _refusal(name)
+            raise _refusal(name, extra)
 
 
-def _refusal(name: str) -> MissingExtra:
+def _refusal(name: str, extra: str | None = None) -> MissingExtra:
+    if extra is None:
+        extra = "onnx" if name in ONNX_PACKAGES and name not in MODEL_PACKAGES else "torch"
     return MissingExtra(
-        f"{name} is not installed; it comes with budc[torch]", remedy="pip install 'budc[torch]'"
+        f"{name} is not installed; it comes with budc[{extra}]", remedy=f"pip install 'budc[{extra}]'"
     )
 
 

@@ -10,7 +10,9 @@ import click
 
 import budc
 from budc.cli.attach import attach_command
+from budc.cli.bind import bind_command
 from budc.cli.compile import compile_command
+from budc.cli.export import export_command
 from budc.cli.extras import Interrupted, missing_extra
 from budc.cli.inspect import inspect_command
 from budc.cli.keygen import keygen_command
@@ -50,6 +52,8 @@ for _command in (
     inspect_command,
     attach_command,
     push_command,
+    export_command,
+    bind_command,
     run_command,
     models_command,
 ):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from budc.cli.extras import MODEL_PACKAGES, quiet_libraries, require
+from budc.cli.extras import MODEL_PACKAGES, ONNX_PACKAGES, quiet_libraries, require
 from budc.cli.pipelines import load_pipeline, profile_of
 from budc.cli.trusted import load_trust, open_trusted
 from budc.schema.errors import UsageError, printable
@@ -61,6 +61,18 @@ _LARGEST_SEED = 2**53 - 1
 )
 @click.option("--rehash", is_flag=True, help="Hash every file of the model again.")
 @click.option(
+    "--runtime",
+    type=click.Choice(["diffusers", "onnxruntime"]),
+    default="diffusers",
+    show_default=True,
+    help="onnxruntime takes the folder of `budc export onnx` as --weights, and needs no torch.",
+)
+@click.option(
+    "--provider",
+    metavar="NAME",
+    help="Hardware for onnxruntime, cpu or cuda; default cpu. It never falls back to another.",
+)
+@click.option(
     "--compare", is_flag=True, help="Beside the full run and a run of fewer steps, from the same noise."
 )
 def run_command(
@@ -74,23 +86,29 @@ def run_command(
     allow_unsigned: bool,
     allow_uncalibrated: bool,
     rehash: bool,
+    runtime: str,
+    provider: str | None,
     compare: bool,
 ) -> None:
     """Generate with the policy in the artifact FILE, or with one that is attached to MODEL_DIR.
 
     The artifact must be signed by a trusted key and the model must be, file by file, the one that it was compiled
-    for. Weights are read from local safetensors files; nothing is downloaded.
+    for. Weights are read from local safetensors or ONNX files; nothing is downloaded.
     """
     if not all(prompt.strip() for prompt in prompts):
         raise UsageError("--prompt: a prompt is empty", remedy="say what to generate")
-    require(*MODEL_PACKAGES, "PIL", "imageio", "imageio_ffmpeg")
-    from budc.cli.media import check_target
+    if runtime == "onnxruntime":
+        if compare:
+            raise UsageError("--compare: only with --runtime diffusers", remedy="leave out --compare")
+        _check_before(ONNX_PACKAGES, "onnx", out)
+    else:
+        if provider is not None:
+            raise UsageError("--provider: only with --runtime onnxruntime", remedy="--runtime onnxruntime")
+        _check_before(MODEL_PACKAGES, "torch", out)
     from budc.compiler.progress import hashing
-    from budc.policies.profile import find_weights
     from budc.schema.digest_cache import DigestCache
     from budc.schema.discover import load_policy
 
-    check_target(out)
     trust = load_trust(keys)
     if file.is_dir():
         artifact = load_policy(file, nfe, trust=trust, allow_unsigned=allow_unsigned)
@@ -99,6 +117,23 @@ def run_command(
         artifact = open_trusted(file, trust, allow_unsigned=allow_unsigned)
     if not artifact.signed:
         click.echo(f"unsigned: nobody vouches for {printable(str(file))}", err=True)
+    digests = DigestCache.of_user(watch=hashing, rehash=rehash)
+    if runtime == "onnxruntime":
+        from budc.cli.run_onnx import open_export, run_onnx
+
+        export = open_export(
+            artifact,
+            weights,
+            trust,
+            provider or "cpu",
+            digests,
+            allow_unsigned=allow_unsigned,
+            allow_uncalibrated=allow_uncalibrated,
+        )
+        click.echo(run_onnx(export, prompts, seed, out))
+        return
+    from budc.policies.profile import find_weights
+
     profile = profile_of(artifact.document)
     policy = {
         "artifact": artifact,
@@ -106,12 +141,19 @@ def run_command(
         "allow_unsigned": allow_unsigned,
         "allow_uncalibrated": allow_uncalibrated,
         "weights_dir": find_weights(profile, weights),
-        "digests": DigestCache.of_user(watch=hashing, rehash=rehash),
+        "digests": digests,
     }
     # Whatever a library prints must not end up in the result.
     with contextlib.redirect_stdout(sys.stderr), _own_warnings():
         made = _generate(profile, policy, prompts, seed, out, compare)
     click.echo(_page(made, artifact, f"{printable(str(out))}, seed {seed}"))
+
+
+def _check_before(packages: tuple[str, ...], extra: str, out: Path) -> None:
+    require(*packages, "PIL", "imageio", "imageio_ffmpeg", extra=extra)
+    from budc.cli.media import check_target
+
+    check_target(out)
 
 
 def _generate(

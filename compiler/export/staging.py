@@ -1,0 +1,102 @@
+"""Staging: a folder that appears whole or not at all.
+
+It is built as a hidden sibling, `.NAME.partial`, and renamed when it is finished. What a kill leaves is that
+sibling; the next attempt removes it. A lock tells a stale one from one that is being written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from budc.schema.errors import OutputError
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a place where a folder cannot be made. Raises OutputError."""
+    if os.path.lexists(folder):
+        raise OutputError(f"{folder} exists already", remedy="give another --out, or remove it")
+    if not folder.absolute().parent.is_dir():
+        raise OutputError(f"{folder.parent} is not a folder")
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder; it becomes `folder` when the with-block ends well, and vanishes when it does not.
+
+    Raises:
+        OutputError: `folder` exists, its parent cannot be written, or another process is making it.
+    """
+    check_free(folder)
+    partial = folder.absolute().parent / f".{folder.name}.partial"
+    with _locked(partial):
+        try:
+            yield partial
+            _sync(partial)
+            check_free(folder)
+            os.rename(partial, folder)
+            _sync_folder(folder.absolute().parent)
+        except OSError as error:
+            raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
+        finally:
+            # Still there only if something failed.
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _locked(partial: Path) -> Iterator[None]:
+    descriptor = _lock(partial)
+    try:
+        for stale in partial.iterdir():
+            if stale.is_dir() and not stale.is_symlink():
+                shutil.rmtree(stale)
+            else:
+                stale.unlink()
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(partial: Path) -> int:
+    while True:
+        try:
+            with contextlib.suppress(FileExistsError):
+                partial.mkdir()
+            descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise OutputError(f"cannot write {partial}: {error.strerror}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.stat(partial).st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise OutputError(
+                f"{partial}: another process is writing it", remedy="wait for it, or give another --out"
+            ) from error
+        except FileNotFoundError:
+            pass
+        # Whoever held it has just renamed or removed it.
+        os.close(descriptor)
+
+
+def _sync(folder: Path) -> None:
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with open(Path(place, name), "rb") as file:
+                os.fsync(file.fileno())
+        _sync_folder(Path(place))
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,45 @@
+"""Noise: the latents that diffusers starts from, without torch.
+
+A pipeline draws its noise from `torch.Generator().manual_seed(seed)` on the CPU: MT19937, 24 of its 32 bits
+as uniforms, turned into normal values 16 at a time by the Box-Muller transform. Here that is done in numpy;
+values differ from torch's by rounding alone, about 1e-6, and torch's own depend that much on the machine.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BLOCK = 16
+"""torch transforms this many uniforms at a time: the first half are radii, the second angles."""
+
+
+def seeded_noise(shape: Sequence[int], seed: int) -> NDArray[np.float32]:
+    """Return standard normal values as `torch.randn(shape, generator=torch.Generator().manual_seed(seed))`.
+
+    Raises:
+        ValueError: fewer than 16 values are asked for, which torch draws in another way.
+    """
+    size = math.prod(shape)
+    if size < _BLOCK:
+        raise ValueError(f"noise of shape {tuple(shape)} has {size} values, expected {_BLOCK} or more")
+    tail = size % _BLOCK
+    drawn = _uniform(seed, size + (_BLOCK if tail else 0))
+    values = _normal(drawn[: size - tail])
+    if tail:
+        # What does not fill a block is drawn anew, with values before it, as a block of its own.
+        values = np.concatenate([values[: size - _BLOCK], _normal(drawn[size:])])
+    return values.reshape(shape)
+
+
+def _uniform(seed: int, size: int) -> NDArray[np.float32]:
+    # numpy's frozen legacy generator seeds MT19937 by one 32 bit number as torch does.
+    words = np.random.RandomState(seed & 0xFFFFFFFF).randint(0, 1 << 32, size, dtype=np.uint32)
+    return ((words & 0xFFFFFF) * 2.0**-24).astype(np.float32)
+
+
+def _normal(uniform: NDArray[np.float32]) -> NDArray[np.float32]:
+    radii, angles = uniform.reshape(-1, 2, _BLOCK // 2).astype(np.float64).swapaxes(0, 1)
+    radii, angles = np.sqrt(-2 * np.log1p(-radii)), 2 * np.pi * angles
+    return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1).astype(np.float32).reshape(-1)

@@ -1,0 +1,1 @@
+"""ONNX Runtime underneath `budc.runtimes.onnxruntime`: providers, device memory, the denoising loop."""

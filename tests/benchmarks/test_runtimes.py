@@ -1,0 +1,26 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_both_runtimes_are_measured_and_agree(tmp_path):
+    target = tmp_path / "results.json"
+    command = [sys.executable, "benchmarks/runtimes.py", "--model", "wan2.1-nano", "--budgets", "6,50"]
+    command += ["--repeats", "1", "--json", str(target)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(target.read_text())
+    assert [(row["runtime"], row["nfe"]) for row in result["rows"]] == [
+        ("diffusers", 6), ("diffusers", 50), ("onnxruntime", 6), ("onnxruntime", 50),
+    ]  # fmt: skip
+    assert all(0 < row["maxRelativeDifference"] < 1e-4 for row in result["rows"])
+    assert all(0.5 < row["ratio"] < 50 for row in result["rows"])
+    assert result["torchImported"] == {"diffusers": True, "onnxruntime": False}
+    assert result["importSeconds"]["onnxruntime"] < result["importSeconds"]["diffusers"]
+    assert result["peakBytes"]["onnxruntime"] < result["peakBytes"]["diffusers"]

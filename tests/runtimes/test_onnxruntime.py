@@ -1,0 +1,250 @@
+"""The ONNX runtime's own: what it opens, what it refuses, batches, payloads, and what stays in place."""
+
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
+
+from budc.compiler.model import load_model, model_binding  # noqa: E402
+from budc.policies.profile import load_profile  # noqa: E402
+from budc.runtimes.noise import seeded_noise  # noqa: E402
+from budc.runtimes.onnx_folder import describe_export  # noqa: E402
+from budc.runtimes.onnxruntime import OnnxPipeline, UncalibratedWarning, UnsignedWarning, load  # noqa: E402
+from budc.runtimes.ort.denoiser import Denoiser  # noqa: E402
+from budc.runtimes.ort.provider import Provider  # noqa: E402
+from budc.runtimes.ort.sessions import Sessions  # noqa: E402
+from budc.runtimes.testing import GOLDEN, STEPS  # noqa: E402
+from budc.schema.artifact import read, seal  # noqa: E402
+from budc.schema.errors import (  # noqa: E402
+    CalibrationMismatch,
+    RefusedRun,
+    UnsafeWeights,
+    Unsigned,
+    UnsupportedModel,
+    UntrustedKey,
+    WeightsMismatch,
+    WeightsMissing,
+)
+from budc.schema.policy import PolicyDocument, Shape  # noqa: E402
+
+PROFILE = load_profile("wan2.1-nano")
+PROMPTS = ["a red circle", "a big blue box drifts up"]
+
+
+@pytest.fixture(scope="module")
+def unbound(wan_folder: Path, make_document: Any) -> PolicyDocument:
+    document = make_document(
+        steps=STEPS,
+        model=model_binding(PROFILE, wan_folder),
+        sampler=load_model(PROFILE, wan_folder, torch.device("cpu")).sampler(STEPS),
+        shape=Shape(height=64, width=64, frames=9, dtype="float32", text_tokens=32),
+    )
+    return GOLDEN["three terms"].document(document)
+
+
+@pytest.fixture(scope="module")
+def document(unbound: PolicyDocument, exported: Path) -> PolicyDocument:
+    variant, _ = describe_export(exported)
+    model = msgspec.structs.replace(unbound.model, variants=[*unbound.model.variants, variant])
+    return msgspec.structs.replace(unbound, model=model)
+
+
+@pytest.fixture
+def pipe(document: PolicyDocument, exported: Path) -> OnnxPipeline:
+    return opened(document, exported)
+
+
+def opened(document: PolicyDocument, folder: Path, **options: Any) -> OnnxPipeline:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnsignedWarning)
+        return load(document, folder, allow_unsigned=True, threads=1, **options)
+
+
+# What is believed ------------------------------------------------------------------------------------------
+
+
+def test_signed_artifacts(document: PolicyDocument, exported: Path, signer: Any, trust: Any) -> None:
+    artifact = read(seal(document, signer))
+    made = load(artifact, exported, trust=trust, threads=1).generate(PROMPTS[0])
+    assert made.frames.shape == (9, 64, 64, 3)
+    assert 0 <= made.frames.min() < made.frames.max() <= 1
+    assert made.latents.shape == (1, 16, 3, 8, 8)
+    assert made.seconds > 0
+    with pytest.raises(UntrustedKey):
+        load(artifact, exported)
+
+
+def test_unsigned_documents_run_with_a_warning_or_not_at_all(
+    document: PolicyDocument, exported: Path
+) -> None:
+    with pytest.raises(Unsigned):
+        load(document, exported)
+    with pytest.warns(UnsignedWarning, match="nobody vouches"):
+        load(document, exported, allow_unsigned=True)
+
+
+def test_an_export_that_the_policy_does_not_list(unbound: PolicyDocument, exported: Path) -> None:
+    with pytest.raises(WeightsMismatch, match="lists no ONNX export") as refusal:
+        opened(unbound, exported)
+    assert "budc bind" in refusal.value.remedy
+    with pytest.warns(UncalibratedWarning, match="weights: "):
+        pipe = opened(unbound, exported, allow_uncalibrated=True)
+    assert pipe.uncalibrated[0].startswith("weights: ")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["transformer/compute.onnx", "vae_decoder/model.onnx.data", "tokenizer/tokenizer.json", "budc-onnx.json"],
+)
+def test_every_file_is_verified(document: PolicyDocument, exported: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "export"
+    shutil.copytree(exported, folder)
+    data = bytearray((folder / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / name).write_bytes(data)
+    with pytest.raises(WeightsMismatch, match=name):
+        opened(document, folder)
+    # Uncalibrated runs may be of other weights, but never of files that nobody described.
+    with pytest.raises((WeightsMismatch, UnsafeWeights), match=name):
+        opened(document, folder, allow_uncalibrated=True)
+
+
+def test_missing_folders_and_files(document: PolicyDocument, exported: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsMissing):
+        opened(document, tmp_path / "none")
+    folder = tmp_path / "export"
+    shutil.copytree(exported, folder)
+    (folder / "transformer" / "weights.onnx.data").unlink()
+    with pytest.raises(WeightsMissing, match=r"transformer/weights\.onnx\.data"):
+        opened(document, folder)
+
+
+def test_another_denoiser(document: PolicyDocument, exported: Path) -> None:
+    denoiser = msgspec.structs.replace(document.model.denoisers[0], class_name="FluxTransformer2DModel")
+    model = msgspec.structs.replace(document.model, denoisers=[denoiser])
+    with pytest.raises(
+        UnsupportedModel, match="FluxTransformer2DModel, the export has a WanTransformer3DModel"
+    ):
+        opened(msgspec.structs.replace(document, model=model), exported)
+
+
+# What runs ---------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_its_samples_one_by_one(pipe: OnnxPipeline) -> None:
+    noise = np.concatenate([seeded_noise((1, 16, 3, 8, 8), seed) for seed in (5, 6)])
+    together = pipe.denoiser(2).run(pipe.encode(PROMPTS), noise)
+    alone = [pipe.generate(prompt, seed=5 + i).latents for i, prompt in enumerate(PROMPTS)]
+    np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-4)
+    assert np.abs(together[0] - together[1]).max() > 0.1
+
+
+def test_what_does_not_fit_is_refused(pipe: OnnxPipeline) -> None:
+    with pytest.raises(RefusedRun, match=r"noise \(2, 16, 3, 8, 8\)"):
+        pipe.denoiser(1).run(pipe.encode(PROMPTS[:1]), np.zeros((2, 16, 3, 8, 8), np.float32))
+
+
+@pytest.mark.parametrize("name", ["three terms", "separate branches", "one evaluation"])
+def test_the_velocity_can_be_what_is_reused(
+    name: str, document: PolicyDocument, exported: Path, wan_folder: Path
+) -> None:
+    from diffusers import WanPipeline
+
+    from budc.runtimes.diffusers import applied
+
+    policy = msgspec.structs.replace(GOLDEN[name].document(document).policy, payload="velocity")
+    changed = msgspec.structs.replace(GOLDEN[name].document(document), policy=policy)
+    pipe = WanPipeline.from_pretrained(wan_folder)
+    pipe.set_progress_bar_config(disable=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnsignedWarning)
+        with applied(pipe, changed, allow_unsigned=True, weights_dir=wan_folder):
+            expected = pipe(
+                PROMPTS[0], height=64, width=64, num_frames=9, max_sequence_length=32, guidance_scale=5.0,
+                num_inference_steps=STEPS, generator=torch.Generator().manual_seed(3), output_type="latent",
+            ).frames.numpy()  # fmt: skip
+    actual = opened(changed, exported).generate(PROMPTS[0], seed=3).latents
+    assert np.abs(actual - expected).max() < 1e-5 * np.abs(expected).max()
+    residual = opened(GOLDEN[name].document(document), exported).generate(PROMPTS[0], seed=3).latents
+    assert np.abs(actual - residual).max() > 1e-3
+
+
+def test_frames_are_those_of_diffusers(pipe: OnnxPipeline, wan_folder: Path) -> None:
+    from diffusers import WanPipeline
+
+    latents = np.concatenate([seeded_noise((1, 16, 3, 8, 8), seed) for seed in (1, 2)])
+    theirs = WanPipeline.from_pretrained(wan_folder)
+    with torch.no_grad():
+        video = theirs.vae.decode(torch.from_numpy(latents), return_dict=False)[0]
+    expected = theirs.video_processor.postprocess_video(video, output_type="np")
+    np.testing.assert_allclose(pipe.decode(latents), expected, atol=1e-4)
+
+
+def test_text_is_encoded_as_by_the_pipeline(pipe: OnnxPipeline, wan_folder: Path) -> None:
+    from diffusers import WanPipeline
+
+    theirs = WanPipeline.from_pretrained(wan_folder)
+    cond, uncond = theirs.encode_prompt(PROMPTS, negative_prompt="", max_sequence_length=32)
+    expected = torch.cat([cond, uncond]).detach().numpy()
+    np.testing.assert_allclose(pipe.encode(PROMPTS), expected, atol=1e-5)
+
+
+class Capturing(Provider):
+    """The CPU, numbering its calls as a device with CUDA graphs would."""
+
+    @property
+    def captures(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("name", list(GOLDEN))
+def test_every_run_makes_the_same_calls_in_the_same_memory(
+    name: str, document: PolicyDocument, exported: Path, pipe: OnnxPipeline
+) -> None:
+    sessions = Sessions(exported, pipe.manifest, Capturing("cpu", 1))
+    denoiser = Denoiser(sessions, GOLDEN[name].document(document))
+    embeddings, noise = pipe.encode(PROMPTS[:1]), seeded_noise((1, 16, 3, 8, 8), 0)
+    expected = denoiser.run(embeddings, noise)
+    calls = dict(denoiser._calls)
+    for stop in (2, STEPS):
+        latents = denoiser.run(embeddings, noise, lambda step, stop=stop: step != stop)
+    np.testing.assert_array_equal(latents, expected)
+    assert denoiser._calls == calls
+    numbers = [call._options for call in calls.values() if call._options is not None]
+    assert sessions._captured == len(numbers) <= 2 * STEPS
+    # Two updates, one for either state; nothing else is bound twice.
+    assert sum(key[0] == "update" for key in calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "slots"), [("plain reuse", 2), ("two terms", 3), ("three terms", 4), ("every step", 1)]
+)
+def test_no_more_residuals_are_kept_than_the_policy_needs(
+    name: str, slots: int, document: PolicyDocument, exported: Path
+) -> None:
+    denoiser = opened(GOLDEN[name].document(document), exported).denoiser(1)
+    assert [len(group._slots) for group in denoiser._groups] == [slots]
+
+
+def test_guidance_of_one_or_less_leaves_out_the_unconditional_branch(
+    document: PolicyDocument, exported: Path
+) -> None:
+    sampler = msgspec.structs.replace(document.sampler, guidance=1.0)
+    pipe = opened(msgspec.structs.replace(document, sampler=sampler), exported)
+    assert pipe.encode(PROMPTS[:1]).shape == (1, 32, 96)
+    pipe.generate(PROMPTS[0])
+    assert pipe.denoiser(1).calls_of == {"compute": 3, "reuse": 1, "reuse_terms": 2}
+
+
+def test_other_steps_are_refused_before_anything_runs(pipe: OnnxPipeline) -> None:
+    with pytest.raises(CalibrationMismatch, match="steps: the policy has 6, this run asks for 50"):
+        pipe.generate(PROMPTS[0], steps=50)
+    assert not pipe._denoisers
+    assert pipe.generate(PROMPTS[0], steps=6).latents.shape == (1, 16, 3, 8, 8)
