@@ -19,9 +19,9 @@ from budc.compiler.model import Model
 from budc.compiler.progress import progress
 from budc.compiler.rollout import Roller, full_policy
 from budc.schema.canonical import digest
-from budc.schema.digests import sha256_file
 from budc.schema.errors import JournalCorrupt
 from budc.schema.files import write_atomic
+from budc.schema.hashing import sha256_file
 from budc.schema.policy import Policy, PromptSet, SamplerBinding
 
 CALIBRATION_SEED = 10_000

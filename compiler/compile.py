@@ -21,6 +21,7 @@ from budc.compiler.find import Outcome, Schedule, Task
 from budc.compiler.folder import component_digests
 from budc.compiler.journal import Journal
 from budc.compiler.model import Model, default_device, load_model, model_binding, supported
+from budc.compiler.progress import hashing
 from budc.compiler.request import CompileRequest, check_request
 from budc.compiler.rollout import Roller
 from budc.compiler.search import algorithm
@@ -29,8 +30,9 @@ from budc.policies.profile import ModelProfile, find_weights, read_prompts
 from budc.policies.schedules import schedules_for
 from budc.schema.artifact import SUFFIX, Artifact, read
 from budc.schema.canonical import digest
+from budc.schema.digest_cache import DigestCache
 from budc.schema.errors import OutputError, UsageError
-from budc.schema.keys import load_signer
+from budc.schema.keys import load_public, load_signer
 from budc.schema.policy import ModelBinding, SamplerBinding
 
 
@@ -69,7 +71,12 @@ def _prompts(request: CompileRequest, profile: ModelProfile) -> Prompts:
 
 
 def _fingerprint(
-    request: CompileRequest, model: Model, binding: ModelBinding, sampler: SamplerBinding, prompts: Prompts
+    request: CompileRequest,
+    model: Model,
+    binding: ModelBinding,
+    sampler: SamplerBinding,
+    prompts: Prompts,
+    digests: DigestCache,
 ) -> str:
     """Digest of all that a measurement depends on; name, key and output path are not among it."""
     cuda = model.device.type == "cuda"
@@ -81,7 +88,7 @@ def _fingerprint(
             "profile": msgspec.to_builtins(model.profile),
             "sampler": msgspec.to_builtins(sampler),
             "denoisers": msgspec.to_builtins(binding),
-            "components": component_digests(model.profile, model.folder),
+            "components": component_digests(model.profile, model.folder, digests),
             "prompts": [list(part) for part in prompts],
             "versions": versions(),
             "device": torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads",
@@ -96,12 +103,14 @@ def compile_artifacts(request: CompileRequest) -> list[Artifact]:
         BudcError: see the passes; everything that can be refused is refused before the first rollout.
     """
     profile, steps, budgets = check_request(request)
-    signer = load_signer(request.key) if request.key else None
+    public = load_public(request.public) if request.public else None
+    signer = load_signer(request.key, public=public) if request.key else None
     paths = _outputs(request, {nfe: artifact_name(request, profile, nfe) for nfe in budgets})
     prompts = _prompts(request, profile)
     supported(profile)
     folder = find_weights(profile, request.weights, download=request.download)
-    binding = model_binding(profile, folder)
+    digests = DigestCache.of_user(watch=hashing, rehash=request.rehash)
+    binding = model_binding(profile, folder, digests)
     device = default_device()
     if device.type == "cpu" and not profile.embedded:
         print(
@@ -109,7 +118,7 @@ def compile_artifacts(request: CompileRequest) -> list[Artifact]:
         )
     model = load_model(profile, folder, device)
     sampler = model.sampler(steps)
-    fingerprint = _fingerprint(request, model, binding, sampler, prompts)
+    fingerprint = _fingerprint(request, model, binding, sampler, prompts, digests)
     first = next(iter(paths.values()))
     with Journal(first.parent / f".{first.name}.{fingerprint[7:19]}", fingerprint) as journal:
         if journal.records:

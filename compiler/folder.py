@@ -12,8 +12,9 @@ from typing import Any
 
 from budc.compiler.loading import loading
 from budc.policies.profile import ModelProfile
-from budc.schema.digests import sha256_file
+from budc.schema.digests import FileDigests
 from budc.schema.errors import UnsafeWeights, UnsupportedModel, WeightsMissing
+from budc.schema.hashing import sha256_files
 from budc.schema.tensors import open_weights, read_header
 
 SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
@@ -123,7 +124,9 @@ def check_components(index: Mapping[str, Any], folder: Path) -> None:
                 read_header(file, path)
 
 
-def component_digests(profile: ModelProfile, folder: Path) -> dict[str, str]:
+def component_digests(
+    profile: ModelProfile, folder: Path, sha256: FileDigests = sha256_files
+) -> dict[str, str]:
     """Return sha256 of every file outside of the denoisers that a rollout or a metric depends on."""
     names = [
         f"{part}/{path.name}"
@@ -132,4 +135,5 @@ def component_digests(profile: ModelProfile, folder: Path) -> dict[str, str]:
         for path in sorted((folder / part).iterdir())
         if path.is_file()
     ]
-    return {name: sha256_file(folder / name) for name in names}
+    digests = sha256(folder / name for name in names)
+    return {name: digests[folder / name] for name in names}

@@ -21,9 +21,9 @@ from budc.compiler.journal import Journal
 from budc.compiler.network import Network
 from budc.compiler.progress import progress
 from budc.compiler.solver import LinearForm
-from budc.schema.digests import sha256_file
 from budc.schema.errors import JournalCorrupt
 from budc.schema.files import write_atomic
+from budc.schema.hashing import sha256_file
 
 PART = 8
 """Samples a file; the same whatever batch fits the device, so that a resumed compile finds them."""

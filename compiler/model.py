@@ -25,8 +25,9 @@ from budc.policies.profile import ModelProfile
 from budc.runtimes.families import family_of
 from budc.runtimes.schedulers import sampler_binding
 from budc.schema.digest_cache import DigestCache
-from budc.schema.digests import architecture_digest, check_files, file_digests, tensor_root
+from budc.schema.digests import architecture_digest, check_rivals, file_digests
 from budc.schema.errors import UnsupportedModel
+from budc.schema.folder import resolve
 from budc.schema.policy import AdapterRule, Denoiser, ModelBinding, SamplerBinding, Variant
 
 
@@ -101,36 +102,41 @@ def load_model(profile: ModelProfile, folder: Path, device: torch.device) -> Mod
     return Model(profile, folder, adapter, denoiser.to(device), scheduler, device)
 
 
-def model_binding(profile: ModelProfile, folder: Path) -> ModelBinding:
+def model_binding(profile: ModelProfile, folder: Path, digests: DigestCache | None = None) -> ModelBinding:
     """Return what ties a policy to these files: sha256 of each, tensor roots, architecture digests.
+
+    Weights are read once for both; what `digests` (default: nothing) remembers is not read at all.
 
     Raises:
         UnsafeWeights: the runtimes would refuse the folder, such as for a pickle beside the weights.
     """
+    digests = digests or DigestCache()
     names = denoiser_files(profile, folder)
-    digests = DigestCache()
-    original = Variant(name="original", files=file_digests(folder, names, sha256=digests))
-    check_files(folder, original, sha256=digests)
+    check_rivals(folder, names)
+    files: dict[str, str] = {}
     denoisers = []
     for denoiser, class_name in profile.denoisers.items():
-        weights = [
-            folder / name
+        weights = {
+            name: resolve(folder, name)
             for name in names
             if name.startswith(f"{denoiser}/") and name.endswith(".safetensors")
-        ]
+        }
+        found, root = digests.with_root(weights.values())
+        files |= {name: found[path] for name, path in weights.items()}
         denoisers.append(
             Denoiser(
                 name=denoiser,
                 class_name=class_name,
-                tensor_root=tensor_root(weights),
-                architecture=architecture_digest(weights),
+                tensor_root=root,
+                architecture=architecture_digest(weights.values()),
             )
         )
+    files |= file_digests(folder, set(names) - files.keys(), sha256=digests)
     return ModelBinding(
         profile=profile.name,
         family=profile.family,
         pipeline_class=profile.pipeline_class,
         denoisers=denoisers,
-        variants=[original],
+        variants=[Variant(name="original", files=dict(sorted(files.items())))],
         adapters=AdapterRule(rule="none"),
     )

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 LOG_EVERY = 15.0
 """Seconds between two lines where stderr is not a terminal."""
+WORTH_SHOWING = 1 << 28
+"""Bytes from which on reading them is shown; fewer are read within a second."""
 
 
 class Bar:
@@ -67,3 +77,43 @@ def progress(label: str, total: int) -> Iterator[Bar]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as view:
         yield _Drawn(label, total, view)
+
+
+@contextmanager
+def hashing(total: int) -> Iterator[Callable[[int], None]]:
+    """Show the hashing of `total` bytes: a `Watch` for `budc.schema.hashing`."""
+    console = Console(stderr=True)
+    if total < WORTH_SHOWING:
+        yield lambda _count: None
+    elif not console.is_terminal:
+        yield _logged(total)
+    else:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console) as view:
+            task = view.add_task("hashing the model", total=total)
+            yield lambda count: view.update(task, advance=count)
+
+
+def _logged(total: int) -> Callable[[int], None]:
+    started = shown = time.monotonic()
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal shown, done
+        done += count
+        if time.monotonic() - shown >= LOG_EVERY:
+            shown = time.monotonic()
+            left = (shown - started) / done * (total - done)
+            print(
+                f"hashing the model: {done / 1e9:.1f} of {total / 1e9:.1f} GB, about {left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    return advance

@@ -20,7 +20,7 @@ from budc.policies.profile import ModelProfile, load_profile
 from budc.schema.errors import UsageError
 from budc.schema.policy import Name
 
-_PATHS = ("weights", "calibration", "key", "out")
+_PATHS = ("weights", "calibration", "key", "public", "out")
 
 
 class CompileRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,11 +38,16 @@ class CompileRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     branches: Literal["together", "separate"] = "together"
     seed: int = 0
     calibration: Path | None = None
-    key: Path | None = None
+    key: str | None = None
+    """Path of a private key, "env:NAME", or a key URI; see `budc.schema.keys.load_signer`."""
+    public: Path | None = None
+    """The public half of `key`, where that is a URI."""
     out: Path | None = None
     name: str | None = None
     revision: int = 1
     download: bool = False
+    rehash: bool = False
+    """Read every file of the model again, whatever an earlier process remembered of it."""
 
 
 def read_source(path: Path) -> dict[str, Any]:
@@ -66,7 +71,8 @@ def read_source(path: Path) -> dict[str, Any]:
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
             raise UsageError(f"{path}: unknown key {key!r}", remedy=hint)
     for key in _PATHS:
-        if isinstance(source.get(key), str):
+        # A key may be a URI: only what names a file is relative to this one.
+        if isinstance(source.get(key), str) and not (key == "key" and ":" in source[key]):
             source[key] = path.parent / source[key]
     for key in ("budget", "sweep"):
         if isinstance(source.get(key), int) and not isinstance(source[key], bool):

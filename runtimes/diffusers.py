@@ -20,6 +20,7 @@ from typing import Any
 
 from budc.runtimes.calibration import Calibration, UncalibratedWarning
 from budc.runtimes.trusted import Source, UnsignedWarning, trusted_document
+from budc.schema.digest_cache import DigestCache
 from budc.schema.errors import MissingExtra, UnsupportedModel
 from budc.schema.policy import PolicyDocument
 from budc.schema.trust import Trust
@@ -45,13 +46,15 @@ def apply(
     allow_unsigned: bool = False,
     allow_uncalibrated: bool = False,
     weights_dir: str | PathLike[str] | None = None,
+    digests: DigestCache | None = None,
 ) -> Handle:
     """Apply a policy to a diffusers pipeline instance and return the handle that removes it.
 
     `artifact` is the path of a `.budc.json` file, or what `open_artifact` returned for one; a bare
     `PolicyDocument` counts as unsigned. `trust` says whose signature is believed: a `Trust`, or the path of one
     public key. `weights_dir` is the model folder to check; without it the folder
-    that the transformer says it was loaded from, and without that the weights in memory.
+    that the transformer says it was loaded from, and without that the weights in memory. `digests` remembers
+    the model's files by their times; the user's cache by default.
 
     Raises:
         TrustError: nobody trusted has signed the artifact.
@@ -63,7 +66,8 @@ def apply(
     calibration = Calibration(allow_uncalibrated)
     _check_pipeline(pipe, document, calibration)
     transformer = unwrapped(pipe.transformer)
-    verify_model(transformer, document, calibration, weights_dir=Path(weights_dir) if weights_dir else None)
+    folder = Path(weights_dir) if weights_dir else None
+    verify_model(transformer, document, calibration, weights_dir=folder, digests=digests)
     check_sampler(document, pipe.scheduler, calibration)
     check_adapters(document, transformer, calibration)
     handle = Handle(pipe, document, calibration)

@@ -22,20 +22,24 @@ from budc.schema.errors import (
 )
 from budc.schema.policy import PolicyDocument
 
-_DIGESTS = DigestCache()
-"""For the life of the process: a second policy on the same folder does not hash it again."""
 
-
-def verify_folder(folder: Path, document: PolicyDocument, calibration: Calibration) -> Manifest:
+def verify_folder(
+    folder: Path,
+    document: PolicyDocument,
+    calibration: Calibration,
+    *,
+    digests: DigestCache | None = None,
+) -> Manifest:
     """Return the manifest of an export whose files are, one by one, those of a variant of the policy.
 
     Where uncalibrated runs are allowed, an export that the policy does not list passes with a warning if its
-    files are those of its own manifest.
+    files are those of its own manifest. `digests` remembers what was hashed before, default the user's cache.
 
     Raises:
         WeightsMissing, WeightsMismatch: the policy lists no export, or another one.
         UnsafeWeights: a file is not opened: links out of the folder, malformed graphs, custom operators.
     """
+    digests = digests or DigestCache.of_user()
     exports = [variant for variant in document.model.variants if MANIFEST in variant.files]
     try:
         if not exports:
@@ -43,13 +47,13 @@ def verify_folder(folder: Path, document: PolicyDocument, calibration: Calibrati
                 f"{document.name} lists no ONNX export among its variants",
                 remedy="budc bind POLICY --variant DIR --key KEY, which checks an export and signs the policy again",
             )
-        variant = find_variant(folder, exports, sha256=_DIGESTS)
+        variant = find_variant(folder, exports, sha256=digests)
     except (WeightsMissing, WeightsMismatch) as error:
         if not calibration.allow:
             raise
-        variant, _ = describe_export(folder, sha256=_DIGESTS)
+        variant, _ = describe_export(folder, sha256=digests)
         calibration.differ("weights", str(error))
-    return verify_export(folder, variant, sha256=_DIGESTS)
+    return verify_export(folder, variant, sha256=digests)
 
 
 def check_document(document: PolicyDocument, manifest: Manifest, calibration: Calibration) -> None:

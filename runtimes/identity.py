@@ -25,9 +25,6 @@ from budc.schema.digests import ARCHITECTURE, TENSORS, find_variant, root_of, sh
 from budc.schema.errors import ModelError, UnsafeWeights, UnsupportedModel, WeightsMismatch, WeightsMissing
 from budc.schema.policy import Denoiser, PolicyDocument, Variant
 
-_DIGESTS = DigestCache()
-"""For the life of the process: a second pipeline from the same folder is not hashed again."""
-
 ROWS = 16
 """Rows of a tensor in memory that are compared with its file."""
 
@@ -54,8 +51,11 @@ def verify_model(
     calibration: Calibration,
     *,
     weights_dir: Path | None = None,
+    digests: DigestCache | None = None,
 ) -> None:
-    """Verify the transformer against the policy's model binding; `weights_dir` is the model folder.
+    """Verify the transformer against the policy's model binding.
+
+    `weights_dir` is the model folder; `digests` remembers what was hashed before, default the user's cache.
 
     Raises:
         UnsupportedModel: the transformer's class is another one.
@@ -72,7 +72,9 @@ def verify_model(
         variant = None
         if folder is not None:
             try:
-                variant = find_variant(folder, document.model.variants, sha256=_DIGESTS)
+                variant = find_variant(
+                    folder, document.model.variants, sha256=digests or DigestCache.of_user()
+                )
             except WeightsMissing:
                 # What the transformer remembers may have another layout; what the user says may not.
                 if weights_dir is not None:

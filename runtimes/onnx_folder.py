@@ -12,7 +12,7 @@ import os
 from budc.runtimes.manifest import MANIFEST, Manifest, read_manifest
 from budc.runtimes.onnx_graphs import check_graphs
 from budc.schema.digest_cache import DigestCache
-from budc.schema.digests import FileDigest, check_files, file_digests
+from budc.schema.digests import FileDigests, check_files, file_digests
 from budc.schema.errors import WeightsMismatch
 from budc.schema.policy import Variant
 
@@ -23,7 +23,7 @@ def variant_name(manifest: Manifest) -> str:
 
 
 def verify_export(
-    folder: str | os.PathLike[str], variant: Variant, *, sha256: FileDigest | None = None
+    folder: str | os.PathLike[str], variant: Variant, *, sha256: FileDigests | None = None
 ) -> Manifest:
     """Check an export folder against the variant of a policy, and its graphs by their rules.
 
@@ -49,7 +49,7 @@ def verify_export(
 
 
 def describe_export(
-    folder: str | os.PathLike[str], *, sha256: FileDigest | None = None
+    folder: str | os.PathLike[str], *, sha256: FileDigests | None = None
 ) -> tuple[Variant, Manifest]:
     """Return the variant that an export folder is, checked as by `verify_export`, and its manifest.
 

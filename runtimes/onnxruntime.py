@@ -18,6 +18,7 @@ from typing import Any
 from budc.runtimes.calibration import Calibration, UncalibratedWarning
 from budc.runtimes.manifest import GraphName, Manifest
 from budc.runtimes.trusted import Source, UnsignedWarning, trusted_document
+from budc.schema.digest_cache import DigestCache
 from budc.schema.errors import CalibrationMismatch, MissingExtra
 from budc.schema.policy import PolicyDocument
 from budc.schema.trust import Trust
@@ -65,6 +66,7 @@ def load(
     threads: int = 0,
     allow_unsigned: bool = False,
     allow_uncalibrated: bool = False,
+    digests: DigestCache | None = None,
 ) -> "OnnxPipeline":
     """Open an exported model under a policy.
 
@@ -76,6 +78,7 @@ def load(
         threads: of the CPU, 0 for ONNX Runtime's own choice.
         allow_unsigned: run what nobody signed, with a warning.
         allow_uncalibrated: run other weights or settings than calibrated, with a warning.
+        digests: remembers the export's files by their times; the user's cache by default.
 
     Raises:
         TrustError: nobody trusted has signed the artifact.
@@ -86,7 +89,7 @@ def load(
     document = trusted_document(artifact, trust, allow_unsigned)
     chosen = choose_provider(provider, threads)
     calibration = Calibration(allow_uncalibrated)
-    manifest = verify_folder(Path(folder), document, calibration)
+    manifest = verify_folder(Path(folder), document, calibration, digests=digests)
     check_document(document, manifest, calibration)
     check_scheduler(document, Path(folder), manifest, calibration)
     return OnnxPipeline(Path(folder), manifest, document, chosen, calibration)

@@ -6,6 +6,7 @@ from os import PathLike
 from budc.schema.artifact import Artifact, check_age, open_artifact, verify
 from budc.schema.errors import Unsigned
 from budc.schema.policy import PolicyDocument
+from budc.schema.statement import encode_statement, policy_id
 from budc.schema.trust import Trust
 
 Source = str | PathLike[str] | Artifact | PolicyDocument
@@ -27,7 +28,7 @@ def trusted_document(
         allow_unsigned: run what nobody signed, with an `UnsignedWarning`.
 
     Raises:
-        TrustError: nobody trusted has signed it, or it has expired.
+        TrustError: nobody trusted has signed it, it is denied, or it has expired.
         ArtifactError: it is not a valid policy.
     """
     if trust is not None and not isinstance(trust, Trust):
@@ -36,6 +37,7 @@ def trusted_document(
     if isinstance(artifact, PolicyDocument):
         if not allow_unsigned:
             raise Unsigned("a bare policy document carries no signature")
+        believed.check_denied(policy_id(encode_statement(artifact)))
         check_age(artifact, believed)
         _say_unsigned(artifact)
         return artifact
@@ -46,6 +48,7 @@ def trusted_document(
         verify(artifact, believed)
     else:
         # Believed earlier, or unsigned by permission; it may have expired since.
+        believed.check_denied(artifact.policy_id)
         check_age(artifact.document, believed)
     if not artifact.signed:
         _say_unsigned(artifact.document)

@@ -19,9 +19,9 @@ from budc.schema import canonical
 from budc.schema import envelope as dsse
 from budc.schema.bundle import Bundle, decode_bundle, encode_bundle
 from budc.schema.envelope import Envelope, Signature
-from budc.schema.errors import Expired
+from budc.schema.errors import Expired, UsageError
 from budc.schema.files import read_limited
-from budc.schema.keys import PublicKey, Signer
+from budc.schema.keys import PublicKey, Signer, public_of
 from budc.schema.policy import PolicyDocument
 from budc.schema.published import check_schema
 from budc.schema.statement import decode_statement, encode_statement, policy_id
@@ -68,6 +68,34 @@ def seal(document: PolicyDocument, signer: Signer | None) -> bytes:
     return encode_bundle(Envelope(payload) if signer is None else dsse.sign(payload, signer))
 
 
+def add_signature(artifact: Artifact, signer: Signer, *, replace_others: bool = False) -> bytes:
+    """Return the file of an artifact that was read, with a signature by `signer` more, or with no other.
+
+    The payload is signed as it is, so the policy id stays. What the other signatures are worth is not judged.
+
+    Raises:
+        ArtifactError: the payload does not follow the published schema, or the file would be too large.
+        UsageError: `signer` has signed it already, or there is no room for another signature.
+        KeyUnusable: the signer fails.
+    """
+    check_schema(artifact.payload)
+    made = dsse.sign(artifact.payload, signer)
+    if replace_others:
+        return encode_bundle(made)
+    key = public_of(signer)
+    message = dsse.pae(made.payload_type, made.payload)
+    if any(key.verifies(signature.value, message) for signature in artifact.signatures):
+        raise UsageError(
+            f"{key.fingerprint} has signed this artifact already", remedy="nothing is to be done"
+        )
+    if len(artifact.signatures) >= dsse.MAX_SIGNATURES:
+        raise UsageError(
+            f"the artifact has {len(artifact.signatures)} signatures, which is the most that are read",
+            remedy="replace them: budc sign --replace",
+        )
+    return encode_bundle(replace(made, signatures=artifact.signatures + made.signatures))
+
+
 def read(source: bytes | str | os.PathLike[str]) -> Artifact:
     """Return the artifact in `source` (bytes or a path) without a decision about trust: for inspection only.
 
@@ -88,12 +116,13 @@ def verify(artifact: Artifact, trust: Trust, now: datetime | None = None) -> tup
         now: a moment with a time zone; default the clock.
 
     Raises:
-        TrustError: unsigned, changed, signed by nobody trusted, too old a revision or expired.
+        TrustError: unsigned, changed, signed by nobody trusted, denied, too old a revision or expired.
     """
     envelope = Envelope(artifact.payload, signatures=artifact.signatures)
     keys = dsse.verify(envelope, trust.keys, threshold=trust.threshold, hint=artifact.hint)
+    trust.check_denied(artifact.policy_id)
     check_age(artifact.document, trust, now)
-    return keys
+    return trust.check_family(artifact.document, keys)
 
 
 def open_artifact(
@@ -113,7 +142,7 @@ def open_artifact(
         now: a moment with a time zone; default the clock.
 
     Raises:
-        TrustError: unsigned, changed, signed by nobody trusted, of the wrong type, too old or expired.
+        TrustError: unsigned, changed, signed by nobody trusted, of the wrong type, denied, too old or expired.
         ArtifactError, UnsafeWeights: what it holds is not a valid policy.
     """
     bundle, path = _load(source)
@@ -122,7 +151,10 @@ def open_artifact(
     else:
         dsse.check_type(bundle.envelope)
         keys = ()
+    trust.check_denied(policy_id(bundle.envelope.payload))
     artifact = _artifact(bundle, path)
+    if artifact.signed:
+        keys = trust.check_family(artifact.document, keys)
     check_age(artifact.document, trust, now)
     return replace(artifact, verified_by=keys)
 

@@ -50,7 +50,7 @@ def digest(value: object) -> str:
 def parse(data: bytes, *, limit: int = MAX_BYTES, what: str = "artifact") -> object:
     """Return the value of strict JSON: UTF-8, no duplicate keys, finite numbers, at most `MAX_DEPTH` deep.
 
-    Integers beyond 2**53 come back as the double that JSON says they are.
+    Half of a surrogate pair is refused. Integers beyond 2**53 come back as the double that JSON says they are.
 
     Args:
         data: the text; looked at only if it is at most `limit` bytes.
@@ -65,13 +65,17 @@ def parse(data: bytes, *, limit: int = MAX_BYTES, what: str = "artifact") -> obj
         raise ArtifactTooLarge(f"{what} is {len(data)} bytes, the limit is {limit}")
     _refuse_deep(data, what)
     try:
-        return json.loads(
+        value: object = json.loads(
             data.decode("utf-8"),
             object_pairs_hook=_object,
             parse_int=_integer,
             parse_float=_float,
             parse_constant=_constant,
         )
+        if b"\\u" in data:
+            # Half of a surrogate pair is no text, and only an escape can smuggle one in.
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        return value
     except (ValueError, RecursionError) as error:
         raise ArtifactSyntax(f"{what} is not JSON that the format allows: {error}") from error
 

@@ -3,50 +3,122 @@
 A digest is kept under the device, inode, size and the times, in nanoseconds, of the content (mtime) and
 of any change (ctime, which no user program can set back). A file that changed within the last seconds is
 hashed every time, as a further change may fall within the same tick of the clock. Whoever can write
-the cache file can make a wrong model pass, so it belongs to the user who runs, like the trust file.
+the cache file can make a wrong model pass, so it belongs to the user who runs, like the trust file: one that
+belongs to another or that others may write is not read.
 """
 
+import contextlib
+import fcntl
+import hashlib
 import json
 import os
+import re
+import stat
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from budc.schema import canonical
-from budc.schema.digests import sha256_file
+from budc.schema.digests import root_of_scans
 from budc.schema.errors import BudcError, WeightsMissing
 from budc.schema.files import read_limited, write_atomic
+from budc.schema.hashing import Watch, scan_files, sha256_files, unwatched
 
 _SETTLE_NS = 3_000_000_000
 _LIMIT = 1 << 24
 _MAX_ENTRIES = 20_000
+_DIGEST = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
+
+
+def cache_folder() -> Path:
+    """Return budc's folder in the user's cache: $XDG_CACHE_HOME, or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "budc"
 
 
 class DigestCache:
-    """A `FileDigest` that remembers: `check_files(folder, variant, sha256=cache)`.
+    """A `FileDigests` that remembers: `check_files(folder, variant, sha256=cache)`.
 
-    Without a path it remembers for the life of the object; with one, `save` keeps it for the next process.
+    Args:
+        path: where digests are kept for the next process; without one they live as long as the object.
+        watch: shows the reading of what is not remembered.
+        rehash: believe nothing that an earlier process remembered; what is read now is remembered again.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        watch: Watch = unwatched,
+        rehash: bool = False,
+    ) -> None:
         self._path = None if path is None else Path(path)
-        self._digests = {} if self._path is None else _load(self._path)
+        self._watch = watch
+        self._known = {} if self._path is None or rehash else _load(self._path)
+        self._new: dict[str, str] = {}
 
-    def __call__(self, path: Path) -> str:
-        """Return the sha256 of the file at `path` in hex. Raises WeightsMissing if it cannot be read."""
-        key = _key(path)
-        known = self._digests.get(key)
-        if known is not None:
-            return known
-        digest = sha256_file(path)
-        if _key(path) == key and _settled(path):
-            self._digests[key] = digest
-        return digest
+    @classmethod
+    def of_user(cls, *, watch: Watch = unwatched, rehash: bool = False) -> "DigestCache":
+        """Return the cache of the user who runs this process."""
+        return cls(cache_folder() / "digests.json", watch=watch, rehash=rehash)
+
+    def __call__(self, paths: Iterable[Path]) -> dict[Path, str]:
+        """Return path -> sha256 in hex; what is not remembered is read, in parallel, and then is.
+
+        Raises:
+            WeightsMissing: a file cannot be read.
+        """
+        keys = {path: _key(path) for path in paths}
+        missing = [path for path, key in keys.items() if key not in self._known]
+        settled = _settled(missing)
+        read = sha256_files(missing, watch=self._watch)
+        self._learn(keys, read, settled)
+        return {path: read[path] if path in read else self._known[key] for path, key in keys.items()}
+
+    def with_root(self, paths: Iterable[Path]) -> tuple[dict[Path, str], str]:
+        """Return path -> sha256 and the tensor root of these safetensors files together, from one read of each.
+
+        Raises:
+            WeightsMissing, UnsafeWeights: see `budc.schema.hashing.scan_files` and `root_of_scans`.
+        """
+        keys = {path: _key(path) for path in paths}
+        if all(key in self._known for key in keys.values()):
+            digests = {path: self._known[key] for path, key in keys.items()}
+            root = self._known.get(_root_key(digests))
+            if root is not None:
+                return digests, root
+        settled = _settled(keys)
+        scans = scan_files(keys, watch=self._watch)
+        digests, root = {path: scan.sha256 for path, scan in scans.items()}, root_of_scans(scans)
+        # A fact about contents, whatever files hold them: nothing can make it stale.
+        self._new[_root_key(digests)] = self._known[_root_key(digests)] = root
+        self._learn(keys, digests, settled)
+        return digests, root
 
     def save(self) -> None:
-        """Write the cache to its path, if it has one. Raises OutputError."""
-        if self._path is not None:
-            newest = dict(list(self._digests.items())[-_MAX_ENTRIES:])
-            write_atomic(self._path, json.dumps(newest, indent=0).encode(), mode=0o600)
+        """Add what was learnt to the cache's file, if it has one; other processes may do so at the same time.
+
+        A cache that cannot be written is none: nothing is raised.
+        """
+        if self._path is None or not self._new:
+            return
+        with contextlib.suppress(OSError, BudcError):
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with _locked(self._path.with_suffix(".lock")):
+                merged = _load(self._path) | self._new
+                newest = dict(list(merged.items())[-_MAX_ENTRIES:])
+                write_atomic(self._path, json.dumps(newest, indent=0).encode(), mode=0o600)
+                self._new.clear()
+
+    def _learn(self, keys: dict[Path, str], digests: dict[Path, str], settled: set[Path]) -> None:
+        """Remember the files that stood still before they were read and do so now."""
+        for path, digest in digests.items():
+            if path in settled and _key(path) == keys[path]:
+                self._known[keys[path]] = self._new[keys[path]] = digest
+        self.save()
+
+
+def _root_key(digests: dict[Path, str]) -> str:
+    return "root:" + hashlib.sha256("".join(sorted(digests.values())).encode()).hexdigest()
 
 
 def _key(path: Path) -> str:
@@ -55,9 +127,15 @@ def _key(path: Path) -> str:
     return ":".join(map(str, fields))
 
 
-def _settled(path: Path) -> bool:
-    status = _stat(path)
-    return max(status.st_mtime_ns, status.st_ctime_ns) + _SETTLE_NS < time.time_ns()
+def _settled(paths: Iterable[Path]) -> set[Path]:
+    """Return those that have stood still for a while; asked before a read, as a change during it may not show."""
+    now = time.time_ns()
+    stats = {path: _stat(path) for path in paths}
+    return {
+        path
+        for path, status in stats.items()
+        if max(status.st_mtime_ns, status.st_ctime_ns) + _SETTLE_NS < now
+    }
 
 
 def _stat(path: Path) -> os.stat_result:
@@ -67,12 +145,28 @@ def _stat(path: Path) -> os.stat_result:
         raise WeightsMissing(f"cannot read {path}: {error.strerror}") from error
 
 
-def _load(path: Path) -> dict[str, str]:
-    """Return what is remembered; a cache that is missing or damaged is an empty one."""
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Let one process at a time read, add and write."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _load(path: Path) -> dict[str, str]:
+    """Return what is remembered; a cache that is missing, damaged or open to others is an empty one."""
+    try:
+        status = path.stat()
+        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022:
+            return {}
         content = canonical.parse(read_limited(path, _LIMIT), limit=_LIMIT, what="digest cache")
-    except BudcError:
+    except (OSError, BudcError):
         return {}
     if not isinstance(content, dict):
         return {}
-    return {key: value for key, value in content.items() if isinstance(value, str) and len(value) == 64}
+    return {
+        key: value for key, value in content.items() if isinstance(value, str) and _DIGEST.fullmatch(value)
+    }

@@ -11,34 +11,24 @@ digest casts as well; it cannot tell a fine-tune. Only files are identity: see `
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from io import BufferedReader
 from pathlib import Path
 
 from budc.schema import folder as model_folder
 from budc.schema.errors import UnsafeWeights, WeightsMismatch, WeightsMissing
+from budc.schema.hashing import Scan, scan_files, sha256_files
 from budc.schema.policy import Variant
 from budc.schema.semantics import check_suffix
 from budc.schema.tensors import TensorEntry, open_weights, read_header
 
-_CHUNK = 1 << 20
 TENSORS, ARCHITECTURE = b"budc.tensors.v1", b"budc.architecture.v1"
 """Tags that the two digests start with."""
 
-FileDigest = Callable[[Path], str]
-"""Returns the sha256 of a file in hex: `sha256_file`, or a `DigestCache`."""
-
-
-def sha256_file(path: str | os.PathLike[str]) -> str:
-    """Return the sha256 of the file at `path` as 64 hex digits. Raises WeightsMissing if unreadable."""
-    try:
-        with open_weights(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise WeightsMissing(f"cannot read {path}: {error.strerror}") from error
+FileDigests = Callable[[Iterable[Path]], Mapping[Path, str]]
+"""Returns path -> sha256 in hex: `sha256_files`, or a `DigestCache`."""
 
 
 def file_digests(
-    folder: str | os.PathLike[str], relatives: Iterable[str], *, sha256: FileDigest = sha256_file
+    folder: str | os.PathLike[str], relatives: Iterable[str], *, sha256: FileDigests = sha256_files
 ) -> dict[str, str]:
     """Return path → sha256 in hex for these files of `folder`, sorted by path: the `files` of a Variant.
 
@@ -46,19 +36,32 @@ def file_digests(
         UnsafeWeights: a path leaves the folder, or names a kind of file that is not opened.
         WeightsMissing: a file is not there.
     """
-    result = {}
+    paths = {}
     for relative in sorted(relatives):
         check_suffix(relative)
-        result[relative] = sha256(model_folder.resolve(folder, relative))
-    return result
+        paths[relative] = model_folder.resolve(folder, relative)
+    digests = sha256(paths.values())
+    return {relative: digests[path] for relative, path in paths.items()}
+
+
+def check_rivals(folder: str | os.PathLike[str], relatives: Iterable[str]) -> None:
+    """Refuse a weight file or shard index, not listed, beside listed weights: a loader may prefer it.
+
+    Raises:
+        UnsafeWeights: there is such a rival.
+    """
+    rivals = model_folder.unlisted(folder, relatives)
+    if rivals:
+        raise UnsafeWeights(
+            f"{rivals[0]} in {folder} is not listed by the policy, and could be loaded instead of what is",
+            remedy="move it out of that folder, or bind the policy to the model as it is",
+        )
 
 
 def check_files(
-    folder: str | os.PathLike[str], variant: Variant, *, sha256: FileDigest = sha256_file
+    folder: str | os.PathLike[str], variant: Variant, *, sha256: FileDigests = sha256_files
 ) -> None:
     """Check that `folder` holds every file of `variant` with the content that it lists, and no rival.
-
-    A rival is a weight file or shard index, not listed, beside listed weights: a loader may prefer it.
 
     Raises:
         WeightsMissing: a file is not there.
@@ -69,14 +72,10 @@ def check_files(
     for relative in variant.files:
         check_suffix(relative)
     paths = {relative: model_folder.resolve(folder, relative) for relative in sorted(variant.files)}
-    rivals = model_folder.unlisted(folder, paths)
-    if rivals:
-        raise UnsafeWeights(
-            f"{rivals[0]} in {folder} is not listed by the policy, and could be loaded instead of what is",
-            remedy="move it out of that folder, or bind the policy to the model as it is",
-        )
+    check_rivals(folder, paths)
+    digests = sha256(paths.values())
     for relative, path in paths.items():
-        actual = sha256(path)
+        actual = digests[path]
         if actual != variant.files[relative]:
             raise WeightsMismatch(
                 f"{relative} in {folder} has sha256 {actual[:12]}…, the policy's variant {variant.name} "
@@ -85,7 +84,7 @@ def check_files(
 
 
 def find_variant(
-    folder: str | os.PathLike[str], variants: Sequence[Variant], *, sha256: FileDigest = sha256_file
+    folder: str | os.PathLike[str], variants: Sequence[Variant], *, sha256: FileDigests = sha256_files
 ) -> Variant:
     """Return the first of `variants` whose files `folder` holds, as `check_files` checks it.
 
@@ -110,7 +109,17 @@ def tensor_root(paths: Iterable[str | os.PathLike[str]]) -> str:
     Raises:
         WeightsMissing, UnsafeWeights: a file is missing or malformed, or a tensor is in two files.
     """
-    return root_of(TENSORS, _each_tensor(paths, _read_value))
+    return root_of_scans(scan_files(Path(path) for path in paths))
+
+
+def root_of_scans(scans: Mapping[Path, Scan]) -> str:
+    """Return the tensor root of files that were scanned. Raises UnsafeWeights if a tensor is in two of them."""
+    records = (
+        (path, entry, value_record(entry.dtype, entry.shape, content))
+        for path, scan in scans.items()
+        for entry, content in scan.tensors.items()
+    )
+    return root_of(TENSORS, _by_name(records))
 
 
 def architecture_digest(paths: Iterable[str | os.PathLike[str]]) -> str:
@@ -119,7 +128,10 @@ def architecture_digest(paths: Iterable[str | os.PathLike[str]]) -> str:
     Raises:
         WeightsMissing, UnsafeWeights: as for `tensor_root`.
     """
-    return root_of(ARCHITECTURE, _each_tensor(paths, _read_shape))
+    return root_of(
+        ARCHITECTURE,
+        _by_name((path, entry, shape_record(entry.shape)) for path in paths for entry in _header(path)),
+    )
 
 
 def root_of(tag: bytes, records: Mapping[bytes, bytes]) -> str:
@@ -140,35 +152,21 @@ def value_record(dtype: str, shape: Sequence[int], content: bytes) -> bytes:
     return _prefixed(dtype.encode()) + shape_record(shape) + _prefixed(content)
 
 
-def _each_tensor(
-    paths: Iterable[str | os.PathLike[str]], record: Callable[[BufferedReader, TensorEntry], bytes]
+def _header(path: str | os.PathLike[str]) -> list[TensorEntry]:
+    with open_weights(path) as file:
+        return read_header(file, path)
+
+
+def _by_name(
+    records: Iterable[tuple[str | os.PathLike[str], TensorEntry, bytes]],
 ) -> dict[bytes, bytes]:
-    records: dict[bytes, bytes] = {}
-    for path in paths:
-        with open_weights(path) as file:
-            for entry in read_header(file, path):
-                name = entry.name.encode()
-                if name in records:
-                    raise UnsafeWeights(f"tensor {entry.name!r} of {path} is in another file too")
-                records[name] = record(file, entry)
-    return records
-
-
-def _read_shape(_file: BufferedReader, entry: TensorEntry) -> bytes:
-    return shape_record(entry.shape)
-
-
-def _read_value(file: BufferedReader, entry: TensorEntry) -> bytes:
-    digest = hashlib.sha256()
-    file.seek(entry.start)
-    left = entry.end - entry.start
-    while left:
-        chunk = file.read(min(left, _CHUNK))
-        if not chunk:
-            raise UnsafeWeights(f"tensor {entry.name!r} ends early: the file was cut while it was read")
-        digest.update(chunk)
-        left -= len(chunk)
-    return value_record(entry.dtype, entry.shape, digest.digest())
+    found: dict[bytes, bytes] = {}
+    for path, entry, record in records:
+        name = entry.name.encode()
+        if name in found:
+            raise UnsafeWeights(f"tensor {entry.name!r} of {path} is in another file too")
+        found[name] = record
+    return found
 
 
 def _prefixed(data: bytes) -> bytes:

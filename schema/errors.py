@@ -144,6 +144,20 @@ class RevisionTooOld(TrustError):
     default_remedy = "fetch the current revision from the publisher"
 
 
+class Denied(TrustError):
+    """The trust file denies this very policy by its id, whoever signed it."""
+
+    exit_code = 28
+    default_remedy = "fetch the revision that replaces it from the publisher"
+
+
+class QualityMismatch(TrustError):
+    """The quality report's figures are not what these weights give."""
+
+    exit_code = 29
+    default_remedy = "do not rely on the report; compile the policy anew, or ask its publisher"
+
+
 class ModelError(BudcError):
     """The model on disk is not the one that the policy was made for."""
 

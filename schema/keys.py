@@ -2,7 +2,7 @@
 
 A `PublicKey` verifies with the algorithm of its own kind; what a file says about algorithms is never read.
 A signer is any object with the two members of `Signer`, which those of the package securesystemslib have, so
-a key may live in a file, in AWS, Google or Azure KMS, in Vault or in a PKCS#11 token.
+a key may live in a file, in an environment variable, in AWS, Google or Azure KMS, in Vault or in a PKCS#11 token.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
     generate_private_key,
 )
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -34,6 +35,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from budc.schema.errors import ArtifactError, ArtifactTooLarge, KeyUnusable
 from budc.schema.files import read_limited
+from budc.schema.secret import Secret, ask_secret
 
 _KEY_BYTES = 1 << 16
 
@@ -128,15 +130,16 @@ def load_signer(
     source: str | os.PathLike[str],
     *,
     public: PublicKey | None = None,
-    passphrase: bytes | None = None,
+    secret: Secret = ask_secret,
 ) -> Signer:
-    """Return the signer at a path or key URI.
+    """Return the signer at a path, in an environment variable or at a key URI.
 
     Args:
-        source: path of a PKCS #8 PEM, or a URI that securesystemslib knows ("awskms:…", "gcpkms:…",
-            "azurekms:…", "hashivault:…", "hsm:…"). An existing file of that name wins.
-        public: the public half; needed for a URI, checked against a file.
-        passphrase: for an encrypted PEM.
+        source: path of a PKCS #8 PEM; "env:NAME", a variable that holds such a PEM; or a URI that
+            securesystemslib knows ("awskms:…", "gcpkms:…", "azurekms:…", "hv:…", "hsm:…"). An existing file of
+            that name wins.
+        public: the public half; needed for a URI, checked against a PEM.
+        secret: asked for the passphrase of an encrypted PEM or the PIN of a token, and only then.
 
     Raises:
         KeyUnusable: the key cannot be read, is not ECDSA P-256 or Ed25519, or is not the one of `public`.
@@ -146,21 +149,21 @@ def load_signer(
     from securesystemslib.signer import Signer as AnySigner
 
     text = os.fspath(source)
-    scheme = text.partition(":")[0]
-    if scheme in SIGNER_FOR_URI_SCHEME and not Path(text).exists():
+    scheme, _, rest = text.partition(":")
+    is_file = Path(text).exists()
+    if scheme in SIGNER_FOR_URI_SCHEME and not is_file:
         if public is None:
             raise KeyUnusable(
-                f"{scheme} keys need their public half", remedy="give the public key's file too"
+                f"{scheme} keys need their public half",
+                remedy="give the public key's file too, with --public",
             )
         try:
-            signer: Signer = AnySigner.from_priv_key_uri(text, SSlibKey.from_crypto(public._key))
+            signer: Signer = AnySigner.from_priv_key_uri(text, SSlibKey.from_crypto(public._key), secret)
         except Exception as error:  # clients of five vendors, each with errors of its own
             raise KeyUnusable(f"cannot use the key {text}: {error}") from error
         return signer
-    try:
-        key = load_pem_private_key(_read(text), passphrase)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise KeyUnusable(f"{text}: not a private key that can be read: {error}") from error
+    pem = _variable(rest) if scheme == "env" and not is_file else _read(text)
+    key = _private(pem, text, secret)
     if not isinstance(key, Ed25519PrivateKey) and not (
         isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP256R1)
     ):
@@ -181,6 +184,23 @@ def public_of(signer: Signer) -> PublicKey:
     except ValueError as error:
         raise KeyUnusable("the signer's public key is neither a PEM nor an Ed25519 key in hex") from error
     return PublicKey.from_pem(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+
+
+def _private(pem: bytes, where: str, secret: Secret) -> PrivateKeyTypes:
+    try:
+        try:
+            return load_pem_private_key(pem, None)
+        except TypeError:  # cryptography's way of saying that it is encrypted
+            return load_pem_private_key(pem, secret(f"passphrase of {where}").encode())
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise KeyUnusable(f"{where}: not a private key that can be read: {error}") from error
+
+
+def _variable(name: str) -> bytes:
+    value = os.environ.get(name, "")
+    if not value:
+        raise KeyUnusable(f"env:{name}: the environment variable is not set", remedy="export the PEM in it")
+    return value.encode()
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:

@@ -1,29 +1,66 @@
-"""Trust: whose signatures are believed, how many are needed, and how old a revision may be.
+"""Trust: whose signatures are believed, for what, how many are needed, and what is refused all the same.
 
-A trust file is TOML; paths in it are relative to it:
+A trust file is TOML, written by hand or by `budc trust`:
 
-    keys = ["release.pub", "backup.pub"]     # PEM files
     threshold = 1                            # distinct keys that must have signed
+    denied = ["sha256:…"]                    # policy ids that are refused, whoever signed
 
     [minimum-revision]                       # per policy name, quoted; a lower revision is a rollback
     "wan2.1-nfe10" = 3
 
-Where the file lives is decided by who calls; an artifact never says what to trust.
+    [[keys]]
+    name = "release"
+    file = "release.pub"                     # relative to the trust file; or `pem`, the key itself
+    families = ["wan"]                       # model families that this key may sign for; default all
+
+`keys = ["release.pub"]`, a list of files, is short for keys without names and limits. Where the file lives is
+decided by who calls; an artifact never says what to trust.
 """
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-from budc.schema.errors import BudcError, KeyUnusable, RevisionTooOld, TrustError
+import msgspec
+from msgspec import Meta, Struct
+
+from budc.schema.errors import (
+    BudcError,
+    Denied,
+    KeyUnusable,
+    RevisionTooOld,
+    TrustError,
+    UntrustedKey,
+)
 from budc.schema.files import read_limited
 from budc.schema.keys import PublicKey, load_public
-from budc.schema.policy import PolicyDocument
+from budc.schema.policy import Digest, Name, PolicyDocument
 
 _TRUST_BYTES = 1 << 20
-_REMEDY = "see `budc verify --help` for the form of a trust file"
+_REMEDY = "see `budc trust --help` for the form of a trust file"
+
+Count = Annotated[int, Meta(ge=1)]
+
+
+class KeyEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A trusted key as the file has it: by path or in full."""
+
+    name: Name | None = None
+    file: str | None = None
+    pem: str | None = None
+    families: list[Name] = []
+
+
+class TrustFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """The content of a trust file."""
+
+    keys: list[KeyEntry | str] = []
+    threshold: Count = 1
+    denied: list[Digest] = []
+    minimum_revision: dict[str, Count] = {}
 
 
 @dataclass(frozen=True)
@@ -33,6 +70,12 @@ class Trust:
     keys: tuple[PublicKey, ...]
     threshold: int = 1
     minimum_revisions: Mapping[str, int] = field(default_factory=dict)
+    denied: frozenset[str] = frozenset()
+    """Policy ids."""
+    families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Fingerprint → model families that the key may sign for; a key that is not named may for all."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Fingerprint → what the user calls the key."""
 
     def __post_init__(self) -> None:
         if self.threshold < 1:
@@ -51,25 +94,46 @@ class Trust:
             TrustError: it cannot be read or is not of the form that this module describes.
             KeyUnusable: a key that it names cannot be.
         """
-        try:
-            content = tomllib.loads(read_limited(path, _TRUST_BYTES).decode("utf-8"))
-        except (BudcError, ValueError, RecursionError) as error:
-            raise TrustError(f"trust file {path}: {error}", remedy=_REMEDY) from error
-        unknown = content.keys() - {"keys", "threshold", "minimum-revision"}
-        names, threshold = content.get("keys"), content.get("threshold", 1)
-        revisions = content.get("minimum-revision", {})
-        if unknown:
-            raise TrustError(f"trust file {path}: unknown entry {min(unknown)!r}", remedy=_REMEDY)
-        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-            raise TrustError(f"trust file {path}: `keys` is not a list of paths", remedy=_REMEDY)
-        if not _is_count(threshold):
-            raise TrustError(f"trust file {path}: `threshold` is not 1 or more", remedy=_REMEDY)
-        if not isinstance(revisions, dict) or not all(_is_count(value) for value in revisions.values()):
-            raise TrustError(f"trust file {path}: `minimum-revision` is not name = number", remedy=_REMEDY)
-        keys = tuple(dict.fromkeys(load_public(Path(path).parent / name) for name in names))
-        if threshold > len(keys):
-            raise KeyUnusable(f"trust file {path}: {threshold} signatures required of {len(keys)} keys")
-        return cls(keys, threshold, revisions)
+        content = read_trust_file(path)
+        loaded = [(key_of(entry, path), entry) for entry in map(named, content.keys)]
+        if not loaded:
+            raise TrustError(f"trust file {path}: `keys` names no key", remedy=_REMEDY)
+        keys = tuple(dict.fromkeys(key for key, _ in loaded))
+        if content.threshold > len(keys):
+            raise KeyUnusable(
+                f"trust file {path}: {content.threshold} signatures required of {len(keys)} keys"
+            )
+        return cls(
+            keys=keys,
+            threshold=content.threshold,
+            minimum_revisions=content.minimum_revision,
+            denied=frozenset(content.denied),
+            families={key.fingerprint: tuple(entry.families) for key, entry in loaded if entry.families},
+            names={key.fingerprint: entry.name for key, entry in loaded if entry.name},
+        )
+
+    def check_denied(self, policy_id: str) -> None:
+        """Refuse a policy that the user denies by its id. Raises Denied."""
+        if policy_id in self.denied:
+            raise Denied(f"the trust file denies the policy {policy_id}")
+
+    def check_family(self, document: PolicyDocument, signed_by: Sequence[PublicKey]) -> tuple[PublicKey, ...]:
+        """Return those of the verified signers that may sign for the document's model family.
+
+        Raises:
+            UntrustedKey: they are fewer than the threshold.
+        """
+        family = document.model.family
+        allowed = tuple(key for key in signed_by if family in self.families.get(key.fingerprint, (family,)))
+        if len(allowed) < self.threshold:
+            refused = next(key for key in signed_by if key not in allowed) if signed_by else None
+            who = self.names.get(refused.fingerprint, refused.fingerprint) if refused else "nobody"
+            raise UntrustedKey(
+                f"{who} is not trusted for models of the family {family}: {len(allowed)} of "
+                f"{self.threshold} signatures count",
+                remedy=f"if that is intended, add the key with --family {family}",
+            )
+        return allowed
 
     def check_revision(self, document: PolicyDocument) -> None:
         """Refuse a revision below the minimum for the document's name. Raises RevisionTooOld."""
@@ -80,5 +144,35 @@ class Trust:
             )
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def read_trust_file(path: str | os.PathLike[str]) -> TrustFile:
+    """Return the content of the trust file at `path`; keys are not loaded.
+
+    Raises:
+        TrustError: it cannot be read or is not of the form that this module describes.
+    """
+    try:
+        content = tomllib.loads(read_limited(path, _TRUST_BYTES).decode("utf-8"))
+        return msgspec.convert(content, TrustFile)
+    except (BudcError, ValueError, RecursionError) as error:
+        raise TrustError(f"trust file {path}: {error}", remedy=_REMEDY) from error
+
+
+def named(entry: KeyEntry | str) -> KeyEntry:
+    """Return an entry in its long form."""
+    return KeyEntry(file=entry) if isinstance(entry, str) else entry
+
+
+def key_of(entry: KeyEntry, path: str | os.PathLike[str]) -> PublicKey:
+    """Return the key of an entry of the trust file at `path`.
+
+    Raises:
+        TrustError, KeyUnusable: it has none, two, or one that cannot be used.
+    """
+    if (entry.file is None) == (entry.pem is None):
+        raise TrustError(f"trust file {path}: a key needs either `file` or `pem`", remedy=_REMEDY)
+    if entry.file is not None:
+        return load_public(Path(path).parent / entry.file)
+    try:
+        return PublicKey.from_pem((entry.pem or "").encode())
+    except KeyUnusable as error:
+        raise KeyUnusable(f"trust file {path}: key {entry.name}: {error}") from error

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from budc.compiler.api import Compiled, compile_policy
     from budc.runtimes.diffusers import applied, apply
     from budc.schema.artifact import open_artifact
+    from budc.schema.discover import load_policy
     from budc.schema.errors import BudcError
     from budc.schema.trust import Trust
 
@@ -29,6 +30,7 @@ _HOMES = {
     "applied": "budc.runtimes.diffusers",
     "apply": "budc.runtimes.diffusers",
     "compile_policy": "budc.compiler.api",
+    "load_policy": "budc.schema.discover",
     "open_artifact": "budc.schema.artifact",
 }
 
@@ -40,6 +42,7 @@ __all__ = [
     "applied",
     "apply",
     "compile_policy",
+    "load_policy",
     "open_artifact",
 ]
 

@@ -46,7 +46,9 @@ def configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home, so that no test depends on a user's trust file or hub cache; returns budc's folder in it."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    for name in ("HF_HOME", "HF_HUB_CACHE"):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    for name in ("HF_HOME", "HF_HUB_CACHE", "BUDC_TRUST", "BUDC_SECRET"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "config" / "budc"
 

@@ -25,8 +25,8 @@ from budc.policies.profile import load_profile  # noqa: E402
 from budc.runtimes.manifest import MANIFEST, decode_manifest, encode_manifest  # noqa: E402
 from budc.runtimes.onnx_folder import describe_export  # noqa: E402
 from budc.schema.artifact import open_artifact, read, seal  # noqa: E402
-from budc.schema.digests import sha256_file  # noqa: E402
 from budc.schema.errors import ParityMismatch  # noqa: E402
+from budc.schema.hashing import sha256_file  # noqa: E402
 from budc.schema.keys import generate_key  # noqa: E402
 from budc.schema.policy import Shape  # noqa: E402
 

@@ -1,7 +1,6 @@
 """The guide docs/cli.md, held against the commands that it describes."""
 
 import re
-import tomllib
 from pathlib import Path
 
 from budc.cli.root import root
@@ -10,7 +9,7 @@ from budc.schema import errors
 from budc.schema.trust import Trust
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
-SOURCE, TRUST = re.findall(r"```toml\n(.*?)```", GUIDE, flags=re.DOTALL)
+TRUST, SOURCE = re.findall(r"```toml\n(.*?)```", GUIDE, flags=re.DOTALL)
 
 
 def test_policy_source(tmp_path):
@@ -27,15 +26,19 @@ def test_trust_file(tmp_path, key_pair, budc):
     trust = Trust.load(tmp_path / "trust.toml")
     assert len(trust.keys) == 2
     assert trust.minimum_revisions == {"wan2.1-nano-nfe10": 3}
+    assert list(trust.names.values()) == ["release", "backup"]
+    assert list(trust.families.values()) == [("wan",)]
 
 
 def test_the_trust_file_in_the_help_is_of_the_same_form(tmp_path, key_pair, budc):
-    for name in ("release.pub", "backup.pub"):
-        (tmp_path / name).write_bytes(key_pair.public)
-    lines = budc("verify", "--help").out.splitlines()
-    start = next(i for i, line in enumerate(lines) if line.strip().startswith("keys ="))
+    (tmp_path / "release.pub").write_bytes(key_pair.public)
+    lines = budc("trust", "--help").out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.strip().startswith("threshold ="))
     end = next(i for i, line in enumerate(lines) if line.startswith("Options"))
-    assert tomllib.loads("\n".join(lines[start:end]))["minimum-revision"] == {"wan2.1-nfe10": 3}
+    (tmp_path / "trust.toml").write_text("\n".join(line.strip() for line in lines[start:end]))
+    trust = Trust.load(tmp_path / "trust.toml")
+    assert trust.minimum_revisions == {"wan2.1-nfe10": 3}
+    assert list(trust.names.values()) == ["release"]
 
 
 def _nested(command):

@@ -6,6 +6,7 @@ is typed or printed elsewhere and are not run.
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,9 @@ DOCUMENTS = [
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     if any(match[1] in ("sh", "python") for match in BLOCK.finditer(path.read_text(encoding="utf-8")))
 ]
+
+GIVEN = {"trust.md": {"policy.budc.json": ROOT / "tests" / "golden" / "v1.0" / "unsigned.budc.json"}}
+"""What a document says is there before its first example."""
 
 
 def run(kind, body, folder):
@@ -37,6 +41,8 @@ def test_there_are_examples():
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_examples_run_as_written(path, tmp_path):
+    for name, source in GIVEN.get(path.name, {}).items():
+        shutil.copy(source, tmp_path / name)
     for match in BLOCK.finditer(path.read_text(encoding="utf-8")):
         kind, name, body = match[1], match["name"], match["body"]
         if name:

@@ -19,7 +19,6 @@ np = pytest.importorskip("numpy")
 import budc.runtimes.onnx_graphs as onnx_graphs  # noqa: E402
 from budc.runtimes.manifest import INPUTS, MANIFEST, OUTPUTS, Manifest, read_manifest  # noqa: E402
 from budc.runtimes.onnx_folder import describe_export, verify_export  # noqa: E402
-from budc.schema.digests import sha256_file  # noqa: E402
 from budc.schema.errors import (  # noqa: E402
     ModelError,
     UnsafeWeights,
@@ -27,6 +26,7 @@ from budc.schema.errors import (  # noqa: E402
     WeightsMismatch,
     WeightsMissing,
 )
+from budc.schema.hashing import sha256_file  # noqa: E402
 from budc.schema.policy import Variant  # noqa: E402
 
 COMPUTE, WEIGHTS = "transformer/compute.onnx", "transformer/weights.onnx.data"

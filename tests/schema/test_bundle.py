@@ -90,7 +90,7 @@ BAD: dict[str, tuple[bytes, type[BudcError]]] = {
     "signature-missing": (changed(dsseEnvelope__signatures=[{"keyid": "x"}]), SchemaViolation),
     "signatures-many": (changed(dsseEnvelope__signatures=[{"sig": "AAE="}] * 17), SchemaViolation),
     "hint-control": (changed(verificationMaterial__publicKey={"hint": "\x1b[2J"}), SchemaViolation),
-    "hint-surrogate": (changed(verificationMaterial__publicKey={"hint": "\ud800"}), SchemaViolation),
+    "hint-surrogate": (changed(verificationMaterial__publicKey={"hint": "\ud800"}), ArtifactSyntax),
     "too-large": (changed(note="x" * (1 << 20)), ArtifactTooLarge),
 }  # fmt: skip
 

@@ -60,7 +60,7 @@ def test_the_message_names_the_place_of_a_number_that_has_no_canonical_form() ->
         b"", b"{", b"nul", b"[1,]", b'{"a":1}x', b"NaN", b"[Infinity]", b"-Infinity", b"1e999", b"9" * 5000,
         b'{"a":1,"a":1}', b'{"a":1,"\\u0061":1}', b"\xff", b'"\xed\xa0\x80"', b"\xef\xbb\xbf{}",
         '{"a":1}'.encode("utf-16"), b"[" * 33 + b"]" * 33, b'{"a":' * 40 + b"1" + b"}" * 40, b"[" * 500_000,
-        b'"\\', b'"\n"',
+        b'"\\', b'"\n"', b'"\\ud800"', b'{"\\uDC00":1}',
     ],
 )  # fmt: skip
 def test_what_is_not_strict_json_is_refused(data: bytes) -> None:
@@ -72,7 +72,7 @@ def test_what_is_not_strict_json_is_refused(data: bytes) -> None:
     "data",
     [
         b" 1", b"1\n", b"1.0", b"-0", b"-0.0", b"1e2", b"0.10", b"9007199254740993", b'{"b":1,"a":1}',
-        b'"\\u0061"', b'"\\/"', b"[1, 2]", b"0.1000000000000000055511151231257827", b'"\\ud800"', b"1E5",
+        b'"\\u0061"', b'"\\/"', b"[1, 2]", b"0.1000000000000000055511151231257827", b"1E5",
     ],
 )  # fmt: skip
 def test_other_spellings_of_canonical_json_are_refused(data: bytes) -> None:

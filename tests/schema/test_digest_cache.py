@@ -1,13 +1,19 @@
 import hashlib
 import json
+import multiprocessing
 import os
+import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from budc.schema import digest_cache
-from budc.schema.digest_cache import DigestCache
+from budc.schema.digest_cache import DigestCache, cache_folder
+from budc.schema.digests import tensor_root
 from budc.schema.errors import WeightsMissing
+from budc.schema.hashing import Scan
 
 
 @pytest.fixture
@@ -23,50 +29,104 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were really read, in order."""
     seen: list[Path] = []
+    read, scan = digest_cache.sha256_files, digest_cache.scan_files
 
-    def count(path: Path) -> str:
-        seen.append(path)
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+    def count(paths: Iterable[Path], **options: Any) -> dict[Path, str]:
+        paths = list(paths)
+        seen.extend(paths)
+        return read(paths, **options)
 
-    monkeypatch.setattr(digest_cache, "sha256_file", count)
+    def count_scans(paths: Iterable[Path], **options: Any) -> dict[Path, Scan]:
+        paths = list(paths)
+        seen.extend(paths)
+        return scan(paths, **options)
+
+    monkeypatch.setattr(digest_cache, "sha256_files", count)
+    monkeypatch.setattr(digest_cache, "scan_files", count_scans)
     return seen
+
+
+def one(cache: DigestCache, path: Path) -> str:
+    return cache([path])[path]
 
 
 def test_a_file_is_hashed_once(weights: Path, hashed: list[Path]) -> None:
     cache = DigestCache()
-    assert cache(weights) == cache(weights) == hashlib.sha256(b"content").hexdigest()
+    assert one(cache, weights) == one(cache, weights) == hashlib.sha256(b"content").hexdigest()
     assert hashed == [weights]
 
 
-def test_a_saved_cache_serves_the_next_process(weights: Path, hashed: list[Path], tmp_path: Path) -> None:
-    first = DigestCache(tmp_path / "cache.json")
-    digest = first(weights)
-    first.save()
-    assert DigestCache(tmp_path / "cache.json")(weights) == digest
+def test_the_next_process_is_served(weights: Path, hashed: list[Path], tmp_path: Path) -> None:
+    digest = one(DigestCache(tmp_path / "new" / "cache.json"), weights)
+    assert one(DigestCache(tmp_path / "new" / "cache.json"), weights) == digest
     assert len(hashed) == 1
-    assert (tmp_path / "cache.json").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "new" / "cache.json").stat().st_mode & 0o077 == 0
+
+
+def test_rehash_believes_no_earlier_process(weights: Path, hashed: list[Path], tmp_path: Path) -> None:
+    path = tmp_path / "cache.json"
+    one(DigestCache(path), weights)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(dict.fromkeys(content, "0" * 64)))
+    assert one(DigestCache(path), weights) == "0" * 64
+    assert one(DigestCache(path, rehash=True), weights) == hashlib.sha256(b"content").hexdigest()
+    assert one(DigestCache(path), weights) == hashlib.sha256(b"content").hexdigest()
+    assert len(hashed) == 2
+
+
+def test_digests_and_root_come_from_one_read(weights: Path, hashed: list[Path], tmp_path: Path) -> None:
+    header = json.dumps({"a": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]}}).encode()
+    weights.write_bytes(len(header).to_bytes(8, "little") + header + b"abc")
+    expected = tensor_root([weights])
+    cache = DigestCache(tmp_path / "cache.json")
+    digests, root = cache.with_root([weights])
+    assert (digests, root) == ({weights: hashlib.sha256(weights.read_bytes()).hexdigest()}, expected)
+    assert cache([weights]) == digests
+    assert DigestCache(tmp_path / "cache.json").with_root([weights]) == (digests, root)
+    assert hashed == [weights]
 
 
 def test_other_content_is_hashed_again_even_if_its_time_is_set_back(
     weights: Path, hashed: list[Path]
 ) -> None:
     cache = DigestCache()
-    cache(weights)
+    one(cache, weights)
     before = weights.stat()
     while weights.stat().st_ctime_ns == before.st_ctime_ns:  # until the file system's clock has ticked
         weights.write_bytes(b"CONTENT")
         os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert weights.stat().st_mtime_ns == before.st_mtime_ns
-    assert cache(weights) == hashlib.sha256(b"CONTENT").hexdigest()
+    assert one(cache, weights) == hashlib.sha256(b"CONTENT").hexdigest()
 
 
 def test_a_file_that_has_just_changed_is_not_remembered(tmp_path: Path, hashed: list[Path]) -> None:
     path = tmp_path / "new"
     path.write_bytes(b"content")
     cache = DigestCache()
-    cache(path)
-    cache(path)
+    one(cache, path)
+    one(cache, path)
     assert hashed == [path, path]
+
+
+def test_a_file_that_settles_while_it_is_read_is_not_remembered(
+    tmp_path: Path, hashed: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "new"
+    path.write_bytes(b"content")
+    monkeypatch.setattr(digest_cache, "_SETTLE_NS", 50_000_000)
+    read = digest_cache.sha256_files
+
+    def slowly(paths: Iterable[Path], **options: Any) -> dict[Path, str]:
+        time.sleep(0.1)
+        return read(paths, **options)
+
+    os.utime(path)
+    monkeypatch.setattr(digest_cache, "sha256_files", slowly)
+    cache = DigestCache()
+    one(cache, path)
+    one(cache, path)
+    assert hashed[0] == path
+    assert len(hashed) == 2
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"a": 1}', '{"a": "short"}', '{"a":"b","a":"c"}'])
@@ -74,8 +134,24 @@ def test_a_damaged_cache_is_an_empty_one(
     weights: Path, hashed: list[Path], tmp_path: Path, content: str
 ) -> None:
     (tmp_path / "cache.json").write_text(content)
-    DigestCache(tmp_path / "cache.json")(weights)
+    one(DigestCache(tmp_path / "cache.json"), weights)
     assert hashed == [weights]
+
+
+def test_a_cache_that_others_may_write_is_not_believed(
+    weights: Path, hashed: list[Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "cache.json"
+    one(DigestCache(path), weights)
+    path.chmod(0o666)
+    one(DigestCache(path), weights)
+    assert len(hashed) == 2
+
+
+def test_a_cache_that_cannot_be_written_is_none(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    cache = DigestCache(tmp_path / "file" / "cache.json")
+    assert one(cache, weights) == hashlib.sha256(b"content").hexdigest()
 
 
 def test_the_saved_cache_is_bounded(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,13 +160,43 @@ def test_the_saved_cache_is_bounded(weights: Path, tmp_path: Path, monkeypatch: 
     for index in range(4):
         path = tmp_path / str(index)
         path.write_bytes(bytes([index]))
-        cache(path)
-    cache.save()
+        one(cache, path)
     assert set(json.loads((tmp_path / "cache.json").read_text()).values()) == {
         hashlib.sha256(bytes([index])).hexdigest() for index in (2, 3)
     }
 
 
+def _remember(cache: Path, files: list[Path]) -> None:
+    digest_cache._SETTLE_NS = -3_600_000_000_000
+    for path in files:
+        DigestCache(cache)([path])
+
+
+def test_processes_that_learn_at_once_lose_nothing(tmp_path: Path) -> None:
+    files = [tmp_path / str(index) for index in range(40)]
+    for path in files:
+        path.write_text(path.name)
+    context = multiprocessing.get_context("fork")
+    workers = [
+        context.Process(target=_remember, args=(tmp_path / "c" / "d.json", files[k::4])) for k in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    content = json.loads((tmp_path / "c" / "d.json").read_text())
+    assert sorted(content.values()) == sorted(hashlib.sha256(p.name.encode()).hexdigest() for p in files)
+
+
+def test_the_users_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "budc"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "budc"
+
+
 def test_a_missing_file_is_missing(tmp_path: Path) -> None:
     with pytest.raises(WeightsMissing):
-        DigestCache()(tmp_path / "gone")
+        one(DigestCache(), tmp_path / "gone")

@@ -11,10 +11,10 @@ from budc.schema.digests import (
     check_files,
     file_digests,
     find_variant,
-    sha256_file,
     tensor_root,
 )
 from budc.schema.errors import UnsafeWeights, WeightsMismatch, WeightsMissing
+from budc.schema.hashing import sha256_file
 from budc.schema.policy import Variant
 
 Tensors: TypeAlias = dict[str, tuple[str, list[int], bytes]]

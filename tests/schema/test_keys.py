@@ -53,13 +53,40 @@ def test_the_fingerprint_is_of_the_der_and_not_of_the_pem_text() -> None:
     assert PublicKey.from_pem(pem).pem == pem
 
 
-def test_an_encrypted_key_opens_with_its_passphrase_only(tmp_path: Path) -> None:
+def test_an_encrypted_key_opens_with_its_passphrase_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pair = generate_key(b"secret")
     path = save(tmp_path, pair.private)
-    assert public_of(load_signer(path, passphrase=b"secret")) == PublicKey.from_pem(pair.public)
-    for wrong in (None, b"other"):
-        with pytest.raises(KeyUnusable):
-            load_signer(path, passphrase=wrong)
+    asked = []
+
+    def tell(what: str) -> str:
+        asked.append(what)
+        return "secret"
+
+    assert public_of(load_signer(path, secret=tell)) == PublicKey.from_pem(pair.public)
+    assert asked == [f"passphrase of {path}"]
+    with pytest.raises(KeyUnusable):
+        load_signer(path, secret=lambda _: "other")
+    monkeypatch.setenv("BUDC_SECRET", "secret")
+    assert public_of(load_signer(path)) == PublicKey.from_pem(pair.public)
+    monkeypatch.delenv("BUDC_SECRET")
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: False))
+    with pytest.raises(KeyUnusable, match="passphrase of") as refused:
+        load_signer(path)
+    assert "BUDC_SECRET" in refused.value.remedy
+
+
+def test_a_key_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = generate_key()
+    monkeypatch.setenv("RELEASE_KEY", pair.private.decode())
+    assert public_of(load_signer("env:RELEASE_KEY")) == PublicKey.from_pem(pair.public)
+    monkeypatch.setenv("RELEASE_KEY", "not a key")
+    with pytest.raises(KeyUnusable, match="env:RELEASE_KEY"):
+        load_signer("env:RELEASE_KEY")
+    monkeypatch.delenv("RELEASE_KEY")
+    with pytest.raises(KeyUnusable, match="not set"):
+        load_signer("env:RELEASE_KEY")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import click
 from budc.cli.converted import ConvertedExport
 from budc.cli.extras import MODEL_PACKAGES, ONNX_PACKAGES, quiet_libraries, require
 from budc.cli.pipelines import profile_of
+from budc.cli.signing import signing_options
 from budc.cli.tables import fields
 from budc.cli.trusted import load_trust, open_trusted
 from budc.schema.errors import UsageError, printable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from budc.compiler.bind import Parity
     from budc.policies.profile import ModelProfile
     from budc.schema.artifact import Artifact
+    from budc.schema.digest_cache import DigestCache
     from budc.schema.policy import PolicyDocument, Variant
 
 _PATH = click.Path(path_type=Path)
@@ -32,7 +34,7 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--variant", "export", required=True, type=_PATH, metavar="DIR", help="What `budc export onnx` wrote."
 )
-@click.option("--key", required=True, type=_PATH, metavar="PEM", help="Private key to sign with.")
+@signing_options
 @click.option(
     "--trust",
     "trusted",
@@ -52,17 +54,20 @@ _PATH = click.Path(path_type=Path)
     show_default=True,
     help="Held-out prompts to compare on.",
 )
+@click.option("--rehash", is_flag=True, help="Hash every file of both models again.")
 @click.option("--revision", type=click.IntRange(1), help="Revision to write; default the next one.")
 @click.option("--out", type=_PATH, metavar="FILE", help="Artifact to write; default NAME.VARIANT.budc.json.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def bind_command(
     policy: Path,
     export: Path,
-    key: Path,
+    key: str | None,
+    public: Path | None,
     trusted: tuple[Path, ...],
     allow_unsigned: bool,
     weights: Path | None,
     samples: int,
+    rehash: bool,
     revision: int | None,
     out: Path | None,
     as_json: bool,
@@ -72,23 +77,28 @@ def bind_command(
     Held-out prompts run under the policy in PyTorch and in ONNX Runtime; final latents and frames must agree. The new
     artifact lists the export's files as one more variant and names POLICY under derivedFrom.
     """
+    if key is None:
+        raise UsageError("no key given", remedy="--key KEY; `budc keygen` makes one")
     require(*MODEL_PACKAGES, *ONNX_PACKAGES, extra="export")
+    from budc.compiler.progress import hashing
     from budc.runtimes.onnx_folder import describe_export
     from budc.schema.artifact import SUFFIX, read, seal
+    from budc.schema.digest_cache import DigestCache
     from budc.schema.files import write_atomic
-    from budc.schema.keys import load_signer, public_of
+    from budc.schema.keys import load_public, load_signer, public_of
 
-    signer = load_signer(key)
+    signer = load_signer(key, public=load_public(public) if public is not None else None)
     known, own = load_trust(trusted), public_of(signer)
     trust = replace(known, keys=(*(key for key in known.keys if key != own), own))
     artifact = open_trusted(policy, trust, allow_unsigned=allow_unsigned)
     _check_revision(artifact.document, revision)
-    variant, manifest = describe_export(export)
+    digests = DigestCache.of_user(watch=hashing, rehash=rehash)
+    variant, manifest = describe_export(export, sha256=digests)
     with contextlib.redirect_stdout(sys.stderr):
         from budc.compiler.bind import check_parity, rebound
 
         quiet_libraries()
-        parity = _measure(artifact, variant, export, weights, samples)
+        parity = _measure(artifact, variant, export, weights, samples, digests)
         check_parity(parity, manifest.dtype)
     document = rebound(artifact, variant, parity, revision)
     path = out or policy.with_name(f"{policy.name.removesuffix(SUFFIX)}.{variant.name}{SUFFIX}")
@@ -108,7 +118,12 @@ def _check_revision(document: PolicyDocument, revision: int | None) -> None:
 
 
 def _measure(
-    artifact: Artifact, variant: Variant, export: Path, weights: Path | None, samples: int
+    artifact: Artifact,
+    variant: Variant,
+    export: Path,
+    weights: Path | None,
+    samples: int,
+    digests: DigestCache,
 ) -> Parity:
     from budc.compiler.bind import measure_parity
     from budc.compiler.model import default_device, load_model
@@ -119,8 +134,9 @@ def _measure(
     document = artifact.document
     profile = profile_of(document)
     folder = find_weights(profile, weights)
-    find_variant(folder, [known for known in document.model.variants if MANIFEST not in known.files])
-    converted = ConvertedExport(document, variant, export)
+    originals = [known for known in document.model.variants if MANIFEST not in known.files]
+    find_variant(folder, originals, sha256=digests)
+    converted = ConvertedExport(document, variant, export, digests)
     model = load_model(_as_measured(profile, document), folder, default_device())
     return measure_parity(model, document, converted, samples)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from budc.cli.extras import MODEL_PACKAGES, Interrupted, quiet_libraries, require
+from budc.cli.signing import signing_options
 from budc.cli.summary import (
     beaten,
     budget,
@@ -66,7 +67,7 @@ class Steps(click.ParamType[int | str]):
 )
 @click.option("--seed", type=int, help="Seed of the search; default 0.")
 @click.option("--calibration", type=_PATH, metavar="FILE", help="Prompts to search on, one a line.")
-@click.option("--key", type=_PATH, metavar="PEM", help="Private key to sign with; see `budc keygen`.")
+@signing_options
 @click.option(
     "--out",
     type=_PATH,
@@ -76,6 +77,7 @@ class Steps(click.ParamType[int | str]):
 @click.option("--name", metavar="NAME", help="Name of the policy; default MODEL-nfeN.")
 @click.option("--revision", type=int, help="Revision under that name; default 1.")
 @click.option("--download", is_flag=True, default=None, help="Fetch weights that are not here.")
+@click.option("--rehash", is_flag=True, default=None, help="Hash every file of the model again.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the summary.")
 def compile_command(source: Path | None, as_json: bool, **flags: Any) -> None:
     """Search the best policy for a budget and write it as an artifact.

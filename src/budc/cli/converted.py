@@ -13,6 +13,7 @@ from budc.schema.errors import BudcError, ParityMismatch
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from budc.schema.digest_cache import DigestCache
     from budc.schema.policy import PolicyDocument, Variant
 
 
@@ -24,7 +25,9 @@ class ConvertedExport:
         ParityMismatch: ONNX Runtime fails while it runs.
     """
 
-    def __init__(self, document: PolicyDocument, variant: Variant, folder: Path) -> None:
+    def __init__(
+        self, document: PolicyDocument, variant: Variant, folder: Path, digests: DigestCache
+    ) -> None:
         import msgspec
 
         from budc.runtimes.onnxruntime import UnsignedWarning, load
@@ -34,7 +37,8 @@ class ConvertedExport:
         with warnings.catch_warnings():
             # Who signed the policy was asked before.
             warnings.simplefilter("ignore", UnsignedWarning)
-            self._pipe = load(msgspec.structs.replace(document, model=model), folder, allow_unsigned=True)
+            bound = msgspec.structs.replace(document, model=model)
+            self._pipe = load(bound, folder, allow_unsigned=True, digests=digests)
 
     def latents(self, prompt: str, seed: int) -> Tensor:
         """Return the final latents (1, …) of a prompt, float32."""

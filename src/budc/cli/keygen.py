@@ -20,19 +20,24 @@ from budc.schema.errors import OutputError
     help="Writes PREFIX.key and PREFIX.pub.",
     metavar="PREFIX",
 )
-def keygen_command(prefix: Path) -> None:
+@click.option(
+    "--encrypt", is_flag=True, help="Protect PREFIX.key by a passphrase: BUDC_SECRET, or asked for."
+)
+def keygen_command(prefix: Path, encrypt: bool) -> None:
     """Make an ECDSA P-256 key pair for signing artifacts.
 
-    PREFIX.key is the private key, readable by you alone: keep it, sign with `budc compile --key`. PREFIX.pub is
-    the public key: give it to those who shall believe your artifacts. Existing files are never overwritten.
+    PREFIX.key is the private key, readable by you alone: keep it, sign with `budc compile --key` or `budc sign`.
+    PREFIX.pub is the public key: give it to those who shall believe your artifacts. Existing files are never
+    overwritten.
     """
     from budc.schema.keys import PublicKey, generate_key
+    from budc.schema.secret import ask_secret
 
     private, public = (prefix.with_name(prefix.name + suffix) for suffix in (".key", ".pub"))
     for path in (private, public):
         if os.path.lexists(path):
             raise _exists(path)
-    pair = generate_key()
+    pair = generate_key(ask_secret(f"passphrase for {private}").encode() if encrypt else None)
     _create(private, pair.private, 0o600)
     try:
         _create(public, pair.public, 0o644)

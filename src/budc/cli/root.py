@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 import budc
+from budc.cli.attach import attach_command
 from budc.cli.bind import bind_command
 from budc.cli.compile import compile_command
 from budc.cli.export import export_command
@@ -17,8 +18,11 @@ from budc.cli.inspect import inspect_command
 from budc.cli.keygen import keygen_command
 from budc.cli.models import models_command
 from budc.cli.plan import plan_command
+from budc.cli.push import push_command
 from budc.cli.run import run_command
+from budc.cli.sign import sign_command
 from budc.cli.transfer import transfer_command
+from budc.cli.trust import trust_command
 from budc.cli.verify import verify_command
 from budc.schema.errors import BudcError, UsageError
 
@@ -44,8 +48,12 @@ def root() -> None:
 for _command in (
     compile_command,
     keygen_command,
+    sign_command,
+    trust_command,
     verify_command,
     inspect_command,
+    attach_command,
+    push_command,
     export_command,
     bind_command,
     run_command,

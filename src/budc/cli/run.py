@@ -27,7 +27,8 @@ _LARGEST_SEED = 2**53 - 1
 
 
 @click.command("run")
-@click.argument("file", type=_PATH)
+@click.argument("file", type=_PATH, metavar="FILE|MODEL_DIR")
+@click.option("--nfe", type=int, metavar="N", help="Which of the policies attached to MODEL_DIR.")
 @click.option("--prompt", "prompts", multiple=True, required=True, metavar="TEXT", help="May be given again.")
 @click.option(
     "--out",
@@ -58,6 +59,7 @@ _LARGEST_SEED = 2**53 - 1
 @click.option(
     "--allow-uncalibrated", is_flag=True, help="Run with other settings or weights than calibrated."
 )
+@click.option("--rehash", is_flag=True, help="Hash every file of the model again.")
 @click.option(
     "--runtime",
     type=click.Choice(["diffusers", "onnxruntime"]),
@@ -75,6 +77,7 @@ _LARGEST_SEED = 2**53 - 1
 )
 def run_command(
     file: Path,
+    nfe: int | None,
     prompts: tuple[str, ...],
     out: Path,
     seed: int,
@@ -82,11 +85,12 @@ def run_command(
     keys: tuple[Path, ...],
     allow_unsigned: bool,
     allow_uncalibrated: bool,
+    rehash: bool,
     runtime: str,
     provider: str | None,
     compare: bool,
 ) -> None:
-    """Generate with the policy in the artifact FILE.
+    """Generate with the policy in the artifact FILE, or with one that is attached to MODEL_DIR.
 
     The artifact must be signed by a trusted key and the model must be, file by file, the one that it was compiled
     for. Weights are read from local safetensors or ONNX files; nothing is downloaded.
@@ -101,10 +105,19 @@ def run_command(
         if provider is not None:
             raise UsageError("--provider: only with --runtime onnxruntime", remedy="--runtime onnxruntime")
         _check_before(MODEL_PACKAGES, "torch", out)
+    from budc.compiler.progress import hashing
+    from budc.schema.digest_cache import DigestCache
+    from budc.schema.discover import load_policy
+
     trust = load_trust(keys)
-    artifact = open_trusted(file, trust, allow_unsigned=allow_unsigned)
+    if file.is_dir():
+        artifact = load_policy(file, nfe, trust=trust, allow_unsigned=allow_unsigned)
+        weights = file if weights is None else weights
+    else:
+        artifact = open_trusted(file, trust, allow_unsigned=allow_unsigned)
     if not artifact.signed:
         click.echo(f"unsigned: nobody vouches for {printable(str(file))}", err=True)
+    digests = DigestCache.of_user(watch=hashing, rehash=rehash)
     if runtime == "onnxruntime":
         from budc.cli.run_onnx import open_export, run_onnx
 
@@ -113,6 +126,7 @@ def run_command(
             weights,
             trust,
             provider or "cpu",
+            digests,
             allow_unsigned=allow_unsigned,
             allow_uncalibrated=allow_uncalibrated,
         )
@@ -127,6 +141,7 @@ def run_command(
         "allow_unsigned": allow_unsigned,
         "allow_uncalibrated": allow_uncalibrated,
         "weights_dir": find_weights(profile, weights),
+        "digests": digests,
     }
     # Whatever a library prints must not end up in the result.
     with contextlib.redirect_stdout(sys.stderr), _own_warnings():

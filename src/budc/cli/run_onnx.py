@@ -17,6 +17,7 @@ from budc.schema.errors import UsageError, printable
 if TYPE_CHECKING:
     from budc.runtimes.onnxruntime import Generation, OnnxPipeline
     from budc.schema.artifact import Artifact
+    from budc.schema.digest_cache import DigestCache
     from budc.schema.trust import Trust
 
 
@@ -25,6 +26,7 @@ def open_export(
     folder: Path | None,
     trust: Trust,
     provider: str,
+    digests: DigestCache,
     *,
     allow_unsigned: bool,
     allow_uncalibrated: bool,
@@ -51,6 +53,7 @@ def open_export(
             folder,
             trust=trust,
             provider=provider,
+            digests=digests,
             allow_unsigned=allow_unsigned,
             allow_uncalibrated=allow_uncalibrated,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def trust_file() -> Path:
-    """Return where the user's trust file is looked for."""
+    """Return where the user's trust file is looked for: what BUDC_TRUST names, or the configuration folder."""
+    if named := os.environ.get("BUDC_TRUST"):
+        return Path(named)
     return Path(click.get_app_dir("budc")) / "trust.toml"
 
 
@@ -31,7 +34,8 @@ def load_trust(keys: Sequence[Path]) -> Trust:
     if keys:
         return Trust.from_pem(*keys)
     path = trust_file()
-    return Trust.load(path) if path.exists() else Trust(keys=())
+    # A file that the user named and that is not there is an error, not an empty one.
+    return Trust.load(path) if path.exists() or "BUDC_TRUST" in os.environ else Trust(keys=())
 
 
 def open_trusted(source: bytes | Path, trust: Trust, *, allow_unsigned: bool = False) -> Artifact:
@@ -47,5 +51,5 @@ def open_trusted(source: bytes | Path, trust: Trust, *, allow_unsigned: bool = F
     except UntrustedKey as error:
         if trust.keys:
             raise
-        remedy = f"--key PUB, the publisher's public key, or name it in {trust_file()}"
+        remedy = f"--key PUB, the publisher's public key, or `budc trust add PUB` ({trust_file()})"
         raise UntrustedKey(str(error), remedy=remedy) from error

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from budc.cli.extras import MODEL_PACKAGES, quiet_libraries, require
 from budc.cli.trusted import load_trust, open_trusted
-from budc.schema.errors import printable
+from budc.schema.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from budc.schema.artifact import Artifact
@@ -20,13 +24,17 @@ Say = Callable[[str, str], None]
 
 
 @click.command("verify")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("path", type=click.Path(path_type=Path), metavar="FILE|MODEL_DIR")
 @click.option(
     "--weights",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Also check the model in this folder, file by file.",
+    help="Also check the model in this folder, file by file; MODEL_DIR is checked as it is.",
 )
+@click.option(
+    "--replay", "replayed", is_flag=True, help="Also measure the report's figures again on the model."
+)
+@click.option("--samples", type=click.IntRange(min=1), metavar="N", help="Replay on N prompts; default all.")
 @click.option(
     "--key",
     "keys",
@@ -35,38 +43,76 @@ Say = Callable[[str, str], None]
     metavar="PUB",
     help="A public key to trust, in place of the trust file; one signature by any --key suffices.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def verify_command(file: Path, weights: Path | None, keys: tuple[Path, ...], as_json: bool) -> None:
-    """Check whether the artifact FILE can be believed.
+@click.option("--rehash", is_flag=True, help="Hash every file of the model again.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, a list for MODEL_DIR.")
+def verify_command(
+    path: Path,
+    weights: Path | None,
+    replayed: bool,
+    samples: int | None,
+    keys: tuple[Path, ...],
+    rehash: bool,
+    as_json: bool,
+) -> None:
+    """Check whether the artifact FILE, or every artifact attached to MODEL_DIR, can be believed.
 
     Layers are checked from the outside in and the first that fails ends it, with an exit code of its own. An
     unsigned artifact never passes.
 
-    Without --key the user's trust file says whom to believe: trust.toml in the configuration folder of budc
-    (~/.config/budc on Linux). Paths in it are relative to it.
-
-    \b
-        keys = ["release.pub", "backup.pub"]   # PEM files
-        threshold = 1                          # distinct keys that must have signed
-
-    \b
-        [minimum-revision]                     # a lower revision of that name is a rollback
-        "wan2.1-nfe10" = 3
+    Without --key the user's trust file says whom to believe; see `budc trust --help`.
     """
-    layers: list[dict[str, str]] = []
-
-    def say(layer: str, detail: str) -> None:
-        layers.append({"layer": layer, "detail": detail})
-        if not as_json:
-            click.echo(f"ok  {layer:<9}  {detail}")
-
     trust = load_trust(keys)
-    artifact = _open(file, trust, say)
-    variant = _check_model(artifact, weights, say) if weights is not None else None
+    folder = path if path.is_dir() else None
+    weights = folder if weights is None else weights
+    if weights is None and (replayed or samples):
+        raise UsageError("--replay measures on a model", remedy="say which: --weights DIR")
+    records = []
+    for file in _attached(path) if folder is not None else [path]:
+        if folder is not None and not as_json:
+            click.echo(printable(str(file)))
+        layers: list[dict[str, str]] = []
+        say = partial(_say, layers, as_json)
+        artifact = _open(file, trust, say)
+        variant = _check_model(artifact, weights, rehash, say) if weights is not None else None
+        if replayed and weights is not None:
+            _replay(artifact, weights, samples, say)
+        if not as_json:
+            if weights is None:
+                click.echo("--  model      not checked: pass --weights DIR")
+            rule = artifact.document.model.adapters.rule
+            click.echo(f"--  adapters   {rule}; those of a pipeline are checked when it runs")
+        records.append(_record(artifact, variant, layers))
     if as_json:
-        click.echo(json.dumps(_record(artifact, variant, layers), indent=1))
-    elif weights is None:
-        click.echo("--  model      not checked: pass --weights DIR")
+        click.echo(json.dumps(records if folder is not None else records[0], indent=1))
+
+
+def _say(layers: list[dict[str, str]], as_json: bool, layer: str, detail: str) -> None:
+    layers.append({"layer": layer, "detail": detail})
+    if not as_json:
+        click.echo(f"ok  {layer:<9}  {detail}")
+
+
+def _attached(folder: Path) -> list[Path]:
+    from budc.schema.discover import policies
+    from budc.schema.errors import ArtifactError
+
+    found = policies(folder)
+    if not found:
+        raise ArtifactError(f"no policy is attached to {folder}", remedy="budc attach POLICY MODEL_DIR")
+    return found
+
+
+def _replay(artifact: Artifact, folder: Path, samples: int | None, say: Say) -> None:
+    require(*MODEL_PACKAGES)
+    with contextlib.redirect_stdout(sys.stderr):
+        from budc.compiler.replay import TOLERANCE, replay
+
+        quiet_libraries()
+        found = replay(artifact.document, folder, samples)
+    for pair in found:
+        name, count = pair.reported.name, pair.measured.samples
+        detail = f"{name} mean {pair.measured.mean:.4g} of {count} samples, reported {pair.reported.mean:.4g}"
+        say("replay", printable(f"{detail} (tolerance {TOLERANCE:.0%})"))
 
 
 def _open(file: Path, trust: Trust, say: Say) -> Artifact:
@@ -82,7 +128,8 @@ def _open(file: Path, trust: Trust, say: Say) -> Artifact:
     say("bundle", f"{MEDIA_TYPE}, {count} signature{'' if count == 1 else 's'}")
     artifact = open_trusted(data, trust)
     for key in artifact.verified_by:
-        say("signature", f"by {key.fingerprint} ({key.algorithm})")
+        name = trust.names.get(key.fingerprint)
+        say("signature", f"by {f'{name}, ' if name else ''}{key.fingerprint} ({key.algorithm})")
     document = artifact.document
     say(
         "payload", f"canonical JSON, schema {document.schema_version}, semantics; policy {artifact.policy_id}"
@@ -97,10 +144,13 @@ def _open(file: Path, trust: Trust, say: Say) -> Artifact:
     return artifact
 
 
-def _check_model(artifact: Artifact, folder: Path, say: Say) -> str:
+def _check_model(artifact: Artifact, folder: Path, rehash: bool, say: Say) -> str:
+    from budc.compiler.progress import hashing
+    from budc.schema.digest_cache import DigestCache
     from budc.schema.digests import find_variant
 
-    variant = find_variant(folder, artifact.document.model.variants)
+    digests = DigestCache.of_user(watch=hashing, rehash=rehash)
+    variant = find_variant(folder, artifact.document.model.variants, sha256=digests)
     say("model", printable(f"variant {variant.name}: all {len(variant.files)} files of {folder}"))
     return variant.name
 

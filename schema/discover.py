@@ -1,0 +1,147 @@
+"""Policies beside the weights: `MODEL_DIR/budc/NAME.budc.json`, or a folder of the user's own.
+
+What is found is never trusted for being there: `load_policy` opens every file against the user's trust and
+chooses among those that are believed.
+"""
+
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from budc.schema import folder as model_folder
+from budc.schema.artifact import SUFFIX, Artifact, open_artifact, read
+from budc.schema.digests import FileDigests, find_variant
+from budc.schema.errors import ArtifactError, BudcError, OutputError, UsageError
+from budc.schema.files import write_atomic
+from budc.schema.hashing import sha256_files
+from budc.schema.trust import Trust
+
+FOLDER = "budc"
+SIGNATURE = "model.sig"
+"""An OpenSSF model signature, which lists every file of the folder."""
+
+
+def user_folder(model: str | os.PathLike[str]) -> Path:
+    """Return where the user keeps policies for the model folder `model`, by its real path."""
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path("~/.local/share").expanduser())
+    name = hashlib.sha256(os.fsencode(os.path.realpath(model))).hexdigest()[:16]
+    return data / "budc" / "attached" / name
+
+
+def policies(model: str | os.PathLike[str]) -> list[Path]:
+    """Return the artifacts attached to a model folder, sorted by name; nothing is opened.
+
+    Raises:
+        UnsafeWeights: one of them is a link out of the model folder, or no file.
+    """
+    found = []
+    for name in _names(Path(model, FOLDER)):
+        found.append(model_folder.resolve(model, f"{FOLDER}/{name}"))
+    own = user_folder(model)
+    return found + [own / name for name in _names(own)]
+
+
+def load_policy(
+    model: str | os.PathLike[str],
+    nfe: int | None = None,
+    *,
+    name: str | None = None,
+    trust: Trust,
+    allow_unsigned: bool = False,
+) -> Artifact:
+    """Return the attached policy that is believed and has `nfe` evaluations and the name `name`, if given.
+
+    Of several revisions under one name the newest counts.
+
+    Raises:
+        ArtifactError: no policy is attached.
+        UsageError: none of those that are believed is meant, or several are.
+        BudcError: none is believed; why the first is not.
+    """
+    paths = policies(model)
+    if not paths:
+        raise ArtifactError(
+            f"no policy is attached to {model}", remedy="budc attach POLICY MODEL_DIR, or name the artifact"
+        )
+    believed: dict[str, Artifact] = {}
+    refusals: list[BudcError] = []
+    for path in paths:
+        try:
+            artifact = open_artifact(path, trust, allow_unsigned=allow_unsigned)
+        except BudcError as error:
+            refusals.append(error)
+            continue
+        known = believed.get(artifact.document.name)
+        if known is None or known.document.revision < artifact.document.revision:
+            believed[artifact.document.name] = replace(artifact, path=path)
+    if not believed:
+        raise refusals[0]
+    meant = [
+        artifact
+        for artifact in believed.values()
+        if nfe in (None, artifact.document.budget.nfe) and name in (None, artifact.document.name)
+    ]
+    if len(meant) == 1:
+        return meant[0]
+    listed = ", ".join(f"{a.document.name} (NFE {a.document.budget.nfe})" for a in believed.values())
+    refused = f"; {len(refusals)} more are not believed" if refusals else ""
+    raise UsageError(
+        f"{len(meant)} policies attached to {model} are meant, of {listed}{refused}",
+        remedy="choose one by its NFE or its name",
+    )
+
+
+def attach(
+    source: str | os.PathLike[str],
+    model: str | os.PathLike[str],
+    *,
+    user: bool = False,
+    sha256: FileDigests = sha256_files,
+) -> Path:
+    """Copy an artifact to its place beside the model that it is bound to, whole or not at all; return the place.
+
+    Args:
+        source: the artifact; it is not judged by trust, which is for those who use it.
+        model: the model folder, of which every file must be one of the artifact's variants'.
+        user: keep it in the user's own folder and leave the model's as it is.
+        sha256: hashes the model's files.
+
+    Raises:
+        ArtifactError, ModelError: the artifact is none, or is for another model.
+        UsageError: a newer revision is attached under that name.
+        OutputError: the folder cannot be written.
+    """
+    artifact = read(source)
+    find_variant(model, artifact.document.model.variants, sha256=sha256)
+    place = user_folder(model) if user else Path(model, FOLDER)
+    target = place / f"{artifact.document.name}{SUFFIX}"
+    if target.is_file():
+        attached = read(target).document
+        if attached.revision > artifact.document.revision:
+            raise UsageError(
+                f"{target} is revision {attached.revision}, newer than {artifact.document.revision}",
+                remedy="remove that file first, if the older one is meant",
+            )
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        if not user and place.is_symlink():
+            raise OutputError(f"{place} is a link", remedy="remove it, or attach with --user")
+        write_atomic(target, Path(source).read_bytes())
+    except (OSError, OutputError) as error:
+        if user or (isinstance(error, OutputError) and not isinstance(error.__cause__, OSError)):
+            raise
+        raise OutputError(
+            f"{place} cannot be written: {error}",
+            remedy="attach with --user, which leaves the model folder alone",
+        ) from error
+    return target
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(folder) if name.endswith(SUFFIX) and name[0] != ".")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise ArtifactError(f"cannot read {folder}: {error.strerror}") from error

@@ -1,0 +1,149 @@
+"""Changing a trust file: adding and removing keys, denying policies, raising minimums; written whole or not at all.
+
+Comments of a file that was written by hand are not kept.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from budc.schema.errors import OutputError, TrustError, UsageError
+from budc.schema.files import write_atomic
+from budc.schema.keys import PublicKey
+from budc.schema.policy import Digest, Name
+from budc.schema.trust import KeyEntry, Trust, TrustFile, key_of, named, read_trust_file
+
+
+@contextmanager
+def changing(path: Path) -> Iterator["Draft"]:
+    """Change the trust file at `path` in the with-block; one process at a time, nothing is written on an error.
+
+    Raises:
+        TrustError: the file is there and cannot be used, or could not be after the change.
+        OutputError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        draft = Draft(path)
+        yield draft
+        draft.write()
+    finally:
+        os.close(lock)
+
+
+class Draft:
+    """A trust file that is being changed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.content = read_trust_file(path) if path.exists() else TrustFile()
+
+    def add(self, key: PublicKey, name: str, families: Sequence[str] = ()) -> None:
+        """Trust a key under a name; the key itself goes into the file.
+
+        Raises:
+            UsageError: the name or a family cannot be one, or the name or the key is there already.
+        """
+        for word in (name, *families):
+            _check(word, Name, f"{word!r} is not a name")
+        for old in map(named, self.content.keys):
+            if old.name == name:
+                raise UsageError(f"a key named {name} is trusted already", remedy=f"budc trust remove {name}")
+            if key_of(old, self.path) == key:
+                raise UsageError(f"{key.fingerprint} is trusted already, as {old.name or old.file}")
+        entry = KeyEntry(name=name, pem=key.pem.decode(), families=list(families))
+        self.content = replace(self.content, keys=[*self.content.keys, entry])
+
+    def remove(self, name: str) -> None:
+        """Trust a key no longer, given by its name, its file or its fingerprint. Raises UsageError."""
+        kept = [entry for entry in self.content.keys if not self._is(named(entry), name)]
+        if len(kept) == len(self.content.keys):
+            raise UsageError(f"no key {name} is trusted", remedy="budc trust list")
+        if kept and len(kept) < self.content.threshold:
+            raise UsageError(
+                f"{self.content.threshold} signatures are required, and {len(kept)} keys would be left",
+                remedy="lower the threshold first: budc trust require --threshold N",
+            )
+        self.content = replace(self.content, keys=kept)
+
+    def deny(self, policy_id: str) -> None:
+        """Refuse a policy by its id from now on. Raises UsageError."""
+        _check(policy_id, Digest, f"{policy_id!r} is not a policy id")
+        self.content = replace(self.content, denied=sorted({*self.content.denied, policy_id}))
+
+    def allow(self, policy_id: str) -> None:
+        """Deny a policy no longer. Raises UsageError."""
+        if policy_id not in self.content.denied:
+            raise UsageError(f"{policy_id} is not denied", remedy="budc trust list")
+        self.content = replace(self.content, denied=[i for i in self.content.denied if i != policy_id])
+
+    def require(self, *, threshold: int | None = None, revisions: Sequence[tuple[str, int]] = ()) -> None:
+        """Set the threshold, and the minimum revision of policies by name. Raises UsageError."""
+        if threshold is not None:
+            if not 1 <= threshold <= len(self.content.keys):
+                raise UsageError(f"threshold {threshold} of {len(self.content.keys)} keys")
+            self.content = replace(self.content, threshold=threshold)
+        for name, _ in revisions:
+            _check(name, Name, f"{name!r} is not a policy's name")
+        merged = self.content.minimum_revision | dict(revisions)
+        self.content = replace(self.content, minimum_revision=merged)
+
+    def write(self) -> None:
+        """Write the file and read it back. Raises TrustError, OutputError."""
+        text = encode(self.content)
+        write_atomic(self.path, text.encode(), mode=0o600)
+        if self.content.keys:
+            Trust.load(self.path)
+
+    def _is(self, entry: KeyEntry, name: str) -> bool:
+        if name in (entry.name, entry.file):
+            return True
+        # A key that can no longer be read can still be removed, by its name.
+        try:
+            return key_of(entry, self.path).fingerprint == name
+        except TrustError:
+            return False
+
+
+def encode(content: TrustFile) -> str:
+    """Return a trust file as TOML."""
+    lines = [f"threshold = {content.threshold}", f"denied = {_list(content.denied)}"]
+    if content.minimum_revision:
+        lines += ["", "[minimum-revision]"]
+        lines += [
+            f"{_text(name)} = {revision}" for name, revision in sorted(content.minimum_revision.items())
+        ]
+    for entry in map(named, content.keys):
+        lines += ["", "[[keys]]"]
+        lines += [f"name = {_text(entry.name)}"] if entry.name else []
+        lines += [f"file = {_text(entry.file)}"] if entry.file else []
+        lines += [f'pem = """\n{entry.pem}"""'] if entry.pem else []
+        lines += [f"families = {_list(entry.families)}"] if entry.families else []
+    return "\n".join(lines) + "\n"
+
+
+def _list(values: Sequence[str]) -> str:
+    return f"[{', '.join(_text(value) for value in values)}]"
+
+
+def _text(value: str) -> str:
+    # A JSON string of ASCII is a TOML basic string.
+    return json.dumps(value)
+
+
+def _check(value: str, kind: object, message: str) -> None:
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise UsageError(message, remedy="use letters, digits, dot, dash, underscore") from error

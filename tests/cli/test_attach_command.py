@@ -1,0 +1,228 @@
+"""Policies beside the weights: attaching, finding, replaying, and preparing a repository of them."""
+
+import json
+import os
+import shutil
+
+import msgspec
+import pytest
+
+import budc as api
+from budc.schema.artifact import open_artifact, read, seal
+from budc.schema.digests import file_digests
+from budc.schema.discover import load_policy, policies, user_folder
+from budc.schema.errors import ArtifactError, UnsafeWeights, UntrustedKey, UsageError
+from budc.schema.keys import load_signer
+from budc.schema.trust import Trust
+
+FILES = ("scheduler/scheduler_config.json", "transformer/config.json", "transformer/model.safetensors")
+
+
+@pytest.fixture
+def model(tmp_path):
+    folder = tmp_path / "model"
+    for name in FILES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"content of {name}")
+    return folder
+
+
+@pytest.fixture
+def made(tmp_path, model, make_document, signer):
+    """Write a signed artifact for `model`: `made(steps=6, nfe=3, name=...)`."""
+
+    def write(**fields):
+        binding = make_document().model
+        variant = msgspec.structs.replace(binding.variants[0], files=file_digests(model, FILES))
+        document = make_document(**{"model": msgspec.structs.replace(binding, variants=[variant]), **fields})
+        path = tmp_path / f"{document.name}-{document.revision}.json"
+        path.write_bytes(seal(document, signer))
+        return path
+
+    return write
+
+
+def test_attached_policies_are_found_by_folder(budc, made, model, public, trust):
+    for nfe in (2, 3):
+        outcome = budc("attach", made(name=f"wan-nfe{nfe}", nfe=nfe), model)
+        assert outcome.code == 0, outcome.err
+        assert (model / "budc" / f"wan-nfe{nfe}.budc.json").is_file()
+        assert outcome.err == ""
+    outcome = budc("verify", model, "--key", public)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.count("variant original: all 3 files") == 2
+    assert len(budc("verify", model, "--key", public, "--json").record) == 2
+    assert load_policy(model, 3, trust=trust).document.name == "wan-nfe3"
+    assert api.load_policy(model, name="wan-nfe2", trust=trust).document.budget.nfe == 2
+    for wrong in ({"nfe": 4}, {"name": "x"}, {}):
+        with pytest.raises(UsageError, match="wan-nfe2"):
+            load_policy(model, **wrong, trust=trust)
+
+
+def test_found_is_not_trusted(budc, made, model, trust):
+    budc("attach", made(), model)
+    with pytest.raises(UntrustedKey):
+        load_policy(model, trust=Trust(()))
+    assert budc("verify", model).code == 23
+    # One that is not believed does not stand in the way of one that is.
+    (model / "budc" / "a.budc.json").write_text("{}")
+    assert load_policy(model, trust=trust).verified_by == trust.keys
+    assert budc("verify", model).code != 0
+
+
+def test_nothing_attached(budc, model, trust, public):
+    with pytest.raises(ArtifactError, match="no policy is attached"):
+        load_policy(model, trust=trust)
+    assert budc("verify", model, "--key", public).code == 10
+    assert budc("run", model, "--key", public, "--prompt", "x", "--out", model / "x.png").code == 10
+
+
+def test_another_model_is_refused(budc, made, model):
+    path = made()
+    (model / FILES[1]).write_text("other")
+    assert budc("attach", path, model).code == 32
+    assert not (model / "budc").exists()
+
+
+def test_a_newer_revision_is_not_replaced_by_an_older_one(budc, made, model, trust):
+    assert budc("attach", made(revision=2), model).code == 0
+    assert budc("attach", made(revision=3), model).code == 0
+    outcome = budc("attach", made(revision=1), model)
+    assert outcome.code == 2
+    assert "revision 3" in outcome.err
+    assert load_policy(model, trust=trust).document.revision == 3
+
+
+def test_a_model_folder_of_others_is_left_as_it_is(budc, made, model, trust, public):
+    before = sorted(model.rglob("*"))
+    outcome = budc("attach", made(), model, "--user")
+    assert outcome.code == 0, outcome.err
+    assert sorted(model.rglob("*")) == before
+    assert policies(model) == list(user_folder(model).glob("*.budc.json"))
+    assert budc("verify", model, "--key", public).code == 0
+    assert load_policy(model, trust=trust).path.parent == user_folder(model)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_says_what_to_do(budc, made, model):
+    model.chmod(0o555)
+    outcome = budc("attach", made(), model)
+    model.chmod(0o755)
+    assert outcome.code == 61
+    assert "--user" in outcome.err
+
+
+def test_a_file_in_the_folders_place_says_what_to_do(budc, made, model):
+    (model / "budc").write_text("")
+    outcome = budc("attach", made(), model)
+    assert outcome.code == 61
+    assert "--user" in outcome.err
+
+
+def test_a_model_signature_that_was_made_before_is_spoken_of(budc, made, model):
+    path = made()
+    (model / "model.sig").write_text("{}")
+    outcome = budc("attach", path, model)
+    assert outcome.code == 0
+    assert "extra file" in outcome.err
+    assert "--user" in outcome.err
+    assert budc("attach", path, model, "--user").err == ""
+
+
+def test_links_are_followed_into_a_hub_caches_blobs_only(budc, made, model, tmp_path, trust):
+    path = made()
+    repository = tmp_path / "models--someone--wan"
+    snapshot = repository / "snapshots" / "0123abcd"
+    (repository / "blobs").mkdir(parents=True)
+    for index, name in enumerate(FILES):
+        (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(model / name, repository / "blobs" / str(index))
+        (snapshot / name).symlink_to(f"../../../blobs/{index}")
+    shutil.copy(path, repository / "blobs" / "policy")
+    (snapshot / "budc").mkdir()
+    (snapshot / "budc" / "a.budc.json").symlink_to("../../../blobs/policy")
+    assert load_policy(snapshot, trust=trust).document.name == read(path).document.name
+    assert budc("attach", made(name="second"), snapshot).code == 0
+    assert len(policies(snapshot)) == 2
+    shutil.copy(path, repository / "elsewhere")
+    (snapshot / "budc" / "b.budc.json").symlink_to("../../../elsewhere")
+    with pytest.raises(UnsafeWeights):
+        policies(snapshot)
+
+
+def test_push_prepares_a_folder(budc, made, tmp_path):
+    first, second = made(name="wan-nfe2", nfe=2), made(name="wan-nfe3")
+    out = tmp_path / "repository"
+    assert budc("push", first, second, "--out", out, "--base-model", "someone/wan").code == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        "README.md",
+        "wan-nfe2.budc.json",
+        "wan-nfe3.budc.json",
+    ]
+    assert (out / "wan-nfe2.budc.json").read_bytes() == first.read_bytes()
+    card = (out / "README.md").read_text()
+    assert card.startswith('---\nbase_model: "someone/wan"\n')
+    assert read(first).policy_id in card
+    assert budc("push", first, "--out", out).code == 34  # a profile of no release, so no repository is known
+
+
+def test_run_and_replay_by_model_folder(budc, compiled, shrunken, tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    model = tmp_path / "model"
+    shutil.copytree(compiled.weights, model)
+    assert budc("attach", compiled.path, model).code == 0
+    outcome = budc(
+        "run",
+        model,
+        "--nfe",
+        "3",
+        "--key",
+        compiled.public,
+        "--prompt",
+        "a red circle",
+        "--out",
+        tmp_path / "x.png",
+    )
+    assert outcome.code == 0, outcome.err
+    outcome = budc("verify", model, "--key", compiled.public, "--replay", "--json")
+    assert outcome.code == 0, outcome.err
+    details = [layer["detail"] for layer in outcome.record[0]["layers"] if layer["layer"] == "replay"]
+    assert [detail.split()[0] for detail in details] == ["latent-mse", "psnr"]
+    assert all("of 3 samples" in detail for detail in details)
+    outcome = budc(
+        "verify", compiled.path, "--key", compiled.public, "--weights", model, "--replay", "--samples", "2"
+    )
+    assert outcome.code == 0, outcome.err
+    assert "of 2 samples" in outcome.out
+
+
+@pytest.mark.parametrize("samples", [None, "2"])
+def test_a_report_that_is_not_true_is_refused(budc, compiled, tmp_path, samples):
+    pytest.importorskip("torch")
+    document = open_artifact(compiled.path, Trust.from_pem(compiled.public)).document
+    better = [
+        msgspec.structs.replace(
+            metric, mean=metric.mean / 4, worst=metric.worst / 4, geometric_mean=metric.geometric_mean / 4,
+            p95=metric.p95 / 4, standard_error=metric.standard_error / 4,
+        )
+        if metric.name == "latent-mse"
+        else metric
+        for metric in document.quality.metrics
+    ]  # fmt: skip
+    document = msgspec.structs.replace(
+        document, quality=msgspec.structs.replace(document.quality, metrics=better)
+    )
+    path = tmp_path / "boast.budc.json"
+    path.write_bytes(seal(document, load_signer(compiled.public.with_suffix(".key"))))
+    flags = ("--samples", samples) if samples else ()
+    outcome = budc(
+        "verify", path, "--key", compiled.public, "--weights", compiled.weights, "--replay", *flags, "--json"
+    )
+    assert outcome.code == 29, outcome.err
+    assert json.loads(outcome.out)["error"] == "QualityMismatch"
+
+
+def test_replay_needs_a_model_and_prompts_that_are_here(budc, made, model, public):
+    path = made()
+    assert budc("verify", path, "--key", public, "--replay").code == 2
+    assert budc("verify", path, "--key", public, "--replay", "--weights", model).code == 34
