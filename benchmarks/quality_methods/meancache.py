@@ -11,8 +11,7 @@ peaks. Schedule and K are then fixed for all prompts.
 Simplified: the paper's graph may hold several edges between two nodes and its published schedules are tables made
 offline; here an edge takes its best K of 1 to 6. An edge is measured along the full run with Euler increments,
 starting from the full run's own states, as the mean absolute error of the segment's mean velocity; the power is 2.
-The solver is Euler on the model's own 50 sigmas, for which the method is published: multistep solvers extrapolate
-differences of velocities, and repeated ones make them diverge.
+The solver is Euler, for which the method is published, on the model's own sigmas.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quality_methods.registry import METHODS
+from quality_methods.trained_steps import EPOCHS
 
 Row = Mapping[str, Any]
 
@@ -15,9 +16,11 @@ INTRODUCTION = """# Quality at a fixed number of evaluations
 
 <!-- Written by `python benchmarks/quality.py --report`; edit benchmarks/quality_methods/report.py instead. -->
 
-Every method below spends the same number of transformer evaluations per guidance branch (NFE) on the same held-out
-prompts and noise, and is compared with the full run of {steps} in latents and in decoded frames. What a method fits or
-searches, it fits on calibration prompts alone; no figure was used to choose anything.
+Every method below but cache-dit spends the same number of transformer evaluations per guidance branch (NFE) on the
+same held-out prompts and noise, and is compared with the full run of {steps} in latents and in decoded frames. What a
+method fits or searches by itself, it fits on calibration prompts alone. Methods of others are reimplemented, some
+simplified (see the end), and none was tuned to these models beyond that: their rows are not the best that their
+authors could do.
 
 - error: squared error of the final latents against the full run, per prompt. Errors are heavy-tailed, a few prompts
   flip to another mode and own the mean, so the geometric mean, the mean with its standard error and the 95th
@@ -26,7 +29,7 @@ searches, it fits on calibration prompts alone; no figure was used to choose any
   full run of the calibration prompts is included where a method uses it. For the paper's search the count is what the
   same candidates take when each is rolled out alone, as in its reference code; sharing the rollouts of common
   beginnings, as it was run here, took the number in brackets.
-- methods that draw at random are given as the mean over seeds {seeds}.
+- methods that draw at random are given as the mean over the seeds that were run ({seeds}).
 - "fewer steps" caches nothing; "trained" has its timesteps and coefficients trained by budc's own trainer on the same
   calibration prompts.
 
@@ -35,7 +38,8 @@ $ {command}
 $ python benchmarks/quality.py --report RESULTS.json
 ```
 
-{calibration} calibration and {held_out} held-out prompts, {device}, torch {torch}, diffusers {diffusers}.
+{calibration} calibration and {held_out} held-out prompts, {device}, torch {torch}, diffusers {diffusers}. {done} of
+{planned} cells (method, budget and seed) were run, some in separate calls; the same command runs the others.
 
 ![Error over NFE for every method](images/quality.png)
 """
@@ -52,9 +56,14 @@ what its authors published.
   prompts then cost is in the NFE column.
 - **MagCache** protects its first steps and caps runs of reused steps in its published settings, which then take 18 of
   50 evaluations at least; both are lifted here.
-- **MeanCache** runs on Euler, for which it is published.
+- **MeanCache** runs on Euler, for which it is published. It was first tried on the model's own UniPC, and Euler was
+  taken because its error on these held-out prompts was lower, a choice in its favour. Where it still falls behind
+  Euler with as few steps, the planner here is likely weaker than the published one.
 - **cache-dit** runs a leading block at every step, cached ones included: its NFE is what really ran, block evaluations
-  over blocks, at a mask of the budget's size. The fewer blocks a model has, the more that weighs.
+  over blocks, at a mask of the budget's size, which is more than every other row's. Its mask is uniform; presets and
+  other leading blocks were not tried.
+- **Trained few-step solvers** have {epochs} epochs of the trainer on three quarters of the calibration prompts. A cell
+  in which some of them were not run does not show how budc compares with the best of them.
 """
 
 
@@ -70,6 +79,8 @@ def write_report(results: Mapping[str, Any], docs: Path) -> None:
         device=results["device"],
         torch=results["torch"],
         diffusers=results["diffusers"],
+        done=len(rows),
+        planned=len(rows) + len(results["notRun"]),
     )
     for model in dict.fromkeys(row["model"] for row in rows):
         for budget in sorted({row["budget"] for row in rows if row["model"] == model}):
@@ -83,7 +94,7 @@ def write_report(results: Mapping[str, Any], docs: Path) -> None:
                 text += f"\nThe joint policy taken apart:\n\n{table(ablated, [])}"
     (docs / "images").mkdir(parents=True, exist_ok=True)
     plot(rows, docs / "images" / "quality.png")
-    (docs / "quality.md").write_text(text + NOTES, encoding="utf-8")
+    (docs / "quality.md").write_text(text + NOTES.format(epochs=EPOCHS), encoding="utf-8")
 
 
 def _ablates(row: Row) -> bool:
