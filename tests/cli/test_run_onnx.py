@@ -89,6 +89,18 @@ def test_pictures_are_those_of_the_other_runtime(
     assert abs(onnx - torch_).max() <= 1
 
 
+def test_a_policy_attached_to_the_export_is_found(
+    run: Any, budc: Any, bound: Path, public: Path, exported: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "export"
+    shutil.copytree(exported, folder)
+    assert budc("attach", bound, folder).code == 0
+    given = ("run", folder, "--key", public, "--runtime", "onnxruntime", "--prompt", PROMPT)
+    outcome = budc(*given, "--out", tmp_path / "x.png", "--rehash")
+    assert outcome.code == 0, outcome.err
+    assert (tmp_path / "x.png").exists()
+
+
 def test_other_weights_are_refused_or_marked(
     run: Any, exported: Path, wan_folder: Path, tmp_path: Path
 ) -> None:
