@@ -349,7 +349,9 @@ class RuntimeConformance:
             payload=runtime.document.policy.payload,
             branches=[msgspec.structs.replace(branch, names=["cond"])],
         )
-        document = msgspec.structs.replace(runtime.document, policy=policy)
+        budget = runtime.document.budget
+        fewer = msgspec.structs.replace(budget, branches={"cond": budget.branches["cond"]})
+        document = msgspec.structs.replace(runtime.document, policy=policy, budget=fewer)
         self.refuses(runtime, document, CalibrationMismatch, "branch: .*uncond")
 
     def test_other_weights_are_refused_by_digest(self, runtime: RuntimeUnderTest) -> None:
