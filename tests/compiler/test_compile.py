@@ -240,7 +240,7 @@ def test_a_real_profile_goes_the_same_road(flags, wan_folder, monkeypatch, capsy
     import budc.compiler.request as requests
 
     real = load_profile("wan2.1")
-    small = msgspec.structs.replace(real, height=64, width=64, frames=9, text_tokens=32)
+    small = msgspec.structs.replace(real, height=64, width=64, frames=9, text_tokens=32, architecture={})
     monkeypatch.setattr(requests, "load_profile", lambda name: small)
     document = compiled(flags | {"model": "wan2.1", "search": "uniform"}).document
     assert document.shape.dtype == "bfloat16"
