@@ -6,30 +6,24 @@ journal's folder, batch by batch, so a killed compile never runs them twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from budc.compiler.conditions import Conditions
 from budc.compiler.journal import Journal
 from budc.compiler.model import Model
+from budc.compiler.parts import kept_parts, spans
 from budc.compiler.progress import progress
 from budc.compiler.rollout import Roller, full_policy
 from budc.schema.canonical import digest
-from budc.schema.errors import JournalCorrupt
-from budc.schema.files import write_atomic
-from budc.schema.hashing import sha256_file
 from budc.schema.policy import Policy, PromptSet, SamplerBinding
 
 CALIBRATION_SEED = 10_000
 HELD_OUT_SEED = 20_000
 """First noise seed of either set; prompt i starts from seed + i, so the two sets share no noise."""
-
-PART = 8
-"""Samples a file of latents; the same whatever batch fits the device, so that a resumed compile finds them."""
 
 
 @dataclass(frozen=True)
@@ -95,23 +89,17 @@ def kept_latents(
     Raises:
         JournalCorrupt: a part on disk is not what was written.
     """
+
+    def make(first: int, last: int) -> tuple[Mapping[str, Tensor], Mapping[str, int]]:
+        before = roller.forwards
+        latents = roller.roll(policy, sampler, conditions.part(first, last), bar)
+        return {"latents": latents}, {"forwards": roller.forwards - before}
+
     parts: list[Tensor] = []
-    spans = [(first, min(first + PART, len(conditions))) for first in range(0, len(conditions), PART)]
-    with progress(label, len(spans)) as bar:
-        for first, last in spans:
-            key = f"{label} {first}:{last}"
-            path = journal.folder / f"{label.replace(' ', '-')}-{first}-{last}.safetensors"
-            known = journal.get(key)
-            if known is not None:
-                if not path.is_file() or sha256_file(path) != known["sha256"]:
-                    raise JournalCorrupt(f"{path}: is not what was written")
-                part = load_file(path)["latents"]
-                roller.forwards += known["forwards"]
-            else:
-                before = roller.forwards
-                part = roller.roll(policy, sampler, conditions.part(first, last), bar).contiguous()
-                write_atomic(path, save({"latents": part}))
-                journal.put(key, {"forwards": roller.forwards - before, "sha256": sha256_file(path)})
-            parts.append(part)
-            bar.advance(replayed=known is not None)
+    with progress(label, len(spans(len(conditions)))) as bar:
+        for part in kept_parts(journal, label, len(conditions), make):
+            parts.append(part.tensors["latents"])
+            if part.replayed:
+                roller.forwards += part.notes["forwards"]
+            bar.advance(replayed=part.replayed)
     return torch.cat(parts)

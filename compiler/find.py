@@ -11,7 +11,6 @@ Reference searches (`Algorithm.arbitrated` is false) are given all prompts, as t
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,7 +33,7 @@ from budc.compiler.study import objective, policy_of, search
 from budc.compiler.tree import Tree, bounded
 from budc.compiler.unroll import PolicyParameters
 from budc.policies.profile import SearchDefaults
-from budc.schema.errors import CompileError
+from budc.schema.errors import UsageError
 from budc.schema.policy import BranchPolicy, Policy
 
 SEARCH_SHARE = 0.75
@@ -96,6 +95,7 @@ class Finder:
     """Finds policies of several budgets for one denoiser, sharing the full run and the tree of rollouts.
 
     Raises:
+        UsageError: too few prompts to judge an alignment or a number of steps by.
         BudcError: see `study.search` and `Network`.
     """
 
@@ -107,13 +107,15 @@ class Finder:
         self.run: FullRun = full_run(self._network, self.form, journal, "calibration full")
         self._trees: dict[int, Tree] = {}
 
-    def _over(self, conditions: Conditions) -> Network:
+    def _over(self, conditions: Conditions, stack: bool | None = False) -> Network:
+        # Only the tree rolls out several candidates at once; elsewhere a stacked batch would be padding.
         journal = self.journal
         return Network(
             self.task.denoiser,
             conditions,
             journal.get("batch") or self.task.batch,
             halved=lambda batch: journal.put("batch", batch),
+            stack=stack,
         )
 
     def _part(self, first: int, last: int) -> tuple[Network, FullRun]:
@@ -125,6 +127,11 @@ class Finder:
         chosen = algorithm(task.search)
         total = len(task.conditions)
         seen = max(1, round(SEARCH_SHARE * total)) if chosen.arbitrated and total > 1 else total
+        if seen == total and chosen.arbitrated and (task.align or task.short is not None):
+            raise UsageError(
+                f"{total} calibration prompts leave none to judge an alignment or a number of steps by",
+                remedy="give at least three; two dozen is a good number",
+            )
         tree = self._tree(seen)
         found = search(task.search, self._space(task, chosen, tree), tree, self.journal, task.seed)
         spent = self._network.forwards + found.forwards
@@ -151,10 +158,11 @@ class Finder:
                 spent += cost
         _, outcome = min(contenders, key=lambda pair: pair[0])
         if outcome.policy is winner.policy and winner.candidate.rule != "plain":
-            policy, cost = self.fitted(winner.candidate)
-            outcome = replace(outcome, policy=policy)
+            policy, loss, cost = self.fitted(winner.candidate)
             spent += cost
-            notes.append(f"coefficients fitted again on all {total} prompts")
+            if loss <= (winner.loss * seen + losses[place] * (total - seen)) / total:
+                outcome = replace(outcome, policy=policy)
+                notes.append(f"coefficients fitted again on all {total} prompts")
         if len(contenders) > 1:
             notes.append(f"{outcome.schedule.steps} steps by arbitration")
         if task.align:
@@ -166,25 +174,23 @@ class Finder:
         """What the full run cost."""
         return self._network.forwards
 
-    def fitted(self, candidate: Candidate) -> tuple[Policy, int]:
-        """Return a candidate with its coefficients, fitted on all prompts, and the forwards that this cost.
+    def fitted(self, candidate: Candidate) -> tuple[Policy, float, int]:
+        """Return a candidate with coefficients fitted on all prompts, its log loss on them, and the forwards spent.
 
-        Raises:
-            CompileError: its final latents are not finite.
+        The loss is infinite where final latents are not finite.
         """
         tree = self._tree(len(self.task.conditions))
         (rollout,) = tree.roll([candidate])
-        if not all(math.isfinite(error) for error in rollout.errors):
-            raise CompileError(
-                f"candidate {candidate.key}: the final latents are not finite",
-                remedy="transfer it with --frozen, or compile a policy for that model",
-            )
-        return policy_of(tree, candidate, rollout.rows), rollout.forwards
+        return (
+            policy_of(tree, candidate, rollout.rows),
+            objective("log-mean", rollout.errors),
+            rollout.forwards,
+        )
 
     def _tree(self, seen: int) -> Tree:
         if seen not in self._trees:
-            network, run = self._part(0, seen)
-            self._trees[seen] = Tree(network, self.form, run)
+            network = self._over(self.task.conditions.part(0, seen), stack=None)
+            self._trees[seen] = Tree(network, self.form, self.run.part(0, seen))
         return self._trees[seen]
 
     def _space(self, task: Task, chosen: Algorithm, tree: Tree) -> Space:

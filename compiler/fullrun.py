@@ -9,24 +9,18 @@ small linear solve (`budc.compiler.gram`). Parts of the prompt set are on disk a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from budc.compiler.denoiser import guide
 from budc.compiler.journal import Journal
 from budc.compiler.network import Network
+from budc.compiler.parts import kept_parts, spans
 from budc.compiler.progress import progress
 from budc.compiler.solver import LinearForm
-from budc.schema.errors import JournalCorrupt
-from budc.schema.files import write_atomic
-from budc.schema.hashing import sha256_file
-
-PART = 8
-"""Samples a file; the same whatever batch fits the device, so that a resumed compile finds them."""
 
 PAYLOADS = ("trunk-residual", "velocity")
 
@@ -62,36 +56,29 @@ def full_run(network: Network, form: LinearForm, journal: Journal, label: str) -
     Raises:
         JournalCorrupt: a part on disk is not what was written.
     """
+
+    def make(first: int, last: int) -> tuple[Mapping[str, Tensor], Mapping[str, int]]:
+        # Not stacked: there is one candidate, and padding would only cost.
+        some = Network(
+            network.denoiser,
+            network.conditions.part(first, last),
+            network.batch,
+            network.halved,
+            stack=False,
+        )
+        run = _run(some, form, bar.advance)
+        network.batch = min(network.batch, some.batch) if some.batch < last - first else network.batch
+        tensors = {"path": run.path, **{f"gram {name}": gram for name, gram in run.gram.items()}}
+        return tensors, {"bytes": run.residual_bytes}
+
     parts: list[FullRun] = []
-    spans = [(first, min(first + PART, network.samples)) for first in range(0, network.samples, PART)]
-    with progress(label, len(spans) * form.steps) as bar:
-        for first, last in spans:
-            key = f"{label} {first}:{last}"
-            path = journal.folder / f"{label.replace(' ', '-')}-{first}-{last}.safetensors"
-            known = journal.get(key)
-            if known is not None and (not path.is_file() or sha256_file(path) != known["sha256"]):
-                raise JournalCorrupt(f"{path}: is not what was written")
-            if known is None:
-                # Not stacked: there is one candidate, and padding would only cost.
-                some = Network(
-                    network.denoiser,
-                    network.conditions.part(first, last),
-                    network.batch,
-                    network.halved,
-                    stack=False,
-                )
-                run = _run(some, form, bar.advance)
-                network.batch = min(network.batch, some.batch) if some.batch < PART else network.batch
-                tensors = {"path": run.path, **{f"gram {name}": gram for name, gram in run.gram.items()}}
-                write_atomic(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
-                journal.put(key, {"sha256": sha256_file(path), "bytes": run.residual_bytes})
-            tensors = load_file(path)
-            gram = {name: tensors[f"gram {name}"] for name in PAYLOADS}
-            parts.append(FullRun(tensors["path"], gram, journal.get(key)["bytes"]))
-            network.forwards += form.steps * (last - first) * len(network.denoiser.weights)
-            if known is not None:
-                for _ in range(form.steps):
-                    bar.advance(replayed=True)
+    with progress(label, len(spans(network.samples)) * form.steps) as bar:
+        for part in kept_parts(journal, label, network.samples, make):
+            gram = {name: part.tensors[f"gram {name}"] for name in PAYLOADS}
+            parts.append(FullRun(part.tensors["path"], gram, part.notes["bytes"]))
+            network.forwards += form.steps * len(parts[-1]) * len(network.denoiser.weights)
+            for _ in range(form.steps if part.replayed else 0):
+                bar.advance(replayed=True)
     return FullRun(
         torch.cat([part.path for part in parts], dim=1),
         {name: torch.cat([part.gram[name] for part in parts]) for name in PAYLOADS},

@@ -7,6 +7,7 @@ measured on the target, beside the policy as it came, and beside a search on the
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,7 @@ from budc.policies.profile import ModelProfile, find_weights, load_profile, read
 from budc.policies.schedules import schedules_for
 from budc.schema.artifact import Artifact, read
 from budc.schema.canonical import digest
-from budc.schema.errors import CalibrationMismatch, OutputError, UnsupportedModel
+from budc.schema.errors import CalibrationMismatch, CompileError, OutputError, UnsupportedModel
 from budc.schema.keys import load_signer
 from budc.schema.policy import ModelBinding, Policy, PolicyDocument, SamplerBinding, Search
 from budc.schema.timestamps import issue_time
@@ -140,7 +141,13 @@ def _transferred(
     if request.native or not request.frozen:
         finder = Finder(_task(model, sampler, texts, nfe, request.seed), journal)
         if not request.frozen:
-            policy, cost = finder.fitted(as_candidate(document.policy, profile))
+            candidate = as_candidate(document.policy, profile)
+            policy, loss, cost = finder.fitted(candidate)
+            if not math.isfinite(loss):
+                raise CompileError(
+                    f"candidate {candidate.key}: the final latents are not finite",
+                    remedy="transfer it with --frozen, or compile a policy for that model",
+                )
             forwards = finder.full_forwards + cost
         if request.native:
             found = finder.find(finder.task)

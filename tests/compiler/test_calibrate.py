@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from budc.compiler import calibrate as passes
+from budc.compiler import parts
 from budc.compiler.calibrate import calibrate, kept_latents
 from budc.compiler.rollout import Roller, full_policy
 from budc.policies.profile import read_prompts
@@ -15,7 +15,7 @@ BRANCHES = ("cond", "uncond")
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
     """Two samples a file, so that three prompts make two files."""
-    monkeypatch.setattr(passes, "PART", 2)
+    monkeypatch.setattr(parts, "PART", 2)
 
 
 def test_a_resumed_part_is_read_whatever_batch_the_device_takes_now(model, sampler, reference, journal):

@@ -15,6 +15,7 @@ from budc.compiler.network import Network
 from budc.compiler.rollout import evaluations
 from budc.compiler.solver import linear_form
 from budc.compiler.study import FINALISTS, objective
+from budc.schema.errors import UsageError
 
 
 @pytest.fixture
@@ -92,6 +93,29 @@ def test_arbitration_is_measured_on_the_last_quarter(task, found):
     assert math.isfinite(value)
     assert outcome.notes[0].endswith("by arbitration on 2 other prompts")
     assert outcome.notes[1] == "coefficients fitted again on all 8 prompts"
+
+
+def test_coefficients_of_all_prompts_are_kept_only_where_they_lose_less(task, found, monkeypatch):
+    wanted = task(8, 3, samples=8)
+    fitted = Finder.fitted
+    kept, _, _ = found(wanted)
+    monkeypatch.setattr(Finder, "fitted", lambda *given: (fitted(*given)[0], math.inf, 5))
+    left, _, _ = found(wanted)
+    assert "coefficients fitted again on all 8 prompts" in kept.notes
+    assert "coefficients fitted again on all 8 prompts" not in left.notes
+    assert left.policy.branches[0].mask == kept.policy.branches[0].mask
+    assert left.policy != kept.policy
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize(
+    "asked", [{"align": True}, {"short": find.Schedule((1.0, 0.5, 0.0), (1000.0, 500.0))}]
+)
+def test_what_no_prompt_is_left_to_judge_is_refused_before_the_search(task, found, samples, asked):
+    wanted = task(8, 2, samples=samples, **asked)
+    with pytest.raises(UsageError, match=f"{samples} calibration prompts leave none"):
+        found(wanted)
+    assert sum(wanted.denoiser.calls) == 2 * 8 * samples, "nothing but the full run was made"
 
 
 def test_reference_searches_see_all_prompts_and_are_not_arbitrated(task, found):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from budc.compiler import fullrun
+from budc.compiler import parts
 from budc.compiler.fullrun import PAYLOADS, full_run
 from budc.schema.errors import JournalCorrupt
 
@@ -11,7 +11,7 @@ from budc.schema.errors import JournalCorrupt
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
     """Two samples a file."""
-    monkeypatch.setattr(fullrun, "PART", 2)
+    monkeypatch.setattr(parts, "PART", 2)
 
 
 def test_states_and_gram_matrices_are_of_what_was_computed(bench):
