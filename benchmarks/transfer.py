@@ -1,0 +1,141 @@
+"""Policies moved between siblings: what a transferred policy loses beside one that was searched on the target.
+
+    python benchmarks/transfer.py --pairs wan2.1-nano:wan2.1-mini,wan2.1-mini:wan2.1-nano --json results.json
+    python benchmarks/transfer.py --report results.json
+
+The first command compiles every budget on every model, with the default search, and transfers each policy to the
+pair's other model; artifacts that stand in --work are taken as they are, so a killed run goes on. The second prints
+the table of docs/transfer.md. The share of the gain that is kept is
+
+    (log error of the uniform mask - log error of the transferred policy)
+    / (log error of the uniform mask - log error of the native policy)
+
+on geometric means over the target's held-out prompts; above 1 the transferred policy lost less than the native one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from budc.cli.extras import quiet_libraries
+from budc.compiler.compile import compile_artifacts
+from budc.compiler.request import CompileRequest
+from budc.compiler.transfer import TransferRequest, transfer
+from budc.schema.artifact import SUFFIX, Artifact, read
+
+ROOT = Path(__file__).parents[1]
+COLUMNS = {
+    "uniform": "uniform mask",
+    "fewer-steps": "plain steps",
+    "frozen": "transferred, frozen",
+    "fitted": "transferred, fitted",
+    "native": "native search",
+}
+
+
+def family(model: str, budgets: Sequence[int], seed: int, work: Path) -> dict[int, Artifact]:
+    """Return the model's own policies by NFE, compiled in one sweep where they do not stand in `work`."""
+    folder = work / model
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {nfe: folder / f"{model}-nfe{nfe}{SUFFIX}" for nfe in budgets}
+    if missing := [nfe for nfe, path in paths.items() if not path.is_file()]:
+        sweep = ",".join(map(str, missing))
+        compile_artifacts(CompileRequest(model=model, sweep=sweep, seed=seed, out=folder))
+    return {nfe: read(path) for nfe, path in paths.items()}
+
+
+def moved(source: Artifact, model: str, seed: int, work: Path) -> Artifact:
+    """Return a policy transferred to `model`, with its coefficients fitted there."""
+    path = work / model / f"from-{source.document.name}{SUFFIX}"
+    if not path.is_file():
+        transfer(source, TransferRequest(to=model, out=path, seed=seed))
+    return read(path)
+
+
+def row(source: str, transferred: Artifact, native: Artifact) -> dict[str, Any]:
+    """Return what two artifacts of one model and budget report: errors, PSNR in dB, and what each search cost."""
+    document, own = transferred.document, native.document
+    reports = {baseline.name: baseline.metrics for baseline in document.quality.baselines}
+    reports |= {"fitted": document.quality.metrics, "native": own.quality.metrics}
+    latents, frames = ({name: metrics[place] for name, metrics in reports.items()} for place in (0, 1))
+    errors = {name: float(latents[name].geometric_mean or latents[name].mean) for name in COLUMNS}
+    return {
+        "from": source,
+        "to": document.model.profile,
+        "budget": document.budget.nfe,
+        "error": errors,
+        "mean": {name: latents[name].mean for name in COLUMNS},
+        "psnr": {name: frames[name].mean for name in COLUMNS},
+        "kept": {name: kept(errors, name) for name in ("fitted", "frozen")},
+        "forwards": {"fitted": document.search.forwards, "native": own.search.forwards},
+    }
+
+
+def kept(errors: Mapping[str, float], name: str) -> float:
+    """Return the share of the native search's gain over the uniform mask that a policy keeps, on logarithms."""
+    return math.log(errors["uniform"] / errors[name]) / math.log(errors["uniform"] / errors["native"])
+
+
+def measured(
+    pairs: Sequence[tuple[str, str]], budgets: Sequence[int], seed: int, work: Path
+) -> Iterator[dict[str, Any]]:
+    """Yield a row for every pair and budget."""
+    for origin, target in pairs:
+        own = family(target, budgets, seed, work)
+        for nfe, source in family(origin, budgets, seed, work).items():
+            yield row(origin, moved(source, target, seed, work), own[nfe])
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rows as a table in Markdown."""
+    heads = ["from", "to", "NFE", *COLUMNS.values(), "gain kept, fitted", "frozen"]
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    for entry in rows:
+        cells = [entry["from"], entry["to"], str(entry["budget"])]
+        cells += [f"{entry['error'][name]:.2g}" for name in COLUMNS]
+        cells += [f"{100 * entry['kept'][name]:.0f} %" for name in ("fitted", "frozen")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+@click.command(help=__doc__)
+@click.option("--pairs", default="wan2.1-nano:wan2.1-mini,wan2.1-mini:wan2.1-nano", show_default=True)
+@click.option("--budgets", default="6,8,10,14", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--work", type=click.Path(path_type=Path), default=ROOT / "out" / "transfer", show_default=True)
+@click.option("--json", "target", type=click.Path(path_type=Path), help="where the rows go")
+@click.option(
+    "--report", type=click.Path(path_type=Path, exists=True), help="print the table of a results file"
+)
+def main(pairs: str, budgets: str, seed: int, work: Path, target: Path | None, report: Path | None) -> None:
+    """Measure, or print the table."""
+    if report is not None:
+        click.echo(table(json.loads(report.read_text(encoding="utf-8"))["rows"]))
+        return
+    quiet_libraries()
+    chosen = [(origin, to) for origin, _, to in (pair.partition(":") for pair in pairs.split(","))]
+    rows = list(measured(chosen, [int(nfe) for nfe in budgets.split(",")], seed, work))
+    record = {
+        "command": shlex.join(["python", *sys.argv]),
+        "device": f"CPU, {torch.get_num_threads()} threads",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "rows": rows,
+    }
+    if target is not None:
+        target.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    click.echo(table(rows))
+
+
+if __name__ == "__main__":
+    main()
