@@ -164,6 +164,7 @@ def _task(
         seed=request.seed,
         align=request.align,
         separate=request.branches == "separate",
+        batch=model.adapter.batch,
     )
 
 

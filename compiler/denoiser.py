@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -39,11 +39,13 @@ class Denoiser(Protocol):
 
 
 class ModelDenoiser:
-    """A loaded model's denoiser."""
+    """A loaded model's denoiser; `payload` is what it carries from computed to reused steps, see `Trunk`."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(
+        self, model: Model, payload: Literal["trunk-residual", "velocity"] = "trunk-residual"
+    ) -> None:
         self._model = model
-        self._trunk = Trunk(model.denoiser)
+        self._trunk = Trunk(model.denoiser, payload)
         branches, guidance = model.profile.branches, model.profile.guidance
         self.weights: Mapping[str, float] = {
             name: float(
@@ -55,11 +57,14 @@ class ModelDenoiser:
 
     def compute(self, latents: Tensor, timestep: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         """Run the whole network."""
-        return self._trunk.compute(**self._model.adapter.inputs(condition, latents, timestep))
+        adapter = self._model.adapter
+        output, residual = self._trunk.compute(**adapter.inputs(condition, latents, timestep))
+        return adapter.velocity(output), residual
 
     def reuse(self, residual: Tensor, latents: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Run embedding, final norm and projection."""
-        return self._trunk.reuse(residual, **self._model.adapter.inputs(condition, latents, timestep))
+        adapter = self._model.adapter
+        return adapter.velocity(self._trunk.reuse(residual, **adapter.inputs(condition, latents, timestep)))
 
 
 class ModuleDenoiser:

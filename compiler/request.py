@@ -17,6 +17,7 @@ import msgspec
 from budc.compiler.budget import parse_budget
 from budc.compiler.search import algorithm
 from budc.policies.profile import ModelProfile, load_profile
+from budc.runtimes.families import FAMILIES
 from budc.schema.errors import UsageError
 from budc.schema.policy import Name
 
@@ -110,7 +111,8 @@ def check_request(request: CompileRequest) -> tuple[ModelProfile, int, dict[int,
     """Refuse what can be refused without loading anything; return profile, steps, and NFE -> budget as asked for.
 
     Raises:
-        UsageError: unknown model or algorithm, or a name that an artifact cannot have.
+        UsageError: unknown model or algorithm, a name that an artifact cannot have, or masks that the model's
+            pipeline cannot follow.
         BudgetImpossible: see `parse_budget`.
     """
     profile = load_profile(request.model)
@@ -124,6 +126,14 @@ def check_request(request: CompileRequest) -> tuple[ModelProfile, int, dict[int,
                 f"{flag}: --search {request.search} leaves no prompts to judge by",
                 remedy="use --search joint",
             )
+    if request.branches == "separate" and any(
+        family.batched for kind, family in FAMILIES.items() if kind in profile.denoisers.values()
+    ):
+        raise UsageError(
+            f"--branches separate: {profile.pipeline_class} runs its branches in one forward, "
+            "which is computed or reused as a whole",
+            remedy="leave it out: the branches then share a mask, with coefficients of their own",
+        )
     if request.name is not None:
         try:
             msgspec.convert(request.name, Name)

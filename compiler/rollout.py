@@ -1,7 +1,7 @@
 """Rollouts: from noise to final latents under a policy, through the step machine that deployment uses.
 
 The loop is the pipeline's own, on latents alone: for every step and branch the machine says compute or
-reuse, the trunk does it, the branches are guided and the scheduler steps.
+reuse, the denoiser does it, the branches are guided and the scheduler steps.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from budc.compiler.conditions import Conditions
+from budc.compiler.denoiser import ModelDenoiser
 from budc.compiler.model import Model
 from budc.compiler.progress import Bar
 from budc.runtimes.schedulers import on_schedule
 from budc.runtimes.steps import Compute, StepMachine
-from budc.runtimes.trunk import Trunk, combine
+from budc.runtimes.trunk import combine
 from budc.schema.errors import DeviceMemory
 from budc.schema.mask import StepMask
 from budc.schema.policy import BranchPolicy, Policy, SamplerBinding
@@ -57,10 +58,10 @@ class Roller:
         self, model: Model, batch: int | None = None, halved: Callable[[int], object] | None = None
     ) -> None:
         self.model = model
-        self.batch = batch or _BATCH[model.device.type]
+        self.batch = batch or model.adapter.batch or _BATCH[model.device.type]
         self.forwards = 0
         self._halved = halved
-        self._trunks: dict[str, Trunk] = {}
+        self._denoisers: dict[str, ModelDenoiser] = {}
 
     def roll(
         self, policy: Policy, sampler: SamplerBinding, conditions: Conditions, bar: Bar | None = None
@@ -106,23 +107,22 @@ class Roller:
     @torch.no_grad()
     def _roll(self, policy: Policy, sampler: SamplerBinding, conditions: Conditions) -> Tensor:
         model = self.model
-        adapter, device = model.adapter, model.device
+        device = model.device
         conditions = conditions.to(device)
         latents = conditions.noise
         scheduler = on_schedule(model.scheduler, sampler.sigmas, sampler.timesteps, device)
-        trunk = self._trunks.setdefault(policy.payload, Trunk(model.denoiser, policy.payload))
+        denoiser = self._denoisers.setdefault(policy.payload, ModelDenoiser(model, policy.payload))
         machine: StepMachine[Tensor] = StepMachine(policy, combine)
-        with trunk.installed():
-            for step, timestep in enumerate(scheduler.timesteps):
-                velocities = {}
-                for branch in model.profile.branches:
-                    inputs = adapter.inputs(conditions.embeddings[branch], latents, timestep)
-                    action = machine.step(branch, step)
-                    if isinstance(action, Compute):
-                        velocities[branch], residual = trunk.compute(**inputs)
-                        machine.record(branch, residual)
-                    else:
-                        velocities[branch] = trunk.reuse(action.residual, **inputs)
-                velocity = adapter.guide(velocities, sampler.guidance)
-                latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+        for step, timestep in enumerate(scheduler.timesteps):
+            velocities = {}
+            for branch in model.profile.branches:
+                condition = conditions.embeddings[branch]
+                action = machine.step(branch, step)
+                if isinstance(action, Compute):
+                    velocities[branch], residual = denoiser.compute(latents, timestep, condition)
+                    machine.record(branch, residual)
+                else:
+                    velocities[branch] = denoiser.reuse(action.residual, latents, timestep, condition)
+            velocity = model.adapter.guide(velocities, sampler.guidance)
+            latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
         return latents

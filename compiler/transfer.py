@@ -208,6 +208,7 @@ def _task(model: Model, sampler: SamplerBinding, texts: tuple[str, ...], nfe: in
         defaults=model.profile.search,
         seed=seed,
         schedules=schedules_for(model.profile, sampler.steps, nfe),
+        batch=model.adapter.batch,
     )
 
 

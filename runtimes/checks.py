@@ -41,16 +41,27 @@ def check_schedule(
 
 
 def check_guidance(document: PolicyDocument, pipe: Any, calibration: Calibration, family: Family) -> None:
-    """Judge the guidance scale that the pipeline was called with.
+    """Judge the guidance scale that the pipeline was called with, and what else bends or ends guidance.
 
-    Without guidance a scale says nothing, except where it decides whether the forward is a batched pair.
+    Without guidance a scale says nothing, except where it decides whether the forward is a batched pair. Guidance
+    that ends within a run is refused in any case there: residuals of a pair do not fit a forward of one branch.
     """
     sampler = document.sampler
     scale = getattr(pipe, "_guidance_scale", None)
-    matters = sampler.guidance_rule != "none" or not family.names_branches
+    matters = sampler.guidance_rule != "none" or bool(family.batched)
     if matters and scale is not None:
         remedy = f"pass guidance_scale={sampler.guidance:g}"
         calibration.require("guidance", float(sampler.guidance), float(scale), remedy)
+    if not family.batched or sampler.guidance_rule != "classifier-free":
+        return
+    truncation = getattr(pipe, "_cfg_truncation", None)
+    if truncation is not None and float(truncation) < 1:
+        raise CalibrationMismatch(
+            f"cfg_truncation: is {truncation:g}, guidance ends within the run, but the policy guides every step",
+            remedy="leave cfg_truncation at 1",
+        )
+    rescaled = float(getattr(pipe, "_cfg_normalization", 0.0))
+    calibration.require("cfg_normalization", 0.0, rescaled, "leave cfg_normalization out")
 
 
 def check_dtype(document: PolicyDocument, transformer: Any, calibration: Calibration) -> None:

@@ -6,7 +6,8 @@ The pipeline is asked nothing new: its own calls say all there is to know.
 - `transformer.cache_context(branch)` surrounds every forward: the step comes from the scheduler's state, the
   trunk is set to compute or reuse, and what was computed is handed to the step machine on the way out.
 - `scheduler.step` ends a step. A pipeline that names no branches is noticed here; where the policy has a
-  single branch, or its branches are known to come in one batched forward, that forward is driven from here.
+  single branch, or its branches are known to come in one batched forward, that forward is driven from here: each
+  branch's rows with its own coefficients, all of them computed or all reused.
 - `prepare_latents` and `encode_prompt` show the size and the text length before anything is computed.
 
 All of it lies outside of what `torch.compile` traces: two graphs, whatever the number of steps.
@@ -32,7 +33,7 @@ from budc.runtimes.conflicts import refuse_other_caches
 from budc.runtimes.overrides import Override
 from budc.runtimes.schedulers import apply_schedule, schedule_in_place, step_index
 from budc.runtimes.shapes import Size, prepared_size, trunk_tokens
-from budc.runtimes.steps import BATCHED_BRANCHES, Compute, StepMachine
+from budc.runtimes.steps import Compute, StepMachine
 from budc.runtimes.trunk import Trunk, combine
 from budc.schema.errors import BudcError, CacheConflict, CalibrationMismatch, RefusedRun
 from budc.schema.policy import PolicyDocument
@@ -121,8 +122,8 @@ class Handle:
         self._schedule = schedule_in_place(self._scheduler)
         self._check_run()
         self._running, self._named = True, False
-        if self._implicit is not None:
-            self._enter(self._implicit)
+        if self._implicit:
+            self._enter(*self._implicit)
         return result
 
     def _check_run(self) -> None:
@@ -191,34 +192,36 @@ class Handle:
             remedy="call the pipeline, or the scheduler's set_timesteps before each run of your own loop",
         )
 
-    def _enter(self, branch: str) -> None:
+    def _enter(self, *branches: str) -> None:
         if schedule_in_place(self._scheduler) != self._schedule:
             raise CalibrationMismatch(
                 "sigmas: the schedule was changed during the run, the policy has its own",
                 remedy="do not set sigmas or timesteps on the scheduler while a policy is applied",
             )
         index = step_index(self._scheduler)
-        action = self._machine.step(branch, index)
-        if isinstance(action, Compute):
-            self._computing = True
+        actions = [self._machine.step(branch, index) for branch in branches]
+        reused = [action.residual for action in actions if not isinstance(action, Compute)]
+        self._computing = not reused
+        if self._computing:
             self._trunk.arm_compute()
         else:
-            self._computing = False
-            self._trunk.arm_reuse(action.residual)
+            self._trunk.arm_reuse(reused[0] if len(reused) == 1 else torch.cat(reused))
 
-    def _leave(self, branch: str) -> None:
+    def _leave(self, *branches: str) -> None:
         recorded = self._trunk.disarm()
         if not self._computing:
             return
         if recorded is None:
-            raise RefusedRun(f"branch {branch!r}: the transformer was not run in a step that computes")
+            names = " and ".join(repr(branch) for branch in branches)
+            raise RefusedRun(f"branch {names}: the transformer was not run in a step that computes")
         if self._tokens is not None and recorded.shape[1] != self._tokens:
             field, remedy = "shape", "use the calibrated height, width and number of frames"
             self.calibration.require(field, f"{self._tokens} tokens", f"{recorded.shape[1]} tokens", remedy)
         if recorded.is_cuda and self._is_compiled:
             # CUDA graphs write the next step's output into the same memory.
             recorded = recorded.clone()
-        self._machine.record(branch, recorded)
+        for branch, rows in zip(branches, recorded.chunk(len(branches)), strict=True):
+            self._machine.record(branch, rows)
 
     @property
     def _is_compiled(self) -> bool:
@@ -227,30 +230,38 @@ class Handle:
     # Pipelines that name no branch -----------------------------------------------------------------------
 
     @property
-    def _implicit(self) -> str | None:
-        """The branch, or batched branches, of a forward that the pipeline does not name."""
+    def _implicit(self) -> tuple[str, ...]:
+        """The branches of a forward that the pipeline does not name, in the order of their rows."""
         names = self._machine.names
         if self.document.sampler.guidance_rule != "classifier-free":
-            return names[0] if len(names) == 1 else None
-        batched = [name for name, parts in BATCHED_BRANCHES.items() if set(parts) == set(names)]
-        return batched[0] if batched and not self._trunk.family.names_branches else None
+            return names if len(names) == 1 else ()
+        batched = self._trunk.family.batched
+        if set(batched) != set(names):
+            return ()
+        if len({tuple(branch.mask) for branch in self.document.policy.branches}) > 1:
+            raise CalibrationMismatch(
+                f"branch: the policy has separate masks for {', '.join(names)}, "
+                f"{type(self.pipe).__name__} runs them in one forward",
+                remedy="use a policy whose branches share one mask",
+            )
+        return batched
 
     def _step(self, *args: Any, **kwargs: Any) -> Any:
         original = self._original("step")
         if not self._running or self._named:
             return original(*args, **kwargs)
-        branch = self._implicit
+        branches = self._implicit
         try:
-            if branch is None:
+            if not branches:
                 raise CalibrationMismatch(
                     f"branch: the policy has {', '.join(self._machine.names)}, "
                     f"{type(self.pipe).__name__} does not say which one it runs",
                     remedy="use a pipeline that enters transformer.cache_context for each branch",
                 )
-            self._leave(branch)
+            self._leave(*branches)
             result = original(*args, **kwargs)
             if step_index(self._scheduler) < self.document.sampler.steps:
-                self._enter(branch)
+                self._enter(*branches)
         except BaseException:
             self._end_run()
             raise

@@ -15,13 +15,15 @@ from budc.schema.errors import UnsupportedModel
 class Span:
     """One block list of the trunk: attribute name, place in the trunk, and what its blocks return.
 
-    `returns` is "hidden", "text, hidden" or "hidden, text"; hidden is what carries the residual.
+    `returns` is "hidden", "text, hidden" or "hidden, text"; hidden is what carries the residual. `leads` is said of
+    a list before the trunk, which always runs.
     """
 
     name: str
     returns: str
     first: bool = True
     last: bool = True
+    leads: bool = False
 
 
 SigmaRule = Literal["none", "to-last", "to-last-single", "to-zero"]
@@ -39,9 +41,12 @@ class Family:
 
     `spans` are in forward order. `projection` is the path of the last layer, whose output is the velocity in
     tokens. `refused_inputs` enter between the blocks and so cannot be reused with them. `passes_mu` says that the
-    pipelines shift the schedule by resolution where the scheduler asks for it. `names_branches` says that they
-    enter `cache_context` for each guidance branch; where they do not, classifier-free guidance is one batched
-    forward.
+    pipelines shift the schedule by resolution where the scheduler asks for it. `batched` are the guidance branches
+    of one forward, in the order of their rows, where the pipelines enter no `cache_context` for each.
+
+    `lead` is a list before the trunk, of the image's tokens alone, where the trunk's hidden state holds the text's
+    after them. Only the image's reach the output, so payloads are cut to them: their shape is then the same for
+    every prompt and every batch.
     """
 
     name: str
@@ -50,7 +55,8 @@ class Family:
     refused_inputs: tuple[str, ...] = ()
     sigmas: SigmaRule = "none"
     passes_mu: bool = False
-    names_branches: bool = True
+    batched: tuple[str, ...] = ()
+    lead: Span | None = None
     layout: Layout = "volume"
 
 
@@ -87,7 +93,8 @@ FAMILIES: Mapping[str, Family] = {
         refused_inputs=("controlnet_block_samples", "siglip_feats"),
         sigmas="to-last-single",
         passes_mu=True,
-        names_branches=False,
+        batched=("cond", "uncond"),
+        lead=Span("noise_refiner", "hidden", leads=True),
         layout="image",
     ),
 }

@@ -41,7 +41,7 @@ def prepared_size(family: Family, pipe: Any, prepared: Any) -> Size | None:
 def trunk_tokens(family: Family, pipe: Any, transformer: Any, size: Size) -> int | None:
     """Return how many tokens with a residual an output of `size` has inside the blocks, per sample.
 
-    None where the text's tokens are among them, so that the prompt decides too.
+    None where the transformer pads them to a length that it alone knows.
     """
     if family.layout == "volume":
         patch_frames, patch_rows, patch_columns = _patch(transformer.config)

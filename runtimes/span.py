@@ -1,8 +1,9 @@
 """Span: block lists that step aside for one forward, and the markers that stand in their place.
 
 In compute mode the iteration of the lists puts a marker before the first block and one after the last; in
-reuse mode it yields nothing but one adding marker; otherwise it yields the blocks. `budc.runtimes.trunk`
-puts them in place, a `Gate` says which mode it is.
+reuse mode it yields nothing but one adding marker; otherwise it yields the blocks. A list that leads to the trunk
+yields its blocks in every mode, after a marker that counts tokens. `budc.runtimes.trunk` puts them in place, a
+`Gate` says which mode it is.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,14 +19,22 @@ Mode = Literal["off", "compute", "reuse"]
 
 
 class Gate:
-    """What the markers of one transformer share: the mode, the residual to add, the one recorded."""
+    """What the markers of one transformer share: the mode, the residual to add, the one recorded.
+
+    `tokens`: of how many tokens, the first ones, payloads are; None for all.
+    """
 
     def __init__(self, payload: Payload) -> None:
         self.payload = payload
-        self.mode: Mode = "off"
+        self.set("off")
+
+    def set(self, mode: Mode, reused: Tensor | None = None) -> None:
+        """Enter a mode, with nothing left of the forward before."""
+        self.mode: Mode = mode
+        self.reused = reused
         self.entering: Tensor | None = None
-        self.reused: Tensor | None = None
         self.recorded: Tensor | None = None
+        self.tokens: int | None = None
 
     def record(self, payload: Tensor) -> None:
         """Keep what a computed forward produced; a second one in the same call would overwrite it."""
@@ -70,9 +79,18 @@ class SpanList(nn.ModuleList):
         gate, span = self._budc_gate, self._budc_span
         if gate.mode == "off":
             return iter(self._modules.values())
+        if span.leads:
+            return iter(self._leading(gate, span))
         if gate.mode == "compute":
             return iter(self._computing(gate, span))
         return iter(self._reusing(gate, span))
+
+    def _leading(self, gate: Gate, span: Span) -> list[Any]:
+        def count(hidden: Tensor) -> Tensor:
+            gate.tokens = hidden.shape[1]
+            return hidden
+
+        return [Marker(count, span.returns), *self._modules.values()]
 
     def _computing(self, gate: Gate, span: Span) -> list[Any]:
         blocks: list[Any] = list(self._modules.values())
@@ -87,7 +105,7 @@ class SpanList(nn.ModuleList):
             entering = gate.entering
             assert entering is not None  # the first list's marker ran before the last list's
             gate.entering = None
-            gate.record(hidden - entering)
+            gate.record(hidden[:, : gate.tokens] - entering[:, : gate.tokens])
             return hidden
 
         before = [Marker(enter, span.returns)] if span.first else []
@@ -98,7 +116,7 @@ class SpanList(nn.ModuleList):
         reused = gate.reused
         if gate.payload != "trunk-residual" or not span.last or reused is None:
             return []
-        return [Marker(lambda hidden: hidden + reused, span.returns)]
+        return [Marker(lambda hidden: hidden[:, : gate.tokens] + reused, span.returns)]
 
     def __getitem__(self, idx: Any) -> Any:
         """Index as a list does; a slice is a plain `ModuleList`, as block-level offloading expects."""
@@ -121,7 +139,7 @@ class VelocityHook:
     def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
         """Return the projection's output, or the reused velocity in its place."""
         if self.gate.mode == "compute":
-            self.gate.record(output)
+            self.gate.record(output[:, : self.gate.tokens])
         elif self.gate.mode == "reuse" and self.gate.reused is not None:
             return self.gate.reused
         return output

@@ -5,7 +5,7 @@
 
 h_in is the hidden state after patch embedding, h_out the one after the last block, both (batch, tokens,
 channels); the model's own forward does everything before and after, so a reused step still embeds its
-latents and timestep.
+latents and timestep. Tokens that the output does not depend on (text in the same sequence) are left out of r.
 
     trunk = Trunk(transformer)
     with trunk.installed():
@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from budc.runtimes.families import Family, family_of
+from budc.runtimes.families import Family, Span, family_of
 from budc.runtimes.span import Gate, Payload, SpanList, VelocityHook
 from budc.schema.errors import CacheConflict, UnsupportedModel
 
@@ -63,18 +63,26 @@ class Trunk:
         self.family: Family = family or family_of(transformer)
         self.gate = Gate(payload)
         self._hook: torch.utils.hooks.RemovableHandle | None = None
-        for span in self.family.spans:
-            if not isinstance(getattr(transformer, span.name, None), nn.ModuleList):
+        for span, blocks in self._lists:
+            if not isinstance(blocks, nn.ModuleList):
                 raise UnsupportedModel(
                     f"{type(transformer).__name__}.{span.name} is not a list of blocks "
-                    f"but {type(getattr(transformer, span.name, None)).__name__}"
+                    f"but {type(blocks).__name__}"
                 )
+
+    @property
+    def _lists(self) -> list[tuple[Span, Any]]:
+        # Looked up at every call: a list may have been replaced since.
+        lead = self.family.lead
+        spans = self.family.spans if lead is None else (lead, *self.family.spans)
+        return [(span, getattr(self.transformer, span.name, None)) for span in spans]
 
     @property
     def is_installed(self) -> bool:
         """Whether this trunk's block lists are in place."""
-        lists = [getattr(self.transformer, span.name) for span in self.family.spans]
-        return all(isinstance(blocks, SpanList) and blocks._budc_gate is self.gate for blocks in lists)
+        return all(
+            isinstance(blocks, SpanList) and blocks._budc_gate is self.gate for _, blocks in self._lists
+        )
 
     def install(self) -> None:
         """Put the spanning lists in place, on this instance only.
@@ -83,15 +91,14 @@ class Trunk:
             CacheConflict: something else (another cache, another trunk) already stands in for the block
                 lists.
         """
-        lists = [getattr(self.transformer, span.name) for span in self.family.spans]
-        for span, blocks in zip(self.family.spans, lists, strict=True):
+        for span, blocks in self._lists:
             if type(blocks) is not nn.ModuleList:
                 raise CacheConflict(
                     f"{type(self.transformer).__name__}.{span.name} is already replaced by a "
                     f"{type(blocks).__name__}",
                     remedy="remove the other cache or policy from the transformer first",
                 )
-        for span, blocks in zip(self.family.spans, lists, strict=True):
+        for span, blocks in self._lists:
             blocks.__class__ = SpanList
             blocks.__dict__.update(_budc_gate=self.gate, _budc_span=span)
         if self.gate.payload == "velocity":
@@ -101,8 +108,7 @@ class Trunk:
     def uninstall(self) -> None:
         """Leave the transformer exactly as `install` found it. Harmless when nothing is installed."""
         self.disarm()
-        for span in self.family.spans:
-            blocks = getattr(self.transformer, span.name)
+        for _, blocks in self._lists:
             if isinstance(blocks, SpanList) and blocks._budc_gate is self.gate:
                 del blocks.__dict__["_budc_gate"], blocks.__dict__["_budc_span"]
                 blocks.__class__ = nn.ModuleList  # type: ignore[assignment]
@@ -124,26 +130,23 @@ class Trunk:
 
     def arm_compute(self) -> None:
         """Let the next forward compute its blocks and record the payload for `disarm`."""
-        self.gate.entering = self.gate.reused = self.gate.recorded = None
-        self.gate.mode = "compute"
+        self.gate.set("compute")
 
     def arm_reuse(self, payload: Tensor) -> None:
         """Let the next forward skip its blocks and use `payload`."""
-        self.gate.entering = self.gate.recorded = None
-        self.gate.reused = payload
-        self.gate.mode = "reuse"
+        self.gate.set("reuse", payload)
 
     def disarm(self) -> Tensor | None:
         """Return to the untouched forward; return what a computed forward recorded, else None."""
         recorded = self.gate.recorded
-        self.gate.mode = "off"
-        self.gate.entering = self.gate.reused = self.gate.recorded = None
+        self.gate.set("off")
         return recorded
 
     def compute(self, **inputs: Any) -> tuple[Tensor, Tensor]:
-        """Run the transformer's forward on keyword `inputs`; return (velocity, payload).
+        """Run the transformer's forward on keyword `inputs`; return (output, payload).
 
-        The velocity is bit-equal to the untouched forward's.
+        The output, which is the velocity, is bit-equal to the untouched forward's; some transformers return it as
+        a list of samples.
         """
         self._check(inputs)
         with self.installed():

@@ -257,9 +257,14 @@ def flux_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+TinyProfile = Callable[[str, str, dict[str, str]], str]
+
+
 @pytest.fixture
-def flux_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flux_folder: Path) -> str:
-    """The name of a profile for `flux_folder`, among the shipped ones for the length of a test."""
+def tiny_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TinyProfile:
+    """A function (name, of, lines) that puts a small edition of a profile among the shipped ones for the length of a
+    test, without its architecture, and returns its name; `lines` are the lines that change, old to new.
+    """
     import shutil
 
     from budc.policies import profile
@@ -268,22 +273,34 @@ def flux_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flux_folder: P
     shutil.copytree(profile._HERE, shelf, ignore=shutil.ignore_patterns("nano", "*.py", "__pycache__"))
     (shelf / "calibration.txt").write_text("a red box\na blue ring\ntwo small stars\na tall house\n")
     (shelf / "held-out.txt").write_text("a green leaf\nan old boat\n")
-    real = (shelf / "flux.1-dev.toml").read_text()
+    monkeypatch.setattr(profile, "_HERE", shelf)
+
+    def add(name: str, of: str, lines: dict[str, str]) -> str:
+        text = (shelf / f"{of}.toml").read_text()
+        for old, new in {
+            f'name = "{of}"': f'name = "{name}"',
+            "bfloat16": "float32",
+            "calibration_size = 24": "calibration_size = 4",
+            **lines,
+        }.items():
+            assert old in text
+            text = text.replace(old, new)
+        head, tail = text.split("[architecture.transformer]")
+        (shelf / f"{name}.toml").write_text(head + tail[tail.index("[prompts]") :])
+        return name
+
+    return add
+
+
+@pytest.fixture
+def flux_profile(tiny_profile: TinyProfile, flux_folder: Path) -> str:
+    """The name of a profile for `flux_folder`."""
     changed = {
-        'name = "flux.1-dev"': 'name = "flux-tiny"',
         "steps = 28": "steps = 6",
         "height = 1024": "height = 32",
         "width = 1024": "width = 48",
         "text_tokens = 512": "text_tokens = 8",
-        "bfloat16": "float32",
         "prompts/image-": "",
-        "calibration_size = 24": "calibration_size = 4",
         "held_out_size = 32": "held_out_size = 2",
     }
-    for old, new in changed.items():
-        assert old in real
-        real = real.replace(old, new)
-    head, tail = real.split("[architecture.transformer]")
-    (shelf / "flux-tiny.toml").write_text(head + tail[tail.index("[prompts]") :])
-    monkeypatch.setattr(profile, "_HERE", shelf)
-    return "flux-tiny"
+    return tiny_profile("flux-tiny", "flux.1-dev", changed)

@@ -21,6 +21,12 @@ from budc.schema.errors import UnsupportedModel
 class Adapter(Protocol):
     """One pipeline class, taken apart."""
 
+    batch: int | None
+    """The most samples that one forward should take; None: as many as fit.
+
+    1 where a batch is padded to its longest prompt: a sample would come out differently beside another one.
+    """
+
     def encode(
         self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
     ) -> dict[str, Condition]:
@@ -34,6 +40,9 @@ class Adapter(Protocol):
 
     def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
         """Return what one forward of the denoiser is called with, `return_dict` left out."""
+
+    def velocity(self, output: Any) -> Tensor:
+        """Return the velocity (n, ...), of the sign that the scheduler takes, from what a forward returned."""
 
     def guide(self, velocities: Mapping[str, Tensor], guidance: float) -> Tensor:
         """Combine the branches' velocities as the pipeline does."""
@@ -52,8 +61,13 @@ def adapter_for(pipeline_class: str) -> Adapter:
     """
     from budc.compiler.pipelines.flux import FluxAdapter
     from budc.compiler.pipelines.wan import WanAdapter
+    from budc.compiler.pipelines.z_image import ZImageAdapter
 
-    adapters: dict[str, Adapter] = {"FluxPipeline": FluxAdapter(), "WanPipeline": WanAdapter()}
+    adapters: dict[str, Adapter] = {
+        "FluxPipeline": FluxAdapter(),
+        "WanPipeline": WanAdapter(),
+        "ZImagePipeline": ZImageAdapter(),
+    }
     if pipeline_class not in adapters:
         raise UnsupportedModel(
             f"cannot compile for {pipeline_class}, only for {', '.join(sorted(adapters))}",

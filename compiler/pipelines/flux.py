@@ -26,6 +26,8 @@ class FluxAdapter:
     (N,) where the transformer embeds it.
     """
 
+    batch: int | None = None
+
     def encode(
         self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
     ) -> dict[str, Condition]:
@@ -84,6 +86,11 @@ class FluxAdapter:
             "txt_ids": text.new_zeros(text.shape[1], 3),
             "img_ids": condition["positions"][0],
         }
+
+    def velocity(self, output: Any) -> Tensor:
+        """Return the output as it is."""
+        assert isinstance(output, Tensor)
+        return output
 
     def guide(self, velocities: Mapping[str, Tensor], guidance: float) -> Tensor:
         """Return the only branch's: guidance is an input of the network."""

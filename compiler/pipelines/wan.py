@@ -22,6 +22,8 @@ _ENCODE_BATCH = 8
 class WanAdapter:
     """The parts of WanPipeline (Wan2.1), as its `__call__` uses them."""
 
+    batch: int | None = None
+
     def encode(
         self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
     ) -> dict[str, Condition]:
@@ -75,6 +77,11 @@ class WanAdapter:
             "timestep": timestep.expand(latents.shape[0]),
             "encoder_hidden_states": condition,
         }
+
+    def velocity(self, output: Any) -> Tensor:
+        """Return the output as it is."""
+        assert isinstance(output, Tensor)
+        return output
 
     def guide(self, velocities: Mapping[str, Tensor], guidance: float) -> Tensor:
         """Classifier-free guidance: uncond + guidance * (cond - uncond)."""

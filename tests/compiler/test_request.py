@@ -114,3 +114,10 @@ def test_reference_searches_leave_no_prompts_to_judge_by(flags, search):
 def test_bad_choices_are_refused(fields):
     with pytest.raises(UsageError, match="policy source"):
         make_request({"model": "wan2.1-nano"}, {"budget": "6"} | fields if "sweep" not in fields else fields)
+
+
+def test_masks_of_their_own_are_refused_where_branches_share_a_forward():
+    make = {"budget": "8", "branches": "separate"}
+    with pytest.raises(UsageError, match="ZImagePipeline runs its branches in one forward"):
+        check_request(make_request({"model": "z-image"}, make))
+    check_request(make_request({"model": "wan2.1-nano"}, make))

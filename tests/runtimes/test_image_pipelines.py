@@ -38,7 +38,7 @@ def z_image() -> Any:
     return pipe
 
 
-def run(pipe: Any, guidance: float = 4.0, steps: int = 6, batch: int = 1) -> Any:
+def run(pipe: Any, guidance: float = 4.0, steps: int = 6, batch: int = 1, **options: Any) -> Any:
     text = torch.Generator().manual_seed(1)
     embeds = [torch.randn(5 + index, 16, generator=text) for index in range(batch)]
     return pipe(
@@ -51,6 +51,7 @@ def run(pipe: Any, guidance: float = 4.0, steps: int = 6, batch: int = 1) -> Any
         generator=torch.Generator().manual_seed(0),
         output_type="latent",
         return_dict=False,
+        **options,
     )[0]
 
 
@@ -156,6 +157,56 @@ def test_separate_masks_cannot_be_followed_in_one_forward(document: Any) -> None
     with pytest.raises(CalibrationMismatch, match="separate masks"):
         run(pipe)
     handle.remove()
+
+
+def test_batched_branches_may_have_coefficients_of_their_own(document: Any) -> None:
+    from msgspec.structs import replace
+
+    pipe = z_image()
+    made = document(pipe, 4.0, (True, False, True, True, True, True), ((), (1.0,), (), (), (), ()))
+    (shared,) = made.policy.branches
+    halves = [
+        replace(shared, names=["cond"]),
+        replace(shared, names=["uncond"], predictor=[[], [0.5], *[[]] * 4]),
+    ]
+    outputs = []
+    pipe.transformer.register_forward_hook(lambda module, args, out: outputs.append(out[0]))
+    for policy in (made.policy, replace(made.policy, branches=halves)):
+        handle = applied(pipe, replace(made, policy=policy))
+        run(pipe, batch=2)
+        handle.remove()
+    # The first reused forward of both runs: conditional rows agree, unconditional ones do not.
+    shared_rows, own_rows = (torch.stack(outputs[run * 6 + 1]) for run in (0, 1))
+    assert torch.equal(shared_rows[:2], own_rows[:2])
+    assert not torch.isclose(shared_rows[2:], own_rows[2:]).flatten(1).all(1).any()
+
+
+def test_guidance_that_is_bent_or_ends_is_refused(document: Any) -> None:
+    pipe = z_image()
+    handle = applied(pipe, document(pipe, 4.0))
+    with pytest.raises(CalibrationMismatch, match=r"cfg_truncation: is 0\.5"):
+        run(pipe, cfg_truncation=0.5)
+    with pytest.raises(
+        CalibrationMismatch, match=r"cfg_normalization: the policy was calibrated for 0\.0, this run has 1\.0"
+    ):
+        run(pipe, cfg_normalization=True)
+    run(pipe, cfg_truncation=None)
+    handle.remove()
+
+
+@pytest.mark.parametrize(("payload", "width"), [("trunk-residual", 32), ("velocity", 16)])
+def test_what_is_kept_has_one_shape_for_every_prompt(payload: Any, width: int) -> None:
+    trunk = Trunk(z_image().transformer, payload)
+    latents = torch.randn(4, 1, 4, 10, generator=torch.Generator().manual_seed(0))
+    for length in (5, 40):
+        text = torch.randn(length, 16, generator=torch.Generator().manual_seed(length))
+        inputs = {"x": [latents], "t": torch.tensor([0.5]), "cap_feats": [text]}
+        with torch.no_grad():
+            (velocity,), kept = trunk.compute(**inputs)
+            (reused,) = trunk.reuse(kept, **inputs)
+        torch.testing.assert_close(reused, velocity, rtol=1e-4, atol=1e-5)
+        # 10 image tokens, padded to 32.
+        assert kept.shape == (1, 32, width)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,125 @@
+"""ZImagePipeline: Qwen3 text of any length, guidance branches in one batched forward, an image VAE.
+
+The pipeline batches the two branches; here each has a forward of its own. Attention then runs over other shapes, so
+guided latents agree to the precision of the dtype, unguided ones bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, ZImagePipeline, ZImageTransformer2DModel
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from budc.compiler.conditions import Condition
+from budc.compiler.loading import loading
+from budc.policies.profile import ModelProfile
+
+
+class ZImageAdapter:
+    """The parts of ZImagePipeline, as its `__call__` uses them.
+
+    A branch's condition: "text" (N, longest, width), of which the first "tokens" (N,) are a sample's own.
+    """
+
+    # The transformer pads a batch to its longest prompt and masks the rest.
+    batch: int | None = 1
+
+    def encode(
+        self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
+    ) -> dict[str, Condition]:
+        """Encode prompts one at a time, as a deployment does, and the negative prompt once where guidance needs it."""
+        with loading(folder / "text_encoder"):
+            pipe = ZImagePipeline.from_pretrained(
+                folder,
+                transformer=None,
+                vae=None,
+                dtype=getattr(torch, profile.dtype),
+                use_safetensors=True,
+                local_files_only=True,
+            ).to(device)
+        length = {} if profile.text_tokens is None else {"max_sequence_length": profile.text_tokens}
+
+        @torch.no_grad()
+        def encoded(texts: Sequence[str]) -> dict[str, Tensor]:
+            found = []
+            for text in texts:
+                ((embedding,), _) = pipe.encode_prompt(
+                    text, do_classifier_free_guidance=False, device=device, **length
+                )
+                found.append(embedding.cpu())
+            tokens = torch.tensor([len(embedding) for embedding in found])
+            return {"text": pad_sequence(found, batch_first=True), "tokens": tokens}
+
+        conditions: dict[str, Condition] = {"cond": encoded(prompts)}
+        if "uncond" in profile.branches:
+            negative = encoded([profile.prompts.negative])
+            conditions["uncond"] = {
+                name: value.expand(len(prompts), *value.shape[1:]) for name, value in negative.items()
+            }
+        return conditions
+
+    def image_tokens(self, folder: Path, profile: ModelProfile) -> int:
+        """Count the 2 × 2 cells of the latents, by which the schedule is shifted."""
+        rows, columns = self._cells(folder, profile)
+        return rows * columns
+
+    def noise(self, folder: Path, profile: ModelProfile, seeds: Sequence[int]) -> Tensor:
+        """Draw float32 latents (N, channels, rows, columns) from one CPU generator a seed."""
+        rows, columns = self._cells(folder, profile)
+        with loading(folder / "transformer"):
+            config = ZImageTransformer2DModel.load_config(folder / "transformer", local_files_only=True)
+            shape = (len(seeds), config["in_channels"], 2 * rows, 2 * columns)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        noise: Tensor = randn_tensor(shape, generator=generators, dtype=torch.float32)
+        return noise
+
+    def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
+        """Latents in the text's dtype and text without padding, a tensor a sample; time runs from 0 to 1."""
+        assert isinstance(condition, Mapping)
+        text, tokens = condition["text"], condition["tokens"].tolist()
+        return {
+            "x": list(latents.to(text.dtype).unsqueeze(2).unbind()),
+            "t": (1000 - timestep.expand(len(latents))) / 1000,
+            "cap_feats": [own[:count] for own, count in zip(text, tokens, strict=True)],
+        }
+
+    def velocity(self, output: Any) -> Tensor:
+        """Return (n, channels, rows, columns) in float32; the network's own points from noise to data."""
+        return -torch.stack(output).float().squeeze(2)
+
+    def guide(self, velocities: Mapping[str, Tensor], guidance: float) -> Tensor:
+        """Classifier-free guidance, a scale of 0 meaning none: cond + guidance * (cond - uncond)."""
+        cond = velocities["cond"]
+        return cond + guidance * (cond - velocities["uncond"]) if "uncond" in velocities else cond
+
+    def decoder(
+        self, folder: Path, profile: ModelProfile, device: torch.device
+    ) -> Callable[[Tensor], Tensor]:
+        """Load the VAE in float32."""
+        with loading(folder / "vae"):
+            vae = AutoencoderKL.from_pretrained(
+                folder, subfolder="vae", dtype=torch.float32, use_safetensors=True, local_files_only=True
+            ).to(device)
+        processor = VaeImageProcessor()
+
+        @torch.no_grad()
+        def decode(latents: Tensor) -> Tensor:
+            scaled = latents.to(device, vae.dtype) / vae.config.scaling_factor + vae.config.shift_factor
+            image = vae.decode(scaled, return_dict=False)[0]
+            frames: Tensor = processor.postprocess(image, output_type="pt")
+            return frames.float().cpu().unsqueeze(2)
+
+        return decode
+
+    def _cells(self, folder: Path, profile: ModelProfile) -> tuple[int, int]:
+        with loading(folder / "vae"):
+            config = AutoencoderKL.load_config(folder / "vae", local_files_only=True)
+            side = 2 * 2 ** (len(config["block_out_channels"]) - 1)
+        return profile.height // side, profile.width // side
