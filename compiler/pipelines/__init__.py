@@ -60,11 +60,13 @@ def adapter_for(pipeline_class: str) -> Adapter:
         UnsupportedModel: the compiler does not know the class.
     """
     from budc.compiler.pipelines.flux import FluxAdapter
+    from budc.compiler.pipelines.hunyuan_video import HunyuanVideoAdapter
     from budc.compiler.pipelines.wan import WanAdapter
     from budc.compiler.pipelines.z_image import ZImageAdapter
 
     adapters: dict[str, Adapter] = {
         "FluxPipeline": FluxAdapter(),
+        "HunyuanVideoPipeline": HunyuanVideoAdapter(),
         "WanPipeline": WanAdapter(),
         "ZImagePipeline": ZImageAdapter(),
     }

@@ -1,0 +1,112 @@
+"""HunyuanVideoPipeline: LLaMA and CLIP text, one guidance-distilled branch, a causal video VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoPipeline
+from diffusers.utils.torch_utils import randn_tensor
+from diffusers.video_processor import VideoProcessor
+from torch import Tensor
+
+from budc.compiler.conditions import Condition
+from budc.compiler.loading import loading
+from budc.policies.profile import ModelProfile
+
+
+class HunyuanVideoAdapter:
+    """The parts of HunyuanVideoPipeline, as its `__call__` uses them.
+
+    A branch's condition: "text" (N, tokens, width), "mask" (N, tokens) with 1 where a token is no padding, "pooled"
+    (N, width), "guidance" (N,) as the network embeds it; all in the profile's dtype.
+    """
+
+    batch: int | None = None
+
+    def encode(
+        self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
+    ) -> dict[str, Condition]:
+        """Encode prompts one at a time, as a deployment does: LLaMA in the pipeline's template, CLIP without one."""
+        dtype = getattr(torch, profile.dtype)
+        with loading(folder / "text_encoder"):
+            pipe = HunyuanVideoPipeline.from_pretrained(
+                folder,
+                transformer=None,
+                vae=None,
+                dtype=dtype,
+                use_safetensors=True,
+                local_files_only=True,
+            ).to(device)
+        parts: list[tuple[Tensor, ...]] = []
+        with torch.no_grad():
+            for prompt in prompts:
+                encoded = pipe.encode_prompt(prompt, max_sequence_length=profile.text_tokens, device=device)
+                parts.append(tuple(tensor.to("cpu", dtype) for tensor in encoded))
+        text, pooled, mask = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        guidance = torch.full((len(prompts),), profile.guidance, dtype=dtype) * 1000
+        return {"cond": {"text": text, "pooled": pooled, "mask": mask, "guidance": guidance}}
+
+    def image_tokens(self, folder: Path, profile: ModelProfile) -> None:
+        """Return None: the schedule is the same for every size."""
+
+    def noise(self, folder: Path, profile: ModelProfile, seeds: Sequence[int]) -> Tensor:
+        """Draw float32 latents (N, channels, frames, rows, columns) from one CPU generator a seed."""
+        with loading(folder / "vae"):
+            config = AutoencoderKLHunyuanVideo.load_config(folder / "vae", local_files_only=True)
+            spatial, temporal = config["spatial_compression_ratio"], config["temporal_compression_ratio"]
+            shape = (
+                len(seeds),
+                config["latent_channels"],
+                (profile.frames - 1) // temporal + 1,
+                profile.height // spatial,
+                profile.width // spatial,
+            )
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        noise: Tensor = randn_tensor(shape, generator=generators, dtype=torch.float32)
+        return noise
+
+    def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
+        """Latents and one timestep a sample in the text's dtype."""
+        assert isinstance(condition, Mapping)
+        text = condition["text"]
+        return {
+            "hidden_states": latents.to(text.dtype),
+            # The pipeline rounds it to its latents' dtype: float32 at first, after one step the transformer's. The
+            # first timestep, 1000, is the same in both.
+            "timestep": timestep.expand(len(latents)).to(text.dtype),
+            "encoder_hidden_states": text,
+            "encoder_attention_mask": condition["mask"],
+            "pooled_projections": condition["pooled"],
+            "guidance": condition["guidance"],
+        }
+
+    def velocity(self, output: Any) -> Tensor:
+        """Return the output as it is."""
+        assert isinstance(output, Tensor)
+        return output
+
+    def guide(self, velocities: Mapping[str, Tensor], guidance: float) -> Tensor:
+        """Return the only branch's: guidance is an input of the network."""
+        return velocities["cond"]
+
+    def decoder(
+        self, folder: Path, profile: ModelProfile, device: torch.device
+    ) -> Callable[[Tensor], Tensor]:
+        """Load the VAE in float32."""
+        with loading(folder / "vae"):
+            vae = AutoencoderKLHunyuanVideo.from_pretrained(
+                folder, subfolder="vae", dtype=torch.float32, use_safetensors=True, local_files_only=True
+            ).to(device)
+        processor = VideoProcessor(vae_scale_factor=vae.config.spatial_compression_ratio)
+
+        @torch.no_grad()
+        def decode(latents: Tensor) -> Tensor:
+            scaled = latents.to(device, vae.dtype) / vae.config.scaling_factor
+            video = vae.decode(scaled, return_dict=False)[0]
+            frames: Tensor = processor.postprocess_video(video, output_type="pt")
+            return frames.float().cpu().transpose(1, 2)
+
+        return decode
