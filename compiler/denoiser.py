@@ -25,7 +25,11 @@ class Denoiser(Protocol):
 
     @property
     def weights(self) -> Mapping[str, float]:
-        """Guidance branch -> its weight in the guided velocity, which is their weighted sum."""
+        """Guidance branch -> its weight in the guided velocity, where that is their weighted sum."""
+
+    @property
+    def linear(self) -> bool:
+        """Whether it is: whether `guide` is linear in the velocities."""
 
     @property
     def device(self) -> torch.device:
@@ -37,8 +41,22 @@ class Denoiser(Protocol):
     def reuse(self, residual: Tensor, latents: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Run what comes before and after the trunk."""
 
+    def guide(self, velocities: Mapping[str, Tensor]) -> Tensor:
+        """Return the guided velocity (n, ...) of every branch's, differentiably."""
 
-class ModelDenoiser:
+
+class WeightedSum:
+    """The usual guidance: a weighted sum of the branches."""
+
+    weights: Mapping[str, float]
+    linear: bool = True
+
+    def guide(self, velocities: Mapping[str, Tensor]) -> Tensor:
+        """Return Σ_b weights[b] · velocities[b]."""
+        return guide(self.weights, velocities)
+
+
+class ModelDenoiser(WeightedSum):
     """A loaded model's denoiser; `payload` is what it carries from computed to reused steps, see `Trunk`."""
 
     def __init__(
@@ -53,6 +71,7 @@ class ModelDenoiser:
             )
             for name in branches
         }
+        self.linear = model.adapter.linear
         self.device = model.device
 
     def compute(self, latents: Tensor, timestep: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
@@ -66,8 +85,14 @@ class ModelDenoiser:
         adapter = self._model.adapter
         return adapter.velocity(self._trunk.reuse(residual, **adapter.inputs(condition, latents, timestep)))
 
+    def guide(self, velocities: Mapping[str, Tensor]) -> Tensor:
+        """Combine the branches as the pipeline does."""
+        if self.linear:
+            return super().guide(velocities)
+        return self._model.adapter.guide(velocities, self._model.profile.guidance)
 
-class ModuleDenoiser:
+
+class ModuleDenoiser(WeightedSum):
     """Any module that is called as `module(latents, timestep, condition)` and returns the velocity.
 
     latents (n, ...), timestep (n,), condition (n, ...) or several by name. `blocks` names its trunk: the
@@ -109,7 +134,7 @@ class ModuleDenoiser:
         return velocity
 
 
-class CallableDenoiser:
+class CallableDenoiser(WeightedSum):
     """A pair of functions: `compute(latents, timestep, condition)` returns velocity and residual, `reuse(residual,
     latents, timestep, condition)` the velocity; timestep (n,).
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from budc.compiler.denoiser import guide
 from budc.compiler.network import Network
 from budc.compiler.solver import LinearForm
 from budc.runtimes.steps import Compute, StepMachine
@@ -40,4 +39,4 @@ def _velocity(
             found[branch] = action.residual
         else:
             found[branch] = network.reuse(branch, action.residual, latents, timestep)
-    return guide(network.denoiser.weights, found)
+    return network.denoiser.guide(found)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from budc.compiler.denoiser import guide
 from budc.compiler.journal import Journal
 from budc.compiler.network import Network
 from budc.compiler.parts import kept_parts, spans
@@ -98,7 +97,7 @@ def _run(network: Network, form: LinearForm, advance: Callable[[], object]) -> F
             velocities[branch], residual = network.compute(branch, states[-1], timestep)
             payloads["trunk-residual"][branch].append(residual)
             payloads["velocity"][branch].append(velocities[branch])
-        guided.append(guide(weights, velocities))
+        guided.append(network.denoiser.guide(velocities))
         states.append(form.latents(step + 1, noise, guided))
         advance()
     gram = {

@@ -1,14 +1,15 @@
 """Tracking: coefficients that keep a policy on the full run's path, fitted along its own trajectory.
 
 A policy's inputs differ from the full run's, so coefficients fitted on the full run alone extrapolate from the
-wrong place. Here they are fitted as the rollout goes: at a reused step the next state is linear in the
+wrong place. Here they are fitted as the rollout goes: at a reused step the next state is all but linear in the
 coefficients of all branches that reuse,
 
-    x_{k+1}(c) = rest + h · Σ_b w_b v_b(c),        v_b(c) ≈ v_b(c⁰) + J_b (c - c⁰)
+    x_{k+1}(c) = rest + h · g(v(c)),        v_b(c) ≈ v_b(c⁰) + J_b (c - c⁰)
 
-so the c that bring it closest to the full run's x*_{k+1}, over all prompts at once, are one small least-squares
-solve. Errors of earlier steps are part of rest, hence corrected as far as the residuals at hand can. It costs no
-forward beyond those of the rollout, and the coefficients are then constants of the policy.
+with the guidance g, a weighted sum of the branches or at least smooth in them. So the c that bring it closest to the
+full run's x*_{k+1}, over all prompts at once, are one small least-squares solve. Errors of earlier steps are part of
+rest, hence corrected as far as the residuals at hand can. It costs no forward beyond those of the rollout, and the
+coefficients are then constants of the policy.
 
 Prompts are weighted by the inverse of their error (one step of iteratively reweighted least squares), because a
 few prompts that flip to another mode would otherwise own the fit. The solve is in differences of residuals, r_0,
@@ -81,9 +82,9 @@ def solve_tracking(
 
 def track(
     residuals: Mapping[str, Sequence[Tensor]],
-    weights: Mapping[str, float],
     prior: Rows,
     velocity: Callable[[str, Tensor], Tensor],
+    guide: Callable[[Mapping[str, Tensor]], Tensor],
     target: Callable[[Tensor], Tensor],
     *,
     linear: bool,
@@ -91,29 +92,43 @@ def track(
     """Return one row per reusing branch, newest first.
 
     `residuals` holds what each of them may combine, newest first; `velocity(branch, residual)` is the network's
-    head, exactly linear in the residual where `linear`; `target(v)` returns what the guided velocity (N, ...) of
-    these branches should change by, given that it is v now.
+    head, `guide` returns the guided velocity (N, ...) from these branches' own, both exactly linear where `linear`;
+    `target(v)` is what it should change by, given that it is v now.
     """
     rows = {branch: to_differences(prior[branch]) for branch in residuals}
     start = {branch: values.clone() for branch, values in rows.items()}
     for _ in range(1 if linear else 2):
-        guided: Tensor | None = None
+        bases = {branch: differences(residuals[branch])[: len(values)] for branch, values in rows.items()}
+        now = {branch: _combined(bases[branch], values) for branch, values in rows.items()}
+        reused = {branch: velocity(branch, residual) for branch, residual in now.items()}
         columns: list[Tensor] = []
-        for branch, values in rows.items():
-            basis = differences(residuals[branch])[: len(values)]
-            now = _combined(basis, values)
-            base = velocity(branch, now)
-            guided = weights[branch] * base + (0.0 if guided is None else guided)
+        for branch, basis in bases.items():
             for part in basis:
-                slope = velocity(branch, part) if linear else velocity(branch, now + SECANT * part) - base
-                columns.append(weights[branch] * (slope if linear else slope / SECANT))
-        assert guided is not None
+                if linear:
+                    slope = velocity(branch, part)
+                else:
+                    slope = (velocity(branch, now[branch] + SECANT * part) - reused[branch]) / SECANT
+                columns.append(_along(guide, reused, branch, slope))
         stacked = torch.stack(columns).flatten(2)
         back = torch.cat([start[branch] - rows[branch] for branch in rows])
-        move = solve_tracking(target(guided).flatten(1), stacked, back)
+        move = solve_tracking(target(guide(reused)).flatten(1), stacked, back)
         for branch, part in zip(rows, move.split([len(values) for values in rows.values()]), strict=True):
             rows[branch] = rows[branch] + part
     return {branch: tuple(from_differences(values).tolist()) for branch, values in rows.items()}
+
+
+def _along(
+    guide: Callable[[Mapping[str, Tensor]], Tensor],
+    velocities: Mapping[str, Tensor],
+    branch: str,
+    slope: Tensor,
+) -> Tensor:
+    # How the guided velocity moves as one branch's moves along the slope; a weighted sum's is exactly weight · slope.
+    def one(velocity: Tensor) -> Tensor:
+        return guide({**velocities, branch: velocity})
+
+    moved: Tensor = torch.autograd.functional.jvp(one, velocities[branch], slope)[1]
+    return moved
 
 
 def _combined(basis: Sequence[Tensor], values: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from budc.compiler.denoiser import guide
 from budc.compiler.fullrun import FullRun
 from budc.compiler.gram import fit, mean_gram
 from budc.compiler.metrics import latent_errors
@@ -189,7 +188,7 @@ class Tree:
                 payload, branch, _combine(rows[branch], state.residuals[branch]), state, step
             )
         state.rows.append(rows)
-        state.velocities.append(guide(weights, {branch: found[branch] for branch in weights}))
+        state.velocities.append(self.network.denoiser.guide({branch: found[branch] for branch in weights}))
 
     def _velocity(self, payload: str, branch: str, residual: Tensor, state: State, step: int) -> Tensor:
         if payload == "velocity":
@@ -216,15 +215,18 @@ class Tree:
         if rule == "tracked":
             rest = self.form.without(step + 1, self._noise, state.velocities)
             gain = float(self.form.velocity[step + 1, step])
-            for branch, velocity in velocities.items():
-                rest = rest + gain * weights[branch] * velocity
+
+            def guided(reused: Mapping[str, Tensor]) -> Tensor:
+                found = {**velocities, **reused}
+                return self.network.denoiser.guide({branch: found[branch] for branch in weights})
+
             prior = track(
                 {branch: state.residuals[branch] for branch in reusing},
-                weights,
                 prior,
                 lambda branch, residual: self._velocity(payload, branch, residual, state, step),
-                lambda guided: (self.run.path[step + 1] - rest) / gain - guided,
-                linear=payload == "velocity",
+                guided,
+                lambda now: (self.run.path[step + 1] - rest) / gain - now,
+                linear=payload == "velocity" and self.network.denoiser.linear,
             )
         return {branch: tuple(bounded(value) for value in row) for branch, row in prior.items()}
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from budc.compiler.conditions import Conditions
-from budc.compiler.denoiser import Denoiser, guide
+from budc.compiler.denoiser import Denoiser
 from budc.compiler.solver import LinearForm, linear_form
 from budc.compiler.tracking import from_differences, to_differences
 from budc.runtimes.trunk import combine
@@ -135,7 +135,7 @@ def unroll(denoiser: Denoiser, parameters: Parameters, conditions: Conditions) -
                 if parameters.payload == "velocity"
                 else denoiser.reuse(predicted, latents, timestep, embeddings[branch]).float()
             )
-        guided.append(guide(weights, found))
+        guided.append(denoiser.guide(found))
     return form.latents(form.steps, noise, guided)
 
 

@@ -27,6 +27,9 @@ class Adapter(Protocol):
     1 where a batch is padded to its longest prompt: a sample would come out differently beside another one.
     """
 
+    linear: bool
+    """Whether `guide` is a weighted sum of the branches, the same everywhere."""
+
     def encode(
         self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
     ) -> dict[str, Condition]:
@@ -61,12 +64,14 @@ def adapter_for(pipeline_class: str) -> Adapter:
     """
     from budc.compiler.pipelines.flux import FluxAdapter
     from budc.compiler.pipelines.hunyuan_video import HunyuanVideoAdapter
+    from budc.compiler.pipelines.qwen_image import QwenImageAdapter
     from budc.compiler.pipelines.wan import WanAdapter
     from budc.compiler.pipelines.z_image import ZImageAdapter
 
     adapters: dict[str, Adapter] = {
         "FluxPipeline": FluxAdapter(),
         "HunyuanVideoPipeline": HunyuanVideoAdapter(),
+        "QwenImagePipeline": QwenImageAdapter(),
         "WanPipeline": WanAdapter(),
         "ZImagePipeline": ZImageAdapter(),
     }

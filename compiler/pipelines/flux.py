@@ -27,6 +27,7 @@ class FluxAdapter:
     """
 
     batch: int | None = None
+    linear = True
 
     def encode(
         self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device

@@ -25,6 +25,7 @@ class HunyuanVideoAdapter:
     """
 
     batch: int | None = None
+    linear = True
 
     def encode(
         self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device

@@ -23,6 +23,7 @@ class WanAdapter:
     """The parts of WanPipeline (Wan2.1), as its `__call__` uses them."""
 
     batch: int | None = None
+    linear = True
 
     def encode(
         self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device

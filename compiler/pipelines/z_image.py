@@ -30,6 +30,7 @@ class ZImageAdapter:
 
     # The transformer pads a batch to its longest prompt and masks the rest.
     batch: int | None = 1
+    linear = True
 
     def encode(
         self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device

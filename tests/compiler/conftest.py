@@ -7,6 +7,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
 from budc.compiler.calibrate import calibrate
+from budc.compiler.denoiser import WeightedSum
 from budc.compiler.find import Schedule, Task
 from budc.compiler.fullrun import full_run
 from budc.compiler.journal import Journal
@@ -48,7 +49,7 @@ def reference(roller, sampler, prompt_file, journal):
 
 
 @dataclass
-class Toy:
+class Toy(WeightedSum):
     """The exact velocity of a flow from noise to two clusters about a point that the condition names.
 
     Each coordinate of the data is condition ± 1 with a spread of 0.3. The trunk residual is an odd, slightly bent
@@ -75,7 +76,7 @@ class Toy:
 
 
 @dataclass
-class Ringing:
+class Ringing(WeightedSum):
     """A velocity that depends on time alone, turning in a plane that the condition (n, 2, size) spans.
 
     Once two steps are computed, every other one is a combination of them, the same for all prompts.
@@ -95,7 +96,7 @@ class Ringing:
 
 
 @dataclass
-class Glitches:
+class Glitches(WeightedSum):
     """The mean of a condition (n, 12), and at twelfths of the way a glitch that turns from one to the next.
 
     All twelve glitches add up to nothing, so that the full run of twelve steps ends where a constant velocity ends;

@@ -133,13 +133,7 @@ def test_another_family_is_refused_unless_told_so(source: Artifact) -> None:
         check_family(source.document, load_profile("wan2.1-nano"), differing=True)
 
 
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("wan2.2", r"wan2\.2 has 2 denoisers \(transformer, transformer_2\), policies are compiled for one"),
-        ("qwen-image", "cannot compile for QwenImagePipeline, only for FluxPipeline, WanPipeline"),
-    ],
-)
-def test_what_cannot_be_compiled_is_refused_without_weights(name: str, said: str, tmp_path: Path) -> None:
+def test_what_cannot_be_compiled_is_refused_without_weights(tmp_path: Path) -> None:
+    said = r"wan2\.2 has 2 denoisers \(transformer, transformer_2\), policies are compiled for one"
     with pytest.raises(UnsupportedModel, match=said):
-        compile_artifacts(CompileRequest(model=name, budget="8", out=tmp_path / "p.budc.json"))
+        compile_artifacts(CompileRequest(model="wan2.2", budget="8", out=tmp_path / "p.budc.json"))

@@ -51,6 +51,9 @@ class Settings:
             "guidance_scale": document.sampler.guidance,
         }
         taken = inspect.signature(type(pipe).__call__).parameters
+        if document.sampler.guidance_rule == "classifier-free" and "true_cfg_scale" in taken:
+            # Qwen-Image: its guidance_scale is for a distilled edition.
+            wanted["true_cfg_scale"] = wanted.pop("guidance_scale")
         return cls({name: value for name, value in wanted.items() if name in taken and value is not None})
 
 

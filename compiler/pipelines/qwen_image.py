@@ -1,0 +1,144 @@
+"""QwenImagePipeline: Qwen2.5-VL text of any length, two guidance branches, latents packed in 2 × 2 cells, an image VAE.
+
+Guidance is not a weighted sum: the guided velocity is given the length of the conditional one, cell by cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLQwenImage, QwenImagePipeline, QwenImageTransformer2DModel
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from budc.compiler.conditions import Condition
+from budc.compiler.loading import loading
+from budc.policies.profile import ModelProfile
+
+_TEXT_TOKENS = 512
+"""Where the pipeline cuts text off, unless it is told otherwise."""
+
+
+class QwenImageAdapter:
+    """The parts of QwenImagePipeline, as its `__call__` uses them.
+
+    A branch's condition: "text" (N, longest, width), of which the first "tokens" (N,) are a sample's own, and "cells"
+    (N, 2), the rows and columns of its image.
+    """
+
+    # The transformer masks what a batch is padded with, and attention under a mask adds up in another order.
+    batch: int | None = 1
+    linear = False
+
+    def encode(
+        self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
+    ) -> dict[str, Condition]:
+        """Encode prompts one at a time, as a deployment does, and the negative prompt once."""
+        with loading(folder / "text_encoder"):
+            pipe = QwenImagePipeline.from_pretrained(
+                folder,
+                transformer=None,
+                vae=None,
+                dtype=getattr(torch, profile.dtype),
+                use_safetensors=True,
+                local_files_only=True,
+            ).to(device)
+        cells = torch.tensor(self._cells(folder, profile))
+
+        @torch.no_grad()
+        def encoded(texts: Sequence[str]) -> dict[str, Tensor]:
+            found = [
+                pipe.encode_prompt(text, device=device, max_sequence_length=_TEXT_TOKENS)[0][0].cpu()
+                for text in texts
+            ]
+            tokens = torch.tensor([len(embedding) for embedding in found])
+            return {"text": pad_sequence(found, batch_first=True), "tokens": tokens}
+
+        return {
+            branch: {name: value.expand(len(prompts), *value.shape[1:]) for name, value in parts.items()}
+            for branch, parts in {
+                "cond": encoded(prompts) | {"cells": cells[None]},
+                "uncond": encoded([profile.prompts.negative]) | {"cells": cells[None]},
+            }.items()
+        }
+
+    def image_tokens(self, folder: Path, profile: ModelProfile) -> int:
+        """Count the cells, by which the schedule is shifted."""
+        rows, columns = self._cells(folder, profile)
+        return rows * columns
+
+    def noise(self, folder: Path, profile: ModelProfile, seeds: Sequence[int]) -> Tensor:
+        """Draw latents (N, cells, 4 · channels) from one CPU generator a seed, in the profile's dtype; float32."""
+        rows, columns = self._cells(folder, profile)
+        with loading(folder / "transformer"):
+            config = QwenImageTransformer2DModel.load_config(folder / "transformer", local_files_only=True)
+            channels = config["in_channels"] // 4
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        shape = (len(seeds), 1, channels, 2 * rows, 2 * columns)
+        noise: Tensor = randn_tensor(shape, generator=generators, dtype=getattr(torch, profile.dtype)).float()
+        cells = noise.view(len(seeds), channels, rows, 2, columns, 2).permute(0, 2, 4, 1, 3, 5)
+        return cells.reshape(len(seeds), rows * columns, channels * 4)
+
+    def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
+        """Latents in the text's dtype, the timestep as a fraction, text as long as the batch's longest, masked."""
+        assert isinstance(condition, Mapping)
+        tokens = condition["tokens"]
+        longest = int(tokens.max())
+        text = condition["text"][:, :longest]
+        known = torch.arange(longest, device=text.device) < tokens[:, None]
+        rows, columns = condition["cells"][0].tolist()
+        return {
+            "hidden_states": latents.to(text.dtype),
+            "timestep": timestep.expand(len(latents)).to(text.dtype) / 1000,
+            "encoder_hidden_states": text,
+            "encoder_hidden_states_mask": None if bool(known.all()) else known,
+            "img_shapes": [[(1, rows, columns)]] * len(latents),
+        }
+
+    def velocity(self, output: Any) -> Tensor:
+        """Return the output as it is."""
+        assert isinstance(output, Tensor)
+        return output
+
+    def guide(self, velocities: Mapping[str, Tensor], guidance: float) -> Tensor:
+        """Classifier-free guidance, each cell (…, 4 · channels) scaled to the length that the conditional one has."""
+        cond, uncond = velocities["cond"], velocities["uncond"]
+        guided = uncond + guidance * (cond - uncond)
+        rescaled: Tensor = guided * (cond.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True))
+        return rescaled
+
+    def decoder(
+        self, folder: Path, profile: ModelProfile, device: torch.device
+    ) -> Callable[[Tensor], Tensor]:
+        """Load the VAE in float32."""
+        with loading(folder / "vae"):
+            vae = AutoencoderKLQwenImage.from_pretrained(
+                folder, subfolder="vae", dtype=torch.float32, use_safetensors=True, local_files_only=True
+            ).to(device)
+        rows, columns = self._cells(folder, profile)
+        shape = (1, vae.config.z_dim, 1, 1, 1)
+        mean = torch.tensor(vae.config.latents_mean).view(shape).to(device, vae.dtype)
+        scale = 1.0 / torch.tensor(vae.config.latents_std).view(shape).to(device, vae.dtype)
+        processor = VaeImageProcessor()
+
+        @torch.no_grad()
+        def decode(latents: Tensor) -> Tensor:
+            count, channels = len(latents), latents.shape[-1] // 4
+            cells = latents.view(count, rows, columns, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
+            unpacked = cells.reshape(count, channels, 1, 2 * rows, 2 * columns).to(device, vae.dtype)
+            image = vae.decode(unpacked / scale + mean, return_dict=False)[0][:, :, 0]
+            frames: Tensor = processor.postprocess(image, output_type="pt")
+            return frames.float().cpu().unsqueeze(2)
+
+        return decode
+
+    def _cells(self, folder: Path, profile: ModelProfile) -> tuple[int, int]:
+        with loading(folder / "vae"):
+            config = AutoencoderKLQwenImage.load_config(folder / "vae", local_files_only=True)
+            side = 2 * 2 ** len(config["temperal_downsample"])
+        return profile.height // side, profile.width // side
