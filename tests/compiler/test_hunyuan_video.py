@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
 import budc  # noqa: E402
+from budc.cli.generate import Settings, generate  # noqa: E402
 from budc.compiler.calibrate import HELD_OUT_SEED, drawn  # noqa: E402
 from budc.compiler.compile import compile_artifacts  # noqa: E402
 from budc.compiler.denoiser import ModelDenoiser  # noqa: E402
@@ -174,8 +175,12 @@ def test_an_artifact_runs_as_it_was_rolled_out(model: Any, folder: Path, tmp_pat
         warnings.simplefilter("ignore", UnsignedWarning)
         with budc.applied(pipe, artifact.path, allow_unsigned=True) as handle:
             made = deployed(pipe, prompt, HELD_OUT_SEED)
+            settings = Settings.of(pipe, document, model.profile)
+            run = generate(pipe, settings, prompt, HELD_OUT_SEED, 6, "as budc run does")
             assert handle.uncalibrated == ()
     assert torch.equal(made, expected)
+    assert torch.equal(run.latents, expected)
+    assert run.frames.shape == (5, 32, 48, 3)
     assert not torch.allclose(made, deployed(pipe, prompt, HELD_OUT_SEED), rtol=1e-3)
 
 

@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
 import budc  # noqa: E402
+from budc.cli.generate import Settings, generate  # noqa: E402
 from budc.compiler.calibrate import HELD_OUT_SEED, drawn  # noqa: E402
 from budc.compiler.compile import compile_artifacts  # noqa: E402
 from budc.compiler.denoiser import ModelDenoiser  # noqa: E402
@@ -151,12 +152,12 @@ def test_guidance_keeps_the_length_of_every_cell_and_is_no_weighted_sum(model: A
     assert not torch.allclose(guided, plain, rtol=0.1)
 
 
-@pytest.mark.parametrize("search", ["dp", "joint"])
+@pytest.mark.parametrize(("search", "align"), [("dp", False), ("joint", True)])
 def test_an_artifact_runs_as_it_was_rolled_out(
-    model: Any, folder: Path, tmp_path: Path, pipe: Any, search: str
+    model: Any, folder: Path, tmp_path: Path, pipe: Any, search: str, align: bool
 ) -> None:
     request = CompileRequest(
-        model=NAME, budget="3", weights=folder, search=search, out=tmp_path / "q.budc.json"
+        model=NAME, budget="3", weights=folder, search=search, align=align, out=tmp_path / "q.budc.json"
     )
     (artifact,) = compile_artifacts(request)
     document = artifact.document
@@ -168,8 +169,12 @@ def test_an_artifact_runs_as_it_was_rolled_out(
         warnings.simplefilter("ignore", UnsignedWarning)
         with budc.applied(pipe, artifact.path, allow_unsigned=True) as handle:
             made = deployed(pipe, prompt, HELD_OUT_SEED + 1)
+            settings = Settings.of(pipe, document, model.profile)
+            run = generate(pipe, settings, prompt, HELD_OUT_SEED + 1, 6, "as budc run does")
             assert handle.uncalibrated == ()
+    assert settings.options["true_cfg_scale"] == 4.0
     assert torch.equal(made, expected)
+    assert torch.equal(run.latents, expected)
     assert not torch.allclose(made, deployed(pipe, prompt, HELD_OUT_SEED + 1), rtol=1e-3)
 
 

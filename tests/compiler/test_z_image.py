@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
 import budc  # noqa: E402
+from budc.cli.generate import Settings, generate  # noqa: E402
 from budc.compiler.calibrate import HELD_OUT_SEED, drawn  # noqa: E402
 from budc.compiler.compile import compile_artifacts  # noqa: E402
 from budc.compiler.denoiser import ModelDenoiser  # noqa: E402
@@ -163,9 +164,12 @@ def test_an_artifact_runs_as_it_was_rolled_out(
         warnings.simplefilter("ignore", UnsignedWarning)
         with budc.applied(pipe, artifact.path, allow_unsigned=True) as handle:
             made = [deployed(pipe, name, prompt, HELD_OUT_SEED + i) for i, prompt in enumerate(prompts)]
+            settings = Settings.of(pipe, document, model.profile)
+            run = generate(pipe, settings, prompts[0], HELD_OUT_SEED, 6, "as budc run does")
             both = deployed(pipe, name, list(prompts), HELD_OUT_SEED)
             assert handle.uncalibrated == ()
     agree(name, torch.cat(made), expected)
+    agree(name, run.latents, expected[:1])
     torch.testing.assert_close(both, expected, rtol=1e-4, atol=1e-4)
     full = torch.cat([deployed(pipe, name, prompt, HELD_OUT_SEED + i) for i, prompt in enumerate(prompts)])
     assert not torch.allclose(full, expected, rtol=1e-2)
