@@ -39,7 +39,7 @@ from budc.schema.policy import BranchPolicy, Policy
 SEARCH_SHARE = 0.75
 """Share of the calibration prompts that the search sees; finalists are arbitrated on the others."""
 
-EPOCHS = 8
+EPOCHS = 12
 """Epochs of the refinement."""
 
 

@@ -24,7 +24,7 @@ from budc.compiler.metrics import latent_errors
 from budc.compiler.progress import progress
 from budc.compiler.unroll import Parameters, unroll
 
-RATES: Mapping[str, float] = {"coefficients": 0.01, "sigmas": 0.01}
+RATES: Mapping[str, float] = {"coefficients": 0.01, "sigmas": 0.02}
 """Learning rate of every group of parameters."""
 
 BACKWARD = 2
@@ -65,13 +65,14 @@ def refine(
     seed: int,
     journal: Journal,
     label: str,
-    batch: int = 8,
+    batch: int = 3,
     rates: Mapping[str, float] = RATES,
 ) -> Refined:
     """Train `parameters` in place for `epochs`, leave them at their best and return it.
 
-    `evaluations` are the forwards of one sample under the policy, all branches together. Every epoch is in the
-    journal, optimiser included: a killed refinement goes on at the epoch that it was in.
+    `evaluations` are the forwards of one sample under the policy, all branches together; a small `batch` costs no
+    more of them and takes more steps. Every epoch is in the journal, optimiser included: a killed refinement goes
+    on at the epoch that it was in.
     """
     optimiser = torch.optim.Adam(
         [{"params": [tensor], "lr": rates[name]} for name, tensor in parameters.groups.items()],

@@ -26,7 +26,7 @@ from quality_methods.outcome import Outcome, static
 from quality_methods.setting import Setting
 
 BAND = 3
-EPOCHS = 5 * ALIGN_EPOCHS
+EPOCHS = 2 * ALIGN_EPOCHS
 """More than `--align` takes: the baseline is to be as good as the trainer makes it."""
 
 
