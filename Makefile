@@ -1,5 +1,5 @@
 # make demo   the main job on the embedded model, from an empty folder to a picture
-# make test   the tests (add ARGS="-m slow" for the long ones)
+# make test   the tests, in two processes (JOBS=4: in four; add ARGS="-m slow" for the long ones)
 # make lint   ruff, mypy, import rules
 # make clean  everything that the others made
 
@@ -7,6 +7,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_ARGS ?=
+JOBS ?= 2
 # Where to find a CPU build of torch, if the usual index would bring CUDA along.
 PIP_ARGS ?=
 
@@ -22,8 +23,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed
 	$(BIN)/python benchmarks/demo.py --out out/demo $(DEMO_ARGS)
 
+# A file's tests share a worker, and what is expensive to set up. The longest files have few tests: not last.
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

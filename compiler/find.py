@@ -4,7 +4,8 @@
 2. The search, on three quarters of them.
 3. Arbitration: the finalists on the last quarter, which the search did not see, by the search's own objective.
    The winner's coefficients are then fitted once more, on all calibration prompts.
-4. With `align`, refinement of coefficients and sigmas by gradient, kept where the last quarter says so.
+4. With `align`, refinement of coefficients and sigmas by gradient, on the search prompts in several pairings with
+   noise; kept where the last quarter, in as many pairings, says so.
 
 Reference searches (`Algorithm.arbitrated` is false) are given all prompts, as their authors do.
 """
@@ -25,11 +26,12 @@ from budc.compiler.gram import mean_gram, segment_errors
 from budc.compiler.journal import Journal
 from budc.compiler.metrics import latent_errors
 from budc.compiler.network import Network
+from budc.compiler.pairings import paired_lesson
 from budc.compiler.refine import Lesson, refine
 from budc.compiler.rollout import evaluations, full_policy
 from budc.compiler.search import Algorithm, Candidate, Space, algorithm
 from budc.compiler.solver import LinearForm, linear_form
-from budc.compiler.study import objective, policy_of, search
+from budc.compiler.study import Scored, objective, policy_of, search
 from budc.compiler.tree import Tree, bounded
 from budc.compiler.unroll import PolicyParameters
 from budc.policies.profile import SearchDefaults
@@ -39,7 +41,7 @@ from budc.schema.policy import BranchPolicy, Policy
 SEARCH_SHARE = 0.75
 """Share of the calibration prompts that the search sees; finalists are arbitrated on the others."""
 
-EPOCHS = 8
+EPOCHS = 4
 """Epochs of the refinement."""
 
 
@@ -139,28 +141,31 @@ class Finder:
         outcome = Outcome(best.policy, task.schedule, best.loss, found.candidates, spent, False, ())
         if seen == total:
             return outcome
+        judge = self._lesson(seen, total, paired=task.align)
         losses = [
-            self._arbitrate(f"{task.search} {nfe} {best.candidate.key}", best.policy, self.form, seen)
+            self._arbitrate(f"{task.search} {nfe} {best.candidate.key}", best.policy, self.form, judge)
             for best in found.finalists
         ]
         place = losses.index(min(losses))
         winner = found.finalists[place]
         outcome = replace(outcome, policy=winner.policy, loss=winner.loss)
-        spent += sum(evaluations(finalist.policy) for finalist in found.finalists) * (total - seen)
+        spent += sum(evaluations(finalist.policy) for finalist in found.finalists) * len(judge)
         notes.append(f"finalist {place + 1} of {len(losses)} by arbitration on {total - seen} other prompts")
         contenders = [(losses[place], outcome)]
         if task.short is not None and nfe < task.schedule.steps:
-            contenders.append(self._short(task, seen, task.short))
-            spent += evaluations(contenders[-1][1].policy) * (total - seen)
+            contenders.append(self._short(task, judge, task.short))
+            spent += evaluations(contenders[-1][1].policy) * len(judge)
         if task.align:
+            lesson = self._lesson(0, seen, paired=True)
+            spent += (len(lesson) + len(judge) - total) * self.form.steps * len(task.denoiser.weights)
             for index, (before, contender) in enumerate(list(contenders)):
-                contenders[index], cost = self._aligned(task, before, contender, seen)
+                contenders[index], cost = self._aligned(task, before, contender, lesson, judge)
                 spent += cost
         _, outcome = min(contenders, key=lambda pair: pair[0])
         if outcome.policy is winner.policy and winner.candidate.rule != "plain":
-            policy, loss, cost = self.fitted(winner.candidate)
+            policy, cost = self._refitted(task, winner, seen)
             spent += cost
-            if loss <= (winner.loss * seen + losses[place] * (total - seen)) / total:
+            if policy is not None:
                 outcome = replace(outcome, policy=policy)
                 notes.append(f"coefficients fitted again on all {total} prompts")
         if len(contenders) > 1:
@@ -187,6 +192,16 @@ class Finder:
             rollout.forwards,
         )
 
+    def _refitted(self, task: Task, winner: Scored, seen: int) -> tuple[Policy | None, int]:
+        # None where coefficients of all prompts lose more on them than those of the prompts that were searched on.
+        policy, loss, cost = self.fitted(winner.candidate)
+        others = self._lesson(seen, len(self.run), paired=False)
+        label = f"{task.search} {task.nfe} {winner.candidate.key}"
+        rest = self._arbitrate(label, winner.policy, self.form, others)
+        cost += evaluations(winner.policy) * len(others) if task.align else 0
+        kept = loss <= (winner.loss * seen + rest * len(others)) / len(self.run)
+        return policy if kept else None, cost
+
     def _tree(self, seen: int) -> Tree:
         if seen not in self._trees:
             network = self._over(self.task.conditions.part(0, seen), stack=None)
@@ -209,35 +224,39 @@ class Finder:
             schedules=task.schedules,
         )
 
-    def _arbitrate(self, label: str, policy: Policy, form: LinearForm, seen: int) -> float:
-        key = f"arbitration {label}"
+    def _lesson(self, first: int, last: int, *, paired: bool) -> Lesson:
+        network, run = self._part(first, last)
+        if not paired:
+            return Lesson(network.conditions, run.latents)
+        return paired_lesson(network, self.form, run.latents, self.journal, f"paired {first}-{last} full")
+
+    def _arbitrate(self, label: str, policy: Policy, form: LinearForm, judge: Lesson) -> float:
+        key = f"arbitration {label} on {len(judge)}"
         known = self.journal.get(key)
         if known is None:
-            network, run = self._part(seen, len(self.run))
-            known = min(objective("log-mean", latent_errors(follow(network, form, policy), run.latents)), 1e9)
+            found = follow(self._over(judge.conditions), form, policy)
+            known = min(objective("log-mean", latent_errors(found, judge.latents)), 1e9)
             self.journal.put(key, known)
         return float(known)
 
-    def _short(self, task: Task, seen: int, schedule: Schedule) -> tuple[float, Outcome]:
+    def _short(self, task: Task, judge: Lesson, schedule: Schedule) -> tuple[float, Outcome]:
         policy = full_policy(schedule.steps, tuple(task.denoiser.weights))
         form = linear_form(task.scheduler, schedule.sigmas, schedule.timesteps)
-        loss = self._arbitrate(f"{task.nfe} few steps", policy, form, seen)
+        loss = self._arbitrate(f"{task.nfe} few steps", policy, form, judge)
         return loss, Outcome(policy, schedule, loss, 0, 0, False, ())
 
     def _aligned(
-        self, task: Task, before: float, outcome: Outcome, seen: int
+        self, task: Task, before: float, outcome: Outcome, lesson: Lesson, judge: Lesson
     ) -> tuple[tuple[float, Outcome], int]:
-        # `before` is the loss of `outcome` on the prompts that arbitrate.
-        network, run = self._part(0, seen)
-        others, rest = self._part(seen, len(self.run))
+        # `before` is the loss of `outcome` on what judges.
         parameters = PolicyParameters(
             outcome.policy, task.scheduler, outcome.schedule.sigmas, outcome.schedule.timesteps, True
         )
         refined = refine(
             task.denoiser,
             parameters,
-            Lesson(network.conditions, run.latents),
-            Lesson(others.conditions, rest.latents),
+            lesson,
+            judge,
             epochs=EPOCHS,
             evaluations=evaluations(outcome.policy),
             seed=task.seed,
@@ -247,8 +266,8 @@ class Finder:
         policy, schedule = aligned(outcome.policy, parameters)
         form = linear_form(task.scheduler, schedule.sigmas, schedule.timesteps)
         label = f"{task.search} {task.nfe} {outcome.schedule.steps} aligned"
-        after = self._arbitrate(label, policy, form, seen)
-        cost = refined.forwards + evaluations(policy) * (len(self.run) - seen)
+        after = self._arbitrate(label, policy, form, judge)
+        cost = refined.forwards + evaluations(policy) * len(judge)
         if after < before:
             return (after, replace(outcome, policy=policy, schedule=schedule, aligned=True)), cost
         return (before, outcome), cost

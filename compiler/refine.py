@@ -24,7 +24,7 @@ from budc.compiler.metrics import latent_errors
 from budc.compiler.progress import progress
 from budc.compiler.unroll import Parameters, unroll
 
-RATES: Mapping[str, float] = {"coefficients": 0.01, "sigmas": 0.01}
+RATES: Mapping[str, float] = {"coefficients": 0.01, "sigmas": 0.02}
 """Learning rate of every group of parameters."""
 
 BACKWARD = 2
@@ -37,6 +37,9 @@ class Lesson:
 
     conditions: Conditions
     latents: Tensor
+
+    def __len__(self) -> int:
+        return len(self.latents)
 
     def part(self, first: int, last: int) -> Lesson:
         """Return the samples first..last-1."""
@@ -65,22 +68,21 @@ def refine(
     seed: int,
     journal: Journal,
     label: str,
-    batch: int = 8,
+    batch: int = 3,
     rates: Mapping[str, float] = RATES,
 ) -> Refined:
     """Train `parameters` in place for `epochs`, leave them at their best and return it.
 
-    `evaluations` are the forwards of one sample under the policy, all branches together. Every epoch is in the
-    journal, optimiser included: a killed refinement goes on at the epoch that it was in.
+    `evaluations` are the forwards of one sample under the policy, all branches together; a small `batch` costs no
+    more of them and takes more steps. Every epoch is in the journal, optimiser included: a killed refinement goes
+    on at the epoch that it was in.
     """
     optimiser = torch.optim.Adam(
         [{"params": [tensor], "lr": rates[name]} for name, tensor in parameters.groups.items()],
         betas=(0.9, 0.99),
     )
-    batches = math.ceil(len(train.conditions) / batch)
-    per_epoch = (1 + BACKWARD) * evaluations * len(train.conditions) + evaluations * len(
-        validation.conditions
-    )
+    batches = math.ceil(len(train) / batch)
+    per_epoch = (1 + BACKWARD) * evaluations * len(train) + evaluations * len(validation.conditions)
     before = journal.get(f"{label} epoch 0")
     if before is None:
         before = {
@@ -95,9 +97,7 @@ def refine(
             known = journal.get(f"{label} epoch {epoch}")
             if known is None:
                 _load(parameters, optimiser, record["state"])
-                order = torch.randperm(
-                    len(train.conditions), generator=torch.Generator().manual_seed(seed + epoch)
-                )
+                order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed + epoch))
                 for index in range(batches):
                     done = (epoch - 1) * batches + index
                     fall = 0.5 * (1 + math.cos(math.pi * done / (epochs * batches)))
@@ -119,7 +119,7 @@ def refine(
                 best, best_epoch = known, epoch
     _load(parameters, optimiser, best["state"])
     values = {name: tensor.detach().clone() for name, tensor in parameters.groups.items()}
-    forwards = per_epoch * epochs + evaluations * len(validation.conditions)
+    forwards = per_epoch * epochs + evaluations * len(validation)
     return Refined(values, before["loss"], best["loss"], forwards, best_epoch)
 
 
@@ -145,7 +145,7 @@ def _learn(
 def _judge(denoiser: Denoiser, parameters: Parameters, validation: Lesson, batch: int) -> float:
     errors: list[float] = []
     with torch.no_grad():
-        for first in range(0, len(validation.conditions), batch):
+        for first in range(0, len(validation), batch):
             part = validation.part(first, first + batch)
             errors += latent_errors(unroll(denoiser, parameters, part.conditions).cpu(), part.latents)
     loss = sum(math.log(max(error, 1e-30)) if error == error else math.inf for error in errors) / len(errors)

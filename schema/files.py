@@ -58,14 +58,18 @@ def write_atomic(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o666
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise OutputError(f"cannot write {target}: {reason}") from error
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut, where the file system can say so."""
+def sync_folder(folder: Path) -> None:
+    """Make what was renamed in `folder` survive a power cut, where the file system can say so.
+
+    Raises:
+        OSError: `folder` cannot be opened.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         # Some network file systems refuse to sync a folder; the file itself is synced all the same.

@@ -4,7 +4,7 @@
 
 σ is trained through a softmax of log gaps with both ends pinned, δ corrects the solver's weights of the three newest
 velocities at every step; the solver's form follows σ. Loss, optimiser, early stopping on a part of the calibration
-prompts: `budc.compiler.refine`, as for budc's own policies.
+prompts, each prompt in several pairings with noise: `budc.compiler.refine` and `pairings`, as for budc's own policies.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from torch import Tensor
 from budc.compiler.find import EPOCHS as ALIGN_EPOCHS
 from budc.compiler.find import SEARCH_SHARE
 from budc.compiler.journal import Journal
-from budc.compiler.refine import Lesson, refine
+from budc.compiler.network import Network
+from budc.compiler.pairings import PAIRINGS, paired_lesson
+from budc.compiler.refine import refine
 from budc.compiler.rollout import full_policy
 from budc.compiler.solver import LinearForm
 from quality_methods.few_steps import SOLVERS, Form, default_schedule
@@ -26,7 +28,7 @@ from quality_methods.outcome import Outcome, static
 from quality_methods.setting import Setting
 
 BAND = 3
-EPOCHS = 5 * ALIGN_EPOCHS
+EPOCHS = 2 * ALIGN_EPOCHS
 """More than `--align` takes: the baseline is to be as good as the trainer makes it."""
 
 
@@ -74,13 +76,22 @@ def trained_steps(setting: Setting, nfe: int, solver: str, folder: Path) -> Outc
     """Train a solver of `nfe` steps on the calibration prompts, then run it."""
     samples, evaluations = setting.calibration, nfe * len(setting.branches)
     parameters = SolverParameters(SOLVERS[solver](setting), *default_schedule(setting, nfe))
-    lesson, split = Lesson(samples.conditions, samples.run.latents), round(SEARCH_SHARE * len(samples))
+    split = round(SEARCH_SHARE * len(samples))
     with Journal(folder, f"{setting.name} {solver} {nfe} {len(samples)} {EPOCHS}") as journal:
+        lessons = [
+            paired_lesson(
+                Network(setting.denoiser, samples.conditions.part(*part)),
+                setting.form,
+                samples.run.part(*part).latents,
+                journal,
+                f"paired {part[0]}-{part[1]} full",
+            )
+            for part in ((0, split), (split, len(samples)))
+        ]
         refined = refine(
             setting.denoiser,
             parameters,
-            lesson.part(0, split),
-            lesson.part(split, len(samples)),
+            *lessons,
             epochs=EPOCHS,
             evaluations=evaluations,
             seed=0,
@@ -92,4 +103,6 @@ def trained_steps(setting: Setting, nfe: int, solver: str, folder: Path) -> Outc
         sigmas = parameters.schedule().tolist()
     policy = full_policy(nfe, setting.branches)
     chosen = {"sigmas": sigmas, "epoch": refined.epoch, "logLoss": [refined.before, refined.after]}
-    return static(setting, policy, form, forwards=setting.full_forwards + refined.forwards, chosen=chosen)
+    return static(
+        setting, policy, form, forwards=PAIRINGS * setting.full_forwards + refined.forwards, chosen=chosen
+    )

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from budc.schema.errors import OutputError
+from budc.schema.files import sync_folder
 
 
 def check_free(folder: Path) -> None:
@@ -40,7 +41,7 @@ def staged(folder: Path) -> Iterator[Path]:
             _sync(partial)
             check_free(folder)
             os.rename(partial, folder)
-            _sync_folder(folder.absolute().parent)
+            sync_folder(folder.absolute().parent)
         except OSError as error:
             raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
         finally:
@@ -90,13 +91,4 @@ def _sync(folder: Path) -> None:
         for name in names:
             with open(Path(place, name), "rb") as file:
                 os.fsync(file.fileno())
-        _sync_folder(Path(place))
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with contextlib.suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_folder(Path(place))

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from budc.compiler.conditions import Condition
 from budc.compiler.loading import loading
+from budc.compiler.pipelines.text import in_batches, text_pipeline
 from budc.policies.profile import ModelProfile
-
-_ENCODE_BATCH = 8
 
 
 class FluxAdapter:
@@ -33,26 +32,18 @@ class FluxAdapter:
         self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
     ) -> dict[str, Condition]:
         """Encode prompts by both encoders, T5's padded to the profile's text length."""
-        with loading(folder / "text_encoder_2"):
-            pipe = FluxPipeline.from_pretrained(
-                folder,
-                transformer=None,
-                vae=None,
-                dtype=getattr(torch, profile.dtype),
-                use_safetensors=True,
-                local_files_only=True,
-            ).to(device)
-        parts: list[tuple[Tensor, Tensor]] = []
-        with torch.no_grad():
-            for first in range(0, len(prompts), _ENCODE_BATCH):
-                texts = list(prompts[first : first + _ENCODE_BATCH])
-                text, pooled, _ = pipe.encode_prompt(
-                    texts, max_sequence_length=profile.text_tokens, device=device
-                )
-                parts.append((text.cpu(), pooled.cpu()))
+        pipe = text_pipeline(FluxPipeline, folder, "text_encoder_2", profile, device)
+
+        def encode(texts: list[str]) -> Sequence[Tensor]:
+            text, pooled, _ = pipe.encode_prompt(
+                texts, max_sequence_length=profile.text_tokens, device=device
+            )
+            return text, pooled
+
+        text, pooled = in_batches(encode, prompts)
         condition = {
-            "text": torch.cat([text for text, _ in parts]),
-            "pooled": torch.cat([pooled for _, pooled in parts]),
+            "text": text,
+            "pooled": pooled,
             "positions": self._positions(folder, profile).expand(len(prompts), -1, -1),
         }
         if self._denoiser_config(folder)["guidance_embeds"]:

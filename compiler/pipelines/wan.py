@@ -14,9 +14,8 @@ from torch import Tensor
 
 from budc.compiler.conditions import Condition
 from budc.compiler.loading import loading
+from budc.compiler.pipelines.text import in_batches, text_pipeline
 from budc.policies.profile import ModelProfile
-
-_ENCODE_BATCH = 8
 
 
 class WanAdapter:
@@ -29,27 +28,19 @@ class WanAdapter:
         self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
     ) -> dict[str, Condition]:
         """Encode prompts and the negative prompt, padded with zeros to the profile's text length."""
-        with loading(folder / "text_encoder"):
-            pipe = WanPipeline.from_pretrained(
-                folder,
-                transformer=None,
-                vae=None,
-                dtype=getattr(torch, profile.dtype),
-                use_safetensors=True,
-                local_files_only=True,
-            ).to(device)
-        parts: list[tuple[Tensor, Tensor]] = []
-        with torch.no_grad():
-            for first in range(0, len(prompts), _ENCODE_BATCH):
-                texts = list(prompts[first : first + _ENCODE_BATCH])
-                cond, uncond = pipe.encode_prompt(
-                    texts,
-                    negative_prompt=[profile.prompts.negative] * len(texts),
-                    max_sequence_length=profile.text_tokens,
-                    device=device,
-                )
-                parts.append((cond.cpu(), uncond.cpu()))
-        return {"cond": torch.cat([c for c, _ in parts]), "uncond": torch.cat([u for _, u in parts])}
+        pipe = text_pipeline(WanPipeline, folder, "text_encoder", profile, device)
+
+        def encode(texts: list[str]) -> Sequence[Tensor]:
+            cond, uncond = pipe.encode_prompt(
+                texts,
+                negative_prompt=[profile.prompts.negative] * len(texts),
+                max_sequence_length=profile.text_tokens,
+                device=device,
+            )
+            return cond, uncond
+
+        cond, uncond = in_batches(encode, prompts)
+        return {"cond": cond, "uncond": uncond}
 
     def image_tokens(self, folder: Path, profile: ModelProfile) -> None:
         """Return None: the schedule is the same for every size."""

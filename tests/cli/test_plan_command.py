@@ -17,6 +17,7 @@ def test_the_page(budc):
     out = budc("plan", "--model", "flux.1-dev", "--budget", "8").out
     assert "11.9 billion parameters" in out
     assert "8 of 28 steps" in out
+    assert "reused 0.02% of it" in out
     assert "name a --device" in out
     assert out.splitlines()[-1].strip().endswith("less")
 

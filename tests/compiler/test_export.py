@@ -155,6 +155,15 @@ def forms_of(folder: Path) -> list[Form]:
     return list(exports._forms(model, parts, latents, PROMPTS))
 
 
+def save(form: Form, path: Path) -> None:
+    """Write the graph of a form, its weights beside it."""
+    data = path.with_suffix(".onnx.data")
+    with data.open("wb") as weights:
+        graph = to_graph(form)
+        WeightFile(weights, data.name).take(graph)
+        save_graph(graph, path)
+
+
 # float16 -------------------------------------------------------------------------------------------------
 
 
@@ -163,10 +172,7 @@ def half_text(wan_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     """The text encoder in float16, whose residual stream is in float32: form and graph."""
     form = wan_parts(wan_folder, PROFILE, torch.float16).text_form(PROMPTS)
     path = tmp_path_factory.mktemp("half") / "model.onnx"
-    with path.with_suffix(".onnx.data").open("wb") as weights:
-        graph = to_graph(form)
-        WeightFile(weights, "model.onnx.data").take(graph)
-        save_graph(graph, path)
+    save(form, path)
     return form, path
 
 
@@ -213,10 +219,7 @@ def table(tmp_path: Path) -> tuple[Form, Path]:
     ids = torch.arange(3 * 4).reshape(3, 4) % 8
     form = Form("text_encoder", module, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
     path = tmp_path / "model.onnx"
-    with path.with_suffix(".onnx.data").open("wb") as weights:
-        graph = to_graph(form)
-        WeightFile(weights, "model.onnx.data").take(graph)
-        save_graph(graph, path)
+    save(form, path)
     return form, path
 
 

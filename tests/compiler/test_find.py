@@ -76,10 +76,10 @@ def test_finalists_are_arbitrated_on_prompts_that_the_search_has_not_seen(task, 
     for place in range(1, 4):
         preferred = sorted(arbitrated, key=arbitrated.get)[place]
 
-        def biased(self, label, policy, form, first, preferred=preferred):
-            assert first == seen
-            value = arbitrate(self, label, policy, form, first)
-            return value - 100 if f"arbitration {label}" == preferred else value
+        def biased(self, label, policy, form, judge, preferred=preferred):
+            assert torch.equal(judge.conditions.noise, wanted.conditions.noise[seen:])
+            value = arbitrate(self, label, policy, form, judge)
+            return value - 100 if f"arbitration {label} on 2" == preferred else value
 
         monkeypatch.setattr(Finder, "_arbitrate", biased)
         other, _, _ = found(wanted)
@@ -195,7 +195,7 @@ def test_separate_branches_end_on_spaces_that_are_searched_through(task, found):
         assert evaluations(outcome.policy) == 2 * nfe
 
 
-def test_alignment_is_kept_where_other_prompts_gain(task, found):
+def test_alignment_is_kept_where_other_prompts_gain(task, found, toys, tmp_path):
     plain, finder, _ = found(task(8, 3, samples=12))
     aligned, _, _records = found(task(8, 3, samples=12, align=True))
     assert aligned.aligned
@@ -204,8 +204,26 @@ def test_alignment_is_kept_where_other_prompts_gain(task, found):
     assert (aligned.schedule.sigmas[0], aligned.schedule.sigmas[-1]) == pytest.approx(
         (plain.schedule.sigmas[0], 0.0)
     )
-    assert loss(finder, aligned, 9) < loss(finder, plain, 9)
     assert aligned.forwards > plain.forwards
+    fresh = replace(finder.task, conditions=toys.conditions(48, seed=1))
+    with Journal(tmp_path / "fresh", "fresh") as journal:
+        others = Finder(fresh, journal)
+    assert loss(others, aligned) < loss(others, plain)
+
+
+def test_alignment_learns_from_and_is_judged_by_pairings_of_their_own(task, found, monkeypatch):
+    monkeypatch.setattr(find, "EPOCHS", 1)
+    lessons, refine = [], find.refine
+    monkeypatch.setattr(
+        find, "refine", lambda *given, **options: lessons.append(given[2:4]) or refine(*given, **options)
+    )
+    wanted = task(8, 3, samples=12, align=True)
+    found(wanted)
+    ((learned, judged),) = lessons
+    assert (len(learned), len(judged)) == (3 * 9, 3 * 3)
+    own = {tuple(noise.flatten().tolist()) for noise in wanted.conditions.noise[9:]}
+    assert {tuple(noise.flatten().tolist()) for noise in judged.conditions.noise} == own
+    assert not own & {tuple(noise.flatten().tolist()) for noise in learned.conditions.noise}
 
 
 def test_alignment_that_gains_nothing_is_thrown_away(task, found, monkeypatch):

@@ -1,13 +1,17 @@
 """Tiny random pipelines of the two families, and policies made for them."""
 
+import contextlib
 import copy
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from budc.runtimes.diffusers import Handle, UnsignedWarning, apply  # noqa: E402
 from budc.runtimes.families import family_of  # noqa: E402
 from budc.runtimes.identity import memory_architecture, memory_root  # noqa: E402
 from budc.runtimes.schedulers import sampler_binding  # noqa: E402
@@ -96,6 +100,39 @@ def wan(built: dict[str, Any]) -> Any:
 def flux(built: dict[str, Any]) -> Any:
     """A fresh FLUX pipeline (flow-matching Euler with dynamic shift, one branch)."""
     return copy.deepcopy(built["flux"])
+
+
+@pytest.fixture(params=["wan", "flux"])
+def pipe(request: pytest.FixtureRequest) -> Any:
+    """Either of them in turn."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def arm() -> Callable[..., Handle]:
+    """`apply` without the warning that a bare document is not signed."""
+
+    def quietly(pipe: Any, document: PolicyDocument, **options: Any) -> Handle:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnsignedWarning)
+            return apply(pipe, document, allow_unsigned=True, **options)
+
+    return quietly
+
+
+@pytest.fixture
+def applied_quietly(arm: Callable[..., Handle]) -> Callable[..., AbstractContextManager[Handle]]:
+    """`arm` for the length of a with-block."""
+
+    @contextlib.contextmanager
+    def context(pipe: Any, document: PolicyDocument, **options: Any) -> Iterator[Handle]:
+        handle = arm(pipe, document, **options)
+        try:
+            yield handle
+        finally:
+            handle.remove()
+
+    return context
 
 
 @pytest.fixture

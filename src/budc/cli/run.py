@@ -97,14 +97,12 @@ def run_command(
     """
     if not all(prompt.strip() for prompt in prompts):
         raise UsageError("--prompt: a prompt is empty", remedy="say what to generate")
-    if runtime == "onnxruntime":
-        if compare:
-            raise UsageError("--compare: only with --runtime diffusers", remedy="leave out --compare")
-        _check_before(ONNX_PACKAGES, "onnx", out)
-    else:
-        if provider is not None:
-            raise UsageError("--provider: only with --runtime onnxruntime", remedy="--runtime onnxruntime")
-        _check_before(MODEL_PACKAGES, "torch", out)
+    on_onnx = runtime == "onnxruntime"
+    if on_onnx and compare:
+        raise UsageError("--compare: only with --runtime diffusers", remedy="leave out --compare")
+    if not on_onnx and provider is not None:
+        raise UsageError("--provider: only with --runtime onnxruntime", remedy="--runtime onnxruntime")
+    _check_before(on_onnx, out)
     from budc.compiler.progress import hashing
     from budc.schema.digest_cache import DigestCache
     from budc.schema.discover import load_policy
@@ -117,43 +115,59 @@ def run_command(
         artifact = open_trusted(file, trust, allow_unsigned=allow_unsigned)
     if not artifact.signed:
         click.echo(f"unsigned: nobody vouches for {printable(str(file))}", err=True)
-    digests = DigestCache.of_user(watch=hashing, rehash=rehash)
-    if runtime == "onnxruntime":
-        from budc.cli.run_onnx import open_export, run_onnx
-
-        export = open_export(
-            artifact,
-            weights,
-            trust,
-            provider or "cpu",
-            digests,
-            allow_unsigned=allow_unsigned,
-            allow_uncalibrated=allow_uncalibrated,
-        )
-        click.echo(run_onnx(export, prompts, seed, out))
-        return
-    from budc.policies.profile import find_weights
-
-    profile = profile_of(artifact.document)
     policy = {
         "artifact": artifact,
         "trust": trust,
         "allow_unsigned": allow_unsigned,
         "allow_uncalibrated": allow_uncalibrated,
-        "weights_dir": find_weights(profile, weights),
-        "digests": digests,
+        "digests": DigestCache.of_user(watch=hashing, rehash=rehash),
     }
-    # Whatever a library prints must not end up in the result.
-    with contextlib.redirect_stdout(sys.stderr), _own_warnings():
-        made = _generate(profile, policy, prompts, seed, out, compare)
-    click.echo(_page(made, artifact, f"{printable(str(out))}, seed {seed}"))
+    if on_onnx:
+        page = _run_onnx(policy, weights, provider or "cpu", prompts, seed, out)
+    else:
+        page = _run_diffusers(policy, weights, prompts, seed, out, compare)
+    click.echo(page)
 
 
-def _check_before(packages: tuple[str, ...], extra: str, out: Path) -> None:
+def _check_before(on_onnx: bool, out: Path) -> None:
+    packages, extra = (ONNX_PACKAGES, "onnx") if on_onnx else (MODEL_PACKAGES, "torch")
     require(*packages, "PIL", "imageio", "imageio_ffmpeg", extra=extra)
     from budc.cli.media import check_target
 
     check_target(out)
+
+
+def _run_onnx(
+    policy: dict[str, Any],
+    weights: Path | None,
+    provider: str,
+    prompts: tuple[str, ...],
+    seed: int,
+    out: Path,
+) -> str:
+    """Generate with an export and return what to print."""
+    from budc.cli.run_onnx import open_export, run_onnx
+
+    return run_onnx(open_export(folder=weights, provider=provider, **policy), prompts, seed, out)
+
+
+def _run_diffusers(
+    policy: dict[str, Any],
+    weights: Path | None,
+    prompts: tuple[str, ...],
+    seed: int,
+    out: Path,
+    compare: bool,
+) -> str:
+    """Generate with the pipeline and return what to print."""
+    from budc.policies.profile import find_weights
+
+    profile = profile_of(policy["artifact"].document)
+    policy = policy | {"weights_dir": find_weights(profile, weights)}
+    # Whatever a library prints must not end up in the result.
+    with contextlib.redirect_stdout(sys.stderr), _own_warnings():
+        made = _generate(profile, policy, prompts, seed, out, compare)
+    return _page(made, policy["artifact"], f"{printable(str(out))}, seed {seed}")
 
 
 def _generate(

@@ -1,0 +1,66 @@
+"""A runtime under one policy, as the measurements see it."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+SEED = 0
+"""Of the noise."""
+
+
+class Loop:
+    """One runtime under one policy, as the measurements see it."""
+
+    def __init__(
+        self,
+        run: Callable[[Callable[[int], object] | None], Any],
+        forward: Callable[[], object],
+        settle: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.run, self.forward, self.settle = run, forward, settle
+
+    def measure(self, mask: Sequence[bool], repeats: int) -> tuple[dict[str, float], Any]:
+        """Return the figures and the final latents; loops and forwards take turns, medians count."""
+        latents = self.run(None)
+        nfe = sum(mask)
+        loops, forwards, computed, reused = [], [], [], []
+        for _ in range(repeats):
+            loops.append(self._seconds(lambda: self.run(None)))
+            # As many in a row as the loop has, so that what else the machine does takes as much of either.
+            forwards.append(self._seconds(lambda: [self.forward() for _ in range(nfe)]) / nfe)
+            ends = [time.perf_counter()]
+
+            def note(_step: int, ends: list[float] = ends) -> None:
+                self.settle()
+                ends.append(time.perf_counter())
+
+            self.run(note)
+            # The first step carries what comes before the loop.
+            for taken, compute in list(zip(np.diff(ends), mask, strict=True))[1:]:
+                (computed if compute else reused).append(float(taken))
+        loop, forward = statistics.median(loops), statistics.median(forwards)
+        figures = {
+            "loopSeconds": loop,
+            "forwardSeconds": forward,
+            "ratio": loop / (nfe * forward),
+            "computedStepSeconds": statistics.median(computed),
+        }
+        if reused:
+            step = statistics.median(reused)
+            figures |= {
+                "reusedStepSeconds": step,
+                "reusedOverComputed": step / figures["computedStepSeconds"],
+            }
+        return figures, latents
+
+    def _seconds(self, function: Callable[[], object]) -> float:
+        self.settle()
+        started = time.perf_counter()
+        function()
+        self.settle()
+        return time.perf_counter() - started

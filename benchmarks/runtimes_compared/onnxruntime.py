@@ -1,0 +1,37 @@
+"""An ONNX export under a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from budc.runtimes.noise import seeded_noise
+from budc.runtimes.onnxruntime import load
+from budc.runtimes.ort.memory import Buffer, Call
+from budc.schema.artifact import read
+from runtimes_compared.loop import SEED, Loop
+
+
+def prepare(path: Path, export: Path, prompt: str, threads: int, provider: str) -> Loop:
+    """Prepare the export under the policy."""
+    pipe = load(read(path), export, provider=provider, threads=threads, allow_unsigned=True)
+    embeddings, denoiser = pipe.encode([prompt]), pipe.denoiser(1)
+    branches, compute = len(embeddings), pipe.manifest.graphs["compute"]
+    buffers = {
+        spec.name: Buffer.of(
+            pipe.provider,
+            np.ones([branches if extent is None else extent for extent in spec.shape], spec.dtype),
+        )
+        for spec in (*compute.inputs, *compute.outputs)
+    }
+    inputs = {spec.name: buffers[spec.name] for spec in compute.inputs}
+    outputs = {spec.name: buffers[spec.name] for spec in compute.outputs}
+    session = pipe.provider.open(export / compute.file, batch=branches, captured=True)
+
+    def run(on_step: Callable[[int], object] | None) -> Any:
+        return denoiser.run(embeddings, seeded_noise((1, *pipe.manifest.latents), SEED), on_step)
+
+    return Loop(run, Call(session, inputs, outputs, graph=int(pipe.provider.captures)))

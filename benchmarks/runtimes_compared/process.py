@@ -1,0 +1,71 @@
+"""Measuring in fresh interpreters: what one runtime imported or held is not counted for the other."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SCRIPT = Path(__file__).parents[1] / "runtimes.py"
+RUNTIMES = ("diffusers", "onnxruntime")
+IMPORTS = {
+    "diffusers": "import budc.runtimes.diffusers; from diffusers import WanPipeline",
+    "onnxruntime": "import budc.runtimes.onnxruntime",
+}
+
+
+def child(runtime: str, job: dict[str, Any]) -> dict[str, Any]:
+    """Measure one runtime in this process; the latents go to files beside the artifacts."""
+    prepare = importlib.import_module(f"runtimes_compared.{runtime}").prepare
+    model = Path(job["weights" if runtime == "diffusers" else "export"])
+    rows = []
+    for artifact, mask, nfe in job["policies"]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loop = prepare(Path(artifact), model, job["prompt"], job["threads"], job["provider"])
+        figures, latents = loop.measure(mask, job["repeats"])
+        np.save(f"{artifact}.{runtime}.npy", latents)
+        rows.append({"runtime": runtime, "nfe": nfe, "steps": len(mask), **figures})
+    device = job["provider"]
+    if runtime == "diffusers":
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return {"rows": rows, "peakBytes": peak_memory(), "device": device, "torch": "torch" in sys.modules}
+
+
+def peak_memory() -> int:
+    """Return the most memory that this process held, in bytes; `getrusage` would count its parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) * 1024
+
+
+def in_a_process(runtime: str, job: dict[str, Any]) -> dict[str, Any]:
+    """Run `child` in a fresh interpreter and return what it says."""
+    command = [sys.executable, str(SCRIPT), "--child", runtime]
+    environment = os.environ | {"OMP_NUM_THREADS": str(job["threads"])}
+    done = subprocess.run(command, input=json.dumps(job), env=environment, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def import_seconds(runtime: str, repeats: int) -> float:
+    """Median seconds to import a runtime in a fresh interpreter; the first one, from a cold disk, is left out."""
+    code = f"import time; t = time.perf_counter(); {IMPORTS[runtime]}; print(time.perf_counter() - t)"
+    taken = [
+        float(
+            subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout
+        )
+        for _ in range(repeats + 1)
+    ]
+    return statistics.median(taken[1:])

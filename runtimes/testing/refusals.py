@@ -1,0 +1,99 @@
+"""What is refused before anything is computed: other settings, branches and weights, and adapters."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from budc.runtimes.testing.under_test import RuntimeUnderTest
+from budc.runtimes.testing.watching import Seen
+from budc.schema import canonical
+from budc.schema.errors import BudcError, CalibrationMismatch, WeightsMismatch
+from budc.schema.policy import Policy, PolicyDocument
+
+
+class Refusals:
+    """Those of the tests in which a run is refused; they use the fixture `runtime`."""
+
+    @pytest.mark.parametrize("steps", [1, 5, 7])
+    def test_another_number_of_steps_is_refused(self, runtime: RuntimeUnderTest, steps: int) -> None:
+        with pytest.raises(CalibrationMismatch, match=f"steps: the policy has 6, this run asks for {steps}"):
+            runtime.run(runtime.document, steps=steps)
+
+    @pytest.mark.parametrize("field", ["height", "width", "frames"])
+    def test_another_shape_is_refused(self, runtime: RuntimeUnderTest, field: str) -> None:
+        shape = runtime.document.shape
+        actual = getattr(shape, field)
+        other = msgspec.structs.replace(shape, **{field: actual + 16})
+        document = msgspec.structs.replace(runtime.document, shape=other)
+        self.refuses(runtime, document, CalibrationMismatch, f"{field}: .*{actual + 16}.*{actual}")
+
+    def test_another_text_length_is_refused(self, runtime: RuntimeUnderTest) -> None:
+        shape = runtime.document.shape
+        assert shape.text_tokens is not None
+        other = msgspec.structs.replace(shape, text_tokens=shape.text_tokens + 1)
+        document = msgspec.structs.replace(runtime.document, shape=other)
+        self.refuses(runtime, document, CalibrationMismatch, "text tokens: ")
+
+    def test_another_scheduler_is_refused(self, runtime: RuntimeUnderTest) -> None:
+        own = runtime.document.sampler.scheduler
+        others = {"UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler"} - {own}
+        document = _with_sampler(runtime.document, scheduler=others.pop())
+        self.refuses(runtime, document, CalibrationMismatch, f"scheduler: .*{own}")
+
+    def test_another_setting_of_the_scheduler_is_refused(self, runtime: RuntimeUnderTest) -> None:
+        config = {**runtime.document.sampler.config, "num_train_timesteps": 777}
+        document = _with_sampler(runtime.document, config=config, config_digest=canonical.digest(config))
+        self.refuses(runtime, document, CalibrationMismatch, r"scheduler\.num_train_timesteps: .*777.*1000")
+
+    def test_a_branch_that_the_policy_does_not_have_is_refused(self, runtime: RuntimeUnderTest) -> None:
+        branch = runtime.document.policy.branches[0]
+        policy = Policy(
+            payload=runtime.document.policy.payload,
+            branches=[msgspec.structs.replace(branch, names=["cond"])],
+        )
+        budget = runtime.document.budget
+        fewer = msgspec.structs.replace(budget, branches={"cond": budget.branches["cond"]})
+        document = msgspec.structs.replace(runtime.document, policy=policy, budget=fewer)
+        self.refuses(runtime, document, CalibrationMismatch, "branch: .*uncond")
+
+    def test_other_weights_are_refused_by_digest(self, runtime: RuntimeUnderTest) -> None:
+        model = runtime.document.model
+        variants = [
+            msgspec.structs.replace(
+                variant,
+                files={
+                    name: "0" * 64 if name.startswith("transformer/") else digest
+                    for name, digest in variant.files.items()
+                },
+            )
+            for variant in model.variants
+        ]
+        document = msgspec.structs.replace(
+            runtime.document, model=msgspec.structs.replace(model, variants=variants)
+        )
+        self.refuses(runtime, document, WeightsMismatch, "transformer/.* has sha256 .* expects 000000000000")
+
+    def test_an_adapter_is_refused(self, runtime: RuntimeUnderTest) -> None:
+        with runtime.adapter():
+            # By name where it is attached, by the digest of the weights where it is merged into them.
+            self.refuses(
+                runtime, runtime.document, (CalibrationMismatch, WeightsMismatch), "adapters: |has sha256"
+            )
+
+    def refuses(
+        self,
+        runtime: RuntimeUnderTest,
+        document: PolicyDocument,
+        error: type[BudcError] | tuple[type[BudcError], ...],
+        match: str,
+    ) -> None:
+        """Assert that a run of `document` raises, and computes nothing before."""
+        seen = Seen()
+        with pytest.raises(error, match=match):
+            runtime.run(document, seen=seen)
+        assert not seen.velocities
+
+
+def _with_sampler(document: PolicyDocument, **fields: Any) -> PolicyDocument:
+    return msgspec.structs.replace(document, sampler=msgspec.structs.replace(document.sampler, **fields))
