@@ -14,6 +14,7 @@ from torch import Tensor
 
 from budc.compiler.conditions import Condition
 from budc.compiler.loading import loading
+from budc.compiler.pipelines.text import text_pipeline
 from budc.policies.profile import ModelProfile
 
 
@@ -32,15 +33,7 @@ class HunyuanVideoAdapter:
     ) -> dict[str, Condition]:
         """Encode prompts one at a time, as a deployment does: LLaMA in the pipeline's template, CLIP without one."""
         dtype = getattr(torch, profile.dtype)
-        with loading(folder / "text_encoder"):
-            pipe = HunyuanVideoPipeline.from_pretrained(
-                folder,
-                transformer=None,
-                vae=None,
-                dtype=dtype,
-                use_safetensors=True,
-                local_files_only=True,
-            ).to(device)
+        pipe = text_pipeline(HunyuanVideoPipeline, folder, "text_encoder", profile, device)
         parts: list[tuple[Tensor, ...]] = []
         with torch.no_grad():
             for prompt in prompts:

@@ -14,10 +14,10 @@ from diffusers import AutoencoderKLQwenImage, QwenImagePipeline, QwenImageTransf
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from budc.compiler.conditions import Condition
 from budc.compiler.loading import loading
+from budc.compiler.pipelines.text import one_by_one, text_pipeline
 from budc.policies.profile import ModelProfile
 
 _TEXT_TOKENS = 512
@@ -38,33 +38,19 @@ class QwenImageAdapter:
     def encode(
         self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
     ) -> dict[str, Condition]:
-        """Encode prompts one at a time, as a deployment does, and the negative prompt once."""
-        with loading(folder / "text_encoder"):
-            pipe = QwenImagePipeline.from_pretrained(
-                folder,
-                transformer=None,
-                vae=None,
-                dtype=getattr(torch, profile.dtype),
-                use_safetensors=True,
-                local_files_only=True,
-            ).to(device)
-        cells = torch.tensor(self._cells(folder, profile))
+        """Encode prompts, and the negative prompt once."""
+        pipe = text_pipeline(QwenImagePipeline, folder, "text_encoder", profile, device)
 
-        @torch.no_grad()
-        def encoded(texts: Sequence[str]) -> dict[str, Tensor]:
-            found = [
-                pipe.encode_prompt(text, device=device, max_sequence_length=_TEXT_TOKENS)[0][0].cpu()
-                for text in texts
-            ]
-            tokens = torch.tensor([len(embedding) for embedding in found])
-            return {"text": pad_sequence(found, batch_first=True), "tokens": tokens}
+        def encode(text: str) -> Tensor:
+            embeddings, _ = pipe.encode_prompt(text, device=device, max_sequence_length=_TEXT_TOKENS)
+            embedding: Tensor = embeddings[0]
+            return embedding
 
+        cells = torch.tensor(self._cells(folder, profile)).expand(len(prompts), -1)
+        texts = {"cond": prompts, "uncond": [profile.prompts.negative]}
         return {
-            branch: {name: value.expand(len(prompts), *value.shape[1:]) for name, value in parts.items()}
-            for branch, parts in {
-                "cond": encoded(prompts) | {"cells": cells[None]},
-                "uncond": encoded([profile.prompts.negative]) | {"cells": cells[None]},
-            }.items()
+            branch: one_by_one(encode, texts[branch], len(prompts)) | {"cells": cells}
+            for branch in profile.branches
         }
 
     def image_tokens(self, folder: Path, profile: ModelProfile) -> int:

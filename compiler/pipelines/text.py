@@ -1,4 +1,4 @@
-"""Text encoding: a pipeline with its text encoders alone, and prompts put through them batch by batch."""
+"""Text encoding: a pipeline with its text encoders alone, and prompts put through them in batches or one at a time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from budc.compiler.loading import loading
 from budc.policies.profile import ModelProfile
@@ -42,3 +43,18 @@ def in_batches(encode: Callable[[list[str]], Sequence[Tensor]], prompts: Sequenc
             encoded = encode(list(prompts[first : first + _BATCH]))
             parts.append([tensor.cpu() for tensor in encoded])
     return [torch.cat(same) for same in zip(*parts, strict=True)]
+
+
+def one_by_one(encode: Callable[[str], Tensor], prompts: Sequence[str], samples: int) -> dict[str, Tensor]:
+    """Return embeddings (tokens, width) of prompts of any length as a condition of so many samples, on the CPU.
+
+    "text" (samples, longest, width) is padded with zeros, "tokens" (samples,) says how many are a sample's own. A lone
+    prompt is for all samples. One at a time is how a deployment encodes, so that the embeddings are its own.
+    """
+    with torch.no_grad():
+        found = [encode(prompt).cpu() for prompt in prompts]
+    tokens = torch.tensor([len(embedding) for embedding in found])
+    return {
+        "text": pad_sequence(found, batch_first=True).expand(samples, -1, -1),
+        "tokens": tokens.expand(samples),
+    }

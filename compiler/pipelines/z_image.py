@@ -15,10 +15,10 @@ from diffusers import AutoencoderKL, ZImagePipeline, ZImageTransformer2DModel
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from budc.compiler.conditions import Condition
 from budc.compiler.loading import loading
+from budc.compiler.pipelines.text import one_by_one, text_pipeline
 from budc.policies.profile import ModelProfile
 
 
@@ -35,36 +35,19 @@ class ZImageAdapter:
     def encode(
         self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
     ) -> dict[str, Condition]:
-        """Encode prompts one at a time, as a deployment does, and the negative prompt once where guidance needs it."""
-        with loading(folder / "text_encoder"):
-            pipe = ZImagePipeline.from_pretrained(
-                folder,
-                transformer=None,
-                vae=None,
-                dtype=getattr(torch, profile.dtype),
-                use_safetensors=True,
-                local_files_only=True,
-            ).to(device)
+        """Encode prompts, and the negative prompt once where there is guidance."""
+        pipe = text_pipeline(ZImagePipeline, folder, "text_encoder", profile, device)
         length = {} if profile.text_tokens is None else {"max_sequence_length": profile.text_tokens}
 
-        @torch.no_grad()
-        def encoded(texts: Sequence[str]) -> dict[str, Tensor]:
-            found = []
-            for text in texts:
-                ((embedding,), _) = pipe.encode_prompt(
-                    text, do_classifier_free_guidance=False, device=device, **length
-                )
-                found.append(embedding.cpu())
-            tokens = torch.tensor([len(embedding) for embedding in found])
-            return {"text": pad_sequence(found, batch_first=True), "tokens": tokens}
+        def encode(text: str) -> Tensor:
+            ((embedding,), _) = pipe.encode_prompt(
+                text, do_classifier_free_guidance=False, device=device, **length
+            )
+            assert isinstance(embedding, Tensor)
+            return embedding
 
-        conditions: dict[str, Condition] = {"cond": encoded(prompts)}
-        if "uncond" in profile.branches:
-            negative = encoded([profile.prompts.negative])
-            conditions["uncond"] = {
-                name: value.expand(len(prompts), *value.shape[1:]) for name, value in negative.items()
-            }
-        return conditions
+        texts = {"cond": prompts, "uncond": [profile.prompts.negative]}
+        return {branch: one_by_one(encode, texts[branch], len(prompts)) for branch in profile.branches}
 
     def image_tokens(self, folder: Path, profile: ModelProfile) -> int:
         """Count the 2 × 2 cells of the latents, by which the schedule is shifted."""
