@@ -111,7 +111,7 @@ def agree(name: str, made: Any, expected: Any) -> None:
         assert torch.equal(made, expected)
     else:
         # The pipeline runs both branches in one forward, padded to the longer: attention adds up in another order.
-        torch.testing.assert_close(made, expected, rtol=1e-5, atol=1e-5)
+        assert (made - expected).norm() < 5e-6 * expected.norm()
 
 
 @pytest.mark.parametrize("name", [TURBO, GUIDED])
