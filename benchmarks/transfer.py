@@ -67,7 +67,7 @@ def row(source: str, transferred: Artifact, native: Artifact) -> dict[str, Any]:
     document, own = transferred.document, native.document
     reports = {baseline.name: baseline.metrics for baseline in document.quality.baselines}
     reports |= {"fitted": document.quality.metrics, "native": own.quality.metrics}
-    latents, frames = ({name: metrics[place] for name, metrics in reports.items()} for place in (0, 1))
+    latents, frames = ({name: reports[name][place] for name in COLUMNS} for place in (0, 1))
     errors = {name: float(latents[name].geometric_mean or latents[name].mean) for name in COLUMNS}
     return {
         "from": source,

@@ -62,9 +62,9 @@ what its authors published.
 - **cache-dit** runs a leading block at every step, cached ones included: its NFE is what really ran, block evaluations
   over blocks, at a mask of the budget's size, which is more than every other row's. Its mask is uniform; presets and
   other leading blocks were not tried.
-- **Trained few-step solvers** have {epochs} epochs of the trainer on three quarters of the calibration prompts, each with
-  three noises; `--align` has half as many. A cell
-  in which some of them were not run does not show how budc compares with the best of them.
+- **Trained few-step solvers** have {epochs} epochs of the trainer on three quarters of the calibration prompts, each
+  with three noises; `--align` has half as many. A cell in which some of them were not run does not show how budc
+  compares with the best of them.
 """
 
 

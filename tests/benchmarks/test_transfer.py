@@ -36,6 +36,7 @@ def artifact(make_document):
     def artifact(error, forwards, **beside):
         document = make_document()
         baselines = [Baseline(name=name, nfe=3, metrics=metrics(value)) for name, value in beside.items()]
+        baselines.append(Baseline(name="full", nfe=6, metrics=metrics(1e-30)[:1]))
         quality = msgspec.structs.replace(document.quality, metrics=metrics(error), baselines=baselines)
         search = msgspec.structs.replace(document.search, forwards=forwards)
         return Made(msgspec.structs.replace(document, quality=quality, search=search))
