@@ -19,12 +19,8 @@ FILES = ("scheduler/scheduler_config.json", "transformer/config.json", "transfor
 
 
 @pytest.fixture
-def model(tmp_path):
-    folder = tmp_path / "model"
-    for name in FILES:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(f"content of {name}")
-    return folder
+def model(model_folder):
+    return model_folder
 
 
 @pytest.fixture

@@ -15,12 +15,13 @@ import click
 from budc.cli.extras import MODEL_PACKAGES, ONNX_PACKAGES, quiet_libraries, require
 from budc.cli.pipelines import load_pipeline, profile_of
 from budc.cli.trusted import load_trust, open_trusted
-from budc.schema.errors import UsageError, printable
+from budc.schema.errors import UsageError, WeightsMismatch, WeightsMissing, printable
 
 if TYPE_CHECKING:
     from budc.cli.comparison import Method
     from budc.policies.profile import ModelProfile
     from budc.schema.artifact import Artifact
+    from budc.schema.digest_cache import DigestCache
 
 _PATH = click.Path(path_type=Path)
 _LARGEST_SEED = 2**53 - 1
@@ -135,12 +136,14 @@ def run_command(
     from budc.policies.profile import find_weights
 
     profile = profile_of(artifact.document)
+    folder = find_weights(profile, weights)
+    _check_files(artifact, folder, digests, allow_uncalibrated)
     policy = {
         "artifact": artifact,
         "trust": trust,
         "allow_unsigned": allow_unsigned,
         "allow_uncalibrated": allow_uncalibrated,
-        "weights_dir": find_weights(profile, weights),
+        "weights_dir": folder,
         "digests": digests,
     }
     # Whatever a library prints must not end up in the result.
@@ -154,6 +157,17 @@ def _check_before(packages: tuple[str, ...], extra: str, out: Path) -> None:
     from budc.cli.media import check_target
 
     check_target(out)
+
+
+def _check_files(artifact: Artifact, folder: Path, digests: DigestCache, allow_uncalibrated: bool) -> None:
+    """Judge the model's files before a library opens one; `apply` judges what was loaded of them."""
+    from budc.schema.digests import find_variant
+
+    try:
+        find_variant(folder, artifact.document.model.variants, sha256=digests)
+    except (WeightsMissing, WeightsMismatch):
+        if not allow_uncalibrated:
+            raise
 
 
 def _generate(
