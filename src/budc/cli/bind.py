@@ -21,7 +21,6 @@ from budc.schema.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from budc.compiler.bind import Parity
-    from budc.policies.profile import ModelProfile
     from budc.schema.artifact import Artifact
     from budc.schema.digest_cache import DigestCache
     from budc.schema.policy import PolicyDocument, Variant
@@ -125,8 +124,10 @@ def _measure(
     samples: int,
     digests: DigestCache,
 ) -> Parity:
+    import msgspec
+
     from budc.compiler.bind import measure_parity
-    from budc.compiler.model import default_device, load_model
+    from budc.compiler.model import as_measured, default_device, load_model
     from budc.policies.profile import find_weights
     from budc.runtimes.manifest import MANIFEST
     from budc.schema.digests import find_variant
@@ -137,23 +138,10 @@ def _measure(
     originals = [known for known in document.model.variants if MANIFEST not in known.files]
     find_variant(folder, originals, sha256=digests)
     converted = ConvertedExport(document, variant, export, digests)
-    model = load_model(_as_measured(profile, document), folder, default_device())
+    # In float32 whatever the policy was measured in: rounding would hide what a conversion changed.
+    profile = msgspec.structs.replace(as_measured(profile, document.shape), dtype="float32")
+    model = load_model(profile, folder, default_device())
     return measure_parity(model, document, converted, samples)
-
-
-def _as_measured(profile: ModelProfile, document: PolicyDocument) -> ModelProfile:
-    """Return the profile at the policy's shape, in float32."""
-    import msgspec
-
-    shape = document.shape
-    return msgspec.structs.replace(
-        profile,
-        height=shape.height,
-        width=shape.width,
-        frames=shape.frames,
-        text_tokens=shape.text_tokens or profile.text_tokens,
-        dtype="float32",
-    )
 
 
 def _page(bound: Artifact, variant: Variant, parity: Parity) -> str:
