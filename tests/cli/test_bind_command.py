@@ -121,6 +121,30 @@ def test_a_policy_of_a_stranger_is_not_signed(bind, tmp_path, public):
     assert bind("--trust", public, key=stranger).code == 0
 
 
+@pytest.mark.parametrize(
+    ("limits", "code"),
+    [
+        ("", 31),  # believed, and only then is the export looked for
+        ('families = ["wan"]', 31),
+        ('families = ["flux"]', 23),
+        ('[minimum-revision]\n"wan-nano-nfe3" = 2', 27),
+        ("threshold = 2", 23),
+    ],
+)
+def test_the_trust_files_limits_hold_for_the_signing_key(
+    budc, sealed, key, public, configuration, tmp_path, limits, code
+):
+    second = tmp_path / "second.pub"
+    second.write_bytes(generate_key().public)
+    configuration.mkdir(parents=True)
+    threshold, limits = (limits, "") if limits.startswith("threshold") else ("", limits)
+    (configuration / "trust.toml").write_text(
+        f'{threshold}\n[[keys]]\nfile = "{second}"\n[[keys]]\nfile = "{public}"\n{limits}\n'
+    )
+    outcome = budc("bind", sealed(), "--variant", tmp_path / "none", "--key", key)
+    assert outcome.code == code, outcome.err
+
+
 def test_an_unsigned_policy_is_bound_only_if_asked(bind, policy, document, trust):
     policy.write_bytes(seal(document, None))
     assert bind().code == 21

@@ -40,7 +40,8 @@ _PATH = click.Path(path_type=Path)
     multiple=True,
     type=_PATH,
     metavar="PUB",
-    help="Whose POLICY is believed, in place of the trust file; the signing key's own always is.",
+    help="Whose POLICY is believed, in place of the trust file; the signing key is trusted beside either, "
+    "within the trust file's limits.",
 )
 @click.option("--allow-unsigned", is_flag=True, help="Bind a policy that nobody signed.")
 @click.option(
@@ -87,6 +88,7 @@ def bind_command(
     from budc.schema.keys import load_public, load_signer, public_of
 
     signer = load_signer(key, public=load_public(public) if public is not None else None)
+    # The key need not be listed; where it is, or the file asks for more of every signature, the file wins.
     known, own = load_trust(trusted), public_of(signer)
     trust = replace(known, keys=(*(key for key in known.keys if key != own), own))
     artifact = open_trusted(policy, trust, allow_unsigned=allow_unsigned)
