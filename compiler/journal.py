@@ -119,6 +119,8 @@ class Journal:
 
     def discard(self) -> None:
         """Remove the folder, once its compile's artifact stands."""
+        # The records first: a kill must not leave them without the tensors that they name.
+        self._path.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Self:

@@ -1,13 +1,6 @@
 """`budc export onnx` and `budc bind`, on an untrained model and its export."""
 
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -20,27 +13,12 @@ onnx = pytest.importorskip("onnx")
 import numpy as np  # noqa: E402
 
 from budc.compiler.bind import Parity, check_parity, rebound  # noqa: E402
-from budc.compiler.model import load_model, model_binding  # noqa: E402
-from budc.policies.profile import load_profile  # noqa: E402
 from budc.runtimes.manifest import MANIFEST, decode_manifest, encode_manifest  # noqa: E402
 from budc.runtimes.onnx_folder import describe_export  # noqa: E402
 from budc.schema.artifact import open_artifact, read, seal  # noqa: E402
 from budc.schema.errors import ParityMismatch  # noqa: E402
 from budc.schema.hashing import sha256_file  # noqa: E402
 from budc.schema.keys import generate_key  # noqa: E402
-from budc.schema.policy import Shape  # noqa: E402
-
-PROFILE = load_profile("wan2.1-nano")
-STEPS, NFE = 4, 2
-
-
-@pytest.fixture(scope="module")
-def document(make_document, weights):
-    """A policy for the untrained model, at the profile's shape."""
-    model = load_model(PROFILE, weights, torch.device("cpu"))
-    shape = Shape(height=64, width=64, frames=9, dtype="float32", text_tokens=PROFILE.text_tokens)
-    binding = model_binding(PROFILE, weights)
-    return make_document(steps=STEPS, nfe=NFE, model=binding, sampler=model.sampler(STEPS), shape=shape)
 
 
 @pytest.fixture
@@ -286,25 +264,3 @@ def test_export_without_the_packages_says_which_extra(budc, tmp_path, monkeypatc
     outcome = budc("export", "onnx", "--model", "wan2.1-nano", "--out", tmp_path / "out")
     assert outcome.code == 60
     assert "budc[export]" in outcome.err
-
-
-@pytest.mark.slow
-def test_a_killed_export_leaves_no_folder_and_the_next_one_succeeds(tmp_path, weights):
-    place = tmp_path / "exports"
-    place.mkdir()
-    out = place / "out"
-    command = [sys.executable, "-c", "import sys; from budc.cli import main; sys.exit(main())",
-               "export", "onnx", "--model", "wan2.1-nano", "--weights", weights, "--out", out, "--json"]  # fmt: skip
-    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
-        deadline = time.monotonic() + 300
-        while not Path(place, ".out.partial/transformer/compute.onnx").exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGKILL)
-    assert [path.name for path in place.iterdir()] == [".out.partial"]
-    done = subprocess.run(command, capture_output=True, check=True, text=True)
-    assert [path.name for path in place.iterdir()] == ["out"]
-    record = json.loads(done.stdout)
-    assert record["files"].keys() == describe_export(out)[1].files.keys()
-    assert max(record["differences"].values()) < 1e-4
