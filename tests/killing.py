@@ -5,10 +5,11 @@ seconds are those of the work, and a kill lands in it and not among imports. Wha
 as soon as it is on disk.
 """
 
+import json
 import multiprocessing
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,9 +115,7 @@ def at_random_moments(
 
 def journalled(folder: Path) -> list[str]:
     """Return the names of the records in the one journal that hides in `folder`, none if there is none."""
-    import json
-
-    found: Sequence[Path] = list(folder.glob(".*/journal.jsonl"))
+    found = [path for path in folder.glob(".*/journal.jsonl") if path.parent.suffix != ".done"]
     assert len(found) <= 1
     # The last line may be torn.
     lines = found[0].read_text().split("\n")[1:-1] if found else []
