@@ -150,21 +150,6 @@ def weights(wan_folder: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def document(make_document: Callable[..., Any], weights: Path) -> Any:
-    """A policy of 2 out of 4 steps for the untrained model, at the nano profile's shape."""
-    import torch
-
-    from budc.compiler.model import load_model, model_binding
-    from budc.policies.profile import load_profile
-    from budc.schema.policy import Shape
-
-    profile = load_profile("wan2.1-nano")
-    sampler = load_model(profile, weights, torch.device("cpu")).sampler(4)
-    shape = Shape(height=64, width=64, frames=9, dtype="float32", text_tokens=profile.text_tokens)
-    return make_document(steps=4, nfe=2, model=model_binding(profile, weights), sampler=sampler, shape=shape)
-
-
-@pytest.fixture(scope="session")
 def compiled(weights: Path, shrunken: Any, tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     """A signed policy of 3 out of 6 steps, compiled from a policy source and flags."""
     folder = tmp_path_factory.mktemp("compiled")

@@ -13,12 +13,27 @@ onnx = pytest.importorskip("onnx")
 import numpy as np  # noqa: E402
 
 from budc.compiler.bind import Parity, check_parity, rebound  # noqa: E402
+from budc.compiler.model import load_model, model_binding  # noqa: E402
+from budc.policies.profile import load_profile  # noqa: E402
 from budc.runtimes.manifest import MANIFEST, decode_manifest, encode_manifest  # noqa: E402
 from budc.runtimes.onnx_folder import describe_export  # noqa: E402
 from budc.schema.artifact import open_artifact, read, seal  # noqa: E402
 from budc.schema.errors import ParityMismatch  # noqa: E402
 from budc.schema.hashing import sha256_file  # noqa: E402
 from budc.schema.keys import generate_key  # noqa: E402
+from budc.schema.policy import Shape  # noqa: E402
+
+PROFILE = load_profile("wan2.1-nano")
+STEPS, NFE = 4, 2
+
+
+@pytest.fixture(scope="module")
+def document(make_document, weights):
+    """A policy for the untrained model, at the profile's shape."""
+    model = load_model(PROFILE, weights, torch.device("cpu"))
+    shape = Shape(height=64, width=64, frames=9, dtype="float32", text_tokens=PROFILE.text_tokens)
+    binding = model_binding(PROFILE, weights)
+    return make_document(steps=STEPS, nfe=NFE, model=binding, sampler=model.sampler(STEPS), shape=shape)
 
 
 @pytest.fixture

@@ -8,19 +8,22 @@ import shutil
 
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
-from budc.compiler.compile import compile_artifacts
-from budc.compiler.request import CompileRequest
-from budc.policies import profile as profiles
-from budc.runtimes.manifest import MANIFEST
-from budc.runtimes.onnx_folder import describe_export
-from budc.schema.artifact import open_artifact, read, seal
-from budc.schema.digests import find_variant
+from budc.compiler.compile import compile_artifacts  # noqa: E402
+from budc.compiler.model import load_model, model_binding  # noqa: E402
+from budc.compiler.request import CompileRequest  # noqa: E402
+from budc.policies import profile as profiles  # noqa: E402
+from budc.policies.profile import load_profile  # noqa: E402
+from budc.runtimes.manifest import MANIFEST  # noqa: E402
+from budc.runtimes.onnx_folder import describe_export  # noqa: E402
+from budc.schema.artifact import open_artifact, read, seal  # noqa: E402
+from budc.schema.digests import find_variant  # noqa: E402
+from budc.schema.policy import Shape  # noqa: E402
 
-KILLS = 10
+KILLS = 50
 pytestmark = pytest.mark.slow
 
 
@@ -80,35 +83,82 @@ def remove(path):
         path.unlink()
 
 
-def test_export(survives, weights):
+SMALLER = """
+import msgspec
+from budc.policies import profile as profiles
+load = profiles.load_profile
+profiles.load_profile = lambda name: msgspec.structs.replace(load(name), height=32, width=32, frames=1)
+"""
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """The untrained pipeline with one layer where it has several: most of an export is paid by the layer."""
+    from budc.policies.nano import components
+    from budc.policies.nano.tokenizer import build_tokenizer
+
+    tokenizer = build_tokenizer()
+    transformer = components.build_transformer("wan2.1-nano", seed=0)
+    encoder = components.build_text_encoder(tokenizer, seed=0)
+    encoder.config.num_layers = 1
+    folder = tmp_path_factory.mktemp("models") / "small"
+    components.save_pipeline(
+        folder,
+        type(transformer).from_config({**transformer.config, "num_layers": 1}),
+        components.build_vae(seed=0),
+        type(encoder)(encoder.config),
+        tokenizer,
+    )
+    return folder
+
+
+@pytest.fixture
+def policy(small, make_document, signer, tmp_path):
+    """A policy for that pipeline at the smaller shape, as a file."""
+    profile = load_profile("wan2.1-nano")
+    document = make_document(
+        steps=4,
+        nfe=2,
+        model=model_binding(profile, small),
+        sampler=load_model(profile, small, torch.device("cpu")).sampler(4),
+        shape=Shape(height=32, width=32, frames=1, dtype="float32", text_tokens=profile.text_tokens),
+    )
+    path = tmp_path / "policy.budc.json"
+    path.write_bytes(seal(document, signer))
+    return path
+
+
+@pytest.fixture
+def export(small):
+    """`budc export onnx` of that pipeline, without a place."""
+    return ["export", "onnx", "--model", "wan2.1-nano", "--weights", str(small), "--out"]
+
+
+def test_export(survives, killing, export):
     def whole(folder):
         describe_export(folder)
         return (folder / MANIFEST).read_bytes()
 
-    export = ("export", "onnx", "--model", "wan2.1-nano", "--weights", weights)
-    survives(lambda place: (*export, "--out", place / "out"), "out", whole)
+    survives(lambda place: (*export, place / "out"), "out", whole, SMALLER + killing.COMMAND)
 
 
-def test_bind(survives, document, signer, trust, weights, exported, key_pair, tmp_path):
+def test_bind(survives, killing, policy, small, export, trust, key_pair, tmp_path):
+    killing.run(SMALLER + killing.COMMAND, tmp_path / "log", arguments=[*export, str(tmp_path / "onnx")])
     (tmp_path / "release.key").write_bytes(key_pair.private)
-    policy = tmp_path / "policy.budc.json"
-    policy.write_bytes(seal(document, signer))
-    bind = ("bind", policy, "--variant", exported, "--key", tmp_path / "release.key", "--weights", weights)
+    bind = ("bind", policy, "--variant", tmp_path / "onnx", "--key", tmp_path / "release.key")
     survives(
-        lambda place: (*bind, "--samples", 1, "--out", place / "out.budc.json"),
+        lambda place: (*bind, "--weights", small, "--samples", 1, "--out", place / "out.budc.json"),
         "out.budc.json",
         # ECDSA signs the same payload differently each time.
         lambda path: open_artifact(path, trust).payload,
+        SMALLER + killing.COMMAND,
     )
 
 
-def test_attach(survives, document, signer, trust, weights, tmp_path):
-    policy = tmp_path / "policy.budc.json"
-    policy.write_bytes(seal(document, signer))
-
+def test_attach(survives, policy, small, trust):
     def attach(place):
         if not (place / "model").exists():
-            shutil.copytree(weights, place / "model")
+            shutil.copytree(small, place / "model")
         return ("attach", policy, place / "model")
 
     def whole(path):
@@ -116,7 +166,7 @@ def test_attach(survives, document, signer, trust, weights, tmp_path):
         assert find_variant(path.parents[1], variants).name == "original"
         return path.read_bytes()
 
-    survives(attach, f"model/budc/{document.name}.budc.json", whole)
+    survives(attach, f"model/budc/{read(policy).document.name}.budc.json", whole)
 
 
 SHELF = """
