@@ -18,7 +18,7 @@ from budc.compiler.model import Model
 from budc.compiler.progress import progress
 from budc.compiler.rollout import Roller, full_policy, shared_policy
 from budc.schema.mask import StepMask
-from budc.schema.policy import Baseline, Metric, Policy, PromptSet, Quality, SamplerBinding
+from budc.schema.policy import REPLAY_TOLERANCE, Baseline, Metric, Policy, PromptSet, Quality, SamplerBinding
 from budc.schema.predictor import Predictor
 
 
@@ -65,6 +65,7 @@ def evaluate(
             *(Baseline(name=name, nfe=nfe, metrics=metrics[name]) for name in runs if name != "policy"),
             Baseline(name="full", nfe=full.steps, metrics=exact),
         ],
+        replay_tolerance=REPLAY_TOLERANCE,
     )
 
 

@@ -7,6 +7,7 @@ The folder is named after what determines the measurements, so it is never resum
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -18,6 +19,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from budc.schema.errors import JournalBusy, JournalCorrupt, OutputError
+
+DONE = ".done"
+"""Ends the name of a journal's folder while it is removed."""
 
 
 def _line(record: Any) -> bytes:
@@ -119,7 +123,13 @@ class Journal:
 
     def discard(self) -> None:
         """Remove the folder, once its compile's artifact stands."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        # At once, under another name: a kill must not leave records without the tensors that they name, nor may
+        # what another process begins in its place be removed with it.
+        done = self.folder.with_name(f"{self.folder.name}{DONE}")
+        shutil.rmtree(done, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.folder.rename(done)
+        shutil.rmtree(done, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self

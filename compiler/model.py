@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import msgspec
 import torch
 from torch import nn
 
@@ -28,7 +29,7 @@ from budc.schema.digest_cache import DigestCache
 from budc.schema.digests import architecture_digest, check_rivals, file_digests
 from budc.schema.errors import UnsupportedModel
 from budc.schema.folder import resolve
-from budc.schema.policy import AdapterRule, Denoiser, ModelBinding, SamplerBinding, Variant
+from budc.schema.policy import AdapterRule, Denoiser, ModelBinding, SamplerBinding, Shape, Variant
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,18 @@ def load_model(profile: ModelProfile, folder: Path, device: torch.device) -> Mod
     denoiser.eval().requires_grad_(False)
     gc.collect()
     return Model(profile, folder, adapter, denoiser.to(device), scheduler, device)
+
+
+def as_measured(profile: ModelProfile, shape: Shape) -> ModelProfile:
+    """Return the profile at the shape, dtype and text length that a policy's figures are for."""
+    return msgspec.structs.replace(
+        profile,
+        height=shape.height,
+        width=shape.width,
+        frames=shape.frames,
+        dtype=shape.dtype,
+        text_tokens=shape.text_tokens or profile.text_tokens,
+    )
 
 
 def model_binding(profile: ModelProfile, folder: Path, digests: DigestCache | None = None) -> ModelBinding:

@@ -165,7 +165,7 @@ def _rows(folder: Path, component: str, variant: Variant) -> Iterator[tuple[str,
                 for name in file.keys():  # noqa: SIM118 (the handle is no mapping)
                     part = file.get_slice(name)
                     shape = part.get_shape()
-                    if shape:
+                    if shape and shape[0]:
                         yield name, torch.cat([part[row : row + 1] for row in _spread(shape[0])])
                     else:
                         yield name, file.get_tensor(name)

@@ -66,8 +66,8 @@ def check_files(
     Raises:
         WeightsMissing: a file is not there.
         WeightsMismatch: a file's content is another one.
-        UnsafeWeights: a link leads out of the folder, a path is not plain, a kind of file is not opened, or
-            there is a rival.
+        UnsafeWeights: a link leads out of the folder, a path is not plain, a kind of file is not opened, there
+            is a rival, or a listed safetensors file is malformed.
     """
     for relative in variant.files:
         check_suffix(relative)
@@ -81,6 +81,10 @@ def check_files(
                 f"{relative} in {folder} has sha256 {actual[:12]}…, the policy's variant {variant.name} "
                 f"expects {variant.files[relative][:12]}…"
             )
+    for relative, path in paths.items():
+        # A policy may have been bound to it all the same; its loader shall not be who finds out.
+        if relative.endswith(".safetensors"):
+            _header(path)
 
 
 def find_variant(

@@ -17,6 +17,10 @@ from budc.schema.mask import MAX_STEPS, StepMask
 from budc.schema.predictor import MAX_COEFFICIENT, MAX_TERMS, Predictor
 from budc.schema.sigmas import MAX_SIGMA, Sigmas
 
+REPLAY_TOLERANCE: Final = 0.02
+"""Of a report that states none. Other hardware and library versions move figures by less where weights and prompts are
+the same."""
+
 SCHEMA_VERSION: Final = "1.0"
 PREDICATE_TYPE: Final = "urn:budc:policy:v1"
 
@@ -247,6 +251,8 @@ class Quality(_Strict, frozen=True, kw_only=True):
     held_out: PromptSet
     metrics: _Metrics
     baselines: Annotated[Sequence[Baseline], Meta(max_length=64)]
+    replay_tolerance: Annotated[float, Meta(ge=1e-6, le=0.1)] | None = None
+    """Relative difference up to which figures that are measured again agree with these; `REPLAY_TOLERANCE` if unset."""
 
 
 class Search(_Strict, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@
 4. model: names of denoisers and variants are unique; every file of a variant is of a kind that can be opened
    safely; digests of adapters where, and only where, the rule is "listed".
 5. quality: the held-out set is not the calibration set; a metric is named once per list, a baseline once per
-   NFE.
+   NFE; figures do not contradict each other or the budget (`budc.schema.figures`).
 6. time: real dates, `notAfter` later than `issuedAt`.
 """
 
@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from budc.schema import canonical
 from budc.schema.errors import SemanticsViolation, UnsafeWeights
+from budc.schema.figures import check_figures
 from budc.schema.mask import StepMask
 from budc.schema.policy import Metric, ModelBinding, PolicyDocument, Quality, SamplerBinding
 from budc.schema.predictor import Predictor
@@ -43,6 +44,7 @@ def check(document: PolicyDocument) -> None:
     _check_policy(document)
     _check_model(document.model)
     _check_quality(document.quality)
+    check_figures(document)
     issued = parse_time(document.issued_at, field="issuedAt")
     if document.not_after is not None and parse_time(document.not_after, field="notAfter") <= issued:
         raise SemanticsViolation(f"notAfter {document.not_after} is not after issuedAt {document.issued_at}")

@@ -1,5 +1,6 @@
 """Fixtures for every folder of tests. Torch is imported only by the fixtures that build models."""
 
+import importlib.util
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -199,6 +200,17 @@ def exported(wan_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         warnings.simplefilter("ignore")
         export_onnx(load_profile("wan2.1-nano"), wan_folder, folder, "float32")
     return folder
+
+
+@pytest.fixture(scope="session")
+def killing() -> Any:
+    """The module `killing.py`, which runs work in processes that are killed."""
+    spec = importlib.util.spec_from_file_location("budc_killing", Path(__file__).with_name("killing.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

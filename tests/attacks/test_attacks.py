@@ -1,31 +1,43 @@
-"""Every attack of the corpus gets the error that it is listed with, from the reader and from the runtime."""
+"""Every attack of the corpus gets the error that it is listed with: from the reader, from both runtimes and from the
+commands that report on an artifact or run it.
+"""
 
+import contextlib
+import hashlib
+import io
 import json
 import types
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+import budc.schema.errors as errors
+from budc.cli import main
 from budc.schema.artifact import open_artifact
 from budc.schema.digests import find_variant, tensor_root
-from budc.schema.errors import BudcError
+from budc.schema.errors import ArtifactError, BudcError, UnsafeWeights, WrongPayloadType
 from budc.schema.trust import Trust
 
 HERE = Path(__file__).parent
 EXPECTED: dict[str, dict[str, dict[str, Any]]] = json.loads((HERE / "expected.json").read_text("utf-8"))
 ARTIFACTS, WEIGHTS, MODELS = EXPECTED["artifacts"], EXPECTED["weights"], EXPECTED["models"]
+MANIFEST = "budc-onnx.json"
+
+Judge = Callable[..., str]
+"""Takes an artifact, a trust file, a model folder and whether unsigned is allowed; returns the name of the error."""
 
 
-def refusal(call: Any) -> BudcError:
+def refusal(call: Callable[[], object]) -> str:
     with pytest.raises(BudcError) as caught:
         call()
     message = str(caught.value)
     assert message
     assert message.isprintable()
     assert caught.value.remedy
-    return caught.value
+    return type(caught.value).__name__
 
 
 def test_the_corpus_is_what_the_script_makes(corpus: Path) -> None:
@@ -45,31 +57,7 @@ def test_what_the_attacks_start_from_is_believed(corpus: Path) -> None:
     assert tensor_root([weights]) == artifact.document.model.denoisers[0].tensor_root
 
 
-@pytest.mark.parametrize(("name", "case"), ARTIFACTS.items(), ids=list(ARTIFACTS))
-def test_artifact(corpus: Path, name: str, case: dict[str, Any]) -> None:
-    trust = Trust.load(corpus / "trust" / f"{case['trust']}.toml")
-    path = corpus / "artifacts" / f"{name}.budc.json"
-    error = refusal(lambda: open_artifact(path, trust, allow_unsigned=case["unsigned"]))
-    assert type(error).__name__ == case["error"], error
-
-
-@pytest.mark.parametrize(("name", "case"), WEIGHTS.items(), ids=list(WEIGHTS))
-def test_weights(corpus: Path, name: str, case: dict[str, Any]) -> None:
-    error = refusal(lambda: tensor_root([corpus / "weights" / f"{name}.safetensors"]))
-    assert type(error).__name__ == case["error"], error
-
-
-def model_folder(corpus: Path, name: str) -> Path:
-    folder = corpus / "models" / name
-    return folder / "snapshots" / "rev" if (folder / "snapshots").is_dir() else folder
-
-
-@pytest.mark.parametrize(("name", "case"), MODELS.items(), ids=list(MODELS))
-def test_model(corpus: Path, name: str, case: dict[str, Any]) -> None:
-    artifact = open_artifact(corpus / "valid.budc.json", Trust.load(corpus / "trust" / "default.toml"))
-    variants = artifact.document.model.variants
-    error = refusal(lambda: find_variant(model_folder(corpus, name), variants))
-    assert type(error).__name__ == case["error"], error
+# Who judges -----------------------------------------------------------------------------------------------
 
 
 class WanPipeline:
@@ -98,32 +86,171 @@ def pipe(maker: ModuleType) -> Any:
     return WanPipeline(maker)
 
 
-@pytest.mark.parametrize(("name", "case"), ARTIFACTS.items(), ids=list(ARTIFACTS))
-def test_artifact_in_the_diffusers_runtime(corpus: Path, pipe: Any, name: str, case: dict[str, Any]) -> None:
-    from budc.runtimes.diffusers import apply
+def by_reader(path: Path, folder: Path, options: dict[str, Any]) -> str:
+    def read() -> None:
+        find_variant(folder, open_artifact(path, **options).document.model.variants)
 
-    trust = Trust.load(corpus / "trust" / f"{case['trust']}.toml")
+    return refusal(read)
+
+
+def command(*arguments: object) -> tuple[int, str]:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main([str(argument) for argument in arguments])
+    return code, out.getvalue()
+
+
+def by_verify(path: Path, folder: Path) -> str:
+    # It never passes what is unsigned, so there is nothing to allow.
+    code, out = command("verify", path, "--weights", folder, "--json")
+    record = json.loads(out)
+    assert code == record["exitCode"] == getattr(errors, record["error"]).exit_code
+    return str(record["error"])
+
+
+def by_run(runtime: str, path: Path, folder: Path, unsigned: bool) -> str:
+    flags = ["--allow-unsigned"] if unsigned else []
+    out = path.parent.parent / "never.png"
+    code, _ = command(
+        "run", path, "--prompt", "x", "--out", out, "--weights", folder, "--runtime", runtime, *flags
+    )
+    assert not out.exists()
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, BudcError)]
+    (name,) = [kind.__name__ for kind in kinds if kind.exit_code == code]
+    return name
+
+
+@pytest.fixture(params=["reader", "diffusers", "onnxruntime", "verify", "run diffusers", "run onnxruntime"])
+def judge(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Judge:
+    """Each of those that look at an artifact and at a model folder."""
+    kind: str = request.param
+    if "diffusers" in kind:
+        pipe = request.getfixturevalue("pipe")
+        from budc.runtimes.diffusers import apply
+    elif "onnxruntime" in kind:
+        pytest.importorskip("onnxruntime")
+        from budc.runtimes.onnxruntime import load
+
+    def judge(path: Path, trust: Path, folder: Path, unsigned: bool = False) -> str:
+        monkeypatch.setenv("BUDC_TRUST", str(trust))
+        options: dict[str, Any] = {"trust": Trust.load(trust), "allow_unsigned": unsigned}
+        if kind == "reader":
+            return by_reader(path, folder, options)
+        if kind == "diffusers":
+            return refusal(lambda: apply(pipe, path, weights_dir=folder, **options))
+        if kind == "onnxruntime":
+            return refusal(lambda: load(path, folder, **options))
+        return (
+            by_verify(path, folder) if kind == "verify" else by_run(kind.split()[1], path, folder, unsigned)
+        )
+
+    return judge
+
+
+# Artifacts ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "case"), ARTIFACTS.items(), ids=list(ARTIFACTS))
+def test_artifact(corpus: Path, judge: Judge, name: str, case: dict[str, Any]) -> None:
+    trust = corpus / "trust" / f"{case['trust']}.toml"
     path = corpus / "artifacts" / f"{name}.budc.json"
-    error = refusal(lambda: apply(pipe, path, trust=trust, allow_unsigned=case["unsigned"]))
-    assert type(error).__name__ == case["error"], error
+    # The folder is none: who looks at it before the artifact is believed reports that instead.
+    assert judge(path, trust, corpus / "nowhere", case["unsigned"]) == case["error"]
+
+
+@pytest.mark.parametrize(("name", "case"), ARTIFACTS.items(), ids=list(ARTIFACTS))
+def test_artifact_in_budc_inspect(corpus: Path, name: str, case: dict[str, Any]) -> None:
+    """What is malformed is not shown; what is merely not to be believed is, and is said to be."""
+    path = corpus / "artifacts" / f"{name}.budc.json"
+    code, out = command("inspect", path, "--json")
+    kind = getattr(errors, case["error"])
+    if issubclass(kind, (ArtifactError, UnsafeWeights, WrongPayloadType)):
+        assert (code, json.loads(out)["error"]) == (kind.exit_code, case["error"])
+        return
+    assert (code, json.loads(out)["verified"]) == (0, False)
+    assert "not verified here" in command("inspect", path)[1]
+
+
+# Models and weights ---------------------------------------------------------------------------------------
+
+
+def model_folder(corpus: Path, name: str) -> Path:
+    folder = corpus / "models" / name
+    return folder / "snapshots" / "rev" if (folder / "snapshots").is_dir() else folder
+
+
+def bound_policy(maker: ModuleType, path: Path, model: dict[str, bytes]) -> Path:
+    """Write a policy for a known profile, bound to these files as a model and, with a manifest, as an export."""
+    files = {name: hashlib.sha256(data).hexdigest() for name, data in model.items()}
+    export = files | {MANIFEST: hashlib.sha256(b"{}").hexdigest()}
+    variants = [{"name": "original", "files": files}, {"name": "onnx-float32", "files": export}]
+    bound = {"profile": "wan2.1-nano", "variants": variants}
+    path.write_bytes(maker.policy(maker.changed("model", to=lambda old: old | bound)))
+    return path
+
+
+def whole(folder: Path) -> None:
+    """Make a folder look like one of diffusers and like an export."""
+    for name in ("model_index.json", MANIFEST):
+        (folder / name).write_text("{}")
+
+
+@pytest.fixture(scope="module")
+def exports(maker: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The corpus, in which every model claims to be an ONNX export as well, and a policy for both."""
+    corpus = tmp_path_factory.mktemp("exports")
+    maker.make(corpus)
+    bound_policy(maker, corpus / "bound.budc.json", maker.MODEL)
+    for name in ("good", *MODELS):
+        whole(model_folder(corpus, name))
+    return corpus
 
 
 @pytest.mark.parametrize(("name", "case"), MODELS.items(), ids=list(MODELS))
-def test_model_in_the_diffusers_runtime(corpus: Path, pipe: Any, name: str, case: dict[str, Any]) -> None:
-    from budc.runtimes.diffusers import apply
-
-    trust = Trust.load(corpus / "trust" / "default.toml")
-    folder = model_folder(corpus, name)
-    error = refusal(lambda: apply(pipe, corpus / "valid.budc.json", trust=trust, weights_dir=folder))
-    assert type(error).__name__ == case["error"], error
+def test_model(exports: Path, judge: Judge, name: str, case: dict[str, Any]) -> None:
+    trust = exports / "trust" / "default.toml"
+    assert judge(exports / "bound.budc.json", trust, model_folder(exports, name)) == case["error"]
 
 
-def test_the_runtime_gets_past_identity_with_the_good_model(corpus: Path, pipe: Any) -> None:
+@pytest.mark.parametrize(("name", "case"), WEIGHTS.items(), ids=list(WEIGHTS))
+def test_weights(corpus: Path, name: str, case: dict[str, Any]) -> None:
+    assert refusal(lambda: tensor_root([corpus / "weights" / f"{name}.safetensors"])) == case["error"]
+
+
+@pytest.mark.parametrize(("name", "case"), WEIGHTS.items(), ids=list(WEIGHTS))
+def test_weights_that_a_policy_is_bound_to(
+    corpus: Path, maker: ModuleType, judge: Judge, tmp_path: Path, name: str, case: dict[str, Any]
+) -> None:
+    model = maker.MODEL | {maker.SHARD: (corpus / "weights" / f"{name}.safetensors").read_bytes()}
+    folder = tmp_path / "model"
+    for relative, content in model.items():
+        (folder / relative).parent.mkdir(parents=True, exist_ok=True)
+        (folder / relative).write_bytes(content)
+    whole(folder)
+    path = bound_policy(maker, folder / "bound.budc.json", model)
+    assert judge(path, corpus / "trust" / "default.toml", folder) == case["error"]
+
+
+def test_the_good_model_gets_past_these_checks(
+    exports: Path, pipe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from budc.runtimes.calibration import Calibration
     from budc.runtimes.identity import verify_model
 
-    document = open_artifact(
-        corpus / "valid.budc.json", Trust.load(corpus / "trust" / "default.toml")
-    ).document
-    for folder in (corpus / "models" / "good", None):
-        verify_model(pipe.transformer, document, Calibration(), weights_dir=folder)
+    path, trust, folder = (
+        exports / "bound.budc.json",
+        exports / "trust" / "default.toml",
+        exports / "models/good",
+    )
+    monkeypatch.setenv("BUDC_TRUST", str(trust))
+    document = open_artifact(path, Trust.load(trust)).document
+    for known in (folder, None):
+        verify_model(pipe.transformer, document, Calibration(), weights_dir=known)
+    code, out = command("verify", path, "--weights", folder, "--json")
+    assert (code, json.loads(out)["variant"]) == (0, "original")
+    pytest.importorskip("onnxruntime")
+    from budc.runtimes.onnxruntime import load
+
+    # Its files are those that the policy lists; the manifest is none.
+    with pytest.raises(UnsafeWeights, match=MANIFEST):
+        load(path, folder, trust=Trust.load(trust))

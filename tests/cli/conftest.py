@@ -74,6 +74,20 @@ def sealed(tmp_path: Path, make_document: Callable[..., Any], signer: Signer) ->
 
 
 @pytest.fixture
+def model_folder(tmp_path: Path) -> Path:
+    """A model folder as far as its identity goes; its weights hold no tensor."""
+    folder = tmp_path / "model"
+    for name, content in {
+        "scheduler/scheduler_config.json": b"{}",
+        "transformer/config.json": b"{}",
+        "transformer/model.safetensors": (2).to_bytes(8, "little") + b"{}",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.fixture
 def read_video() -> Callable[[Path, int, int], Any]:
     """Decode an mp4, which must be of this height and width, to frames (F, H, W, 3) in 0..255."""
     imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")

@@ -19,12 +19,8 @@ FILES = ("scheduler/scheduler_config.json", "transformer/config.json", "transfor
 
 
 @pytest.fixture
-def model(tmp_path):
-    folder = tmp_path / "model"
-    for name in FILES:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(f"content of {name}")
-    return folder
+def model(model_folder):
+    return model_folder
 
 
 @pytest.fixture
@@ -220,6 +216,32 @@ def test_a_report_that_is_not_true_is_refused(budc, compiled, tmp_path, samples)
     )
     assert outcome.code == 29, outcome.err
     assert json.loads(outcome.out)["error"] == "QualityMismatch"
+
+
+def test_the_tolerance_is_the_reports_and_may_be_stricter(budc, compiled, tmp_path):
+    pytest.importorskip("torch")
+    document = open_artifact(compiled.path, Trust.from_pem(compiled.public)).document
+    assert document.quality.replay_tolerance == 0.02
+    off = [
+        msgspec.structs.replace(metric, mean=metric.mean * 1.03)
+        if metric.name == "latent-mse" and metric.mean * 1.03 < metric.worst
+        else metric
+        for metric in document.quality.metrics
+    ]
+    assert off != document.quality.metrics
+    quality = msgspec.structs.replace(document.quality, metrics=off, replay_tolerance=0.05)
+    path = tmp_path / "coarse.budc.json"
+    signer = load_signer(compiled.public.with_suffix(".key"))
+    path.write_bytes(seal(msgspec.structs.replace(document, quality=quality), signer))
+    verify = ("verify", path, "--key", compiled.public, "--weights", compiled.weights)
+    outcome = budc(*verify, "--replay")
+    assert outcome.code == 0, outcome.err
+    assert "(tolerance 5 %)" in outcome.out
+    assert budc(*verify, "--replay", "--tolerance", "0.02").code == 29
+    laxer = budc(*verify, "--replay", "--tolerance", "0.06")
+    assert laxer.code == 2
+    assert "laxer than the 0.05" in laxer.err
+    assert budc(*verify, "--tolerance", "0.01").code == 2
 
 
 def test_replay_needs_a_model_and_prompts_that_are_here(budc, made, model, public):

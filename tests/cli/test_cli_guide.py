@@ -41,6 +41,21 @@ def test_the_trust_file_in_the_help_is_of_the_same_form(tmp_path, key_pair, budc
     assert list(trust.names.values()) == ["release"]
 
 
+def test_the_refusal_is_printed_as_shown(budc, sealed, configuration):
+    (shown,) = re.findall(
+        r"```console\n\$ budc verify nano\.budc\.json --json\n(.*?)```", GUIDE, flags=re.DOTALL
+    )
+    outcome = budc("verify", sealed(), "--json")
+    assert (outcome.err + outcome.out).replace(str(configuration), "~/.config/budc") == shown
+
+
+def test_the_layers_of_verify_are_those_that_it_prints(budc, sealed, public):
+    (said,) = re.findall(r"for each that passed: (.*?)\. With", GUIDE, flags=re.DOTALL)
+    named = re.findall(r"(?:^|, |and )(\w+)", re.sub(r"\(.*?\)", "", said, flags=re.DOTALL))
+    record = budc("verify", sealed(), "--key", public, "--json").record
+    assert named == [layer["layer"] for layer in record["layers"]]
+
+
 def _nested(command):
     return [command, *getattr(command, "commands", {}).values()]
 

@@ -10,15 +10,11 @@ FILES = ("scheduler/scheduler_config.json", "transformer/config.json", "transfor
 
 
 @pytest.fixture
-def model(tmp_path, make_document):
+def model(model_folder, make_document):
     """A model folder, and the binding to it."""
-    folder = tmp_path / "model"
-    for name in FILES:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(f"content of {name}")
     binding = make_document().model
-    variant = msgspec.structs.replace(binding.variants[0], files=file_digests(folder, FILES))
-    return folder, msgspec.structs.replace(binding, variants=[variant])
+    variant = msgspec.structs.replace(binding.variants[0], files=file_digests(model_folder, FILES))
+    return model_folder, msgspec.structs.replace(binding, variants=[variant])
 
 
 def layers(outcome):

@@ -96,3 +96,23 @@ def test_a_journal_that_was_removed_while_waiting_is_made_anew(tmp_path, monkeyp
     assert len(calls) == 2
     with Journal(tmp_path / "j", "print") as journal:
         assert journal.records == {"k": 1}
+
+
+def test_a_removal_that_is_cut_short_leaves_no_records_without_their_tensors(tmp_path, monkeypatch):
+    def cut(path, ignore_errors):
+        if path.exists():
+            (path / "part").unlink()
+            raise KeyboardInterrupt
+
+    folder = tmp_path / "journal"
+    with Journal(folder, "print") as journal:
+        journal.put("part", 1)
+        (folder / "part").write_text("tensors")
+        with monkeypatch.context() as patched:
+            patched.setattr("shutil.rmtree", cut)
+            with pytest.raises(KeyboardInterrupt):
+                journal.discard()
+    with Journal(folder, "print") as journal:
+        assert journal.records == {}
+        journal.discard()
+    assert list(tmp_path.iterdir()) == []

@@ -23,7 +23,7 @@ DIGEST = "sha256:" + "0" * 64
 PROBES: list[Any] = [
     None, True, False, -1, 0, 1, 2, 3, 64, 64.5, -64.5, 1000, 1001, 65536, 65537, 1_000_000, 1_000_001,
     2**31 - 1,
-    2**31, 10**15, 10**15 + 1, -(10**15) - 1, 2**53 - 1, 0.5, -0.5, 1e-300, 1e16, -1e16, 1e300,
+    2**31, 10**15, 10**15 + 1, -(10**15) - 1, 2**53 - 1, 0.5, -0.5, 0.1, 1e-6, 9e-7, 1e-300, 1e16, -1e16, 1e300,
     "", "a", "a\n", "\n", "a b", "é", "-a", ".a", "..", "1.0", "1.1", "a/b", "a" * 128, "a" * 129,
     "a" * 1024,
     "a" * 1025, "😀" * 1024, "\u202e", "\u200b", "\x00", "\x7f", "\ufeff", "\u2029", "none", "any",
@@ -75,6 +75,7 @@ def full(make_document: MakeDocument) -> dict[str, Any]:
     value: dict[str, Any] = canonical.decode(canonical.encode(msgspec.to_builtins(document)))  # type: ignore[assignment]
     metric = value["quality"]["metrics"][0]
     metric |= {"unit": "dB", "geometricMean": 0.5, "p95": 2}
+    value["quality"]["replayTolerance"] = 0.05
     value["sampler"]["config"] = {"betas": [1, 0.5, "x", None, True], "shift": 2.5, "kind": "bh2"}
     return value
 
@@ -164,6 +165,7 @@ def test_both_agree_when_a_field_is_missing(full: dict[str, Any]) -> None:
     files = set(full["model"]["variants"][0]["files"])
     assert optional - config - settings - files == {
         "notAfter", "derivedFrom", "annotations", "digests", "textTokens", "unit", "geometricMean", "p95",
+        "replayTolerance",
     }  # fmt: skip
 
 

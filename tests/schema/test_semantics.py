@@ -136,7 +136,7 @@ GOOD: dict[str, Change] = {
     "timesteps-repeated": sampler(timesteps=[999, 999, 500, 500]),
     "no-calibration": quality(
         calibration=PromptSet(digest="sha256:" + "3" * 64, size=0),
-        held_out=PromptSet(digest="sha256:" + "3" * 64, size=8),
+        held_out=PromptSet(digest="sha256:" + "3" * 64, size=128),
     ),
     "onnx": files("onnx/full.onnx", "onnx/full.onnx.data", "onnx/reuse.onnx_data", "config.json"),
     "listed-adapters": model(adapters=AdapterRule(rule="listed", digests=["sha256:" + "0" * 64])),

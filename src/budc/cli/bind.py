@@ -21,7 +21,6 @@ from budc.schema.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from budc.compiler.bind import Parity
-    from budc.policies.profile import ModelProfile
     from budc.schema.artifact import Artifact
     from budc.schema.digest_cache import DigestCache
     from budc.schema.policy import PolicyDocument, Variant
@@ -41,7 +40,8 @@ _PATH = click.Path(path_type=Path)
     multiple=True,
     type=_PATH,
     metavar="PUB",
-    help="Whose POLICY is believed, in place of the trust file; the signing key's own always is.",
+    help="Whose POLICY is believed, in place of the trust file; the signing key is trusted beside either, "
+    "within the trust file's limits.",
 )
 @click.option("--allow-unsigned", is_flag=True, help="Bind a policy that nobody signed.")
 @click.option(
@@ -88,6 +88,7 @@ def bind_command(
     from budc.schema.keys import load_public, load_signer, public_of
 
     signer = load_signer(key, public=load_public(public) if public is not None else None)
+    # The key need not be listed; where it is, or the file asks for more of every signature, the file wins.
     known, own = load_trust(trusted), public_of(signer)
     trust = replace(known, keys=(*(key for key in known.keys if key != own), own))
     artifact = open_trusted(policy, trust, allow_unsigned=allow_unsigned)
@@ -125,8 +126,10 @@ def _measure(
     samples: int,
     digests: DigestCache,
 ) -> Parity:
+    import msgspec
+
     from budc.compiler.bind import measure_parity
-    from budc.compiler.model import default_device, load_model
+    from budc.compiler.model import as_measured, default_device, load_model
     from budc.policies.profile import find_weights
     from budc.runtimes.manifest import MANIFEST
     from budc.schema.digests import find_variant
@@ -137,23 +140,10 @@ def _measure(
     originals = [known for known in document.model.variants if MANIFEST not in known.files]
     find_variant(folder, originals, sha256=digests)
     converted = ConvertedExport(document, variant, export, digests)
-    model = load_model(_as_measured(profile, document), folder, default_device())
+    # In float32 whatever the policy was measured in: rounding would hide what a conversion changed.
+    profile = msgspec.structs.replace(as_measured(profile, document.shape), dtype="float32")
+    model = load_model(profile, folder, default_device())
     return measure_parity(model, document, converted, samples)
-
-
-def _as_measured(profile: ModelProfile, document: PolicyDocument) -> ModelProfile:
-    """Return the profile at the policy's shape, in float32."""
-    import msgspec
-
-    shape = document.shape
-    return msgspec.structs.replace(
-        profile,
-        height=shape.height,
-        width=shape.width,
-        frames=shape.frames,
-        text_tokens=shape.text_tokens or profile.text_tokens,
-        dtype="float32",
-    )
 
 
 def _page(bound: Artifact, variant: Variant, parity: Parity) -> str:

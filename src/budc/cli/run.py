@@ -15,12 +15,13 @@ import click
 from budc.cli.extras import MODEL_PACKAGES, ONNX_PACKAGES, quiet_libraries, require
 from budc.cli.pipelines import load_pipeline, profile_of
 from budc.cli.trusted import load_trust, open_trusted
-from budc.schema.errors import UsageError, printable
+from budc.schema.errors import UsageError, WeightsMismatch, WeightsMissing, printable
 
 if TYPE_CHECKING:
     from budc.cli.comparison import Method
     from budc.policies.profile import ModelProfile
     from budc.schema.artifact import Artifact
+    from budc.schema.digest_cache import DigestCache
 
 _PATH = click.Path(path_type=Path)
 _LARGEST_SEED = 2**53 - 1
@@ -137,6 +138,17 @@ def _check_before(on_onnx: bool, out: Path) -> None:
     check_target(out)
 
 
+def _check_files(artifact: Artifact, folder: Path, digests: DigestCache, allow_uncalibrated: bool) -> None:
+    """Judge the model's files before a library opens one; `apply` judges what was loaded of them."""
+    from budc.schema.digests import find_variant
+
+    try:
+        find_variant(folder, artifact.document.model.variants, sha256=digests)
+    except (WeightsMissing, WeightsMismatch):
+        if not allow_uncalibrated:
+            raise
+
+
 def _run_onnx(
     policy: dict[str, Any],
     weights: Path | None,
@@ -163,7 +175,9 @@ def _run_diffusers(
     from budc.policies.profile import find_weights
 
     profile = profile_of(policy["artifact"].document)
-    policy = policy | {"weights_dir": find_weights(profile, weights)}
+    folder = find_weights(profile, weights)
+    _check_files(policy["artifact"], folder, policy["digests"], policy["allow_uncalibrated"])
+    policy = policy | {"weights_dir": folder}
     # Whatever a library prints must not end up in the result.
     with contextlib.redirect_stdout(sys.stderr), _own_warnings():
         made = _generate(profile, policy, prompts, seed, out, compare)

@@ -91,9 +91,12 @@ def _row(metrics: Sequence[Metric], others: Sequence[str]) -> list[str]:
 def measured_on(document: PolicyDocument) -> str:
     """Return which prompts the quality table was measured on, and which the search saw."""
     report = document.quality
+    stated = (
+        f"; to be measured again to {100 * report.replay_tolerance:g} %" if report.replay_tolerance else ""
+    )
     return printable(
         f"{report.held_out.size} held-out prompts; searched on {report.calibration.size} others "
-        f"for the objective {report.objective}"
+        f"for the objective {report.objective}{stated}"
     )
 
 

@@ -36,6 +36,12 @@ Say = Callable[[str, str], None]
 )
 @click.option("--samples", type=click.IntRange(min=1), metavar="N", help="Replay on N prompts; default all.")
 @click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="T",
+    help="Replay to this relative difference, stricter than what the report states.",
+)
+@click.option(
     "--key",
     "keys",
     multiple=True,
@@ -50,6 +56,7 @@ def verify_command(
     weights: Path | None,
     replayed: bool,
     samples: int | None,
+    tolerance: float | None,
     keys: tuple[Path, ...],
     rehash: bool,
     as_json: bool,
@@ -64,8 +71,10 @@ def verify_command(
     trust = load_trust(keys)
     folder = path if path.is_dir() else None
     weights = folder if weights is None else weights
-    if weights is None and (replayed or samples):
+    if weights is None and replayed:
         raise UsageError("--replay measures on a model", remedy="say which: --weights DIR")
+    if not replayed and (samples is not None or tolerance is not None):
+        raise UsageError("--samples and --tolerance say how to replay", remedy="add --replay")
     records = []
     for file in _attached(path) if folder is not None else [path]:
         if folder is not None and not as_json:
@@ -75,7 +84,7 @@ def verify_command(
         artifact = _open(file, trust, say)
         variant = _check_model(artifact, weights, rehash, say) if weights is not None else None
         if replayed and weights is not None:
-            _replay(artifact, weights, samples, say)
+            _replay(artifact, weights, samples, tolerance, say)
         if not as_json:
             if weights is None:
                 click.echo("--  model      not checked: pass --weights DIR")
@@ -102,17 +111,18 @@ def _attached(folder: Path) -> list[Path]:
     return found
 
 
-def _replay(artifact: Artifact, folder: Path, samples: int | None, say: Say) -> None:
+def _replay(artifact: Artifact, folder: Path, samples: int | None, tolerance: float | None, say: Say) -> None:
     require(*MODEL_PACKAGES)
     with contextlib.redirect_stdout(sys.stderr):
-        from budc.compiler.replay import TOLERANCE, replay
+        from budc.compiler.replay import agreed_tolerance, replay
 
         quiet_libraries()
-        found = replay(artifact.document, folder, samples)
+        agreed = agreed_tolerance(artifact.document.quality, tolerance)
+        found = replay(artifact.document, folder, samples, agreed)
     for pair in found:
         name, count = pair.reported.name, pair.measured.samples
         detail = f"{name} mean {pair.measured.mean:.4g} of {count} samples, reported {pair.reported.mean:.4g}"
-        say("replay", printable(f"{detail} (tolerance {TOLERANCE:.0%})"))
+        say("replay", printable(f"{detail} (tolerance {100 * agreed:g} %)"))
 
 
 def _open(file: Path, trust: Trust, say: Say) -> Artifact:

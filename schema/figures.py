@@ -1,0 +1,74 @@
+"""Figures of a quality report, held against each other: what no measurement can give is refused.
+
+1. No metric has more samples than the held-out set has prompts.
+2. `mean` and `p95` are not on different sides of `worst`. A `latent-mse` is never negative and its worst is the
+   largest value; the worst `psnr` is the smallest one.
+3. `geometricMean` is neither negative nor above the mean.
+4. The baseline `full` is the full run itself, held against itself: no fewer evaluations than the budget, and no
+   latent error.
+
+What a measurement could have given is not judged here: `budc verify --replay` measures it again.
+"""
+
+from collections.abc import Iterator
+
+from budc.schema.errors import SemanticsViolation
+from budc.schema.policy import Metric, PolicyDocument
+
+LATENT_ERROR, PSNR, FULL = "latent-mse", "psnr", "full"
+"""Metrics and baseline whose meaning the format defines; others are read as they come."""
+
+_ROUNDING = 1e-9
+"""Relative: the mean of equal values is one of them up to rounding only."""
+
+
+def check_figures(document: PolicyDocument) -> None:
+    """Check all rules of this module. Raises SemanticsViolation, which names the field."""
+    quality = document.quality
+    for index, baseline in enumerate(quality.baselines):
+        if baseline.name != FULL:
+            continue
+        if baseline.nfe < document.budget.nfe:
+            raise SemanticsViolation(
+                f"quality.baselines[{index}] is a full run of {baseline.nfe} evaluations, "
+                f"fewer than the budget of {document.budget.nfe}"
+            )
+        for metric in baseline.metrics:
+            if metric.name == LATENT_ERROR and metric.worst != 0:
+                raise SemanticsViolation(
+                    f"quality.baselines[{index}] says that the full run differs from itself by {metric.worst:g}"
+                )
+    for where, metric in _metrics(document):
+        _check_metric(where, metric, quality.held_out.size)
+
+
+def _metrics(document: PolicyDocument) -> Iterator[tuple[str, Metric]]:
+    quality = document.quality
+    for index, metric in enumerate(quality.metrics):
+        yield f"quality.metrics[{index}] ({metric.name})", metric
+    for place, baseline in enumerate(quality.baselines):
+        for index, metric in enumerate(baseline.metrics):
+            yield f"quality.baselines[{place}].metrics[{index}] ({metric.name})", metric
+
+
+def _check_metric(where: str, metric: Metric, prompts: int) -> None:
+    if metric.samples > prompts:
+        raise SemanticsViolation(f"{where} has {metric.samples} samples of {prompts} held-out prompts")
+    others = [value for value in (metric.mean, metric.p95) if value is not None]
+    if metric.name == LATENT_ERROR and min(*others, metric.worst) < 0:
+        raise SemanticsViolation(f"{where} is negative, which no squared error is")
+    above = [value for value in others if _exceeds(value, metric.worst)]
+    below = [value for value in others if _exceeds(metric.worst, value)]
+    better = {LATENT_ERROR: not above, PSNR: not below}.get(metric.name, not (above and below))
+    if not better:
+        raise SemanticsViolation(f"{where}: worst is {metric.worst:g}, but mean or p95 is worse than that")
+    if metric.geometric_mean is not None and not (
+        metric.geometric_mean >= 0 and not _exceeds(metric.geometric_mean, metric.mean)
+    ):
+        raise SemanticsViolation(
+            f"{where}: geometricMean is {metric.geometric_mean:g}, which no values of mean {metric.mean:g} have"
+        )
+
+
+def _exceeds(value: float, other: float) -> bool:
+    return value > other + _ROUNDING * max(abs(value), abs(other))

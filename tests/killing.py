@@ -1,0 +1,122 @@
+"""Work that is killed: `kill -9` after so many measurements, or after so many seconds.
+
+Each piece of work is a script in a process of its own, forked from one that has imported what the work needs: so its
+seconds are those of the work, and a kill lands in it and not among imports. What is written to a journal is reported
+as soon as it is on disk.
+"""
+
+import json
+import multiprocessing
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    [
+        "budc.cli.root",
+        "budc.compiler.compile",
+        "budc.compiler.transfer",
+        "budc.compiler.export.export",
+        "budc.runtimes.onnxruntime",
+    ]
+)
+BEFORE = """
+import os, sys
+os.environ |= {"SOURCE_DATE_EPOCH": "1700000000", "XDG_CACHE_HOME": os.path.dirname(log)}
+sys.stdout = sys.stderr = open(log, "w")
+import torch
+torch.set_num_threads(1)
+from budc.compiler.journal import Journal
+put = Journal.put
+def counted(self, key, value):
+    put(self, key, value)
+    reports.send(key)
+Journal.put = counted
+"""
+COMMAND = """
+from budc.cli import main
+raise SystemExit(main(arguments))
+"""
+"""A script that calls the command line with `arguments`."""
+
+
+class Ended(NamedTuple):
+    """What became of a piece of work."""
+
+    measured: list[str]
+    """Names of the journal's records that it wrote, as far as it could report them."""
+    seconds: float
+    killed: bool
+
+
+def run(
+    script: str, log: Path, *, measurements: int | None = None, seconds: float | None = None, **given: Any
+) -> Ended:
+    """Run `script`, in which `given` are names, until it ends, or kill it.
+
+    Args:
+        script: Python.
+        log: where its output goes.
+        measurements: kill it as soon as it has reported so many.
+        seconds: kill it then.
+        given: values that can be pickled.
+    """
+    receive, send = CONTEXT.Pipe(duplex=False)
+    names = given | {"reports": send, "log": str(log)}
+    process = CONTEXT.Process(target=exec, args=(BEFORE + script, names))
+    started = time.monotonic()
+    process.start()
+    send.close()
+    measured: list[str] = []
+    while True:
+        left = None if seconds is None else max(0.0, started + seconds - time.monotonic())
+        if not receive.poll(left):
+            process.kill()
+            seconds = None
+            continue
+        try:
+            measured.append(receive.recv())
+        except EOFError:
+            break
+        if len(measured) == measurements:
+            process.kill()
+    process.join()
+    took, code = time.monotonic() - started, process.exitcode
+    receive.close()
+    process.close()
+    assert code in (0, -9), log.read_text(errors="replace")
+    return Ended(measured, took, code == -9)
+
+
+def at_random_moments(
+    attempt: Callable[[float | None], Ended], check: Callable[[Ended], None], kills: int, seconds: float
+) -> list[float]:
+    """Make attempts that are killed at moments drawn over `seconds`, until `kills` were; `check` each.
+
+    Returns the moments of the kills. Attempts that were faster than their kill are checked as well.
+    """
+    rng = random.Random(9)
+    moments: list[float] = []
+    for _ in range(4 * kills):
+        moment = rng.uniform(0, seconds)
+        ended = attempt(moment)
+        check(ended)
+        if ended.killed:
+            moments.append(moment)
+        if len(moments) == kills:
+            return moments
+    raise AssertionError(
+        f"only {len(moments)} of {4 * kills} attempts could be killed within {seconds:.2f} s"
+    )
+
+
+def journalled(folder: Path) -> list[str]:
+    """Return the names of the records in the one journal that hides in `folder`, none if there is none."""
+    found = [path for path in folder.glob(".*/journal.jsonl") if path.parent.suffix != ".done"]
+    assert len(found) <= 1
+    # The last line may be torn.
+    lines = found[0].read_text().split("\n")[1:-1] if found else []
+    return [json.loads(line.partition(" ")[2])["k"] for line in lines]
