@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from budc.policies.nano import clips
-from budc.policies.nano.captions import MAX_TOKENS, Caption, captions
+from budc.policies.nano.captions import MAX_TOKENS, Caption, Scene, captions
 from budc.policies.nano.components import GUIDANCE, MODELS, STEPS, build_transformer
 from budc.policies.nano.reader import read
 
@@ -50,7 +50,9 @@ class Reading(msgspec.Struct, frozen=True):
 
 
 @torch.no_grad()
-def generate(pipe: WanPipeline, batch: list[Caption], seed: int, steps: int, guidance: float) -> Tensor:
+def generate(
+    pipe: WanPipeline, batch: list[Caption[Scene]], seed: int, steps: int, guidance: float
+) -> Tensor:
     """Generate one clip a caption, (B, 3, F, H, W) in 0..1, each from its own seed."""
     parts = []
     for first in range(0, len(batch), 8):
@@ -71,7 +73,9 @@ def generate(pipe: WanPipeline, batch: list[Caption], seed: int, steps: int, gui
     return torch.cat(parts)
 
 
-def measure(pipe: WanPipeline, batch: list[Caption], seed: int, steps: int, guidance: float) -> Reading:
+def measure(
+    pipe: WanPipeline, batch: list[Caption[Scene]], seed: int, steps: int, guidance: float
+) -> Reading:
     """Generate and read a batch of captions."""
     frames = generate(pipe, batch, seed, steps, guidance)
     seen = [read(clip) for clip in frames]
