@@ -75,7 +75,7 @@ def main(out: Path, seed: int, threads: int, device: str, prepare: bool) -> None
     if prepare:
         return
     clean, pictures = latents.load_shards(out / "latents", Picture, flux_latents.SHARDS)
-    data = flux_denoiser.Data(clean, pictures, texts)
+    data = flux_denoiser.Data(clean, pictures, texts, seed)
     student = parts.build_transformer(seed).to(place)
     fit(
         student,

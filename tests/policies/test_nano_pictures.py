@@ -94,7 +94,7 @@ def data():
     clip, t5 = clip_tokenizer.build_clip_tokenizer(), build_tokenizer(pictures.vocabulary())
     texts = flux_text.Texts(flux_components.build_clip(clip, 0), flux_components.build_t5(t5, 0), clip, t5)
     latents = torch.randn(4, 16, 64, generator=torch.Generator().manual_seed(0)).half()
-    return flux_denoiser.Data(latents, [RED] * 4, texts)
+    return flux_denoiser.Data(latents, [RED] * 4, texts, 0)
 
 
 @pytest.fixture
@@ -131,8 +131,9 @@ def test_the_student_regresses_onto_the_guided_velocity(data, transformer, monke
     loss = flux_denoiser.student_loss(transformer, flux_components.build_transformer(1), data)
     found = value(loss, 0)
     (one, texts, cond), (_, empty, uncond), (scale, same, student) = seen
-    assert texts == same
-    assert set(empty) == {""}
+    assert all(torch.equal(texts[name], same[name]) for name in texts)
+    assert torch.equal(empty["pooled_projections"], data.empty["pooled_projections"].expand(32, -1))
+    assert not torch.equal(texts["pooled_projections"], empty["pooled_projections"])
     assert set(one.tolist()) == {1.0}
     assert flux_denoiser.SCALES[0] <= float(scale.min()) < float(scale.max()) <= flux_denoiser.SCALES[1]
     target = uncond + scale[:, None, None] * (cond - uncond)
