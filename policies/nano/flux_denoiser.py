@@ -22,8 +22,8 @@ from budc.policies.nano.flux_latents import positions
 from budc.policies.nano.flux_text import Texts
 from budc.policies.nano.pictures import Picture, phrase
 
-TEACHER = Recipe(steps=8_500, matrix_lr=0.01, other_lr=2e-3, average=0.999, save_every=250)
-STUDENT = Recipe(steps=1_500, matrix_lr=0.004, other_lr=8e-4, average=0.99, save_every=250)
+TEACHER = Recipe(steps=9_000, matrix_lr=0.01, other_lr=2e-3, average=0.999, save_every=250)
+STUDENT = Recipe(steps=2_000, matrix_lr=0.004, other_lr=8e-4, average=0.99, save_every=250)
 BATCH = 32
 PHRASINGS = 32
 """Captions of the train split that are drawn, and encoded once, for every different picture."""
