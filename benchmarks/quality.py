@@ -22,7 +22,7 @@ from typing import Any
 import click
 import diffusers
 import torch
-from quality_methods.registry import METHODS
+from quality_methods.registry import METHODS, applicable
 from quality_methods.report import write_report
 from quality_methods.scoring import Scorer
 from quality_methods.setting import Setting
@@ -132,10 +132,13 @@ def main(
         write_report(json.loads(report.read_text(encoding="utf-8")), docs)
         return
     rows, missing = [], []
-    plan = list(
-        cells(methods, [int(nfe) for nfe in budgets.split(",")], [int(seed) for seed in seeds.split(",")])
-    )
+    sizes, draws = ([int(value) for value in text.split(",")] for text in (budgets, seeds))
     for model in models.split(","):
+        fitting, others = applicable(methods, load_profile(model).pipeline_class)
+        for method in others:
+            where = ", ".join(METHODS[method].pipelines)
+            print(f"{model}: {method} is skipped, it is written for {where}", file=sys.stderr)
+        plan = list(cells(fitting, sizes, draws))
         if finished:
             folder = work / model / f"rows-{calibration}-{held_out}"
             for method, nfe, seed in plan:

@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from budc.compiler.conditions import Condition, each
 from budc.compiler.denoiser import guide
 from quality_methods.setting import Samples, Setting
 
@@ -38,15 +39,23 @@ def roll(setting: Setting, samples: Samples, decide: Decider) -> tuple[Tensor, T
             condition = conditions.embeddings[branch]
             velocity = torch.empty_like(latents)
             if chosen.any():
-                velocity[chosen], fresh = denoiser.compute(latents[chosen], timestep, condition[chosen])
+                velocity[chosen], fresh = denoiser.compute(
+                    latents[chosen], timestep, _rows(condition, chosen)
+                )
                 residuals.setdefault(branch, torch.empty(len(samples), *fresh.shape[1:]))[chosen] = fresh
             if (~chosen).any():
                 kept = residuals[branch][~chosen]
-                velocity[~chosen] = denoiser.reuse(kept, latents[~chosen], timestep, condition[~chosen])
+                velocity[~chosen] = denoiser.reuse(
+                    kept, latents[~chosen], timestep, _rows(condition, ~chosen)
+                )
             found[branch] = velocity
             counts += chosen.double() / len(denoiser.weights)
         guided.append(guide(denoiser.weights, found))
     return form.latents(form.steps, noise, guided), counts
+
+
+def _rows(condition: Condition, chosen: Tensor) -> Condition:
+    return each(condition, lambda tensor: tensor[chosen])
 
 
 def bisect(mean_nfe: Callable[[float], float], nfe: int, high: float, rounds: int = 16) -> float:

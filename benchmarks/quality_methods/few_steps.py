@@ -1,7 +1,8 @@
 """Fewer steps of a good solver, nothing cached: what any caching policy has to beat at its NFE.
 
 Euler, UniPC and DPM++(2M) are the library's, Adams-Bashforth of two steps is written down here; every one is a
-`LinearForm` on a flow-matching schedule with the model's own shift. `trained_steps` starts from the same forms.
+`LinearForm` on the schedule that the model's sampler has at so many steps. `trained_steps` starts from the same
+forms. Where the schedule is given, a scheduler's own shift decides nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
 from budc.compiler.rollout import full_policy
@@ -41,12 +42,15 @@ def adams_bashforth(sigmas: Tensor, timesteps: Tensor) -> LinearForm:
 
 def euler(setting: Setting) -> Form:
     """Flow-matching Euler."""
-    return _library(FlowMatchEulerDiscreteScheduler(shift=_shift(setting)))
+    return _library(FlowMatchEulerDiscreteScheduler())
 
 
 def unipc(setting: Setting) -> Form:
-    """The model's own solver."""
-    return _library(setting.model.scheduler)
+    """UniPC: the model's own where that is its solver, else as the library configures it for flow matching."""
+    own = setting.model.scheduler
+    if isinstance(own, UniPCMultistepScheduler):
+        return _library(own)
+    return _library(UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True))
 
 
 def dpm(setting: Setting) -> Form:
@@ -57,7 +61,6 @@ def dpm(setting: Setting) -> Form:
             solver_order=2,
             prediction_type="flow_prediction",
             use_flow_sigmas=True,
-            flow_shift=_shift(setting),
         )
     )
 
@@ -83,7 +86,3 @@ def few_steps(setting: Setting, nfe: int, solver: str) -> Outcome:
     """Run a solver with `nfe` steps on the default schedule."""
     form = SOLVERS[solver](setting)(*default_schedule(setting, nfe))
     return static(setting, full_policy(nfe, setting.branches), form)
-
-
-def _shift(setting: Setting) -> float:
-    return float(setting.model.scheduler.config.flow_shift)

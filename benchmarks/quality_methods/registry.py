@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -27,12 +27,16 @@ Run = Callable[[Setting, int, int, Path], Outcome]
 
 
 class Method(NamedTuple):
-    """A method: what the table calls it, how it runs, and whether seeds change it."""
+    """A method: what the table calls it, how it runs, whether seeds change it, and where it is defined.
+
+    `pipelines` are those that it is written for; empty for all.
+    """
 
     title: str
     run: Run
     seeded: bool = False
     family: str = "caching"
+    pipelines: tuple[str, ...] = ()
 
 
 def _plain(function: Callable[..., Outcome], **settings: object) -> Run:
@@ -43,6 +47,7 @@ def _trained(solver: str) -> Run:
     return lambda setting, nfe, seed, folder: trained_steps(setting, nfe, solver, folder)
 
 
+_WAN = ("WanPipeline",)
 _TITLES = {"euler": "Euler", "unipc": "UniPC", "dpm++": "DPM++(2M)", "ab2": "AB2"}
 
 METHODS: dict[str, Method] = {
@@ -65,12 +70,16 @@ METHODS: dict[str, Method] = {
     "lemica": Method("shortest path, minimax (LeMiCa-style)", _plain(minimax)),
     "meancache": Method("MeanCache-style", _plain(meancache)),
     "teacache": Method("TeaCache", _plain(teacache, kind="input")),
-    "teacache-embedding": Method("TeaCache, its Wan rule", _plain(teacache, kind="embedding")),
+    "teacache-embedding": Method(
+        "TeaCache, its Wan rule", _plain(teacache, kind="embedding"), pipelines=_WAN
+    ),
     "magcache": Method("MagCache", _plain(magcache)),
     "taylorseer-1": Method("TaylorSeer, order 1", _plain(taylorseer, order=1)),
     "taylorseer-2": Method("TaylorSeer, order 2", _plain(taylorseer, order=2)),
-    "cache-dit": Method("cache-dit, static mask", _plain(cache_dit_mask, order=None)),
-    "cache-dit-taylor": Method("cache-dit, static mask, Taylor", _plain(cache_dit_mask, order=1)),
+    "cache-dit": Method("cache-dit, static mask", _plain(cache_dit_mask, order=None), pipelines=_WAN),
+    "cache-dit-taylor": Method(
+        "cache-dit, static mask, Taylor", _plain(cache_dit_mask, order=1), pipelines=_WAN
+    ),
     **{
         f"steps-{name}": Method(
             f"{_TITLES[name]}, fewer steps", _plain(few_steps, solver=name), family="steps"
@@ -93,3 +102,9 @@ METHODS: dict[str, Method] = {
         for name, payload in (("residual", "trunk-residual"), ("velocity", "velocity"))
     },
 }
+
+
+def applicable(methods: Sequence[str], pipeline: str) -> tuple[list[str], list[str]]:
+    """Part methods into those that a pipeline class can be run under and those that are written for others."""
+    fitting = [name for name in methods if not METHODS[name].pipelines or pipeline in METHODS[name].pipelines]
+    return fitting, [name for name in methods if name not in fitting]

@@ -4,9 +4,9 @@
 
 m is what the timestep modulates: `input`, the first block's normalised and modulated hidden state, as the paper has
 it, which differs from sample to sample; or `embedding`, the timestep's projected embedding alone, as its
-implementation for Wan has it, which makes every sample decide alike. The polynomial of degree 4 maps that change to
-the relative change of the network's output and is fitted on the full run of the calibration prompts, branches
-together. First and last step are always computed.
+implementation for Wan has it, which makes every sample decide alike and is known for Wan only. The polynomial of
+degree 4 maps that change to the relative change of the network's output and is fitted on the full run of the
+calibration prompts, branches together. First and last step are always computed.
 
 The threshold is bisected until the mean NFE over the calibration prompts meets the budget.
 """
@@ -20,30 +20,52 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from budc.compiler.conditions import Condition
 from quality_methods.dynamic import bisect, roll
 from quality_methods.outcome import Outcome
 from quality_methods.setting import Samples, Setting
 
 DEGREE = 4
-Signal = Callable[[Tensor, Tensor], Tensor]
+Signal = Callable[[Tensor, Tensor, Condition], Tensor]
 
 
 def signal(setting: Setting, kind: Literal["input", "embedding"]) -> Signal:
-    """Return m(latents (N, ...), timestep) as (N, size)."""
+    """Return m(latents (N, ...), timestep, condition) as (N, size)."""
+    if setting.model.profile.pipeline_class == "FluxPipeline":
+        assert kind == "input"
+        return _flux(setting)
+    return _wan(setting, kind)
+
+
+def _wan(setting: Setting, kind: Literal["input", "embedding"]) -> Signal:
     network = setting.model.denoiser
     embedder, first = network.condition_embedder, network.blocks[0]
 
-    def embedding(latents: Tensor, timestep: Tensor) -> Tensor:
+    def embedding(latents: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         times = embedder.timesteps_proj(timestep.expand(len(latents)))
         return embedder.time_proj(embedder.act_fn(embedder.time_embedder(times)))
 
-    def modulated(latents: Tensor, timestep: Tensor) -> Tensor:
+    def modulated(latents: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         hidden = network.patch_embedding(latents).flatten(2).transpose(1, 2)
-        table = first.scale_shift_table + embedding(latents, timestep).unflatten(1, (6, -1))
+        table = first.scale_shift_table + embedding(latents, timestep, condition).unflatten(1, (6, -1))
         shift, scale = table[:, 0:1], table[:, 1:2]
         return (first.norm1(hidden) * (1 + scale) + shift).flatten(1)
 
     return modulated if kind == "input" else embedding
+
+
+def _flux(setting: Setting) -> Signal:
+    network = setting.model.denoiser
+
+    def modulated(latents: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        given = setting.model.adapter.inputs(condition, latents, timestep)
+        embedded = network.time_text_embed(
+            1000 * given["timestep"], 1000 * given["guidance"], given["pooled_projections"]
+        )
+        hidden = network.x_embedder(given["hidden_states"])
+        return network.transformer_blocks[0].norm1(hidden, emb=embedded)[0].flatten(1)
+
+    return modulated
 
 
 def relative_change(now: Tensor, before: Tensor) -> Tensor:
@@ -60,7 +82,7 @@ def fit(setting: Setting, measure: Signal) -> np.ndarray:
     before: dict[str, Tensor] = {}
     last: Tensor | None = None
     for step, timestep in enumerate(setting.form.timesteps.float()):
-        now = measure(path[step], timestep)
+        now = measure(path[step], timestep, conditions.embeddings[setting.branches[0]])
         for branch, condition in conditions.embeddings.items():
             velocity, _ = setting.denoiser.compute(path[step], timestep, condition)
             if last is not None:
@@ -72,19 +94,20 @@ def fit(setting: Setting, measure: Signal) -> np.ndarray:
 
 
 class TeaCache:
-    """The rule during one rollout; branches see the same m and so decide alike."""
+    """The rule during one rollout; branches see the same m, the first one's, and so decide alike."""
 
     def __init__(
-        self, setting: Setting, measure: Signal, polynomial: np.ndarray, threshold: float, size: int
+        self, setting: Setting, measure: Signal, polynomial: np.ndarray, threshold: float, samples: Samples
     ) -> None:
         self._setting, self._measure = setting, measure
         self._polynomial, self._threshold = polynomial, threshold
-        self._account = torch.zeros(size, dtype=torch.float64)
+        self._condition = samples.conditions.embeddings[setting.branches[0]]
+        self._account = torch.zeros(len(samples), dtype=torch.float64)
         self._before: Tensor | None = None
 
     def __call__(self, step: int, latents: Tensor, timestep: Tensor) -> Mapping[str, Tensor]:
         """Return which samples compute."""
-        now = self._measure(latents, timestep)
+        now = self._measure(latents, timestep, self._condition)
         if self._before is None or step == self._setting.form.steps - 1:
             chosen = torch.ones(len(latents), dtype=torch.bool)
         else:
@@ -102,7 +125,7 @@ def teacache(setting: Setting, nfe: int, kind: Literal["input", "embedding"]) ->
     polynomial = fit(setting, measure)
 
     def run(samples: Samples, threshold: float) -> tuple[Tensor, Tensor]:
-        return roll(setting, samples, TeaCache(setting, measure, polynomial, threshold, len(samples)))
+        return roll(setting, samples, TeaCache(setting, measure, polynomial, threshold, samples))
 
     def mean_nfe(threshold: float) -> float:
         nonlocal forwards

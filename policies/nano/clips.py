@@ -81,13 +81,16 @@ def render(scene: Scene, generator: torch.Generator) -> Tensor:
     """Draw one clip, (3, FRAMES, HEIGHT, WIDTH) in -1..1."""
     centres = path(scene, generator)
     grey = background(scene.background, generator)
+    return paint(scene.shape, scene.size, scene.colour, centres, grey)
+
+
+def paint(shape: str, size: str, colour: str, centres: Tensor, grey: Tensor) -> Tensor:
+    """Lay a shape over a grey texture at every centre (F, 2), x and y in pixels; (3, F, HEIGHT, WIDTH) in -1..1."""
     y, x = torch.meshgrid(torch.arange(HEIGHT) + 0.5, torch.arange(WIDTH) + 0.5, indexing="ij")
-    away = distance(
-        scene.shape, x - centres[:, 0, None, None], y - centres[:, 1, None, None], RADII[scene.size]
-    )
+    away = distance(shape, x - centres[:, 0, None, None], y - centres[:, 1, None, None], RADII[size])
     cover = (0.5 - away).clamp(0, 1)
-    colour = torch.tensor(RGB[scene.colour])[:, None, None, None]
-    return (grey * (1 - cover) + colour * cover) * 2 - 1
+    rgb = torch.tensor(RGB[colour])[:, None, None, None]
+    return (grey * (1 - cover) + rgb * cover) * 2 - 1
 
 
 def batch(scenes: Sequence[Scene], generator: torch.Generator) -> Tensor:

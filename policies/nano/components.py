@@ -9,8 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
-from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+from diffusers import (
+    AutoencoderKLWan,
+    DiffusionPipeline,
+    UniPCMultistepScheduler,
+    WanPipeline,
+    WanTransformer3DModel,
+)
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 MODELS = ("wan2.1-nano", "wan2.1-mini")
 GUIDANCE = 5.0
@@ -100,8 +106,16 @@ def save_pipeline(folder: Path, transformer: Any, vae: Any, text_encoder: Any, t
         scheduler=build_scheduler(),
         transformer=transformer,
     )
-    for part in (pipe, transformer, vae, pipe.scheduler):
-        part._internal_dict = type(part._internal_dict)({**part._internal_dict, "_name_or_path": ""})
-    text_encoder.config._name_or_path = ""
-    tokenizer.name_or_path = ""
+    forget_paths(pipe)
     pipe.save_pretrained(folder)
+
+
+def forget_paths(pipe: DiffusionPipeline) -> None:
+    """Remove from every configuration of a pipeline where its parts were loaded from on this machine."""
+    for part in (pipe, *pipe.components.values()):
+        if hasattr(part, "_internal_dict"):
+            part._internal_dict = type(part._internal_dict)({**part._internal_dict, "_name_or_path": ""})
+        elif isinstance(part, PreTrainedModel):
+            part.config._name_or_path = ""
+        elif part is not None:
+            part.name_or_path = ""

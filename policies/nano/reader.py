@@ -1,4 +1,4 @@
-"""A plain procedural reader of clips: what does this clip show?
+"""A plain procedural reader of clips and pictures: what does this one show?
 
 It knows the drawing rules and nothing of any model: the shape is what is saturated, its colour the nearest
 hue, its kind the template that overlaps best, its motion what the centre of mass does.
@@ -14,10 +14,13 @@ from torch import Tensor
 
 from budc.policies.nano import clips
 from budc.policies.nano.captions import SHAPES, Scene
+from budc.policies.nano.pictures import Picture
 
 SATURATED = 0.25
 """Difference between the largest and the smallest channel above which a pixel belongs to the shape."""
 UNREADABLE = "?"
+_OUTER = 7.0
+"""Distance in pixels from the middle that tells an outer place (11 to 17) from the centre (under 5)."""
 _STRAIGHT = 12.0
 """Net displacement in pixels that tells a straight motion (24) from a turn (under 6)."""
 
@@ -99,3 +102,20 @@ def read(frames: Tensor) -> Scene:
     centres = _centres(mask)
     shape, size = _shape(mask, centres)
     return Scene(_colour(frames, mask), shape, size, _motion(centres), _background(frames, mask))
+
+
+def _place(frame: Tensor) -> str:
+    mask = (frame.amax(0) - frame.amin(0) > SATURATED).float()[None]
+    dx, dy = (_centres(mask)[0] - torch.tensor([clips.WIDTH / 2, clips.HEIGHT / 2])).tolist()
+    if max(abs(dx), abs(dy)) < _OUTER:
+        return "centre"
+    if abs(dx) > abs(dy):
+        return "right" if dx > 0 else "left"
+    return "bottom" if dy > 0 else "top"
+
+
+def read_picture(frame: Tensor) -> Picture:
+    """Read a picture, (3, H, W) in 0..1; an attribute that cannot be read is `UNREADABLE`."""
+    seen = read(frame[:, None])
+    place = UNREADABLE if seen.colour == UNREADABLE else _place(frame)
+    return Picture(seen.colour, seen.shape, seen.size, place, seen.background)

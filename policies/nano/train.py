@@ -8,6 +8,7 @@ cores, run it with `--prepare` first, then once per model.
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from pathlib import Path
 
 import click
@@ -16,6 +17,7 @@ from diffusers import AutoencoderKLWan
 from transformers import UMT5EncoderModel
 
 from budc.policies.nano import latents, train_denoiser, train_text, train_vae
+from budc.policies.nano.captions import Scene
 from budc.policies.nano.components import (
     MODELS,
     build_text_encoder,
@@ -30,10 +32,11 @@ from budc.policies.nano.tokenizer import build_tokenizer
 def text_stage(out: Path, seed: int, device: torch.device) -> UMT5EncoderModel:
     """Train the text encoder, or load what a finished run left."""
     tokenizer = build_tokenizer()
-    probe = train_text.Probe(build_text_encoder(tokenizer, seed)).to(device)
-    fit(probe, train_text.text_loss(probe, tokenizer), train_text.RECIPE, out / "text.pt", seed, "text")
-    print(f"text: all five attributes read in {train_text.accuracy(probe, tokenizer, seed):.1%} of captions")
-    return probe.encoder.eval().requires_grad_(False)
+    encoder = build_text_encoder(tokenizer, seed)
+    probe = train_text.Probe(encoder, partial(train_text.embed, encoder, tokenizer)).to(device)
+    fit(probe, train_text.text_loss(probe), train_text.RECIPE, out / "text.pt", seed, "text")
+    print(f"text: all five attributes read in {train_text.accuracy(probe, seed):.1%} of captions")
+    return encoder.eval().requires_grad_(False)
 
 
 def vae_stage(out: Path, seed: int, device: torch.device) -> AutoencoderKLWan:
@@ -73,7 +76,7 @@ def main(
         print(f"latents {index + 1}/{latents.SHARDS}", flush=True)
     if prepare:
         return
-    clean, scenes = latents.load_shards(out / "latents")
+    clean, scenes = latents.load_shards(out / "latents", Scene)
     for name in names:
         transformer = build_transformer(name, seed).to(place)
         loss = train_denoiser.denoiser_loss(name, transformer, encoder, tokenizer, clean, scenes)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
-from budc.policies.nano.captions import Scene, phrase, split_of
+from budc.policies.nano.captions import Scene, phrase, train_phrase
 from budc.policies.nano.fit import Loss, Recipe
 from budc.policies.nano.train_text import embed
 
@@ -25,12 +25,6 @@ RECIPES = {
 BATCH = {"wan2.1-nano": 64, "wan2.1-mini": 32}
 SHIFT = 2.5
 """Noise levels are drawn with density shifted towards noise, as sampling spends its steps there."""
-
-
-def _train_phrase(scene: Scene, rng: random.Random) -> str:
-    while split_of(text := phrase(scene, rng)) != "train":
-        pass
-    return text
 
 
 def denoiser_loss(
@@ -47,7 +41,8 @@ def denoiser_loss(
         chosen = torch.randint(len(scenes), (BATCH[name],), generator=generator)
         rng = random.Random(int(torch.randint(2**31, (), generator=generator)))
         texts = [
-            "" if rng.random() < 0.125 else _train_phrase(scenes[index], rng) for index in chosen.tolist()
+            "" if rng.random() < 0.125 else train_phrase(scenes[index], rng, phrase)
+            for index in chosen.tolist()
         ]
         with torch.no_grad():
             text = embed(encoder, tokenizer, texts)

@@ -46,12 +46,21 @@ def crops(step: int, recipe: Recipe, generator: torch.Generator) -> Tensor:
     seed = int(torch.randint(2**31, (), generator=generator))
     scenes = [caption.scene for caption in itertools.islice(captions("train", seed), size)]
     frames = clips.batch(scenes, generator)
+    cropped = cut(frames, generator)
+    return cropped[:, :, :1] if images else cropped
+
+
+def cut(frames: Tensor, generator: torch.Generator) -> Tensor:
+    """Cut a square of `CROP` pixels out of each of some frames (B, ..., HEIGHT, WIDTH), on the grid of the cells."""
     rows, columns = (
-        torch.randint(clips.HEIGHT - CROP + 1, (size, 2), generator=generator).div(8, rounding_mode="floor").T
+        torch.randint(clips.HEIGHT - CROP + 1, (len(frames), 2), generator=generator)
+        .div(8, rounding_mode="floor")
+        .T
         * 8
     )
-    cut = [f[:, :, r : r + CROP, c : c + CROP] for f, r, c in zip(frames, rows, columns, strict=True)]
-    return torch.stack(cut)[:, :, :1] if images else torch.stack(cut)
+    return torch.stack(
+        [f[..., r : r + CROP, c : c + CROP] for f, r, c in zip(frames, rows, columns, strict=True)]
+    )
 
 
 def vae_loss(vae: AutoencoderKLWan, recipe: Recipe = RECIPE) -> Loss:
@@ -65,12 +74,16 @@ def vae_loss(vae: AutoencoderKLWan, recipe: Recipe = RECIPE) -> Loss:
             noise = torch.randn(mean.shape, generator=generator).to(vae.device)
             latents = mean + noise * (0.5 * logvar).exp()
             output = decode_unclamped(vae, latents).float()
-        error = output - frames
-        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-        total: Tensor = error.abs().mean() + error.square().mean() + 1e-4 * kl
-        return total
+        return reconstruction(output - frames, mean, logvar)
 
     return loss
+
+
+def reconstruction(error: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
+    """Absolute and squared error of the pixels, and 1e-4 of the posterior's divergence from a unit Gaussian."""
+    kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+    total: Tensor = error.abs().mean() + error.square().mean() + 1e-4 * kl
+    return total
 
 
 @torch.no_grad()

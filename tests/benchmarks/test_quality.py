@@ -67,6 +67,20 @@ def test_cells_that_stand_are_taken_and_those_that_do_not_are_named(results, wor
     assert again["notRun"] == [{"model": "wan2.1-nano", "budget": 6, "method": "magcache", "seed": 0}]
 
 
+def test_methods_that_are_written_for_another_pipeline_are_skipped_by_name(tmp_path):
+    target = tmp_path / "flux.json"
+    done = quality(
+        *("--models", "flux-nano", "--budgets", "6", "--methods", "uniform,steps-dpm++,teacache,cache-dit"),
+        *("--calibration", "2", "--held-out", "2", "--work", str(tmp_path), "--json", str(target)),
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads(target.read_text())
+    assert [row["method"] for row in results["rows"]] == ["uniform", "steps-dpm++", "teacache"]
+    assert results["notRun"] == []
+    assert "flux-nano: cache-dit is skipped, it is written for WanPipeline" in done.stderr
+    assert all(0 < row["error"]["geometricMean"] < 1 for row in results["rows"])
+
+
 def test_report_is_a_function_of_the_results(results, tmp_path):
     source = tmp_path / "results.json"
     absent = {"model": "wan2.1-nano", "budget": 6, "method": "magcache", "seed": 0}
