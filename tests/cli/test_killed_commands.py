@@ -63,7 +63,9 @@ def survives(killing, tmp_path):
                 assert kept[: len(reported)] == reported
                 assert kept == needed[: len(kept)]
 
-        moments = killing.at_random_moments(lambda at: attempt(place, at), check, KILLS, seconds)
+        moments = killing.at_random_moments(
+            lambda at: attempt(place, at), check, KILLS, seconds, bool(needed)
+        )
         check(attempt(place))
         check(attempt(place))
         # No folder is left, and no file but what a kill leaves of one that was being written.
