@@ -17,7 +17,7 @@ from budc.compiler.conditions import Conditions
 from budc.compiler.denoiser import ModelDenoiser
 from budc.compiler.emit import artifact_name, make_document, versions, write_artifact
 from budc.compiler.evaluate import evaluate
-from budc.compiler.find import Outcome, Schedule, Task
+from budc.compiler.find import Outcome, Schedule, Task, searched_on
 from budc.compiler.folder import component_digests
 from budc.compiler.journal import Journal
 from budc.compiler.model import Model, default_device, load_model, model_binding, supported
@@ -107,6 +107,7 @@ def compile_artifacts(request: CompileRequest) -> list[Artifact]:
     signer = load_signer(request.key, public=public) if request.key else None
     paths = _outputs(request, {nfe: artifact_name(request, profile, nfe) for nfe in budgets})
     prompts = _prompts(request, profile)
+    searched_on(request.search, len(prompts.calibration), judged=request.align or request.steps == "auto")
     supported(profile)
     folder = find_weights(profile, request.weights, download=request.download)
     digests = DigestCache.of_user(watch=hashing, rehash=request.rehash)

@@ -93,6 +93,22 @@ class Outcome:
     notes: tuple[str, ...]
 
 
+def searched_on(search: str, prompts: int, *, judged: bool) -> int:
+    """Return how many of the calibration prompts a search sees; the others arbitrate.
+
+    Raises:
+        UsageError: an alignment or a number of steps is to be `judged`, and no prompt is left to do it.
+    """
+    arbitrated = algorithm(search).arbitrated
+    seen = max(1, round(SEARCH_SHARE * prompts)) if arbitrated and prompts > 1 else prompts
+    if seen == prompts and arbitrated and judged:
+        raise UsageError(
+            f"{prompts} calibration prompts leave none to judge an alignment or a number of steps by",
+            remedy="give at least three; two dozen is a good number",
+        )
+    return seen
+
+
 class Finder:
     """Finds policies of several budgets for one denoiser, sharing the full run and the tree of rollouts.
 
@@ -128,12 +144,7 @@ class Finder:
         nfe = task.nfe
         chosen = algorithm(task.search)
         total = len(task.conditions)
-        seen = max(1, round(SEARCH_SHARE * total)) if chosen.arbitrated and total > 1 else total
-        if seen == total and chosen.arbitrated and (task.align or task.short is not None):
-            raise UsageError(
-                f"{total} calibration prompts leave none to judge an alignment or a number of steps by",
-                remedy="give at least three; two dozen is a good number",
-            )
+        seen = searched_on(task.search, total, judged=task.align or task.short is not None)
         tree = self._tree(seen)
         found = search(task.search, self._space(task, chosen, tree), tree, self.journal, task.seed)
         spent = self._network.forwards + found.forwards

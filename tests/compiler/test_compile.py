@@ -250,6 +250,15 @@ def test_bad_input_is_refused_before_any_rollout(flags, change, error, word, mon
     assert caught.value.remedy
 
 
+@pytest.mark.parametrize("asked", [{"align": True}, {"steps": "auto", "budget": "4"}])
+def test_too_few_prompts_to_judge_by_are_refused_before_any_rollout(flags, asked, tmp_path, monkeypatch):
+    monkeypatch.setattr("budc.compiler.compile.load_model", lambda *_: pytest.fail("loaded"))
+    few = tmp_path / "few.txt"
+    few.write_text("a red circle\na blue square\n")
+    with pytest.raises(UsageError, match="2 calibration prompts leave none"):
+        compiled(flags | {"search": "joint", "calibration": str(few)} | asked)
+
+
 def test_held_out_prompts_cannot_calibrate(flags, tmp_path):
     shared = tmp_path / "shared.txt"
     shared.write_text("a tiny green dot sails right over stripes\n")
