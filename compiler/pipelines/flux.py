@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
-from diffusers.image_processor import VaeImageProcessor
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from budc.compiler.conditions import Condition
 from budc.compiler.loading import loading
+from budc.compiler.pipelines.latents import draw, image_frames, load_vae, pack, unpack
 from budc.compiler.pipelines.text import in_batches, text_pipeline
 from budc.policies.profile import ModelProfile
 
@@ -59,11 +58,7 @@ class FluxAdapter:
         """Draw latents (N, cells, 4 · channels) from one CPU generator a seed, in the profile's dtype; float32."""
         rows, columns = self._cells(folder, profile)
         channels = self._denoiser_config(folder)["in_channels"] // 4
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        shape = (len(seeds), channels, 2 * rows, 2 * columns)
-        noise: Tensor = randn_tensor(shape, generator=generators, dtype=getattr(torch, profile.dtype)).float()
-        cells = noise.view(len(seeds), channels, rows, 2, columns, 2).permute(0, 2, 4, 1, 3, 5)
-        return cells.reshape(len(seeds), rows * columns, channels * 4)
+        return pack(draw(seeds, (channels, 2 * rows, 2 * columns), getattr(torch, profile.dtype)))
 
     def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
         """Latents in the text's dtype, the timestep as a fraction, position ids once."""
@@ -92,23 +87,16 @@ class FluxAdapter:
         self, folder: Path, profile: ModelProfile, device: torch.device
     ) -> Callable[[Tensor], Tensor]:
         """Load the VAE in float32."""
-        with loading(folder / "vae"):
-            vae = AutoencoderKL.from_pretrained(
-                folder, subfolder="vae", dtype=torch.float32, use_safetensors=True, local_files_only=True
-            ).to(device)
+        vae = load_vae(AutoencoderKL, folder, device)
         rows, columns = self._cells(folder, profile)
-        processor = VaeImageProcessor()
 
         @torch.no_grad()
         def decode(latents: Tensor) -> Tensor:
-            count, channels = len(latents), latents.shape[-1] // 4
-            cells = latents.view(count, rows, columns, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
-            packed = cells.reshape(count, channels, 2 * rows, 2 * columns).to(device, vae.dtype)
-            image = vae.decode(
-                packed / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False
+            unpacked = unpack(latents, rows, columns).to(device, vae.dtype)
+            image: Tensor = vae.decode(
+                unpacked / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False
             )[0]
-            frames: Tensor = processor.postprocess(image, output_type="pt")
-            return frames.float().cpu().unsqueeze(2)
+            return image_frames(image)
 
         return decode
 

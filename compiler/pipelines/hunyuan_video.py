@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoPipeline
-from diffusers.utils.torch_utils import randn_tensor
-from diffusers.video_processor import VideoProcessor
 from torch import Tensor
 
 from budc.compiler.conditions import Condition
 from budc.compiler.loading import loading
+from budc.compiler.pipelines.latents import draw, load_vae, video_frames, video_size
 from budc.compiler.pipelines.text import text_pipeline
 from budc.policies.profile import ModelProfile
 
@@ -51,16 +50,7 @@ class HunyuanVideoAdapter:
         with loading(folder / "vae"):
             config = AutoencoderKLHunyuanVideo.load_config(folder / "vae", local_files_only=True)
             spatial, temporal = config["spatial_compression_ratio"], config["temporal_compression_ratio"]
-            shape = (
-                len(seeds),
-                config["latent_channels"],
-                (profile.frames - 1) // temporal + 1,
-                profile.height // spatial,
-                profile.width // spatial,
-            )
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        noise: Tensor = randn_tensor(shape, generator=generators, dtype=torch.float32)
-        return noise
+        return draw(seeds, (config["latent_channels"], *video_size(profile, spatial, temporal)))
 
     def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
         """Latents and one timestep a sample in the text's dtype."""
@@ -90,17 +80,12 @@ class HunyuanVideoAdapter:
         self, folder: Path, profile: ModelProfile, device: torch.device
     ) -> Callable[[Tensor], Tensor]:
         """Load the VAE in float32."""
-        with loading(folder / "vae"):
-            vae = AutoencoderKLHunyuanVideo.from_pretrained(
-                folder, subfolder="vae", dtype=torch.float32, use_safetensors=True, local_files_only=True
-            ).to(device)
-        processor = VideoProcessor(vae_scale_factor=vae.config.spatial_compression_ratio)
+        vae = load_vae(AutoencoderKLHunyuanVideo, folder, device)
 
         @torch.no_grad()
         def decode(latents: Tensor) -> Tensor:
             scaled = latents.to(device, vae.dtype) / vae.config.scaling_factor
-            video = vae.decode(scaled, return_dict=False)[0]
-            frames: Tensor = processor.postprocess_video(video, output_type="pt")
-            return frames.float().cpu().transpose(1, 2)
+            video: Tensor = vae.decode(scaled, return_dict=False)[0]
+            return video_frames(video)
 
         return decode

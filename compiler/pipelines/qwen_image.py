@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLQwenImage, QwenImagePipeline, QwenImageTransformer2DModel
-from diffusers.image_processor import VaeImageProcessor
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from budc.compiler.conditions import Condition
 from budc.compiler.loading import loading
+from budc.compiler.pipelines.latents import draw, image_frames, load_vae, normalisation, pack, unpack
 from budc.compiler.pipelines.text import one_by_one, text_pipeline
 from budc.policies.profile import ModelProfile
 
@@ -64,11 +63,7 @@ class QwenImageAdapter:
         with loading(folder / "transformer"):
             config = QwenImageTransformer2DModel.load_config(folder / "transformer", local_files_only=True)
             channels = config["in_channels"] // 4
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        shape = (len(seeds), 1, channels, 2 * rows, 2 * columns)
-        noise: Tensor = randn_tensor(shape, generator=generators, dtype=getattr(torch, profile.dtype)).float()
-        cells = noise.view(len(seeds), channels, rows, 2, columns, 2).permute(0, 2, 4, 1, 3, 5)
-        return cells.reshape(len(seeds), rows * columns, channels * 4)
+        return pack(draw(seeds, (channels, 2 * rows, 2 * columns), getattr(torch, profile.dtype)))
 
     def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
         """Latents in the text's dtype, the timestep as a fraction, text as long as the batch's longest, masked."""
@@ -102,24 +97,15 @@ class QwenImageAdapter:
         self, folder: Path, profile: ModelProfile, device: torch.device
     ) -> Callable[[Tensor], Tensor]:
         """Load the VAE in float32."""
-        with loading(folder / "vae"):
-            vae = AutoencoderKLQwenImage.from_pretrained(
-                folder, subfolder="vae", dtype=torch.float32, use_safetensors=True, local_files_only=True
-            ).to(device)
+        vae = load_vae(AutoencoderKLQwenImage, folder, device)
         rows, columns = self._cells(folder, profile)
-        shape = (1, vae.config.z_dim, 1, 1, 1)
-        mean = torch.tensor(vae.config.latents_mean).view(shape).to(device, vae.dtype)
-        scale = 1.0 / torch.tensor(vae.config.latents_std).view(shape).to(device, vae.dtype)
-        processor = VaeImageProcessor()
+        mean, scale = normalisation(vae)
 
         @torch.no_grad()
         def decode(latents: Tensor) -> Tensor:
-            count, channels = len(latents), latents.shape[-1] // 4
-            cells = latents.view(count, rows, columns, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
-            unpacked = cells.reshape(count, channels, 1, 2 * rows, 2 * columns).to(device, vae.dtype)
-            image = vae.decode(unpacked / scale + mean, return_dict=False)[0][:, :, 0]
-            frames: Tensor = processor.postprocess(image, output_type="pt")
-            return frames.float().cpu().unsqueeze(2)
+            unpacked = unpack(latents, rows, columns).unsqueeze(2).to(device, vae.dtype)
+            image: Tensor = vae.decode(unpacked / scale + mean, return_dict=False)[0][:, :, 0]
+            return image_frames(image)
 
         return decode
 

@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, WanPipeline
-from diffusers.utils.torch_utils import randn_tensor
-from diffusers.video_processor import VideoProcessor
 from torch import Tensor
 
 from budc.compiler.conditions import Condition
 from budc.compiler.loading import loading
+from budc.compiler.pipelines.latents import draw, load_vae, normalisation, video_frames, video_size
 from budc.compiler.pipelines.text import in_batches, text_pipeline
 from budc.policies.profile import ModelProfile
 
@@ -50,16 +49,7 @@ class WanAdapter:
         with loading(folder / "vae"):
             config = AutoencoderKLWan.load_config(folder / "vae", local_files_only=True)
             spatial, temporal = config.get("scale_factor_spatial", 8), config.get("scale_factor_temporal", 4)
-            shape = (
-                len(seeds),
-                config["z_dim"],
-                (profile.frames - 1) // temporal + 1,
-                profile.height // spatial,
-                profile.width // spatial,
-            )
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        noise: Tensor = randn_tensor(shape, generator=generators, dtype=torch.float32)
-        return noise
+        return draw(seeds, (config["z_dim"], *video_size(profile, spatial, temporal)))
 
     def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
         """Latents in the model's dtype, one timestep a sample."""
@@ -84,19 +74,12 @@ class WanAdapter:
         self, folder: Path, profile: ModelProfile, device: torch.device
     ) -> Callable[[Tensor], Tensor]:
         """Load the VAE in float32, in which the pipeline's users are told to keep it."""
-        with loading(folder / "vae"):
-            vae = AutoencoderKLWan.from_pretrained(
-                folder, subfolder="vae", dtype=torch.float32, use_safetensors=True, local_files_only=True
-            ).to(device)
-        shape = (1, vae.config.z_dim, 1, 1, 1)
-        mean = torch.tensor(vae.config.latents_mean).view(shape).to(device, vae.dtype)
-        scale = 1.0 / torch.tensor(vae.config.latents_std).view(shape).to(device, vae.dtype)
-        processor = VideoProcessor(vae_scale_factor=vae.config.scale_factor_spatial)
+        vae = load_vae(AutoencoderKLWan, folder, device)
+        mean, scale = normalisation(vae)
 
         @torch.no_grad()
         def decode(latents: Tensor) -> Tensor:
-            video = vae.decode(latents.to(device, vae.dtype) / scale + mean, return_dict=False)[0]
-            frames: Tensor = processor.postprocess_video(video, output_type="pt")
-            return frames.float().cpu().transpose(1, 2)
+            video: Tensor = vae.decode(latents.to(device, vae.dtype) / scale + mean, return_dict=False)[0]
+            return video_frames(video)
 
         return decode

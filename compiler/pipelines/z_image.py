@@ -12,12 +12,11 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, ZImagePipeline, ZImageTransformer2DModel
-from diffusers.image_processor import VaeImageProcessor
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from budc.compiler.conditions import Condition
 from budc.compiler.loading import loading
+from budc.compiler.pipelines.latents import draw, image_frames, load_vae
 from budc.compiler.pipelines.text import one_by_one, text_pipeline
 from budc.policies.profile import ModelProfile
 
@@ -59,10 +58,7 @@ class ZImageAdapter:
         rows, columns = self._cells(folder, profile)
         with loading(folder / "transformer"):
             config = ZImageTransformer2DModel.load_config(folder / "transformer", local_files_only=True)
-            shape = (len(seeds), config["in_channels"], 2 * rows, 2 * columns)
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        noise: Tensor = randn_tensor(shape, generator=generators, dtype=torch.float32)
-        return noise
+        return draw(seeds, (config["in_channels"], 2 * rows, 2 * columns))
 
     def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
         """Latents in the text's dtype and text without padding, a tensor a sample; time runs from 0 to 1."""
@@ -87,18 +83,13 @@ class ZImageAdapter:
         self, folder: Path, profile: ModelProfile, device: torch.device
     ) -> Callable[[Tensor], Tensor]:
         """Load the VAE in float32."""
-        with loading(folder / "vae"):
-            vae = AutoencoderKL.from_pretrained(
-                folder, subfolder="vae", dtype=torch.float32, use_safetensors=True, local_files_only=True
-            ).to(device)
-        processor = VaeImageProcessor()
+        vae = load_vae(AutoencoderKL, folder, device)
 
         @torch.no_grad()
         def decode(latents: Tensor) -> Tensor:
             scaled = latents.to(device, vae.dtype) / vae.config.scaling_factor + vae.config.shift_factor
-            image = vae.decode(scaled, return_dict=False)[0]
-            frames: Tensor = processor.postprocess(image, output_type="pt")
-            return frames.float().cpu().unsqueeze(2)
+            image: Tensor = vae.decode(scaled, return_dict=False)[0]
+            return image_frames(image)
 
         return decode
 
