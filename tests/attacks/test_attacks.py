@@ -63,7 +63,7 @@ def test_what_the_attacks_start_from_is_believed(corpus: Path) -> None:
 class WanPipeline:
     """As much of a pipeline as the checks before a run look at."""
 
-    def __init__(self, maker: ModuleType) -> None:
+    def __init__(self, forge: ModuleType) -> None:
         torch = pytest.importorskip("torch")
 
         class WanTransformer3DModel(torch.nn.Module):  # type: ignore[misc]
@@ -72,7 +72,7 @@ class WanPipeline:
             def __init__(self) -> None:
                 super().__init__()
                 self.proj = torch.nn.Module()
-                for name, data in maker.WEIGHTS.items():
+                for name, data in forge.WEIGHTS.items():
                     values = torch.frombuffer(bytearray(data), dtype=torch.float32)
                     setattr(self.proj, name.split(".")[1], torch.nn.Parameter(values))
 
@@ -81,9 +81,9 @@ class WanPipeline:
 
 
 @pytest.fixture(scope="module")
-def pipe(maker: ModuleType) -> Any:
+def pipe(forge: ModuleType) -> Any:
     pytest.importorskip("diffusers")
-    return WanPipeline(maker)
+    return WanPipeline(forge)
 
 
 def by_reader(path: Path, folder: Path, options: dict[str, Any]) -> str:
@@ -179,13 +179,13 @@ def model_folder(corpus: Path, name: str) -> Path:
     return folder / "snapshots" / "rev" if (folder / "snapshots").is_dir() else folder
 
 
-def bound_policy(maker: ModuleType, path: Path, model: dict[str, bytes]) -> Path:
+def bound_policy(forge: ModuleType, path: Path, model: dict[str, bytes]) -> Path:
     """Write a policy for a known profile, bound to these files as a model and, with a manifest, as an export."""
     files = {name: hashlib.sha256(data).hexdigest() for name, data in model.items()}
     export = files | {MANIFEST: hashlib.sha256(b"{}").hexdigest()}
     variants = [{"name": "original", "files": files}, {"name": "onnx-float32", "files": export}]
     bound = {"profile": "wan2.1-nano", "variants": variants}
-    path.write_bytes(maker.policy(maker.changed("model", to=lambda old: old | bound)))
+    path.write_bytes(forge.policy(forge.changed("model", to=lambda old: old | bound)))
     return path
 
 
@@ -196,11 +196,11 @@ def whole(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def exports(maker: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exports(forge: ModuleType, script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The corpus, in which every model claims to be an ONNX export as well, and a policy for both."""
     corpus = tmp_path_factory.mktemp("exports")
-    maker.make(corpus)
-    bound_policy(maker, corpus / "bound.budc.json", maker.MODEL)
+    script.make(corpus)
+    bound_policy(forge, corpus / "bound.budc.json", forge.MODEL)
     for name in ("good", *MODELS):
         whole(model_folder(corpus, name))
     return corpus
@@ -219,15 +219,15 @@ def test_weights(corpus: Path, name: str, case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("name", "case"), WEIGHTS.items(), ids=list(WEIGHTS))
 def test_weights_that_a_policy_is_bound_to(
-    corpus: Path, maker: ModuleType, judge: Judge, tmp_path: Path, name: str, case: dict[str, Any]
+    corpus: Path, forge: ModuleType, judge: Judge, tmp_path: Path, name: str, case: dict[str, Any]
 ) -> None:
-    model = maker.MODEL | {maker.SHARD: (corpus / "weights" / f"{name}.safetensors").read_bytes()}
+    model = forge.MODEL | {forge.SHARD: (corpus / "weights" / f"{name}.safetensors").read_bytes()}
     folder = tmp_path / "model"
     for relative, content in model.items():
         (folder / relative).parent.mkdir(parents=True, exist_ok=True)
         (folder / relative).write_bytes(content)
     whole(folder)
-    path = bound_policy(maker, folder / "bound.budc.json", model)
+    path = bound_policy(forge, folder / "bound.budc.json", model)
     assert judge(path, corpus / "trust" / "default.toml", folder) == case["error"]
 
 

@@ -68,30 +68,30 @@ def trust(corpus: Path) -> Trust:
 
 @PROPERTY
 @given(data=st.data())
-def test_fields(maker: ModuleType, trust: Trust, data: st.DataObject) -> None:
+def test_fields(forge: ModuleType, trust: Trust, data: st.DataObject) -> None:
     """A trusted key signs whatever it is given: what is accepted then is a policy that encodes to the same bytes."""
-    statement = maker.statement()
+    statement = forge.statement()
     at = data.draw(st.sampled_from(list(places(statement))))
     changed = put(statement, at, data.draw(VALUES | st.just(...)))
     try:
-        payload = maker.payload_of(changed)
+        payload = forge.payload_of(changed)
     except ValueError:
         return  # not JSON at all
     with contextlib.suppress(BudcError):
-        artifact = open_artifact(maker.bundle(payload, maker.TRUSTED), trust)
+        artifact = open_artifact(forge.bundle(payload, forge.TRUSTED), trust)
         assert encode_statement(artifact.document) == payload == artifact.payload
         check_schema(payload)
 
 
 @PROPERTY
 @given(data=st.data())
-def test_bundle_fields(maker: ModuleType, trust: Trust, data: st.DataObject) -> None:
-    valid = json.loads(maker.policy(maker.statement()))
+def test_bundle_fields(forge: ModuleType, trust: Trust, data: st.DataObject) -> None:
+    valid = json.loads(forge.policy(forge.statement()))
     at = data.draw(st.sampled_from(list(places(valid))))
     changed = json.dumps(put(valid, at, data.draw(VALUES | st.just(...))))
     with contextlib.suppress(BudcError):
         artifact = open_artifact(changed.encode(), trust)
-        assert artifact.payload == maker.payload_of(maker.statement())
+        assert artifact.payload == forge.payload_of(forge.statement())
 
 
 @PROPERTY
@@ -100,35 +100,35 @@ def test_bundle_fields(maker: ModuleType, trust: Trust, data: st.DataObject) -> 
         st.tuples(st.integers(0, 1 << 13), st.integers(0, 3), st.binary(max_size=3)), min_size=1, max_size=3
     )
 )
-def test_bytes(maker: ModuleType, trust: Trust, edits: list[tuple[int, int, bytes]]) -> None:
-    changed = maker.policy(maker.statement())
+def test_bytes(forge: ModuleType, trust: Trust, edits: list[tuple[int, int, bytes]]) -> None:
+    changed = forge.policy(forge.statement())
     for at, length, new in edits:
         start = at % (len(changed) + 1)
         changed = changed[:start] + new + changed[start + length :]
     with contextlib.suppress(BudcError):
-        assert open_artifact(changed, trust).payload == maker.payload_of(maker.statement())
+        assert open_artifact(changed, trust).payload == forge.payload_of(forge.statement())
 
 
 @PROPERTY
 @given(at=st.integers(0, 1 << 10), length=st.integers(0, 3), new=st.binary(max_size=3))
-def test_weights(maker: ModuleType, trust: Trust, tmp_path: Path, at: int, length: int, new: bytes) -> None:
-    document = read(maker.policy(maker.statement())).document
-    for name, content in maker.MODEL.items():
+def test_weights(forge: ModuleType, trust: Trust, tmp_path: Path, at: int, length: int, new: bytes) -> None:
+    document = read(forge.policy(forge.statement())).document
+    for name, content in forge.MODEL.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    good = maker.MODEL[maker.SHARD]
+    good = forge.MODEL[forge.SHARD]
     start = at % (len(good) + 1)
     changed = good[:start] + new + good[start + length :]
-    (tmp_path / maker.SHARD).write_bytes(changed)
+    (tmp_path / forge.SHARD).write_bytes(changed)
     with contextlib.suppress(BudcError):
         find_variant(tmp_path, document.model.variants)
         assert changed == good
     with contextlib.suppress(BudcError):
-        tensor_root([tmp_path / maker.SHARD])
+        tensor_root([tmp_path / forge.SHARD])
 
 
 def test_the_command_line_shows_nothing_that_acts_on_a_terminal(
-    corpus: Path, maker: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    corpus: Path, forge: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BUDC_TRUST", str(corpus / "trust" / "default.toml"))
     for path in sorted((corpus / "artifacts").iterdir()):
@@ -141,13 +141,13 @@ def test_the_command_line_shows_nothing_that_acts_on_a_terminal(
 
 
 def test_markup_in_an_annotation_is_shown_as_it_is(
-    maker: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    forge: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     note = "[bold red]<img src=x onerror=alert(1)>[/] {{7*7}}"
-    statement = maker.statement()
+    statement = forge.statement()
     statement["predicate"]["annotations"] = {"note": note}
     path = tmp_path / "x.budc.json"
-    path.write_bytes(maker.policy(statement))
+    path.write_bytes(forge.policy(statement))
     assert main(["inspect", str(path)]) == 0
     assert note in capsys.readouterr().out
 

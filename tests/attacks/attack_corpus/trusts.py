@@ -1,0 +1,38 @@
+"""The trust files that artifacts of the corpus are opened with."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from attack_corpus.forge import (
+    P256,
+    SECOND,
+    TRUSTED,
+    payload_of,
+    statement,
+)
+
+
+def pem(key: Any) -> str:
+    """Return the public half as PEM."""
+    return str(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode())
+
+
+def trusts() -> dict[str, str]:
+    """Return name → trust file."""
+
+    def entry(key: Any, more: str = "") -> str:
+        return f'[[keys]]\npem = """\n{pem(key)}"""\n{more}'
+
+    identity = "sha256:" + hashlib.sha256(payload_of(statement())).hexdigest()
+    return {
+        "default": entry(TRUSTED),
+        "ecdsa": entry(P256),
+        "two": "threshold = 2\n" + entry(TRUSTED) + entry(SECOND),
+        "family": entry(TRUSTED, 'families = ["flux"]\n'),
+        "minimum": "[minimum-revision]\nattacked = 2\n" + entry(TRUSTED),
+        "denied": f'denied = ["{identity}"]\n' + entry(TRUSTED),
+    }
