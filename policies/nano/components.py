@@ -23,6 +23,18 @@ GUIDANCE = 5.0
 STEPS = 50
 FLOW_SHIFT = 5.0
 TEXT_WIDTH = 96
+TEXT_LAYERS: dict[str, Any] = {
+    "d_kv": 24,
+    "num_layers": 2,
+    "num_heads": 4,
+    "relative_attention_num_buckets": 16,
+    "relative_attention_max_distance": 32,
+    "dropout_rate": 0.0,
+    "feed_forward_proj": "gated-gelu",
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+}
+"""What the text encoders of the T5 kind have in common, in all the embedded models."""
 
 _TRANSFORMERS: dict[str, dict[str, int]] = {
     "wan2.1-nano": {"num_attention_heads": 4, "attention_head_dim": 24, "ffn_dim": 384, "num_layers": 4},
@@ -68,20 +80,7 @@ def build_text_encoder(tokenizer: PreTrainedTokenizerFast, seed: int) -> UMT5Enc
     """Build the untrained UMT5 encoder, two layers wide enough for the caption language."""
     torch.manual_seed(seed)
     return UMT5EncoderModel(
-        UMT5Config(
-            vocab_size=len(tokenizer),
-            d_model=TEXT_WIDTH,
-            d_kv=24,
-            d_ff=192,
-            num_layers=2,
-            num_heads=4,
-            relative_attention_num_buckets=16,
-            relative_attention_max_distance=32,
-            dropout_rate=0.0,
-            feed_forward_proj="gated-gelu",
-            pad_token_id=0,
-            eos_token_id=1,
-        )
+        UMT5Config(vocab_size=len(tokenizer), d_model=TEXT_WIDTH, d_ff=192, **TEXT_LAYERS)
     )
 
 

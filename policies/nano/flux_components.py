@@ -16,12 +16,11 @@ from transformers import (
 )
 
 from budc.policies.nano.clip_tokenizer import CLIP_TOKENS
-from budc.policies.nano.components import forget_paths
+from budc.policies.nano.components import TEXT_LAYERS, TEXT_WIDTH, forget_paths
 
 MODEL = "flux-nano"
 GUIDANCE = 3.5
 STEPS = 50
-TEXT_WIDTH = 96
 POOLED_WIDTH = 64
 LATENTS = 16
 
@@ -83,22 +82,7 @@ def build_clip(tokenizer: CLIPTokenizer, seed: int) -> CLIPTextModel:
 def build_t5(tokenizer: PreTrainedTokenizerFast, seed: int) -> T5EncoderModel:
     """Build the untrained T5 encoder, which gives the token states."""
     torch.manual_seed(seed)
-    return T5EncoderModel(
-        T5Config(
-            vocab_size=len(tokenizer),
-            d_model=TEXT_WIDTH,
-            d_kv=24,
-            d_ff=144,
-            num_layers=2,
-            num_heads=4,
-            relative_attention_num_buckets=16,
-            relative_attention_max_distance=32,
-            dropout_rate=0.0,
-            feed_forward_proj="gated-gelu",
-            pad_token_id=0,
-            eos_token_id=1,
-        )
-    )
+    return T5EncoderModel(T5Config(vocab_size=len(tokenizer), d_model=TEXT_WIDTH, d_ff=144, **TEXT_LAYERS))
 
 
 def build_scheduler() -> FlowMatchEulerDiscreteScheduler:

@@ -18,6 +18,7 @@ from diffusers import AutoencoderKL
 from budc.policies.nano import flux_components as parts
 from budc.policies.nano import flux_denoiser, flux_latents, flux_text, flux_vae, latents, train_text
 from budc.policies.nano.clip_tokenizer import build_clip_tokenizer
+from budc.policies.nano.components import TEXT_WIDTH
 from budc.policies.nano.fit import fit
 from budc.policies.nano.pictures import Picture, vocabulary
 from budc.policies.nano.tokenizer import build_tokenizer
@@ -33,7 +34,7 @@ def text_stage(out: Path, seed: int, device: torch.device) -> flux_text.Texts:
 
     probes = {
         "t5": train_text.Probe(
-            t5, partial(flux_text.token_states, t5, t5_tokenizer), parts.TEXT_WIDTH, flux_text.PICTURES
+            t5, partial(flux_text.token_states, t5, t5_tokenizer), TEXT_WIDTH, flux_text.PICTURES
         ),
         "clip": train_text.Probe(clip, pooled, parts.POOLED_WIDTH, flux_text.PICTURES),
     }
