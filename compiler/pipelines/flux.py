@@ -57,7 +57,8 @@ class FluxAdapter:
     def noise(self, folder: Path, profile: ModelProfile, seeds: Sequence[int]) -> Tensor:
         """Draw latents (N, cells, 4 · channels) from one CPU generator a seed, in the profile's dtype; float32."""
         rows, columns = self._cells(folder, profile)
-        channels = self._denoiser_config(folder)["in_channels"] // 4
+        with loading(folder / "transformer"):
+            channels = int(self._denoiser_config(folder)["in_channels"]) // 4
         return pack(draw(seeds, (channels, 2 * rows, 2 * columns), getattr(torch, profile.dtype)))
 
     def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:

@@ -50,7 +50,8 @@ class HunyuanVideoAdapter:
         with loading(folder / "vae"):
             config = AutoencoderKLHunyuanVideo.load_config(folder / "vae", local_files_only=True)
             spatial, temporal = config["spatial_compression_ratio"], config["temporal_compression_ratio"]
-        return draw(seeds, (config["latent_channels"], *video_size(profile, spatial, temporal)))
+            shape = (int(config["latent_channels"]), *video_size(profile, spatial, temporal))
+        return draw(seeds, shape)
 
     def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
         """Latents and one timestep a sample in the text's dtype."""

@@ -62,7 +62,7 @@ class QwenImageAdapter:
         rows, columns = self._cells(folder, profile)
         with loading(folder / "transformer"):
             config = QwenImageTransformer2DModel.load_config(folder / "transformer", local_files_only=True)
-            channels = config["in_channels"] // 4
+            channels = int(config["in_channels"]) // 4
         return pack(draw(seeds, (channels, 2 * rows, 2 * columns), getattr(torch, profile.dtype)))
 
     def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:

@@ -49,7 +49,8 @@ class WanAdapter:
         with loading(folder / "vae"):
             config = AutoencoderKLWan.load_config(folder / "vae", local_files_only=True)
             spatial, temporal = config.get("scale_factor_spatial", 8), config.get("scale_factor_temporal", 4)
-        return draw(seeds, (config["z_dim"], *video_size(profile, spatial, temporal)))
+            shape = (int(config["z_dim"]), *video_size(profile, spatial, temporal))
+        return draw(seeds, shape)
 
     def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
         """Latents in the model's dtype, one timestep a sample."""

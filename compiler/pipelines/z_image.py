@@ -58,7 +58,8 @@ class ZImageAdapter:
         rows, columns = self._cells(folder, profile)
         with loading(folder / "transformer"):
             config = ZImageTransformer2DModel.load_config(folder / "transformer", local_files_only=True)
-        return draw(seeds, (config["in_channels"], 2 * rows, 2 * columns))
+            channels = int(config["in_channels"])
+        return draw(seeds, (channels, 2 * rows, 2 * columns))
 
     def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
         """Latents in the text's dtype and text without padding, a tensor a sample; time runs from 0 to 1."""
