@@ -12,7 +12,7 @@ over the payload bytes, and only then the payload: canonical JSON, schema, seman
 
 import os
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from budc.schema import canonical
@@ -25,10 +25,12 @@ from budc.schema.keys import PublicKey, Signer, public_of
 from budc.schema.policy import PolicyDocument
 from budc.schema.published import check_schema
 from budc.schema.statement import decode_statement, encode_statement, policy_id
-from budc.schema.timestamps import parse_time
+from budc.schema.timestamps import format_time, parse_time
 from budc.schema.trust import Trust
 
 SUFFIX = ".budc.json"
+CLOCK_SKEW = timedelta(days=1)
+"""How far behind its publisher's a clock may be. Nothing is believed about an age before that."""
 
 
 @dataclass(frozen=True)
@@ -178,13 +180,21 @@ def _artifact(bundle: Bundle, path: Path | None) -> Artifact:
 
 
 def check_age(document: PolicyDocument, trust: Trust, now: datetime | None = None) -> None:
-    """Refuse what is older than `trust` allows, or expired at `now` (default the clock).
+    """Refuse what is older than `trust` allows, or expired at `now` (default the clock), or of an age nobody can tell.
 
     Raises:
-        RevisionTooOld, Expired: just that.
+        RevisionTooOld, Expired: just that. Expired too if `now` is so far before `issuedAt` that the clock
+            was set back: what has expired would pass.
     """
     trust.check_revision(document)
-    if document.not_after is not None:
-        moment = datetime.now(UTC) if now is None else now
-        if moment >= parse_time(document.not_after, field="notAfter"):
-            raise Expired(f"{document.name} expired at {document.not_after}")
+    if document.not_after is None:
+        return
+    moment = datetime.now(UTC) if now is None else now
+    if moment >= parse_time(document.not_after, field="notAfter"):
+        raise Expired(f"{document.name} expired at {document.not_after}")
+    if moment + CLOCK_SKEW < parse_time(document.issued_at, field="issuedAt"):
+        raise Expired(
+            f"{document.name} may have expired: by this machine's clock it is {format_time(moment)}, "
+            f"and the policy was issued at {document.issued_at}",
+            remedy="set the clock; it was set back",
+        )

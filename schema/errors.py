@@ -124,7 +124,7 @@ class WrongPayloadType(TrustError):
 
 
 class Expired(TrustError):
-    """The artifact's `notAfter` has passed."""
+    """The artifact's `notAfter` has passed, or may have: the clock was set back."""
 
     exit_code = 25
     default_remedy = "fetch a newer revision from the publisher"

@@ -160,6 +160,19 @@ def test_without_a_moment_the_clock_decides(
         open_artifact(seal(past, signer), trust)
 
 
+def test_a_clock_that_was_set_back_does_not_bring_an_expired_policy_back(sealed: bytes, trust: Trust) -> None:
+    issued = datetime(2026, 7, 1, 12, tzinfo=UTC)
+    open_artifact(sealed, trust, now=issued - timedelta(days=1))
+    with pytest.raises(Expired, match="2026-06-30T11:59:59Z") as caught:
+        open_artifact(sealed, trust, now=issued - timedelta(days=1, seconds=1))
+    assert "clock" in caught.value.remedy
+
+
+def test_what_never_expires_asks_no_clock(make_document: MakeDocument, signer: Signer, trust: Trust) -> None:
+    ageless = make_document(issued_at="2999-01-01T00:00:00Z", not_after=None)
+    open_artifact(seal(ageless, signer), trust)
+
+
 def test_a_rollback_is_refused_even_when_signed(sealed: bytes, trust: Trust) -> None:
     strict = Trust(trust.keys, minimum_revisions={"wan-nano-nfe3": 2})
     with pytest.raises(RevisionTooOld):

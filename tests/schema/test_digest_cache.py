@@ -129,6 +129,23 @@ def test_a_file_that_settles_while_it_is_read_is_not_remembered(
     assert len(hashed) == 2
 
 
+def test_a_clock_that_is_set_back_makes_nothing_stale(
+    tmp_path: Path, hashed: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(b"content")
+    clock = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: clock + 3_600_000_000_000)
+    one(DigestCache(tmp_path / "cache.json"), path)
+    monkeypatch.setattr(time, "time_ns", lambda: clock - 3_600_000_000_000)
+    assert one(DigestCache(tmp_path / "cache.json"), path) == hashlib.sha256(b"content").hexdigest()
+    assert hashed == [path]
+    path.write_bytes(b"CONTENT")  # in what is the future by that clock, so every read counts
+    for _ in range(2):
+        assert one(DigestCache(tmp_path / "cache.json"), path) == hashlib.sha256(b"CONTENT").hexdigest()
+    assert hashed == [path] * 3
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"a": 1}', '{"a": "short"}', '{"a":"b","a":"c"}'])
 def test_a_damaged_cache_is_an_empty_one(
     weights: Path, hashed: list[Path], tmp_path: Path, content: str

@@ -228,8 +228,8 @@ def malleable() -> bytes:
     return bundle(payload, edit=edit)
 
 
-def expired(not_after: str = "2020-01-02T00:00:00Z") -> dict[str, Any]:
-    """Return the statement with an age, issued at the beginning of 2020."""
-    value = changed("issuedAt", to="2020-01-01T00:00:00Z")
+def aged(issued_at: str, not_after: str) -> dict[str, Any]:
+    """Return the statement, good from one moment to another."""
+    value = changed("issuedAt", to=issued_at)
     value["predicate"]["notAfter"] = not_after
     return value

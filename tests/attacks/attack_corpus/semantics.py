@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from attack_corpus.forge import (
     Add,
+    aged,
     changed,
-    expired,
     policy,
     statement,
     variant_file,
@@ -148,7 +148,7 @@ def semantics(add: Add) -> None:
     )
     add(
         "semantics-ends-before-it-begins",
-        policy(expired(not_after="2019-01-01T00:00:00Z")),
+        policy(aged("2020-01-01T00:00:00Z", not_after="2019-01-01T00:00:00Z")),
         "SemanticsViolation",
         "notAfter before issuedAt",
     )

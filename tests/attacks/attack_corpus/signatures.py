@@ -7,11 +7,11 @@ from attack_corpus.forge import (
     TRUSTED,
     TYPE,
     Add,
+    aged,
     bundle,
     changed,
     edited,
     envelope,
-    expired,
     fingerprint,
     flipped,
     malleable,
@@ -210,7 +210,18 @@ def statements(add: Add) -> None:
 
 def ages(add: Add) -> None:
     """Artifacts that have expired, were replaced or are denied."""
-    add("age-expired", policy(expired()), "Expired", "notAfter has passed")
+    add(
+        "age-expired",
+        policy(aged("2020-01-01T00:00:00Z", not_after="2020-01-02T00:00:00Z")),
+        "Expired",
+        "notAfter has passed",
+    )
+    add(
+        "age-clock-set-back",
+        policy(aged("2998-01-01T00:00:00Z", not_after="2999-01-01T00:00:00Z")),
+        "Expired",
+        "issued after what the clock says, so that notAfter says nothing",
+    )
     add(
         "age-rollback",
         policy(statement()),
