@@ -32,6 +32,7 @@ from budc.schema.artifact import SUFFIX, Artifact, read
 from budc.schema.canonical import digest
 from budc.schema.digest_cache import DigestCache
 from budc.schema.errors import OutputError, UsageError
+from budc.schema.files import check_place
 from budc.schema.keys import load_public, load_signer
 from budc.schema.policy import ModelBinding, SamplerBinding
 
@@ -47,13 +48,15 @@ def _outputs(request: CompileRequest, names: dict[int, str]) -> dict[int, Path]:
     if request.sweep is None:
         ((nfe, name),) = names.items()
         path = request.out or Path(f"{name}{SUFFIX}")
-        if path.is_dir() or not path.parent.is_dir():
-            raise OutputError(f"--out: {path} is not a file in an existing folder")
+        check_place(path)
         return {nfe: path}
     folder = request.out or Path()
     if not folder.is_dir():
         raise OutputError(f"--out: {folder} is not an existing folder, and a sweep writes several files")
-    return {nfe: folder / f"{name}{SUFFIX}" for nfe, name in names.items()}
+    paths = {nfe: folder / f"{name}{SUFFIX}" for nfe, name in names.items()}
+    for path in paths.values():
+        check_place(path)
+    return paths
 
 
 def _prompts(request: CompileRequest, profile: ModelProfile) -> Prompts:

@@ -35,7 +35,8 @@ from budc.policies.profile import ModelProfile, find_weights, load_profile, read
 from budc.policies.schedules import schedules_for
 from budc.schema.artifact import Artifact, read
 from budc.schema.canonical import digest
-from budc.schema.errors import CalibrationMismatch, CompileError, OutputError, UnsupportedModel
+from budc.schema.errors import CalibrationMismatch, CompileError, UnsupportedModel
+from budc.schema.files import check_place
 from budc.schema.keys import load_signer
 from budc.schema.policy import ModelBinding, Policy, PolicyDocument, SamplerBinding, Search
 from budc.schema.timestamps import issue_time
@@ -70,8 +71,7 @@ def transfer(source: Artifact, request: TransferRequest) -> Artifact:
     check_family(document, profile, request.differing)
     supported(profile)
     signer = load_signer(request.key) if request.key else None
-    if request.out.is_dir() or not request.out.parent.is_dir():
-        raise OutputError(f"--out: {request.out} is not a file in an existing folder")
+    check_place(request.out)
     folder = find_weights(profile, request.weights)
     binding = model_binding(profile, folder)
     model = load_model(profile, folder, default_device())

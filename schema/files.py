@@ -4,6 +4,7 @@ import contextlib
 import os
 import secrets
 import stat
+import tempfile
 from pathlib import Path
 
 from budc.schema.errors import ArtifactError, ArtifactTooLarge, OutputError
@@ -29,6 +30,22 @@ def read_limited(path: str | os.PathLike[str], limit: int) -> bytes:
     if len(data) > limit:
         raise ArtifactTooLarge(f"{path} is over {limit} bytes")
     return data
+
+
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Refuse a path that could not be written, before the work whose result it shall hold.
+
+    Raises:
+        OutputError: a folder, or in a folder that is missing or not writable.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise OutputError(f"--out: {target} is a folder", remedy="give a file")
+    try:
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise OutputError(f"--out: cannot write in {target.parent}: {error.strerror}") from error
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o666) -> None:

@@ -1,7 +1,6 @@
 """Policies beside the weights: attaching, finding, replaying, and preparing a repository of them."""
 
 import json
-import os
 import shutil
 
 import msgspec
@@ -97,15 +96,6 @@ def test_a_model_folder_of_others_is_left_as_it_is(budc, made, model, trust, pub
     assert policies(model) == list(user_folder(model).glob("*.budc.json"))
     assert budc("verify", model, "--key", public).code == 0
     assert load_policy(model, trust=trust).path.parent == user_folder(model)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_folder_says_what_to_do(budc, made, model):
-    model.chmod(0o555)
-    outcome = budc("attach", made(), model)
-    model.chmod(0o755)
-    assert outcome.code == 61
-    assert "--user" in outcome.err
 
 
 def test_a_file_in_the_folders_place_says_what_to_do(budc, made, model):

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from budc.schema.errors import ArtifactError, ArtifactTooLarge, OutputError
-from budc.schema.files import read_limited, write_atomic
+from budc.schema.files import check_place, read_limited, write_atomic
 
 
 def test_writing_replaces_the_whole_file_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -61,3 +61,17 @@ def test_what_is_not_a_regular_file_is_refused_without_waiting(tmp_path: Path) -
     for path in (tmp_path / "pipe", tmp_path, tmp_path / "missing", tmp_path / "nul\0", Path("/dev/zero")):
         with pytest.raises(ArtifactError):
             read_limited(path, 10)
+
+
+def test_a_place_that_cannot_hold_a_file_is_refused_before_there_is_one(tmp_path: Path) -> None:
+    (tmp_path / "old").write_bytes(b"old")
+    check_place(tmp_path / "old")
+    check_place(tmp_path / "new")
+    assert os.listdir(tmp_path) == ["old"]
+    for path, word in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "missing" / "x", "missing"),
+        (tmp_path / "old" / "x", "old"),
+    ):
+        with pytest.raises(OutputError, match=word):
+            check_place(path)

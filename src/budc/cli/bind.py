@@ -84,7 +84,7 @@ def bind_command(
     from budc.runtimes.onnx_folder import describe_export
     from budc.schema.artifact import SUFFIX, read, seal
     from budc.schema.digest_cache import DigestCache
-    from budc.schema.files import write_atomic
+    from budc.schema.files import check_place, write_atomic
     from budc.schema.keys import load_public, load_signer, public_of
 
     signer = load_signer(key, public=load_public(public) if public is not None else None)
@@ -95,6 +95,8 @@ def bind_command(
     _check_revision(artifact.document, revision)
     digests = DigestCache.of_user(watch=hashing, rehash=rehash)
     variant, manifest = describe_export(export, sha256=digests)
+    path = out or policy.with_name(f"{policy.name.removesuffix(SUFFIX)}.{variant.name}{SUFFIX}")
+    check_place(path)
     with contextlib.redirect_stdout(sys.stderr):
         from budc.compiler.bind import check_parity, rebound
 
@@ -102,7 +104,6 @@ def bind_command(
         parity = _measure(artifact, variant, export, weights, samples, digests)
         check_parity(parity, manifest.dtype)
     document = rebound(artifact, variant, parity, revision)
-    path = out or policy.with_name(f"{policy.name.removesuffix(SUFFIX)}.{variant.name}{SUFFIX}")
     write_atomic(path, seal(document, signer))
     bound = read(path)
     click.echo(

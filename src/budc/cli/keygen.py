@@ -51,11 +51,17 @@ def keygen_command(prefix: Path, encrypt: bool) -> None:
 
 
 def _create(path: Path, data: bytes, mode: int) -> None:
-    """Write a file that must not exist yet."""
+    """Write a file that must not exist yet, and does not if it cannot be written whole."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            path.unlink()
+            raise
     except FileExistsError:
         raise _exists(path) from None
     except OSError as error:

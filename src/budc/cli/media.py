@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from budc.schema.errors import OutputError, UsageError
-from budc.schema.files import write_atomic
+from budc.schema.files import check_place, write_atomic
 
 SUFFIXES = (".mp4", ".png")
 SMALL, ENLARGED = 256, 4
@@ -119,10 +119,4 @@ def check_target(path: Path) -> None:
             f"--out: {path} has the suffix {path.suffix or '(none)'!r}",
             remedy=f"end it in {' or '.join(SUFFIXES)}",
         )
-    if path.is_dir():
-        raise OutputError(f"--out: {path} is a folder", remedy="give a file")
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise OutputError(f"--out: cannot write in {path.parent}: {error.strerror}") from error
+    check_place(path)
