@@ -24,15 +24,17 @@ import torch
 from budc.compiler.emit import output_shape
 from budc.compiler.model import load_model, model_binding
 from budc.compiler.rollout import shared_policy
-from budc.policies.profile import find_weights, load_profile, read_prompts
+from budc.policies.profile import ModelProfile, find_weights, load_profile, read_prompts
 from budc.runtimes.diffusers import UnsignedWarning, applied
 from budc.schema.mask import StepMask
 from budc.schema.policy import (
     SCHEMA_VERSION,
     Budget,
+    ModelBinding,
     PolicyDocument,
     PromptSet,
     Quality,
+    SamplerBinding,
     Search,
 )  # fmt: skip
 from budc.schema.predictor import Predictor
@@ -43,17 +45,27 @@ def document(name: str, nfe: int) -> PolicyDocument:
     profile = load_profile(name)
     folder = find_weights(profile, None)
     mask = StepMask.uniform(profile.steps, nfe)
+    sampler = load_model(profile, folder, torch.device("cpu")).sampler(profile.steps)
+    return unmeasured(profile, model_binding(profile, folder), sampler, mask, Predictor.plain_reuse(mask))
+
+
+def unmeasured(
+    profile: ModelProfile, model: ModelBinding, sampler: SamplerBinding, mask: StepMask, predictor: Predictor
+) -> PolicyDocument:
+    """Return a policy that claims no quality."""
     nothing = PromptSet(digest="sha256:" + "0" * 64, size=0)
     return PolicyDocument(
         schema_version=SCHEMA_VERSION,
-        name=f"{name}-uniform-nfe{nfe}",
+        name=f"{profile.name}-uniform-nfe{mask.nfe}",
         revision=1,
         issued_at="2026-01-01T00:00:00Z",
-        model=model_binding(profile, folder),
-        sampler=load_model(profile, folder, torch.device("cpu")).sampler(profile.steps),
+        model=model,
+        sampler=sampler,
         shape=output_shape(profile),
-        budget=Budget(requested=str(nfe), nfe=nfe, branches=dict.fromkeys(profile.branches, nfe)),
-        policy=shared_policy(mask, Predictor.plain_reuse(mask), profile.branches),
+        budget=Budget(
+            requested=str(mask.nfe), nfe=mask.nfe, branches=dict.fromkeys(profile.branches, mask.nfe)
+        ),
+        policy=shared_policy(mask, predictor, profile.branches),
         quality=Quality(objective="none", calibration=nothing, held_out=nothing, metrics=[], baselines=[]),
         search=Search(algorithm="uniform", seed=0, candidates=0, forwards=0, settings={}, versions={}),
     )

@@ -214,6 +214,15 @@ def killing() -> Any:
 
 
 @pytest.fixture(scope="session")
+def cuda() -> Any:
+    """The CUDA device; what needs one and finds none is skipped."""
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    return torch.device("cuda")
+
+
+@pytest.fixture(scope="session")
 def prompt_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three calibration prompts in the nano models' language."""
     path = tmp_path_factory.mktemp("prompts") / "calibration.txt"

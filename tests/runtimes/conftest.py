@@ -5,6 +5,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -163,6 +164,33 @@ def run() -> Callable[..., Any]:
 def compiled_for() -> Callable[..., PolicyDocument]:
     """Make a policy document for a pipeline as it is."""
     return document_for
+
+
+@pytest.fixture(scope="module")
+def untrained(wan_folder: Path, make_document: Any) -> PolicyDocument:
+    """A document for the untrained pipeline of that folder."""
+    from budc.compiler.model import load_model, model_binding
+    from budc.policies.profile import load_profile
+
+    profile = load_profile("wan2.1-nano")
+    return make_document(
+        steps=STEPS,
+        model=model_binding(profile, wan_folder),
+        sampler=load_model(profile, wan_folder, torch.device("cpu")).sampler(STEPS),
+        shape=Shape(height=64, width=64, frames=9, dtype="float32", text_tokens=32),
+    )
+
+
+@pytest.fixture(scope="module")
+def untrained_export(untrained: PolicyDocument, exported: Path) -> PolicyDocument:
+    """The document with the export among its variants, as `budc bind` adds it."""
+    import msgspec
+
+    from budc.runtimes.onnx_folder import describe_export
+
+    variant, _ = describe_export(exported)
+    model = msgspec.structs.replace(untrained.model, variants=[*untrained.model.variants, variant])
+    return msgspec.structs.replace(untrained, model=model)
 
 
 def document_for(

@@ -1,4 +1,4 @@
-"""Both runtimes under the conformance suite, on one model: untrained weights, and their export."""
+"""Both runtimes under the conformance suite, on one model: untrained weights, and their export; on CUDA too."""
 
 import contextlib
 import copy
@@ -20,12 +20,11 @@ from budc.runtimes.testing import (
     Seen,
     watch,
 )
-from budc.schema.policy import PolicyDocument, Shape
+from budc.schema.policy import PolicyDocument
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
-from budc.compiler.model import load_model, model_binding  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
 from budc.runtimes import diffusers, onnxruntime  # noqa: E402
 from budc.runtimes.ort.denoiser import Residual  # noqa: E402
@@ -57,7 +56,7 @@ class DiffusersUnderTest:
         def after(pipe: Any, step: int, _t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             cond, uncond = velocities[-2:]
             seen.velocities.append({"cond": cond, "uncond": uncond})
-            seen.latents = tensors["latents"].numpy()
+            seen.latents = on_host(tensors["latents"])
             if on_step is not None and on_step(step) is False:
                 pipe._interrupt = True
             return tensors
@@ -67,10 +66,10 @@ class DiffusersUnderTest:
 
         transformer = self.pipe.transformer
         hooks = [
-            transformer.register_forward_hook(lambda _m, _i, output: velocities.append(output[0].numpy())),
+            transformer.register_forward_hook(lambda _m, _i, output: velocities.append(on_host(output[0]))),
             transformer.blocks[0].register_forward_pre_hook(entered, with_kwargs=True),
         ]
-        stop = watch(handle._machine, lambda residual: residual.numpy(), seen)
+        stop = watch(handle._machine, on_host, seen)
         seen.noise = seeded_noise((1, *_latents(PROFILE)), SEED)
         try:
             self._call(steps or STEPS, after)
@@ -83,7 +82,7 @@ class DiffusersUnderTest:
 
     def plain(self) -> Any:
         self._remove()
-        return self._call(STEPS).numpy()
+        return on_host(self._call(STEPS))
 
     @contextlib.contextmanager
     def adapter(self) -> Iterator[None]:
@@ -124,9 +123,11 @@ class DiffusersUnderTest:
 class OnnxUnderTest:
     """The export, with the pipeline kept while the document stays the same."""
 
-    def __init__(self, folder: Path, document: PolicyDocument, plain: Any, scratch: Path) -> None:
+    def __init__(
+        self, folder: Path, document: PolicyDocument, plain: Any, scratch: Path, provider: str = "cpu"
+    ) -> None:
         self.folder, self.document = folder, document
-        self._plain, self._scratch = plain, scratch
+        self._plain, self._scratch, self._provider = plain, scratch, provider
         self._loaded: tuple[PolicyDocument, onnxruntime.OnnxPipeline] | None = None
 
     def run(
@@ -175,9 +176,14 @@ class OnnxUnderTest:
 
     def _load(self, document: PolicyDocument) -> onnxruntime.OnnxPipeline:
         if self._loaded is None or self._loaded[0] is not document:
-            pipe = onnxruntime.load(document, self.folder, allow_unsigned=True, threads=1)
+            options: dict[str, Any] = {"provider": self._provider, "threads": 1, "allow_unsigned": True}
+            pipe = onnxruntime.load(document, self.folder, **options)
             self._loaded = (document, pipe)
         return self._loaded[1]
+
+
+def on_host(tensor: Any) -> Any:
+    return tensor.detach().cpu().numpy()
 
 
 def _latents(profile: Any) -> tuple[int, ...]:
@@ -197,26 +203,13 @@ def loaded(wan_folder: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def base(wan_folder: Path, make_document: Any) -> PolicyDocument:
-    document = make_document(
-        steps=STEPS,
-        model=model_binding(PROFILE, wan_folder),
-        sampler=load_model(PROFILE, wan_folder, torch.device("cpu")).sampler(STEPS),
-        shape=Shape(height=64, width=64, frames=9, dtype="float32", text_tokens=32),
-    )
-    return GOLDEN["plain reuse"].document(document)
+def base(untrained: PolicyDocument) -> PolicyDocument:
+    return GOLDEN["plain reuse"].document(untrained)
 
 
 @pytest.fixture(scope="module")
-def bound(base: PolicyDocument, exported: Path) -> PolicyDocument:
-    """The document with the export among its variants, as `budc bind` adds it."""
-    import msgspec
-
-    from budc.runtimes.onnx_folder import describe_export
-
-    variant, _ = describe_export(exported)
-    model = msgspec.structs.replace(base.model, variants=[*base.model.variants, variant])
-    return msgspec.structs.replace(base, model=model)
+def bound(untrained_export: PolicyDocument) -> PolicyDocument:
+    return GOLDEN["plain reuse"].document(untrained_export)
 
 
 class TestDiffusers(RuntimeConformance):
@@ -232,6 +225,29 @@ class TestOnnxRuntime(RuntimeConformance):
     ) -> RuntimeUnderTest:
         plain = DiffusersUnderTest(loaded, wan_folder, bound).plain
         return OnnxUnderTest(exported, bound, plain, tmp_path)
+
+
+@pytest.mark.gpu
+class TestDiffusersOnCuda(RuntimeConformance):
+    @pytest.fixture
+    def runtime(self, cuda: Any, loaded: Any, wan_folder: Path, base: PolicyDocument) -> RuntimeUnderTest:
+        return DiffusersUnderTest(copy.deepcopy(loaded).to(cuda), wan_folder, base)
+
+
+@pytest.mark.gpu
+class TestOnnxRuntimeOnCuda(RuntimeConformance):
+    @pytest.fixture
+    def runtime(
+        self,
+        cuda: Any,
+        loaded: Any,
+        wan_folder: Path,
+        exported: Path,
+        bound: PolicyDocument,
+        tmp_path: Path,
+    ) -> RuntimeUnderTest:
+        plain = DiffusersUnderTest(copy.deepcopy(loaded).to(cuda), wan_folder, bound).plain
+        return OnnxUnderTest(exported, bound, plain, tmp_path, provider="cuda")
 
 
 @pytest.mark.parametrize("name", list(GOLDEN))

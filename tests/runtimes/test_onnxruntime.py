@@ -12,10 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
-from budc.compiler.model import load_model, model_binding  # noqa: E402
-from budc.policies.profile import load_profile  # noqa: E402
 from budc.runtimes.noise import seeded_noise  # noqa: E402
-from budc.runtimes.onnx_folder import describe_export  # noqa: E402
 from budc.runtimes.onnxruntime import OnnxPipeline, UncalibratedWarning, UnsignedWarning, load  # noqa: E402
 from budc.runtimes.ort.denoiser import Denoiser  # noqa: E402
 from budc.runtimes.ort.provider import Provider  # noqa: E402
@@ -32,28 +29,19 @@ from budc.schema.errors import (  # noqa: E402
     WeightsMismatch,
     WeightsMissing,
 )
-from budc.schema.policy import PolicyDocument, Shape  # noqa: E402
+from budc.schema.policy import PolicyDocument  # noqa: E402
 
-PROFILE = load_profile("wan2.1-nano")
 PROMPTS = ["a red circle", "a big blue box drifts up"]
 
 
 @pytest.fixture(scope="module")
-def unbound(wan_folder: Path, make_document: Any) -> PolicyDocument:
-    document = make_document(
-        steps=STEPS,
-        model=model_binding(PROFILE, wan_folder),
-        sampler=load_model(PROFILE, wan_folder, torch.device("cpu")).sampler(STEPS),
-        shape=Shape(height=64, width=64, frames=9, dtype="float32", text_tokens=32),
-    )
-    return GOLDEN["three terms"].document(document)
+def unbound(untrained: PolicyDocument) -> PolicyDocument:
+    return GOLDEN["three terms"].document(untrained)
 
 
 @pytest.fixture(scope="module")
-def document(unbound: PolicyDocument, exported: Path) -> PolicyDocument:
-    variant, _ = describe_export(exported)
-    model = msgspec.structs.replace(unbound.model, variants=[*unbound.model.variants, variant])
-    return msgspec.structs.replace(unbound, model=model)
+def document(untrained_export: PolicyDocument) -> PolicyDocument:
+    return GOLDEN["three terms"].document(untrained_export)
 
 
 @pytest.fixture

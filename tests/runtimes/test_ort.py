@@ -155,5 +155,5 @@ def test_a_file_that_is_no_graph_is_refused_by_name(tmp_path: Any) -> None:
 
 
 @pytest.mark.gpu
-def test_cuda_starts() -> None:
+def test_cuda_starts(cuda: object) -> None:
     assert choose_provider("cuda").device == "cuda"

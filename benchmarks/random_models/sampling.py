@@ -1,0 +1,134 @@
+"""Sampling: one pipeline with random weights, run, timed and weighed with a policy and without."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from runtimes_compared.loop import Loop
+
+from budc.policies.profile import ModelProfile
+from budc.runtimes.calibration import Calibration
+from budc.runtimes.driver import Handle
+from budc.schema.mask import StepMask
+from budc.schema.policy import PolicyDocument
+from random_models.pipeline import arguments, random_pipeline
+
+MODES: dict[str, dict[str, Any] | None] = {
+    "eager": None,
+    "compiled": {"fullgraph": True},
+    "CUDA graphs": {"fullgraph": True, "mode": "reduce-overhead"},
+}
+"""How the transformer runs: the arguments of its `compile`."""
+
+
+class Sampling:
+    """A pipeline on a device; `settle` waits for what it was told to do."""
+
+    def __init__(self, profile: ModelProfile, device: torch.device) -> None:
+        self.profile = profile
+        self.device = device
+        self.pipe = random_pipeline(profile, device)
+        self._inputs: list[dict[str, Any]] = []
+        with self._watched():
+            self.run(0, steps=1)
+
+    def run(self, seed: int, steps: int, on_step: Callable[[int], object] | None = None) -> torch.Tensor:
+        """Return the final latents for one made-up prompt."""
+
+        def after(_pipe: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            assert on_step is not None
+            on_step(step)
+            return tensors
+
+        latents: torch.Tensor = self.pipe(
+            **arguments(self.profile, self.pipe, seed),
+            num_inference_steps=steps,
+            callback_on_step_end=None if on_step is None else after,
+        )[0]
+        return latents
+
+    def forward(self) -> None:
+        """Run the transformer once for every guidance branch."""
+        with torch.no_grad():
+            for inputs in self._inputs:
+                self.pipe.transformer(**inputs)
+
+    def settle(self) -> None:
+        """Wait for the device."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    @contextmanager
+    def mode(self, name: str) -> Iterator[None]:
+        """Run the transformer in one of `MODES` for the length of a with-block."""
+        torch._dynamo.reset()
+        options = MODES[name]
+        if options is not None:
+            self.pipe.transformer.compile(**options)
+        try:
+            yield
+        finally:
+            self.pipe.transformer._compiled_call_impl = None
+
+    @contextmanager
+    def under(self, document: PolicyDocument) -> Iterator[None]:
+        """Apply a policy for the length of a with-block. Random weights have no identity to be checked."""
+        handle = Handle(self.pipe, document, Calibration())
+        handle.arm()
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def loop(self, mask: StepMask, repeats: int) -> dict[str, float]:
+        """Time denoising beside as many forwards; the pipeline is under the policy of that mask."""
+        steps = len(mask)
+        measured = Loop(lambda on_step: self.run(0, steps, on_step), self.forward, self.settle)
+        self.forward()
+        return measured.measure(list(mask), repeats)[0]
+
+    def seconds(self, seeds: range, steps: int) -> list[float]:
+        """Time one denoising a prompt, after one that is not counted."""
+        taken = []
+        for seed in [seeds.start, *seeds]:
+            self.settle()
+            started = time.perf_counter()
+            self.run(seed, steps)
+            self.settle()
+            taken.append(time.perf_counter() - started)
+        return taken[1:]
+
+    def peak(self, steps: int) -> int | None:
+        """Return the most bytes allocated on the device during a run, None where nobody counts them."""
+        if self.device.type != "cuda":
+            return None
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(self.device)
+        self.run(0, steps)
+        return torch.cuda.max_memory_allocated(self.device)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        hook = self.pipe.transformer.register_forward_pre_hook(
+            lambda _module, _args, inputs: self._inputs.append(inputs), with_kwargs=True
+        )
+        try:
+            yield
+        finally:
+            hook.remove()
+
+
+def spread(seconds: list[float]) -> dict[str, float]:
+    """Return mean, and standard deviation and range relative to it."""
+    mean = statistics.mean(seconds)
+    return {
+        "prompts": len(seconds),
+        "meanSeconds": mean,
+        "deviation": statistics.pstdev(seconds) / mean,
+        "range": (max(seconds) - min(seconds)) / mean,
+    }
