@@ -13,7 +13,6 @@ import platform
 import shlex
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,24 +70,15 @@ def unmeasured(
     )
 
 
-def forward_inputs(pipe: Any, run: Callable[[int], None]) -> dict[str, Any]:
-    """Return what the pipeline calls its transformer with."""
-    seen: dict[str, Any] = {}
-    hook = pipe.transformer.register_forward_pre_hook(
-        lambda _m, _a, inputs: seen.update(inputs), with_kwargs=True
-    )
-    run(1)
-    hook.remove()
-    return seen
-
-
 def measure(name: str, nfe: int, repeats: int) -> dict[str, Any]:
     """Time the loop at one budget, and one forward right after it, in one process."""
     prompt = read_prompts(load_profile(name).prompts.held_out)[0]
     policy = document(name, nfe)
     pipe, folder = timing.load(policy)
     run = timing.denoiser(pipe, policy, prompt, seed=0)
-    inputs = forward_inputs(pipe, run)
+    with timing.forward_inputs(pipe, 1) as seen:
+        run(1)
+    (inputs,) = seen
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore", UnsignedWarning)
         with applied(pipe, policy, allow_unsigned=True, weights_dir=folder):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from budc.cli.extras import quiet_libraries
+from budc.cli.generate import Settings
 from budc.cli.pipelines import load_pipeline
 from budc.policies.profile import find_weights, load_profile
 from budc.schema.policy import PolicyDocument
@@ -25,25 +27,44 @@ def load(document: PolicyDocument) -> tuple[Any, Any]:
     return pipe, folder
 
 
+def arguments(pipe: Any, document: PolicyDocument, prompt: str) -> dict[str, Any]:
+    """Return what a Wan or FLUX pipeline is called with, steps and noise aside; the prompt is encoded here."""
+    settings = Settings.of(pipe, document, load_profile(document.model.profile)).options
+    tokens = {"max_sequence_length": settings.pop("max_sequence_length")}
+    if document.model.pipeline_class == "FluxPipeline":
+        text, pooled, _ = pipe.encode_prompt(prompt, **tokens)
+        encoded = {"prompt_embeds": text, "pooled_prompt_embeds": pooled}
+    else:
+        cond, uncond = pipe.encode_prompt(prompt, negative_prompt=settings.pop("negative_prompt"), **tokens)
+        encoded = {"prompt_embeds": cond, "negative_prompt_embeds": uncond}
+    settings.pop("negative_prompt", None)
+    return settings | encoded | {"output_type": "latent", "return_dict": False}
+
+
 def denoiser(pipe: Any, document: PolicyDocument, prompt: str, seed: int) -> Callable[[int], None]:
     """Return a function that runs the denoising loop once, with as many steps as it is given."""
-    shape = document.shape
-    cond, uncond = pipe.encode_prompt(prompt, negative_prompt="", max_sequence_length=shape.text_tokens)
+    given = arguments(pipe, document, prompt)
 
     def run(steps: int) -> None:
-        pipe(
-            prompt_embeds=cond,
-            negative_prompt_embeds=uncond,
-            height=shape.height,
-            width=shape.width,
-            num_frames=shape.frames,
-            num_inference_steps=steps,
-            guidance_scale=document.sampler.guidance,
-            generator=torch.Generator().manual_seed(seed),
-            output_type="latent",
-        )
+        pipe(**given, num_inference_steps=steps, generator=torch.Generator().manual_seed(seed))
 
     return run
+
+
+@contextmanager
+def forward_inputs(pipe: Any, branches: int) -> Iterator[list[dict[str, Any]]]:
+    """Collect what the pipeline calls its transformer with in one step of a run, of every branch."""
+    seen: list[dict[str, Any]] = []
+
+    def collect(_module: object, _args: object, inputs: dict[str, Any]) -> None:
+        if len(seen) < branches:
+            seen.append(inputs)
+
+    hook = pipe.transformer.register_forward_pre_hook(collect, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 
 def seconds(function: Callable[[], object], repeats: int) -> float:

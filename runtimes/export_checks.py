@@ -76,6 +76,9 @@ def check_document(document: PolicyDocument, manifest: Manifest, calibration: Ca
     tokens = document.shape.text_tokens
     if tokens is not None:
         calibration.require("text tokens", tokens, manifest.text.tokens)
+    if manifest.guidance is not None:
+        remedy = "export the model again with the profile's guidance"
+        calibration.require("guidance", float(document.sampler.guidance), manifest.guidance, remedy)
     policed = {name for branch in document.policy.branches for name in branch.names}
     for name in guided_branches(document, manifest.branches):
         if name not in policed or name not in manifest.branches:

@@ -5,9 +5,9 @@
         transformer/reuse.onnx             takes the predicted residual
         transformer/reuse_terms.onnx       the same, predicting it from up to three residuals in the graph
         transformer/weights.onnx.data      the weights of all three, each tensor once
-        text_encoder/model.onnx(.data)     token ids to what the denoiser is given
+        text_encoder/model.onnx(.data)     token ids to what the denoiser is given, all encoders together
         vae_decoder/model.onnx(.data)      latents, as the scheduler leaves them, to frames in 0..1
-        tokenizer/tokenizer.json           for the `tokenizers` package
+        tokenizer*/tokenizer.json          for the `tokenizers` package
         scheduler/scheduler_config.json    as the original model has it
 
 The exporter writes it, runtimes read it; it imports neither torch nor onnx. A manifest proves nothing by
@@ -35,13 +35,17 @@ TERMS: Final = 3
 GraphName = Literal["compute", "reuse", "reuse_terms", "text_encoder", "vae_decoder"]
 DType = Literal["float32", "float16", "int64"]
 
-_LATENTS = ("hidden_states", "timestep", "encoder_hidden_states")
+Cleaning = Literal["wan", "none"]
+
+CONDITIONS: Final = ("encoder_hidden_states", "pooled_projections")
+"""What text encoders return and the denoiser takes. Not every model pools."""
+_LATENTS = ("hidden_states", "timestep", *CONDITIONS)
 _RESIDUALS = tuple(f"residual_{index}" for index in range(TERMS))
 INPUTS: Final[Mapping[GraphName, tuple[str, ...]]] = {
     "compute": _LATENTS,
     "reuse": (*_LATENTS, "residual"),
     "reuse_terms": (*_LATENTS, *_RESIDUALS, "coefficients"),
-    "text_encoder": ("input_ids", "attention_mask"),
+    "text_encoder": ("input_ids", "attention_mask", "pooled_input_ids"),
     "vae_decoder": ("latents",),
 }
 """What each graph is called with, in this order; an input that the model does not use is left out."""
@@ -50,10 +54,10 @@ OUTPUTS: Final[Mapping[GraphName, tuple[str, ...]]] = {
     "compute": ("velocity", "residual"),
     "reuse": ("velocity",),
     "reuse_terms": ("velocity",),
-    "text_encoder": ("encoder_hidden_states",),
+    "text_encoder": CONDITIONS,
     "vae_decoder": ("video",),
 }
-"""What each graph returns, in this order."""
+"""What each graph returns, in this order; of the text encoders perhaps only the first."""
 
 
 class _Strict(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
@@ -89,10 +93,10 @@ class TextRule(_Strict, frozen=True, kw_only=True):
     """How a prompt becomes `input_ids` and `attention_mask`, of which nothing else needs to be known.
 
     "wan": mojibake repaired (ftfy), HTML entities resolved twice, runs of white space made one blank; then the
-    tokenizer, whose file adds the special tokens, cut and padded at the end to `tokens`.
+    tokenizer, whose file adds the special tokens, cut and padded at the end to `tokens`. "none": the tokenizer alone.
     """
 
-    cleaning: Literal["wan"]
+    cleaning: Cleaning
     tokens: Annotated[int, Meta(ge=1, le=1_000_000)]
     padding_id: Annotated[int, Meta(ge=0, le=2**31 - 1)]
     padding_token: Text
@@ -117,8 +121,15 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     """Package → version, of what made the export."""
     shape: OutputShape
     latents: Annotated[Sequence[Positive], Meta(min_length=3, max_length=4)]
-    """(channels, frames, rows, columns) of the latents of one sample."""
+    """(channels, [frames,] rows, columns): the shape in which the noise of one sample is drawn."""
+    packed: bool = False
+    """Whether it then becomes 2 × 2 cells (rows · columns / 4, 4 · channels), and stays so up to the decoder."""
     text: TextRule
+    """Makes `input_ids` and `attention_mask`."""
+    pooled_text: TextRule | None = None
+    """Makes `pooled_input_ids`, where there are."""
+    guidance: float | None = None
+    """The scale that is built into the denoiser's graphs, where it is an input of the network."""
     branches: Annotated[Sequence[Name], Meta(min_length=1, max_length=16)]
     """Guidance branches, in the order in which they are batched."""
     negative_prompt: Text
@@ -127,6 +138,20 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     graphs: Mapping[GraphName, Graph]
     files: Annotated[Mapping[Path, HexDigest], Meta(min_length=1, max_length=4096)]
     """sha256 of every file of the folder except the manifest."""
+
+    @property
+    def sample(self) -> tuple[int, ...]:
+        """The shape of one sample's latents as denoiser and decoder take them."""
+        if not self.packed:
+            return tuple(self.latents)
+        channels, rows, columns = self.latents
+        return (rows // 2) * (columns // 2), 4 * channels
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What the denoiser takes of what the text encoders return."""
+        given = {spec.name for spec in self.graphs["compute"].inputs}
+        return tuple(name for name in CONDITIONS if name in given)
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -180,16 +205,25 @@ def _check(manifest: Manifest) -> None:
     if missing := sorted(INPUTS.keys() - manifest.graphs.keys()):
         raise _malformed(f"{MANIFEST}: graphs has no {missing[0]}")
     for name, graph in manifest.graphs.items():
-        outputs = [spec.name for spec in graph.outputs]
-        if outputs != list(OUTPUTS[name]):
-            raise _malformed(f"{MANIFEST}: {graph.file} returns {outputs}, expected {list(OUTPUTS[name])}")
+        outputs, expected = [spec.name for spec in graph.outputs], list(OUTPUTS[name])
+        if outputs != expected and (name != "text_encoder" or outputs != expected[:1]):
+            raise _malformed(f"{MANIFEST}: {graph.file} returns {outputs}, expected {expected}")
         given = {spec.name for spec in graph.inputs}
         if [spec.name for spec in graph.inputs] != [name for name in INPUTS[name] if name in given]:
             raise _malformed(
                 f"{MANIFEST}: {graph.file} takes {[spec.name for spec in graph.inputs]}, "
                 f"expected {list(INPUTS[name])}"
             )
-    for path in (manifest.text.tokenizer, manifest.scheduler, *(g.file for g in manifest.graphs.values())):
+    returned = {spec.name for spec in manifest.graphs["text_encoder"].outputs}
+    if lacking := sorted(set(manifest.conditions) - returned):
+        raise _malformed(f"{MANIFEST}: compute takes {lacking[0]}, which text_encoder does not return")
+    ids = {spec.name for spec in manifest.graphs["text_encoder"].inputs}
+    if ("pooled_input_ids" in ids) != (manifest.pooled_text is not None):
+        raise _malformed(f"{MANIFEST}: pooledText and text_encoder do not agree about pooled_input_ids")
+    if manifest.packed and (len(manifest.latents) != 3 or any(size % 2 for size in manifest.latents[1:])):
+        raise _malformed(f"{MANIFEST}: latents {list(manifest.latents)} cannot be packed in 2 × 2 cells")
+    tokenizers = [rule.tokenizer for rule in (manifest.text, manifest.pooled_text) if rule is not None]
+    for path in (*tokenizers, manifest.scheduler, *(g.file for g in manifest.graphs.values())):
         if path not in manifest.files:
             raise _malformed(f"{MANIFEST}: {path} is named, but not listed under files")
 

@@ -33,6 +33,13 @@ def seeded_noise(shape: Sequence[int], seed: int) -> NDArray[np.float32]:
     return values.reshape(shape)
 
 
+def packed(noise: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return noise (N, channels, rows, columns) as cells (N, rows · columns / 4, 4 · channels)."""
+    count, channels, rows, columns = noise.shape
+    cells = noise.reshape(count, channels, rows // 2, 2, columns // 2, 2).transpose(0, 2, 4, 1, 3, 5)
+    return cells.reshape(count, rows * columns // 4, 4 * channels)
+
+
 def _uniform(seed: int, size: int) -> NDArray[np.float32]:
     # numpy's frozen legacy generator seeds MT19937 by one 32 bit number as torch does.
     words = np.random.RandomState(seed & 0xFFFFFFFF).randint(0, 1 << 32, size, dtype=np.uint32)

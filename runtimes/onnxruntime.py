@@ -9,7 +9,7 @@ and guidance are those of the diffusers pipeline, so the same seed gives the sam
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -28,7 +28,7 @@ try:
     from numpy.typing import NDArray
 
     from budc.runtimes.export_checks import check_document, check_scheduler, verify_folder
-    from budc.runtimes.noise import seeded_noise
+    from budc.runtimes.noise import packed, seeded_noise
     from budc.runtimes.ort.branches import guided_branches
     from budc.runtimes.ort.denoiser import Denoiser, OnStep
     from budc.runtimes.ort.provider import Provider, choose_provider
@@ -111,6 +111,8 @@ class OnnxPipeline:
         self.provider = provider
         self._calibration = calibration
         self._read = PromptReader(folder, manifest.text)
+        pooled_text = manifest.pooled_text
+        self._read_pooled = None if pooled_text is None else PromptReader(folder, pooled_text)
         self._folder = folder
         self._denoising = Sessions(folder, manifest, provider)
         self._others: dict[GraphName, Any] = {}
@@ -141,22 +143,31 @@ class OnnxPipeline:
                 f"steps: the policy has {own}, this run asks for {steps}",
                 remedy=f"ask for {own} steps, or load a policy of {steps}",
             )
-        embeddings = self.encode([prompt])
-        noise = seeded_noise((1, *self.manifest.latents), seed)
+        embeddings, noise = self.encode([prompt]), self.noise(seed)
         denoiser = self.denoiser(1)
         started = time.perf_counter()
         latents = denoiser.run(embeddings, noise, on_step)
         seconds = time.perf_counter() - started
         return Generation(self.decode(latents)[0], latents, seconds)
 
-    def encode(self, prompts: Sequence[str]) -> Floats:
-        """Return what the denoiser is given: (branches · N, tokens, width), the conditional branch first."""
+    def noise(self, seed: int) -> Floats:
+        """Return what one sample starts from, (1, ...)."""
+        drawn = seeded_noise((1, *self.manifest.latents), seed)
+        return packed(drawn) if self.manifest.packed else drawn
+
+    def encode(self, prompts: Sequence[str]) -> Mapping[str, Floats]:
+        """Return what the denoiser is given, by name: (branches · N, ...), the conditional branch first."""
         branches = guided_branches(self.document, self.manifest.branches)
         texts = [self.manifest.negative_prompt if name == "uncond" else None for name in branches]
-        ids, mask = self._read([text if text is not None else p for text in texts for p in prompts])
-        graph = self._session("text_encoder")
-        embeddings: Floats = graph.run(None, {"input_ids": ids, "attention_mask": mask})[0]
-        return embeddings
+        said = [text if text is not None else prompt for text in texts for prompt in prompts]
+        ids, mask = self._read(said)
+        given = {"input_ids": ids, "attention_mask": mask}
+        if self._read_pooled is not None:
+            given["pooled_input_ids"], _ = self._read_pooled(said)
+        graph = self.manifest.graphs["text_encoder"]
+        taken = {spec.name: given[spec.name] for spec in graph.inputs}
+        made = self._session("text_encoder").run(None, taken)
+        return dict(zip([spec.name for spec in graph.outputs], made, strict=True))
 
     def denoiser(self, batch: int) -> Denoiser:
         """Return the denoising loop for `batch` samples at once."""

@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import ftfy
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from budc.runtimes.manifest import TextRule
+from budc.runtimes.manifest import Cleaning, TextRule
 from budc.schema.errors import UnsafeWeights
 from budc.schema.folder import resolve
 
@@ -26,6 +26,7 @@ class PromptReader:
 
     def __init__(self, folder: Path, rule: TextRule) -> None:
         path = resolve(folder, rule.tokenizer)
+        self._clean = _CLEANINGS[rule.cleaning]
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # The package raises nothing narrower.
@@ -38,7 +39,7 @@ class PromptReader:
 
     def __call__(self, prompts: Sequence[str]) -> tuple[Ids, Ids]:
         """Return input_ids and attention_mask, both (N, tokens): cut and padded at the end."""
-        encoded = self._tokenizer.encode_batch([clean(prompt) for prompt in prompts])
+        encoded = self._tokenizer.encode_batch([self._clean(prompt) for prompt in prompts])
         ids = np.asarray([one.ids for one in encoded], np.int64)
         return ids, np.asarray([one.attention_mask for one in encoded], np.int64)
 
@@ -47,3 +48,6 @@ def clean(prompt: str) -> str:
     """Return a prompt as Wan pipelines read it: mojibake repaired, entities resolved twice, one blank for many."""
     text = html.unescape(html.unescape(ftfy.fix_text(prompt))).strip()
     return re.sub(r"\s+", " ", text).strip()
+
+
+_CLEANINGS: Mapping[Cleaning, Callable[[str], str]] = {"wan": clean, "none": str}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import timing
 import torch
 from runtimes_compared.loop import Loop
 
@@ -33,8 +34,7 @@ class Sampling:
         self.profile = profile
         self.device = device
         self.pipe = random_pipeline(profile, device)
-        self._inputs: list[dict[str, Any]] = []
-        with self._watched():
+        with timing.forward_inputs(self.pipe, len(profile.branches)) as self._inputs:
             self.run(0, steps=1)
 
     def run(self, seed: int, steps: int, on_step: Callable[[int], object] | None = None) -> torch.Tensor:
@@ -111,16 +111,6 @@ class Sampling:
         torch.cuda.reset_peak_memory_stats(self.device)
         self.run(0, steps)
         return torch.cuda.max_memory_allocated(self.device)
-
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        hook = self.pipe.transformer.register_forward_pre_hook(
-            lambda _module, _args, inputs: self._inputs.append(inputs), with_kwargs=True
-        )
-        try:
-            yield
-        finally:
-            hook.remove()
 
 
 def spread(seconds: list[float]) -> dict[str, float]:

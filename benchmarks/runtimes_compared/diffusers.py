@@ -19,12 +19,8 @@ def prepare(path: Path, weights: Path, prompt: str, threads: int, _provider: str
     torch.set_num_threads(threads)
     artifact = read(path)
     pipe, _ = timing.load(artifact.document)
-    shape, sampler = artifact.document.shape, artifact.document.sampler
-    cond, uncond = pipe.encode_prompt(prompt, negative_prompt="", max_sequence_length=shape.text_tokens)
-    seen: dict[str, Any] = {}
-    hook = pipe.transformer.register_forward_pre_hook(
-        lambda _m, _a, inputs: seen.update(inputs), with_kwargs=True
-    )
+    sampler, branches = artifact.document.sampler, len(artifact.document.budget.branches)
+    given = timing.arguments(pipe, artifact.document, prompt)
 
     def run(on_step: Callable[[int], object] | None) -> Any:
         def after(_pipe: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -33,26 +29,20 @@ def prepare(path: Path, weights: Path, prompt: str, threads: int, _provider: str
             return tensors
 
         return pipe(
-            prompt_embeds=cond,
-            negative_prompt_embeds=uncond,
-            height=shape.height,
-            width=shape.width,
-            num_frames=shape.frames,
+            **given,
             num_inference_steps=sampler.steps,
-            guidance_scale=sampler.guidance,
             generator=torch.Generator().manual_seed(SEED),
-            output_type="latent",
             callback_on_step_end=None if on_step is None else after,
-        ).frames
+        )[0]
 
-    run(None)
-    hook.remove()
+    with timing.forward_inputs(pipe, branches) as seen:
+        run(None)
     apply(pipe, artifact, allow_unsigned=True, weights_dir=weights)
 
     def forward() -> None:
         with torch.no_grad():
-            for embeddings in (cond, uncond):
-                pipe.transformer(**{**seen, "encoder_hidden_states": embeddings})
+            for inputs in seen:
+                pipe.transformer(**inputs)
 
     on_cuda = torch.cuda.is_available()
     return Loop(

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from budc.runtimes.noise import seeded_noise
 from budc.runtimes.onnxruntime import load
 from budc.runtimes.ort.memory import Buffer, Call
 from budc.schema.artifact import read
@@ -19,7 +18,7 @@ def prepare(path: Path, export: Path, prompt: str, threads: int, provider: str) 
     """Prepare the export under the policy."""
     pipe = load(read(path), export, provider=provider, threads=threads, allow_unsigned=True)
     embeddings, denoiser = pipe.encode([prompt]), pipe.denoiser(1)
-    branches, compute = len(embeddings), pipe.manifest.graphs["compute"]
+    branches, compute = len(next(iter(embeddings.values()))), pipe.manifest.graphs["compute"]
     buffers = {
         spec.name: Buffer.of(
             pipe.provider,
@@ -32,6 +31,6 @@ def prepare(path: Path, export: Path, prompt: str, threads: int, provider: str) 
     session = pipe.provider.open(export / compute.file, batch=branches, captured=True)
 
     def run(on_step: Callable[[int], object] | None) -> Any:
-        return denoiser.run(embeddings, seeded_noise((1, *pipe.manifest.latents), SEED), on_step)
+        return denoiser.run(embeddings, pipe.noise(SEED), on_step)
 
     return Loop(run, Call(session, inputs, outputs, graph=int(pipe.provider.captures)))

@@ -25,8 +25,8 @@ import torch
 from budc.compiler.export.forms import FILES, SAMPLES, WEIGHTS, Form, denoiser_forms
 from budc.compiler.export.graphs import OPSET, specs, to_graph
 from budc.compiler.export.parity import check_parity
+from budc.compiler.export.parts import Parts, load_parts
 from budc.compiler.export.staging import check_free, staged
-from budc.compiler.export.wan import WanParts, wan_parts
 from budc.compiler.export.weights import WeightFile, save_graph
 from budc.compiler.folder import SCHEDULER_CONFIG
 from budc.compiler.model import Model, load_model
@@ -76,7 +76,7 @@ def export_onnx(
     check_free(out)
     with progress("export", 2 + 2 * len(FILES)) as bar:
         model = load_model(msgspec.structs.replace(profile, dtype=dtype), weights, torch.device("cpu"))
-        parts = wan_parts(weights, profile, getattr(torch, dtype))
+        parts = load_parts(weights, profile, getattr(torch, dtype))
         bar.advance("model loaded")
         with staged(out) as folder:
             manifest, differences = _write(model, parts, folder, dtype, bar)
@@ -84,12 +84,12 @@ def export_onnx(
 
 
 def _write(
-    model: Model, parts: WanParts, folder: Path, dtype: Literal["float32", "float16"], bar: Bar
+    model: Model, parts: Parts, folder: Path, dtype: Literal["float32", "float16"], bar: Bar
 ) -> tuple[Manifest, dict[GraphName, float]]:
     profile = model.profile
     prompts = read_prompts(profile.prompts.calibration, SAMPLES)
     latents = model.adapter.noise(model.folder, profile, range(_SEED, _SEED + SAMPLES))
-    text = parts.save_tokenizer(folder, prompts)
+    text, pooled_text = parts.save_tokenizers(folder, prompts)
     (folder / SCHEDULER_CONFIG).parent.mkdir()
     shutil.copyfile(model.folder / SCHEDULER_CONFIG, folder / SCHEDULER_CONFIG)
     graphs: dict[GraphName, Graph] = {}
@@ -106,6 +106,7 @@ def _write(
         tolerated = "float32" if form.name == "vae_decoder" else dtype
         differences[form.name] = check_parity(form, path, tolerated)
         bar.advance(f"{form.name} differs by {differences[form.name]:.1e}")
+    drawn = parts.drawn(latents)
     written = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
     manifest = Manifest(
         format_version=FORMAT_VERSION,
@@ -117,8 +118,11 @@ def _write(
         opset=OPSET,
         versions=_versions(),
         shape=OutputShape(height=profile.height, width=profile.width, frames=profile.frames),
-        latents=list(latents.shape[1:]),
+        latents=list(drawn),
+        packed=drawn != latents.shape[1:],
         text=text,
+        pooled_text=pooled_text,
+        guidance=parts.guidance,
         branches=list(profile.branches),
         negative_prompt=profile.prompts.negative,
         scheduler=SCHEDULER_CONFIG,
@@ -137,18 +141,13 @@ def _versions() -> dict[str, str]:
     return own | {name: version(name) for name in _PACKAGES}
 
 
-def _forms(model: Model, parts: WanParts, latents: torch.Tensor, prompts: tuple[str, ...]) -> Iterator[Form]:
+def _forms(model: Model, parts: Parts, latents: torch.Tensor, prompts: tuple[str, ...]) -> Iterator[Form]:
     """Yield every form, each called with what the one before it makes of real prompts."""
     text = parts.text_form(prompts)
-    (embeddings,) = text.run(SAMPLES)
+    encoded = dict(zip(text.outputs, text.run(SAMPLES), strict=True))
     steps = model.profile.steps
     timesteps = torch.tensor(model.sampler(steps).timesteps)[:: max(1, steps // SAMPLES)][:SAMPLES]
-    inputs = {
-        "hidden_states": latents.to(embeddings.dtype),
-        "timestep": timesteps.float(),
-        "encoder_hidden_states": embeddings,
-    }
-    yield from denoiser_forms(model.denoiser, inputs)
+    yield from denoiser_forms(model.denoiser, model.adapter, parts.condition, latents, timesteps, encoded)
     yield text
     yield parts.decoder_form(latents)
 

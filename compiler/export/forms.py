@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from budc.runtimes.manifest import INPUTS, TERMS, GraphName
+from budc.compiler.pipelines import Adapter
+from budc.runtimes.manifest import CONDITIONS, INPUTS, OUTPUTS, TERMS, GraphName
 from budc.runtimes.trunk import Trunk, combine
 
 SAMPLES = 3
@@ -34,8 +35,9 @@ WEIGHTS: Mapping[GraphName, str] = {
 }
 """Where the weights of each graph lie: one file for all that a denoiser's graphs share."""
 
-FIXED = frozenset({"coefficients"})
-"""Inputs whose first dimension is not the batch."""
+UNUSED = torch.zeros(())
+"""Stands for an input that a module does not use. It has no batch, of which a graph could ask it for the size."""
+_FIXED = frozenset({"coefficients"})
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,25 @@ class Form:
     name: GraphName
     module: nn.Module
     inputs: Mapping[str, Tensor]
-    """By the names in `INPUTS`, `SAMPLES` samples each."""
+    """By the names in `INPUTS`, `SAMPLES` samples each; the graph leaves out what the module does not use."""
+    returned: tuple[str, ...] = ()
+    """Names of what the module returns; all of `OUTPUTS` by default."""
 
     def __post_init__(self) -> None:
         assert tuple(self.inputs) == INPUTS[self.name]
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what the module returns, in order."""
+        return self.returned or OUTPUTS[self.name]
+
     def batch(self, size: int) -> dict[str, Tensor]:
         """Return the inputs of the first `size` samples."""
-        return {name: value if name in FIXED else value[:size] for name, value in self.inputs.items()}
+        return {name: value[:size] if self.is_batched(name) else value for name, value in self.inputs.items()}
+
+    def is_batched(self, name: str) -> bool:
+        """Whether the first dimension of an input is the batch."""
+        return name not in _FIXED and self.inputs[name].ndim > 0
 
     def run(self, size: int) -> tuple[Tensor, ...]:
         """Return what the module makes of the first `size` samples."""
@@ -62,60 +75,79 @@ class Form:
 
 
 class _Compute(nn.Module):
-    def __init__(self, trunk: Trunk) -> None:
+    """`condition` makes the adapter's condition of what the text encoders return."""
+
+    def __init__(self, trunk: Trunk, adapter: Adapter, condition: nn.Module) -> None:
         super().__init__()
         self.transformer = trunk.transformer
-        self.trunk = trunk
+        self.condition = condition
+        self.trunk, self.adapter = trunk, adapter
 
     def forward(
-        self, hidden_states: Tensor, timestep: Tensor, encoder_hidden_states: Tensor
+        self, latents: Tensor, timestep: Tensor, text: Tensor, pooled: Tensor
     ) -> tuple[Tensor, Tensor]:
-        return self.trunk.compute(
-            hidden_states=hidden_states, timestep=timestep, encoder_hidden_states=encoder_hidden_states
-        )
+        inputs = self.adapter.inputs(self.condition(text, pooled), latents, timestep)
+        output, residual = self.trunk.compute(**inputs)
+        return self.adapter.velocity(output), residual
 
 
 class _Reuse(_Compute):
     def forward(  # type: ignore[override]
-        self, hidden_states: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, residual: Tensor
+        self, latents: Tensor, timestep: Tensor, text: Tensor, pooled: Tensor, residual: Tensor
     ) -> Tensor:
-        return self.trunk.reuse(
-            residual,
-            hidden_states=hidden_states,
-            timestep=timestep,
-            encoder_hidden_states=encoder_hidden_states,
-        )
+        inputs = self.adapter.inputs(self.condition(text, pooled), latents, timestep)
+        return self.adapter.velocity(self.trunk.reuse(residual, **inputs))
 
 
-class _ReuseTerms(_Compute):
+class _ReuseTerms(_Reuse):
     def forward(  # type: ignore[override]
         self,
-        hidden_states: Tensor,
+        latents: Tensor,
         timestep: Tensor,
-        encoder_hidden_states: Tensor,
+        text: Tensor,
+        pooled: Tensor,
         residual_0: Tensor,
         residual_1: Tensor,
         residual_2: Tensor,
         coefficients: Tensor,
     ) -> Tensor:
-        return self.trunk.reuse(
-            combine(coefficients.unbind(), (residual_0, residual_1, residual_2)),
-            hidden_states=hidden_states,
-            timestep=timestep,
-            encoder_hidden_states=encoder_hidden_states,
-        )
+        residual = combine(coefficients.unbind(), (residual_0, residual_1, residual_2))
+        return super().forward(latents, timestep, text, pooled, residual)
 
 
-def denoiser_forms(transformer: nn.Module, inputs: Mapping[str, Tensor]) -> list[Form]:
-    """Return the three forms of a denoiser; `inputs` are those of `compute`, `SAMPLES` samples each."""
+def denoiser_forms(
+    transformer: nn.Module,
+    adapter: Adapter,
+    condition: nn.Module,
+    latents: Tensor,
+    timesteps: Tensor,
+    encoded: Mapping[str, Tensor],
+) -> list[Form]:
+    """Return the three forms of a denoiser, called with `SAMPLES` samples each.
+
+    Args:
+        transformer: the denoiser.
+        adapter: of its pipeline.
+        condition: see `budc.compiler.export.parts.Parts`.
+        latents: (n, ...).
+        timesteps: (n,), as the scheduler has them.
+        encoded: what the text encoders' form returned, by name.
+    """
     trunk = Trunk(transformer)
-    compute = Form("compute", _Compute(trunk), inputs)
+    text = next(iter(encoded.values()))
+    inputs = {"hidden_states": latents.to(text.dtype), "timestep": timesteps.float()}
+    inputs |= {name: encoded.get(name, UNUSED) for name in CONDITIONS}
+    compute = Form("compute", _Compute(trunk, adapter, condition), inputs)
     _, residual = compute.run(SAMPLES)
     # Residuals that differ, and coefficients of the size that predictors have.
     residuals = {f"residual_{index}": residual.roll(index, 0) for index in range(TERMS)}
     coefficients = {"coefficients": torch.tensor([2.0, -1.5, 0.5])}
     return [
         compute,
-        Form("reuse", _Reuse(trunk), {**inputs, "residual": residual}),
-        Form("reuse_terms", _ReuseTerms(trunk), {**inputs, **residuals, **coefficients}),
+        Form("reuse", _Reuse(trunk, adapter, condition), {**inputs, "residual": residual}),
+        Form(
+            "reuse_terms",
+            _ReuseTerms(trunk, adapter, condition),
+            {**inputs, **residuals, **coefficients},
+        ),
     ]

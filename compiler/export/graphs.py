@@ -17,9 +17,9 @@ from onnx_ir.passes.common import (
     RemoveUnusedNodesPass,
 )
 
-from budc.compiler.export.forms import FIXED, Form
+from budc.compiler.export.forms import Form
 from budc.compiler.export.strided import stack_strided_writes
-from budc.runtimes.manifest import INPUTS, OUTPUTS, DType, TensorSpec
+from budc.runtimes.manifest import INPUTS, DType, TensorSpec
 from budc.schema.errors import UnsupportedModel
 
 OPSET = 23
@@ -27,6 +27,8 @@ OPSET = 23
 
 _TRACED = 2
 """A batch of one would be taken for a constant."""
+_ALIKE = 63
+"""From 64 samples on, some of diffusers' layers lay out memory otherwise. The graph knows no layout, and no limit."""
 
 
 def to_graph(form: Form) -> ir.Model:
@@ -35,7 +37,7 @@ def to_graph(form: Form) -> ir.Model:
     Raises:
         UnsupportedModel: the exporter cannot express the module.
     """
-    batch = torch.export.Dim("batch", min=1, max=1 << 20)
+    batch = torch.export.Dim("batch", min=1, max=_ALIKE)
     with torch.no_grad(), _quiet():
         try:
             traced = torch.export.export(
@@ -45,7 +47,7 @@ def to_graph(form: Form) -> ir.Model:
             program = torch.onnx.export(
                 traced,
                 input_names=INPUTS[form.name],
-                output_names=OUTPUTS[form.name],
+                output_names=form.outputs,
                 opset_version=OPSET,
                 dynamo=True,
                 dynamic_shapes=_shapes(form, batch),
@@ -111,7 +113,7 @@ def _spec(value: ir.Value) -> TensorSpec:
 
 
 def _shapes(form: Form, batch: torch.export.Dim) -> tuple[object, ...]:
-    return tuple({} if name in FIXED else {0: batch} for name in INPUTS[form.name])
+    return tuple({0: batch} if form.is_batched(name) else {} for name in form.inputs)
 
 
 @contextmanager

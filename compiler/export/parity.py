@@ -11,7 +11,6 @@ import torch
 
 from budc.compiler.export.forms import SAMPLES, Form
 from budc.compiler.metrics import relative_difference
-from budc.runtimes.manifest import OUTPUTS
 from budc.schema.errors import ParityMismatch
 
 GRAPH_TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "float16": 2e-2}
@@ -32,7 +31,7 @@ def check_parity(form: Form, path: Path, dtype: str) -> float:
     for size in (1, SAMPLES):
         inputs = {name: value.numpy() for name, value in form.batch(size).items() if name in taken}
         made = session.run(None, inputs)
-        for name, array, expected in zip(OUTPUTS[form.name], made, form.run(size), strict=True):
+        for name, array, expected in zip(form.outputs, made, form.run(size), strict=True):
             found = torch.from_numpy(np.asarray(array))
             if found.shape != expected.shape or found.dtype != expected.dtype:
                 raise ParityMismatch(

@@ -43,22 +43,22 @@ class FluxAdapter:
         condition = {
             "text": text,
             "pooled": pooled,
-            "positions": self._positions(folder, profile).expand(len(prompts), -1, -1),
+            "positions": self.positions(folder, profile).expand(len(prompts), -1, -1),
         }
-        if self._denoiser_config(folder)["guidance_embeds"]:
+        if self.denoiser_config(folder)["guidance_embeds"]:
             condition["guidance"] = torch.full((len(prompts),), profile.guidance)
         return {"cond": condition}
 
     def image_tokens(self, folder: Path, profile: ModelProfile) -> int:
         """Count the cells, by which the schedule is shifted."""
-        rows, columns = self._cells(folder, profile)
+        rows, columns = self.cells(folder, profile)
         return rows * columns
 
     def noise(self, folder: Path, profile: ModelProfile, seeds: Sequence[int]) -> Tensor:
         """Draw latents (N, cells, 4 · channels) from one CPU generator a seed, in the profile's dtype; float32."""
-        rows, columns = self._cells(folder, profile)
+        rows, columns = self.cells(folder, profile)
         with loading(folder / "transformer"):
-            channels = int(self._denoiser_config(folder)["in_channels"]) // 4
+            channels = int(self.denoiser_config(folder)["in_channels"]) // 4
         return pack(draw(seeds, (channels, 2 * rows, 2 * columns), getattr(torch, profile.dtype)))
 
     def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class FluxAdapter:
     ) -> Callable[[Tensor], Tensor]:
         """Load the VAE in float32."""
         vae = load_vae(AutoencoderKL, folder, device)
-        rows, columns = self._cells(folder, profile)
+        rows, columns = self.cells(folder, profile)
 
         @torch.no_grad()
         def decode(latents: Tensor) -> Tensor:
@@ -101,16 +101,19 @@ class FluxAdapter:
 
         return decode
 
-    def _cells(self, folder: Path, profile: ModelProfile) -> tuple[int, int]:
+    def cells(self, folder: Path, profile: ModelProfile) -> tuple[int, int]:
+        """Return rows and columns of cells, each 2 × 2 latents."""
         with loading(folder / "vae"):
             config = AutoencoderKL.load_config(folder / "vae", local_files_only=True)
             side = 2 * 2 ** (len(config["block_out_channels"]) - 1)
         return profile.height // side, profile.width // side
 
-    def _positions(self, folder: Path, profile: ModelProfile) -> Tensor:
-        axes = [torch.arange(count) for count in (1, *self._cells(folder, profile))]
+    def positions(self, folder: Path, profile: ModelProfile) -> Tensor:
+        """Return the position ids of one sample's cells, (1, cells, 3)."""
+        axes = [torch.arange(count) for count in (1, *self.cells(folder, profile))]
         return torch.cartesian_prod(*axes).to(getattr(torch, profile.dtype))[None]
 
-    def _denoiser_config(self, folder: Path) -> Any:
+    def denoiser_config(self, folder: Path) -> Any:
+        """Return the transformer's settings."""
         with loading(folder / "transformer"):
             return FluxTransformer2DModel.load_config(folder / "transformer", local_files_only=True)

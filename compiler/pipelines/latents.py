@@ -37,7 +37,7 @@ def pack(latents: Tensor) -> Tensor:
 
 def unpack(cells: Tensor, rows: int, columns: int) -> Tensor:
     """Return cells (N, rows · columns, 4 · channels) as latents (N, channels, 2 · rows, 2 · columns)."""
-    count, channels = len(cells), cells.shape[-1] // 4
+    count, channels = cells.shape[0], cells.shape[-1] // 4
     latents = cells.view(count, rows, columns, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
     return latents.reshape(count, channels, 2 * rows, 2 * columns)
 

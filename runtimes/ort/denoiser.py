@@ -5,7 +5,7 @@ is bound to fixed memory the first time that it is needed, and from then on only
 one mask run as one batch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,7 @@ class Denoiser:
         self._sessions = sessions
         self._provider = sessions.provider
         self._batch = batch
-        self._latents = (batch, *manifest.latents)
+        self._latents = (batch, *manifest.sample)
         self._guidance = guided_branches(document, manifest.branches)
         self._calls: dict[Any, Call] = {}
         self._coefficients: dict[tuple[float, ...], Buffer] = {}
@@ -62,12 +62,15 @@ class Denoiser:
         self._allocate()
 
     def run(
-        self, embeddings: NDArray[Any], noise: NDArray[np.float32], on_step: OnStep | None = None
+        self,
+        embeddings: Mapping[str, NDArray[Any]],
+        noise: NDArray[np.float32],
+        on_step: OnStep | None = None,
     ) -> NDArray[np.float32]:
         """Return the final latents (B, ...), float32.
 
         Args:
-            embeddings: (branches · B, tokens, width), branch after branch.
+            embeddings: by the names of the graphs' inputs, (branches · B, ...) each, branch after branch.
             noise: (B, ...), float32.
             on_step: called after each step; what it raises ends the run and leaves nothing behind.
         """
@@ -100,9 +103,10 @@ class Denoiser:
         compute = manifest.graphs["compute"]
         by_name = {spec.name: spec for spec in (*compute.inputs, *compute.outputs)}
         new = self._new
-        self._hidden, self._velocity, self._embeddings = (
-            new(by_name[name], forwards) for name in ("hidden_states", "velocity", "encoder_hidden_states")
+        self._hidden, self._velocity = (
+            new(by_name[name], forwards) for name in ("hidden_states", "velocity")
         )
+        self._embeddings = {name: new(by_name[name], forwards) for name in manifest.conditions}
         self._timestep = Buffer.new(self._provider, "float32", (forwards,))
         self._states = [
             Buffer.new(self._provider, "float32", (remembered, int(np.prod(self._latents)))) for _ in range(2)
@@ -115,7 +119,7 @@ class Denoiser:
         inputs = {
             "hidden_states": self._hidden,
             "timestep": self._timestep,
-            "encoder_hidden_states": self._embeddings,
+            **self._embeddings,
         }
         for name, first, last in grouped(self.document.policy, names):
             kept = max(planned.keep for planned in plan_of(self.document.policy, names[first]))
@@ -138,19 +142,20 @@ class Denoiser:
 
     # Steps -----------------------------------------------------------------------------------------------
 
-    def _begin_run(self, embeddings: NDArray[Any], noise: NDArray[np.float32]) -> None:
-        if noise.shape != self._latents or embeddings.shape != self._embeddings.shape:
-            raise RefusedRun(
-                f"noise {noise.shape} and embeddings {embeddings.shape} were given, "
-                f"expected {self._latents} and {self._embeddings.shape}"
-            )
+    def _begin_run(self, embeddings: Mapping[str, NDArray[Any]], noise: NDArray[np.float32]) -> None:
+        given = {"noise": noise.shape} | {name: value.shape for name, value in embeddings.items()}
+        wanted = {"noise": self._latents} | {name: tuple(b.shape) for name, b in self._embeddings.items()}
+        for name, shape in wanted.items():
+            if given.get(name) != shape:
+                raise RefusedRun(f"{name}: {given.get(name, 'nothing')} was given, expected {shape}")
         state = np.zeros(self._states[0].shape, np.float32)
         state[0] = noise.reshape(-1)
         self._states[0].write(state)
         self._steps[0].write(np.zeros(1, np.int64))
         self._hidden.write(np.concatenate([noise] * len(self._guidance)))
         self._timestep.write(np.full(self._timestep.shape, self.document.sampler.timesteps[0], np.float32))
-        self._embeddings.write(embeddings)
+        for name, buffer in self._embeddings.items():
+            buffer.write(embeddings[name])
         self.calls_of.clear()
         self.machine.begin_run()
         for group in self._groups:

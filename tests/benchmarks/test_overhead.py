@@ -3,12 +3,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
-def test_overhead_prints_a_ratio_for_every_budget(tmp_path):
+@pytest.mark.parametrize("model", ["wan2.1-nano", "flux-nano"])
+def test_overhead_prints_a_ratio_for_every_budget(model, tmp_path):
     target = tmp_path / "results.json"
-    command = [sys.executable, "benchmarks/overhead.py", "--models", "wan2.1-nano", "--budgets", "6,50"]
+    command = [sys.executable, "benchmarks/overhead.py", "--models", model, "--budgets", "6,50"]
     command += ["--repeats", "1", "--json", str(target)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -9,9 +9,10 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-def test_both_runtimes_are_measured_and_agree(tmp_path):
+@pytest.mark.parametrize("model", ["wan2.1-nano", "flux-nano"])
+def test_both_runtimes_are_measured_and_agree(model, tmp_path):
     target = tmp_path / "results.json"
-    command = [sys.executable, "benchmarks/runtimes.py", "--model", "wan2.1-nano", "--budgets", "6,50"]
+    command = [sys.executable, "benchmarks/runtimes.py", "--model", model, "--budgets", "6,50"]
     command += ["--repeats", "1", "--json", str(target)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

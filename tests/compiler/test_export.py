@@ -18,10 +18,10 @@ import onnx_ir as ir  # noqa: E402
 
 import budc.compiler.export.export as exports  # noqa: E402
 from budc.compiler.export.export import export_onnx  # noqa: E402
-from budc.compiler.export.forms import FILES, SAMPLES, WEIGHTS, Form  # noqa: E402
+from budc.compiler.export.forms import FILES, SAMPLES, UNUSED, WEIGHTS, Form  # noqa: E402
 from budc.compiler.export.graphs import OPSET, specs, to_graph  # noqa: E402
 from budc.compiler.export.parity import check_parity  # noqa: E402
-from budc.compiler.export.wan import wan_parts  # noqa: E402
+from budc.compiler.export.parts import load_parts  # noqa: E402
 from budc.compiler.export.weights import ALIGNMENT, INLINE, WeightFile, save_graph  # noqa: E402
 from budc.policies.profile import load_profile, read_prompts  # noqa: E402
 from budc.runtimes.manifest import MANIFEST, TERMS, read_manifest  # noqa: E402
@@ -150,7 +150,7 @@ def forms_of(folder: Path) -> list[Form]:
     from budc.compiler.model import load_model
 
     model = load_model(PROFILE, folder, torch.device("cpu"))
-    parts = wan_parts(folder, PROFILE, torch.float32)
+    parts = load_parts(folder, PROFILE, torch.float32)
     latents = model.adapter.noise(folder, PROFILE, range(SAMPLES))
     return list(exports._forms(model, parts, latents, PROMPTS))
 
@@ -170,7 +170,7 @@ def save(form: Form, path: Path) -> None:
 @pytest.fixture(scope="module")
 def half_text(wan_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Form, Path]:
     """The text encoder in float16, whose residual stream is in float32: form and graph."""
-    form = wan_parts(wan_folder, PROFILE, torch.float16).text_form(PROMPTS)
+    form = load_parts(wan_folder, PROFILE, torch.float16).text_form(PROMPTS)
     path = tmp_path_factory.mktemp("half") / "model.onnx"
     save(form, path)
     return form, path
@@ -212,12 +212,13 @@ def table(tmp_path: Path) -> tuple[Form, Path]:
             super().__init__()
             self.table = torch.nn.Parameter(torch.arange(1024.0).reshape(8, 128) + 1)
 
-        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+        def forward(self, input_ids: Any, attention_mask: Any, _pooled: Any) -> Any:
             return self.table[input_ids] * attention_mask[..., None]
 
     module = Table().eval()
     ids = torch.arange(3 * 4).reshape(3, 4) % 8
-    form = Form("text_encoder", module, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pooled_input_ids": UNUSED}
+    form = Form("text_encoder", module, inputs, ("encoder_hidden_states",))
     path = tmp_path / "model.onnx"
     save(form, path)
     return form, path
@@ -297,11 +298,11 @@ def test_equal_bytes_of_another_type_are_another_tensor() -> None:
 def test_the_tokenizer_alone_makes_the_pipelines_tokens(exported: Path, wan_folder: Path) -> None:
     from tokenizers import Tokenizer
 
-    parts = wan_parts(wan_folder, PROFILE, torch.float32)
+    parts = load_parts(wan_folder, PROFILE, torch.float32)
     rule = read_manifest(exported).text
     alone = Tokenizer.from_file(str(exported / rule.tokenizer))
     texts = [*read_prompts(PROFILE.prompts.held_out, 8), "", "Ünïcode & ½", "red " * 100]
-    ids, _ = parts._tokens(texts)
+    ids, _ = parts.tokenizer.ids(texts)
     alone.enable_truncation(rule.tokens)
     alone.enable_padding(length=rule.tokens, pad_id=rule.padding_id, pad_token=rule.padding_token)
     assert [encoded.ids for encoded in alone.encode_batch(texts)] == ids.tolist()
@@ -309,19 +310,24 @@ def test_the_tokenizer_alone_makes_the_pipelines_tokens(exported: Path, wan_fold
     assert ids[-1, -1] == rule.end_id
 
 
-def test_a_tokenizer_that_reads_otherwise_alone_is_refused(
-    wan_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    parts = wan_parts(wan_folder, PROFILE, torch.float32)
-    made = parts._tokens
+def test_a_tokenizer_that_reads_otherwise_alone_is_refused(wan_folder: Path, tmp_path: Path) -> None:
+    class Other:
+        """A tokenizer that is not what its backend is."""
 
-    def other(texts: Any) -> Any:
-        ids, mask = made(texts)
-        return ids + 1, mask
+        def __init__(self, inner: Any) -> None:
+            self.inner = inner
 
-    monkeypatch.setattr(parts, "_tokens", other)
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.inner, name)
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            made = self.inner(*args, **kwargs)
+            made["input_ids"] += 1
+            return made
+
+    own = load_parts(wan_folder, PROFILE, torch.float32).tokenizer
     with pytest.raises(ParityMismatch, match=r"tokenizer\.json"):
-        parts.save_tokenizer(tmp_path, PROMPTS)
+        own._replace(tokenizer=Other(own.tokenizer)).save(tmp_path, PROMPTS)
 
 
 # Failing -------------------------------------------------------------------------------------------------
@@ -375,8 +381,10 @@ def test_what_exists_is_refused_before_anything_is_loaded(tmp_path: Path) -> Non
 
 
 def test_another_pipeline_is_refused(wan_folder: Path) -> None:
-    with pytest.raises(UnsupportedModel, match="FluxPipeline"):
-        wan_parts(wan_folder, msgspec.structs.replace(PROFILE, pipeline_class="FluxPipeline"), torch.float32)
+    with pytest.raises(UnsupportedModel, match="ZImagePipeline"):
+        load_parts(
+            wan_folder, msgspec.structs.replace(PROFILE, pipeline_class="ZImagePipeline"), torch.float32
+        )
 
 
 def test_the_exporter_puts_loggers_back_and_prints_nothing(

@@ -135,8 +135,12 @@ def test_a_batch_is_its_samples_one_by_one(pipe: OnnxPipeline) -> None:
 
 
 def test_what_does_not_fit_is_refused(pipe: OnnxPipeline) -> None:
-    with pytest.raises(RefusedRun, match=r"noise \(2, 16, 3, 8, 8\)"):
+    with pytest.raises(RefusedRun, match=r"noise: \(2, 16, 3, 8, 8\)"):
         pipe.denoiser(1).run(pipe.encode(PROMPTS[:1]), np.zeros((2, 16, 3, 8, 8), np.float32))
+    with pytest.raises(RefusedRun, match=r"encoder_hidden_states: \(4, 32, 96\)"):
+        pipe.denoiser(1).run(pipe.encode(PROMPTS), pipe.noise(0))
+    with pytest.raises(RefusedRun, match="encoder_hidden_states: nothing"):
+        pipe.denoiser(1).run({}, pipe.noise(0))
 
 
 @pytest.mark.parametrize("name", ["three terms", "separate branches", "one evaluation"])
@@ -181,7 +185,7 @@ def test_text_is_encoded_as_by_the_pipeline(pipe: OnnxPipeline, wan_folder: Path
     theirs = WanPipeline.from_pretrained(wan_folder)
     cond, uncond = theirs.encode_prompt(PROMPTS, negative_prompt="", max_sequence_length=32)
     expected = torch.cat([cond, uncond]).detach().numpy()
-    np.testing.assert_allclose(pipe.encode(PROMPTS), expected, atol=1e-5)
+    np.testing.assert_allclose(pipe.encode(PROMPTS)["encoder_hidden_states"], expected, atol=1e-5)
 
 
 class Capturing(Provider):
@@ -226,7 +230,7 @@ def test_guidance_of_one_or_less_leaves_out_the_unconditional_branch(
 ) -> None:
     sampler = msgspec.structs.replace(document.sampler, guidance=1.0)
     pipe = opened(msgspec.structs.replace(document, sampler=sampler), exported)
-    assert pipe.encode(PROMPTS[:1]).shape == (1, 32, 96)
+    assert pipe.encode(PROMPTS[:1])["encoder_hidden_states"].shape == (1, 32, 96)
     pipe.generate(PROMPTS[0])
     assert pipe.denoiser(1).calls_of == {"compute": 3, "reuse": 1, "reuse_terms": 2}
 

@@ -44,12 +44,9 @@ class ConvertedExport:
         """Return the final latents (1, …) of a prompt, float32."""
         import torch
 
-        from budc.runtimes.noise import seeded_noise
-
         pipe = self._pipe
         with self._running():
-            noise = seeded_noise((1, *pipe.manifest.latents), seed)
-            return torch.from_numpy(pipe.denoiser(1).run(pipe.encode([prompt]), noise))
+            return torch.from_numpy(pipe.denoiser(1).run(pipe.encode([prompt]), pipe.noise(seed)))
 
     def frames(self, latents: Tensor) -> Tensor:
         """Return the frames (1, 3, F, H, W) of final latents, in 0..1."""

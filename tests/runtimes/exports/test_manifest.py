@@ -45,6 +45,10 @@ def test_the_manifest_is_read_as_it_was_written(export: Any) -> None:
         {"negativePrompt": "two\nlines"},
         {"branches": []},
         {"versions": {"a b": "1"}},
+        {"packed": True},
+        {"packed": True, "latents": [1, 3, CHANNELS]},
+        {"pooledText": None},
+        {"guidance": "3.5"},
     ],
 )
 def test_malformed_manifests_are_refused(export: Any, fields: dict[str, Any]) -> None:
@@ -64,6 +68,24 @@ def test_manifests_with_other_calls_are_refused(export: Any, side: str, change: 
     export.graphs["compute"][side] = list(changed)
     export.list_files()
     export.refused(UnsafeWeights, MANIFEST, COMPUTE)
+
+
+def test_text_encoders_may_pool_nothing_and_then_nothing_is_taken(export: Any) -> None:
+    graphs = export.graphs
+    graphs["text_encoder"]["inputs"].pop()
+    graphs["text_encoder"]["outputs"].pop()
+    manifest = _manifest(export) | {"graphs": graphs, "pooledText": None}
+    (export.folder / MANIFEST).write_text(json.dumps(manifest))
+    export.refused(UnsafeWeights, "pooled_projections", "text_encoder")
+    for name in ("compute", "reuse", "reuse_terms"):
+        graphs[name]["inputs"] = [s for s in graphs[name]["inputs"] if s["name"] != "pooled_projections"]
+    (export.folder / MANIFEST).write_text(json.dumps(manifest))
+    assert read_manifest(export.folder).conditions == ("encoder_hidden_states",)
+
+
+def test_packed_latents_are_cells(export: Any) -> None:
+    export.list_files(packed=True, latents=[4, 6, 8])
+    assert read_manifest(export.folder).sample == (12, 16)
 
 
 @pytest.mark.parametrize(

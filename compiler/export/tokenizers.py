@@ -1,0 +1,79 @@
+"""Tokenizers of a pipeline, written so that the `tokenizers` package alone reads prompts as the pipeline does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from budc.runtimes.manifest import Cleaning, TextRule
+from budc.schema.errors import ParityMismatch, UnsupportedModel
+
+
+class PipelineTokenizer(NamedTuple):
+    """A tokenizer as its pipeline uses it: cut and padded at the end to `tokens`, prompts cleaned before."""
+
+    tokenizer: Any
+    name: str
+    """Of its folder, in the pipeline and in the export."""
+    tokens: int
+    cleaning: Cleaning
+
+    def ids(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return input_ids and attention_mask, (N, tokens) each, as the pipeline makes them."""
+        made = self.tokenizer(
+            list(texts),
+            padding="max_length",
+            max_length=self.tokens,
+            truncation=True,
+            add_special_tokens=True,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        return made.input_ids, made.attention_mask
+
+    def save(self, folder: Path, prompts: Sequence[str]) -> TextRule:
+        """Write the tokenizer below `folder` and return how it is used.
+
+        Raises:
+            UnsupportedModel: it has no backend of the `tokenizers` package, or pads at the front.
+            ParityMismatch: read by that package alone, it makes other tokens of a prompt.
+        """
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None or self.tokenizer.padding_side != "right":
+            raise UnsupportedModel(
+                f"{self.name}: {type(self.tokenizer).__name__} cannot be run without transformers"
+            )
+        # By way of text: the backend itself keeps the padding that its last call asked for.
+        content = json.loads(backend.to_str()) | {"padding": None, "truncation": None}
+        file = f"{self.name}/tokenizer.json"
+        (folder / self.name).mkdir()
+        (folder / file).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        alone = Tokenizer.from_file(str(folder / file))
+        end = self.tokenizer.eos_token_id
+        rule = TextRule(
+            cleaning=self.cleaning,
+            tokens=self.tokens,
+            padding_id=self.tokenizer.pad_token_id,
+            padding_token=self.tokenizer.pad_token,
+            end_id=end if alone.encode("").ids[-1:] == [end] else None,
+            tokenizer=file,
+        )
+        self._compare(alone, rule, [*prompts, "", " ".join(prompts) * rule.tokens])
+        return rule
+
+    def _compare(self, alone: Tokenizer, rule: TextRule, texts: Sequence[str]) -> None:
+        alone.enable_truncation(rule.tokens)
+        alone.enable_padding(length=rule.tokens, pad_id=rule.padding_id, pad_token=rule.padding_token)
+        ids, mask = self.ids(texts)
+        for text, encoded, wanted, kept in zip(
+            texts, alone.encode_batch(texts), ids.tolist(), mask.tolist(), strict=True
+        ):
+            if encoded.ids != wanted or encoded.attention_mask != kept:
+                raise ParityMismatch(
+                    f"{rule.tokenizer}: makes other tokens of {text[:80]!r} than the pipeline's"
+                )
