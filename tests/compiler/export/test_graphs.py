@@ -1,0 +1,105 @@
+"""Graphs beside the modules that they came from: what they compute, in either precision."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+import numpy as np  # noqa: E402
+
+from budc.compiler.export.export import export_onnx  # noqa: E402
+from budc.compiler.export.forms import Form  # noqa: E402
+from budc.compiler.export.graphs import specs, to_graph  # noqa: E402
+from budc.compiler.export.parity import check_parity  # noqa: E402
+from budc.compiler.export.parts import load_parts  # noqa: E402
+from budc.policies.profile import load_profile  # noqa: E402
+from budc.runtimes.onnx_folder import describe_export  # noqa: E402
+from budc.schema.errors import ParityMismatch  # noqa: E402
+
+PROFILE = load_profile("wan2.1-nano")
+PROMPTS = ("a small red circle moves left over stripes", "a big blue box", "")
+
+
+@pytest.fixture(scope="module")
+def half_text(
+    wan_folder: Path, save: Callable[[Form, Path], None], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Form, Path]:
+    """The text encoder in float16, whose residual stream is in float32: form and graph."""
+    form = load_parts(wan_folder, PROFILE, torch.float16).text_form(PROMPTS)
+    path = tmp_path_factory.mktemp("half") / "model.onnx"
+    save(form, path)
+    return form, path
+
+
+def test_half_precision_graphs_pass_the_checker_and_agree(half_text: tuple[Form, Path]) -> None:
+    form, path = half_text
+    onnx.checker.check_model(path, full_check=True)
+    assert 0 < check_parity(form, path, "float16") < 2e-2
+
+
+def test_half_precision_is_told_from_full(half_text: tuple[Form, Path]) -> None:
+    form, path = half_text
+    with pytest.raises(ParityMismatch, match="encoder_hidden_states differs"):
+        check_parity(form, path, "float32")
+
+
+@pytest.mark.slow
+def test_a_whole_export_in_half_precision(wan_folder: Path, tmp_path: Path) -> None:
+    made = export_onnx(PROFILE, wan_folder, tmp_path / "half", "float16")
+    variant, manifest = describe_export(tmp_path / "half")
+    assert variant.name == "onnx-float16"
+    dtypes = {spec.name: spec.dtype for spec in manifest.graphs["compute"].inputs}
+    assert dtypes["hidden_states"] == "float16"
+    assert dtypes["timestep"] == "float32"
+    assert {spec.dtype for spec in manifest.graphs["vae_decoder"].inputs} == {"float32"}
+    assert made.differences["vae_decoder"] < 1e-4 < made.differences["compute"] < 2e-2
+
+
+def test_parity_is_the_largest_difference_over_the_largest_value(table: tuple[Form, Path]) -> None:
+    form, path = table
+    assert check_parity(form, path, "float32") == 0.0
+    with torch.no_grad():
+        # Only the larger batch reads this row.
+        form.module.table[7, 0] += 0.05
+    assert check_parity(form, path, "float32") == pytest.approx(0.05 / 1024, rel=1e-2)
+
+
+@pytest.mark.parametrize("wrong", [1.0, float("nan"), float("inf")])
+def test_a_graph_that_computes_something_else_is_refused(table: tuple[Form, Path], wrong: float) -> None:
+    form, path = table
+    with torch.no_grad():
+        form.module.table[0, 0] += wrong
+    with pytest.raises(ParityMismatch, match=r"model\.onnx"):
+        check_parity(form, path, "float32")
+
+
+def test_damaged_weights_do_not_pass(table: tuple[Form, Path]) -> None:
+    form, path = table
+    data = path.with_suffix(".onnx.data")
+    content = np.frombuffer(data.read_bytes(), np.float32).copy()
+    content[5] = -content[5] - 100
+    data.write_bytes(content.tobytes())
+    with pytest.raises(ParityMismatch):
+        check_parity(form, path, "float32")
+
+
+def test_batches_are_dynamic(table: tuple[Form, Path]) -> None:
+    form, _ = table
+    assert [spec.shape for spec in specs(list(to_graph(form).graph.inputs))] == [[None, 4], [None, 4]]
+
+
+def test_the_exporter_puts_loggers_back_and_prints_nothing(
+    table: tuple[Form, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    to_graph(table[0])
+    assert logger.level == level
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "")
