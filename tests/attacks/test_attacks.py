@@ -253,7 +253,9 @@ def test_the_good_model_gets_past_these_checks(
     monkeypatch.setenv("BUDC_TRUST", str(trust))
     document = open_artifact(path, Trust.load(trust)).document
     for known in (folder, None):
-        verify_model(pipe.transformer, document, Calibration(), weights_dir=known)
+        verify_model(
+            pipe.transformer, document.model.denoisers[0], document, Calibration(), weights_dir=known
+        )
     code, out = command("verify", path, "--weights", folder, "--json")
     assert (code, json.loads(out)["variant"]) == (0, "original")
     pytest.importorskip("onnxruntime")
