@@ -84,7 +84,7 @@ class Handle:
         try:
             for denoiser in self._denoisers:
                 denoiser.arm(partial(self._cache_context, denoiser))
-        except CacheConflict:
+        except BaseException:
             self.remove()
             raise
         self._override(self._scheduler, "set_timesteps", self._set_timesteps)

@@ -31,12 +31,21 @@ def test_from_the_policy_to_the_clip(budc, policy, pair_folder, tmp_path):
     assert float(table["policy"][-2]) > 0
 
 
-def test_what_takes_one_denoiser_refuses_two(budc, pair_profile, pair_folder, tmp_path):
+def test_what_takes_one_denoiser_refuses_two(budc, policy, pair_profile, pair_folder, tmp_path):
     pytest.importorskip("onnxscript")
+    from budc.cli.bind import _measure
+    from budc.schema.artifact import read
+    from budc.schema.errors import UnsupportedModel
+
     flags = ("--weights", pair_folder, "--out", tmp_path / "onnx")
     outcome = budc("export", "onnx", "--model", pair_profile, *flags)
+    said = "pair-tiny has 2 denoisers (transformer, transformer_2), one is supported"
     assert outcome.code == 34
-    assert "export: pair-tiny has 2 denoisers (transformer, transformer_2), one is supported" in outcome.err
+    assert f"export: {said}" in outcome.err
+    # Before the export is looked at: there is none.
+    with pytest.raises(UnsupportedModel) as refused:
+        _measure(read(policy), None, tmp_path / "onnx", pair_folder, 1, None)
+    assert str(refused.value) == f"bind: {said}"
 
 
 def test_a_plan_of_the_real_model(budc):
