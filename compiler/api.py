@@ -90,7 +90,8 @@ def compile_policy(
 
     Args:
         denoiser: a module called as (latents, timestep, condition) whose trunk is the `ModuleList` named by
-            `blocks`, or a pair (compute, reuse), see `budc.compiler.denoiser`.
+            `blocks`, a pair (compute, reuse), see `budc.compiler.denoiser`, or several that share a run, see
+            `budc.compiler.experts`.
         conditioning: guidance branch -> what each is conditioned on, for N calibration samples: a tensor (N, ...), or
             several by name.
         noise: (N, ...) initial latents, float32.
@@ -115,9 +116,11 @@ def compile_policy(
         raise UsageError(f"{schedule.steps} timesteps for {len(levels)} sigmas, expected {len(levels) - 1}")
     weights = _weights(conditioning, guidance)
     conditions = _conditions(conditioning, noise, "conditioning")
-    nfe = parse_budget(str(budget), schedule.steps)
+    network = _denoiser(denoiser, weights, blocks, noise.device)
+    denoisers = 1 + len(network.first_steps(schedule.timesteps))
+    nfe = parse_budget(str(budget), schedule.steps, denoisers)
     task = Task(
-        denoiser=_denoiser(denoiser, weights, blocks, noise.device),
+        denoiser=network,
         scheduler=scheduler,
         schedule=schedule,
         conditions=conditions,
@@ -132,7 +135,7 @@ def compile_policy(
     )
     algorithm(search)
     folder = nullcontext(str(work)) if work is not None else tempfile.TemporaryDirectory(prefix="budc-")
-    with folder as place, Journal(Path(place), _fingerprint(task, steps)) as journal:
+    with folder as place, Journal(Path(place), _fingerprint(task, weights, steps)) as journal:
         ((_, outcome),) = compile_policies(task, [nfe], journal)
     report = _report(task, outcome, held_out) if held_out else {}
     return Compiled(outcome.policy, outcome.schedule.sigmas, outcome.schedule.timesteps, outcome, report)
@@ -201,7 +204,7 @@ def _denoiser(
     return denoiser
 
 
-def _fingerprint(task: Task, steps: str | None) -> str:
+def _fingerprint(task: Task, weights: Mapping[str, float], steps: str | None) -> str:
     def hashed(tensor: Tensor) -> str:
         return hashlib.sha256(tensor.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
 
@@ -215,7 +218,7 @@ def _fingerprint(task: Task, steps: str | None) -> str:
                 name: {part: hashed(value) for part, value in tensors(condition).items()}
                 for name, condition in task.conditions.embeddings.items()
             },
-            "guidance": dict(task.denoiser.weights),
+            "guidance": dict(weights),
             "scheduler": type(task.scheduler).__name__,
             "threads": torch.get_num_threads(),
         }
@@ -225,9 +228,10 @@ def _fingerprint(task: Task, steps: str | None) -> str:
 def _report(
     task: Task, outcome: Outcome, held_out: tuple[Mapping[str, Condition], Tensor]
 ) -> Mapping[str, Metric]:
-    conditions, branches = _conditions(*held_out, "held_out"), tuple(task.denoiser.weights)
+    conditions, branches = _conditions(*held_out, "held_out"), task.denoiser.branches
     network = Network(task.denoiser, conditions, task.batch)
-    mask = StepMask.uniform(task.schedule.steps, task.nfe)
+    first_steps = task.denoiser.first_steps(task.schedule.timesteps)
+    mask = StepMask.uniform(task.schedule.steps, task.nfe).through(first_steps)
     runs = {
         "policy": (outcome.policy, outcome.schedule),
         "uniform": (shared_policy(mask, Predictor.plain_reuse(mask), branches), task.schedule),

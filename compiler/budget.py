@@ -11,14 +11,15 @@ _COUNT = re.compile(r"[0-9]{1,6}\Z")
 _FACTOR = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)x\Z")
 
 
-def parse_budget(requested: str, steps: int) -> int:
+def parse_budget(requested: str, steps: int, denoisers: int = 1) -> int:
     """Return the NFE per guidance branch that a request means at `steps` steps.
 
     `"10"` is ten evaluations. `"2.8x"` is the most evaluations that are at least 2.8 times fewer than the
-    full run's; a reused step costs well under 1 % of a computed one, so that is the speed-up within 2 %.
+    full run's; a reused step costs well under 1 % of a computed one, so that is the speed-up within 2 %. Each of
+    the `denoisers` that share the run computes its first step.
 
     Raises:
-        BudgetImpossible: not of either form, or not between 1 and `steps` evaluations.
+        BudgetImpossible: not of either form, or not between one evaluation a denoiser and `steps`.
     """
     text = requested.strip().lower()
     if _COUNT.match(text):
@@ -30,9 +31,10 @@ def parse_budget(requested: str, steps: int) -> int:
             f"--budget: {requested!r} is neither a number of evaluations nor a speed-up",
             remedy="give evaluations (--budget 10) or a factor of at least 1 (--budget 2.8x)",
         )
-    if not 1 <= nfe <= steps:
+    if not denoisers <= nfe <= steps:
+        why = f", and each of {denoisers} denoisers computes its first" if denoisers > 1 else ""
         raise BudgetImpossible(
-            f"--budget: {requested!r} is {nfe} evaluations, but a run of {steps} steps has 1 to {steps}",
-            remedy=f"ask for 1 to {steps}",
+            f"--budget: {requested!r} is {nfe} evaluations, but a run of {steps} steps has {denoisers} to {steps}{why}",
+            remedy=f"ask for {denoisers} to {steps}",
         )
     return nfe

@@ -14,9 +14,9 @@ import torch
 from budc.compiler.api import compile_policies
 from budc.compiler.calibrate import CALIBRATION_SEED, HELD_OUT_SEED, Reference, calibrate, drawn, prompt_set
 from budc.compiler.conditions import Conditions
-from budc.compiler.denoiser import ModelDenoiser
 from budc.compiler.emit import artifact_name, make_document, versions, write_artifact
 from budc.compiler.evaluate import evaluate
+from budc.compiler.experts import model_denoiser
 from budc.compiler.find import Outcome, Schedule, Task, searched_on
 from budc.compiler.folder import component_digests
 from budc.compiler.journal import Journal
@@ -158,7 +158,7 @@ def _task(
     request: CompileRequest, model: Model, sampler: SamplerBinding, conditions: Conditions, nfe: int
 ) -> Task:
     return Task(
-        denoiser=ModelDenoiser(model),
+        denoiser=model_denoiser(model),
         scheduler=model.scheduler,
         schedule=_schedule(sampler),
         conditions=conditions,
@@ -190,6 +190,7 @@ def _deployed(model: Model, full: SamplerBinding, found: Outcome) -> SamplerBind
     schedule = found.schedule
     if not found.aligned:
         return full if schedule.steps == full.steps else model.sampler(schedule.steps)
-    return msgspec.structs.replace(
+    aligned = msgspec.structs.replace(
         full, steps=schedule.steps, sigmas=list(schedule.sigmas), timesteps=list(schedule.timesteps)
     )
+    return model.shared(aligned)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from budc.compiler.conditions import Condition
 from budc.compiler.model import Model
+from budc.compiler.search.space import Payload
 from budc.runtimes.families import Family, Span
 from budc.runtimes.trunk import Trunk
 from budc.schema.errors import UnsupportedModel
@@ -24,16 +25,19 @@ class Denoiser(Protocol):
     """
 
     @property
-    def weights(self) -> Mapping[str, float]:
-        """Guidance branch -> its weight in the guided velocity, where that is their weighted sum."""
+    def branches(self) -> tuple[str, ...]:
+        """The guidance branches."""
 
     @property
     def linear(self) -> bool:
-        """Whether it is: whether `guide` is linear in the velocities."""
+        """Whether `guide` is linear in the velocities."""
 
     @property
     def device(self) -> torch.device:
         """Where the network lies."""
+
+    def first_steps(self, timesteps: Sequence[float] | Tensor) -> tuple[int, ...]:
+        """Return the steps of a schedule at which another network takes over; none where there is one network."""
 
     def compute(self, latents: Tensor, timestep: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         """Run the whole network."""
@@ -41,30 +45,40 @@ class Denoiser(Protocol):
     def reuse(self, residual: Tensor, latents: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Run what comes before and after the trunk."""
 
-    def guide(self, velocities: Mapping[str, Tensor]) -> Tensor:
+    def guide(self, velocities: Mapping[str, Tensor], timestep: Tensor) -> Tensor:
         """Return the guided velocity (n, ...) of every branch's, differentiably."""
 
 
 class WeightedSum:
-    """The usual guidance: a weighted sum of the branches."""
+    """One network with the usual guidance: `weights`, branch -> its weight in the guided velocity."""
 
     weights: Mapping[str, float]
     linear: bool = True
 
-    def guide(self, velocities: Mapping[str, Tensor]) -> Tensor:
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The guidance branches."""
+        return tuple(self.weights)
+
+    def first_steps(self, timesteps: Sequence[float] | Tensor) -> tuple[int, ...]:
+        """Return none."""
+        return ()
+
+    def guide(self, velocities: Mapping[str, Tensor], timestep: Tensor) -> Tensor:
         """Return Σ_b weights[b] · velocities[b]."""
         return guide(self.weights, velocities)
 
 
 class ModelDenoiser(WeightedSum):
-    """A loaded model's denoiser; `payload` is what it carries from computed to reused steps, see `Trunk`."""
+    """A loaded model's denoiser, the first or at another `place`; `payload` is what it carries from computed to reused
+    steps, see `Trunk`.
+    """
 
-    def __init__(
-        self, model: Model, payload: Literal["trunk-residual", "velocity"] = "trunk-residual"
-    ) -> None:
+    def __init__(self, model: Model, payload: Payload = "trunk-residual", place: int = 0) -> None:
         self._model = model
-        self._trunk = Trunk(model.denoiser, payload)
-        branches, guidance = model.profile.branches, model.profile.guidance
+        self._trunk = Trunk(model.denoisers[place], payload)
+        self._guidance = model.guidances[place]
+        branches, guidance = model.profile.branches, self._guidance
         self.weights: Mapping[str, float] = {
             name: float(
                 model.adapter.guide({b: torch.tensor(float(b == name)).double() for b in branches}, guidance)
@@ -85,11 +99,11 @@ class ModelDenoiser(WeightedSum):
         adapter = self._model.adapter
         return adapter.velocity(self._trunk.reuse(residual, **adapter.inputs(condition, latents, timestep)))
 
-    def guide(self, velocities: Mapping[str, Tensor]) -> Tensor:
+    def guide(self, velocities: Mapping[str, Tensor], timestep: Tensor) -> Tensor:
         """Combine the branches as the pipeline does."""
         if self.linear:
-            return super().guide(velocities)
-        return self._model.adapter.guide(velocities, self._model.profile.guidance)
+            return super().guide(velocities, timestep)
+        return self._model.adapter.guide(velocities, self._guidance)
 
 
 class ModuleDenoiser(WeightedSum):

@@ -39,7 +39,7 @@ def evaluate(
     `beside` holds further policies of the same NFE by name, each with its sampler.
     """
     branches, conditions = roller.model.profile.branches, held_out.conditions
-    mask = StepMask.uniform(full.steps, nfe)
+    mask = StepMask.uniform(full.steps, nfe).through(full.first_steps)
     runs = {
         "policy": (policy, sampler),
         "uniform": (shared_policy(mask, Predictor.plain_reuse(mask), branches), full),

@@ -20,6 +20,7 @@ import torch
 
 from budc.compiler.conditions import Conditions
 from budc.compiler.denoiser import Denoiser
+from budc.compiler.experts import all_run, check_all_run
 from budc.compiler.follow import follow
 from budc.compiler.fullrun import PAYLOADS, FullRun, full_run
 from budc.compiler.gram import mean_gram, segment_errors
@@ -113,11 +114,13 @@ class Finder:
     """Finds policies of several budgets for one denoiser, sharing the full run and the tree of rollouts.
 
     Raises:
-        UsageError: too few prompts to judge an alignment or a number of steps by.
+        UsageError: too few prompts to judge an alignment or a number of steps by, or a schedule on which one of
+            several networks has no step.
         BudcError: see `study.search` and `Network`.
     """
 
     def __init__(self, task: Task, journal: Journal) -> None:
+        check_all_run(task.denoiser, task.schedule.timesteps)
         self.task = task
         self.journal = journal
         self.form = linear_form(task.scheduler, task.schedule.sigmas, task.schedule.timesteps)
@@ -163,12 +166,14 @@ class Finder:
         spent += sum(evaluations(finalist.policy) for finalist in found.finalists) * len(judge)
         notes.append(f"finalist {place + 1} of {len(losses)} by arbitration on {total - seen} other prompts")
         contenders = [(losses[place], outcome)]
-        if task.short is not None and nfe < task.schedule.steps:
-            contenders.append(self._short(task, judge, task.short))
+        # So few steps may leave one of several networks none; no policy can hold that.
+        short = task.short if task.short and all_run(task.denoiser, task.short.timesteps) else None
+        if short is not None and nfe < task.schedule.steps:
+            contenders.append(self._short(task, judge, short))
             spent += evaluations(contenders[-1][1].policy) * len(judge)
         if task.align:
             lesson = self._lesson(0, seen, paired=True)
-            spent += (len(lesson) + len(judge) - total) * self.form.steps * len(task.denoiser.weights)
+            spent += (len(lesson) + len(judge) - total) * self.form.steps * len(task.denoiser.branches)
             for index, (before, contender) in enumerate(list(contenders)):
                 contenders[index], cost = self._aligned(task, before, contender, lesson, judge)
                 spent += cost
@@ -221,18 +226,23 @@ class Finder:
 
     def _space(self, task: Task, chosen: Algorithm, tree: Tree) -> Space:
         errors = {}
+        first_steps = task.denoiser.first_steps(task.schedule.timesteps)
         if chosen.objective != "mean":
             errors = {
-                payload: segment_errors(mean_gram(tree.run.gram[payload]), 2).tolist() for payload in PAYLOADS
+                payload: segment_errors(
+                    mean_gram(tree.run.gram[payload]), 2, first_steps=first_steps
+                ).tolist()
+                for payload in PAYLOADS
             }
         return Space(
             steps=task.schedule.steps,
             nfe=task.nfe,
-            branches=tuple(task.denoiser.weights),
+            branches=task.denoiser.branches,
             defaults=task.defaults,
             separate=task.separate,
             errors=errors,
             schedules=task.schedules,
+            first_steps=first_steps,
         )
 
     def _lesson(self, first: int, last: int, *, paired: bool) -> Lesson:
@@ -251,7 +261,7 @@ class Finder:
         return float(known)
 
     def _short(self, task: Task, judge: Lesson, schedule: Schedule) -> tuple[float, Outcome]:
-        policy = full_policy(schedule.steps, tuple(task.denoiser.weights))
+        policy = full_policy(schedule.steps, task.denoiser.branches)
         form = linear_form(task.scheduler, schedule.sigmas, schedule.timesteps)
         loss = self._arbitrate(f"{task.nfe} few steps", policy, form, judge)
         return loss, Outcome(policy, schedule, loss, 0, 0, False, ())
@@ -260,9 +270,18 @@ class Finder:
         self, task: Task, before: float, outcome: Outcome, lesson: Lesson, judge: Lesson
     ) -> tuple[tuple[float, Outcome], int]:
         # `before` is the loss of `outcome` on what judges.
+        first_steps = task.denoiser.first_steps(outcome.schedule.timesteps)
         parameters = PolicyParameters(
-            outcome.policy, task.scheduler, outcome.schedule.sigmas, outcome.schedule.timesteps, True
+            outcome.policy,
+            task.scheduler,
+            outcome.schedule.sigmas,
+            outcome.schedule.timesteps,
+            True,
+            first_steps=first_steps,
         )
+        if task.denoiser.first_steps(parameters.form().timesteps.detach()) != first_steps:
+            # The schedule's own timesteps are rounded over a boundary that the exact ones are not.
+            return (before, outcome), 0
         refined = refine(
             task.denoiser,
             parameters,

@@ -21,7 +21,7 @@ SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
 
 
 def read_index(profile: ModelProfile, folder: Path) -> dict[str, Any]:
-    """Read model_index.json, which must name the profile's pipeline and denoiser classes.
+    """Read model_index.json, which must name the profile's pipeline and denoiser classes, and where experts change.
 
     Raises:
         WeightsMissing: it cannot be read.
@@ -44,6 +44,13 @@ def read_index(profile: ModelProfile, folder: Path) -> dict[str, Any]:
                 f"{folder}/model_index.json: {name} is a {library_class[1]}, "
                 f"but {profile.name} has a {expected}"
             )
+    ratio = profile.experts.boundary if profile.experts else None
+    if index.get("boundary_ratio") != ratio:
+        raise UnsupportedModel(
+            f"{folder}/model_index.json: boundary_ratio is {index.get('boundary_ratio')}, "
+            f"but {profile.name} has {ratio}",
+            remedy="give the folder of the right model, or another --model",
+        )
     return dict(index)
 
 

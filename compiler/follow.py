@@ -13,7 +13,8 @@ from budc.schema.policy import Policy
 
 def follow(network: Network, form: LinearForm, policy: Policy) -> Tensor:
     """Return the final latents (N, ...) of a policy, through the step machine that deployment uses."""
-    machine: StepMachine[Tensor] = StepMachine(policy, combine)
+    first_steps = network.denoiser.first_steps(form.timesteps)
+    machine: StepMachine[Tensor] = StepMachine(policy, combine, first_steps)
     noise, velocities = network.conditions.noise, list[Tensor]()
     for step, timestep in enumerate(form.timesteps.float()):
         latents = form.latents(step, noise, velocities)
@@ -30,7 +31,7 @@ def _velocity(
     timestep: Tensor,
 ) -> Tensor:
     found = {}
-    for branch in network.denoiser.weights:
+    for branch in network.denoiser.branches:
         action = machine.step(branch, step)
         if isinstance(action, Compute):
             found[branch], residual = network.compute(branch, latents, timestep)
@@ -39,4 +40,4 @@ def _velocity(
             found[branch] = action.residual
         else:
             found[branch] = network.reuse(branch, action.residual, latents, timestep)
-    return network.denoiser.guide(found)
+    return network.denoiser.guide(found, timestep)

@@ -75,7 +75,7 @@ def full_run(network: Network, form: LinearForm, journal: Journal, label: str) -
         for part in kept_parts(journal, label, network.samples, make):
             gram = {name: part.tensors[f"gram {name}"] for name in PAYLOADS}
             parts.append(FullRun(part.tensors["path"], gram, part.notes["bytes"]))
-            network.forwards += form.steps * len(parts[-1]) * len(network.denoiser.weights)
+            network.forwards += form.steps * len(parts[-1]) * len(network.denoiser.branches)
             for _ in range(form.steps if part.replayed else 0):
                 bar.advance(replayed=True)
     return FullRun(
@@ -86,18 +86,18 @@ def full_run(network: Network, form: LinearForm, journal: Journal, label: str) -
 
 
 def _run(network: Network, form: LinearForm, advance: Callable[[], object]) -> FullRun:
-    noise, weights = network.conditions.noise, network.denoiser.weights
+    noise, names = network.conditions.noise, network.denoiser.branches
     states, guided = [noise], list[Tensor]()
     payloads: dict[str, dict[str, list[Tensor]]] = {
-        name: {branch: [] for branch in weights} for name in PAYLOADS
+        name: {branch: [] for branch in names} for name in PAYLOADS
     }
     for step, timestep in enumerate(form.timesteps.float()):
         velocities = {}
-        for branch in weights:
+        for branch in names:
             velocities[branch], residual = network.compute(branch, states[-1], timestep)
             payloads["trunk-residual"][branch].append(residual)
             payloads["velocity"][branch].append(velocities[branch])
-        guided.append(network.denoiser.guide(velocities))
+        guided.append(network.denoiser.guide(velocities, timestep))
         states.append(form.latents(step + 1, noise, guided))
         advance()
     gram = {

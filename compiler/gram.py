@@ -43,17 +43,19 @@ def fit(
     return tuple(coefficients.tolist()), max(float(left), 0.0)
 
 
-def segment_errors(gram: Tensor, terms: int, ridge: float = RIDGE) -> Tensor:
+def segment_errors(gram: Tensor, terms: int, ridge: float = RIDGE, first_steps: Sequence[int] = ()) -> Tensor:
     """Return the reuse-error tensor E[previous, last, k] (S, S, S), summed over branches; gram (branches, S, S).
 
-    The error of step k when `last` and, where `terms` > 1, `previous` are the newest computed steps; `previous ==
-    last` means that there is none before. Only previous <= last < k is meaningful; the rest is infinite.
+    The error of step k when `last` and, where `terms` > 1, `previous` are the newest computed steps. There is none
+    before `last` where `previous == last`, or where one of `first_steps` lies between: another network takes over
+    there. Only previous <= last < k is meaningful; the rest is infinite.
     """
     steps = gram.shape[-1]
     errors = torch.full((steps, steps, steps), torch.inf, dtype=gram.dtype)
     for last in range(steps):
         for previous in range(last + 1):
-            history = [last] if previous == last or terms == 1 else [last, previous]
+            crosses = any(previous < first <= last for first in first_steps)
+            history = [last] if previous == last or terms == 1 or crosses else [last, previous]
             matrix = gram[:, history][:, :, history]
             scale = matrix.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(_LEAST)[:, None, None]
             regular = matrix + ridge * scale * torch.eye(len(history), dtype=gram.dtype)

@@ -24,34 +24,69 @@ from budc.compiler.loading import loading
 from budc.compiler.pipelines import Adapter, adapter_for
 from budc.policies.profile import ModelProfile
 from budc.runtimes.families import family_of
-from budc.runtimes.schedulers import sampler_binding
+from budc.runtimes.schedulers import first_steps, sampler_binding
 from budc.schema.digest_cache import DigestCache
 from budc.schema.digests import architecture_digest, check_rivals, file_digests
 from budc.schema.errors import UnsupportedModel
 from budc.schema.folder import resolve
-from budc.schema.policy import AdapterRule, Denoiser, ModelBinding, SamplerBinding, Shape, Variant
+from budc.schema.policy import AdapterRule, Denoiser, Expert, ModelBinding, SamplerBinding, Shape, Variant
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model ready to roll out: its denoiser on a device, its scheduler, and where the rest lies."""
+    """A model ready to roll out: its denoisers on a device, its scheduler, and where the rest lies."""
 
     profile: ModelProfile
     folder: Path
     adapter: Adapter
-    denoiser: nn.Module
+    denoisers: tuple[nn.Module, ...]
+    """As the profile names them: of one class, in the order in which they share a run."""
     scheduler: Any
     device: torch.device
 
+    @property
+    def denoiser(self) -> nn.Module:
+        """The first of them."""
+        return self.denoisers[0]
+
+    @property
+    def guidances(self) -> tuple[float, ...]:
+        """The guidance scale of each."""
+        profile = self.profile
+        return (profile.guidance, *((profile.experts.guidance,) if profile.experts else ()))
+
+    @property
+    def boundaries(self) -> tuple[float, ...]:
+        """The timesteps below which each of them after the first takes over."""
+        experts = self.profile.experts
+        return (experts.boundary * self.scheduler.config.num_train_timesteps,) if experts else ()
+
     def sampler(self, steps: int) -> SamplerBinding:
-        """Return the sampler that the profile deploys, at `steps` steps, with its exact schedule."""
-        return sampler_binding(
-            self.scheduler,
-            steps,
-            self.profile.guidance,
-            family=family_of(self.denoiser),
-            guidance_rule=self.profile.guidance_rule,
-            image_tokens=self.adapter.image_tokens(self.folder, self.profile),
+        """Return the sampler that the profile deploys, at `steps` steps, with its exact schedule.
+
+        A denoiser that has no step of so few takes over after the last one; no policy can hold that.
+        """
+        return self.shared(
+            sampler_binding(
+                self.scheduler,
+                steps,
+                self.profile.guidance,
+                family=family_of(self.denoiser),
+                guidance_rule=self.profile.guidance_rule,
+                image_tokens=self.adapter.image_tokens(self.folder, self.profile),
+            )
+        )
+
+    def shared(self, sampler: SamplerBinding) -> SamplerBinding:
+        """Return a sampler with its schedule shared between the denoisers, and guided, as the profile deploys them."""
+        names = list(self.profile.denoisers)[1:]
+        parts = zip(names, first_steps(sampler.timesteps, self.boundaries), self.guidances[1:], strict=True)
+        return msgspec.structs.replace(
+            sampler,
+            guidance=self.profile.guidance,
+            experts=[
+                Expert(denoiser=name, first_step=first, guidance=guidance) for name, first, guidance in parts
+            ],
         )
 
 
@@ -64,43 +99,56 @@ def supported(profile: ModelProfile) -> Adapter:
     """Return the adapter of a profile's pipeline; needs no weights.
 
     Raises:
-        UnsupportedModel: the pipeline class is not known, or it has two experts.
+        UnsupportedModel: the pipeline class is not known, or nothing says when its denoisers run.
     """
-    if len(profile.denoisers) > 1:
+    if len(profile.denoisers) != (2 if profile.experts else 1):
         raise UnsupportedModel(
-            f"{profile.name} has {len(profile.denoisers)} denoisers ({', '.join(profile.denoisers)}), "
-            "policies are compiled for one",
-            remedy=f"--model {profile.try_instead}",
+            f"{profile.name} has {_named(profile)}, and its profile says when {2 if profile.experts else 1} run",
+            remedy="give the profile of two denoisers an [experts] table, and no other one",
         )
     return adapter_for(profile.pipeline_class)
 
 
+def check_single(profile: ModelProfile, doing: str) -> None:
+    """Refuse a model of several denoisers, where `doing` takes one. Raises UnsupportedModel."""
+    if len(profile.denoisers) > 1:
+        raise UnsupportedModel(
+            f"{doing}: {profile.name} has {_named(profile)}, one is supported",
+            remedy=f"run it in diffusers (budc run), or use --model {profile.try_instead}",
+        )
+
+
+def _named(profile: ModelProfile) -> str:
+    return f"{len(profile.denoisers)} denoisers ({', '.join(profile.denoisers)})"
+
+
 def load_model(profile: ModelProfile, folder: Path, device: torch.device) -> Model:
-    """Load denoiser and scheduler from a local folder.
+    """Load denoisers and scheduler from a local folder.
 
     Raises:
-        UnsupportedModel: the folder holds another pipeline, denoiser class or size, or one with two experts.
+        UnsupportedModel: the folder holds another pipeline, denoiser class or size, or other experts.
         WeightsMissing, UnsafeWeights: see `denoiser_files`, and files that cannot be opened.
     """
     adapter = supported(profile)
     check_components(read_index(profile, folder), folder)
     check_architecture(profile, folder)
     denoiser_files(profile, folder)
-    ((name, class_name),) = profile.denoisers.items()
-    with loading(folder / name):
-        denoiser = getattr(diffusers, class_name).from_pretrained(
-            folder,
-            subfolder=name,
-            dtype=getattr(torch, profile.dtype),
-            use_safetensors=True,
-            local_files_only=True,
-        )
+    denoisers = []
+    for name, class_name in profile.denoisers.items():
+        with loading(folder / name):
+            denoiser = getattr(diffusers, class_name).from_pretrained(
+                folder,
+                subfolder=name,
+                dtype=getattr(torch, profile.dtype),
+                use_safetensors=True,
+                local_files_only=True,
+            )
+        denoisers.append(denoiser.eval().requires_grad_(False).to(device))
+        gc.collect()
     with loading(folder / SCHEDULER_CONFIG):
         config = json.loads((folder / SCHEDULER_CONFIG).read_text(encoding="utf-8"))
         scheduler = getattr(diffusers, profile.scheduler).from_config(config, **profile.scheduler_config)
-    denoiser.eval().requires_grad_(False)
-    gc.collect()
-    return Model(profile, folder, adapter, denoiser.to(device), scheduler, device)
+    return Model(profile, folder, adapter, tuple(denoisers), scheduler, device)
 
 
 def as_measured(profile: ModelProfile, shape: Shape) -> ModelProfile:

@@ -48,7 +48,7 @@ def paired_lesson(
     """
     own = network.samples
     conditions = paired(network.conditions, min(PAIRINGS, own))
-    policy = full_policy(form.steps, tuple(network.denoiser.weights))
+    policy = full_policy(form.steps, network.denoiser.branches)
     others = conditions.part(own, len(conditions))
 
     def make(first: int, last: int) -> tuple[Mapping[str, Tensor], Mapping[str, int]]:

@@ -22,6 +22,7 @@ from budc.compiler.search import Algorithm, Candidate, Space, algorithm
 from budc.compiler.study import FINALISTS
 from budc.policies.profile import ModelProfile
 from budc.policies.schedules import schedules_for
+from budc.runtimes.schedulers import first_steps, passed_sigmas
 
 UTILISATION = 0.4
 """Share of a device's peak that a forward is assumed to reach where none was measured."""
@@ -44,9 +45,14 @@ class Plan:
         return sum(self.parts.values())
 
     @property
+    def weights(self) -> int:
+        """Bytes of all denoisers: those that share a run lie on the device together."""
+        return len(self.profile.denoisers) * self.cost.weights
+
+    @property
     def memory(self) -> int:
-        """Bytes of device memory that one sample takes: the denoiser, its activations, a branch's residual."""
-        return self.cost.weights + self.cost.activations + self.cost.residual
+        """Bytes of device memory that one sample takes: the denoisers, activations, a branch's residual."""
+        return self.weights + self.cost.activations + self.cost.residual
 
     def hours(self, forwards: int | None = None) -> float | None:
         """How long some forwards, or all, take on the device."""
@@ -97,6 +103,7 @@ def _searched(profile: ModelProfile, nfe: int, steps: int, chosen: Algorithm) ->
         defaults=profile.search,
         errors={"trunk-residual": none, "velocity": none},
         schedules=schedules_for(profile, steps, nfe),
+        first_steps=_first_steps(profile, steps),
     )
     rng, walk = random.Random(0), chosen.walk(space, random.Random(0))
     losses: dict[str, float] = {}
@@ -110,6 +117,13 @@ def _searched(profile: ModelProfile, nfe: int, steps: int, chosen: Algorithm) ->
             candidates = walk.send([losses[candidate.key] for candidate in candidates])
         except StopIteration:
             return len(prefixes), len(losses)
+
+
+def _first_steps(profile: ModelProfile, steps: int) -> tuple[int, ...]:
+    # The checkpoint's scheduler decides; a schedule without a shift is near enough to count candidates.
+    boundaries = (profile.experts.boundary,) if profile.experts else ()
+    found = first_steps(passed_sigmas(steps), boundaries)
+    return tuple(min(max(1, first), steps - 1) for first in found)
 
 
 def _prefixes(candidate: Candidate) -> list[tuple[object, ...]]:

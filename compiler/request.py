@@ -118,7 +118,7 @@ def check_request(request: CompileRequest) -> tuple[ModelProfile, int, dict[int,
     profile = load_profile(request.model)
     steps = request.steps if isinstance(request.steps, int) else profile.steps
     asked = request.sweep.split(",") if request.sweep is not None else [request.budget]
-    budgets = {parse_budget(budget, steps): budget.strip() for budget in asked}
+    budgets = {parse_budget(budget, steps, len(profile.denoisers)): budget.strip() for budget in asked}
     chosen = algorithm(request.search)
     for flag, wanted in (("--align", request.align), ("--steps auto", request.steps == "auto")):
         if wanted and not chosen.arbitrated:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from budc.compiler.conditions import Conditions
 from budc.compiler.denoiser import ModelDenoiser
+from budc.compiler.experts import model_denoisers
 from budc.compiler.model import Model
 from budc.compiler.progress import Bar
 from budc.runtimes.schedulers import on_schedule
@@ -61,7 +62,7 @@ class Roller:
         self.batch = batch or model.adapter.batch or _BATCH[model.device.type]
         self.forwards = 0
         self._halved = halved
-        self._denoisers: dict[str, ModelDenoiser] = {}
+        self._denoisers: dict[str, tuple[ModelDenoiser, ...]] = {}
 
     def roll(
         self, policy: Policy, sampler: SamplerBinding, conditions: Conditions, bar: Bar | None = None
@@ -111,10 +112,10 @@ class Roller:
         conditions = conditions.to(device)
         latents = conditions.noise
         scheduler = on_schedule(model.scheduler, sampler.sigmas, sampler.timesteps, device)
-        denoiser = self._denoisers.setdefault(policy.payload, ModelDenoiser(model, policy.payload))
-        machine: StepMachine[Tensor] = StepMachine(policy, combine)
+        denoisers = self._denoisers.setdefault(policy.payload, model_denoisers(model, policy.payload))
+        machine: StepMachine[Tensor] = StepMachine(policy, combine, sampler.first_steps)
         for step, timestep in enumerate(scheduler.timesteps):
-            velocities = {}
+            denoiser, velocities = denoisers[sampler.expert_at(step)], {}
             for branch in model.profile.branches:
                 condition = conditions.embeddings[branch]
                 action = machine.step(branch, step)
@@ -123,6 +124,6 @@ class Roller:
                     machine.record(branch, residual)
                 else:
                     velocities[branch] = denoiser.reuse(action.residual, latents, timestep, condition)
-            velocity = model.adapter.guide(velocities, sampler.guidance)
+            velocity = model.adapter.guide(velocities, sampler.guidance_at(step))
             latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
         return latents

@@ -114,7 +114,7 @@ def objective(kind: str, errors: Sequence[float]) -> float:
 
 def policy_of(tree: Tree, candidate: Candidate, rows: Sequence[Rows]) -> Policy:
     """Return the policy with these coefficients; branches that agree in everything share an entry."""
-    branches = tuple(tree.network.denoiser.weights)
+    branches = tree.network.denoiser.branches
     masks = candidate.masks if len(candidate.masks) > 1 else candidate.masks * len(branches)
     entries: dict[tuple[object, ...], BranchPolicy] = {}
     for name, mask in zip(branches, masks, strict=True):

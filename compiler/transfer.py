@@ -21,9 +21,9 @@ from budc.compiler.calibrate import (
     drawn,
     prompt_set,
 )
-from budc.compiler.denoiser import ModelDenoiser
 from budc.compiler.emit import output_shape, versions, write_artifact
 from budc.compiler.evaluate import evaluate
+from budc.compiler.experts import model_denoiser
 from budc.compiler.find import Finder, Schedule, Task
 from budc.compiler.folder import component_digests
 from budc.compiler.journal import Journal
@@ -63,8 +63,9 @@ def transfer(source: Artifact, request: TransferRequest) -> Artifact:
     """Write the target's artifact and return it.
 
     Raises:
-        UnsupportedModel: the target is of another family, or has other guidance branches.
-        CalibrationMismatch: steps, scheduler or guidance differ.
+        UnsupportedModel: the target is of another family, or has other guidance branches or another number of
+            denoisers.
+        CalibrationMismatch: steps, scheduler, guidance or the steps at which experts take over differ.
         BudcError: see the compiler's passes.
     """
     document, profile = source.document, load_profile(request.to)
@@ -79,7 +80,8 @@ def transfer(source: Artifact, request: TransferRequest) -> Artifact:
     check_sampling(document, profile, own, request.differing)
     # A schedule aligned to the policy goes with it; where the scheduler is another one, the target's own stands.
     same = document.sampler.config_digest == own.config_digest
-    sampler = msgspec.structs.replace(document.sampler, guidance=own.guidance) if same else own
+    sampler = model.shared(document.sampler) if same else own
+    check_first_steps(document, profile, sampler)
     fingerprint = _fingerprint(source, request, model, binding)
     with Journal(request.out.parent / f".{request.out.name}.{fingerprint[7:19]}", fingerprint) as journal:
         made = _transferred(source, request, model, sampler, binding, journal)
@@ -95,6 +97,12 @@ def check_family(document: PolicyDocument, profile: ModelProfile, differing: boo
         raise UnsupportedModel(
             f"{document.name} has the guidance branches {', '.join(sorted(branches))}, "
             f"{profile.name} has {', '.join(sorted(profile.branches))}",
+            remedy="compile a policy for that model",
+        )
+    if len(document.model.denoisers) != len(profile.denoisers):
+        raise UnsupportedModel(
+            f"{document.name} is for {len(document.model.denoisers)} denoisers, {profile.name} has "
+            f"{len(profile.denoisers)}",
             remedy="compile a policy for that model",
         )
     if document.model.family != profile.family and not differing:
@@ -114,6 +122,10 @@ def check_sampling(
         ("steps", theirs.steps, profile.steps),
         ("guidance rule", theirs.guidance_rule, own.guidance_rule),
         ("guidance", float(theirs.guidance), float(own.guidance)),
+        *(
+            (f"guidance of {mine.denoiser}", float(other.guidance), float(mine.guidance))
+            for other, mine in zip(theirs.experts, own.experts, strict=False)
+        ),
         ("scheduler", theirs.scheduler, own.scheduler),
         *((f"scheduler.{key}", theirs.config.get(key), own.config.get(key)) for key in sorted(settings)),
     ]
@@ -123,6 +135,23 @@ def check_sampling(
                 f"{field}: the policy was found with {found}, {profile.name} is deployed with {wanted}",
                 remedy="compile a policy for that model, or pass --allow-differences to try it",
             )
+
+
+def check_first_steps(document: PolicyDocument, profile: ModelProfile, sampler: SamplerBinding) -> None:
+    """Refuse a target whose experts take over at other steps: mask and coefficients fit theirs alone.
+
+    Raises CalibrationMismatch.
+    """
+    theirs, own = document.sampler.first_steps, sampler.first_steps
+    if theirs != own:
+        raise CalibrationMismatch(
+            f"experts: they take over at step {_listed(theirs)} under the policy, in {profile.name} at {_listed(own)}",
+            remedy="compile a policy for that model",
+        )
+
+
+def _listed(steps: tuple[int, ...]) -> str:
+    return ", ".join(map(str, steps)) or "none"
 
 
 def _transferred(
@@ -200,7 +229,7 @@ def as_candidate(policy: Policy, profile: ModelProfile) -> Candidate:
 
 def _task(model: Model, sampler: SamplerBinding, texts: tuple[str, ...], nfe: int, seed: int) -> Task:
     return Task(
-        denoiser=ModelDenoiser(model),
+        denoiser=model_denoiser(model),
         scheduler=model.scheduler,
         schedule=Schedule(tuple(sampler.sigmas), tuple(sampler.timesteps)),
         conditions=drawn(model, texts, range(CALIBRATION_SEED, CALIBRATION_SEED + len(texts))),

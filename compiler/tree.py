@@ -48,6 +48,11 @@ class State:
         """Return the state as it was before `step`."""
         return State(self.velocities[:step], dict(self.residuals), dict(self.computed), self.rows[:step])
 
+    def forget(self) -> None:
+        """Let go of the residuals: another network takes over."""
+        self.residuals.clear()
+        self.computed.clear()
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -70,13 +75,14 @@ class Tree:
         self.run = run
         self._memory = memory
         self._times = form.timesteps.float()
+        self._first_steps = network.denoiser.first_steps(form.timesteps)
         self._grams = {payload: mean_gram(gram) for payload, gram in run.gram.items()}
         self._remembered: OrderedDict[Name, None] = OrderedDict()
         self._states: dict[Name, State] = {}
 
     def events(self, candidate: Candidate) -> tuple[Event, ...]:
         """Return the steps at which some branch computes, and which do."""
-        branches = tuple(self.network.denoiser.weights)
+        branches = self.network.denoiser.branches
         masks = candidate.masks if len(candidate.masks) > 1 else candidate.masks * len(branches)
         found = []
         for step in range(self.form.steps):
@@ -122,7 +128,7 @@ class Tree:
     @property
     def _bytes(self) -> int:
         # A node holds the newest payload of every branch, and the velocities until the next one.
-        noise, branches = self._noise, len(self.network.denoiser.weights)
+        noise, branches = self._noise, len(self.network.denoiser.branches)
         velocities = noise.numel() * noise.element_size() * (branches + self.form.steps // 4)
         return velocities + branches * self.run.residual_bytes * self.network.samples
 
@@ -147,9 +153,11 @@ class Tree:
             if events[:-1]:
                 self._carry(live[parent], parent, step)
             states.append(live[parent].until(step) if events[:-1] else State())
+            if step in self._first_steps:
+                states[-1].forget()
         latents = [self.form.latents(step, self._noise, state.velocities) for state in states]
         fresh: list[dict[str, Tensor]] = [{} for _ in names]
-        for branch in self.network.denoiser.weights:
+        for branch in self.network.denoiser.branches:
             chosen = [index for index, name in enumerate(names) if branch in name[2][-1][1]]
             for index, velocity, residual in self._computed(branch, chosen, latents, step):
                 fresh[index][branch] = velocity
@@ -179,8 +187,8 @@ class Tree:
         """Finish the step that `state` is at: branches without a velocity reuse."""
         payload, rule, _ = name
         step = len(state.velocities)
-        weights = self.network.denoiser.weights
-        reusing = [branch for branch in weights if branch not in velocities]
+        denoiser = self.network.denoiser
+        reusing = [branch for branch in denoiser.branches if branch not in velocities]
         rows = self._rows(state, payload, rule, reusing, velocities) if reusing else {}
         found = dict(velocities)
         for branch in reusing:
@@ -188,7 +196,8 @@ class Tree:
                 payload, branch, _combine(rows[branch], state.residuals[branch]), state, step
             )
         state.rows.append(rows)
-        state.velocities.append(self.network.denoiser.guide({branch: found[branch] for branch in weights}))
+        ordered = {branch: found[branch] for branch in denoiser.branches}
+        state.velocities.append(denoiser.guide(ordered, self._times[step]))
 
     def _velocity(self, payload: str, branch: str, residual: Tensor, state: State, step: int) -> Tensor:
         if payload == "velocity":
@@ -206,8 +215,8 @@ class Tree:
     ) -> Rows:
         if rule == "plain":
             return dict.fromkeys(reusing, (1.0,))
-        step, weights = len(state.velocities), self.network.denoiser.weights
-        order = list(weights)
+        step, denoiser = len(state.velocities), self.network.denoiser
+        order = denoiser.branches
         prior = {
             branch: fit(self._grams[payload][order.index(branch)], step, state.computed[branch])[0]
             for branch in reusing
@@ -218,7 +227,7 @@ class Tree:
 
             def guided(reused: Mapping[str, Tensor]) -> Tensor:
                 found = {**velocities, **reused}
-                return self.network.denoiser.guide({branch: found[branch] for branch in weights})
+                return denoiser.guide({branch: found[branch] for branch in order}, self._times[step])
 
             prior = track(
                 {branch: state.residuals[branch] for branch in reusing},
@@ -226,7 +235,7 @@ class Tree:
                 lambda branch, residual: self._velocity(payload, branch, residual, state, step),
                 guided,
                 lambda now: (self.run.path[step + 1] - rest) / gain - now,
-                linear=payload == "velocity" and self.network.denoiser.linear,
+                linear=payload == "velocity" and denoiser.linear,
             )
         return {branch: tuple(bounded(value) for value in row) for branch, row in prior.items()}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -47,7 +48,8 @@ class PolicyParameters:
     """A policy's coefficients, in the basis of differences, and where `learn_sigmas` its sigmas.
 
     Sigmas are first + (last - first) · cumsum(softmax(log gaps + offsets)), so that they stay monotone with both
-    ends pinned whatever the offsets are.
+    ends pinned whatever the offsets are. The two on either side of each of `first_steps` are pinned as well, so that
+    no step changes over to another network.
     """
 
     policy: Policy
@@ -56,6 +58,7 @@ class PolicyParameters:
     timesteps: Sequence[float]
     learn_sigmas: bool
     learn_rows: bool = True
+    first_steps: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         self.payload: str = self.policy.payload
@@ -75,23 +78,26 @@ class PolicyParameters:
         if self.learn_rows and used:
             self.groups["coefficients"] = self._coefficients.requires_grad_(True)
         schedule = torch.tensor(list(self.sigmas), dtype=torch.float64)
-        self._ends = float(schedule[0]), float(schedule[-1])
+        self._schedule = schedule
+        inner = (place for first in self.first_steps for place in (first - 1, first))
+        self._pins = sorted({0, *inner, len(schedule) - 1})
         self._gaps = ((schedule[:-1] - schedule[1:]) / (schedule[0] - schedule[-1])).log()
         self._offsets = torch.zeros_like(self._gaps)
         if self.learn_sigmas:
             self.groups["sigmas"] = self._offsets.requires_grad_(True)
         # Schedules of their own round timesteps to integers; a learned one has sigma times this, exactly.
         known = getattr(getattr(self.scheduler, "config", None), "num_train_timesteps", None)
-        self.scale = float(known or self.timesteps[0] / self._ends[0])
+        self.scale = float(known or self.timesteps[0] / float(schedule[0]))
         self._fixed = linear_form(self.scheduler, self.sigmas, self.timesteps)
 
     def schedule(self) -> Tensor:
         """Return the sigmas (steps + 1,) float64."""
-        share = torch.softmax(self._gaps + self._offsets, 0).cumsum(0)
-        first, last = self._ends
-        inner = first + (last - first) * share[:-1]
-        ends = torch.tensor([first, last], dtype=torch.float64)
-        return torch.cat([ends[:1], inner, ends[1:]])
+        parts = [self._schedule[:1]]
+        for start, end in pairwise(self._pins):
+            share = torch.softmax((self._gaps + self._offsets)[start:end], 0).cumsum(0)
+            first, last = self._schedule[start], self._schedule[end : end + 1]
+            parts += [first + (last - first) * share[:-1], last]
+        return torch.cat(parts)
 
     def form(self) -> LinearForm:
         """Return the solver on the present sigmas; timesteps follow them."""
@@ -109,17 +115,20 @@ class PolicyParameters:
 
 def unroll(denoiser: Denoiser, parameters: Parameters, conditions: Conditions) -> Tensor:
     """Return the final latents (n, ...) on the denoiser's device."""
-    device, weights = denoiser.device, denoiser.weights
+    device, branches = denoiser.device, denoiser.branches
     conditions = conditions.to(device)
     noise, embeddings = conditions.noise, conditions.embeddings
     form = parameters.form()
     form = LinearForm(form.start.to(device), form.velocity.to(device), form.timesteps.to(device).float())
-    residuals: dict[str, list[Tensor]] = {name: [] for name in weights}
+    first_steps = denoiser.first_steps(form.timesteps.detach())
+    residuals: dict[str, list[Tensor]] = {name: [] for name in branches}
     guided: list[Tensor] = []
     for step in range(form.steps):
         latents, timestep = form.latents(step, noise, guided), form.timesteps[step]
         found = {}
-        for branch in weights:
+        if step in first_steps:
+            residuals = {name: [] for name in branches}
+        for branch in branches:
             row = parameters.row(branch, step)
             if not row:
                 velocity, residual = checkpoint(
@@ -135,7 +144,7 @@ def unroll(denoiser: Denoiser, parameters: Parameters, conditions: Conditions) -
                 if parameters.payload == "velocity"
                 else denoiser.reuse(predicted, latents, timestep, embeddings[branch]).float()
             )
-        guided.append(denoiser.guide(found))
+        guided.append(denoiser.guide(found, timestep))
     return form.latents(form.steps, noise, guided)
 
 

@@ -4,13 +4,13 @@ Each function judges one thing through a `Calibration`, which refuses the differ
 uncalibrated. None of them changes anything.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from budc.runtimes.calibration import Calibration
 from budc.runtimes.conflicts import active_adapters
 from budc.runtimes.families import Family
-from budc.runtimes.schedulers import config_differences, passed_sigmas
+from budc.runtimes.schedulers import config_differences, first_steps, passed_sigmas
 from budc.schema.errors import CalibrationMismatch
 from budc.schema.policy import PolicyDocument
 
@@ -52,6 +52,11 @@ def check_guidance(document: PolicyDocument, pipe: Any, calibration: Calibration
     if matters and scale is not None:
         remedy = f"pass guidance_scale={sampler.guidance:g}"
         calibration.require("guidance", float(sampler.guidance), float(scale), remedy)
+    second = getattr(pipe, "_guidance_scale_2", None)
+    if matters and second is not None:
+        for expert in sampler.experts:
+            field, remedy = f"guidance of {expert.denoiser}", f"pass guidance_scale_2={expert.guidance:g}"
+            calibration.require(field, float(expert.guidance), float(second), remedy)
     if not family.batched or sampler.guidance_rule != "classifier-free":
         return
     truncation = getattr(pipe, "_cfg_truncation", None)
@@ -62,6 +67,30 @@ def check_guidance(document: PolicyDocument, pipe: Any, calibration: Calibration
         )
     rescaled = float(getattr(pipe, "_cfg_normalization", 0.0))
     calibration.require("cfg_normalization", 0.0, rescaled, "leave cfg_normalization out")
+
+
+def check_experts(document: PolicyDocument, pipe: Any) -> None:
+    """Refuse a pipeline whose denoisers take over from each other at other steps than the policy's.
+
+    This is never a matter of calibration: a first step is computed, and residuals do not cross it.
+    """
+    sampler = document.sampler
+    if not sampler.experts:
+        return
+    ratio = pipe.config.get("boundary_ratio")
+    boundaries = () if ratio is None else (ratio * pipe.scheduler.config.num_train_timesteps,)
+    found = first_steps(sampler.timesteps, boundaries)
+    if found != sampler.first_steps:
+        names = ", ".join(expert.denoiser for expert in sampler.experts)
+        raise CalibrationMismatch(
+            f"boundary_ratio: {names} takes over at step {_listed(sampler.first_steps)} under the policy, "
+            f"in this pipeline at step {_listed(found)} (boundary_ratio {ratio})",
+            remedy="load the pipeline with the boundary_ratio of the model that the policy was compiled for",
+        )
+
+
+def _listed(steps: Iterable[int]) -> str:
+    return ", ".join(map(str, steps)) or "none"
 
 
 def check_dtype(document: PolicyDocument, transformer: Any, calibration: Calibration) -> None:

@@ -26,14 +26,18 @@ from budc.schema.policy import PolicyDocument
 from budc.schema.trust import Trust
 
 try:
-    from budc.runtimes.checks import check_adapters, check_sampler
-    from budc.runtimes.driver import Handle, unwrapped
+    from budc.runtimes.armed import unwrapped
+    from budc.runtimes.checks import check_adapters, check_experts, check_sampler
+    from budc.runtimes.driver import Handle
     from budc.runtimes.identity import verify_model
 except ModuleNotFoundError as missing:
     raise MissingExtra(
         f"running a pipeline needs {missing.name}, which is not installed (extra budc[torch])",
         remedy="pip install 'budc[torch]'",
     ) from missing
+
+DENOISERS = ("transformer", "transformer_2")
+"""Components of a pipeline that denoise, in the order in which they share a run."""
 
 __all__ = ["Handle", "UncalibratedWarning", "UnsignedWarning", "applied", "apply"]
 
@@ -53,23 +57,27 @@ def apply(
     `artifact` is the path of a `.budc.json` file, or what `open_artifact` returned for one; a bare
     `PolicyDocument` counts as unsigned. `trust` says whose signature is believed: a `Trust`, or the path of one
     public key. `weights_dir` is the model folder to check; without it the folder
-    that the transformer says it was loaded from, and without that the weights in memory. `digests` remembers
+    that each transformer says it was loaded from, and without that the weights in memory. `digests` remembers
     the model's files by their times; the user's cache by default.
 
     Raises:
         TrustError: nobody trusted has signed the artifact.
         ModelError: the pipeline's model is another one, or of a kind that is not supported.
-        CalibrationMismatch: the sampler or the adapters are others than the calibrated ones.
-        CacheConflict: a policy or another cache is on the transformer already.
+        CalibrationMismatch: the sampler, its split between denoisers or the adapters are others than the
+            calibrated ones.
+        CacheConflict: a policy or another cache is on a transformer already.
     """
     document = trusted_document(artifact, trust, allow_unsigned)
     calibration = Calibration(allow_uncalibrated)
     _check_pipeline(pipe, document, calibration)
-    transformer = unwrapped(pipe.transformer)
     folder = Path(weights_dir) if weights_dir else None
-    verify_model(transformer, document, calibration, weights_dir=folder, digests=digests)
+    transformers = [unwrapped(getattr(pipe, denoiser.name)) for denoiser in document.model.denoisers]
+    for denoiser, transformer in zip(document.model.denoisers, transformers, strict=True):
+        verify_model(transformer, denoiser, document, calibration, weights_dir=folder, digests=digests)
     check_sampler(document, pipe.scheduler, calibration)
-    check_adapters(document, transformer, calibration)
+    check_experts(document, pipe)
+    for transformer in transformers:
+        check_adapters(document, transformer, calibration)
     handle = Handle(pipe, document, calibration)
     handle.arm()
     return handle
@@ -88,10 +96,11 @@ def applied(pipe: Any, artifact: Source, **options: Any) -> Iterator[Handle]:
 def _check_pipeline(pipe: Any, document: PolicyDocument, calibration: Calibration) -> None:
     model = document.model
     names = [denoiser.name for denoiser in model.denoisers]
-    if names != ["transformer"] or getattr(pipe, "transformer_2", None) is not None:
+    found = [name for name in DENOISERS if getattr(pipe, name, None) is not None]
+    if names != found:
         raise UnsupportedModel(
-            f"one denoiser named transformer is needed on both sides; the policy has {', '.join(names)}",
-            remedy="mixture-of-experts pipelines are not supported yet",
+            f"denoisers: the policy has {', '.join(names)}, the pipeline has {', '.join(found) or 'none'}",
+            remedy="use the model that the policy was compiled for",
         )
     classes = [cls.__name__ for cls in type(pipe).__mro__]
     if model.pipeline_class not in classes:

@@ -4,7 +4,8 @@ The pipeline is asked nothing new: its own calls say all there is to know.
 
 - `scheduler.set_timesteps` starts a run; the exact schedule is put in place after the original has run.
 - `transformer.cache_context(branch)` surrounds every forward: the step comes from the scheduler's state, the
-  trunk is set to compute or reuse, and what was computed is handed to the step machine on the way out.
+  trunk is set to compute or reuse, and what was computed is handed to the step machine on the way out. Of several
+  denoisers, the one that the policy has at that step must be the one that is called.
 - `scheduler.step` ends a step. A pipeline that names no branches is noticed here; where the policy has a
   single branch, or its branches are known to come in one batched forward, that forward is driven from here: each
   branch's rows with its own coefficients, all of them computed or all reused.
@@ -15,34 +16,23 @@ All of it lies outside of what `torch.compile` traces: two graphs, whatever the 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from inspect import signature
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from budc.runtimes.armed import ArmedDenoiser
 from budc.runtimes.calibration import Calibration
-from budc.runtimes.checks import (
-    check_adapters,
-    check_dtype,
-    check_guidance,
-    check_sampler,
-    check_schedule,
-)
-from budc.runtimes.conflicts import refuse_other_caches
+from budc.runtimes.checks import check_experts, check_guidance, check_sampler, check_schedule
 from budc.runtimes.overrides import Override
 from budc.runtimes.schedulers import apply_schedule, schedule_in_place, step_index
 from budc.runtimes.shapes import Size, prepared_size, trunk_tokens
 from budc.runtimes.steps import Compute, StepMachine
-from budc.runtimes.trunk import Trunk, combine
+from budc.runtimes.trunk import combine
 from budc.schema.errors import BudcError, CacheConflict, CalibrationMismatch, RefusedRun
 from budc.schema.policy import PolicyDocument
-
-
-def unwrapped(transformer: Any) -> nn.Module:
-    """Return the module itself where `torch.compile(transformer)` has put a wrapper around it."""
-    module: nn.Module = getattr(transformer, "_orig_mod", transformer)
-    return module
 
 
 class Handle:
@@ -57,9 +47,15 @@ class Handle:
         self.calibration = calibration
         self._standing = dict(calibration.differences)
         self._scheduler = pipe.scheduler
-        self._transformer = unwrapped(pipe.transformer)
-        self._trunk = Trunk(self._transformer, document.policy.payload)
-        self._machine: StepMachine[Tensor] = StepMachine(document.policy, combine)
+        self._denoisers = tuple(
+            ArmedDenoiser(pipe, denoiser.name, document.policy.payload)
+            for denoiser in document.model.denoisers
+        )
+        self._now = self._denoisers[0]
+        self._family = self._now.trunk.family
+        self._machine: StepMachine[Tensor] = StepMachine(
+            document.policy, combine, document.sampler.first_steps
+        )
         self._overrides: dict[str, Override] = {}
         self._size = Size(document.shape.frames, document.shape.height, document.shape.width)
         self._tokens: int | None = None
@@ -78,19 +74,21 @@ class Handle:
         """Put everything in place, or nothing.
 
         Raises:
-            CacheConflict: another cache or another policy is on the transformer.
+            CacheConflict: another cache or another policy is on a transformer or on the scheduler.
         """
-        refuse_other_caches(self._transformer)
         if isinstance(vars(self._scheduler).get("set_timesteps"), Override):
             raise CacheConflict(
                 "a policy is applied with this scheduler already",
                 remedy="remove the first handle, or give each pipeline a scheduler of its own",
             )
-        self._trunk.install()
+        try:
+            for denoiser in self._denoisers:
+                denoiser.arm(partial(self._cache_context, denoiser))
+        except BaseException:
+            self.remove()
+            raise
         self._override(self._scheduler, "set_timesteps", self._set_timesteps)
         self._override(self._scheduler, "step", self._step)
-        self._override(self._transformer, "cache_context", self._cache_context)
-        self._override(self._transformer, "enable_cache", self._enable_cache)
         self._override(self.pipe, "prepare_latents", self._prepare_latents)
         self._override(self.pipe, "encode_prompt", self._encode_prompt)
         self._override(self.pipe, "maybe_free_model_hooks", self._maybe_free_model_hooks)
@@ -101,7 +99,8 @@ class Handle:
         for override in reversed(self._overrides.values()):
             override.remove()
         self._overrides.clear()
-        self._trunk.uninstall()
+        for denoiser in self._denoisers:
+            denoiser.remove()
 
     def _override(self, owner: Any, name: str, replacement: Any) -> None:
         if hasattr(owner, name):
@@ -117,7 +116,7 @@ class Handle:
         self._end_run()
         result = self._original("set_timesteps")(*args, **kwargs)
         sampler = self.document.sampler
-        check_schedule(self.document, len(self._scheduler.timesteps), kwargs, self._trunk.family)
+        check_schedule(self.document, len(self._scheduler.timesteps), kwargs, self._family)
         apply_schedule(self._scheduler, sampler.sigmas, sampler.timesteps)
         self._schedule = schedule_in_place(self._scheduler)
         self._check_run()
@@ -128,27 +127,18 @@ class Handle:
 
     def _check_run(self) -> None:
         document, calibration = self.document, self.calibration
-        if unwrapped(self.pipe.transformer) is not self._transformer:
-            raise RefusedRun(
-                "pipe.transformer is another one than the policy was applied to",
-                remedy="remove the handle and apply the policy to the new transformer",
-            )
-        if not self._trunk.is_installed:
-            raise RefusedRun(
-                "the transformer's block list was replaced since the policy was applied",
-                remedy="remove the handle, change the transformer, then apply the policy again",
-            )
-        refuse_other_caches(self._transformer)
+        for denoiser in self._denoisers:
+            denoiser.check(document, calibration)
         check_sampler(document, self._scheduler, calibration)
-        check_dtype(document, self._transformer, calibration)
-        check_adapters(document, self._transformer, calibration)
-        check_guidance(document, self.pipe, calibration, self._trunk.family)
-        self._tokens = trunk_tokens(self._trunk.family, self.pipe, self._transformer, self._size)
+        check_experts(document, self.pipe)
+        check_guidance(document, self.pipe, calibration, self._family)
+        self._tokens = self._tokens_of(self._size)
 
     def _end_run(self) -> None:
         self._running = self._computing = False
         self._machine.begin_run()
-        self._trunk.disarm()
+        for denoiser in self._denoisers:
+            denoiser.trunk.disarm()
 
     def _maybe_free_model_hooks(self) -> Any:
         # The last thing a pipeline does, interrupted or not: residuals of a run cut short are let go here.
@@ -165,14 +155,14 @@ class Handle:
     # One forward -----------------------------------------------------------------------------------------
 
     @contextmanager
-    def _cache_context(self, name: str, **kwargs: Any) -> Iterator[None]:
-        with self._original("cache_context")(name, **kwargs):
+    def _cache_context(self, denoiser: ArmedDenoiser, name: str, **kwargs: Any) -> Iterator[None]:
+        with denoiser.cache_context(name, **kwargs):
             try:
                 if not self._running:
                     raise self._not_running()
-                check_guidance(self.document, self.pipe, self.calibration, self._trunk.family)
+                check_guidance(self.document, self.pipe, self.calibration, self._family)
                 self._named = True
-                self._enter(name)
+                self._enter(name, called=denoiser)
                 yield
                 self._leave(name)
             except BaseException:
@@ -192,23 +182,29 @@ class Handle:
             remedy="call the pipeline, or the scheduler's set_timesteps before each run of your own loop",
         )
 
-    def _enter(self, *branches: str) -> None:
+    def _enter(self, *branches: str, called: ArmedDenoiser | None = None) -> None:
         if schedule_in_place(self._scheduler) != self._schedule:
             raise CalibrationMismatch(
                 "sigmas: the schedule was changed during the run, the policy has its own",
                 remedy="do not set sigmas or timesteps on the scheduler while a policy is applied",
             )
         index = step_index(self._scheduler)
+        self._now = self._denoisers[self.document.sampler.expert_at(index)]
+        if called is not None and called is not self._now:
+            raise CalibrationMismatch(
+                f"denoiser: the policy has {self._now.name} at step {index}, this pipeline runs {called.name}",
+                remedy="use the pipeline's boundary_ratio that the policy was compiled for",
+            )
         actions = [self._machine.step(branch, index) for branch in branches]
         reused = [action.residual for action in actions if not isinstance(action, Compute)]
         self._computing = not reused
         if self._computing:
-            self._trunk.arm_compute()
+            self._now.trunk.arm_compute()
         else:
-            self._trunk.arm_reuse(reused[0] if len(reused) == 1 else torch.cat(reused))
+            self._now.trunk.arm_reuse(reused[0] if len(reused) == 1 else torch.cat(reused))
 
     def _leave(self, *branches: str) -> None:
-        recorded = self._trunk.disarm()
+        recorded = self._now.trunk.disarm()
         if not self._computing:
             return
         if recorded is None:
@@ -217,15 +213,11 @@ class Handle:
         if self._tokens is not None and recorded.shape[1] != self._tokens:
             field, remedy = "shape", "use the calibrated height, width and number of frames"
             self.calibration.require(field, f"{self._tokens} tokens", f"{recorded.shape[1]} tokens", remedy)
-        if recorded.is_cuda and self._is_compiled:
+        if recorded.is_cuda and self._now.is_compiled:
             # CUDA graphs write the next step's output into the same memory.
             recorded = recorded.clone()
         for branch, rows in zip(branches, recorded.chunk(len(branches)), strict=True):
             self._machine.record(branch, rows)
-
-    @property
-    def _is_compiled(self) -> bool:
-        return self._transformer is not self.pipe.transformer or bool(self._transformer._compiled_call_impl)
 
     # Pipelines that name no branch -----------------------------------------------------------------------
 
@@ -235,7 +227,7 @@ class Handle:
         names = self._machine.names
         if self.document.sampler.guidance_rule != "classifier-free":
             return names if len(names) == 1 else ()
-        batched = self._trunk.family.batched
+        batched = self._family.batched
         if set(batched) != set(names):
             return ()
         if len({tuple(branch.mask) for branch in self.document.policy.branches}) > 1:
@@ -276,7 +268,7 @@ class Handle:
         if "height" in asked and "width" in asked:
             self._check_size(Size(asked.get("num_frames", 1), asked["height"], asked["width"]))
         prepared = original(*args, **kwargs)
-        if (size := prepared_size(self._trunk.family, self.pipe, prepared)) is not None:
+        if (size := prepared_size(self._family, self.pipe, prepared)) is not None:
             self._check_size(size)
         return prepared
 
@@ -285,7 +277,10 @@ class Handle:
         for field in ("frames", "height", "width"):
             self.calibration.require(field, getattr(wanted, field), getattr(size, field))
         self._size = size
-        self._tokens = trunk_tokens(self._trunk.family, self.pipe, self._transformer, size)
+        self._tokens = self._tokens_of(size)
+
+    def _tokens_of(self, size: Size) -> int | None:
+        return trunk_tokens(self._family, self.pipe, self._denoisers[0].transformer, size)
 
     def _encode_prompt(self, *args: Any, **kwargs: Any) -> Any:
         self._fresh()
@@ -296,9 +291,3 @@ class Handle:
             remedy = f"pass max_sequence_length={wanted}"
             self.calibration.require("text tokens", wanted, embeds.shape[1], remedy)
         return encoded
-
-    def _enable_cache(self, config: Any) -> None:
-        raise CacheConflict(
-            f"{type(config).__name__}: a policy is applied to this transformer",
-            remedy="remove the policy's handle before enabling another cache",
-        )

@@ -66,8 +66,9 @@ def check_document(document: PolicyDocument, manifest: Manifest, calibration: Ca
     names = {denoiser.name: denoiser.class_name for denoiser in document.model.denoisers}
     if names != {"transformer": manifest.denoiser_class}:
         raise UnsupportedModel(
-            f"the policy is for {', '.join(names.values())}, the export has a {manifest.denoiser_class}",
-            remedy="export the model that the policy was compiled for",
+            f"the policy is for {', '.join(f'{name} {kind}' for name, kind in names.items())}, "
+            f"the export has a {manifest.denoiser_class}",
+            remedy="export the model that the policy was compiled for; one of several denoisers cannot be exported",
         )
     calibration.require("pipeline", document.model.pipeline_class, manifest.pipeline_class)
     for field in ("frames", "height", "width"):

@@ -47,13 +47,14 @@ _DTYPES: Mapping[torch.dtype, str] = {
 
 def verify_model(
     transformer: nn.Module,
+    denoiser: Denoiser,
     document: PolicyDocument,
     calibration: Calibration,
     *,
     weights_dir: Path | None = None,
     digests: DigestCache | None = None,
 ) -> None:
-    """Verify the transformer against the policy's model binding.
+    """Verify the transformer against the policy's model binding, in which it is `denoiser`.
 
     `weights_dir` is the model folder; `digests` remembers what was hashed before, default the user's cache.
 
@@ -61,7 +62,6 @@ def verify_model(
         UnsupportedModel: the transformer's class is another one.
         ModelError: its files or its weights in memory are not those of any variant of the policy.
     """
-    denoiser = document.model.denoisers[0]
     if denoiser.class_name != type(transformer).__name__:
         raise UnsupportedModel(
             f"the policy is for {denoiser.class_name}, the pipeline has {type(transformer).__name__}",

@@ -160,6 +160,16 @@ def schedule_in_place(scheduler: Any) -> tuple[int, ...]:
     return tuple(part for t in tensors for part in (id(t), 0 if t.is_inference() else t._version))
 
 
+def first_steps(timesteps: Sequence[float] | torch.Tensor, boundaries: Sequence[float]) -> tuple[int, ...]:
+    """Return for each timestep of `boundaries`, descending, the first of `timesteps` that is below it.
+
+    It is the number of steps where none is. Pipelines with several denoisers run the next one from there on, and
+    compare in single precision.
+    """
+    times = torch.as_tensor(timesteps, dtype=torch.float32)
+    return tuple(int((times >= boundary).sum()) for boundary in boundaries)
+
+
 def step_index(scheduler: Any) -> int:
     """Return the 0-based step that the scheduler is at, during the forwards of that step.
 

@@ -13,7 +13,7 @@ named by the caller from the scheduler's own state, branches by the pipeline's o
 here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -56,10 +56,13 @@ class PlannedStep:
         return not self.coefficients
 
 
-def plan_branch(mask: Sequence[bool], predictor: Sequence[Sequence[float]]) -> tuple[PlannedStep, ...]:
+def plan_branch(
+    mask: Sequence[bool], predictor: Sequence[Sequence[float]], first_steps: Collection[int] = ()
+) -> tuple[PlannedStep, ...]:
     """Return one `PlannedStep` per step for a mask (true = compute) and its predictor rows.
 
-    Trailing zero coefficients are dropped: they ask for a residual that adds nothing.
+    Trailing zero coefficients are dropped: they ask for a residual that adds nothing. At each of `first_steps`
+    another denoiser takes over: residuals begin anew, and none is kept until then.
 
     Raises:
         SemanticsViolation: a row is missing, or asks for more residuals than are computed by then.
@@ -69,11 +72,13 @@ def plan_branch(mask: Sequence[bool], predictor: Sequence[Sequence[float]]) -> t
     rows = [() if compute else _needed(row) for compute, row in zip(mask, predictor, strict=True)]
     computed = 0
     for step, row in enumerate(rows):
+        if step in first_steps:
+            computed = 0
         if mask[step]:
             computed += 1
         elif not 1 <= len(row) <= computed:
             raise SemanticsViolation(
-                f"step {step} reuses {len(row)} residuals, but {computed} are computed before it"
+                f"step {step} reuses {len(row)} residuals, but its denoiser has computed {computed} before it"
             )
     keeps: list[int] = []
     needed = 0
@@ -81,6 +86,8 @@ def plan_branch(mask: Sequence[bool], predictor: Sequence[Sequence[float]]) -> t
         keeps.append(needed)
         # Before this step, a computed one fills the newest place itself; a reused one needs what it combines.
         needed = max(needed - 1, 0) if mask[step] else max(needed, len(rows[step]))
+        if step in first_steps:
+            needed = 0
     return tuple(PlannedStep(row, keep) for row, keep in zip(rows, reversed(keeps), strict=True))
 
 
@@ -104,14 +111,19 @@ class StepMachine(Generic[R]):
 
     `combine(coefficients, residuals)` returns Σ_i coefficients[i] · residuals[i]; both are newest first and
     of one length. Branches are independent; a branch starts anew whenever its step 0 is asked for, so what
-    a run left behind when it was ended early is never used.
+    a run left behind when it was ended early is never used. `first_steps`: see `plan_branch`.
     """
 
-    def __init__(self, policy: Policy, combine: Callable[[Sequence[float], Sequence[R]], R]) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        combine: Callable[[Sequence[float], Sequence[R]], R],
+        first_steps: Collection[int] = (),
+    ) -> None:
         self._combine = combine
         self._plans: dict[str, tuple[PlannedStep, ...]] = {}
         for branch in policy.branches:
-            plan = plan_branch(branch.mask, branch.predictor)
+            plan = plan_branch(branch.mask, branch.predictor, first_steps)
             self._plans.update(dict.fromkeys(branch.names, plan))
         self._branches: dict[str, _Branch[R]] = {}
 

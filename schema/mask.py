@@ -72,6 +72,29 @@ class StepMask(tuple[bool, ...]):
             raise SemanticsViolation(f"nfe is {nfe}, expected 1 to {steps} for a schedule of {steps} steps")
         return cls.from_compute_steps(steps, (round(i * steps / nfe) for i in range(nfe)))
 
+    def through(self, steps: Iterable[int]) -> Self:
+        """Return the mask that computes `steps` as well, and no more in all: the nearest other ones move there.
+
+        Of two that are equally near the earlier one moves, and the first step never does.
+
+            >>> StepMask.uniform(steps=8, nfe=3).through([4]).strip()
+            '█···██··'
+
+        Raises:
+            SemanticsViolation: a step is outside of the schedule, or `nfe` are too few.
+        """
+        wanted = {0, *steps}
+        chosen = set(self.compute_steps)
+        for step in sorted(wanted - chosen):
+            movable = chosen - wanted
+            if not movable:
+                raise SemanticsViolation(
+                    f"{self.nfe} computed steps are too few for {', '.join(map(str, sorted(wanted)))}"
+                )
+            chosen.remove(min(movable, key=lambda other: (abs(other - step), other)))
+            chosen.add(step)
+        return self.from_compute_steps(self.steps, chosen)
+
     @property
     def steps(self) -> int:
         """Number of steps, computed and reused."""

@@ -7,6 +7,7 @@ snake_case here and camelCase in JSON. An optional field that is not set is left
 Numbers in JSON have one kind: a `5.0` put into a scheduler config or a search setting is read back as `5`.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, Literal
 
@@ -27,6 +28,7 @@ PREDICATE_TYPE: Final = "urn:budc:policy:v1"
 # \Z and not $: Python's $ also matches before a trailing newline.
 _HIDDEN = "\\x00-\\x1f\\x7f-\\x9f\\u200b-\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ufeff"
 _SEGMENT = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._+=@-]+"
+MAX_DENOISERS: Final = 8
 _MAGNITUDE = 1e15
 _COUNT = 10**15
 
@@ -55,6 +57,7 @@ Positive = Annotated[int, Meta(ge=1, le=_COUNT)]
 Count = Annotated[int, Meta(ge=0, le=_COUNT)]
 StepCount = Annotated[int, Meta(ge=1, le=MAX_STEPS)]
 Pixels = Annotated[int, Meta(ge=1, le=65536)]
+Guidance = Annotated[float, Meta(ge=-1000, le=1000)]
 Integer = Annotated[int, Meta(ge=-_COUNT, le=_COUNT)]
 Scalar = bool | Integer | Number | Text | None
 # Strings in a scheduler config have no pattern here, and `budc.schema.semantics` looks for hidden characters:
@@ -104,10 +107,21 @@ class ModelBinding(_Strict, frozen=True, kw_only=True):
     profile: Name
     family: Name
     pipeline_class: Name
-    denoisers: Annotated[Sequence[Denoiser], Meta(min_length=1, max_length=8)]
+    denoisers: Annotated[Sequence[Denoiser], Meta(min_length=1, max_length=MAX_DENOISERS)]
     variants: Annotated[Sequence[Variant], Meta(min_length=1, max_length=32)]
     """The first one is the original; its files are the subjects of the signed statement."""
     adapters: AdapterRule
+
+
+class Expert(_Strict, frozen=True, kw_only=True):
+    """A denoiser that takes over from the one before it, from `first_step` on."""
+
+    denoiser: Name
+    """One of `ModelBinding.denoisers`."""
+    first_step: Annotated[int, Meta(ge=1, le=MAX_STEPS - 1)]
+    """The first step that it runs, counted from 0; always computed."""
+    guidance: Guidance
+    """Guidance scale of its steps."""
 
 
 class SamplerBinding(_Strict, frozen=True, kw_only=True):
@@ -128,8 +142,25 @@ class SamplerBinding(_Strict, frozen=True, kw_only=True):
         Sequence[Annotated[float, Meta(ge=0, le=MAX_SIGMA)]], Meta(min_length=1, max_length=MAX_STEPS)
     ]
     """`steps` values, what the transformer is given; terminal value not included."""
-    guidance: Annotated[float, Meta(ge=-1000, le=1000)]
+    guidance: Guidance
+    """Guidance scale; of the first denoiser where there are several."""
     guidance_rule: Literal["classifier-free", "distilled", "none"]
+    experts: Annotated[Sequence[Expert], Meta(max_length=MAX_DENOISERS - 1)] = field(default_factory=list)
+    """Every denoiser after the first, in the order of `ModelBinding.denoisers`."""
+
+    @property
+    def first_steps(self) -> tuple[int, ...]:
+        """The first step of every denoiser after the first."""
+        return tuple(expert.first_step for expert in self.experts)
+
+    def expert_at(self, step: int) -> int:
+        """Return which denoiser runs at a step, 0 for the first."""
+        return bisect_right(self.first_steps, step)
+
+    def guidance_at(self, step: int) -> float:
+        """Return the guidance scale of a step."""
+        place = self.expert_at(step)
+        return self.experts[place - 1].guidance if place else self.guidance
 
     def schedule(self) -> Sigmas:
         """Return the sigmas as a validated schedule. Raises SemanticsViolation."""

@@ -9,7 +9,8 @@
 One coefficient of 1.0 is the plain reuse of arXiv 2606.13496; two or three forecast.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Self
 
 from budc.schema.errors import SemanticsViolation
@@ -62,11 +63,14 @@ class Predictor(tuple[tuple[float, ...], ...]):
         return f"Predictor({tuple(self)!r})"
 
     @classmethod
-    def of(cls, rows: Iterable[Iterable[float]], mask: StepMask) -> Self:
+    def of(cls, rows: Iterable[Iterable[float]], mask: StepMask, first_steps: Sequence[int] = ()) -> Self:
         """Return the predictor with these rows, which must belong to `mask`.
 
+        `first_steps`: ascending, where another denoiser takes over, whose residuals begin anew.
+
         Raises:
-            SemanticsViolation: the rows are not one per step, or are not empty exactly where `mask` computes.
+            SemanticsViolation: the rows are not one per step, or are not empty exactly where `mask` computes;
+                a first step is reused, or a row reaches back over one.
         """
         self = cls(rows)
         if len(self) != len(mask):
@@ -76,6 +80,17 @@ class Predictor(tuple[tuple[float, ...], ...]):
                 raise SemanticsViolation(f"predictor[{step}] has coefficients, but step {step} is computed")
             if not compute and not row:
                 raise SemanticsViolation(f"predictor[{step}] is empty, but step {step} is reused")
+        for first, end in pairwise((*first_steps, len(mask))):
+            if not mask[first]:
+                raise SemanticsViolation(
+                    f"mask[{first}] is false, but another denoiser's first step is there"
+                )
+            for step in range(first, end):
+                if len(self[step]) > (computed := sum(mask[first:step])):
+                    raise SemanticsViolation(
+                        f"predictor[{step}] needs {len(self[step])} residuals, but only {computed} come after "
+                        f"the denoiser changes at step {first}"
+                    )
         return self
 
     @classmethod

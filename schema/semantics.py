@@ -4,6 +4,8 @@
    the digest of `config`; no hidden characters in the config's strings.
 2. policy: every branch mask has `steps` entries and computes step 0; coefficients exactly where reused, and
    only on steps computed before. No branch is named twice.
+   experts: the denoisers after the first, in their order; each takes over within the schedule and later than
+   the one before it. Every mask computes its first step, and no coefficients reach back over it.
 3. budget: names the same branches as the policy, each with the sum of its mask; `nfe` is the largest of
    them.
 4. model: names of denoisers and variants are unique; every file of a variant is of a kind that can be opened
@@ -41,6 +43,7 @@ def check(document: PolicyDocument) -> None:
         UnsafeWeights: a variant lists a file of a kind that is not opened.
     """
     _check_sampler(document.sampler)
+    _check_experts(document)
     _check_policy(document)
     _check_model(document.model)
     _check_quality(document.quality)
@@ -92,6 +95,24 @@ def _refuse_hidden(config: Mapping[str, object]) -> None:
                 raise SemanticsViolation(f"sampler.config.{key} holds a control or invisible character")
 
 
+def _check_experts(document: PolicyDocument) -> None:
+    sampler = document.sampler
+    found = [expert.denoiser for expert in sampler.experts]
+    wanted = [denoiser.name for denoiser in document.model.denoisers[1:]]
+    if found != wanted:
+        raise SemanticsViolation(
+            f"sampler.experts names {', '.join(found) or 'no denoiser'}, "
+            f"expected those after the first of model.denoisers: {', '.join(wanted) or 'none'}"
+        )
+    before = 0
+    for index, step in enumerate(sampler.first_steps):
+        if not before < step < sampler.steps:
+            raise SemanticsViolation(
+                f"sampler.experts[{index}].firstStep is {step}, expected {before + 1} to {sampler.steps - 1}"
+            )
+        before = step
+
+
 def _check_policy(document: PolicyDocument) -> None:
     steps, budget = document.sampler.steps, document.budget
     evaluations: dict[str, int] = {}
@@ -99,11 +120,11 @@ def _check_policy(document: PolicyDocument) -> None:
         where = f"policy.branches[{index}]"
         try:
             mask = StepMask.of(branch.mask)
-            Predictor.of(branch.predictor, mask)
+            if mask.steps != steps:
+                raise SemanticsViolation(f"mask has {mask.steps} entries, expected steps = {steps}")
+            Predictor.of(branch.predictor, mask, document.sampler.first_steps)
         except SemanticsViolation as error:
             raise SemanticsViolation(f"{where}: {error}") from None
-        if mask.steps != steps:
-            raise SemanticsViolation(f"{where}.mask has {mask.steps} entries, expected steps = {steps}")
         for name in branch.names:
             if name in evaluations:
                 raise SemanticsViolation(f"{where}.names repeats the branch {name}")

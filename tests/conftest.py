@@ -188,6 +188,37 @@ def wan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a `WanPipeline` with two small untrained denoisers, as Wan2.2 has them."""
+    import torch
+    from diffusers import WanPipeline, WanTransformer3DModel
+
+    from budc.policies.nano import components
+    from budc.policies.nano.tokenizer import build_tokenizer
+
+    def denoiser(seed: int) -> WanTransformer3DModel:
+        torch.manual_seed(seed)
+        return WanTransformer3DModel(
+            num_attention_heads=2, attention_head_dim=16, text_dim=components.TEXT_WIDTH, freq_dim=16, ffn_dim=32,
+            num_layers=2, rope_max_seq_len=32,
+        ).eval()  # fmt: skip
+
+    tokenizer = build_tokenizer()
+    pipe = WanPipeline(
+        tokenizer,
+        components.build_text_encoder(tokenizer, seed=0).eval(),
+        components.build_vae(seed=0).eval(),
+        components.build_scheduler(),
+        denoiser(0),
+        denoiser(1),
+        boundary_ratio=0.875,
+    )
+    folder = tmp_path_factory.mktemp("models") / "pair"
+    pipe.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def exported(wan_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """That pipeline as an ONNX export in float32, at the nano profile's shape; takes most of a minute."""
     pytest.importorskip("onnxscript")
@@ -333,3 +364,18 @@ def flux_profile(tiny_profile: TinyProfile, flux_folder: Path) -> str:
         "held_out_size = 32": "held_out_size = 2",
     }
     return tiny_profile("flux-tiny", "flux.1-dev", changed)
+
+
+@pytest.fixture
+def pair_profile(tiny_profile: TinyProfile) -> str:
+    """The name of a profile for `pair_folder`: of six steps, the last three are the second denoiser's."""
+    changed = {
+        "steps = 40": "steps = 6",
+        "height = 480": "height = 32",
+        "width = 832": "width = 48",
+        "frames = 81": "frames = 5",
+        "text_tokens = 512": "text_tokens = 8",
+        "prompts/video-": "",
+        "held_out_size = 24": "held_out_size = 2",
+    }
+    return tiny_profile("pair-tiny", "wan2.2", changed)

@@ -29,7 +29,7 @@ from budc.compiler.export.parts import Parts, load_parts
 from budc.compiler.export.staging import check_free, staged
 from budc.compiler.export.weights import WeightFile, save_graph
 from budc.compiler.folder import SCHEDULER_CONFIG
-from budc.compiler.model import Model, load_model
+from budc.compiler.model import Model, check_single, load_model
 from budc.compiler.progress import Bar, progress
 from budc.policies.profile import ModelProfile, read_prompts
 from budc.runtimes.manifest import (
@@ -73,6 +73,7 @@ def export_onnx(
         ParityMismatch: a graph does not compute what its module does.
         ModelError: see `budc.compiler.model.load_model`.
     """
+    check_single(profile, "export")
     check_free(out)
     with progress("export", 2 + 2 * len(FILES)) as bar:
         model = load_model(msgspec.structs.replace(profile, dtype=dtype), weights, torch.device("cpu"))

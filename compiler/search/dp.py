@@ -5,7 +5,7 @@
 `last` and `previous` are the newest computed steps before k. The sum splits at the computed steps, so it is the
 length of a path through the pairs (previous, last), and the shortest one of `nfe` nodes is found in
 O(nfe · steps³). What it leaves out is that errors are carried along and meet: one rollout of each payload
-decides between their paths.
+decides between their paths. Reusing a fixed step costs everything, so every path leads through all of them.
 
 Scheduling a cache as a shortest path is LeMiCa's idea (arXiv 2511.00090, whose edges are errors of final latents and
 whose paths are compared by their largest edge), and costs that depend on the computed step before the last are
@@ -40,7 +40,10 @@ def shortest_path(space: Space, payload: Payload) -> tuple[int, ...]:
     def segment(pair: Pair) -> list[float]:
         # Entry n: the cost of reusing the steps between `last` and n.
         previous, last = pair
-        reused = (gains[k] * errors[previous][last][k] for k in range(last + 1, steps))
+        reused = (
+            math.inf if k in space.fixed else gains[k] * errors[previous][last][k]
+            for k in range(last + 1, steps)
+        )
         return [math.inf] * (last + 1) + list(accumulate(reused, initial=0.0))
 
     segments = {(p, n): segment((p, n)) for n in range(steps) for p in range(n) or (0,)}

@@ -42,7 +42,7 @@ def descend(space: Space, best: Scored, rounds: int) -> Generator[list[Candidate
 def most_of_descent(space: Space, rounds: int) -> int:
     """Return how many candidates a descent scores at the most."""
     width = lanes(space)
-    moves = (space.nfe - 1) * width * (2 * width * (len(SIZES) - 1) + width - 1)
+    moves = (space.nfe - len(space.fixed)) * width * (2 * width * (len(SIZES) - 1) + width - 1)
     return rounds * (moves + len(space.payloads) - 1)
 
 

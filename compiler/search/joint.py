@@ -66,7 +66,7 @@ def starts(space: Space) -> list[tuple[int, ...]]:
     if "velocity" in space.errors:
         found.append(shortest_path(space, "velocity"))
     found.extend(space.schedules)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(space.through(steps) for steps in found))
 
 
 def relocations(space: Space, masks: Masks, rng: random.Random) -> list[Move]:
@@ -75,7 +75,7 @@ def relocations(space: Space, masks: Masks, rng: random.Random) -> list[Move]:
         (branch, step, direction)
         for branch, steps in enumerate(masks)
         for step in steps
-        if step
+        if step not in space.fixed
         for direction in (1, -1)
     ]
     rng.shuffle(found)
@@ -95,7 +95,7 @@ def given(space: Space, masks: Masks, rng: random.Random) -> Masks | None:
     """Return the masks after one evaluation has gone from a random branch to a random step of another."""
     giver = rng.randrange(len(masks))
     taker = (giver + rng.randrange(1, len(masks))) % len(masks)
-    movable = [step for step in masks[giver] if step]
+    movable = [step for step in masks[giver] if step not in space.fixed]
     free = [step for step in range(1, space.steps) if step not in masks[taker]]
     if not movable or not free:
         return None
@@ -150,7 +150,7 @@ def kicked(space: Space, masks: Masks, rng: random.Random) -> Masks:
     """Return the masks after two random relocations."""
     for _ in range(2):
         branch = rng.randrange(len(masks))
-        movable = [step for step in masks[branch] if step]
+        movable = [step for step in masks[branch] if step not in space.fixed]
         free = [step for step in range(1, space.steps) if step not in masks[branch]]
         if movable and free:
             chosen, target = rng.choice(movable), rng.choice(free)
@@ -171,4 +171,5 @@ def _replaced(masks: Masks, branch: int, steps: Sequence[int] | set[int]) -> Mas
 def _all(space: Space) -> int:
     # Small spaces are searched through before the allowance is spent.
     width = len(space.branches) if space.separate else 1
-    return math.comb(width * (space.steps - 1), width * (space.nfe - 1))
+    fixed = len(space.fixed)
+    return math.comb(width * (space.steps - fixed), width * (space.nfe - fixed))

@@ -4,8 +4,8 @@ A candidate's computed steps are seen as one sorted tuple of slots,
 
     slot = step · lanes + lane
 
-with one lane where all branches share a mask, and one a branch where they may differ. The first slot of every lane
-is always taken; every other taken slot may move to any free one, so that the total of branch evaluations stays.
+with one lane where all branches share a mask, and one a branch where they may differ. Slots of the space's fixed steps
+are always taken; every other taken slot may move to any free one, so that the total of branch evaluations stays.
 """
 
 from __future__ import annotations
@@ -28,16 +28,18 @@ def lanes(space: Space) -> int:
 
 def count(space: Space) -> int:
     """Return the number of candidates in the space."""
-    width = lanes(space)
-    return math.comb((space.steps - 1) * width, (space.nfe - 1) * width) * len(space.payloads)
+    width, fixed = lanes(space), len(space.fixed)
+    return math.comb((space.steps - fixed) * width, (space.nfe - fixed) * width) * len(space.payloads)
 
 
 def all_candidates(space: Space) -> Iterator[Candidate]:
     """Yield every candidate once; neighbours in this order have the longest beginnings in common."""
     width = lanes(space)
+    fixed = [slot for slot in range(space.steps * width) if slot // width in space.fixed]
+    others = [slot for slot in range(space.steps * width) if slot // width not in space.fixed]
     for payload in space.payloads:
-        for rest in combinations(range(width, space.steps * width), (space.nfe - 1) * width):
-            yield candidate(space, (*range(width), *rest), payload)
+        for rest in combinations(others, space.nfe * width - len(fixed)):
+            yield candidate(space, (*fixed, *rest), payload)
 
 
 def candidate(space: Space, slots: Sequence[int], payload: Payload) -> Candidate:
@@ -61,7 +63,8 @@ def taken(space: Space, current: Candidate) -> Slots:
 
 def movable(space: Space, current: Candidate) -> list[int]:
     """Return the slots that may move, latest first: candidates that differ late share the longest beginning."""
-    return list(reversed(taken(space, current)[lanes(space) :]))
+    width = lanes(space)
+    return [slot for slot in reversed(taken(space, current)) if slot // width not in space.fixed]
 
 
 def free(space: Space, current: Candidate) -> list[int]:
@@ -108,6 +111,8 @@ def nudged(space: Space, current: Candidate, rng: random.Random, reach: int) -> 
 
 
 def starts(space: Space, slots: Sequence[int] = ()) -> list[Candidate]:
-    """Return evenly spread steps, or the given ones, with every payload; all branches alike."""
-    steps = slots or StepMask.uniform(space.steps, space.nfe).compute_steps
+    """Return evenly spread steps, or the given ones, with every payload; all branches alike, and through the fixed
+    steps.
+    """
+    steps = space.through(slots or StepMask.uniform(space.steps, space.nfe).compute_steps)
     return [Candidate.of(space.steps, steps, space.rule, payload) for payload in space.payloads]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 
 from budc.compiler.search.space import Candidate, Space
 
@@ -29,15 +29,20 @@ Steps = tuple[int, ...]
 
 
 def protected_prefix(space: Space) -> int:
-    """Number of leading steps that are always computed, at least the first."""
-    return max(1, int(space.defaults.protected_fraction * space.nfe))
+    """Number of leading steps that are always computed, at least the first; the fixed ones have their share too."""
+    return max(1, min(int(space.defaults.protected_fraction * space.nfe), space.nfe - len(space.first_steps)))
+
+
+def protected(space: Space) -> set[int]:
+    """The steps that are always computed: the prefix, and those that the space fixes."""
+    return {*range(protected_prefix(space)), *space.fixed}
 
 
 def relocate(space: Space, steps: Steps, rng: random.Random) -> Steps:
-    """Move one computed step outside the prefix to a free one; unchanged where none can move."""
-    prefix = protected_prefix(space)
-    movable = [step for step in steps if step >= prefix]
-    free = [step for step in range(prefix, space.steps) if step not in steps]
+    """Move one computed step that is not protected to a free one; unchanged where none can move."""
+    kept = protected(space)
+    movable = [step for step in steps if step not in kept]
+    free = _free(space, steps)
     if not movable or not free:
         return steps
     chosen = rng.choice(movable)
@@ -48,10 +53,10 @@ def relocate(space: Space, steps: Steps, rng: random.Random) -> Steps:
 
 def neighbours(space: Space, steps: Steps, rng: random.Random) -> list[Steps]:
     """List the relocations of one round of hill climbing, each once, in a fixed order."""
-    prefix = protected_prefix(space)
+    kept = protected(space)
     found: dict[Steps, None] = {}
-    for chosen in (step for step in steps if step >= prefix):
-        free = [step for step in range(prefix, space.steps) if step not in steps]
+    for chosen in (step for step in steps if step not in kept):
+        free = _free(space, steps)
         near = [step for step in free if abs(step - chosen) <= NEAR]
         far = [step for step in free if abs(step - chosen) > NEAR]
         for target in [*near, *rng.sample(far, min(FAR_JUMPS, len(far)))]:
@@ -59,17 +64,21 @@ def neighbours(space: Space, steps: Steps, rng: random.Random) -> list[Steps]:
     return list(found)
 
 
+def _free(space: Space, steps: Collection[int]) -> list[int]:
+    return [step for step in range(space.steps) if step not in steps]
+
+
 def candidates_of_paper(space: Space) -> int:
     """Return how many candidates the search scores at the most; it usually climbs fewer rounds."""
-    movable = space.nfe - protected_prefix(space)
+    movable = space.nfe - len(protected(space))
     return 1 + ANNEALING_STEPS + CLIMBING_ROUNDS * movable * (2 * NEAR + FAR_JUMPS)
 
 
 def paper(space: Space, rng: random.Random) -> Generator[list[Candidate], list[float], Candidate]:
     """Anneal, then climb; one candidate at a time while annealing, a round at a time while climbing."""
-    prefix = protected_prefix(space)
-    drawn = rng.sample(range(prefix, space.steps), space.nfe - prefix)
-    current: Steps = tuple(sorted([*range(prefix), *drawn]))
+    kept = protected(space)
+    drawn = rng.sample(_free(space, kept), space.nfe - len(kept))
+    current: Steps = tuple(sorted([*kept, *drawn]))
     (loss,) = yield [Candidate.of(space.steps, current)]
     best, best_loss = current, loss
     hot, cold = space.defaults.temperature_start, space.defaults.temperature_end

@@ -71,6 +71,17 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
     errors: Mapping[str, Sequence[Sequence[Sequence[float]]]] = {}
     gains: tuple[float, ...] = ()
     schedules: tuple[tuple[int, ...], ...] = ()
+    first_steps: tuple[int, ...] = ()
+    """Steps at which another denoiser takes over: computed in every candidate, as the first step is."""
+
+    @property
+    def fixed(self) -> tuple[int, ...]:
+        """The steps that every candidate computes."""
+        return (0, *self.first_steps)
+
+    def through(self, steps: Sequence[int]) -> tuple[int, ...]:
+        """Return compute steps with the fixed ones among them, see `StepMask.through`."""
+        return StepMask.from_compute_steps(self.steps, steps).through(self.fixed).compute_steps
 
 
 Walk = Generator[list[Candidate], list[float], Candidate]

@@ -11,6 +11,7 @@ from budc.schema.mask import StepMask
 
 def uniform(space: Space, rng: random.Random) -> Generator[list[Candidate], list[float], Candidate]:
     """Propose the uniform mask and return it."""
-    candidate = Candidate.of(space.steps, StepMask.uniform(space.steps, space.nfe).compute_steps)
+    spread = StepMask.uniform(space.steps, space.nfe).compute_steps
+    candidate = Candidate.of(space.steps, space.through(spread))
     yield [candidate]
     return candidate

@@ -21,6 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from attack_corpus.experts import experts
 from attack_corpus.forge import MODEL, Case, policy, statement
 from attack_corpus.models import models, weights
 from attack_corpus.reports import reports
@@ -40,7 +41,7 @@ def artifacts() -> dict[str, tuple[bytes, Case]]:
         assert name not in found, name
         found[name] = (data, Case(error, why, **rest))
 
-    for layer in (signatures, statements, ages, syntax, schema, paths, semantics):
+    for layer in (signatures, statements, ages, syntax, schema, paths, semantics, experts):
         layer(add)
     for name, (data, error, why) in reports().items():
         add(f"report-{name}", data, error, why)

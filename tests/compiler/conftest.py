@@ -185,7 +185,7 @@ def bench(tmp_path):
         scheduler = SCHEDULERS[solver]()
         schedule = schedule or schedule_of(scheduler, steps)
         denoiser = denoiser or Toy()
-        network = Network(denoiser, conditions or conditions_of(samples, tuple(denoiser.weights), seed=seed))
+        network = Network(denoiser, conditions or conditions_of(samples, denoiser.branches, seed=seed))
         form = linear_form(scheduler, schedule.sigmas, schedule.timesteps)
         made.append(1)
         with Journal(tmp_path / f"bench {len(made)}", "bench") as journal:
@@ -206,7 +206,7 @@ def task(toys):
             "denoiser": denoiser,
             "scheduler": scheduler,
             "schedule": schedule_of(scheduler, steps),
-            "conditions": conditions_of(samples, tuple(denoiser.weights), shape),
+            "conditions": conditions_of(samples, denoiser.branches, shape),
             "nfe": nfe,
             "defaults": toys.defaults,
         }

@@ -28,3 +28,12 @@ def test_an_impossible_budget_is_refused_with_its_text(requested):
         parse_budget(requested, 50)
     assert "--budget" in str(caught.value)
     assert caught.value.remedy
+
+
+def test_every_denoiser_computes_its_first_step():
+    assert parse_budget("2", 50, denoisers=2) == 2
+    assert parse_budget("25x", 50, denoisers=2) == 2
+    for requested in ("1", "26x"):
+        with pytest.raises(BudgetImpossible, match="has 2 to 50, and each of 2 denoisers computes") as caught:
+            parse_budget(requested, 50, denoisers=2)
+        assert caught.value.remedy == "ask for 2 to 50"

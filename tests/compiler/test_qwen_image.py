@@ -145,7 +145,7 @@ def test_samples_of_a_batch_are_those_of_single_forwards(model: Any) -> None:
 def test_guidance_keeps_the_length_of_every_cell_and_is_no_weighted_sum(model: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     cond, uncond = (torch.randn(2, 96, 16, generator=generator) for _ in BOTH)
-    guided = ModelDenoiser(model).guide({"cond": cond, "uncond": uncond})
+    guided = ModelDenoiser(model).guide({"cond": cond, "uncond": uncond}, torch.tensor(500.0))
     torch.testing.assert_close(guided.norm(dim=-1), cond.norm(dim=-1))
     plain = uncond + 4 * (cond - uncond)
     torch.testing.assert_close(torch.cosine_similarity(guided, plain, dim=-1), torch.ones(2, 96))

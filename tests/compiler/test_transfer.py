@@ -131,9 +131,3 @@ def test_another_family_is_refused_unless_told_so(source: Artifact) -> None:
         UnsupportedModel, match=r"has the guidance branches cond, wan2\.1-nano has cond, uncond"
     ):
         check_family(source.document, load_profile("wan2.1-nano"), differing=True)
-
-
-def test_what_cannot_be_compiled_is_refused_without_weights(tmp_path: Path) -> None:
-    said = r"wan2\.2 has 2 denoisers \(transformer, transformer_2\), policies are compiled for one"
-    with pytest.raises(UnsupportedModel, match=said):
-        compile_artifacts(CompileRequest(model="wan2.2", budget="8", out=tmp_path / "p.budc.json"))

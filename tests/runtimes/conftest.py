@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -21,6 +22,7 @@ from budc.schema.policy import (  # noqa: E402
     BranchPolicy,
     Budget,
     Denoiser,
+    Expert,
     ModelBinding,
     Policy,
     PolicyDocument,
@@ -204,6 +206,7 @@ def document_for(
     adapters: str = "none",
     sigmas: Sequence[float] | None = None,
     text_tokens: int | None = None,
+    experts: Sequence[Expert] = (),
 ) -> PolicyDocument:
     is_wan = type(pipe.transformer).__name__.startswith("Wan")
     rule: Any = "classifier-free" if is_wan else "distilled"
@@ -223,23 +226,27 @@ def document_for(
             pipeline_class=type(pipe).__name__,
             denoisers=[
                 Denoiser(
-                    name="transformer",
-                    class_name=type(pipe.transformer).__name__,
-                    tensor_root=memory_root(pipe.transformer),
-                    architecture=memory_architecture(pipe.transformer),
+                    name=name,
+                    class_name=type(getattr(pipe, name)).__name__,
+                    tensor_root=memory_root(getattr(pipe, name)),
+                    architecture=memory_architecture(getattr(pipe, name)),
                 )
+                for name in ["transformer", *(expert.denoiser for expert in experts)]
             ],
             variants=[Variant(name="original", files=files or {"transformer/config.json": "0" * 64})],
             adapters=AdapterRule(rule=adapters),  # type: ignore[arg-type]
         ),
-        sampler=sampler_binding(
-            pipe.scheduler,
-            len(mask),
-            5.0 if is_wan else 3.5,
-            family=family,
-            guidance_rule=rule,
-            image_tokens=8 * 12,
-            sigmas=sigmas,
+        sampler=msgspec.structs.replace(
+            sampler_binding(
+                pipe.scheduler,
+                len(mask),
+                5.0 if is_wan else 3.5,
+                family=family,
+                guidance_rule=rule,
+                image_tokens=8 * 12,
+                sigmas=sigmas,
+            ),
+            experts=list(experts),
         ),
         shape=Shape(
             height=size["height"],

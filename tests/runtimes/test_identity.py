@@ -42,7 +42,7 @@ def loaded(wan: Any, folder: Path) -> Any:
 
 def verify(transformer: Any, document: PolicyDocument, allow: bool = False, **options: Any) -> Calibration:
     calibration = Calibration(allow)
-    verify_model(transformer, document, calibration, **options)
+    verify_model(transformer, document.model.denoisers[0], document, calibration, **options)
     return calibration
 
 

@@ -29,7 +29,7 @@ from budc.schema.errors import (  # noqa: E402
     WeightsMismatch,
     WeightsMissing,
 )
-from budc.schema.policy import PolicyDocument  # noqa: E402
+from budc.schema.policy import Expert, PolicyDocument  # noqa: E402
 
 PROMPTS = ["a red circle", "a big blue box drifts up"]
 
@@ -121,6 +121,18 @@ def test_another_denoiser(document: PolicyDocument, exported: Path) -> None:
         UnsupportedModel, match="FluxTransformer2DModel, the export has a WanTransformer3DModel"
     ):
         opened(msgspec.structs.replace(document, model=model), exported)
+
+
+def test_several_denoisers(document: PolicyDocument, exported: Path) -> None:
+    (first,) = document.model.denoisers
+    second = msgspec.structs.replace(first, name="transformer_2")
+    model = msgspec.structs.replace(document.model, denoisers=[first, second])
+    document = GOLDEN["plain reuse"].document(document)
+    expert = Expert(denoiser="transformer_2", first_step=3, guidance=3.0)
+    sampler = msgspec.structs.replace(document.sampler, experts=[expert])
+    said = "for transformer WanTransformer3DModel, transformer_2 WanTransformer3DModel, the export has a Wan"
+    with pytest.raises(UnsupportedModel, match=said):
+        opened(msgspec.structs.replace(document, model=model, sampler=sampler), exported)
 
 
 # What runs ---------------------------------------------------------------------------------------------------

@@ -24,11 +24,13 @@ def total(coefficients: Sequence[float], residuals: Sequence[float]) -> float:
 Rows = Sequence[Sequence[float]]
 
 
-def machine(*branches: tuple[Sequence[str], Sequence[bool], Rows]) -> StepMachine[float]:
+def machine(
+    *branches: tuple[Sequence[str], Sequence[bool], Rows], first_steps: Sequence[int] = ()
+) -> StepMachine[float]:
     policies = [
         BranchPolicy(names=list(n), mask=list(m), predictor=[list(r) for r in p]) for n, m, p in branches
     ]
-    return StepMachine(Policy(payload="trunk-residual", branches=policies), total)
+    return StepMachine(Policy(payload="trunk-residual", branches=policies), total, first_steps)
 
 
 def drive(steps: StepMachine[float], branch: str, count: int, offset: float = 0.0) -> list[float | None]:
@@ -80,6 +82,56 @@ def policies(draw: st.DrawFn) -> tuple[list[bool], list[list[float]]]:
         terms = 0 if compute else draw(st.integers(1, min(3, sum(mask[:step]))))
         rows.append(draw(st.lists(st.sampled_from([0.0, 1.0, -2.0, 0.5]), min_size=terms, max_size=terms)))
     return mask, rows
+
+
+@pytest.mark.parametrize(
+    ("mask", "rows", "first_steps", "keeps"),
+    [
+        ("CCR", [[], [], [1.0]], [1], [0, 1, 0]),
+        ("CRCCRR", [[], [1.0], [], [], [1.0, 1.0], [1.0]], [2], [1, 0, 1, 2, 1, 0]),
+        ("CRCRCR", [[], [1.0], [], [1.0], [], [1.0]], [2, 4], [1, 0, 1, 0, 1, 0]),
+        ("CRR", [[], [1.0], [1.0]], [7], [1, 1, 0]),
+    ],
+)
+def test_residuals_are_let_go_where_another_denoiser_takes_over(
+    mask: str, rows: list[list[float]], first_steps: list[int], keeps: list[int]
+) -> None:
+    plan = plan_branch([letter == "C" for letter in mask], rows, first_steps)
+    assert [step.keep for step in plan] == keeps
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([[], [], [1.0], [1.0]], "step 2 reuses 1 residuals, but its denoiser has computed 0 before it"),
+        ([[], [], [], [1.0, -1.0]], "step 3 reuses 2 residuals, but its denoiser has computed 1 before it"),
+    ],
+)
+def test_residuals_do_not_cross_denoisers(rows: list[list[float]], said: str) -> None:
+    mask = [not row for row in rows]
+    plan_branch(mask, rows)
+    with pytest.raises(SemanticsViolation, match=said):
+        plan_branch(mask, rows, [2])
+
+
+@st.composite
+def shared_policies(draw: st.DrawFn) -> tuple[list[bool], list[list[float]], list[int]]:
+    """Policies of one to three denoisers, one after the other."""
+    parts = [draw(policies()) for _ in range(draw(st.integers(1, 3)))]
+    mask = [compute for part, _ in parts for compute in part]
+    rows = [row for _, part in parts for row in part]
+    return mask, rows, list(itertools.accumulate(len(part) for part, _ in parts))[:-1]
+
+
+@given(shared_policies())
+def test_denoisers_run_as_if_each_were_alone(policy: tuple[list[bool], list[list[float]], list[int]]) -> None:
+    mask, rows, first_steps = policy
+    together = drive(machine((["cond"], mask, rows), first_steps=first_steps), "cond", len(mask))
+    apart: list[float | None] = []
+    for first, end in itertools.pairwise([0, *first_steps, len(mask)]):
+        one = machine((["cond"], mask[first:end], rows[first:end]))
+        apart += drive(one, "cond", end - first, offset=first)
+    assert together == apart
 
 
 @given(policies())

@@ -67,3 +67,32 @@ def test_bad_indices_are_refused(indices: list[int], message: str) -> None:
 def test_uniform_refuses_an_impossible_nfe(nfe: int) -> None:
     with pytest.raises(SemanticsViolation, match=f"nfe is {nfe}"):
         StepMask.uniform(4, nfe)
+
+
+@pytest.mark.parametrize(
+    ("compute", "steps", "expected"),
+    [
+        ((0, 3, 6), (), (0, 3, 6)),
+        ((0, 3, 6), (0, 6), (0, 3, 6)),
+        ((0, 3, 6), (4,), (0, 4, 6)),
+        ((0, 3, 5), (4,), (0, 4, 5)),
+        ((0, 3, 6), (1,), (0, 1, 6)),
+        ((0, 3, 6), (7, 2), (0, 2, 7)),
+        ((0, 6, 7), (1, 2), (0, 1, 2)),
+    ],
+)
+def test_a_mask_through_given_steps_moves_the_nearest_others(
+    compute: tuple[int, ...], steps: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    mask = StepMask.from_compute_steps(8, compute)
+    found = mask.through(steps)
+    assert found.compute_steps == expected
+    assert found.nfe == mask.nfe
+
+
+def test_too_many_given_steps_are_refused() -> None:
+    mask = StepMask.from_compute_steps(8, (0, 3))
+    with pytest.raises(SemanticsViolation, match="2 computed steps are too few for 0, 1, 4"):
+        mask.through([1, 4])
+    with pytest.raises(SemanticsViolation, match="step 8 is outside"):
+        mask.through([8])

@@ -76,6 +76,7 @@ def full(make_document: MakeDocument) -> dict[str, Any]:
     metric = value["quality"]["metrics"][0]
     metric |= {"unit": "dB", "geometricMean": 0.5, "p95": 2}
     value["quality"]["replayTolerance"] = 0.05
+    value["sampler"]["experts"] = [{"denoiser": "transformer_2", "firstStep": 1, "guidance": 3}]
     value["sampler"]["config"] = {"betas": [1, 0.5, "x", None, True], "shift": 2.5, "kind": "bh2"}
     return value
 
@@ -165,7 +166,7 @@ def test_both_agree_when_a_field_is_missing(full: dict[str, Any]) -> None:
     files = set(full["model"]["variants"][0]["files"])
     assert optional - config - settings - files == {
         "notAfter", "derivedFrom", "annotations", "digests", "textTokens", "unit", "geometricMean", "p95",
-        "replayTolerance",
+        "replayTolerance", "experts",
     }  # fmt: skip
 
 

@@ -49,6 +49,19 @@ def test_bad_rows_are_refused(rows: list[list[float]], message: str) -> None:
         Predictor(rows)
 
 
+def test_residuals_begin_anew_where_another_denoiser_takes_over() -> None:
+    rows = [[], [], [2.0, -1.0], [], [1.0]]
+    assert Predictor.of(rows, MASK, [3]) == Predictor.of(rows, MASK)
+    with pytest.raises(
+        SemanticsViolation, match=r"predictor\[2\] needs 2 residuals, but only 1 come after .* 1"
+    ):
+        Predictor.of(rows, MASK, [1])
+    with pytest.raises(
+        SemanticsViolation, match=r"mask\[2\] is false, but another denoiser's first step is there"
+    ):
+        Predictor.of([[], [], [1.0], [], [1.0]], MASK, [2])
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

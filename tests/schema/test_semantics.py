@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from budc.schema import canonical, semantics
 from budc.schema.errors import BudcError, SemanticsViolation, UnsafeWeights
 from budc.schema.mask import StepMask
-from budc.schema.policy import AdapterRule, BranchPolicy, PolicyDocument, PromptSet, Variant
+from budc.schema.policy import AdapterRule, BranchPolicy, Expert, PolicyDocument, PromptSet, Variant
 
 MakeDocument = Callable[..., PolicyDocument]
 Change = Callable[[PolicyDocument], PolicyDocument]
@@ -54,6 +54,10 @@ def twice(part: str, field: str) -> Change:
     return change
 
 
+def expert(denoiser: str, first_step: int) -> Expert:
+    return Expert(denoiser=denoiser, first_step=first_step, guidance=3.0)
+
+
 # The document to start from has 4 steps, of which 0 and 2 are computed, and the branches cond and uncond.
 MASK = [True, False, True, False]
 BAD: dict[str, tuple[Change, type[BudcError], str]] = {
@@ -92,7 +96,21 @@ BAD: dict[str, tuple[Change, type[BudcError], str]] = {
     ),
     "branch-count": (budget(branches={"cond": 2, "uncond": 3}), SemanticsViolation, "uncond is 3"),
     "nfe": (budget(nfe=3), SemanticsViolation, "nfe is 3"),
-    "denoiser-twice": (twice("model", "denoisers"), SemanticsViolation, "denoisers holds transformer twice"),
+    "denoiser-without-expert": (
+        twice("model", "denoisers"),
+        SemanticsViolation,
+        "experts names no denoiser, expected those after the first of model.denoisers: transformer",
+    ),
+    "expert-without-denoiser": (
+        sampler(experts=[expert("transformer_2", 2)]),
+        SemanticsViolation,
+        "names transformer_2, expected .*: none",
+    ),
+    "denoiser-twice": (
+        lambda d: sampler(experts=[expert("transformer", 2)])(twice("model", "denoisers")(d)),
+        SemanticsViolation,
+        "denoisers holds transformer twice",
+    ),
     "variant-twice": (twice("model", "variants"), SemanticsViolation, "variants holds original twice"),
     "pickle-bin": (files("transformer/pytorch_model.bin"), UnsafeWeights, "pytorch_model.bin"),
     "pickle-pt": (files("a.pt"), UnsafeWeights, "a.pt"),
@@ -163,3 +181,85 @@ def test_branches_may_have_masks_of_their_own(document: PolicyDocument) -> None:
     assert document.policy.for_branch("cond").step_predictor().terms == 2
     with pytest.raises(SemanticsViolation, match="'other', only cond, uncond"):
         document.policy.for_branch("other")
+
+
+def split(*experts: Expert, denoisers: int | None = None) -> Change:
+    """Give a document as many denoisers as are asked for, transformer, transformer_2, …, and these experts."""
+
+    def change(document: PolicyDocument) -> PolicyDocument:
+        (first,) = document.model.denoisers
+        count = len(experts) if denoisers is None else denoisers - 1
+        more = [replace(first, name=f"transformer_{index + 2}") for index in range(count)]
+        return sampler(experts=list(experts))(model(denoisers=[first, *more])(document))
+
+    return change
+
+
+BAD_EXPERTS: dict[str, tuple[Change, str]] = {
+    "missing": (split(denoisers=2), "experts names no denoiser, expected .* transformer_2"),
+    "too-few": (
+        split(expert("transformer_2", 2), denoisers=3),
+        "names transformer_2, expected .* transformer_2, transformer_3",
+    ),
+    "too-many": (split(expert("transformer_2", 2), denoisers=1), "names transformer_2, expected .*: none"),
+    "other-name": (split(expert("low_noise", 2)), "names low_noise, expected .* transformer_2"),
+    "first-one": (split(expert("transformer", 2)), "names transformer, expected .* transformer_2"),
+    "other-order": (
+        split(expert("transformer_3", 2), expert("transformer_2", 3)),
+        "names transformer_3, transformer_2",
+    ),
+    "after-the-end": (split(expert("transformer_2", 4)), r"experts\[0\].firstStep is 4, expected 1 to 3"),
+    "at-the-beginning": (split(expert("transformer_2", 0)), r"experts\[0\].firstStep is 0, expected 1 to 3"),
+    "at-once": (
+        split(expert("transformer_2", 2), expert("transformer_3", 2)),
+        r"experts\[1\].firstStep is 2, expected 3 to 3",
+    ),
+    "backwards": (
+        split(expert("transformer_2", 3), expert("transformer_3", 2)),
+        r"experts\[1\].firstStep is 2, expected 4 to 3",
+    ),
+    "begins-with-reuse": (
+        split(expert("transformer_2", 1)),
+        r"branches\[0\]: mask\[1\] is false, but another denoiser's first step is there",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_EXPERTS)
+def test_experts_that_do_not_fit_are_refused(document: PolicyDocument, name: str) -> None:
+    change, message = BAD_EXPERTS[name]
+    with pytest.raises(SemanticsViolation, match=message):
+        semantics.check(change(document))
+
+
+def test_coefficients_do_not_reach_back_over_a_first_step(document: PolicyDocument) -> None:
+    rows = [[], [1.0], [], [2.0, -1.0]]
+    semantics.check(branch(predictor=rows)(document))
+    semantics.check(split(expert("transformer_2", 2))(document))
+    reaching = split(expert("transformer_2", 2))(branch(predictor=rows)(document))
+    with pytest.raises(
+        SemanticsViolation, match=r"predictor\[3\] needs 2 residuals, but only 1 come after .* 2"
+    ):
+        semantics.check(reaching)
+
+
+def test_every_branch_computes_a_first_step(document: PolicyDocument) -> None:
+    branches = [
+        BranchPolicy(names=["cond"], mask=MASK, predictor=[[], [1.0], [], [1.0]]),
+        BranchPolicy(names=["uncond"], mask=[True, True, False, False], predictor=[[], [], [1.0], [1.0]]),
+    ]
+    document = replace(document, policy=replace(document.policy, branches=branches))
+    semantics.check(document)
+    with pytest.raises(SemanticsViolation, match=r"branches\[1\]: mask\[2\] is false"):
+        semantics.check(split(expert("transformer_2", 2))(document))
+
+
+def test_every_step_has_its_denoiser_and_its_guidance(document: PolicyDocument) -> None:
+    experts = [expert("transformer_2", 2), Expert(denoiser="transformer_3", first_step=3, guidance=1.5)]
+    found = split(*experts)(branch(mask=[True, False, True, True], predictor=[[], [1.0], [], []])(document))
+    found = budget(nfe=3, branches={"cond": 3, "uncond": 3})(found)
+    semantics.check(found)
+    assert [found.sampler.expert_at(step) for step in range(4)] == [0, 0, 1, 2]
+    assert [found.sampler.guidance_at(step) for step in range(4)] == [5.0, 5.0, 3.0, 1.5]
+    assert document.sampler.first_steps == ()
+    assert [document.sampler.guidance_at(step) for step in range(4)] == [5.0] * 4

@@ -130,13 +130,14 @@ def _measure(
     import msgspec
 
     from budc.compiler.bind import measure_parity
-    from budc.compiler.model import as_measured, default_device, load_model
+    from budc.compiler.model import as_measured, check_single, default_device, load_model
     from budc.policies.profile import find_weights
     from budc.runtimes.manifest import MANIFEST
     from budc.schema.digests import find_variant
 
     document = artifact.document
     profile = profile_of(document)
+    check_single(profile, "bind")
     folder = find_weights(profile, weights)
     originals = [known for known in document.model.variants if MANIFEST not in known.files]
     find_variant(folder, originals, sha256=digests)

@@ -50,6 +50,8 @@ class Settings:
             "max_sequence_length": shape.text_tokens,
             "guidance_scale": document.sampler.guidance,
         }
+        for expert in document.sampler.experts:
+            wanted["guidance_scale_2"] = expert.guidance
         taken = inspect.signature(type(pipe).__call__).parameters
         if document.sampler.guidance_rule == "classifier-free" and "true_cfg_scale" in taken:
             # Qwen-Image: its guidance_scale is for a distilled edition.

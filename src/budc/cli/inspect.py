@@ -60,6 +60,7 @@ def page(artifact: Artifact) -> str:
         ("model", printable(f"{model.profile} ({model.pipeline_class}), {_variants(document)}")),
         ("shape", printable(f"{shape.width} x {shape.height}{frames}, {shape.dtype}")),
         ("sampler", printable(_sampler(document))),
+        *_experts(document),
         ("budget", budget(document)),
         *masks(document),
         ("payload", document.policy.payload),
@@ -89,6 +90,14 @@ def _sampler(document: PolicyDocument) -> str:
     return (
         f"{sampler.scheduler}, {sampler.steps} steps, guidance {sampler.guidance:g} ({sampler.guidance_rule})"
     )
+
+
+def _experts(document: PolicyDocument) -> list[tuple[str, str]]:
+    lines = [
+        printable(f"{expert.denoiser} from step {expert.first_step} on, guidance {expert.guidance:g}")
+        for expert in document.sampler.experts
+    ]
+    return [("experts", "\n".join(lines))] if lines else []
 
 
 def _sigmas(document: PolicyDocument) -> str:

@@ -60,7 +60,7 @@ def plan_command(
         quiet_libraries()
         profile = load_profile(model)
         wanted = steps or profile.steps
-        nfe = parse_budget(budget, wanted)
+        nfe = parse_budget(budget, wanted, len(profile.denoisers))
         algorithm(search)
         target = named(name) if name else None
         folder = None if target else _here(profile, weights)
@@ -109,7 +109,7 @@ def _page(plan: Plan, device: Device | None, steps: int, advice: list[str]) -> s
         ("a forward", f"{cost.flops / 1e12:,.3g} TFLOPs; reused {cost.reuse_flops / cost.flops:.2%} of it"),
         (
             "memory",
-            f"{cost.weights / 1e9:.3g} GB weights, {cost.activations / 1e9:.3g} GB activations a sample, "
+            f"{plan.weights / 1e9:.3g} GB weights, {cost.activations / 1e9:.3g} GB activations a sample, "
             f"{cost.residual / 1e6:.3g} MB a residual",
         ),
         ("pace", pace),
@@ -134,7 +134,7 @@ def _record(plan: Plan, device: Device | None, advice: list[str]) -> dict[str, A
         "parts": plan.parts,
         "flopsPerForward": cost.flops,
         "reuseFlops": cost.reuse_flops,
-        "memory": {"weights": cost.weights, "activations": cost.activations, "residual": cost.residual},
+        "memory": {"weights": plan.weights, "activations": cost.activations, "residual": cost.residual},
         "device": device.name if device else None,
         "secondsPerForward": plan.seconds,
         "measured": plan.measured,

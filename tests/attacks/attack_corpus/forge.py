@@ -126,6 +126,21 @@ def changed(*place: str | int, to: Any) -> dict[str, Any]:
     return value
 
 
+def shared(*experts: tuple[str, Any, Any], denoisers: int | None = None) -> dict[str, Any]:
+    """Return the statement for several denoisers: by default as many as (name, first step, guidance) and one more.
+
+    They are called transformer, transformer_2, …, and are alike.
+    """
+    count = len(experts) + 1 if denoisers is None else denoisers
+    names = ["transformer", *(f"transformer_{index}" for index in range(2, count + 1))]
+    value = changed("model", "denoisers", to=lambda d: [d[0] | {"name": name} for name in names])
+    if experts:
+        value["predicate"]["sampler"]["experts"] = [
+            {"denoiser": name, "firstStep": step, "guidance": guidance} for name, step, guidance in experts
+        ]
+    return value
+
+
 def without(*place: str | int) -> dict[str, Any]:
     """Return the statement without one field of its predicate."""
     value = copy.deepcopy(statement())
@@ -180,14 +195,19 @@ def bundle(
 
 def policy(value: dict[str, Any]) -> bytes:
     """Return a changed statement, signed by the trusted key: the signature does not make it a policy."""
-    return bundle(payload_of(value), TRUSTED)
+    return signed(payload_of(value))
+
+
+def signed(payload: bytes) -> bytes:
+    """Return a payload, signed by the trusted key."""
+    return bundle(payload, TRUSTED)
 
 
 def raw(old: bytes, new: bytes) -> bytes:
     """Return the valid payload with some bytes replaced, signed by the trusted key."""
     payload = payload_of(statement())
     assert payload.count(old) >= 1, old
-    return bundle(payload.replace(old, new, 1), TRUSTED)
+    return signed(payload.replace(old, new, 1))
 
 
 def edited(edit: Callable[[dict[str, Any]], None]) -> bytes:

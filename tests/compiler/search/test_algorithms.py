@@ -142,3 +142,34 @@ def test_an_unknown_algorithm_names_the_known():
     with pytest.raises(UsageError) as caught:
         algorithm("papre")
     assert "paper" in caught.value.remedy
+
+
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "exhaustive"])
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize(("nfe", "first_steps"), [(5, (4,)), (5, (1, 9)), (3, (2, 11)), (12, (6,))])
+def test_every_candidate_computes_the_first_step_of_every_denoiser(
+    name, separate, nfe, first_steps, run, space, costs, rugged
+):
+    errors = {payload: costs(12, seed) for seed, payload in enumerate(("velocity", "trunk-residual"))}
+    box = space(
+        12,
+        nfe,
+        branches=("cond", "uncond"),
+        separate=separate,
+        first_steps=first_steps,
+        errors=errors,
+        schedules=(tuple(range(nfe)), (0, *range(13 - nfe, 12))),
+    )
+    winner, seen = run(name, box, rugged)
+    assert winner in seen
+    for candidate in seen:
+        assert sum(mask.nfe for mask in candidate.masks) == nfe * len(candidate.masks)
+        for mask in candidate.masks:
+            assert all(mask[step] for step in (0, *first_steps))
+
+
+@pytest.mark.parametrize("name", SEEKERS)
+def test_the_best_candidate_through_a_fixed_step_is_found(name, run, space, bowl):
+    target = (0, 3, 7, 9, 13)
+    winner, _ = run(name, space(16, 5, first_steps=(9,)), bowl((target,)))
+    assert (winner.mask.compute_steps, winner.payload) == (target, "velocity")

@@ -38,6 +38,18 @@ def test_it_is_the_best_of_all_masks(space, costs, steps, data):
     assert path == min(masks, key=lambda mask: cost(mask, errors, gains))
 
 
+@given(st.integers(2, 9), st.data())
+def test_it_is_the_best_of_all_masks_through_the_fixed_steps(space, costs, steps, data):
+    nfe = data.draw(st.integers(2, steps))
+    firsts = tuple(
+        sorted(data.draw(st.sets(st.integers(1, steps - 1), min_size=1, max_size=min(3, nfe - 1))))
+    )
+    errors = costs(steps, data.draw(st.integers(0, 10**6)))
+    path = shortest_path(space(steps, nfe, errors={"velocity": errors}, first_steps=firsts), "velocity")
+    masks = ((0, *rest) for rest in itertools.combinations(range(1, steps), nfe - 1) if {*firsts} <= {*rest})
+    assert path == min(masks, key=lambda mask: cost(mask, errors, (1.0,) * steps))
+
+
 def test_of_equal_paths_the_first_is_taken(space):
     errors = [[[1.0] * 6] * 6] * 6
     assert shortest_path(space(6, 3, errors={"velocity": errors}), "velocity") == (0, 1, 2)

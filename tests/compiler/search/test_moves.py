@@ -25,17 +25,26 @@ def places(draw, space):
     """A space with one candidate of it."""
     steps = draw(st.integers(1, 12))
     nfe = draw(st.integers(1, steps))
-    found = space(steps, nfe, branches=("cond", "uncond"), separate=draw(st.booleans()))
+    first_steps = draw(st.sets(st.integers(1, steps - 1), max_size=min(2, nfe - 1))) if steps > 1 else ()
+    found = space(
+        steps,
+        nfe,
+        branches=("cond", "uncond"),
+        separate=draw(st.booleans()),
+        first_steps=tuple(sorted(first_steps)),
+    )
     width = lanes(found)
-    rest = draw(st.permutations(range(width, steps * width)))[: (nfe - 1) * width]
-    return found, candidate(found, sorted({*range(width), *rest}), draw(st.sampled_from(found.payloads)))
+    fixed = {slot for slot in range(steps * width) if slot // width in found.fixed}
+    others = [slot for slot in range(steps * width) if slot not in fixed]
+    rest = draw(st.permutations(others))[: nfe * width - len(fixed)]
+    return found, candidate(found, sorted({*fixed, *rest}), draw(st.sampled_from(found.payloads)))
 
 
 def within(space, found):
-    """Whether a candidate has the budget, each branch its first step, and no two equal masks apart."""
+    """Whether a candidate has the budget, each branch the fixed steps, and no two equal masks apart."""
     alike = len(set(found.masks)) == 1
     return (
-        all(mask.steps == space.steps and mask[0] for mask in found.masks)
+        all(mask.steps == space.steps and all(mask[k] for k in space.fixed) for mask in found.masks)
         and sum(mask.nfe for mask in found.masks) == space.nfe * len(found.masks)
         and len(found.masks) == (1 if alike else lanes(space))
     )
@@ -87,8 +96,10 @@ def test_a_nudge_is_near_where_it_can_be(space):
 
 
 @pytest.mark.parametrize("separate", [False, True])
-def test_every_candidate_is_listed_once_and_reached_by_moves(space, separate):
-    box = space(4, 2, branches=("cond", "uncond"), separate=separate)
+@pytest.mark.parametrize("first_steps", [(), (2,)])
+def test_every_candidate_is_listed_once_and_reached_by_moves(space, separate, first_steps):
+    nfe = 2 + len(first_steps)
+    box = space(5, nfe, branches=("cond", "uncond"), separate=separate, first_steps=first_steps)
     listed = list(all_candidates(box))
     assert len(listed) == len(set(listed)) == len({found.key for found in listed}) == count(box)
     assert all(within(box, found) for found in listed)
@@ -114,6 +125,12 @@ def test_every_candidate_is_listed_once_and_reached_by_moves(space, separate):
 def test_late_steps_move_first(space):
     box = space(12, 4)
     assert movable(box, candidate(box, (0, 3, 7, 9), "velocity")) == [9, 7, 3]
+
+
+def test_starts_lead_through_the_fixed_steps(space):
+    box = space(12, 4, first_steps=(5,))
+    assert {start.mask.compute_steps for start in starts(box)} == {(0, 3, 5, 9)}
+    assert {start.mask.compute_steps for start in starts(box, (0, 1, 2, 11))} == {(0, 1, 5, 11)}
 
 
 def test_starts_are_evenly_spread_with_every_payload(space):

@@ -3,7 +3,13 @@ import random
 import pytest
 
 from budc.compiler.search import ALGORITHMS, Space
-from budc.compiler.search.paper import ANNEALING_STEPS, neighbours, protected_prefix, relocate
+from budc.compiler.search.paper import (
+    ANNEALING_STEPS,
+    candidates_of_paper,
+    neighbours,
+    protected_prefix,
+    relocate,
+)
 from budc.policies.profile import SearchDefaults
 
 DEFAULTS = SearchDefaults(temperature_start=0.1, temperature_end=1e-4, protected_fraction=0.3)
@@ -26,6 +32,17 @@ def test_paper_keeps_the_budget_and_the_prefix(run):
     _, seen = run("paper", SPACE, distance(range(0, 50, 5)))
     assert {candidate.mask.nfe for candidate in seen} == {10}
     assert all(candidate.mask.compute_steps[:3] == (0, 1, 2) for candidate in seen)
+
+
+@pytest.mark.parametrize(("nfe", "prefix"), [(10, 3), (4, 1), (2, 1)])
+def test_paper_keeps_the_fixed_steps(run, nfe, prefix):
+    space = Space(steps=50, nfe=nfe, defaults=DEFAULTS, first_steps=(20,))
+    _, seen = run("paper", space, distance(range(nfe)))
+    assert {candidate.mask.nfe for candidate in seen} == {nfe}
+    kept = {*range(prefix), 20}
+    assert all(kept <= set(candidate.mask.compute_steps) for candidate in seen)
+    assert len({candidate.mask for candidate in seen}) > 1 or nfe == 2
+    assert len(seen) <= candidates_of_paper(space)
 
 
 def test_paper_climbs_to_the_minimum_of_an_easy_landscape(run):
