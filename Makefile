@@ -23,7 +23,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed
 	$(BIN)/python benchmarks/demo.py --out out/demo $(DEMO_ARGS)
 
-# A file's tests share a worker, and what is expensive to set up. The longest files have few tests: not last.
+# A file's tests share a worker, and what is expensive to set up; tests/conftest.py has the exception and the order.
 test: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 

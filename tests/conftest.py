@@ -33,6 +33,24 @@ from budc.schema.predictor import Predictor
 from budc.schema.trust import Trust
 
 MakeDocument = Callable[..., PolicyDocument]
+GUIDES = "tests/docs/"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the guides, which take longest: begun last, they would leave all other processes idle."""
+    items.sort(key=lambda item: not item.nodeid.startswith(GUIDES))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Share out files, as their tests share what is expensive to set up, and guides one by one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):  # type: ignore[misc,no-any-unimported]
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid if nodeid.startswith(GUIDES) else str(super()._split_scope(nodeid))
+
+    return Scheduling(config, log)
 
 
 def _digest(character: str) -> str:
