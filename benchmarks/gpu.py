@@ -14,6 +14,7 @@ import json
 import platform
 import shlex
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,10 @@ def main(
     for option, asked, known in (("--modes", modes, MODES), ("--peers", peers, PEERS)):
         if unknown := sorted({*asked.split(",")} - {*known, ""}):
             raise click.UsageError(f"{option}: {', '.join(unknown)} is none of {', '.join(known)}")
+    if "cache-dit" in peers.split(",") and find_spec("cache_dit") is None:
+        raise click.UsageError(
+            "--peers: cache-dit is not installed; pip install 'budc[bench]', or --peers MagCache"
+        )
     for name in models.split(","):
         if (kind := load_profile(name).pipeline_class) not in PIPELINES:
             raise click.UsageError(f"--models: {name} runs in {kind}, not in {' or '.join(PIPELINES)}")
