@@ -29,6 +29,7 @@ from random_models.sampling import MODES, Sampling, spread
 from budc.policies.profile import ModelProfile, load_profile
 from budc.runtimes.families import family_of
 from budc.runtimes.schedulers import sampler_binding
+from budc.schema.errors import UsageError
 from budc.schema.mask import StepMask
 from budc.schema.policy import AdapterRule, Denoiser, ModelBinding, PolicyDocument, Variant
 from budc.schema.predictor import Predictor
@@ -138,7 +139,11 @@ def main(
             "--peers: cache-dit is not installed; pip install 'budc[bench]', or --peers MagCache"
         )
     for name in models.split(","):
-        if (kind := load_profile(name).pipeline_class) not in PIPELINES:
+        try:
+            kind = load_profile(name).pipeline_class
+        except UsageError as error:
+            raise click.UsageError(f"{error}; {error.remedy}") from error
+        if kind not in PIPELINES:
             raise click.UsageError(f"--models: {name} runs in {kind}, not in {' or '.join(PIPELINES)}")
     place = torch.device(device)
     if place.type == "cuda" and not torch.cuda.is_available():

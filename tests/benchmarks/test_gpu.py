@@ -56,6 +56,7 @@ def test_methods_are_compared_by_what_they_really_ran(tmp_path):
             "budc[bench]",
             marks=pytest.mark.skipif(HAS_CACHE_DIT, reason="cache-dit is installed"),
         ),
+        (("--models", "nope", "--device", "cpu", "--peers", "MagCache"), "nope"),
         (("--device", "cpu", "--modes", "fast"), "fast"),
         (("--device", "cpu", "--peers", "x"), "x"),
     ],

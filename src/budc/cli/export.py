@@ -54,9 +54,10 @@ def onnx_command(
     folder = find_weights(profile, weights)
     # Whatever a library prints must not end up in the result.
     with contextlib.redirect_stdout(sys.stderr):
+        # First: pipelines say something as soon as they are imported.
+        quiet_libraries()
         from budc.compiler.export.export import export_onnx
 
-        quiet_libraries()
         try:
             exported = export_onnx(profile, folder, out, dtype)
         except KeyboardInterrupt:
