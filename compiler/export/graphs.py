@@ -93,6 +93,9 @@ def _agree_types(graph: ir.Graph) -> None:
         for user, index in list(made.uses()):
             if user is not narrowed:
                 user.replace_input_with(index, narrowed.outputs[0])
+        if made.is_graph_output():
+            graph.outputs[list(graph.outputs).index(made)] = narrowed.outputs[0]
+            narrowed.outputs[0].name, made.name = made.name, f"{made.name}_wide"
         node.replace_input_with(1, widen.outputs[0])
         made.dtype = wide
 

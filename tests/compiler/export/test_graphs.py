@@ -18,7 +18,7 @@ from budc.compiler.export.forms import Form  # noqa: E402
 from budc.compiler.export.graphs import specs, to_graph  # noqa: E402
 from budc.compiler.export.parity import check_parity  # noqa: E402
 from budc.compiler.export.parts import load_parts  # noqa: E402
-from budc.policies.profile import load_profile  # noqa: E402
+from budc.policies.profile import find_weights, load_profile  # noqa: E402
 from budc.runtimes.onnx_folder import describe_export  # noqa: E402
 from budc.schema.errors import ParityMismatch  # noqa: E402
 
@@ -41,6 +41,18 @@ def test_half_precision_graphs_pass_the_checker_and_agree(half_text: tuple[Form,
     form, path = half_text
     onnx.checker.check_model(path, full_check=True)
     assert 0 < check_parity(form, path, "float16") < 2e-2
+
+
+def test_half_precision_of_two_encoders(save: Callable[[Form, Path], None], tmp_path: Path) -> None:
+    # The last norm of T5 makes what the graph returns, from a residual stream in float32.
+    profile = load_profile("flux-nano")
+    form = load_parts(find_weights(profile, None), profile, torch.float16).text_form(PROMPTS)
+    save(form, tmp_path / "model.onnx")
+    onnx.checker.check_model(tmp_path / "model.onnx", full_check=True)
+    outputs = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph.output
+    assert [value.name for value in outputs] == ["encoder_hidden_states", "pooled_projections"]
+    assert {value.type.tensor_type.elem_type for value in outputs} == {onnx.TensorProto.FLOAT16}
+    assert 0 < check_parity(form, tmp_path / "model.onnx", "float16") < 2e-2
 
 
 def test_half_precision_is_told_from_full(half_text: tuple[Form, Path]) -> None:
