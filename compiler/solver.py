@@ -79,6 +79,17 @@ def linear_form(
     return LinearForm(rows[:, 0], rows[:, 1:], times)
 
 
+def trainable(scheduler: Any, sigmas: Tensor) -> Tensor:
+    """Return a schedule (steps + 1,) at which the solver has derivatives.
+
+    The log-SNR of pure noise is infinite, so a solver in log-SNR begins 1e-6 below a sigma of 1, as the library's own
+    schedules do.
+    """
+    if not hasattr(scheduler, "_sigma_to_alpha_sigma_t"):
+        return sigmas
+    return torch.cat([sigmas[:1].clamp_max(1 - _TINY), sigmas[1:]])
+
+
 def _refused(scheduler: Any) -> UnsupportedModel:
     return UnsupportedModel(
         f"{type(scheduler).__name__} is not linear in its velocities, or is random",

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from budc.compiler.conditions import Conditions
 from budc.compiler.denoiser import Denoiser
-from budc.compiler.solver import LinearForm, linear_form
+from budc.compiler.solver import LinearForm, linear_form, trainable
 from budc.compiler.tracking import from_differences, to_differences
 from budc.runtimes.trunk import combine
 from budc.schema.policy import Policy
@@ -77,7 +77,7 @@ class PolicyParameters:
         self._coefficients = torch.cat(values) if values else torch.zeros(0, dtype=torch.float64)
         if self.learn_rows and used:
             self.groups["coefficients"] = self._coefficients.requires_grad_(True)
-        schedule = torch.tensor(list(self.sigmas), dtype=torch.float64)
+        schedule = trainable(self.scheduler, torch.tensor(list(self.sigmas), dtype=torch.float64))
         self._schedule = schedule
         inner = (place for first in self.first_steps for place in (first - 1, first))
         self._pins = sorted({0, *inner, len(schedule) - 1})

@@ -15,25 +15,16 @@ from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteSchedul
 from torch import Tensor
 
 from budc.compiler.rollout import full_policy
-from budc.compiler.solver import LinearForm, linear_form
+from budc.compiler.solver import LinearForm, linear_form, trainable
 from quality_methods.outcome import Outcome, static
 from quality_methods.setting import Setting
 
-_START = 1 - 1e-6
 Form = Callable[[Tensor, Tensor], LinearForm]
 """A solver: its linear form on sigmas (steps + 1,) and timesteps (steps,)."""
 
 
 def _library(scheduler: Any) -> Form:
-    return lambda sigmas, timesteps: linear_form(scheduler, sigmas, timesteps)
-
-
-def _log_snr(scheduler: Any) -> Form:
-    # The log-SNR of pure noise is infinite: as the library does, begin this far below it.
-    def form(sigmas: Tensor, timesteps: Tensor) -> LinearForm:
-        return linear_form(scheduler, torch.cat([sigmas[:1].clamp_max(_START), sigmas[1:]]), timesteps)
-
-    return form
+    return lambda sigmas, timesteps: linear_form(scheduler, trainable(scheduler, sigmas), timesteps)
 
 
 def adams_bashforth(sigmas: Tensor, timesteps: Tensor) -> LinearForm:
@@ -58,13 +49,13 @@ def unipc(setting: Setting) -> Form:
     """UniPC: the model's own where that is its solver, else as the library configures it for flow matching."""
     own = setting.model.scheduler
     if isinstance(own, UniPCMultistepScheduler):
-        return _log_snr(own)
-    return _log_snr(UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True))
+        return _library(own)
+    return _library(UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True))
 
 
 def dpm(setting: Setting) -> Form:
     """DPM++(2M), as the library configures it for flow matching."""
-    return _log_snr(
+    return _library(
         DPMSolverMultistepScheduler(
             algorithm_type="dpmsolver++",
             solver_order=2,

@@ -142,3 +142,20 @@ def test_learned_sigmas_are_monotone_with_both_ends_pinned(schedules, offsets):
     form = trained.form()
     form.velocity.square().sum().backward()
     assert torch.isfinite(trained.groups["sigmas"].grad).all()
+
+
+@pytest.mark.parametrize(("solver", "first"), [("euler", 1.0), ("unipc", 1 - 1e-6)])
+def test_a_schedule_from_pure_noise_can_be_trained_and_is_deployed_as_it_was(bench, solver, first):
+    # FLUX's begins at exactly 1, where the log-SNR is infinite.
+    made = bench(steps=7, samples=4, solver=solver)
+    sigmas = [1.0, *made.schedule.sigmas[1:]]
+    timesteps = [sigma * 1000 for sigma in sigmas[:-1]]
+    found = policy(made)
+    trained = PolicyParameters(found, made.scheduler, sigmas, timesteps, learn_sigmas=True)
+    latents = unroll(made.network.denoiser, trained, made.network.conditions)
+    latents.square().sum().backward()
+    assert torch.isfinite(trained.groups["sigmas"].grad).all()
+    again, schedule = aligned(found, trained)
+    assert schedule.sigmas[0] == pytest.approx(first, abs=1e-7)
+    form = linear_form(made.scheduler, schedule.sigmas, schedule.timesteps)
+    torch.testing.assert_close(latents.detach(), follow(made.over(), form, again), atol=1e-3, rtol=1e-3)
