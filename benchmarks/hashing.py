@@ -1,6 +1,10 @@
 """How fast a model folder is hashed, beside `sha256sum` on the same files: GB/s and what the cache saves.
 
     python benchmarks/hashing.py --megabytes 400 --files 4 --json results.json
+    python benchmarks/hashing.py --megabytes 28000 --files 14 --read
+
+The second counts the bytes that digests and tensor root of a model take to read, at first and when they are remembered
+(Linux); its files are sparse, so that they take no room.
 
 Files are made in a temporary folder and are in the page cache when they are timed, so this measures processors and not
 disks. The order of the methods is rotated in every round; the figure is the median.
@@ -27,8 +31,8 @@ from budc.schema.digest_cache import DigestCache
 from budc.schema.hashing import scan_files, sha256_files
 
 
-def make(folder: Path, files: int, size: int) -> list[Path]:
-    """Write safetensors files of random bytes, 16 tensors each."""
+def make(folder: Path, files: int, size: int, *, sparse: bool = False) -> list[Path]:
+    """Write safetensors files of random bytes, or of none that take room, 16 tensors each."""
     paths = []
     for index in range(files):
         part = size // 16
@@ -41,7 +45,9 @@ def make(folder: Path, files: int, size: int) -> list[Path]:
         path = folder / f"model-{index}.safetensors"
         with path.open("wb") as file:
             file.write(len(header).to_bytes(8, "little") + header)
-            for _ in range(16):
+            if sparse:
+                file.truncate(file.tell() + 16 * part)
+            for _ in range(0 if sparse else 16):
                 file.write(os.urandom(part))
         paths.append(path)
     return paths
@@ -53,13 +59,41 @@ def sha256sum(paths: list[Path], at_once: int) -> None:
     subprocess.run(command, input="\0".join(map(str, paths)).encode(), check=True, stdout=subprocess.DEVNULL)
 
 
-@click.command()
+def bytes_read(work: Callable[[], object]) -> int:
+    """Return how many bytes this process reads while `work` runs."""
+
+    def count() -> int:
+        counters = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+        return int(counters["rchar"])
+
+    before = count()
+    work()
+    return count() - before
+
+
+def read_twice(folder: Path, files: int, size: int) -> str:
+    """Return what is read of a model at first, and by the next process that asks."""
+    paths = make(folder, files, size, sparse=True)
+    total = sum(path.stat().st_size for path in paths)
+    digest_cache._SETTLE_NS = 0
+    first, again = (
+        bytes_read(lambda: DigestCache(folder / "digests.json").with_root(paths)) / total for _ in range(2)
+    )
+    return f"{total / 1e9:.1f} GB in {files} files: read {first:.4f} times at first, {again:.4f} times when remembered"
+
+
+@click.command(help=__doc__)
 @click.option("--megabytes", default=400, show_default=True, help="Of all files together.")
 @click.option("--files", default=4, show_default=True)
 @click.option("--rounds", default=5, show_default=True)
+@click.option("--read", "reading", is_flag=True, help="Count what is read of sparse files; time nothing.")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Also write the figures here.")
-def main(megabytes: int, files: int, rounds: int, out: Path | None) -> None:
+def main(megabytes: int, files: int, rounds: int, reading: bool, out: Path | None) -> None:
     """Measure and print."""
+    if reading:
+        with tempfile.TemporaryDirectory() as name:
+            click.echo(read_twice(Path(name), files, megabytes * 1_000_000 // files))
+        return
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as name:
         paths = make(Path(name), files, megabytes * 1_000_000 // files)
