@@ -13,11 +13,12 @@ from torch import Tensor
 from budc.compiler.conditions import Condition
 from budc.compiler.loading import loading
 from budc.compiler.pipelines.latents import draw, image_frames, load_vae, pack, unpack
+from budc.compiler.pipelines.parts import DistilledGuidance, ImageCells, PlainVelocity
 from budc.compiler.pipelines.text import in_batches, text_pipeline
 from budc.policies.profile import ModelProfile
 
 
-class FluxAdapter:
+class FluxAdapter(DistilledGuidance, ImageCells, PlainVelocity):
     """The parts of FluxPipeline (FLUX.1), as its `__call__` uses them.
 
     A branch's condition: "text" (N, tokens, width), "pooled" (N, width), "positions" (N, cells, 3), and "guidance"
@@ -25,7 +26,6 @@ class FluxAdapter:
     """
 
     batch: int | None = None
-    linear = True
 
     def encode(
         self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
@@ -49,11 +49,6 @@ class FluxAdapter:
             condition["guidance"] = torch.full((len(prompts),), profile.guidance)
         return {"cond": condition}
 
-    def image_tokens(self, folder: Path, profile: ModelProfile) -> int:
-        """Count the cells, by which the schedule is shifted."""
-        rows, columns = self.cells(folder, profile)
-        return rows * columns
-
     def noise(self, folder: Path, profile: ModelProfile, seeds: Sequence[int]) -> Tensor:
         """Draw latents (N, cells, 4 · channels) from one CPU generator a seed, in the profile's dtype; float32."""
         rows, columns = self.cells(folder, profile)
@@ -75,15 +70,6 @@ class FluxAdapter:
             "img_ids": condition["positions"][0],
         }
 
-    def velocity(self, output: Any) -> Tensor:
-        """Return the output as it is."""
-        assert isinstance(output, Tensor)
-        return output
-
-    def guide(self, velocities: Mapping[str, Tensor], guidance: float) -> Tensor:
-        """Return the only branch's: guidance is an input of the network."""
-        return velocities["cond"]
-
     def decoder(
         self, folder: Path, profile: ModelProfile, device: torch.device
     ) -> Callable[[Tensor], Tensor]:
@@ -100,13 +86,6 @@ class FluxAdapter:
             return image_frames(image)
 
         return decode
-
-    def cells(self, folder: Path, profile: ModelProfile) -> tuple[int, int]:
-        """Return rows and columns of cells, each 2 × 2 latents."""
-        with loading(folder / "vae"):
-            config = AutoencoderKL.load_config(folder / "vae", local_files_only=True)
-            side = 2 * 2 ** (len(config["block_out_channels"]) - 1)
-        return profile.height // side, profile.width // side
 
     def positions(self, folder: Path, profile: ModelProfile) -> Tensor:
         """Return the position ids of one sample's cells, (1, cells, 3)."""

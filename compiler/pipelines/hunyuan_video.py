@@ -13,11 +13,12 @@ from torch import Tensor
 from budc.compiler.conditions import Condition
 from budc.compiler.loading import loading
 from budc.compiler.pipelines.latents import draw, load_vae, video_frames, video_size
+from budc.compiler.pipelines.parts import DistilledGuidance, PlainVelocity
 from budc.compiler.pipelines.text import text_pipeline
 from budc.policies.profile import ModelProfile
 
 
-class HunyuanVideoAdapter:
+class HunyuanVideoAdapter(DistilledGuidance, PlainVelocity):
     """The parts of HunyuanVideoPipeline, as its `__call__` uses them.
 
     A branch's condition: "text" (N, tokens, width), "mask" (N, tokens) with 1 where a token is no padding, "pooled"
@@ -25,7 +26,6 @@ class HunyuanVideoAdapter:
     """
 
     batch: int | None = None
-    linear = True
 
     def encode(
         self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
@@ -67,15 +67,6 @@ class HunyuanVideoAdapter:
             "pooled_projections": condition["pooled"],
             "guidance": condition["guidance"],
         }
-
-    def velocity(self, output: Any) -> Tensor:
-        """Return the output as it is."""
-        assert isinstance(output, Tensor)
-        return output
-
-    def guide(self, velocities: Mapping[str, Tensor], guidance: float) -> Tensor:
-        """Return the only branch's: guidance is an input of the network."""
-        return velocities["cond"]
 
     def decoder(
         self, folder: Path, profile: ModelProfile, device: torch.device

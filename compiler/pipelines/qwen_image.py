@@ -16,6 +16,7 @@ from torch import Tensor
 from budc.compiler.conditions import Condition
 from budc.compiler.loading import loading
 from budc.compiler.pipelines.latents import draw, image_frames, load_vae, normalisation, pack, unpack
+from budc.compiler.pipelines.parts import ImageCells, PlainVelocity
 from budc.compiler.pipelines.text import one_by_one, text_pipeline
 from budc.policies.profile import ModelProfile
 
@@ -23,7 +24,7 @@ _TEXT_TOKENS = 512
 """Where the pipeline cuts text off, unless it is told otherwise."""
 
 
-class QwenImageAdapter:
+class QwenImageAdapter(ImageCells, PlainVelocity):
     """The parts of QwenImagePipeline, as its `__call__` uses them.
 
     A branch's condition: "text" (N, longest, width), of which the first "tokens" (N,) are a sample's own, and "cells"
@@ -45,21 +46,16 @@ class QwenImageAdapter:
             embedding: Tensor = embeddings[0]
             return embedding
 
-        cells = torch.tensor(self._cells(folder, profile)).expand(len(prompts), -1)
+        cells = torch.tensor(self.cells(folder, profile)).expand(len(prompts), -1)
         texts = {"cond": prompts, "uncond": [profile.prompts.negative]}
         return {
             branch: one_by_one(encode, texts[branch], len(prompts)) | {"cells": cells}
             for branch in profile.branches
         }
 
-    def image_tokens(self, folder: Path, profile: ModelProfile) -> int:
-        """Count the cells, by which the schedule is shifted."""
-        rows, columns = self._cells(folder, profile)
-        return rows * columns
-
     def noise(self, folder: Path, profile: ModelProfile, seeds: Sequence[int]) -> Tensor:
         """Draw latents (N, cells, 4 · channels) from one CPU generator a seed, in the profile's dtype; float32."""
-        rows, columns = self._cells(folder, profile)
+        rows, columns = self.cells(folder, profile)
         with loading(folder / "transformer"):
             config = QwenImageTransformer2DModel.load_config(folder / "transformer", local_files_only=True)
             channels = int(config["in_channels"]) // 4
@@ -81,11 +77,6 @@ class QwenImageAdapter:
             "img_shapes": [[(1, rows, columns)]] * len(latents),
         }
 
-    def velocity(self, output: Any) -> Tensor:
-        """Return the output as it is."""
-        assert isinstance(output, Tensor)
-        return output
-
     def guide(self, velocities: Mapping[str, Tensor], guidance: float) -> Tensor:
         """Classifier-free guidance, each cell (…, 4 · channels) scaled to the length that the conditional one has."""
         cond, uncond = velocities["cond"], velocities["uncond"]
@@ -98,7 +89,7 @@ class QwenImageAdapter:
     ) -> Callable[[Tensor], Tensor]:
         """Load the VAE in float32."""
         vae = load_vae(AutoencoderKLQwenImage, folder, device)
-        rows, columns = self._cells(folder, profile)
+        rows, columns = self.cells(folder, profile)
         mean, scale = normalisation(vae)
 
         @torch.no_grad()
@@ -109,8 +100,7 @@ class QwenImageAdapter:
 
         return decode
 
-    def _cells(self, folder: Path, profile: ModelProfile) -> tuple[int, int]:
-        with loading(folder / "vae"):
-            config = AutoencoderKLQwenImage.load_config(folder / "vae", local_files_only=True)
-            side = 2 * 2 ** len(config["temperal_downsample"])
-        return profile.height // side, profile.width // side
+    def compression(self, vae: Path) -> int:
+        """Return that of an AutoencoderKLQwenImage."""
+        config = AutoencoderKLQwenImage.load_config(vae, local_files_only=True)
+        return int(2 ** len(config["temperal_downsample"]))

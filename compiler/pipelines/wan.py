@@ -13,11 +13,12 @@ from torch import Tensor
 from budc.compiler.conditions import Condition
 from budc.compiler.loading import loading
 from budc.compiler.pipelines.latents import draw, load_vae, normalisation, video_frames, video_size
+from budc.compiler.pipelines.parts import PlainVelocity
 from budc.compiler.pipelines.text import in_batches, text_pipeline
 from budc.policies.profile import ModelProfile
 
 
-class WanAdapter:
+class WanAdapter(PlainVelocity):
     """The parts of WanPipeline (Wan2.1), as its `__call__` uses them."""
 
     batch: int | None = None
@@ -60,11 +61,6 @@ class WanAdapter:
             "timestep": timestep.expand(latents.shape[0]),
             "encoder_hidden_states": condition,
         }
-
-    def velocity(self, output: Any) -> Tensor:
-        """Return the output as it is."""
-        assert isinstance(output, Tensor)
-        return output
 
     def guide(self, velocities: Mapping[str, Tensor], guidance: float) -> Tensor:
         """Classifier-free guidance: uncond + guidance * (cond - uncond)."""

@@ -17,11 +17,12 @@ from torch import Tensor
 from budc.compiler.conditions import Condition
 from budc.compiler.loading import loading
 from budc.compiler.pipelines.latents import draw, image_frames, load_vae
+from budc.compiler.pipelines.parts import ImageCells
 from budc.compiler.pipelines.text import one_by_one, text_pipeline
 from budc.policies.profile import ModelProfile
 
 
-class ZImageAdapter:
+class ZImageAdapter(ImageCells):
     """The parts of ZImagePipeline, as its `__call__` uses them.
 
     A branch's condition: "text" (N, longest, width), of which the first "tokens" (N,) are a sample's own.
@@ -48,14 +49,9 @@ class ZImageAdapter:
         texts = {"cond": prompts, "uncond": [profile.prompts.negative]}
         return {branch: one_by_one(encode, texts[branch], len(prompts)) for branch in profile.branches}
 
-    def image_tokens(self, folder: Path, profile: ModelProfile) -> int:
-        """Count the 2 × 2 cells of the latents, by which the schedule is shifted."""
-        rows, columns = self._cells(folder, profile)
-        return rows * columns
-
     def noise(self, folder: Path, profile: ModelProfile, seeds: Sequence[int]) -> Tensor:
         """Draw float32 latents (N, channels, rows, columns) from one CPU generator a seed."""
-        rows, columns = self._cells(folder, profile)
+        rows, columns = self.cells(folder, profile)
         with loading(folder / "transformer"):
             config = ZImageTransformer2DModel.load_config(folder / "transformer", local_files_only=True)
             channels = int(config["in_channels"])
@@ -93,9 +89,3 @@ class ZImageAdapter:
             return image_frames(image)
 
         return decode
-
-    def _cells(self, folder: Path, profile: ModelProfile) -> tuple[int, int]:
-        with loading(folder / "vae"):
-            config = AutoencoderKL.load_config(folder / "vae", local_files_only=True)
-            side = 2 * 2 ** (len(config["block_out_channels"]) - 1)
-        return profile.height // side, profile.width // side
