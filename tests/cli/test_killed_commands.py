@@ -6,6 +6,7 @@ command is left alone at last, it makes what it makes undisturbed in another fol
 
 import shutil
 
+import killing
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def survives(killing, tmp_path):
+def survives(tmp_path):
     """Kill a command again and again: `survives(arguments, name, whole, script)`.
 
     `arguments(place)` calls the command so that it makes `place / name`; `whole(path)` returns what that is, and
@@ -136,7 +137,7 @@ def export(small):
     return ["export", "onnx", "--model", "wan2.1-nano", "--weights", str(small), "--out"]
 
 
-def test_export(survives, killing, export):
+def test_export(survives, export):
     def whole(folder):
         describe_export(folder)
         return (folder / MANIFEST).read_bytes()
@@ -144,7 +145,7 @@ def test_export(survives, killing, export):
     survives(lambda place: (*export, place / "out"), "out", whole, SMALLER + killing.COMMAND)
 
 
-def test_bind(survives, killing, policy, small, export, trust, key_pair, tmp_path):
+def test_bind(survives, policy, small, export, trust, key_pair, tmp_path):
     killing.run(SMALLER + killing.COMMAND, tmp_path / "log", arguments=[*export, str(tmp_path / "onnx")])
     (tmp_path / "release.key").write_bytes(key_pair.private)
     bind = ("bind", policy, "--variant", tmp_path / "onnx", "--key", tmp_path / "release.key")
@@ -178,7 +179,7 @@ profile._HERE = Path(shelf)
 """
 
 
-def test_transfer(survives, killing, flux_profile, flux_folder, tmp_path):
+def test_transfer(survives, flux_profile, flux_folder, tmp_path):
     source = tmp_path / "source.budc.json"
     request = CompileRequest(
         model=flux_profile, budget="3", weights=flux_folder, search="uniform", out=source

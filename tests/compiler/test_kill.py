@@ -1,5 +1,6 @@
 """A compile that is killed, at any moment, loses one measurement at most."""
 
+import killing
 import pytest
 
 SCRIPT = """
@@ -15,7 +16,7 @@ compile_artifacts(requests.make_request({}, flags))
 """
 
 
-def check_kills(killing, tmp_path, flags, kills):
+def check_kills(tmp_path, flags, kills):
     """Kill a compile after so many measurements, again and again; then let it end."""
 
     def attempt(out, kill_after=None):
@@ -45,15 +46,13 @@ def killed_flags(wan_folder, prompt_file):
     return {"model": "wan2.1-nano", "weights": str(wan_folder), "calibration": str(prompt_file)}
 
 
-def test_kill_9_loses_one_measurement_at_most(killing, killed_flags, tmp_path):
+def test_kill_9_loses_one_measurement_at_most(killed_flags, tmp_path):
     flags = {"budget": "2", "steps": 5, "search": "joint", "align": True}
-    check_kills(killing, tmp_path, killed_flags | flags, kills=[2, 9])
+    check_kills(tmp_path, killed_flags | flags, kills=[2, 9])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("search", "align"), [("paper", False), ("joint", True)])
-def test_kill_9_at_fifty_moments_loses_one_measurement_at_most(
-    killing, killed_flags, tmp_path, search, align
-):
+def test_kill_9_at_fifty_moments_loses_one_measurement_at_most(killed_flags, tmp_path, search, align):
     flags = {"budget": "6", "steps": 20, "search": search, "align": align}
-    check_kills(killing, tmp_path, killed_flags | flags, kills=[1] * 50)
+    check_kills(tmp_path, killed_flags | flags, kills=[1] * 50)

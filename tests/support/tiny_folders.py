@@ -1,0 +1,124 @@
+"""Folders of small untrained pipelines, as the libraries save them. Torch is imported only where they are built."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def wan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an untrained sibling of the nano models, as `WanPipeline.from_pretrained` loads it."""
+    from budc.policies.nano import components
+    from budc.policies.nano.tokenizer import build_tokenizer
+
+    folder = tmp_path_factory.mktemp("models") / "wan"
+    tokenizer = build_tokenizer()
+    components.save_pipeline(
+        folder,
+        components.build_transformer("wan2.1-nano", seed=0).eval(),
+        components.build_vae(seed=0).eval(),
+        components.build_text_encoder(tokenizer, seed=0).eval(),
+        tokenizer,
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a `WanPipeline` with two small untrained denoisers, as Wan2.2 has them."""
+    import torch
+    from diffusers import WanPipeline, WanTransformer3DModel
+
+    from budc.policies.nano import components
+    from budc.policies.nano.tokenizer import build_tokenizer
+
+    def denoiser(seed: int) -> WanTransformer3DModel:
+        torch.manual_seed(seed)
+        return WanTransformer3DModel(
+            num_attention_heads=2, attention_head_dim=16, text_dim=components.TEXT_WIDTH, freq_dim=16, ffn_dim=32,
+            num_layers=2, rope_max_seq_len=32,
+        ).eval()  # fmt: skip
+
+    tokenizer = build_tokenizer()
+    pipe = WanPipeline(
+        tokenizer,
+        components.build_text_encoder(tokenizer, seed=0).eval(),
+        components.build_vae(seed=0).eval(),
+        components.build_scheduler(),
+        denoiser(0),
+        denoiser(1),
+        boundary_ratio=0.875,
+    )
+    folder = tmp_path_factory.mktemp("models") / "pair"
+    pipe.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exported(wan_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That pipeline as an ONNX export in float32, at the nano profile's shape; takes most of a minute."""
+    pytest.importorskip("onnxscript")
+    from budc.compiler.export.export import export_onnx
+    from budc.policies.profile import load_profile
+
+    folder = tmp_path_factory.mktemp("exports") / "wan-onnx"
+    with warnings.catch_warnings():
+        # The exporter of torch warns of its own internals.
+        warnings.simplefilter("ignore")
+        export_onnx(load_profile("wan2.1-nano"), wan_folder, folder, "float32")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def flux_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an untrained, tiny FLUX: packed latents, dynamic shift, CLIP and T5, guidance as an input."""
+    import torch
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+    from transformers import (
+        CLIPTextConfig,
+        CLIPTextModel,
+        CLIPTokenizer,
+        T5Config,
+        T5EncoderModel,
+        T5Tokenizer,
+    )
+
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    clip_words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    clip_tokenizer = CLIPTokenizer(
+        vocab={word: index for index, word in enumerate(clip_words)}, merges=[], model_max_length=16
+    )
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    t5_tokenizer = T5Tokenizer(vocab=[*pieces, *((letter, -3.0) for letter in letters)], extra_ids=0)
+    torch.manual_seed(0)
+    pipe = FluxPipeline(
+        FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
+        AutoencoderKL(
+            block_out_channels=(4, 8), down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=2, layers_per_block=1,
+            use_quant_conv=False, use_post_quant_conv=False, scaling_factor=0.36, shift_factor=0.12,
+        ),
+        CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(clip_words), hidden_size=8, intermediate_size=16, num_hidden_layers=1,
+                num_attention_heads=2, max_position_embeddings=16, projection_dim=8,
+                bos_token_id=len(clip_words) - 2, eos_token_id=len(clip_words) - 1,
+            )
+        ),
+        clip_tokenizer,
+        T5EncoderModel(
+            T5Config(
+                vocab_size=len(pieces) + len(letters), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2,
+                dropout_rate=0.0,
+            )
+        ),
+        t5_tokenizer,
+        FluxTransformer2DModel(
+            in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
+            joint_attention_dim=16, pooled_projection_dim=8, guidance_embeds=True, axes_dims_rope=(4, 6, 6),
+        ),
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("models") / "flux"
+    pipe.save_pretrained(folder)
+    return folder
