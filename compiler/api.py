@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from budc.compiler.budget import parse_budget
 from budc.compiler.conditions import Condition, Conditions, tensors
 from budc.compiler.denoiser import CallableDenoiser, Denoiser, ModuleDenoiser
-from budc.compiler.find import Finder, Outcome, Schedule, Task
+from budc.compiler.find import Finder
 from budc.compiler.follow import follow
 from budc.compiler.journal import Journal
 from budc.compiler.metrics import latent_errors, latent_metric
@@ -38,6 +38,7 @@ from budc.compiler.network import Network
 from budc.compiler.rollout import full_policy, shared_policy
 from budc.compiler.search import algorithm
 from budc.compiler.solver import linear_form
+from budc.compiler.task import Outcome, Schedule, Task
 from budc.policies.profile import SearchDefaults
 from budc.schema.canonical import digest
 from budc.schema.errors import UsageError

@@ -17,7 +17,6 @@ from budc.compiler.conditions import Conditions
 from budc.compiler.emit import artifact_name, make_document, versions, write_artifact
 from budc.compiler.evaluate import evaluate
 from budc.compiler.experts import model_denoiser
-from budc.compiler.find import Outcome, Schedule, Task, searched_on
 from budc.compiler.folder import component_digests
 from budc.compiler.journal import Journal
 from budc.compiler.model import Model, default_device, load_model, model_binding, supported
@@ -26,6 +25,7 @@ from budc.compiler.request import CompileRequest, check_request
 from budc.compiler.rollout import Roller
 from budc.compiler.search import algorithm
 from budc.compiler.study import OBJECTIVES
+from budc.compiler.task import Outcome, Schedule, Task, searched_on
 from budc.policies.profile import ModelProfile, find_weights, read_prompts
 from budc.policies.schedules import schedules_for
 from budc.schema.artifact import SUFFIX, Artifact, read

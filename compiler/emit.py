@@ -8,9 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from budc.compiler.find import EPOCHS, SEARCH_SHARE, Outcome
+from budc.compiler.align import EPOCHS
 from budc.compiler.request import CompileRequest
 from budc.compiler.search.joint import ALLOWANCE
+from budc.compiler.task import SEARCH_SHARE, Outcome
 from budc.policies.profile import ModelProfile
 from budc.schema.artifact import seal
 from budc.schema.files import write_atomic

@@ -36,9 +36,14 @@ def paired(conditions: Conditions, times: int) -> Conditions:
 
 
 def paired_lesson(
-    network: Network, form: LinearForm, latents: Tensor, journal: Journal, label: str
+    network: Network,
+    form: LinearForm,
+    latents: Tensor,
+    journal: Journal,
+    label: str,
+    times: int = PAIRINGS,
 ) -> Lesson:
-    """Return the prompts of `network` in `PAIRINGS` pairings, or as many as there are prompts.
+    """Return the prompts of `network` in so many pairings, or as many as there are prompts.
 
     `latents` (N, ...) are what the full run of the prompts with their own noise ends in. The other full runs are
     on disk as soon as they are finished.
@@ -47,7 +52,7 @@ def paired_lesson(
         JournalCorrupt: a part on disk is not what was written.
     """
     own = network.samples
-    conditions = paired(network.conditions, min(PAIRINGS, own))
+    conditions = paired(network.conditions, min(times, own))
     policy = full_policy(form.steps, network.denoiser.branches)
     others = conditions.part(own, len(conditions))
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 from budc.compiler.cost import Cost
 from budc.compiler.devices import Device
-from budc.compiler.find import SEARCH_SHARE
 from budc.compiler.search import Algorithm, Candidate, Space, algorithm
 from budc.compiler.study import FINALISTS
+from budc.compiler.task import SEARCH_SHARE
 from budc.policies.profile import ModelProfile
 from budc.policies.schedules import schedules_for
 from budc.runtimes.schedulers import first_steps, passed_sigmas

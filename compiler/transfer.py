@@ -24,13 +24,14 @@ from budc.compiler.calibrate import (
 from budc.compiler.emit import output_shape, versions, write_artifact
 from budc.compiler.evaluate import evaluate
 from budc.compiler.experts import model_denoiser
-from budc.compiler.find import Finder, Schedule, Task
+from budc.compiler.find import Finder
 from budc.compiler.folder import component_digests
 from budc.compiler.journal import Journal
 from budc.compiler.model import Model, default_device, load_model, model_binding, supported
 from budc.compiler.rollout import Roller, evaluations
 from budc.compiler.search import Candidate
 from budc.compiler.study import OBJECTIVES
+from budc.compiler.task import Schedule, Task
 from budc.policies.profile import ModelProfile, find_weights, load_profile, read_prompts
 from budc.policies.schedules import schedules_for
 from budc.schema.artifact import Artifact, read

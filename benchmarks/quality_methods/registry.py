@@ -10,6 +10,7 @@ from typing import NamedTuple
 from quality_methods.ablation import ablation
 from quality_methods.budc_joint import budc_joint, budc_separate
 from quality_methods.cache_dit_mask import cache_dit_mask
+from quality_methods.ceiling import ceiling
 from quality_methods.few_steps import SOLVERS, few_steps
 from quality_methods.magcache import magcache
 from quality_methods.meancache import meancache
@@ -92,6 +93,7 @@ METHODS: dict[str, Method] = {
         )
         for name in SOLVERS
     },
+    "joint-align-long": Method("joint --align, trained for long", ceiling, family="ablation"),
     **{
         f"joint-mask-{rule}-{name}": Method(
             f"joint's mask, {rule} coefficients, {payload}",

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from quality_methods import ceiling
 from quality_methods.registry import METHODS
 from quality_methods.trained_steps import EPOCHS
 
@@ -28,7 +29,7 @@ authors could do.
 - forwards: transformer forwards of one sample and one branch spent before deployment, a backward counted as two; the
   full run of the calibration prompts is included where a method uses it. For the paper's search the count is what the
   same candidates take when each is rolled out alone, as in its reference code; sharing the rollouts of common
-  beginnings, as it was run here, took the number in brackets.
+  beginnings, as it was run here, took the number in brackets. "÷ paper's" is the count over that of the paper's search.
 - methods that draw at random are given as the mean over the seeds that were run ({seeds}).
 - "fewer steps" caches nothing; "trained" has its timesteps and coefficients trained by budc's own trainer on the same
   calibration prompts.
@@ -65,6 +66,14 @@ what its authors published.
 - **Trained few-step solvers** have {epochs} epochs of the trainer on three quarters of the calibration prompts, each
   with three noises; `--align` has half as many. A cell in which some of them were not run does not show how budc
   compares with the best of them.
+
+## What limits --align
+
+A policy that reuses velocities and a few steps of a trained solver are the same kind of rule: final latents are a sum
+of the noise and so many velocities, with constants. "Trained for long" goes on from what `--align` found, with
+{noises} noises of each of {prompts} prompts and {long} epochs; {judging} more prompts choose one. What it gains
+is what more calibration prompts and longer training could gain; what is left is what one rule for all prompts
+cannot do.
 """
 
 
@@ -88,25 +97,43 @@ def write_report(results: Mapping[str, Any], docs: Path) -> None:
             cell = [row for row in rows if (row["model"], row["budget"]) == (model, budget)]
             absent = [row for row in results["notRun"] if (row["model"], row["budget"]) == (model, budget)]
             chosen, ablated = ([row for row in cell if _ablates(row) is which] for which in (False, True))
-            text += (
-                f"\n## {model}, NFE {budget}\n\n{table(chosen, [row for row in absent if not _ablates(row)])}"
-            )
+            paper = paper_forwards(chosen)
+            missing = [row for row in absent if not _ablates(row)]
+            text += f"\n## {model}, NFE {budget}\n\n{table(chosen, missing, paper)}"
             if ablated:
-                text += f"\nThe joint policy taken apart:\n\n{table(ablated, [])}"
+                text += (
+                    f"\nThe joint policy taken apart, and trained for long:\n\n{table(ablated, [], paper)}"
+                )
+    figures = {
+        "epochs": EPOCHS,
+        "noises": ceiling.NOISES,
+        "prompts": ceiling.PROMPTS - ceiling.JUDGING,
+        "long": ceiling.EPOCHS,
+        "judging": ceiling.JUDGING,
+    }
     (docs / "images").mkdir(parents=True, exist_ok=True)
     plot(rows, docs / "images" / "quality.png")
-    (docs / "quality.md").write_text(text + NOTES.format(epochs=EPOCHS), encoding="utf-8")
+    (docs / "quality.md").write_text(text + NOTES.format(**figures), encoding="utf-8")
 
 
 def _ablates(row: Row) -> bool:
     return METHODS[row["method"]].family == "ablation"
 
 
-def table(rows: Iterable[Row], absent: Iterable[Row]) -> str:
-    """Return one cell's methods as a Markdown table, the best first, those that were not run last."""
+def paper_forwards(rows: Iterable[Row]) -> float | None:
+    """Return what the paper's search takes in a cell, nothing shared; None where it was not run."""
+    found = [row for row in rows if row["method"] == "paper"]
+    return merge(found)["unshared"] if found else None
+
+
+def table(rows: Iterable[Row], absent: Iterable[Row], paper: float | None) -> str:
+    """Return one cell's methods as a Markdown table, the best first, those that were not run last.
+
+    `paper` are the forwards of the paper's search.
+    """
     lines = [
-        "| method | error (geo. mean) | mean ± s.e. | 95th pct | PSNR | SSIM | NFE | forwards |",
-        "|---|---|---|---|---|---|---|---|",
+        "| method | error (geo. mean) | mean ± s.e. | 95th pct | PSNR | SSIM | NFE | forwards | ÷ paper's |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     groups, missing = by_method(rows), by_method(absent)
     merged = [merge(group) for group in groups.values()]
@@ -115,12 +142,13 @@ def table(rows: Iterable[Row], absent: Iterable[Row]) -> str:
         shared = f" ({entry['forwards']:,.0f})" if entry["forwards"] != entry["unshared"] else ""
         run, lacking = len(groups[entry["method"]]), len(missing.get(entry["method"], ()))
         seeds = f" ({run} of {run + lacking} seeds)" if lacking else ""
+        cost = f"{entry['unshared'] / paper:.3f}" if paper and entry["unshared"] else ""
         lines.append(
             f"| {METHODS[entry['method']].title}{seeds} | {entry['geometricMean']:.2e} "
             f"| {entry['mean']:.2e} ± {entry['standardError']:.0e} | {entry['p95']:.2e} | {entry['psnr']:.1f} dB "
-            f"| {entry['ssim']:.3f} | {entry['nfe']:.4g}{spread} | {entry['unshared']:,.0f}{shared} |"
+            f"| {entry['ssim']:.3f} | {entry['nfe']:.4g}{spread} | {entry['unshared']:,.0f}{shared} | {cost} |"
         )
-    lines += [f"| {METHODS[name].title} | not run |" + " |" * 6 for name in missing if name not in groups]
+    lines += [f"| {METHODS[name].title} | not run |" + " |" * 7 for name in missing if name not in groups]
     return "\n".join(lines) + "\n"
 
 

@@ -15,14 +15,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from budc.compiler.find import EPOCHS as ALIGN_EPOCHS
-from budc.compiler.find import SEARCH_SHARE
+from budc.compiler.align import EPOCHS as ALIGN_EPOCHS
 from budc.compiler.journal import Journal
 from budc.compiler.network import Network
 from budc.compiler.pairings import PAIRINGS, paired_lesson
 from budc.compiler.refine import refine
 from budc.compiler.rollout import full_policy
 from budc.compiler.solver import LinearForm
+from budc.compiler.task import SEARCH_SHARE
 from quality_methods.few_steps import SOLVERS, Form, default_schedule
 from quality_methods.outcome import Outcome, static
 from quality_methods.setting import Setting

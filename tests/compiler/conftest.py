@@ -8,13 +8,13 @@ from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteSchedul
 
 from budc.compiler.calibrate import calibrate
 from budc.compiler.denoiser import WeightedSum
-from budc.compiler.find import Schedule, Task
 from budc.compiler.fullrun import full_run
 from budc.compiler.journal import Journal
 from budc.compiler.model import load_model
 from budc.compiler.network import Network
 from budc.compiler.rollout import Conditions, Roller
 from budc.compiler.solver import linear_form
+from budc.compiler.task import Schedule, Task
 from budc.compiler.tree import MEMORY, Tree
 from budc.policies.profile import SearchDefaults, load_profile, read_prompts
 

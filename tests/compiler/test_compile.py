@@ -106,14 +106,14 @@ def test_same_inputs_same_payload(flags, tmp_path):
 def test_interrupted_at_every_stage_it_ends_with_the_same_payload(flags, tmp_path, monkeypatch, more):
     import msgspec
 
-    import budc.compiler.find as find
+    import budc.compiler.align as alignment
     import budc.compiler.journal as journal
     import budc.compiler.request as requests
     from budc.compiler.pipelines.wan import WanAdapter
 
     load, encode = requests.load_profile, WanAdapter.encode
     monkeypatch.setattr(requests, "load_profile", lambda name: msgspec.structs.replace(load(name), steps=4))
-    monkeypatch.setattr(find, "EPOCHS", 1)
+    monkeypatch.setattr(alignment, "EPOCHS", 1)
     # Text encoders are no part of what is resumed, and loading them takes most of the time.
     encoded = {}
     monkeypatch.setattr(
@@ -181,11 +181,11 @@ def test_an_aligned_policy_is_deployed_on_its_own_schedule(model, sampler, rolle
     """What the real scheduler makes of the binding is what was found."""
     from budc.compiler.compile import _deployed
     from budc.compiler.denoiser import ModelDenoiser
-    from budc.compiler.find import Outcome, Schedule
     from budc.compiler.follow import follow
     from budc.compiler.network import Network
     from budc.compiler.rollout import full_policy
     from budc.compiler.solver import linear_form
+    from budc.compiler.task import Outcome, Schedule
 
     sigmas = tuple(torch.tensor([0.9998, 0.9, 0.7, 0.41, 0.0]).tolist())
     schedule = Schedule(sigmas, tuple(torch.tensor([1000 * sigma for sigma in sigmas[:-1]]).tolist()))

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import budc
+from budc.compiler.align import aligned
 from budc.compiler.experts import Experts, all_run
-from budc.compiler.find import Finder, aligned
+from budc.compiler.find import Finder
 from budc.compiler.follow import follow
 from budc.compiler.gram import mean_gram, segment_errors
 from budc.compiler.journal import Journal

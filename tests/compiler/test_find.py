@@ -6,15 +6,18 @@ from dataclasses import replace
 import pytest
 import torch
 
+import budc.compiler.align as alignment
 import budc.compiler.find as find
-from budc.compiler.find import SEARCH_SHARE, Finder
+from budc.compiler.find import Finder
 from budc.compiler.follow import follow
 from budc.compiler.journal import Journal
+from budc.compiler.judge import Judge
 from budc.compiler.metrics import latent_errors
 from budc.compiler.network import Network
 from budc.compiler.rollout import evaluations
 from budc.compiler.solver import linear_form
 from budc.compiler.study import FINALISTS, objective
+from budc.compiler.task import SEARCH_SHARE, Schedule
 from budc.schema.errors import UsageError
 
 
@@ -72,16 +75,16 @@ def test_finalists_are_arbitrated_on_prompts_that_the_search_has_not_seen(task, 
     steps = [step for step, computed in enumerate(outcome.policy.branches[0].mask) if computed]
     assert best.split()[3] == ",".join(map(str, steps))
     # Now the others are given the preference, one after another.
-    arbitrate = Finder._arbitrate
+    judged = Judge.loss
     for place in range(1, 4):
         preferred = sorted(arbitrated, key=arbitrated.get)[place]
 
-        def biased(self, label, policy, form, judge, preferred=preferred):
-            assert torch.equal(judge.conditions.noise, wanted.conditions.noise[seen:])
-            value = arbitrate(self, label, policy, form, judge)
+        def biased(self, label, policy, form, preferred=preferred):
+            assert torch.equal(self.lesson.conditions.noise, wanted.conditions.noise[seen:])
+            value = judged(self, label, policy, form)
             return value - 100 if f"arbitration {label} on 2" == preferred else value
 
-        monkeypatch.setattr(Finder, "_arbitrate", biased)
+        monkeypatch.setattr(Judge, "loss", biased)
         other, _, _ = found(wanted)
         steps = [step for step, computed in enumerate(other.policy.branches[0].mask) if computed]
         assert preferred.split()[3] == ",".join(map(str, steps))
@@ -108,9 +111,7 @@ def test_coefficients_of_all_prompts_are_kept_only_where_they_lose_less(task, fo
 
 
 @pytest.mark.parametrize("samples", [1, 2])
-@pytest.mark.parametrize(
-    "asked", [{"align": True}, {"short": find.Schedule((1.0, 0.5, 0.0), (1000.0, 500.0))}]
-)
+@pytest.mark.parametrize("asked", [{"align": True}, {"short": Schedule((1.0, 0.5, 0.0), (1000.0, 500.0))}])
 def test_what_no_prompt_is_left_to_judge_is_refused_before_the_search(task, found, samples, asked):
     wanted = task(8, 2, samples=samples, **asked)
     with pytest.raises(UsageError, match=f"{samples} calibration prompts leave none"):
@@ -132,7 +133,7 @@ def test_reference_searches_see_all_prompts_and_are_not_arbitrated(task, found):
 @pytest.mark.parametrize("separate", [False, True])
 @pytest.mark.parametrize("align", [False, True])
 def test_one_seed_gives_one_outcome(task, found, monkeypatch, align, separate):
-    monkeypatch.setattr(find, "EPOCHS", 2)
+    monkeypatch.setattr(alignment, "EPOCHS", 2)
     wanted = task(7, 3, align=align, separate=separate)
     first, _, records = found(wanted)
     second, _, again = found(wanted)
@@ -169,8 +170,8 @@ def test_a_sweep_shares_the_full_run(task, toys, tmp_path):
 
 def test_few_steps_win_where_nothing_can_be_reused(task, found, toys):
     sigmas = [1 - step / 12 for step in range(12)] + [0.0]
-    many = find.Schedule(tuple(sigmas), tuple(1000 * sigma for sigma in sigmas[:-1]))
-    few = find.Schedule((1.0, 0.75, 0.5, 0.25, 0.0), (950.0, 700.0, 450.0, 200.0))
+    many = Schedule(tuple(sigmas), tuple(1000 * sigma for sigma in sigmas[:-1]))
+    few = Schedule((1.0, 0.75, 0.5, 0.25, 0.0), (950.0, 700.0, 450.0, 200.0))
     wanted = task(
         nfe=4, denoiser=toys.glitches(), schedule=many, conditions=toys.conditions(8, ("only",), (12,))
     )
@@ -182,7 +183,7 @@ def test_few_steps_win_where_nothing_can_be_reused(task, found, toys):
     assert loss(finder, outcome) < loss(finder, cached) - math.log(100)
     assert outcome.candidates == cached.candidates > 0
     # The full run was preferred to few steps of a schedule that is wrong.
-    wrong = find.Schedule((1.0, 0.9, 0.8, 0.7, 0.0), few.timesteps)
+    wrong = Schedule((1.0, 0.9, 0.8, 0.7, 0.0), few.timesteps)
     worse = toys.toy()
     other, _, _ = found(task(8, 4, short=wrong, denoiser=worse))
     assert other.schedule.steps == 8
@@ -212,10 +213,10 @@ def test_alignment_is_kept_where_other_prompts_gain(task, found, toys, tmp_path)
 
 
 def test_alignment_learns_from_and_is_judged_by_pairings_of_their_own(task, found, monkeypatch):
-    monkeypatch.setattr(find, "EPOCHS", 1)
-    lessons, refine = [], find.refine
+    monkeypatch.setattr(alignment, "EPOCHS", 1)
+    lessons, refine = [], alignment.refine
     monkeypatch.setattr(
-        find, "refine", lambda *given, **options: lessons.append(given[2:4]) or refine(*given, **options)
+        alignment, "refine", lambda *given, **options: lessons.append(given[2:4]) or refine(*given, **options)
     )
     wanted = task(8, 3, samples=12, align=True)
     found(wanted)
@@ -235,10 +236,10 @@ def test_alignment_that_gains_nothing_is_thrown_away(task, found, monkeypatch):
 
     def replace_sigmas(schedule):
         middle = tuple(sigma**3 for sigma in schedule.sigmas[1:-1])
-        return find.Schedule((schedule.sigmas[0], *middle, schedule.sigmas[-1]), schedule.timesteps)
+        return Schedule((schedule.sigmas[0], *middle, schedule.sigmas[-1]), schedule.timesteps)
 
-    aligned = find.aligned
-    monkeypatch.setattr(find, "aligned", worse)
+    aligned = alignment.aligned
+    monkeypatch.setattr(alignment, "aligned", worse)
     outcome, _, _ = found(task(8, 3, align=True))
     assert not outcome.aligned
     assert outcome.schedule == plain.schedule

@@ -47,7 +47,7 @@ def test_the_form_is_the_scheduler(toys, solver, steps):
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_schedule_of_ones_own_is_followed_too(toys, solver):
-    from budc.compiler.find import Schedule
+    from budc.compiler.task import Schedule
 
     scheduler = toys.schedulers[solver]()
     sigmas = torch.tensor([0.999, 0.9, 0.55, 0.5, 0.13, 0.0])

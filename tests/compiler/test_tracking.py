@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budc.compiler.denoiser import guide
-from budc.compiler.find import Schedule
 from budc.compiler.follow import follow
 from budc.compiler.metrics import latent_errors
 from budc.compiler.rollout import Conditions
 from budc.compiler.search import Candidate
 from budc.compiler.study import policy_of
+from budc.compiler.task import Schedule
 from budc.compiler.tracking import (
     RIDGE,
     differences,

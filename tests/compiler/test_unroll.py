@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budc.compiler.find import aligned
+from budc.compiler.align import aligned
 from budc.compiler.follow import follow
 from budc.compiler.search import Candidate
 from budc.compiler.solver import linear_form

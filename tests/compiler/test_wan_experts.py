@@ -19,6 +19,7 @@ from budc.compiler import transfer as transferring  # noqa: E402
 from budc.compiler.calibrate import HELD_OUT_SEED, drawn  # noqa: E402
 from budc.compiler.compile import compile_artifacts  # noqa: E402
 from budc.compiler.cost import Cost  # noqa: E402
+from budc.compiler.judge import Judge  # noqa: E402
 from budc.compiler.model import load_model, supported  # noqa: E402
 from budc.compiler.plan import make_plan  # noqa: E402
 from budc.compiler.replay import replay  # noqa: E402
@@ -125,7 +126,7 @@ def test_an_artifact_runs_as_it_was_rolled_out(
 
 def _shorten(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name, value in (
-        ("find", "EPOCHS", 1),
+        ("align", "EPOCHS", 1),
         ("search.joint", "ALLOWANCE", 4.0),
         ("search.anneal", "MOVES", 5),
         ("search.hillclimb", "ROUNDS", 2),
@@ -170,7 +171,7 @@ def test_everything_at_once_keeps_the_split(
     compiled: Compile, model: Any, pipe: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _shorten(monkeypatch)
-    monkeypatch.setattr(sys.modules["budc.compiler.find"], "EPOCHS", 2)
+    monkeypatch.setattr(sys.modules["budc.compiler.align"], "EPOCHS", 2)
     monkeypatch.setattr(sys.modules["budc.compiler.refine"], "RATES", {"coefficients": 0.01, "sigmas": 0.5})
     artifact = compiled(budget="4", search="joint", align=True, branches="separate", steps="auto")
     document = artifact.document
@@ -188,15 +189,13 @@ def test_few_plain_steps_are_shared_where_both_denoisers_have_one(
     compiled: Compile, pipe: Any, model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The steps are at 999, 909 and 714."""
-    import budc.compiler.find as find
-
     _shorten(monkeypatch)
-    arbitrate = find.Finder._arbitrate
+    judged = Judge.loss
 
     def few_win(self: Any, label: str, *rest: Any) -> float:
-        return -100.0 if "few steps" in label else arbitrate(self, label, *rest)
+        return -100.0 if "few steps" in label else judged(self, label, *rest)
 
-    monkeypatch.setattr(find.Finder, "_arbitrate", few_win)
+    monkeypatch.setattr(Judge, "loss", few_win)
     artifact = compiled(search="dp", steps="auto")
     sampler = artifact.document.sampler
     assert (sampler.steps, sampler.first_steps) == (3, (2,))
@@ -210,7 +209,7 @@ def test_few_plain_steps_that_leave_a_denoiser_none_are_no_policy(
 ) -> None:
     import budc.compiler.find as find
 
-    monkeypatch.setattr(find.Finder, "_short", lambda *_: pytest.fail("not a candidate"))
+    monkeypatch.setattr(find, "_few_steps", lambda *_: pytest.fail("not a candidate"))
     # With this shift both of two steps are above the boundary, and three of six are not.
     folder = tmp_path / "shifted"
     shutil.copytree(pair_folder, folder)

@@ -1,0 +1,66 @@
+"""How good such a policy can become: what `--align` found, trained on with many times the samples and the epochs.
+
+It is no setting of the compiler, and nobody would pay for it. It says what limits `--align`: where little is gained
+here, it is not the calibration set or the training, but what constant coefficients and sigmas can express.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from budc.compiler.align import aligned
+from budc.compiler.journal import Journal
+from budc.compiler.network import Network
+from budc.compiler.pairings import paired_lesson
+from budc.compiler.refine import refine
+from budc.compiler.rollout import evaluations
+from budc.compiler.solver import linear_form
+from budc.compiler.unroll import PolicyParameters
+from quality_methods.budc_joint import find
+from quality_methods.outcome import Outcome, static
+from quality_methods.setting import Setting
+
+PROMPTS, JUDGING = 64, 8
+"""Calibration prompts, and how many of them choose the epoch."""
+
+NOISES, EPOCHS = 8, 6
+"""Noises of each prompt, and epochs over all of them."""
+
+
+def ceiling(setting: Setting, nfe: int, seed: int, folder: Path) -> Outcome:
+    """Train the policy that `joint --align` found with this seed."""
+    found = find(setting, nfe, seed, folder.with_name(f"joint-align-{nfe}-{seed}"), align=True)
+    parameters = PolicyParameters(
+        found.policy, setting.model.scheduler, found.schedule.sigmas, found.schedule.timesteps, True
+    )
+    samples = Setting(setting.name, setting.folder, PROMPTS, 0).calibration
+    split = PROMPTS - JUDGING
+    with Journal(folder, f"{setting.name} ceiling {nfe} {seed} {NOISES} {EPOCHS}") as journal:
+        train, judge = (
+            paired_lesson(
+                Network(setting.denoiser, samples.conditions.part(*part)),
+                setting.form,
+                samples.run.part(*part).latents,
+                journal,
+                f"paired {part[0]}-{part[1]} full",
+                NOISES,
+            )
+            for part in ((0, split), (split, PROMPTS))
+        )
+        refined = refine(
+            setting.denoiser,
+            parameters,
+            train,
+            judge,
+            epochs=EPOCHS,
+            evaluations=evaluations(found.policy),
+            seed=seed,
+            journal=journal,
+            label=f"{setting.name} ceiling {nfe}",
+        )
+    policy, schedule = aligned(found.policy, parameters)
+    form = linear_form(setting.model.scheduler, schedule.sigmas, schedule.timesteps)
+    full_runs = NOISES * PROMPTS * setting.form.steps * len(setting.branches)
+    chosen = {"epoch": refined.epoch, "logLoss": [refined.before, refined.after]}
+    forwards = found.forwards + full_runs + refined.forwards
+    return static(setting, policy, form, forwards=forwards, chosen=chosen)
