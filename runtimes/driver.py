@@ -240,10 +240,13 @@ class Handle:
 
     def _step(self, *args: Any, **kwargs: Any) -> Any:
         original = self._original("step")
-        if not self._running or self._named:
+        if not self._running:
             return original(*args, **kwargs)
         branches = self._implicit
         try:
+            if self._named:
+                self._check_branches()
+                return original(*args, **kwargs)
             if not branches:
                 raise CalibrationMismatch(
                     f"branch: the policy has {', '.join(self._machine.names)}, "
@@ -258,6 +261,15 @@ class Handle:
             self._end_run()
             raise
         return result
+
+    def _check_branches(self) -> None:
+        ran = self._machine.branches_at(step_index(self._scheduler))
+        self.calibration.require(
+            "branches",
+            ", ".join(self._machine.names),
+            ", ".join(ran),
+            "use the guidance that the policy was compiled for, and a negative prompt where that asks for one",
+        )
 
     # What the pipeline is about to make ------------------------------------------------------------------
 

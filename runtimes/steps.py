@@ -137,6 +137,12 @@ class StepMachine(Generic[R]):
         """How many residuals are in memory now, over all branches."""
         return sum(len(branch.residuals) for branch in self._branches.values())
 
+    def branches_at(self, step: int) -> tuple[str, ...]:
+        """Return those of `names` that are at `step` now, by themselves or in a batch with others."""
+        entered = [name for name, branch in self._branches.items() if branch.at == step]
+        found = {part for name in entered for part in (name, *BATCHED_BRANCHES.get(name, ()))}
+        return tuple(name for name in self.names if name in found)
+
     def begin_run(self) -> None:
         """Forget everything: a run starts, or one has ended early."""
         self._branches.clear()

@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
-from budc.runtimes.calibration import Calibration  # noqa: E402
+from budc.runtimes.calibration import Calibration, UncalibratedWarning  # noqa: E402
 from budc.runtimes.driver import Handle  # noqa: E402
 from budc.runtimes.families import FAMILIES, family_of  # noqa: E402
 from budc.runtimes.schedulers import default_schedule, passed_sigmas, sampler_binding  # noqa: E402
@@ -260,16 +260,19 @@ def hunyuan_video() -> tuple[Any, dict[str, Any]]:
     }
 
 
-@pytest.mark.parametrize("build", [qwen_image, hunyuan_video])
-def test_pipelines_that_name_their_branches(build: Any, compiled_for: Callable[..., PolicyDocument]) -> None:
+Made = Callable[..., PolicyDocument]
+
+
+@pytest.fixture
+def named(compiled_for: Made) -> Made:
+    """Make a document for one of these pipelines: (pipe, options, mask, predictor)."""
     from msgspec.structs import replace
 
-    pipe, options = build()
-    pipe.set_progress_bar_config(disable=True)
-    guided = "true_cfg_scale" in options
-    names = ["cond", "uncond"] if guided else ["cond"]
-
-    def made(mask: Any, predictor: Any) -> PolicyDocument:
+    def made(
+        pipe: Any, options: dict[str, Any], mask: Any = MASK, predictor: Any = PREDICTOR
+    ) -> PolicyDocument:
+        guided = "true_cfg_scale" in options
+        names = ["cond", "uncond"] if guided else ["cond"]
         branch = BranchPolicy(names=names, mask=list(mask), predictor=[list(row) for row in predictor])
         found = compiled_for(pipe, mask, predictor, branches=[branch])
         rule: Any
@@ -286,21 +289,56 @@ def test_pipelines_that_name_their_branches(build: Any, compiled_for: Callable[.
         )
         return replace(found, sampler=sampler, shape=shape)
 
-    def generate() -> Any:
-        generator = torch.Generator().manual_seed(0)
-        sizes = {"height": 32, "width": 48, "num_inference_steps": 6, "output_type": "latent"}
-        return pipe(**options, **sizes, generator=generator, return_dict=False)[0]
+    return made
 
-    expected = generate()
-    handle = applied(pipe, made((True,) * 6, ((),) * 6))
-    assert torch.equal(generate(), expected)
+
+def generate(pipe: Any, options: dict[str, Any]) -> Any:
+    generator = torch.Generator().manual_seed(0)
+    sizes = {"height": 32, "width": 48, "num_inference_steps": 6, "output_type": "latent"}
+    pipe.set_progress_bar_config(disable=True)
+    return pipe(**options, **sizes, generator=generator, return_dict=False)[0]
+
+
+@pytest.mark.parametrize("build", [qwen_image, hunyuan_video])
+def test_pipelines_that_name_their_branches(build: Any, named: Made) -> None:
+    pipe, options = build()
+    expected = generate(pipe, options)
+    handle = applied(pipe, named(pipe, options, (True,) * 6, ((),) * 6))
+    assert torch.equal(generate(pipe, options), expected)
     handle.remove()
     calls: list[int] = []
     pipe.transformer.transformer_blocks[0].register_forward_hook(lambda *_: calls.append(1))
-    handle = applied(pipe, made(MASK, PREDICTOR))
-    found = generate()
+    document = named(pipe, options)
+    handle = applied(pipe, document)
+    found = generate(pipe, options)
     assert handle.uncalibrated == ()
     handle.remove()
-    assert len(calls) == 3 * len(names)
+    assert len(calls) == 3 * sum(len(branch.names) for branch in document.policy.branches)
     assert not torch.allclose(found, expected)
-    assert torch.equal(generate(), expected)
+    assert torch.equal(generate(pipe, options), expected)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"true_cfg_scale": 1.0}, {"negative_prompt_embeds": None}], ids=["scale", "negative prompt"]
+)
+def test_a_branch_that_the_pipeline_leaves_out_is_noticed_in_the_first_step(
+    named: Made, changed: Any
+) -> None:
+    pipe, options = qwen_image()
+    handle = applied(pipe, named(pipe, options))
+    with pytest.raises(
+        CalibrationMismatch, match=r"branches: .*calibrated for cond, uncond, this run has cond"
+    ):
+        generate(pipe, options | changed)
+    assert int(pipe.scheduler.step_index or 0) == 0
+    generate(pipe, options)
+    assert handle.uncalibrated == ()
+
+
+def test_a_branch_that_the_pipeline_leaves_out_may_be_allowed(named: Made) -> None:
+    pipe, options = qwen_image()
+    handle = Handle(pipe, named(pipe, options), Calibration(allow=True))
+    handle.arm()
+    with pytest.warns(UncalibratedWarning, match="this run has cond$"):
+        generate(pipe, options | {"true_cfg_scale": 1.0})
+    assert handle.uncalibrated == ("branches: the policy was calibrated for cond, uncond, this run has cond",)

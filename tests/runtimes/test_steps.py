@@ -180,6 +180,18 @@ def test_batched_branches_with_separate_masks_are_refused() -> None:
         steps.step("cond_uncond", 0)
 
 
+def test_branches_at_a_step_are_those_that_were_asked_for() -> None:
+    steps = machine((["cond", "uncond"], MASK, ROWS))
+    steps.step("uncond", 0)
+    assert steps.branches_at(0) == ("uncond",)
+    steps.step("cond", 0)
+    assert steps.branches_at(0) == ("cond", "uncond")
+    assert steps.branches_at(1) == ()
+    steps.begin_run()
+    steps.step("cond_uncond", 0)
+    assert steps.branches_at(0) == ("cond", "uncond")
+
+
 def test_unknown_branch_is_refused() -> None:
     with pytest.raises(CalibrationMismatch, match="the policy has cond, this run asks for uncond"):
         machine((["cond"], MASK, ROWS)).step("uncond", 0)
