@@ -23,8 +23,8 @@ from quality_methods.setting import Setting
 PROMPTS, JUDGING = 64, 8
 """Calibration prompts, and how many of them choose the epoch."""
 
-NOISES, EPOCHS = 8, 6
-"""Noises of each prompt, and epochs over all of them."""
+NOISES, EPOCHS, BATCH = 8, 6, 8
+"""Noises of each prompt, epochs over all of them, and samples a step."""
 
 
 def ceiling(setting: Setting, nfe: int, seed: int, folder: Path) -> Outcome:
@@ -57,6 +57,7 @@ def ceiling(setting: Setting, nfe: int, seed: int, folder: Path) -> Outcome:
             seed=seed,
             journal=journal,
             label=f"{setting.name} ceiling {nfe}",
+            batch=BATCH,
         )
     policy, schedule = aligned(found.policy, parameters)
     form = linear_form(setting.model.scheduler, schedule.sigmas, schedule.timesteps)
