@@ -152,7 +152,8 @@ def test_copies_and_saved_models_are_plain(transformer: Any, tmp_path: Path) -> 
     with Trunk(transformer).installed():
         copied = copy.deepcopy(transformer)
         transformer.save_pretrained(tmp_path)
-    loaded = type(transformer).from_pretrained(tmp_path)
+    # Attention takes another kernel where gradients are asked for.
+    loaded = type(transformer).from_pretrained(tmp_path).requires_grad_(False)
     for other in (copied, loaded):
         assert not any(isinstance(module, SpanList) for module in other.modules())
         assert torch.equal(whole(other(**given, return_dict=False)[0]), expected)
