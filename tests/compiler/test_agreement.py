@@ -7,7 +7,7 @@ import pytest
 
 from budc.compiler.find import Finder
 from budc.compiler.journal import Journal
-from budc.compiler.search import ALGORITHMS, algorithm
+from budc.compiler.search import ALGORITHMS
 from budc.compiler.study import objective
 
 SEEDS = range(10)
@@ -30,7 +30,7 @@ def check(task, folder, solver, steps, nfe, seeds=SEEDS):
     with Journal(folder / "agreement", "agreement") as journal:
         finder = Finder(task(steps, nfe, solver=solver, samples=16, shape=(4, 8)), journal)
     tree = finder._tree(16)
-    space = finder._space(finder.task, algorithm("joint"), tree)
+    space = finder._space(finder.task, tree)
     known = {}
 
     def roll(candidates):
