@@ -10,6 +10,8 @@ import pytest
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
+from elsewhere import check_rollouts  # noqa: E402
+
 import budc  # noqa: E402
 from budc.cli.generate import Settings, generate  # noqa: E402
 from budc.compiler.calibrate import HELD_OUT_SEED, drawn  # noqa: E402
@@ -176,6 +178,10 @@ def test_an_artifact_runs_as_it_was_rolled_out(
     assert torch.equal(made, expected)
     assert torch.equal(run.latents, expected)
     assert not torch.allclose(made, deployed(pipe, prompt, HELD_OUT_SEED + 1), rtol=1e-3)
+
+
+def test_rollouts_elsewhere(model: Any) -> None:
+    check_rollouts(model, read_prompts("held-out.txt", 2))
 
 
 def test_frames_are_the_pipeline_s(model: Any, pipe: Any) -> None:

@@ -10,6 +10,8 @@ import pytest
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
+from elsewhere import check_rollouts  # noqa: E402
+
 import budc  # noqa: E402
 from budc.cli.generate import Settings, generate  # noqa: E402
 from budc.compiler.calibrate import HELD_OUT_SEED, drawn  # noqa: E402
@@ -176,6 +178,11 @@ def test_an_artifact_runs_as_it_was_rolled_out(
     metric = next(m for m in document.quality.metrics if m.name == "latent-mse")
     errors = (torch.cat(made) - full).square().flatten(1).mean(1)
     assert metric.worst == pytest.approx(float(errors.max()), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", [TURBO, GUIDED])
+def test_rollouts_elsewhere(load: Any, name: str) -> None:
+    check_rollouts(load(name), read_prompts("held-out.txt", 2))
 
 
 def test_frames_are_the_pipeline_s(load: Any, pipe: Any) -> None:

@@ -1,0 +1,148 @@
+"""Elsewhere: a device that is not the CPU, on machines that have none.
+
+Its tensors say that they are on the device `ELSEWHERE`, while their values lie on the CPU. One that meets a tensor of the
+CPU fails, as it would on CUDA, and so does one that is asked for its numpy array. What it cannot show is what CUDA's own
+kernels, memory and streams do.
+
+`ELSEWHERE` is torch's meta device, as that is the only other one that every build of torch has a gradient for.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+ELSEWHERE = torch.device("meta")
+
+# Copies go from device to device, and indices may lie on the CPU.
+_TRAVELLERS = {"aten::_to_copy", "aten::copy_", "aten::index", "aten::index_put", "aten::index_put_"}
+
+
+class StrangerError(RuntimeError):
+    """Tensors of two devices met."""
+
+
+class Remote(Tensor):
+    """A tensor elsewhere; `values` is it, here."""
+
+    values: Tensor
+    is_meta = False  # type: ignore[assignment]
+
+    @staticmethod
+    def __new__(cls, values: Tensor) -> "Remote":
+        made = torch.Tensor._make_wrapper_subclass(
+            cls,
+            values.size(),
+            strides=values.stride(),
+            storage_offset=values.storage_offset(),
+            dtype=values.dtype,
+            device=ELSEWHERE,
+        )
+        made.values = values
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _call(func, args, kwargs or {})
+
+    def __repr__(self, **_: Any) -> str:
+        return f"Remote({self.values})"
+
+    def tolist(self) -> Any:
+        return self.values.tolist()
+
+    def numpy(self, *, force: bool = False) -> Any:
+        raise TypeError(f"can't convert {self.device} device type tensor to numpy")
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.numpy()
+
+
+class _Machine(TorchDispatchMode):
+    """Sees calls that have no tensor elsewhere among their arguments, but make one."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _call(func, args, kwargs or {})
+
+
+class _Constants(TorchFunctionMode):
+    """Makes constants here and moves them: torch.tensor hides from the mode above."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.tensor and kwargs.get("device") is not None:
+            return func(*args, **(kwargs | {"device": "cpu"})).to(kwargs["device"])
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def elsewhere() -> Iterator[torch.device]:
+    """A block in which tensors and modules can be moved to the device, and what is computed there is computed."""
+    replaced = torch.__future__.get_overwrite_module_params_on_conversion()
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    try:
+        with _Machine(), _Constants():
+            yield ELSEWHERE
+    finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(replaced)
+
+
+def moved(model: Any) -> Any:
+    """Return a copy of a `budc.compiler.model.Model` there; call it within `elsewhere`."""
+    denoisers = tuple(copy.deepcopy(denoiser).to(ELSEWHERE) for denoiser in model.denoisers)
+    return replace(model, denoisers=denoisers, device=ELSEWHERE)
+
+
+def check_rollouts(model: Any, prompts: Sequence[str]) -> None:
+    """Roll out policies of both payloads here and there, where reuse and guidance must end in the same latents."""
+    from budc.compiler.calibrate import drawn
+    from budc.compiler.rollout import Roller, shared_policy
+    from budc.schema.mask import StepMask
+    from budc.schema.predictor import Predictor
+
+    mask = StepMask.of([True, False, False, True, False, False])
+    plain = shared_policy(mask, Predictor.plain_reuse(mask), model.profile.branches)
+    sampler, conditions = model.sampler(mask.steps), drawn(model, prompts, range(len(prompts)))
+    for payload in ("trunk-residual", "velocity"):
+        policy = msgspec.structs.replace(plain, payload=payload)
+        here = Roller(model).roll(policy, sampler, conditions)
+        with elsewhere():
+            there = Roller(moved(model), batch=1).roll(policy, sampler, conditions)
+        assert not isinstance(there, Remote)
+        torch.testing.assert_close(there, here, rtol=1e-3, atol=1e-4)
+
+
+def _call(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+    remote = any(isinstance(value, Remote) for value in given)
+    if remote and func._schema.name not in _TRAVELLERS:
+        # A tensor without dimensions is a number, and goes anywhere.
+        strange = [tuple(value.shape) for value in given if not isinstance(value, Remote) and value.ndim]
+        if strange:
+            raise StrangerError(f"{func._schema.name}: {strange} are here, the others elsewhere")
+    if (device := kwargs.get("device")) is not None:
+        remote = torch.device(device) == ELSEWHERE
+        kwargs = {**kwargs, "device": torch.device("cpu")}
+    near_args, near_kwargs = tree_map(_near, (args, kwargs))
+    made = func(*near_args, **near_kwargs)
+    # What an operation changes in place is what it was given, and returned as such.
+    known = {id(_near(value)): value for value in given}
+    return tree_map(
+        lambda value: known[id(value)] if id(value) in known else _far(value) if remote else value, made
+    )
+
+
+def _near(value: Any) -> Any:
+    return value.values if isinstance(value, Remote) else value
+
+
+def _far(value: Any) -> Any:
+    return Remote(value) if isinstance(value, Tensor) else value
