@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import torch
 
 from budc.compiler.api import compile_policies
 from budc.compiler.calibrate import CALIBRATION_SEED, HELD_OUT_SEED, Reference, calibrate, drawn, prompt_set
@@ -19,7 +18,7 @@ from budc.compiler.evaluate import evaluate
 from budc.compiler.experts import model_denoiser
 from budc.compiler.folder import component_digests
 from budc.compiler.journal import Journal
-from budc.compiler.model import Model, default_device, load_model, model_binding, supported
+from budc.compiler.model import Model, default_device, device_name, load_model, model_binding, supported
 from budc.compiler.progress import hashing
 from budc.compiler.request import CompileRequest, check_request
 from budc.compiler.rollout import Roller
@@ -82,7 +81,6 @@ def _fingerprint(
     digests: DigestCache,
 ) -> str:
     """Digest of all that a measurement depends on; name, key and output path are not among it."""
-    cuda = model.device.type == "cuda"
     return digest(
         {
             "budget": request.sweep or request.budget,
@@ -94,7 +92,7 @@ def _fingerprint(
             "components": component_digests(model.profile, model.folder, digests),
             "prompts": [list(part) for part in prompts],
             "versions": versions(),
-            "device": torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads",
+            "device": device_name(model.device),
         }
     )
 

@@ -95,6 +95,13 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def device_name(device: torch.device) -> str:
+    """Return what measurements depend on of a device, in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu, {torch.get_num_threads()} threads"
+
+
 def supported(profile: ModelProfile) -> Adapter:
     """Return the adapter of a profile's pipeline; needs no weights.
 

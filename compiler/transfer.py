@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import torch
 
 from budc.compiler.calibrate import (
     CALIBRATION_SEED,
@@ -27,7 +26,7 @@ from budc.compiler.experts import model_denoiser
 from budc.compiler.find import Finder
 from budc.compiler.folder import component_digests
 from budc.compiler.journal import Journal
-from budc.compiler.model import Model, default_device, load_model, model_binding, supported
+from budc.compiler.model import Model, default_device, device_name, load_model, model_binding, supported
 from budc.compiler.rollout import Roller, evaluations
 from budc.compiler.search import Candidate
 from budc.compiler.study import OBJECTIVES
@@ -243,7 +242,6 @@ def _task(model: Model, sampler: SamplerBinding, texts: tuple[str, ...], nfe: in
 
 
 def _fingerprint(source: Artifact, request: TransferRequest, model: Model, binding: ModelBinding) -> str:
-    cuda = model.device.type == "cuda"
     return digest(
         {
             "source": source.policy_id,
@@ -252,6 +250,6 @@ def _fingerprint(source: Artifact, request: TransferRequest, model: Model, bindi
             "denoisers": msgspec.to_builtins(binding),
             "components": component_digests(model.profile, model.folder),
             "versions": versions(),
-            "device": torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads",
+            "device": device_name(model.device),
         }
     )
