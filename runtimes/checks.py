@@ -93,6 +93,27 @@ def _listed(steps: Iterable[int]) -> str:
     return ", ".join(map(str, steps)) or "none"
 
 
+def unnamed_branches(document: PolicyDocument, pipe: Any, family: Family) -> tuple[str, ...]:
+    """Return the branches of a forward that a pipeline does not name, in the order of their rows; empty if unknown.
+
+    Raises:
+        CalibrationMismatch: they come in one forward, and the policy has separate masks for them.
+    """
+    branches = document.policy.branches
+    names = tuple(name for branch in branches for name in branch.names)
+    if document.sampler.guidance_rule != "classifier-free":
+        return names if len(names) == 1 else ()
+    if set(family.batched) != set(names):
+        return ()
+    if len({tuple(branch.mask) for branch in branches}) > 1:
+        raise CalibrationMismatch(
+            f"branch: the policy has separate masks for {', '.join(names)}, "
+            f"{type(pipe).__name__} runs them in one forward",
+            remedy="use a policy whose branches share one mask",
+        )
+    return family.batched
+
+
 def check_dtype(document: PolicyDocument, transformer: Any, calibration: Calibration) -> None:
     """Judge the dtype that the transformer computes in."""
     dtype = str(transformer.dtype).removeprefix("torch.")

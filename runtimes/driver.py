@@ -17,18 +17,23 @@ All of it lies outside of what `torch.compile` traces: two graphs, whatever the 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from budc.runtimes.armed import ArmedDenoiser
+from budc.runtimes.asked import Asked
 from budc.runtimes.calibration import Calibration
-from budc.runtimes.checks import check_experts, check_guidance, check_sampler, check_schedule
+from budc.runtimes.checks import (
+    check_experts,
+    check_guidance,
+    check_sampler,
+    check_schedule,
+    unnamed_branches,
+)
 from budc.runtimes.overrides import Override
 from budc.runtimes.schedulers import apply_schedule, schedule_in_place, step_index
-from budc.runtimes.shapes import Size, prepared_size, trunk_tokens
 from budc.runtimes.steps import Compute, StepMachine
 from budc.runtimes.trunk import combine
 from budc.schema.errors import BudcError, CacheConflict, CalibrationMismatch, RefusedRun
@@ -53,12 +58,11 @@ class Handle:
         )
         self._now = self._denoisers[0]
         self._family = self._now.trunk.family
+        self._asked = Asked(pipe, self._now.transformer, document, calibration, self._family)
         self._machine: StepMachine[Tensor] = StepMachine(
             document.policy, combine, document.sampler.first_steps
         )
         self._overrides: dict[str, Override] = {}
-        self._size = Size(document.shape.frames, document.shape.height, document.shape.width)
-        self._tokens: int | None = None
         self._schedule: tuple[int, ...] = ()
         self._running = False
         self._named = False
@@ -132,7 +136,7 @@ class Handle:
         check_sampler(document, self._scheduler, calibration)
         check_experts(document, self.pipe)
         check_guidance(document, self.pipe, calibration, self._family)
-        self._tokens = self._tokens_of(self._size)
+        self._asked.begin_run()
 
     def _end_run(self) -> None:
         self._running = self._computing = False
@@ -210,9 +214,7 @@ class Handle:
         if recorded is None:
             names = " and ".join(repr(branch) for branch in branches)
             raise RefusedRun(f"branch {names}: the transformer was not run in a step that computes")
-        if self._tokens is not None and recorded.shape[1] != self._tokens:
-            field, remedy = "shape", "use the calibrated height, width and number of frames"
-            self.calibration.require(field, f"{self._tokens} tokens", f"{recorded.shape[1]} tokens", remedy)
+        self._asked.check_tokens(recorded.shape[1])
         if recorded.is_cuda and self._now.is_compiled:
             # CUDA graphs write the next step's output into the same memory.
             recorded = recorded.clone()
@@ -223,20 +225,7 @@ class Handle:
 
     @property
     def _implicit(self) -> tuple[str, ...]:
-        """The branches of a forward that the pipeline does not name, in the order of their rows."""
-        names = self._machine.names
-        if self.document.sampler.guidance_rule != "classifier-free":
-            return names if len(names) == 1 else ()
-        batched = self._family.batched
-        if set(batched) != set(names):
-            return ()
-        if len({tuple(branch.mask) for branch in self.document.policy.branches}) > 1:
-            raise CalibrationMismatch(
-                f"branch: the policy has separate masks for {', '.join(names)}, "
-                f"{type(self.pipe).__name__} runs them in one forward",
-                remedy="use a policy whose branches share one mask",
-            )
-        return batched
+        return unnamed_branches(self.document, self.pipe, self._family)
 
     def _step(self, *args: Any, **kwargs: Any) -> Any:
         original = self._original("step")
@@ -274,32 +263,9 @@ class Handle:
     # What the pipeline is about to make ------------------------------------------------------------------
 
     def _prepare_latents(self, *args: Any, **kwargs: Any) -> Any:
-        original = self._original("prepare_latents")
         self._fresh()
-        asked = signature(original).bind(*args, **kwargs).arguments
-        if "height" in asked and "width" in asked:
-            self._check_size(Size(asked.get("num_frames", 1), asked["height"], asked["width"]))
-        prepared = original(*args, **kwargs)
-        if (size := prepared_size(self._family, self.pipe, prepared)) is not None:
-            self._check_size(size)
-        return prepared
-
-    def _check_size(self, size: Size) -> None:
-        wanted = self.document.shape
-        for field in ("frames", "height", "width"):
-            self.calibration.require(field, getattr(wanted, field), getattr(size, field))
-        self._size = size
-        self._tokens = self._tokens_of(size)
-
-    def _tokens_of(self, size: Size) -> int | None:
-        return trunk_tokens(self._family, self.pipe, self._denoisers[0].transformer, size)
+        return self._asked.prepare_latents(self._original("prepare_latents"), *args, **kwargs)
 
     def _encode_prompt(self, *args: Any, **kwargs: Any) -> Any:
         self._fresh()
-        encoded = self._original("encode_prompt")(*args, **kwargs)
-        embeds = encoded[0] if isinstance(encoded, tuple) else encoded
-        wanted = self.document.shape.text_tokens
-        if wanted is not None and isinstance(embeds, torch.Tensor):
-            remedy = f"pass max_sequence_length={wanted}"
-            self.calibration.require("text tokens", wanted, embeds.shape[1], remedy)
-        return encoded
+        return self._asked.encode_prompt(self._original("encode_prompt"), *args, **kwargs)
