@@ -20,6 +20,7 @@ from budc.compiler.calibrate import (
     drawn,
     prompt_set,
 )
+from budc.compiler.compatibility import check_family, check_first_steps, check_sampling
 from budc.compiler.emit import output_shape, versions, write_artifact
 from budc.compiler.evaluate import evaluate
 from budc.compiler.experts import model_denoiser
@@ -35,7 +36,7 @@ from budc.policies.profile import ModelProfile, find_weights, load_profile, read
 from budc.policies.schedules import schedules_for
 from budc.schema.artifact import Artifact, read
 from budc.schema.canonical import digest
-from budc.schema.errors import CalibrationMismatch, CompileError, UnsupportedModel
+from budc.schema.errors import CompileError
 from budc.schema.files import check_place
 from budc.schema.keys import load_signer
 from budc.schema.policy import ModelBinding, Policy, PolicyDocument, SamplerBinding, Search
@@ -88,70 +89,6 @@ def transfer(source: Artifact, request: TransferRequest) -> Artifact:
         write_artifact(made, signer, request.out)
         journal.discard()
     return read(request.out)
-
-
-def check_family(document: PolicyDocument, profile: ModelProfile, differing: bool = False) -> None:
-    """Refuse what cannot be carried over, before anything is loaded. Raises UnsupportedModel."""
-    branches = {name for branch in document.policy.branches for name in branch.names}
-    if branches != set(profile.branches):
-        raise UnsupportedModel(
-            f"{document.name} has the guidance branches {', '.join(sorted(branches))}, "
-            f"{profile.name} has {', '.join(sorted(profile.branches))}",
-            remedy="compile a policy for that model",
-        )
-    if len(document.model.denoisers) != len(profile.denoisers):
-        raise UnsupportedModel(
-            f"{document.name} is for {len(document.model.denoisers)} denoisers, {profile.name} has "
-            f"{len(profile.denoisers)}",
-            remedy="compile a policy for that model",
-        )
-    if document.model.family != profile.family and not differing:
-        raise UnsupportedModel(
-            f"{document.name} is of the family {document.model.family}, {profile.name} of {profile.family}",
-            remedy="compile a policy for that model, or pass --allow-differences to try it",
-        )
-
-
-def check_sampling(
-    document: PolicyDocument, profile: ModelProfile, own: SamplerBinding, differing: bool = False
-) -> None:
-    """Refuse a target that is sampled in another way. Raises CalibrationMismatch, with the field and both values."""
-    theirs = document.sampler
-    settings = {key for key in (*theirs.config, *own.config) if theirs.config.get(key) != own.config.get(key)}
-    pairs: list[tuple[str, object, object]] = [
-        ("steps", theirs.steps, profile.steps),
-        ("guidance rule", theirs.guidance_rule, own.guidance_rule),
-        ("guidance", float(theirs.guidance), float(own.guidance)),
-        *(
-            (f"guidance of {mine.denoiser}", float(other.guidance), float(mine.guidance))
-            for other, mine in zip(theirs.experts, own.experts, strict=False)
-        ),
-        ("scheduler", theirs.scheduler, own.scheduler),
-        *((f"scheduler.{key}", theirs.config.get(key), own.config.get(key)) for key in sorted(settings)),
-    ]
-    for field, found, wanted in pairs:
-        if found != wanted and not differing:
-            raise CalibrationMismatch(
-                f"{field}: the policy was found with {found}, {profile.name} is deployed with {wanted}",
-                remedy="compile a policy for that model, or pass --allow-differences to try it",
-            )
-
-
-def check_first_steps(document: PolicyDocument, profile: ModelProfile, sampler: SamplerBinding) -> None:
-    """Refuse a target whose experts take over at other steps: mask and coefficients fit theirs alone.
-
-    Raises CalibrationMismatch.
-    """
-    theirs, own = document.sampler.first_steps, sampler.first_steps
-    if theirs != own:
-        raise CalibrationMismatch(
-            f"experts: they take over at step {_listed(theirs)} under the policy, in {profile.name} at {_listed(own)}",
-            remedy="compile a policy for that model",
-        )
-
-
-def _listed(steps: tuple[int, ...]) -> str:
-    return ", ".join(map(str, steps)) or "none"
 
 
 def _transferred(

@@ -11,9 +11,10 @@ pytest.importorskip("diffusers")
 from msgspec.structs import replace  # noqa: E402
 
 from budc.compiler import transfer as module  # noqa: E402
+from budc.compiler.compatibility import check_family  # noqa: E402
 from budc.compiler.compile import compile_artifacts  # noqa: E402
 from budc.compiler.request import CompileRequest  # noqa: E402
-from budc.compiler.transfer import TransferRequest, check_family, transfer  # noqa: E402
+from budc.compiler.transfer import TransferRequest, transfer  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
 from budc.schema.artifact import Artifact  # noqa: E402
 from budc.schema.errors import CalibrationMismatch, UnsupportedModel  # noqa: E402

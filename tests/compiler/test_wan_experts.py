@@ -17,6 +17,7 @@ diffusers = pytest.importorskip("diffusers")
 import budc  # noqa: E402
 from budc.compiler import transfer as transferring  # noqa: E402
 from budc.compiler.calibrate import HELD_OUT_SEED, drawn  # noqa: E402
+from budc.compiler.compatibility import check_first_steps  # noqa: E402
 from budc.compiler.compile import compile_artifacts  # noqa: E402
 from budc.compiler.cost import Cost  # noqa: E402
 from budc.compiler.judge import Judge  # noqa: E402
@@ -349,9 +350,7 @@ def test_a_policy_is_transferred_within_the_family_where_the_split_is_the_same(
     (expert,) = source.document.sampler.experts
     moved = replace(source.document.sampler, experts=[replace(expert, first_step=2)])
     with pytest.raises(CalibrationMismatch, match=r"take over at step 2 under the policy, in pair-tiny at 3"):
-        transferring.check_first_steps(
-            replace(source.document, sampler=moved), profile, source.document.sampler
-        )
+        check_first_steps(replace(source.document, sampler=moved), profile, source.document.sampler)
 
 
 def test_a_plan_counts_both_denoisers() -> None:
