@@ -10,8 +10,6 @@ from pathlib import Path
 
 from budc.compiler.align import aligned
 from budc.compiler.journal import Journal
-from budc.compiler.network import Network
-from budc.compiler.pairings import paired_lesson
 from budc.compiler.refine import refine
 from budc.compiler.rollout import evaluations
 from budc.compiler.solver import linear_form
@@ -19,6 +17,7 @@ from budc.compiler.unroll import PolicyParameters
 from quality_methods.budc_joint import find
 from quality_methods.outcome import Outcome, static
 from quality_methods.setting import Setting
+from quality_methods.trained_steps import lessons
 
 PROMPTS, JUDGING = 64, 8
 """Calibration prompts, and how many of them choose the epoch."""
@@ -34,24 +33,11 @@ def ceiling(setting: Setting, nfe: int, seed: int, folder: Path) -> Outcome:
         found.policy, setting.model.scheduler, found.schedule.sigmas, found.schedule.timesteps, True
     )
     samples = Setting(setting.name, setting.folder, PROMPTS, 0).calibration
-    split = PROMPTS - JUDGING
     with Journal(folder, f"{setting.name} ceiling {nfe} {seed} {NOISES} {EPOCHS}") as journal:
-        train, judge = (
-            paired_lesson(
-                Network(setting.denoiser, samples.conditions.part(*part)),
-                setting.form,
-                samples.run.part(*part).latents,
-                journal,
-                f"paired {part[0]}-{part[1]} full",
-                NOISES,
-            )
-            for part in ((0, split), (split, PROMPTS))
-        )
         refined = refine(
             setting.denoiser,
             parameters,
-            train,
-            judge,
+            *lessons(setting, samples, PROMPTS - JUDGING, journal, NOISES),
             epochs=EPOCHS,
             evaluations=evaluations(found.policy),
             seed=seed,

@@ -19,13 +19,13 @@ from budc.compiler.align import EPOCHS as ALIGN_EPOCHS
 from budc.compiler.journal import Journal
 from budc.compiler.network import Network
 from budc.compiler.pairings import PAIRINGS, paired_lesson
-from budc.compiler.refine import refine
+from budc.compiler.refine import Lesson, refine
 from budc.compiler.rollout import full_policy
 from budc.compiler.solver import LinearForm
 from budc.compiler.task import SEARCH_SHARE
 from quality_methods.few_steps import SOLVERS, Form, default_schedule
 from quality_methods.outcome import Outcome, static
-from quality_methods.setting import Setting
+from quality_methods.setting import Samples, Setting
 
 BAND = 3
 EPOCHS = 2 * ALIGN_EPOCHS
@@ -72,26 +72,34 @@ class SolverParameters:
         return ()
 
 
+def lessons(
+    setting: Setting, samples: Samples, split: int, journal: Journal, pairings: int = PAIRINGS
+) -> tuple[Lesson, Lesson]:
+    """Return the first `split` samples to train on and the others to judge by, each in several pairings."""
+    train, judge = (
+        paired_lesson(
+            Network(setting.denoiser, samples.conditions.part(*part)),
+            setting.form,
+            samples.run.part(*part).latents,
+            journal,
+            f"paired {part[0]}-{part[1]} full",
+            pairings,
+        )
+        for part in ((0, split), (split, len(samples)))
+    )
+    return train, judge
+
+
 def trained_steps(setting: Setting, nfe: int, solver: str, folder: Path) -> Outcome:
     """Train a solver of `nfe` steps on the calibration prompts, then run it."""
     samples, evaluations = setting.calibration, nfe * len(setting.branches)
     parameters = SolverParameters(SOLVERS[solver](setting), *default_schedule(setting, nfe))
     split = round(SEARCH_SHARE * len(samples))
     with Journal(folder, f"{setting.name} {solver} {nfe} {len(samples)} {EPOCHS}") as journal:
-        lessons = [
-            paired_lesson(
-                Network(setting.denoiser, samples.conditions.part(*part)),
-                setting.form,
-                samples.run.part(*part).latents,
-                journal,
-                f"paired {part[0]}-{part[1]} full",
-            )
-            for part in ((0, split), (split, len(samples)))
-        ]
         refined = refine(
             setting.denoiser,
             parameters,
-            *lessons,
+            *lessons(setting, samples, split, journal),
             epochs=EPOCHS,
             evaluations=evaluations,
             seed=0,
