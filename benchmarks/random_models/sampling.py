@@ -11,6 +11,7 @@ from typing import Any
 import timing
 import torch
 from runtimes_compared.loop import Loop
+from torch.utils._pytree import tree_map_only
 
 from budc.policies.profile import ModelProfile
 from budc.runtimes.calibration import Calibration
@@ -70,6 +71,7 @@ class Sampling:
         options = MODES[name]
         if options is not None:
             self.pipe.transformer.compile(**options)
+            keep_outputs(self.pipe.transformer)
         try:
             yield
         finally:
@@ -111,6 +113,20 @@ class Sampling:
         torch.cuda.reset_peak_memory_stats(self.device)
         self.run(0, steps)
         return torch.cuda.max_memory_allocated(self.device)
+
+
+def keep_outputs(transformer: torch.nn.Module) -> None:
+    """Give every output of a module that `compile` has compiled memory of its own.
+
+    CUDA graphs write the output of every call into the same memory (pytorch/pytorch issue 170604), and a pipeline that
+    runs its guidance branches one after the other still needs the first one's after the second call.
+    """
+    run = transformer._compiled_call_impl
+
+    def kept(*args: Any, **kwargs: Any) -> Any:
+        return tree_map_only(torch.Tensor, torch.clone, run(*args, **kwargs))
+
+    transformer._compiled_call_impl = kept
 
 
 def spread(seconds: list[float]) -> dict[str, float]:
