@@ -28,11 +28,6 @@ class Asked:
         self._calibration = calibration
         self._family = family
         self._size = Size(self._shape.frames, self._shape.height, self._shape.width)
-        self._tokens: int | None = None
-
-    def begin_run(self) -> None:
-        """Work out how many tokens a trunk will have at the last known size."""
-        self._tokens = trunk_tokens(self._family, self._pipe, self._transformer, self._size)
 
     def prepare_latents(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call the pipeline's `prepare_latents`, and judge the size that it was given and the one that it made."""
@@ -56,12 +51,12 @@ class Asked:
 
     def check_tokens(self, found: int) -> None:
         """Judge the number of tokens that a trunk really had."""
-        if self._tokens is not None and found != self._tokens:
-            field, remedy = "shape", "use the calibrated height, width and number of frames"
-            self._calibration.require(field, f"{self._tokens} tokens", f"{found} tokens", remedy)
+        wanted = trunk_tokens(self._family, self._pipe, self._transformer, self._size)
+        if wanted is not None:
+            remedy = "use the calibrated height, width and number of frames"
+            self._calibration.require("shape", f"{wanted} tokens", f"{found} tokens", remedy)
 
     def _judge(self, size: Size) -> None:
         for field in ("frames", "height", "width"):
             self._calibration.require(field, getattr(self._shape, field), getattr(size, field))
         self._size = size
-        self.begin_run()

@@ -136,7 +136,6 @@ class Handle:
         check_sampler(document, self._scheduler, calibration)
         check_experts(document, self.pipe)
         check_guidance(document, self.pipe, calibration, self._family)
-        self._asked.begin_run()
 
     def _end_run(self) -> None:
         self._running = self._computing = False
@@ -231,11 +230,11 @@ class Handle:
         original = self._original("step")
         if not self._running:
             return original(*args, **kwargs)
-        branches = self._implicit
         try:
             if self._named:
                 self._check_branches()
                 return original(*args, **kwargs)
+            branches = self._implicit
             if not branches:
                 raise CalibrationMismatch(
                     f"branch: the policy has {', '.join(self._machine.names)}, "

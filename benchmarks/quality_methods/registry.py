@@ -93,7 +93,7 @@ METHODS: dict[str, Method] = {
         )
         for name in SOLVERS
     },
-    "joint-align-long": Method("joint --align, trained for long", ceiling, family="ablation"),
+    "joint-align-long": Method("joint --align (seed 0), trained for long", ceiling, family="ablation"),
     **{
         f"joint-mask-{rule}-{name}": Method(
             f"joint's mask, {rule} coefficients, {payload}",

@@ -1,4 +1,5 @@
 import json
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -99,3 +100,38 @@ def test_an_unknown_method_is_refused_by_name():
     assert done.returncode == 2
     assert "unifrom" in done.stderr
     assert "uniform" in done.stderr
+
+
+def test_the_table_of_the_readme_is_what_the_results_say():
+    rows = json.loads((ROOT / "benchmarks" / "results" / "quality.json").read_text())["rows"]
+    methods = {
+        "**budc**, `joint --align`": ["joint-align"],
+        "**budc**, `joint` (the default)": ["joint"],
+        "best of the plain solvers": [
+            f"steps-{solver}-trained" for solver in ("euler", "unipc", "dpm++", "ab2")
+        ],
+        "the paper's search": ["paper"],
+        "TaylorSeer, order 1": ["taylorseer-1"],
+        "TeaCache": ["teacache", "teacache-embedding"],
+        "uniform mask": ["uniform"],
+    }
+
+    def measured(model, budget, method):
+        found = [
+            row for row in rows if (row["model"], row["budget"], row["method"]) == (model, budget, method)
+        ]
+        return statistics.fmean(row["error"]["geometricMean"] for row in found) if found else float("inf")
+
+    lines = (ROOT / "README.md").read_text().splitlines()
+    cells = [(model, budget) for model in ("wan2.1-nano", "flux-nano") for budget in (6, 8, 10, 14)]
+    own = {"wan2.1-nano": "steps-unipc", "flux-nano": "steps-euler"}
+    wanted = {
+        label: [min(measured(*cell, method) for method in names) for cell in cells]
+        for label, names in methods.items()
+    }
+    wanted["the model's own solver"] = [measured(model, budget, own[model]) for model, budget in cells]
+    for label, values in wanted.items():
+        (line,) = [line for line in lines if line.startswith(f"| {label}")]
+        assert [float(cell) for cell in line.strip("| ").split("|")[1:]] == [
+            float(f"{value:.2g}") for value in values
+        ]

@@ -101,8 +101,8 @@ def moved(model: Any) -> Any:
     return replace(model, denoisers=denoisers, device=ELSEWHERE)
 
 
-def check_rollouts(model: Any, prompts: Sequence[str]) -> None:
-    """Roll out policies of both payloads here and there, where reuse and guidance must end in the same latents."""
+def rollouts(model: Any, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Return the final latents of a policy of either payload, (2, N, ...), rolled out here and there."""
     from budc.compiler.calibrate import drawn
     from budc.compiler.rollout import Roller, shared_policy
     from budc.schema.mask import StepMask
@@ -111,13 +111,12 @@ def check_rollouts(model: Any, prompts: Sequence[str]) -> None:
     mask = StepMask.of([True, False, False, True, False, False])
     plain = shared_policy(mask, Predictor.plain_reuse(mask), model.profile.branches)
     sampler, conditions = model.sampler(mask.steps), drawn(model, prompts, range(len(prompts)))
-    for payload in ("trunk-residual", "velocity"):
-        policy = msgspec.structs.replace(plain, payload=payload)
-        here = Roller(model).roll(policy, sampler, conditions)
-        with elsewhere():
-            there = Roller(moved(model), batch=1).roll(policy, sampler, conditions)
-        assert not isinstance(there, Remote)
-        torch.testing.assert_close(there, here, rtol=1e-3, atol=1e-4)
+    policies = [msgspec.structs.replace(plain, payload=payload) for payload in ("trunk-residual", "velocity")]
+    here = torch.stack([Roller(model).roll(policy, sampler, conditions) for policy in policies])
+    with elsewhere():
+        roller = Roller(moved(model), batch=1)
+        there = [roller.roll(policy, sampler, conditions) for policy in policies]
+    return here, torch.stack(there)
 
 
 def _call(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
