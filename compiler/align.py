@@ -17,8 +17,18 @@ from budc.compiler.tree import bounded
 from budc.compiler.unroll import PolicyParameters
 from budc.schema.policy import BranchPolicy, Policy
 
-EPOCHS = 4
-"""Epochs of the refinement."""
+EPOCHS = 0.4, 3
+"""Epochs of the refinement for each evaluation of the budget, and the fewest: where many evaluations leave a small
+error, longer training still lowers it."""
+
+BATCH = 2
+"""Samples a step. Of an epoch's forwards, small batches make the most steps."""
+
+
+def epochs(nfe: int) -> int:
+    """Return how many epochs a policy of `nfe` evaluations a branch is trained for."""
+    each, fewest = EPOCHS
+    return max(fewest, round(each * nfe))
 
 
 def align(
@@ -41,17 +51,19 @@ def align(
     if task.denoiser.first_steps(parameters.form().timesteps.detach()) != first_steps:
         # The schedule's own timesteps are rounded over a boundary that the exact ones are not.
         return (before, outcome), 0
-    name = f"{task.search} {task.nfe} {outcome.schedule.steps}"
+    many = epochs(task.nfe)
+    name = f"{task.search} {task.nfe} {outcome.schedule.steps} {many}x{BATCH}"
     refined = refine(
         task.denoiser,
         parameters,
         lesson,
         judge.lesson,
-        epochs=EPOCHS,
+        epochs=many,
         evaluations=evaluations(outcome.policy),
         seed=task.seed,
         journal=journal,
         label=f"align {name}",
+        batch=BATCH,
     )
     policy, schedule = aligned(outcome.policy, parameters)
     form = linear_form(task.scheduler, schedule.sigmas, schedule.timesteps)

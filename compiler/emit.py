@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from budc.compiler.align import EPOCHS
+from budc.compiler.align import epochs
 from budc.compiler.request import CompileRequest
-from budc.compiler.search.joint import ALLOWANCE
+from budc.compiler.search.joint import allowance
 from budc.compiler.task import SEARCH_SHARE, Outcome
 from budc.policies.profile import ModelProfile
 from budc.schema.artifact import seal
@@ -79,7 +79,7 @@ def make_document(
             seed=request.seed,
             candidates=found.candidates,
             forwards=found.forwards,
-            settings=_settings(request, profile, found),
+            settings=_settings(request, profile, nfe, found),
             versions=versions(),
         ),
     )
@@ -93,15 +93,19 @@ def artifact_name(request: CompileRequest, profile: ModelProfile, nfe: int) -> s
 
 
 def _settings(
-    request: CompileRequest, profile: ModelProfile, found: Outcome
+    request: CompileRequest, profile: ModelProfile, nfe: int, found: Outcome
 ) -> dict[str, bool | int | float | str]:
     settings: dict[str, bool | int | float | str] = {"calibrationLoss": found.loss, "aligned": found.aligned}
     if request.search == "paper":
         settings |= msgspec.to_builtins(profile.search)
     if request.search == "joint":
-        settings |= {"allowance": ALLOWANCE, "searchShare": SEARCH_SHARE, "branches": request.branches}
+        settings |= {
+            "allowance": allowance(nfe),
+            "searchShare": SEARCH_SHARE,
+            "branches": request.branches,
+        }
     if request.align:
-        settings["epochs"] = EPOCHS
+        settings["epochs"] = epochs(nfe)
     return settings | {f"choice{number}": note for number, note in enumerate(found.notes, 1)}
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from budc.compiler.align import EPOCHS as ALIGN_EPOCHS
 from budc.compiler.journal import Journal
 from budc.compiler.network import Network
 from budc.compiler.pairings import PAIRINGS, paired_lesson
@@ -28,7 +27,7 @@ from quality_methods.outcome import Outcome, static
 from quality_methods.setting import Samples, Setting
 
 BAND = 3
-EPOCHS = 2 * ALIGN_EPOCHS
+EPOCHS = 8
 """More than `--align` takes: the baseline is to be as good as the trainer makes it."""
 
 

@@ -20,8 +20,9 @@ from budc.compiler.search.dp import shortest_path
 from budc.compiler.search.space import Candidate, Payload, Space
 from budc.schema.mask import StepMask
 
-ALLOWANCE = 28.0
-"""What may be spent, in rollouts of one candidate from its first step to its last."""
+ALLOWANCE = 3.0, 18.0, 28.0
+"""What may be spent, in rollouts of one candidate from its first step to its last: for each evaluation of the budget,
+and the least and the most of it. A budget of few evaluations has fewer moves to try."""
 
 SIZES = (3, 2, 1)
 GIFTS = 0.2
@@ -49,9 +50,15 @@ class Spending:
                 self.rollouts += 1 / len(events)
 
 
+def allowance(nfe: int) -> float:
+    """Return the rollouts that a search for a policy of `nfe` evaluations a branch may spend."""
+    each, least, most = ALLOWANCE
+    return min(most, max(least, each * nfe))
+
+
 def candidates_of_joint(space: Space) -> int:
     """Return about how many candidates are scored; the allowance decides."""
-    return int(3 * ALLOWANCE)
+    return int(3 * allowance(space.nfe))
 
 
 def stretched(steps: int, nfe: int) -> tuple[int, ...]:
@@ -124,16 +131,16 @@ def joint(space: Space, rng: random.Random) -> Generator[list[Candidate], list[f
     loss = yield from scored(best[0], "trunk-residual")
     if loss < lowest:
         best, lowest = (best[0], "trunk-residual"), loss
-    payload = best[1]
+    payload, most = best[1], allowance(space.nfe)
     current, here = best[0], lowest
-    while spending.rollouts < ALLOWANCE and sum(of == payload for _, of in losses) < _all(space):
+    while spending.rollouts < most and sum(of == payload for _, of in losses) < _all(space):
         improved = False
         for size in SIZES:
             for move in relocations(space, current, rng):
                 masks = relocated(space, current, move, size)
                 if width > 1 and rng.random() < GIFTS:
                     masks = given(space, current, rng)
-                if masks is None or spending.rollouts >= ALLOWANCE:
+                if masks is None or spending.rollouts >= most:
                     continue
                 loss = yield from scored(masks, payload)
                 if loss < here:

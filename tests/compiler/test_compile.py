@@ -113,7 +113,7 @@ def test_interrupted_at_every_stage_it_ends_with_the_same_payload(flags, tmp_pat
 
     load, encode = requests.load_profile, WanAdapter.encode
     monkeypatch.setattr(requests, "load_profile", lambda name: msgspec.structs.replace(load(name), steps=4))
-    monkeypatch.setattr(alignment, "EPOCHS", 1)
+    monkeypatch.setattr(alignment, "EPOCHS", (0.0, 1))
     # Text encoders are no part of what is resumed, and loading them takes most of the time.
     encoded = {}
     monkeypatch.setattr(
@@ -124,7 +124,7 @@ def test_interrupted_at_every_stage_it_ends_with_the_same_payload(flags, tmp_pat
             or encoded.setdefault(prompts, encode(self, folder, profile, prompts, device))
         ),
     )
-    monkeypatch.setattr(sys.modules["budc.compiler.search.joint"], "ALLOWANCE", 2.0)
+    monkeypatch.setattr(sys.modules["budc.compiler.search.joint"], "ALLOWANCE", (0.0, 2.0, 2.0))
     flags = flags | {"steps": 4} | more
     put, written = journal.Journal.put, []
 

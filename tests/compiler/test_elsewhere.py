@@ -68,7 +68,7 @@ def found(model: Any, conditions: Any, journal: Any) -> Outcome:
 
 
 def test_a_search_and_its_alignment(model: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alignment, "EPOCHS", 1)
+    monkeypatch.setattr(alignment, "EPOCHS", (0.0, 1))
     conditions = drawn(model, ["a red box", "a blue ring", "two small stars", "a tall house"], range(4))
     here = found(model, conditions, tmp_path / "here")
     with elsewhere():

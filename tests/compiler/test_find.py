@@ -1,6 +1,7 @@
 """The heart of a compile on toys: what is chosen, on which prompts, at which cost."""
 
 import math
+import sys
 from dataclasses import replace
 
 import pytest
@@ -133,7 +134,7 @@ def test_reference_searches_see_all_prompts_and_are_not_arbitrated(task, found):
 @pytest.mark.parametrize("separate", [False, True])
 @pytest.mark.parametrize("align", [False, True])
 def test_one_seed_gives_one_outcome(task, found, monkeypatch, align, separate):
-    monkeypatch.setattr(alignment, "EPOCHS", 2)
+    monkeypatch.setattr(alignment, "EPOCHS", (0.0, 2))
     wanted = task(7, 3, align=align, separate=separate)
     first, _, records = found(wanted)
     second, _, again = found(wanted)
@@ -213,7 +214,7 @@ def test_alignment_is_kept_where_other_prompts_gain(task, found, toys, tmp_path)
 
 
 def test_alignment_learns_from_and_is_judged_by_pairings_of_their_own(task, found, monkeypatch):
-    monkeypatch.setattr(alignment, "EPOCHS", 1)
+    monkeypatch.setattr(alignment, "EPOCHS", (0.0, 1))
     lessons, refine = [], alignment.refine
     monkeypatch.setattr(
         alignment, "refine", lambda *given, **options: lessons.append(given[2:4]) or refine(*given, **options)
@@ -225,6 +226,18 @@ def test_alignment_learns_from_and_is_judged_by_pairings_of_their_own(task, foun
     own = {tuple(noise.flatten().tolist()) for noise in wanted.conditions.noise[9:]}
     assert {tuple(noise.flatten().tolist()) for noise in judged.conditions.noise} == own
     assert not own & {tuple(noise.flatten().tolist()) for noise in learned.conditions.noise}
+
+
+@pytest.mark.parametrize(("nfe", "epochs"), [(2, 3), (10, 4), (14, 6)])
+def test_alignment_of_more_evaluations_trains_longer(task, found, monkeypatch, nfe, epochs):
+    asked, refine = [], alignment.refine
+    monkeypatch.setattr(
+        alignment, "refine", lambda *given, **options: asked.append(options) or refine(*given, **options)
+    )
+    monkeypatch.setattr(sys.modules["budc.compiler.search.joint"], "ALLOWANCE", (0.0, 2.0, 2.0))
+    found(task(16, nfe, samples=6, align=True))
+    (options,) = asked
+    assert (options["epochs"], options["batch"]) == (epochs, 2)
 
 
 def test_alignment_that_gains_nothing_is_thrown_away(task, found, monkeypatch):

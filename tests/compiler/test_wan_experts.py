@@ -127,8 +127,8 @@ def test_an_artifact_runs_as_it_was_rolled_out(
 
 def _shorten(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name, value in (
-        ("align", "EPOCHS", 1),
-        ("search.joint", "ALLOWANCE", 4.0),
+        ("align", "EPOCHS", (0.0, 1)),
+        ("search.joint", "ALLOWANCE", (0.0, 4.0, 4.0)),
         ("search.anneal", "MOVES", 5),
         ("search.hillclimb", "ROUNDS", 2),
         ("search.paper", "ANNEALING_STEPS", 5),
@@ -172,7 +172,7 @@ def test_everything_at_once_keeps_the_split(
     compiled: Compile, model: Any, pipe: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _shorten(monkeypatch)
-    monkeypatch.setattr(sys.modules["budc.compiler.align"], "EPOCHS", 2)
+    monkeypatch.setattr(sys.modules["budc.compiler.align"], "EPOCHS", (0.0, 2))
     monkeypatch.setattr(sys.modules["budc.compiler.refine"], "RATES", {"coefficients": 0.01, "sigmas": 0.5})
     artifact = compiled(budget="4", search="joint", align=True, branches="separate", steps="auto")
     document = artifact.document
