@@ -9,7 +9,8 @@ import torch
 
 from budc.compiler.journal import Journal
 from budc.compiler.judge import Judge
-from budc.compiler.refine import Lesson, refine
+from budc.compiler.lesson import Lesson
+from budc.compiler.refine import refine
 from budc.compiler.rollout import evaluations
 from budc.compiler.solver import linear_form
 from budc.compiler.task import Outcome, Schedule, Task

@@ -48,6 +48,9 @@ class Denoiser(Protocol):
     def guide(self, velocities: Mapping[str, Tensor], timestep: Tensor) -> Tensor:
         """Return the guided velocity (n, ...) of every branch's, differentiably."""
 
+    def checkpoint_blocks(self) -> bool:
+        """Keep only what lies between blocks where gradients are wanted; return whether that makes room anew."""
+
 
 class WeightedSum:
     """One network with the usual guidance: `weights`, branch -> its weight in the guided velocity."""
@@ -67,6 +70,10 @@ class WeightedSum:
     def guide(self, velocities: Mapping[str, Tensor], timestep: Tensor) -> Tensor:
         """Return Σ_b weights[b] · velocities[b]."""
         return guide(self.weights, velocities)
+
+    def checkpoint_blocks(self) -> bool:
+        """Make no room."""
+        return False
 
 
 class ModelDenoiser(WeightedSum):
@@ -104,6 +111,14 @@ class ModelDenoiser(WeightedSum):
         if self.linear:
             return super().guide(velocities, timestep)
         return self._model.adapter.guide(velocities, self._guidance)
+
+    def checkpoint_blocks(self) -> bool:
+        """Switch on the transformer's own checkpointing, which is idle where no gradients are wanted."""
+        transformer: Any = self._trunk.transformer
+        if transformer.is_gradient_checkpointing or not transformer._supports_gradient_checkpointing:
+            return False
+        transformer.enable_gradient_checkpointing()
+        return True
 
 
 class ModuleDenoiser(WeightedSum):

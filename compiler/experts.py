@@ -45,6 +45,10 @@ class Experts:
         """Guide as it is guided."""
         return self._at(timestep).guide(velocities, timestep)
 
+    def checkpoint_blocks(self) -> bool:
+        """Checkpoint those of one more network."""
+        return any(denoiser.checkpoint_blocks() for denoiser in self._denoisers)
+
     def _at(self, timestep: Tensor) -> Denoiser:
         return self._denoisers[sum(not timestep >= boundary for boundary in self._boundaries)]
 

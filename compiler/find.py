@@ -22,9 +22,9 @@ from budc.compiler.fullrun import PAYLOADS, FullRun, full_run
 from budc.compiler.gram import mean_gram, segment_errors
 from budc.compiler.journal import Journal
 from budc.compiler.judge import Judge
+from budc.compiler.lesson import Lesson
 from budc.compiler.network import Network
 from budc.compiler.pairings import paired_lesson
-from budc.compiler.refine import Lesson
 from budc.compiler.rollout import full_policy
 from budc.compiler.search import Candidate, Space, algorithm
 from budc.compiler.solver import linear_form

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from budc.compiler.conditions import Conditions
 from budc.compiler.follow import follow
 from budc.compiler.journal import Journal
+from budc.compiler.lesson import Lesson
 from budc.compiler.metrics import latent_errors
 from budc.compiler.network import Network
-from budc.compiler.refine import Lesson
 from budc.compiler.rollout import evaluations
 from budc.compiler.solver import LinearForm
 from budc.compiler.study import objective

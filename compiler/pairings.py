@@ -14,10 +14,10 @@ from torch import Tensor
 from budc.compiler.conditions import Conditions, each
 from budc.compiler.follow import follow
 from budc.compiler.journal import Journal
+from budc.compiler.lesson import Lesson
 from budc.compiler.network import Network
 from budc.compiler.parts import kept_parts
 from budc.compiler.progress import progress
-from budc.compiler.refine import Lesson
 from budc.compiler.rollout import full_policy
 from budc.compiler.solver import LinearForm
 

@@ -4,46 +4,33 @@
 
 Adam on the coefficients' differences and the sigmas' log gaps, learning rates falling to zero along a cosine.
 After every epoch the parameters are judged on prompts that they were not trained on, and the best ones are
-returned, the initial ones included: a refinement that does not generalise changes nothing.
+returned, the initial ones included: a refinement that does not generalise changes nothing. Where a batch and its
+activations do not fit into the device's memory, blocks are checkpointed too, then samples take turns; the gradient is
+that of the batch all the same.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from budc.compiler.conditions import Conditions
 from budc.compiler.denoiser import Denoiser
 from budc.compiler.journal import Journal
-from budc.compiler.metrics import latent_errors
+from budc.compiler.lesson import Lesson, gradient, log_error
 from budc.compiler.progress import progress
-from budc.compiler.unroll import Parameters, unroll
+from budc.compiler.turns import Turns
+from budc.compiler.unroll import Parameters
 
 RATES: Mapping[str, float] = {"coefficients": 0.01, "sigmas": 0.02}
 """Learning rate of every group of parameters."""
 
 BACKWARD = 2
 """What a backward pass counts, in forwards."""
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """A prompt set and the latents that it should end in, (N, ...)."""
-
-    conditions: Conditions
-    latents: Tensor
-
-    def __len__(self) -> int:
-        return len(self.latents)
-
-    def part(self, first: int, last: int) -> Lesson:
-        """Return the samples first..last-1."""
-        return Lesson(self.conditions.part(first, last), self.latents[first:last])
 
 
 @dataclass(frozen=True)
@@ -76,7 +63,11 @@ def refine(
     `evaluations` are the forwards of one sample under the policy, all branches together; a small `batch` costs no
     more of them and takes more steps. Every epoch is in the journal, optimiser included: a killed refinement goes
     on at the epoch that it was in.
+
+    Raises:
+        DeviceMemory: not even one sample's gradient fits into the memory of the device.
     """
+    turns = Turns(batch, denoiser.checkpoint_blocks)
     optimiser = torch.optim.Adam(
         [{"params": [tensor], "lr": rates[name]} for name, tensor in parameters.groups.items()],
         betas=(0.9, 0.99),
@@ -86,7 +77,7 @@ def refine(
     before = journal.get(f"{label} epoch 0")
     if before is None:
         before = {
-            "loss": _judge(denoiser, parameters, validation, batch),
+            "loss": log_error(denoiser, parameters, validation, batch, turns),
             "state": _dump(parameters, optimiser),
         }
         journal.put(f"{label} epoch 0", before)
@@ -104,10 +95,12 @@ def refine(
                     for group, name in zip(optimiser.param_groups, parameters.groups, strict=True):
                         group["lr"] = rates[name] * fall * min(1.0, (done + 1) / 4)
                     chosen = order[index * batch : (index + 1) * batch]
-                    _learn(denoiser, parameters, train, chosen, optimiser)
+                    _step(
+                        optimiser, parameters, gradient(denoiser, parameters, train, chosen.tolist(), turns)
+                    )
                     bar.advance()
                 known = {
-                    "loss": _judge(denoiser, parameters, validation, batch),
+                    "loss": log_error(denoiser, parameters, validation, batch, turns),
                     "state": _dump(parameters, optimiser),
                 }
                 journal.put(f"{label} epoch {epoch}", known)
@@ -123,33 +116,12 @@ def refine(
     return Refined(values, before["loss"], best["loss"], forwards, best_epoch)
 
 
-def _learn(
-    denoiser: Denoiser,
-    parameters: Parameters,
-    train: Lesson,
-    chosen: Tensor,
-    optimiser: torch.optim.Optimizer,
-) -> None:
-    rows = chosen.tolist()
-    latents = unroll(denoiser, parameters, train.conditions.rows(rows))
-    errors = (latents - train.latents[rows].to(latents.device)).square().flatten(1).mean(1)
-    loss = errors.clamp_min(1e-30).log().mean()
-    optimiser.zero_grad()
-    loss.backward()
-    if all(
-        torch.isfinite(tensor.grad).all() for tensor in parameters.groups.values() if tensor.grad is not None
-    ):
+def _step(optimiser: torch.optim.Optimizer, parameters: Parameters, gradients: Sequence[Tensor]) -> None:
+    # A batch whose samples leave the range of numbers teaches nothing.
+    if all(torch.isfinite(found).all() for found in gradients):
+        for leaf, found in zip(parameters.groups.values(), gradients, strict=True):
+            leaf.grad = found
         optimiser.step()
-
-
-def _judge(denoiser: Denoiser, parameters: Parameters, validation: Lesson, batch: int) -> float:
-    errors: list[float] = []
-    with torch.no_grad():
-        for first in range(0, len(validation), batch):
-            part = validation.part(first, first + batch)
-            errors += latent_errors(unroll(denoiser, parameters, part.conditions).cpu(), part.latents)
-    loss = sum(math.log(max(error, 1e-30)) if error == error else math.inf for error in errors) / len(errors)
-    return min(loss, 1e9)
 
 
 def _dump(parameters: Parameters, optimiser: torch.optim.Optimizer) -> dict[str, Any]:

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from budc.compiler.journal import Journal
+from budc.compiler.lesson import Lesson
 from budc.compiler.network import Network
 from budc.compiler.pairings import PAIRINGS, paired_lesson
-from budc.compiler.refine import Lesson, refine
+from budc.compiler.refine import refine
 from budc.compiler.rollout import full_policy
 from budc.compiler.solver import LinearForm
 from budc.compiler.task import SEARCH_SHARE

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from budc.compiler.journal import Journal
-from budc.compiler.refine import BACKWARD, Lesson, refine
+from budc.compiler.lesson import Lesson
+from budc.compiler.refine import BACKWARD, refine
 from budc.compiler.search import Candidate
 from budc.compiler.study import policy_of
 from budc.compiler.unroll import PolicyParameters
