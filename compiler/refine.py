@@ -44,6 +44,11 @@ class Refined:
     epoch: int
 
 
+def spent(evaluations: int, train: int, validation: int, epochs: int) -> int:
+    """Return the forward equivalents of a refinement on so many samples, each of so many forwards under the policy."""
+    return evaluations * (epochs * ((1 + BACKWARD) * train + validation) + validation)
+
+
 def refine(
     denoiser: Denoiser,
     parameters: Parameters,
@@ -73,7 +78,6 @@ def refine(
         betas=(0.9, 0.99),
     )
     batches = math.ceil(len(train) / batch)
-    per_epoch = (1 + BACKWARD) * evaluations * len(train) + evaluations * len(validation.conditions)
     before = journal.get(f"{label} epoch 0")
     if before is None:
         before = {
@@ -112,7 +116,7 @@ def refine(
                 best, best_epoch = known, epoch
     _load(parameters, optimiser, best["state"])
     values = {name: tensor.detach().clone() for name, tensor in parameters.groups.items()}
-    forwards = per_epoch * epochs + evaluations * len(validation)
+    forwards = spent(evaluations, len(train), len(validation), epochs)
     return Refined(values, before["loss"], best["loss"], forwards, best_epoch)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,6 +108,19 @@ def make_request(source: dict[str, Any], flags: dict[str, Any]) -> CompileReques
     return request
 
 
+def check_judged(search: str, asked: Mapping[str, bool]) -> None:
+    """Refuse the flags that are asked for and decided on prompts that a search does not see, where it sees all.
+
+    Raises:
+        UsageError: one of them is, or there is no such search.
+    """
+    for flag, wanted in asked.items():
+        if not algorithm(search).arbitrated and wanted:
+            raise UsageError(
+                f"{flag}: --search {search} leaves no prompts to judge by", remedy="use --search joint"
+            )
+
+
 def check_request(request: CompileRequest) -> tuple[ModelProfile, int, dict[int, str]]:
     """Refuse what can be refused without loading anything; return profile, steps, and NFE -> budget as asked for.
 
@@ -119,13 +133,7 @@ def check_request(request: CompileRequest) -> tuple[ModelProfile, int, dict[int,
     steps = request.steps if isinstance(request.steps, int) else profile.steps
     asked = request.sweep.split(",") if request.sweep is not None else [request.budget]
     budgets = {parse_budget(budget, steps, len(profile.denoisers)): budget.strip() for budget in asked}
-    chosen = algorithm(request.search)
-    for flag, wanted in (("--align", request.align), ("--steps auto", request.steps == "auto")):
-        if wanted and not chosen.arbitrated:
-            raise UsageError(
-                f"{flag}: --search {request.search} leaves no prompts to judge by",
-                remedy="use --search joint",
-            )
+    check_judged(request.search, {"--align": request.align, "--steps auto": request.steps == "auto"})
     if request.branches == "separate" and any(
         family.batched for kind, family in FAMILIES.items() if kind in profile.denoisers.values()
     ):

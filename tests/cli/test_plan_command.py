@@ -28,7 +28,19 @@ def test_an_embedded_model_is_timed_here(budc):
     assert 0 < record["secondsPerForward"] < 10
 
 
+def test_an_alignment_is_planned_with_its_gradient(budc):
+    asked = ("plan", "--model", "flux.1-dev", "--budget", "10", "--device", "h100")
+    plain, aligned = budc(*asked, "--json").record, budc(*asked, "--align", "--json").record
+    assert aligned["forwards"] > plain["forwards"]
+    assert "alignment" in aligned["parts"]
+    assert (plain["memory"]["gradients"], aligned["memory"]["gradients"] > 10**9) == (0, True)
+    assert "for a sample's gradient" in budc(*asked, "--align").out
+
+
 def test_bad_input(budc):
+    outcome = budc("plan", "--model", "wan2.1", "--budget", "9", "--search", "uniform", "--align")
+    assert outcome.code == 2
+    assert "leaves no prompts to judge by" in outcome.err
     assert budc("plan", "--model", "wan2.1", "--budget", "10", "--device", "abacus").code == 2
     assert budc("plan", "--model", "wan2.1", "--budget", "90").code != 0
     outcome = budc("plan", "--model", "wan2.1", "--budget", "9", "--device", "h100", "--weights", ".")

@@ -7,7 +7,7 @@ pytest.importorskip("diffusers")
 
 from msgspec.structs import replace  # noqa: E402
 
-from budc.compiler.cost import Cost, count, extent  # noqa: E402
+from budc.compiler.cost import Cost, count, extent, gradient_memory  # noqa: E402
 from budc.compiler.devices import DEVICES, device  # noqa: E402
 from budc.compiler.plan import UTILISATION, cuts, forwards, make_plan  # noqa: E402
 from budc.compiler.probe import probe  # noqa: E402
@@ -60,31 +60,57 @@ def test_a_real_count_agrees_with_the_meta_device() -> None:
     assert count(profile, folder).flops == pytest.approx(counter.get_total_flops(), rel=1e-3)
 
 
-@pytest.mark.parametrize("search", ["uniform", "dp"])
-def test_forwards_are_those_that_a_compile_spends(search: str) -> None:
+@pytest.mark.parametrize(("search", "align"), [("uniform", False), ("dp", False), ("dp", True)])
+def test_forwards_are_those_that_a_compile_spends(search: str, align: bool) -> None:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     import budc
 
     profile = load_profile("wan2.1-nano")
-    noise = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
 
     def compute(latents: torch.Tensor, timestep: torch.Tensor, gain: torch.Tensor) -> object:
-        return latents * gain, latents * gain
+        bent = torch.tanh(latents + gain * timestep[:, None] / 1000)
+        return bent, bent
 
     compiled = budc.compile_policy(
         (compute, lambda residual, latents, timestep, gain: residual),
-        {"cond": torch.ones(4, 1), "uncond": -torch.ones(4, 1)},
+        {"cond": torch.ones(8, 1), "uncond": -torch.ones(8, 1)},
         noise,
         FlowMatchEulerDiscreteScheduler(),
         [1 - k / 8 for k in range(9)],
         3,
         guidance={"cond": 2.0, "uncond": -1.0},
         search=search,
+        align=align,
     )
-    parts = forwards(profile, 3, 8, search, 4)
-    spent = parts["calibration"] + parts["search"] + parts["arbitration"]
-    assert spent == pytest.approx(compiled.outcome.forwards, rel=0.35 if search == "dp" else 0)
+    parts = forwards(profile, 3, 8, search, 8, align=align)
+    assert compiled.outcome.aligned is align
+    assert ("alignment" in parts, "refit" in parts) == (align, search == "dp" and not align)
+    spent = sum(parts.values()) - parts["report"]
+    # How many candidates a path has depends on what the full run is like.
+    assert spent == pytest.approx(compiled.outcome.forwards, abs=0 if search == "uniform" else 3 * 6 * 2)
+
+
+@pytest.mark.parametrize("name", ["flux.1-dev", "wan2.1", "z-image"])
+def test_a_gradient_takes_more_memory_than_a_forward_and_less_than_all_blocks_of_it(name: str) -> None:
+    profile = load_profile(name)
+    cost, memory = count(profile), gradient_memory(profile)
+    # What a block is given is kept for every block, what it makes of it for one.
+    assert memory > cost.activations
+    blocks = {"flux.1-dev": 57, "wan2.1": 30, "z-image": 30}[name]
+    assert blocks * cost.residual < memory < blocks * cost.activations
+
+
+def test_a_plan_with_alignment_holds_its_gradient() -> None:
+    profile = load_profile("flux.1-dev")
+    plain = make_plan(profile, 10, 28, "joint", SMALL)
+    aligned = make_plan(profile, 10, 28, "joint", SMALL, gradients=10**10)
+    assert aligned.memory - plain.memory == 10**10 - SMALL.activations
+    assert aligned.forwards > 2 * plain.forwards - plain.parts["report"]
+    said = cuts(aligned, 28, "joint", None)
+    assert f"no --align: {plain.forwards:,} forwards" in " ".join(said)
+    assert any(line.startswith("--search uniform without --align: ") for line in said)
 
 
 def test_hours_are_of_the_measured_forward_or_of_the_device() -> None:

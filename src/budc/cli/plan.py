@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--budget", required=True, metavar="10|2.8x", help="As for `budc compile`.")
 @click.option("--steps", type=click.IntRange(1, 1000), help="Sampler steps; default the profile's.")
 @click.option("--search", default="joint", show_default=True, metavar="NAME", help="Search algorithm.")
+@click.option("--align", is_flag=True, help="With what `--align` costs.")
 @click.option(
     "--weights", type=click.Path(path_type=Path), metavar="DIR", help="Measure a forward of this folder."
 )
@@ -35,6 +36,7 @@ def plan_command(
     budget: str,
     steps: int | None,
     search: str,
+    align: bool,
     weights: Path | None,
     name: str | None,
     as_json: bool,
@@ -51,22 +53,23 @@ def plan_command(
         )
     with contextlib.redirect_stdout(sys.stderr):
         from budc.compiler.budget import parse_budget
-        from budc.compiler.cost import count
+        from budc.compiler.cost import count, gradient_memory
         from budc.compiler.devices import device as named
         from budc.compiler.plan import cuts, make_plan
-        from budc.compiler.search import algorithm
+        from budc.compiler.request import check_judged
         from budc.policies.profile import load_profile
 
         quiet_libraries()
         profile = load_profile(model)
         wanted = steps or profile.steps
         nfe = parse_budget(budget, wanted, len(profile.denoisers))
-        algorithm(search)
+        check_judged(search, {"--align": align})
         target = named(name) if name else None
         folder = None if target else _here(profile, weights)
         cost = count(profile, folder)
         seconds = _measured(profile, folder) if folder else None
-        plan = make_plan(profile, nfe, wanted, search, cost, target, seconds)
+        gradients = gradient_memory(profile, folder) if align else None
+        plan = make_plan(profile, nfe, wanted, search, cost, target, seconds, gradients=gradients)
         advice = cuts(plan, wanted, search, target)
     if as_json:
         click.echo(json.dumps(_record(plan, target, advice), indent=1))
@@ -110,7 +113,8 @@ def _page(plan: Plan, device: Device | None, steps: int, advice: list[str]) -> s
         (
             "memory",
             f"{plan.weights / 1e9:.3g} GB weights, {cost.activations / 1e9:.3g} GB activations a sample, "
-            f"{cost.residual / 1e6:.3g} MB a residual",
+            f"{cost.residual / 1e6:.3g} MB a residual"
+            + (f", about {plan.gradients / 1e9:.3g} GB for a sample's gradient" if plan.gradients else ""),
         ),
         ("pace", pace),
     ]
@@ -134,7 +138,12 @@ def _record(plan: Plan, device: Device | None, advice: list[str]) -> dict[str, A
         "parts": plan.parts,
         "flopsPerForward": cost.flops,
         "reuseFlops": cost.reuse_flops,
-        "memory": {"weights": plan.weights, "activations": cost.activations, "residual": cost.residual},
+        "memory": {
+            "weights": plan.weights,
+            "activations": cost.activations,
+            "residual": cost.residual,
+            "gradients": plan.gradients,
+        },
         "device": device.name if device else None,
         "secondsPerForward": plan.seconds,
         "measured": plan.measured,
