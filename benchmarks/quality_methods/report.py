@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from budc.compiler.align import epochs
 from quality_methods import ceiling
 from quality_methods.registry import METHODS
 from quality_methods.trained_steps import EPOCHS
@@ -64,7 +65,7 @@ what its authors published.
   over blocks, at a mask of the budget's size, which is more than every other row's. Its mask is uniform; presets and
   other leading blocks were not tried.
 - **Trained few-step solvers** have {epochs} epochs of the trainer on three quarters of the calibration prompts, each
-  with three noises; `--align` has half as many. A cell in which some of them were not run does not show how budc
+  with three noises; `--align` has {fewest} at the smallest budget and {most} at the largest. A cell in which some of them were not run does not show how budc
   compares with the best of them.
 
 ## What limits --align
@@ -106,6 +107,8 @@ def write_report(results: Mapping[str, Any], docs: Path) -> None:
                 )
     figures = {
         "epochs": EPOCHS,
+        "fewest": epochs(min(row["budget"] for row in rows)),
+        "most": epochs(max(row["budget"] for row in rows)),
         "noises": ceiling.NOISES,
         "prompts": ceiling.PROMPTS - ceiling.JUDGING,
         "long": ceiling.EPOCHS,
