@@ -65,8 +65,8 @@ what its authors published.
   over blocks, at a mask of the budget's size, which is more than every other row's. Its mask is uniform; presets and
   other leading blocks were not tried.
 - **Trained few-step solvers** have {epochs} epochs of the trainer on three quarters of the calibration prompts, each
-  with three noises; `--align` has {fewest} at the smallest budget and {most} at the largest. A cell in which some of them were not run does not show how budc
-  compares with the best of them.
+  with three noises; `--align` has {fewest} at the smallest budget and {most} at the largest. A cell in which some of
+  them were not run does not show how budc compares with the best of them.
 
 ## What limits --align
 
