@@ -28,7 +28,7 @@ Run = Callable[[Setting, int, int, Path], Outcome]
 
 
 class Method(NamedTuple):
-    """A method: what the table calls it, how it runs, whether seeds change it, and where it is defined.
+    """A method: what the table calls it, how it runs, whether it is measured with several seeds, and its kind.
 
     `pipelines` are those that it is written for; empty for all.
     """
@@ -56,14 +56,9 @@ METHODS: dict[str, Method] = {
     "joint-align": Method(
         "**budc**, joint --align", partial(budc_joint, align=True), seeded=True, family="budc"
     ),
-    "joint-separate": Method(
-        "**budc**, joint --branches separate", budc_separate, seeded=True, family="budc"
-    ),
+    "joint-separate": Method("**budc**, joint --branches separate", budc_separate, family="budc"),
     "joint-auto": Method(
-        "**budc**, joint --align --steps auto",
-        partial(budc_joint, align=True, auto=True),
-        seeded=True,
-        family="budc",
+        "**budc**, joint --align --steps auto", partial(budc_joint, align=True, auto=True), family="budc"
     ),
     "uniform": Method("uniform mask", _plain(uniform)),
     "paper": Method("paper's search", paper, seeded=True),

@@ -31,7 +31,8 @@ authors could do.
   full run of the calibration prompts is included where a method uses it. For the paper's search the count is what the
   same candidates take when each is rolled out alone, as in its reference code; sharing the rollouts of common
   beginnings, as it was run here, took the number in brackets. "÷ paper's" is the count over that of the paper's search.
-- methods that draw at random are given as the mean over the seeds that were run ({seeds}).
+- methods that draw at random are given as the mean over the seeds that were run ({seeds}); variants of `joint` are run
+  with the first.
 - "fewer steps" caches nothing; "trained" has its timesteps and coefficients trained by budc's own trainer on the same
   calibration prompts.
 
