@@ -19,8 +19,7 @@ from budc.compiler.unroll import PolicyParameters
 from budc.schema.policy import BranchPolicy, Policy
 
 EPOCHS = 0.4, 3
-"""Epochs of the refinement for each evaluation of the budget, and the fewest: where many evaluations leave a small
-error, longer training still lowers it."""
+"""Epochs of the refinement for each evaluation of the budget, and the fewest: more evaluations have more to train."""
 
 BATCH = 2
 """Samples a step. Of an epoch's forwards, small batches make the most steps."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 
 import torch
@@ -60,20 +59,17 @@ def gradient(
 
 
 @torch.no_grad()
-def log_error(denoiser: Denoiser, parameters: Parameters, lesson: Lesson, batch: int, turns: Turns) -> float:
-    """Return the mean log error of a lesson, at most 1e9, `batch` samples at a time where they fit.
+def log_error(denoiser: Denoiser, parameters: Parameters, lesson: Lesson, turns: Turns) -> float:
+    """Return the mean log error of a lesson, at most 1e9.
 
     Raises:
         DeviceMemory: one sample does not fit.
     """
 
-    def found(batched: Lesson, first: int, last: int) -> list[float]:
-        part = batched.part(first, last)
+    def found(first: int, last: int) -> list[float]:
+        part = lesson.part(first, last)
         return latent_errors(unroll(denoiser, parameters, part.conditions).cpu(), part.latents)
 
-    errors: list[float] = []
-    for first in range(0, len(lesson), batch):
-        part = lesson.part(first, first + batch)
-        errors += chain.from_iterable(turns.run(len(part), partial(found, part)))
+    errors = list(chain.from_iterable(turns.run(len(lesson), found)))
     loss = sum(math.log(max(error, 1e-30)) if error == error else math.inf for error in errors) / len(errors)
     return min(loss, 1e9)

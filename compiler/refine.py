@@ -81,7 +81,7 @@ def refine(
     before = journal.get(f"{label} epoch 0")
     if before is None:
         before = {
-            "loss": log_error(denoiser, parameters, validation, batch, turns),
+            "loss": log_error(denoiser, parameters, validation, turns),
             "state": _dump(parameters, optimiser),
         }
         journal.put(f"{label} epoch 0", before)
@@ -104,7 +104,7 @@ def refine(
                     )
                     bar.advance()
                 known = {
-                    "loss": log_error(denoiser, parameters, validation, batch, turns),
+                    "loss": log_error(denoiser, parameters, validation, turns),
                     "state": _dump(parameters, optimiser),
                 }
                 journal.put(f"{label} epoch {epoch}", known)

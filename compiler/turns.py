@@ -50,7 +50,7 @@ class Turns:
             return
         if tried == 1:
             raise DeviceMemory(
-                "the gradient of one sample does not fit into the memory of the device",
+                "not even one sample can be aligned in the memory of the device",
                 remedy="leave --align away, or use a device with more memory",
             )
         self.at_once = tried // 2

@@ -60,7 +60,7 @@ def test_checkpointed_blocks_and_turns_give_the_same_gradient(model: Any, payloa
     lesson = Lesson(conditions, torch.zeros_like(conditions.noise))
     trained, rows = parameters(model, denoiser, payload), [2, 0, 1]
     expected = gradient(denoiser, trained, lesson, rows, Turns(3, lambda: False))
-    wanted = log_error(denoiser, trained, lesson, 3, Turns(3, lambda: False))
+    wanted = log_error(denoiser, trained, lesson, Turns(3, lambda: False))
     assert all(found.abs().max() > 0 for found in expected)
     assert not any(network.is_gradient_checkpointing for network in model.denoisers)
 
@@ -71,7 +71,7 @@ def test_checkpointed_blocks_and_turns_give_the_same_gradient(model: Any, payloa
     assert all(network.is_gradient_checkpointing for network in model.denoisers)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
-    assert log_error(crowded, trained, lesson, 3, turns) == pytest.approx(wanted, abs=1e-4)
+    assert log_error(crowded, trained, lesson, turns) == pytest.approx(wanted, abs=1e-4)
 
 
 def test_blocks_are_checkpointed_before_samples_take_turns(model: Any) -> None:

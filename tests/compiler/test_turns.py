@@ -56,7 +56,7 @@ def test_what_did_not_fit_once_is_not_tried_again():
 
 def test_one_sample_that_does_not_fit_is_an_error():
     device = Device(0)
-    with pytest.raises(DeviceMemory, match="gradient of one sample") as caught:
+    with pytest.raises(DeviceMemory, match="not even one sample") as caught:
         Turns(4, device.spare).run(4, device.work)
     assert "--align" in caught.value.remedy
 
