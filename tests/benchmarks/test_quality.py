@@ -136,3 +136,32 @@ def test_the_table_of_the_readme_is_what_the_results_say():
             assert [float(cell) for cell in line.strip("| ").split("|")[1:]] == [
                 float(f"{value:.2g}") for value in values
             ]
+
+
+def test_what_the_readme_says_of_the_trained_solvers_and_of_costs_is_what_the_results_say():
+    rows = json.loads((ROOT / "benchmarks" / "results" / "quality.json").read_text())["rows"]
+    cells = {}
+    for row in rows:
+        cells.setdefault((row["model"], row["budget"]), {}).setdefault(row["method"], []).append(row)
+
+    def error(cell, method):
+        return statistics.fmean(row["error"]["geometricMean"] for row in cell[method])
+
+    def cost(cell, method):
+        spent = statistics.fmean(row["searchForwards"] for row in cell[method])
+        return spent / statistics.fmean(row["searchForwardsUnshared"] for row in cell["paper"])
+
+    text = " ".join((ROOT / "README.md").read_text().split())
+    for method, words in (("joint", "six of these twelve cells"), ("joint-align", "`--align` in none")):
+        ahead = sum(
+            min(error(cell, name) for name in cell if name.endswith("-trained")) < error(cell, method)
+            for cell in cells.values()
+        )
+        assert (ahead, len(cells)) == ({"joint": 6, "joint-align": 0}[method], 12)
+        assert words in text
+    for method, words in (
+        ("joint", "`joint` spends {} to {} %"),
+        ("joint-align", "`joint --align` {} to {} %"),
+    ):
+        costs = [round(100 * cost(cell, method)) for cell in cells.values()]
+        assert words.format(min(costs), max(costs)) in text
