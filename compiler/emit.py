@@ -99,8 +99,9 @@ def _settings(
     if request.search == "paper":
         settings |= msgspec.to_builtins(profile.search)
     if request.search == "joint":
+        steps = request.steps if isinstance(request.steps, int) else profile.steps
         settings |= {
-            "allowance": allowance(nfe),
+            "allowance": allowance(steps, nfe),
             "searchShare": SEARCH_SHARE,
             "branches": request.branches,
         }

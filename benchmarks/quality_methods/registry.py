@@ -44,15 +44,17 @@ def _plain(function: Callable[..., Outcome], **settings: object) -> Run:
     return lambda setting, nfe, seed, folder: function(setting, nfe, **settings)
 
 
-def _trained(solver: str) -> Run:
-    return lambda setting, nfe, seed, folder: trained_steps(setting, nfe, solver, folder)
+def _trained(solver: str, coefficients: bool) -> Run:
+    return lambda setting, nfe, seed, folder: trained_steps(
+        setting, nfe, solver, folder, coefficients=coefficients
+    )
 
 
 _WAN = ("WanPipeline",)
 _TITLES = {"euler": "Euler", "unipc": "UniPC", "dpm++": "DPM++(2M)", "ab2": "AB2"}
 
 METHODS: dict[str, Method] = {
-    "joint": Method("**budc**, joint", budc_joint, seeded=True, family="budc"),
+    "joint": Method("**budc**, joint", budc_joint, family="budc"),
     "joint-align": Method(
         "**budc**, joint --align", partial(budc_joint, align=True), seeded=True, family="budc"
     ),
@@ -83,8 +85,12 @@ METHODS: dict[str, Method] = {
         for name in SOLVERS
     },
     **{
-        f"steps-{name}-trained": Method(
-            f"{_TITLES[name]}, fewer steps, trained", _trained(name), family="steps"
+        f"steps-{name}-{kind}": Method(
+            f"{_TITLES[name]}, fewer steps, {title}", _trained(name, coefficients), family="steps"
+        )
+        for kind, title, coefficients in (
+            ("timesteps", "best timesteps", False),
+            ("trained", "trained", True),
         )
         for name in SOLVERS
     },

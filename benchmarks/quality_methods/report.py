@@ -31,10 +31,10 @@ authors could do.
   full run of the calibration prompts is included where a method uses it. For the paper's search the count is what the
   same candidates take when each is rolled out alone, as in its reference code; sharing the rollouts of common
   beginnings, as it was run here, took the number in brackets. "÷ paper's" is the count over that of the paper's search.
-- methods that draw at random are given as the mean over the seeds that were run ({seeds}); variants of `joint` are run
-  with the first.
-- "fewer steps" caches nothing; "trained" has its timesteps and coefficients trained by budc's own trainer on the same
-  calibration prompts.
+- methods that draw at random are given as the mean over the seeds that were run ({seeds}): the paper's search, and
+  `--align`, which shuffles what it trains on. `joint` draws nothing; its variants are run with the first seed.
+- "fewer steps" caches nothing; "best timesteps" has its timesteps trained by budc's own trainer on the same calibration
+  prompts, "trained" its timesteps and coefficients.
 
 ```console
 $ {command}
@@ -65,9 +65,9 @@ what its authors published.
 - **cache-dit** runs a leading block at every step, cached ones included: its NFE is what really ran, block evaluations
   over blocks, at a mask of the budget's size, which is more than every other row's. Its mask is uniform; presets and
   other leading blocks were not tried.
-- **Trained few-step solvers** have {epochs} epochs of the trainer on three quarters of the calibration prompts, each
-  with three noises; `--align` has {fewest} at the smallest budget and {most} at the largest. A cell in which some of
-  them were not run does not show how budc compares with the best of them.
+- **Trained few-step solvers**, their timesteps alone or with coefficients, have {epochs} epochs of the trainer on three
+  quarters of the calibration prompts, each with three noises; `--align` has {fewest} at the smallest budget and {most}
+  at the largest. A cell in which some of them were not run does not show how budc compares with the best of them.
 
 ## What limits --align
 

@@ -5,6 +5,7 @@
 σ is trained through a softmax of log gaps with both ends pinned, δ corrects the solver's weights of the three newest
 velocities at every step; the solver's form follows σ. Loss, optimiser, early stopping on a part of the calibration
 prompts, each prompt in several pairings with noise: `budc.compiler.refine` and `pairings`, as for budc's own policies.
+Without δ, what is trained are the best timesteps of the solver as it is.
 """
 
 from __future__ import annotations
@@ -33,25 +34,26 @@ EPOCHS = 8
 
 
 class SolverParameters:
-    """A few-step solver's trainable sigmas and coefficient corrections, as the trainer wants them."""
+    """A few-step solver's trainable sigmas and, with `coefficients`, corrections, as the trainer wants them."""
 
     payload = "velocity"
 
-    def __init__(self, solver: Form, sigmas: Tensor, timesteps: Tensor) -> None:
+    def __init__(self, solver: Form, sigmas: Tensor, timesteps: Tensor, coefficients: bool = True) -> None:
         self._solver = solver
         self._ends = sigmas[[0]], sigmas[[-1]]
         self._gaps = ((sigmas[:-1] - sigmas[1:]) / (sigmas[0] - sigmas[-1])).log()
         self._scale = float(timesteps[0] / sigmas[0])
         steps = len(timesteps)
-        self.groups: Mapping[str, Tensor] = {
-            "sigmas": torch.zeros(steps, dtype=torch.float64, requires_grad=True),
-            "coefficients": torch.zeros(steps, BAND, dtype=torch.float64, requires_grad=True),
-        }
+        self._offsets = torch.zeros(steps, dtype=torch.float64, requires_grad=True)
+        self._delta = torch.zeros(steps, BAND, dtype=torch.float64, requires_grad=coefficients)
+        self.groups: Mapping[str, Tensor] = {"sigmas": self._offsets}
+        if coefficients:
+            self.groups = {**self.groups, "coefficients": self._delta}
 
     def schedule(self) -> Tensor:
         """Return the sigmas (steps + 1,)."""
         first, last = self._ends
-        share = torch.softmax(self._gaps + self.groups["sigmas"], 0).cumsum(0)
+        share = torch.softmax(self._gaps + self._offsets, 0).cumsum(0)
         return torch.cat([first, first + (last - first) * share[:-1], last])
 
     def form(self) -> LinearForm:
@@ -60,10 +62,9 @@ class SolverParameters:
         timesteps = sigmas[:-1] * self._scale
         form = self._solver(sigmas, timesteps.detach())
         gaps = sigmas[1:] - sigmas[:-1]
-        delta = self.groups["coefficients"]
         rows = torch.zeros(len(gaps), len(gaps), dtype=torch.float64)
         for age in range(min(BAND, len(gaps))):
-            rows = rows + torch.diag_embed((gaps * delta[:, age])[age:], offset=-age)
+            rows = rows + torch.diag_embed((gaps * self._delta[:, age])[age:], offset=-age)
         velocity = form.velocity + torch.cat([torch.zeros_like(rows[:1]), rows.cumsum(0)])
         return LinearForm(form.start, velocity, timesteps)
 
@@ -90,10 +91,12 @@ def lessons(
     return train, judge
 
 
-def trained_steps(setting: Setting, nfe: int, solver: str, folder: Path) -> Outcome:
-    """Train a solver of `nfe` steps on the calibration prompts, then run it."""
+def trained_steps(
+    setting: Setting, nfe: int, solver: str, folder: Path, *, coefficients: bool = True
+) -> Outcome:
+    """Train a solver of `nfe` steps on the calibration prompts, its timesteps alone or all of it, then run it."""
     samples, evaluations = setting.calibration, nfe * len(setting.branches)
-    parameters = SolverParameters(SOLVERS[solver](setting), *default_schedule(setting, nfe))
+    parameters = SolverParameters(SOLVERS[solver](setting), *default_schedule(setting, nfe), coefficients)
     split = round(SEARCH_SHARE * len(samples))
     with Journal(folder, f"{setting.name} {solver} {nfe} {len(samples)} {EPOCHS}") as journal:
         refined = refine(

@@ -1,6 +1,6 @@
 """Dynamic programming over the full run's reuse errors: the best mask of an additive surrogate, exactly.
 
-    cost(mask) = Σ_k gains[k] · E[previous, last, k]        over reused steps k
+    cost(mask) = Σ_k E[previous, last, k]        over reused steps k
 
 `last` and `previous` are the newest computed steps before k. The sum splits at the computed steps, so it is the
 length of a path through the pairs (previous, last), and the shortest one of `nfe` nodes is found in
@@ -34,16 +34,12 @@ def shortest_path(space: Space, payload: Payload) -> tuple[int, ...]:
     """
     if payload not in space.errors:
         raise UsageError(f"no reuse errors of the {payload} are known", remedy="use --search hillclimb")
-    steps, gains = space.steps, space.gains or (1.0,) * space.steps
-    errors = space.errors[payload]
+    steps, errors = space.steps, space.errors[payload]
 
     def segment(pair: Pair) -> list[float]:
         # Entry n: the cost of reusing the steps between `last` and n.
         previous, last = pair
-        reused = (
-            math.inf if k in space.fixed else gains[k] * errors[previous][last][k]
-            for k in range(last + 1, steps)
-        )
+        reused = (math.inf if k in space.fixed else errors[previous][last][k] for k in range(last + 1, steps))
         return [math.inf] * (last + 1) + list(accumulate(reused, initial=0.0))
 
     segments = {(p, n): segment((p, n)) for n in range(steps) for p in range(n) or (0,)}

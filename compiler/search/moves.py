@@ -88,6 +88,17 @@ def relocations(space: Space, current: Candidate, slot: int, sizes: Collection[i
     ]
 
 
+def relocated(space: Space, slots: Slots, reach: int | None = None) -> Iterator[Slots]:
+    """Yield the slots after every relocation of one of them, by at most `reach` steps or to anywhere."""
+    width, occupied = lanes(space), set(slots)
+    for slot in slots:
+        if slot // width in space.fixed:
+            continue
+        for target in range(space.steps * width):
+            if target not in occupied and (reach is None or abs(target // width - slot // width) <= reach):
+                yield tuple(sorted({*occupied, target} - {slot}))
+
+
 def switches(space: Space, current: Candidate) -> list[Candidate]:
     """Return the same masks with every other payload."""
     slots = taken(space, current)

@@ -55,9 +55,8 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
     uniform) are plain reuse of trunk residuals whatever these say.
 
     `errors[payload]` is the reuse-error tensor E[previous, last, k] of the full run as nested lists, where a
-    search asks for it (`budc.compiler.gram`), and `gains[k]` the weight of step k's squared error in the final
-    one, all 1 where empty; `schedules` are compute steps that others have published for this number of steps
-    and budget, or that were scaled to it (`budc.policies.schedules`).
+    search asks for it (`budc.compiler.gram`); `schedules` are compute steps that others have published for this
+    number of steps and budget, or that were scaled to it (`budc.policies.schedules`).
     """
 
     steps: int
@@ -69,7 +68,6 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
     rule: Rule = "tracked"
     payloads: tuple[Payload, ...] = ("trunk-residual", "velocity")
     errors: Mapping[str, Sequence[Sequence[Sequence[float]]]] = {}
-    gains: tuple[float, ...] = ()
     schedules: tuple[tuple[int, ...], ...] = ()
     first_steps: tuple[int, ...] = ()
     """Steps at which another denoiser takes over: computed in every candidate, as the first step is."""

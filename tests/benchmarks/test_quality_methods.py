@@ -138,6 +138,18 @@ def test_the_form_is_differentiable_in_both_groups(parameters):
     assert all(tensor.grad.abs().sum() > 0 for tensor in parameters.groups.values())
 
 
+def test_best_timesteps_leave_the_solver_what_it_is():
+    sigmas = torch.tensor([1.0, 0.7, 0.5, 0.1, 0.0], dtype=torch.float64)
+    parameters = SolverParameters(few_steps.adams_bashforth, sigmas, sigmas[:-1] * 1000, coefficients=False)
+    assert list(parameters.groups) == ["sigmas"]
+    with torch.no_grad():
+        parameters.groups["sigmas"].copy_(torch.tensor([0.5, -0.2, 0.1, 0.0]))
+    moved = parameters.schedule().detach()
+    assert not torch.allclose(moved, sigmas)
+    plain = few_steps.adams_bashforth(moved, moved[:-1] * 1000)
+    torch.testing.assert_close(parameters.form().velocity.detach(), plain.velocity)
+
+
 def test_ssim_of_a_clip_with_itself_is_one_and_falls_with_noise():
     clip = torch.rand(1, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
     assert frame_ssim(clip, clip) == pytest.approx(1)

@@ -1,4 +1,7 @@
-"""The default search against the exhaustive one, on spaces small enough to go through."""
+"""The default search against the exhaustive one, on spaces small enough to go through.
+
+The search draws nothing, so what a seed changes is the landscape: prompts and noise.
+"""
 
 import math
 import random
@@ -10,12 +13,10 @@ from budc.compiler.journal import Journal
 from budc.compiler.search import ALGORITHMS
 from budc.compiler.study import objective
 
-SEEDS = range(10)
 
-
-def walked(name, space, loss, seed=0):
+def walked(name, space, loss):
     """Run a search; return the least loss that it saw."""
-    walk = ALGORITHMS[name].walk(space, random.Random(seed))
+    walk = ALGORITHMS[name].walk(space, random.Random(0))
     lowest, batch = math.inf, next(walk)
     while True:
         losses = loss(batch)
@@ -26,9 +27,11 @@ def walked(name, space, loss, seed=0):
             return lowest
 
 
-def check(task, folder, solver, steps, nfe, seeds=SEEDS):
-    with Journal(folder / "agreement", "agreement") as journal:
-        finder = Finder(task(steps, nfe, solver=solver, samples=16, shape=(4, 8)), journal)
+def landscape(toys, task, folder, solver, steps, nfe, seed):
+    """Return the space and the losses of all of its candidates."""
+    given = task(steps, nfe, solver=solver, conditions=toys.conditions(16, shape=(4, 8), seed=seed))
+    with Journal(folder / f"agreement {seed}", "agreement") as journal:
+        finder = Finder(given, journal)
     tree = finder._tree(16)
     space = finder._space(finder.task, tree)
     known = {}
@@ -38,22 +41,31 @@ def check(task, folder, solver, steps, nfe, seeds=SEEDS):
             known[candidate.masks, candidate.payload] = objective("log-mean", rollout.errors)
         return [known[candidate.masks, candidate.payload] for candidate in candidates]
 
-    best = walked("exhaustive", space, roll)
+    walked("exhaustive", space, roll)
     assert len(known) == 2 * math.comb(steps - 1, nfe - 1)
+    return space, known
+
+
+def ratio(space, known):
+    """Return the error of what the default search finds over that of the best candidate."""
 
     def look_up(candidates):
         return [known[candidate.masks, candidate.payload] for candidate in candidates]
 
-    ratios = [math.exp(walked("joint", space, look_up, seed) - best) for seed in seeds]
-    assert max(ratios) < 1.01, ratios
+    return math.exp(walked("joint", space, look_up) - min(known.values()))
 
 
 @pytest.mark.parametrize("solver", ["euler", "unipc"])
-def test_the_default_search_finds_the_best_of_660_candidates_in_10_of_10_seeds(task, tmp_path, solver):
-    check(task, tmp_path, solver, 12, 5)
+def test_the_default_search_finds_the_best_of_660_candidates(toys, task, tmp_path, solver):
+    ratios = [ratio(*landscape(toys, task, tmp_path, solver, 12, 5, seed)) for seed in range(2)]
+    assert max(ratios) < 1.01, ratios
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("solver", ["euler", "unipc"])
-def test_the_default_search_finds_the_best_of_6006_candidates_in_10_of_10_seeds(task, tmp_path, solver):
-    check(task, tmp_path, solver, 16, 6)
+@pytest.mark.parametrize(("steps", "nfe"), [(12, 5), (16, 6)])
+def test_the_default_search_finds_the_best_of_all_candidates_in_10_of_10_seeds(
+    toys, task, tmp_path, solver, steps, nfe
+):
+    ratios = [ratio(*landscape(toys, task, tmp_path, solver, steps, nfe, seed)) for seed in range(10)]
+    assert max(ratios) < 1.01, ratios

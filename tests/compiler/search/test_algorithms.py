@@ -81,7 +81,7 @@ def test_a_quadratic_landscape_of_fifty_steps_is_solved(name, target, seed, run,
     assert winner.mask.compute_steps == target
 
 
-@pytest.mark.parametrize("name", SEEKERS)
+@pytest.mark.parametrize("name", [*SEEKERS, "joint"])
 def test_a_walk_goes_on_where_losses_are_infinite(name, run, space, bowl):
     """A fit that diverges is a bad candidate, not the end of a search: here no early step may stand free."""
     target = (0, 2, 5, 9)
@@ -101,14 +101,14 @@ def test_the_rule_and_the_payloads_are_the_space_s(name, run, space, rugged):
     assert {(candidate.rule, candidate.payload) for candidate in seen} == {("gram", "velocity")}
 
 
-@pytest.mark.parametrize("name", SEEKERS)
+@pytest.mark.parametrize("name", [*SEEKERS, "joint"])
 @pytest.mark.parametrize(("steps", "nfe"), [(50, 50), (50, 1), (2, 1), (1, 1), (4, 3)])
 def test_the_smallest_spaces_end(name, steps, nfe, run, space):
     winner, _ = run(name, space(steps, nfe), lambda _: 0.5)
     assert winner.mask.nfe == nfe
 
 
-@pytest.mark.parametrize("name", SEEKERS)
+@pytest.mark.parametrize("name", [*SEEKERS, "joint"])
 @pytest.mark.parametrize("target", [((0, 2, 5), (0, 3, 4)), ((0, 4), (0, 1, 2, 5)), ((0, 1, 3, 5), (0, 2))])
 def test_branches_may_differ_under_one_total(name, target, run, space):
     separate = space(6, 3, branches=("cond", "uncond"), separate=True)

@@ -12,30 +12,25 @@ from budc.compiler.search.dp import shortest_path
 from budc.schema.errors import UsageError
 
 
-def cost(path, errors, gains):
-    """The additive surrogate of a mask, step by step."""
+def cost(path, errors):
+    """The reuse errors of a mask, step by step."""
     total = 0.0
-    for k in range(len(gains)):
+    for k in range(len(errors)):
         before = [step for step in path if step <= k]
         if k not in path:
             last = before[-1]
             previous = before[-2] if len(before) > 1 else last
-            total += gains[k] * errors[previous][last][k]
+            total += errors[previous][last][k]
     return total
 
 
 @given(st.integers(1, 9), st.data())
 def test_it_is_the_best_of_all_masks(space, costs, steps, data):
     nfe = data.draw(st.integers(1, steps))
-    seed = data.draw(st.integers(0, 10**6))
-    weighted = data.draw(st.booleans())
-    errors = costs(steps, seed)
-    rng = random.Random(seed)
-    gains = tuple(rng.random() for _ in range(steps)) if weighted else ()
-    path = shortest_path(space(steps, nfe, errors={"velocity": errors}, gains=gains), "velocity")
-    gains = gains or (1.0,) * steps
+    errors = costs(steps, data.draw(st.integers(0, 10**6)))
+    path = shortest_path(space(steps, nfe, errors={"velocity": errors}), "velocity")
     masks = ((0, *rest) for rest in itertools.combinations(range(1, steps), nfe - 1))
-    assert path == min(masks, key=lambda mask: cost(mask, errors, gains))
+    assert path == min(masks, key=lambda mask: cost(mask, errors))
 
 
 @given(st.integers(2, 9), st.data())
@@ -47,18 +42,12 @@ def test_it_is_the_best_of_all_masks_through_the_fixed_steps(space, costs, steps
     errors = costs(steps, data.draw(st.integers(0, 10**6)))
     path = shortest_path(space(steps, nfe, errors={"velocity": errors}, first_steps=firsts), "velocity")
     masks = ((0, *rest) for rest in itertools.combinations(range(1, steps), nfe - 1) if {*firsts} <= {*rest})
-    assert path == min(masks, key=lambda mask: cost(mask, errors, (1.0,) * steps))
+    assert path == min(masks, key=lambda mask: cost(mask, errors))
 
 
 def test_of_equal_paths_the_first_is_taken(space):
     errors = [[[1.0] * 6] * 6] * 6
     assert shortest_path(space(6, 3, errors={"velocity": errors}), "velocity") == (0, 1, 2)
-
-
-def test_gains_decide_where_to_compute(space):
-    errors = {"velocity": [[[1.0] * 8] * 8] * 8}
-    path = shortest_path(space(8, 3, errors=errors, gains=(1, 1, 1, 9, 1, 1, 9, 1)), "velocity")
-    assert path == (0, 3, 6)
 
 
 def test_a_jump_of_the_residuals_is_computed(space):

@@ -1,10 +1,12 @@
-"""What the default search may spend."""
+"""What the default search may spend, and where it looks."""
 
+import itertools
 import random
 
 import pytest
 
-from budc.compiler.search.joint import allowance
+from budc.compiler.search.joint import PREFERENCE, allowance, promising
+from budc.compiler.search.moves import relocated
 
 
 def spent(seen):
@@ -18,14 +20,71 @@ def spent(seen):
 
 
 def test_few_evaluations_may_spend_less():
-    found = [allowance(nfe) for nfe in range(1, 30)]
+    found = [allowance(50, nfe) for nfe in range(4, 40)]
     assert found == sorted(found)
-    assert (found[0], found[7], found[-1]) == (18, 24, 28)
+    assert (found[0], found[6], found[-1]) == (20, 25, 28)
+
+
+def test_few_masks_may_be_searched_through_in_part():
+    assert [allowance(12, 5), allowance(16, 6), allowance(18, 7)] == [20, pytest.approx(0.03 * 3003), 20]
 
 
 @pytest.mark.parametrize("nfe", [4, 8, 14])
 def test_the_allowance_is_spent_and_no_more_than_the_candidate_that_reaches_it(nfe, run, space, costs):
     wanted = space(50, nfe, errors={"trunk-residual": costs(50, 1), "velocity": costs(50, 2)})
-    for seed in range(3):
-        _, seen = run("joint", wanted, lambda candidate: random.Random(candidate.key).random(), seed)
-        assert allowance(nfe) <= spent(seen) < allowance(nfe) + 2
+    _, seen = run("joint", wanted, lambda candidate: random.Random(candidate.key).random())
+    assert allowance(50, nfe) <= spent(seen) < allowance(50, nfe) + 2
+
+
+def test_the_seed_changes_nothing(run, space, costs):
+    box = space(50, 8, errors={"velocity": costs(50, 2)})
+
+    def rugged(candidate):
+        return random.Random(candidate.key).random()
+
+    assert run("joint", box, rugged, 0) == run("joint", box, rugged, 1)
+
+
+@pytest.mark.parametrize(
+    "target", [(0, 2, 3, 9, 17, 18, 30, 41, 48, 49), (0, 6, 11, 14, 20, 27, 33, 36, 42, 47)]
+)
+def test_it_closes_in_on_the_best_mask(target, run, space):
+    """The distance of the evenly spread start is 10 to 40 steps; all but a few are made up for."""
+
+    def steps_off(candidate):
+        return sum(abs(a - b) for a, b in zip(candidate.mask.compute_steps, target, strict=True))
+
+    winner, seen = run("joint", space(50, 10), lambda candidate: 0.2 * steps_off(candidate))
+    assert steps_off(seen[0]) >= 10
+    assert steps_off(winner) <= 2
+
+
+def test_a_small_space_is_gone_through(run, space):
+    _, seen = run("joint", space(8, 3), lambda candidate: random.Random(candidate.key).random())
+    found = {candidate.mask.compute_steps for candidate in seen if candidate.payload == "velocity"}
+    assert found == {(0, *rest) for rest in itertools.combinations(range(1, 8), 2)}
+
+
+def test_where_all_is_known_nothing_promises(space):
+    known = {(0, *rest): float(sum(rest)) for rest in itertools.combinations(range(1, 6), 2)}
+    assert promising(space(6, 3), "velocity", known) is None
+
+
+def test_what_promises_is_unknown_and_two_relocations_away_at_most(space, costs):
+    box = space(16, 4, errors={"velocity": costs(16, 1)})
+    known = {(0, 4, 8, 12): -3.0, (0, 4, 8, 11): -3.5, (0, 1, 2, 3): 1.0}
+    found = promising(box, "velocity", known)
+    once = set(relocated(box, (0, 4, 8, 11)))
+    assert found not in known
+    assert found in once | {slots for one in once for slots in relocated(box, one)}
+
+
+@pytest.mark.parametrize(("ahead", "payload"), [(1.5, "trunk-residual"), (0.5, "velocity")])
+def test_the_trunk_residual_is_taken_where_it_is_clearly_better(ahead, payload, run, space):
+    def loss(candidate):
+        return sum(candidate.mask.compute_steps) - ahead * PREFERENCE * (
+            candidate.payload == "trunk-residual"
+        )
+
+    _, seen = run("joint", space(50, 4), loss)
+    assert {candidate.payload for candidate in seen[3:]} == {payload}

@@ -13,6 +13,7 @@ from budc.compiler.search.moves import (
     lanes,
     movable,
     nudged,
+    relocated,
     relocations,
     starts,
     switches,
@@ -47,6 +48,18 @@ def within(space, found):
         all(mask.steps == space.steps and all(mask[k] for k in space.fixed) for mask in found.masks)
         and sum(mask.nfe for mask in found.masks) == space.nfe * len(found.masks)
         and len(found.masks) == (1 if alike else lanes(space))
+    )
+
+
+@given(st.data(), st.none() | st.integers(0, 4))
+def test_slots_are_relocated_as_candidates_are(space, data, reach):
+    box, current = data.draw(places(space))
+    sizes = range(box.steps if reach is None else reach + 1)
+    found = list(relocated(box, taken(box, current), reach))
+    assert sorted(found) == sorted(
+        taken(box, other)
+        for slot in movable(box, current)
+        for other in relocations(box, current, slot, sizes)
     )
 
 
