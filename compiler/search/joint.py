@@ -5,7 +5,7 @@ the mask with its best predictor, and both are searched at once. Starts: evenly 
 the end of the schedule, dynamic programming's path and published schedules, with the velocity as payload; the best
 of them is tried with the trunk residual too. From there a surrogate (`budc.compiler.search.surrogate`), which learns
 from every rollout, ranks hundreds of masks near the best one, and the most promising is rolled out, until the allowance
-is spent. Nothing is drawn at random.
+is spent; where there are few masks, with the other payload too. Nothing is drawn at random.
 
 Where branches may differ, a computed step may also move to another branch: the total of branch evaluations stays.
 """
@@ -28,7 +28,8 @@ ALLOWANCE = 2.5, 20.0, 28.0
 and the least and the most of it. A budget of few evaluations has fewer moves to try."""
 
 SMALL = 5000, 0.03
-"""Where there are no more masks than this, a search for the best is soon done: such a share of them may be spent."""
+"""Where there are no more masks than this, a search for the best is soon done: such a share of them may be spent, and
+as much again on the other payload."""
 
 PREFERENCE = 0.2
 """By how much (a log) the trunk residual must be better on the best start: reused velocities need no network."""
@@ -58,10 +59,16 @@ class Spending:
 
 def allowance(steps: int, nfe: int) -> float:
     """Return the rollouts that a search for a policy of `nfe` evaluations a branch out of `steps` may spend."""
+    return sum(_allowances(steps, nfe))
+
+
+def _allowances(steps: int, nfe: int) -> tuple[float, float]:
+    """Return what may be spent on the payload that did better on the best start, and on the other one after it."""
     each, least, most = ALLOWANCE
     few, share = SMALL
     masks = math.comb(steps - 1, nfe - 1)
-    return max(min(most, max(least, each * nfe)), share * masks if masks <= few else 0.0)
+    of_few = share * masks if masks <= few else 0.0
+    return max(min(most, max(least, each * nfe)), of_few), of_few
 
 
 def candidates_of_joint(space: Space) -> int:
@@ -98,10 +105,14 @@ def joint(space: Space, rng: random.Random) -> Generator[list[Candidate], list[f
     best = _best(losses["velocity"])
     yield from scored(best, "trunk-residual")
     behind = losses["velocity"][best] - losses["trunk-residual"][best]
-    payload: Payload = "trunk-residual" if behind > PREFERENCE else "velocity"
-    known, most = losses[payload], allowance(space.steps, space.nfe)
-    while spending.rollouts < most and (slots := promising(space, payload, known)):
-        yield from scored(slots, payload)
+    payloads: list[Payload] = ["velocity", "trunk-residual"]
+    if behind > PREFERENCE:
+        payloads.reverse()
+    until = 0.0
+    for payload, more in zip(payloads, _allowances(space.steps, space.nfe), strict=True):
+        until += more
+        while spending.rollouts < until and (slots := promising(space, payload, losses[payload])):
+            yield from scored(slots, payload)
     payload = min(losses, key=lambda of: min(losses[of].values()))
     return candidate(space, _best(losses[payload]), payload)
 

@@ -165,3 +165,20 @@ def test_what_the_readme_says_of_the_trained_solvers_and_of_costs_is_what_the_re
     ):
         costs = [round(100 * cost(cell, method)) for cell in cells.values()]
         assert words.format(min(costs), max(costs)) in text
+
+
+def test_what_the_readme_says_of_the_coefficients_is_what_the_results_say():
+    rows = json.loads((ROOT / "benchmarks" / "results" / "quality.json").read_text())["rows"]
+    found = {
+        row["method"]: row["error"]["geometricMean"]
+        for row in rows
+        if (row["model"], row["budget"]) == ("wan2.1-nano", 10)
+    }
+    plain, gram, tracked = (
+        f"{found[f'joint-mask-{rule}-velocity']:.2g}" for rule in ("plain", "gram", "tracked")
+    )
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert (
+        f"end at {plain}, with coefficients from the full run at {gram}, and with its own at {tracked}."
+        in text
+    )
