@@ -39,8 +39,10 @@ COLUMNS = {
     "fewer-steps": "plain steps",
     "frozen": "transferred, frozen",
     "fitted": "transferred, fitted",
+    "nearby": "--nearby",
     "native": "native search",
 }
+KEPT = "frozen", "fitted", "nearby"
 
 
 def family(model: str, budgets: Sequence[int], seed: int, work: Path) -> dict[int, Artifact]:
@@ -54,19 +56,20 @@ def family(model: str, budgets: Sequence[int], seed: int, work: Path) -> dict[in
     return {nfe: read(path) for nfe, path in paths.items()}
 
 
-def moved(source: Artifact, model: str, seed: int, work: Path) -> Artifact:
-    """Return a policy transferred to `model`, with its coefficients fitted there."""
-    path = work / model / f"from-{source.document.name}{SUFFIX}"
+def moved(source: Artifact, model: str, seed: int, work: Path, *, nearby: bool = False) -> Artifact:
+    """Return a policy transferred to `model`, fitted there, with masks `nearby` tried or without."""
+    path = work / model / f"{'near' if nearby else 'from'}-{source.document.name}{SUFFIX}"
     if not path.is_file():
-        transfer(source, TransferRequest(to=model, out=path, seed=seed))
+        transfer(source, TransferRequest(to=model, out=path, seed=seed, nearby=nearby))
     return read(path)
 
 
-def row(source: str, transferred: Artifact, native: Artifact) -> dict[str, Any]:
-    """Return what two artifacts of one model and budget report: errors, PSNR in dB, and what each search cost."""
+def row(source: str, transferred: Artifact, near: Artifact, native: Artifact) -> dict[str, Any]:
+    """Return what artifacts of one model and budget report: errors, PSNR in dB, and what each search cost."""
     document, own = transferred.document, native.document
     reports = {baseline.name: baseline.metrics for baseline in document.quality.baselines}
-    reports |= {"fitted": document.quality.metrics, "native": own.quality.metrics}
+    searched = {"fitted": document, "nearby": near.document, "native": own}
+    reports |= {name: found.quality.metrics for name, found in searched.items()}
     latents, frames = ({name: reports[name][place] for name in COLUMNS} for place in (0, 1))
     errors = {name: float(latents[name].geometric_mean or latents[name].mean) for name in COLUMNS}
     return {
@@ -76,8 +79,8 @@ def row(source: str, transferred: Artifact, native: Artifact) -> dict[str, Any]:
         "error": errors,
         "mean": {name: latents[name].mean for name in COLUMNS},
         "psnr": {name: frames[name].mean for name in COLUMNS},
-        "kept": {name: kept(errors, name) for name in ("fitted", "frozen")},
-        "forwards": {"fitted": document.search.forwards, "native": own.search.forwards},
+        "kept": {name: kept(errors, name) for name in KEPT},
+        "forwards": {name: found.search.forwards for name, found in searched.items()},
     }
 
 
@@ -93,17 +96,18 @@ def measured(
     for origin, target in pairs:
         own = family(target, budgets, seed, work)
         for nfe, source in family(origin, budgets, seed, work).items():
-            yield row(origin, moved(source, target, seed, work), own[nfe])
+            found = [moved(source, target, seed, work, nearby=nearby) for nearby in (False, True)]
+            yield row(origin, *found, own[nfe])
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the rows as a table in Markdown."""
-    heads = ["from", "to", "NFE", *COLUMNS.values(), "gain kept, fitted", "frozen"]
+    heads = ["from", "to", "NFE", *COLUMNS.values(), *(f"gain kept, {name}" for name in KEPT)]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for entry in rows:
         cells = [entry["from"], entry["to"], str(entry["budget"])]
         cells += [f"{entry['error'][name]:.2g}" for name in COLUMNS]
-        cells += [f"{100 * entry['kept'][name]:.0f} %" for name in ("fitted", "frozen")]
+        cells += [f"{100 * entry['kept'][name]:.0f} %" for name in KEPT]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -130,8 +130,9 @@ def cuts(plan: Plan, steps: int, search: str, device: Device | None) -> list[str
     options = {f"--calibration FILE of {size // 2} prompts": (search, size // 2, align)}
     if align:
         options["no --align"] = (search, size, False)
-    for cheaper in ("dp", "known", "uniform"):
-        if cheaper != search and (cheaper != "known" or schedules_for(plan.profile, steps, plan.nfe)):
+    for cheaper in ("nearby", "dp", "known", "uniform"):
+        needs_schedules = cheaper in ("nearby", "known")
+        if cheaper != search and (not needs_schedules or schedules_for(plan.profile, steps, plan.nfe)):
             without = " without --align" * (align and not algorithm(cheaper).arbitrated)
             options[f"--search {cheaper}{without}"] = (cheaper, size, align)
     for label, (name, prompts, aligned) in options.items():

@@ -1,14 +1,15 @@
 """Transfer: a policy found on one model becomes one of another model of its family.
 
 Masks and payload are kept. Coefficients depend on what a network's residuals look like, so they are fitted anew along
-one rollout on the target's calibration prompts, unless the policy is to stay as it is (`frozen`). The report is
-measured on the target, beside the policy as it came, and beside a search on the target where one is asked for.
+one rollout on the target's calibration prompts, unless the policy is to stay as it is (`frozen`). With `nearby`, a few
+masks near the policy's own are tried as well (`budc.compiler.search.nearby`). The report is measured on the target,
+beside the policy as it came, and beside a search on the target where one is asked for.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -28,7 +29,7 @@ from budc.compiler.find import Finder
 from budc.compiler.folder import component_digests
 from budc.compiler.journal import Journal
 from budc.compiler.model import Model, default_device, device_name, load_model, model_binding, supported
-from budc.compiler.rollout import Roller, evaluations
+from budc.compiler.rollout import Roller
 from budc.compiler.search import Candidate
 from budc.compiler.study import OBJECTIVES
 from budc.compiler.task import Schedule, Task
@@ -36,7 +37,7 @@ from budc.policies.profile import ModelProfile, find_weights, load_profile, read
 from budc.policies.schedules import schedules_for
 from budc.schema.artifact import Artifact, read
 from budc.schema.canonical import digest
-from budc.schema.errors import CompileError
+from budc.schema.errors import CompileError, UsageError
 from budc.schema.files import check_place
 from budc.schema.keys import load_signer
 from budc.schema.policy import ModelBinding, Policy, PolicyDocument, SamplerBinding, Search
@@ -45,8 +46,8 @@ from budc.schema.timestamps import issue_time
 
 @dataclass(frozen=True)
 class TransferRequest:
-    """One transfer. `frozen` keeps the coefficients, `native` searches on the target too, for comparison; `differing`
-    accepts another family, number of steps, scheduler or guidance.
+    """One transfer. `frozen` keeps the coefficients, `nearby` tries masks near the policy's own, `native` searches on
+    the target too, for comparison; `differing` accepts another family, number of steps, scheduler or guidance.
     """
 
     to: str
@@ -58,18 +59,23 @@ class TransferRequest:
     key: Path | None = None
     name: str | None = None
     seed: int = 0
+    nearby: bool = False
 
 
 def transfer(source: Artifact, request: TransferRequest) -> Artifact:
     """Write the target's artifact and return it.
 
     Raises:
+        UsageError: masks near the policy's own are asked for, and there is no one mask, or all is to stay.
         UnsupportedModel: the target is of another family, or has other guidance branches or another number of
             denoisers.
         CalibrationMismatch: steps, scheduler, guidance or the steps at which experts take over differ.
         BudcError: see the compiler's passes.
     """
-    document, profile = source.document, load_profile(request.to)
+    document = source.document
+    if request.nearby:
+        _check_nearby(document.policy, request)
+    profile = load_profile(request.to)
     check_family(document, profile, request.differing)
     supported(profile)
     signer = load_signer(request.key) if request.key else None
@@ -102,24 +108,17 @@ def _transferred(
     document, profile = source.document, model.profile
     prompts = profile.prompts
     texts = read_prompts(prompts.calibration, prompts.calibration_size)
-    nfe, policy, forwards = document.budget.nfe, document.policy, 0
+    nfe, policy, forwards, candidates = document.budget.nfe, document.policy, 0, 0
     beside = {} if request.frozen else {"frozen": (document.policy, sampler)}
     if request.native or not request.frozen:
         finder = Finder(_task(model, sampler, texts, nfe, request.seed), journal)
         if not request.frozen:
-            candidate = as_candidate(document.policy, profile)
-            policy, loss, cost = finder.fitted(candidate)
-            if not math.isfinite(loss):
-                raise CompileError(
-                    f"candidate {candidate.key}: the final latents are not finite",
-                    remedy="transfer it with --frozen, or compile a policy for that model",
-                )
-            forwards = finder.full_forwards + cost
+            policy, forwards, candidates = _fitted(document.policy, request, finder, profile)
         if request.native:
             found = finder.find(finder.task)
             beside["native"] = (found.policy, sampler)
             # The full run is shared, so it is counted once.
-            forwards = found.forwards + (0 if request.frozen else evaluations(policy) * len(texts))
+            forwards += found.forwards - (finder.full_forwards if forwards else 0)
     roller = Roller(model)
     full = model.sampler(profile.steps)
     held = read_prompts(prompts.held_out, prompts.held_out_size)
@@ -148,13 +147,46 @@ def _transferred(
         search=Search(
             algorithm="transfer",
             seed=request.seed,
-            candidates=0 if request.frozen else 1,
+            candidates=candidates,
             forwards=forwards,
-            settings={"frozen": request.frozen, "from": document.name, "differing": request.differing},
+            settings={
+                "frozen": request.frozen,
+                "nearby": request.nearby,
+                "from": document.name,
+                "differing": request.differing,
+            },
             versions=versions(),
         ),
         derived_from=source.policy_id,
     )
+
+
+def _fitted(
+    policy: Policy, request: TransferRequest, finder: Finder, profile: ModelProfile
+) -> tuple[Policy, int, int]:
+    """Return the policy on the target, the forwards spent, full run included, and the number of candidates."""
+    if request.nearby:
+        steps = policy.branches[0].step_mask().compute_steps
+        found = finder.find(replace(finder.task, search="nearby", schedules=(steps,)))
+        return found.policy, found.forwards, found.candidates
+    candidate = as_candidate(policy, profile)
+    policy, loss, cost = finder.fitted(candidate)
+    if not math.isfinite(loss):
+        raise CompileError(
+            f"candidate {candidate.key}: the final latents are not finite",
+            remedy="transfer it with --frozen, or compile a policy for that model",
+        )
+    return policy, finder.full_forwards + cost, 1
+
+
+def _check_nearby(policy: Policy, request: TransferRequest) -> None:
+    if request.frozen:
+        raise UsageError("--nearby fits coefficients, --frozen keeps them", remedy="leave one of them out")
+    if len({branch.step_mask() for branch in policy.branches}) > 1:
+        raise UsageError(
+            "--nearby: the policy's guidance branches have masks of their own",
+            remedy="leave it out: the masks then stay, and coefficients are fitted",
+        )
 
 
 def as_candidate(policy: Policy, profile: ModelProfile) -> Candidate:
@@ -182,7 +214,7 @@ def _fingerprint(source: Artifact, request: TransferRequest, model: Model, bindi
     return digest(
         {
             "source": source.policy_id,
-            "how": [request.frozen, request.native, request.differing, request.seed],
+            "how": [request.frozen, request.nearby, request.native, request.differing, request.seed],
             "profile": msgspec.to_builtins(model.profile),
             "denoisers": msgspec.to_builtins(binding),
             "components": component_digests(model.profile, model.folder),

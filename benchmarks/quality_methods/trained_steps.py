@@ -98,7 +98,8 @@ def trained_steps(
     samples, evaluations = setting.calibration, nfe * len(setting.branches)
     parameters = SolverParameters(SOLVERS[solver](setting), *default_schedule(setting, nfe), coefficients)
     split = round(SEARCH_SHARE * len(samples))
-    with Journal(folder, f"{setting.name} {solver} {nfe} {len(samples)} {EPOCHS}") as journal:
+    trained = "" if coefficients else " timesteps"
+    with Journal(folder, f"{setting.name} {solver} {nfe} {len(samples)} {EPOCHS}{trained}") as journal:
         refined = refine(
             setting.denoiser,
             parameters,

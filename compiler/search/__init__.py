@@ -23,6 +23,7 @@ from budc.compiler.search.hillclimb import candidates_of_hillclimb, hillclimb
 from budc.compiler.search.joint import candidates_of_joint, joint
 from budc.compiler.search.known import candidates_of_known, known
 from budc.compiler.search.moves import count
+from budc.compiler.search.nearby import candidates_of_nearby, nearby
 from budc.compiler.search.paper import candidates_of_paper, paper
 from budc.compiler.search.space import Candidate, Space, Walk
 from budc.compiler.search.uniform import uniform
@@ -52,6 +53,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     "hillclimb": Algorithm(hillclimb, candidates_of_hillclimb),
     "dp": Algorithm(dp, candidates_of_dp),
     "known": Algorithm(known, candidates_of_known),
+    "nearby": Algorithm(nearby, candidates_of_nearby),
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 
 from budc.compiler.search.moves import starts
-from budc.compiler.search.space import Space, Walk
+from budc.compiler.search.space import Candidate, Space, Walk
 from budc.policies.schedules import published_models
 from budc.schema.errors import UsageError
 
@@ -18,17 +18,26 @@ def candidates_of_known(space: Space) -> int:
     return len(space.schedules) * len(space.payloads)
 
 
-def known(space: Space, rng: random.Random) -> Walk:
-    """Score the space's schedules with every payload, one mask for all branches, and return the best.
+def published(space: Space, search: str) -> list[Candidate]:
+    """Return the space's schedules with every payload, one mask for all branches.
 
     Raises:
         UsageError: there is none.
     """
     if not space.schedules:
         raise UsageError(
-            "--search known: no schedule is published for this model",
+            f"--search {search}: no schedule is published for this model",
             remedy=f"there are some for {', '.join(published_models())}; otherwise use --search joint",
         )
-    found = [start for schedule in space.schedules for start in starts(space, schedule)]
+    return [start for schedule in space.schedules for start in starts(space, schedule)]
+
+
+def known(space: Space, rng: random.Random) -> Walk:
+    """Score the space's schedules and return the best.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = published(space, "known")
     losses = yield found
     return found[losses.index(min(losses))]

@@ -46,21 +46,23 @@ def artifact(make_document):
 
 def test_a_row_is_what_two_reports_say(artifact):
     beside = {"uniform": 0.1, "fewer-steps": 0.03}
-    row = benchmark.row("small", artifact(0.01, 120, frozen=0.02, **beside), artifact(0.001, 4000, **beside))
+    made = [artifact(0.01, 120, frozen=0.02, **beside), artifact(0.005, 900), artifact(0.001, 4000, **beside)]
+    row = benchmark.row("small", *made)
     assert row["error"] == {
         "uniform": 0.1,
         "fewer-steps": 0.03,
         "frozen": 0.02,
         "fitted": 0.01,
+        "nearby": 0.005,
         "native": 0.001,
     }
     assert row["mean"]["fitted"] == pytest.approx(0.02)
     assert row["psnr"]["native"] == pytest.approx(30)
-    assert row["forwards"] == {"fitted": 120, "native": 4000}
+    assert row["forwards"] == {"fitted": 120, "nearby": 900, "native": 4000}
     assert row["kept"]["fitted"] == pytest.approx(0.5)
     assert row["kept"]["frozen"] == pytest.approx(math.log10(5) / 2)
     cells = [cell.strip() for cell in benchmark.table([row]).splitlines()[-1].strip("|").split("|")]
-    assert cells[3:] == ["0.1", "0.03", "0.02", "0.01", "0.001", "50 %", "35 %"]
+    assert cells[3:] == ["0.1", "0.03", "0.02", "0.01", "0.005", "0.001", "35 %", "50 %", "65 %"]
 
 
 def test_artifacts_that_stand_are_taken_as_they_are(artifact, tmp_path, monkeypatch):
@@ -79,9 +81,19 @@ def test_artifacts_that_stand_are_taken_as_they_are(artifact, tmp_path, monkeypa
     for _ in range(2):
         assert benchmark.moved(source, "model", 0, tmp_path) == name
         (tmp_path / "model" / name).touch()
-    assert carried == [name]
+    near = name.replace("from", "near", 1)
+    assert benchmark.moved(source, "model", 0, tmp_path, nearby=True) == near
+    assert carried == [name, near]
 
 
 def test_the_guide_shows_the_table_that_was_measured():
     results = json.loads((ROOT / "benchmarks" / "results" / "transfer-cpu.json").read_text())
     assert benchmark.table(results["rows"]) in (ROOT / "docs" / "transfer.md").read_text()
+
+
+def test_what_the_readme_says_is_what_was_measured():
+    results = json.loads((ROOT / "benchmarks" / "results" / "transfer-cpu.json").read_text())
+    text = " ".join((ROOT / "README.md").read_text().split())
+    for name, words in (("fitted", "the first keeps {} to {} %"), ("nearby", "the second {} to {} %")):
+        shares = [round(100 * row["kept"][name]) for row in results["rows"]]
+        assert words.format(min(shares), max(shares)) in text

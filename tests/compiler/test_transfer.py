@@ -1,5 +1,6 @@
 """Transfer: rebound to the target, fitted there, measured there; refused where it cannot be carried over."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from budc.compiler.request import CompileRequest  # noqa: E402
 from budc.compiler.transfer import TransferRequest, transfer  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
 from budc.schema.artifact import Artifact  # noqa: E402
-from budc.schema.errors import CalibrationMismatch, UnsupportedModel  # noqa: E402
+from budc.schema.errors import CalibrationMismatch, UnsupportedModel, UsageError  # noqa: E402
 
 
 @pytest.fixture
@@ -71,6 +72,34 @@ def test_frozen_is_the_same_policy_on_other_weights(source: Artifact, sibling: P
     assert made.search.forwards == made.search.candidates == 0
     assert "frozen" not in [baseline.name for baseline in made.quality.baselines]
     assert made.quality.metrics != source.document.quality.metrics
+
+
+def test_masks_near_the_policy_s_own_are_tried_where_asked_for(
+    source: Artifact, sibling: Path, tmp_path: Path
+) -> None:
+    plain = moved(source, sibling, tmp_path / "plain.budc.json").document
+    made = moved(source, sibling, tmp_path / "near.budc.json", nearby=True).document
+    assert made.search.settings["nearby"] is True
+    # Every payload with the policy's mask, and up to eight masks more; of 6 steps there are ten.
+    assert made.search.candidates == 1 + 9
+    assert plain.search.forwards < made.search.forwards
+    assert made.policy.branches[0].mask.count(True) == 3
+    assert made.derived_from == source.policy_id
+
+
+def test_nearby_with_frozen_is_refused(source: Artifact, sibling: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--nearby fits coefficients, --frozen keeps them"):
+        moved(source, sibling, tmp_path / "moved.budc.json", nearby=True, frozen=True)
+    assert not (tmp_path / "moved.budc.json").exists()
+
+
+def test_nearby_needs_one_mask(source: Artifact, sibling: Path, tmp_path: Path) -> None:
+    (entry,) = source.document.policy.branches
+    other = replace(entry, names=["uncond"], mask=[True, True, True, False, False, False])
+    policy = replace(source.document.policy, branches=[entry, other])
+    separate = dataclasses.replace(source, document=replace(source.document, policy=policy))
+    with pytest.raises(UsageError, match="--nearby: the policy's guidance branches have masks of their own"):
+        moved(separate, sibling, tmp_path / "moved.budc.json", nearby=True)
 
 
 def test_a_native_search_stands_beside(source: Artifact, sibling: Path, tmp_path: Path) -> None:

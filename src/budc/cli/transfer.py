@@ -22,6 +22,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--weights", type=_PATH, metavar="DIR", help="The target's folder.")
 @click.option("--out", required=True, type=_PATH, metavar="FILE", help="Artifact to write.")
 @click.option("--frozen", is_flag=True, help="Keep the coefficients as they are.")
+@click.option("--nearby", is_flag=True, help="Try a few masks near the policy's own on the target, too.")
 @click.option("--native", is_flag=True, help="Search on the target as well, and report it beside.")
 @click.option(
     "--allow-differences",
@@ -48,6 +49,7 @@ def transfer_command(
     weights: Path | None,
     out: Path,
     frozen: bool,
+    nearby: bool,
     native: bool,
     differing: bool,
     key: Path | None,
@@ -70,7 +72,9 @@ def transfer_command(
             from budc.compiler.transfer import TransferRequest, transfer
 
             quiet_libraries()
-            request = TransferRequest(to, out, weights, frozen, native, differing, key, name, seed)
+            request = TransferRequest(
+                to, out, weights, frozen, native, differing, key, name, seed, nearby=nearby
+            )
             made = transfer(source, request)
     except KeyboardInterrupt:
         raise Interrupted(": the same command goes on where this one stopped") from None
