@@ -6,6 +6,8 @@ For each runtime, in a process of its own: the denoising loop over NFE x one ful
 branches), a reused step over a computed one, import time and peak memory; between the two, the largest
 difference of the final latents over their largest value. 1.00 means that reused steps, scheduler and
 bookkeeping cost nothing.
+
+Policies are uniform masks with plain reuse, once for either payload: what the blocks added, or the velocity.
 """
 
 from __future__ import annotations
@@ -29,6 +31,12 @@ from budc.policies.profile import find_weights, load_profile, read_prompts
 @click.command(help=__doc__)
 @click.option("--model", default="wan2.1-nano", show_default=True)
 @click.option("--budgets", default="6,10,50", show_default=True)
+@click.option(
+    "--payloads",
+    default="trunk-residual,velocity",
+    show_default=True,
+    help="what is reused; without a reused step the first alone is measured",
+)
 @click.option("--repeats", type=int, default=5, show_default=True)
 @click.option("--threads", type=int, default=1, show_default=True, help="of either runtime, on the CPU")
 @click.option(
@@ -40,6 +48,7 @@ from budc.policies.profile import find_weights, load_profile, read_prompts
 def main(
     model: str,
     budgets: str,
+    payloads: str,
     repeats: int,
     threads: int,
     provider: str,
@@ -60,7 +69,9 @@ def main(
         folder = Path(name)
         export = export or exported(model, weights, folder)
         job = {
-            "policies": policies(model, [int(nfe) for nfe in budgets.split(",")], export, folder),
+            "policies": policies(
+                model, [int(nfe) for nfe in budgets.split(",")], payloads.split(","), export, folder
+            ),
             "weights": str(weights),
             "export": str(export),
             "prompt": read_prompts(profile.prompts.held_out)[0],
@@ -69,7 +80,7 @@ def main(
             "repeats": repeats,
         }
         measured = {runtime: in_a_process(runtime, job) for runtime in RUNTIMES}
-        differences = {nfe: difference(path) for path, _, nfe in job["policies"]}
+        differences = [largest_difference(policy["path"]) for policy in job["policies"]]
     imports = {runtime: import_seconds(runtime, 3) for runtime in RUNTIMES}
     result = {
         "command": shlex.join(["python", *sys.argv]),
@@ -78,9 +89,9 @@ def main(
         "machine": _machine(measured),
         "python": platform.python_version(),
         "rows": [
-            row | {"maxRelativeDifference": differences[row["nfe"]]}
+            row | {"maxRelativeDifference": difference}
             for runtime in RUNTIMES
-            for row in measured[runtime]["rows"]
+            for row, difference in zip(measured[runtime]["rows"], differences, strict=True)
         ],
         "importSeconds": imports,
         "peakBytes": {runtime: measured[runtime]["peakBytes"] for runtime in RUNTIMES},
@@ -92,7 +103,7 @@ def main(
         target.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def difference(artifact: str) -> float:
+def largest_difference(artifact: str) -> float:
     """Return the largest difference of the two runtimes' latents over the largest value of the first."""
     first, second = (np.load(f"{artifact}.{runtime}.npy") for runtime in RUNTIMES)
     return float(np.abs(first - second).max() / np.abs(first).max())
@@ -114,12 +125,15 @@ def _machine(measured: dict[str, dict[str, Any]]) -> dict[str, str]:
 def _print(result: dict[str, Any]) -> None:
     print(f"{result['model']}, {result['threads']} threads")
     print(
-        f"{'runtime':<13}{'NFE':>4}{'loop':>11}{'forward':>12}{'ratio':>7}{'reused/full':>13}{'difference':>12}"
+        f"{'runtime':<13}{'NFE':>4}  {'payload':<15}{'loop':>11}{'forward':>12}{'ratio':>7}"
+        f"{'reused/full':>13}{'difference':>12}"
     )
     for row in result["rows"]:
-        reused = f"{row['reusedOverComputed']:.3f}" if "reusedOverComputed" in row else "–"
+        reuses = "reusedOverComputed" in row
+        payload = row["payload"] if reuses else "–"
+        reused = f"{row['reusedOverComputed']:.3f}" if reuses else "–"
         print(
-            f"{row['runtime']:<13}{row['nfe']:>4}{row['loopSeconds'] * 1e3:>8.0f} ms"
+            f"{row['runtime']:<13}{row['nfe']:>4}  {payload:<15}{row['loopSeconds'] * 1e3:>8.0f} ms"
             f"{row['forwardSeconds'] * 1e3:>9.2f} ms{row['ratio']:>7.2f}{reused:>13}"
             f"{row['maxRelativeDifference']:>12.1e}"
         )

@@ -27,13 +27,14 @@ def child(runtime: str, job: dict[str, Any]) -> dict[str, Any]:
     prepare = importlib.import_module(f"runtimes_compared.{runtime}").prepare
     model = Path(job["weights" if runtime == "diffusers" else "export"])
     rows = []
-    for artifact, mask, nfe in job["policies"]:
+    for policy in job["policies"]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            loop = prepare(Path(artifact), model, job["prompt"], job["threads"], job["provider"])
-        figures, latents = loop.measure(mask, job["repeats"])
-        np.save(f"{artifact}.{runtime}.npy", latents)
-        rows.append({"runtime": runtime, "nfe": nfe, "steps": len(mask), **figures})
+            loop = prepare(Path(policy["path"]), model, job["prompt"], job["threads"], job["provider"])
+        figures, latents = loop.measure(policy["mask"], job["repeats"])
+        np.save(f"{policy['path']}.{runtime}.npy", latents)
+        asked = {name: policy[name] for name in ("nfe", "payload")}
+        rows.append({"runtime": runtime, **asked, "steps": len(policy["mask"]), **figures})
     device = job["provider"]
     if runtime == "diffusers":
         import torch

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import overhead
@@ -16,18 +18,26 @@ from budc.schema.artifact import seal
 
 
 def policies(
-    model: str, budgets: Sequence[int], export: Path, folder: Path
-) -> list[tuple[str, list[bool], int]]:
-    """Write an unsigned artifact with a uniform mask for every budget, bound to the weights and the export."""
+    model: str, budgets: Sequence[int], payloads: Sequence[str], export: Path, folder: Path
+) -> list[dict[str, Any]]:
+    """Write an unsigned artifact with a uniform mask for every budget and payload, bound to the weights and the export.
+
+    Return where each is, and what it asks for.
+    """
     variant, _ = describe_export(export)
     written = []
-    for nfe in budgets:
+    for nfe, payload in product(budgets, payloads):
         document = overhead.document(model, nfe)
+        mask = list(document.policy.branches[0].mask)
+        if all(mask) and payload != payloads[0]:
+            continue  # nothing is reused
         variants = [*document.model.variants, variant]
         binding = msgspec.structs.replace(document.model, variants=variants)
-        path = folder / f"nfe{nfe}.budc.json"
-        path.write_bytes(seal(msgspec.structs.replace(document, model=binding), None))
-        written.append((str(path), list(document.policy.branches[0].mask), nfe))
+        policy = msgspec.structs.replace(document.policy, payload=payload)
+        document = msgspec.structs.replace(document, model=binding, policy=policy)
+        path = folder / f"nfe{nfe}-{payload}.budc.json"
+        path.write_bytes(seal(document, None))
+        written.append({"path": str(path), "mask": mask, "nfe": nfe, "payload": payload})
     return written
 
 

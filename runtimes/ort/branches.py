@@ -1,39 +1,31 @@
-"""Guidance branches: which ones run, what each weighs, and which of them share a forward."""
+"""Guidance branches: which ones run, what each weighs, which of them share a forward, and where they keep what."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from budc.runtimes.ort.memory import Buffer
 from budc.runtimes.steps import BATCHED_BRANCHES, PlannedStep, plan_branch
 from budc.schema.policy import Policy, PolicyDocument
 
 
-class Group:
-    """Guidance branches that run in one forward: their rows of the batch, and where their residuals lie."""
+@dataclass(frozen=True)
+class Rows:
+    """Branches first..last-1 of those that run, which make one forward under this name."""
 
-    def __init__(
-        self,
-        name: str,
-        rows: tuple[int, int],
-        inputs: Mapping[str, Buffer],
-        velocity: Buffer,
-        slots: Sequence[Buffer],
-    ) -> None:
-        self.name = name
-        self.samples = rows[1] - rows[0]
-        self.inputs = {name: buffer.rows(*rows) for name, buffer in inputs.items()}
-        self.velocity = velocity.rows(*rows)
-        self._slots = slots
-        self._next = 0
+    name: str
+    first: int
+    last: int
 
-    def slot(self) -> Buffer:
-        """Return the memory for the next residual: there is one slot more than the policy ever keeps."""
-        slot = self._slots[self._next]
-        self._next = (self._next + 1) % len(self._slots)
-        return slot
 
-    def begin_run(self) -> None:
-        """Begin with the same slot in every run, so that calls and CUDA graphs are found again."""
-        self._next = 0
+@dataclass(frozen=True)
+class Slots:
+    """The memory of what a group computes, a ring of as many as the policy ever keeps.
+
+    A forward writes over the oldest, which no step after it needs.
+    """
+
+    count: int
+    filled: tuple[int, ...]
+    """The slot that each step fills, if it is computed."""
 
 
 def guided_branches(document: PolicyDocument, branches: Sequence[str]) -> dict[str, float]:
@@ -47,16 +39,25 @@ def guided_branches(document: PolicyDocument, branches: Sequence[str]) -> dict[s
     return {"cond": float(sampler.guidance), "uncond": 1.0 - float(sampler.guidance)}
 
 
-def plan_of(policy: Policy, name: str) -> tuple[PlannedStep, ...]:
-    """Return the steps of one branch."""
-    branch = policy.for_branch(name)
-    return plan_branch(branch.mask, branch.predictor)
-
-
-def grouped(policy: Policy, branches: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Return (name, first, last branch): one group where all branches follow one plan, else one each."""
-    plans = [plan_of(policy, name) for name in branches]
+def grouped(policy: Policy, branches: Sequence[str]) -> list[Rows]:
+    """Return one group where all branches follow one plan, else one for each."""
+    plans = [_plan(policy, name) for name in branches]
     for batched, names in BATCHED_BRANCHES.items():
         if names == tuple(branches) and all(plan == plans[0] for plan in plans):
-            return [(batched, 0, len(branches))]
-    return [(name, index, index + 1) for index, name in enumerate(branches)]
+            return [Rows(batched, 0, len(branches))]
+    return [Rows(name, index, index + 1) for index, name in enumerate(branches)]
+
+
+def slots_of(policy: Policy, name: str) -> Slots:
+    """Return the slots of a group; every run fills the same ones, so calls and CUDA graphs are found again."""
+    plan = _plan(policy, BATCHED_BRANCHES.get(name, (name,))[0])
+    count = max(1, *(planned.keep for planned in plan))
+    computed = [0]
+    for planned in plan:
+        computed.append(computed[-1] + planned.computed)
+    return Slots(count, tuple(before % count for before in computed[:-1]))
+
+
+def _plan(policy: Policy, name: str) -> tuple[PlannedStep, ...]:
+    branch = policy.for_branch(name)
+    return plan_branch(branch.mask, branch.predictor)

@@ -50,8 +50,10 @@ class Buffer:
         self.owner.update_inplace(np.ascontiguousarray(array, self.dtype))
 
     def read(self) -> NDArray[Any]:
-        """Return a copy of the whole tensor on the host."""
-        return np.array(self.owner.numpy(), copy=True)
+        """Return a copy on the host, of these rows alone where they are some of a tensor's."""
+        first = (self.address - self.owner.data_ptr()) // self.dtype.itemsize
+        values = self.owner.numpy().reshape(-1)[first : first + int(np.prod(self.shape))]
+        return np.array(values.reshape(self.shape), copy=True)
 
 
 class Call:

@@ -17,9 +17,11 @@ def test_both_runtimes_are_measured_and_agree(model, tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads(target.read_text())
-    assert [(row["runtime"], row["nfe"]) for row in result["rows"]] == [
-        ("diffusers", 6), ("diffusers", 50), ("onnxruntime", 6), ("onnxruntime", 50),
-    ]  # fmt: skip
+    assert [(row["runtime"], row["nfe"], row["payload"]) for row in result["rows"]] == [
+        (runtime, nfe, payload)
+        for runtime in ("diffusers", "onnxruntime")
+        for nfe, payload in ((6, "trunk-residual"), (6, "velocity"), (50, "trunk-residual"))
+    ]
     assert all(0 < row["maxRelativeDifference"] < 1e-4 for row in result["rows"])
     assert all(0.5 < row["ratio"] < 50 for row in result["rows"])
     assert result["torchImported"] == {"diffusers": True, "onnxruntime": False}

@@ -1,19 +1,26 @@
 """The small graphs, device memory and providers underneath the ONNX runtime."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
 ort = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+
+from onnx import TensorProto, helper  # noqa: E402
 
 from budc.runtimes.ort import provider as providers  # noqa: E402
+from budc.runtimes.ort.branches import Slots, grouped, slots_of  # noqa: E402
 from budc.runtimes.ort.memory import Buffer, Call  # noqa: E402
-from budc.runtimes.ort.provider import Provider, choose_provider  # noqa: E402
-from budc.runtimes.ort.update import combination_model, state_rows, update_model  # noqa: E402
-from budc.runtimes.solvers import Scheduler  # noqa: E402
+from budc.runtimes.ort.provider import Provider, choose_provider, encoded  # noqa: E402
+from budc.runtimes.ort.stretches import residual_stretches, velocity_stretches  # noqa: E402
+from budc.runtimes.ort.update import update_model  # noqa: E402
+from budc.runtimes.solvers import Scheduler, solver_matrices  # noqa: E402
+from budc.runtimes.testing import BRANCHES  # noqa: E402
 from budc.schema.errors import ProviderMissing, UnsafeWeights, UsageError  # noqa: E402
-from budc.schema.policy import SamplerBinding  # noqa: E402
+from budc.schema.policy import BranchPolicy, Policy, SamplerBinding  # noqa: E402
 
 CPU = Provider("cpu", 1)
 LATENTS = (4, 3, 2, 2)
@@ -40,21 +47,21 @@ def sampler(make_document: Any) -> SamplerBinding:
 def test_the_update_is_guidance_and_the_solver_in_numpy(
     sampler: SamplerBinding, weights: tuple[float, ...], batch: int, dtype: str
 ) -> None:
-    session = CPU.open(update_model(sampler, weights, LATENTS, batch, dtype))
+    stretches = residual_stretches(solver_matrices(sampler), weights)
+    model = update_model(stretches, sampler.timesteps, len(weights), LATENTS, batch, dtype)
+    session = CPU.open(model)
     random = np.random.default_rng(0)
     latents = random.standard_normal((batch, *LATENTS)).astype(np.float32)
-    state = np.zeros((state_rows(sampler), latents.size), np.float32)
-    state[0], at = latents.reshape(-1), np.array([0])
+    state = np.zeros((stretches.matrices.shape[1], latents.size), np.float32)
+    state[0], until = latents.reshape(-1), np.array([0])
     scheduler = Scheduler(sampler)
     for step in range(sampler.steps):
-        velocity = random.standard_normal((len(weights) * batch, *LATENTS)).astype(dtype)
-        feeds = {"state": state, "velocity": velocity, "step": at}
-        state, at, hidden, timestep = session.run(None, feeds)
-        parts = np.split(velocity.astype(np.float32), len(weights))
-        guided = sum(weight * part for weight, part in zip(weights, parts, strict=True))
-        latents = scheduler.step(guided, latents)
+        velocities = random.standard_normal((len(weights) * batch, *LATENTS)).astype(dtype)
+        assert until.tolist() == [step]
+        feeds = {"state": state, "velocities": velocities, "until": until}
+        state, until, hidden, timestep = session.run(None, feeds)
+        latents = scheduler.step(guided(weights, velocities), latents)
         np.testing.assert_allclose(state[0], latents.reshape(-1), atol=1e-5)
-        assert at.tolist() == [step + 1]
         assert hidden.dtype == dtype
         for copy in np.split(hidden, len(weights)):
             np.testing.assert_array_equal(copy, state[0].reshape(latents.shape).astype(dtype))
@@ -62,34 +69,97 @@ def test_the_update_is_guidance_and_the_solver_in_numpy(
             assert timestep.tolist() == [sampler.timesteps[step + 1]] * len(hidden)
 
 
+def guided(weights: Sequence[float], velocities: Any) -> Any:
+    parts = np.split(velocities.astype(np.float32), len(weights))
+    return sum(weight * part for weight, part in zip(weights, parts, strict=True))
+
+
+SHARED = ((), (1.0,), (), (1.5, -0.5), (1.25, -0.25))
+OTHER = ((), (0.5,), (0.75,), (), (2.0, -1.0))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("coefficients", [(1.0,), (1.5, -0.5), (1.25, -0.5, 0.25)])
-def test_combinations_are_added_up_in_float32(coefficients: tuple[float, ...], dtype: str) -> None:
-    terms = np.random.default_rng(0).standard_normal((len(coefficients), 2, 5, 3)).astype(dtype)
-    session = CPU.open(combination_model(len(coefficients), dtype, (2, 5, 3)))
-    feeds = {f"term_{index}": term for index, term in enumerate(terms)}
-    combined = session.run(None, feeds | {"coefficients": np.asarray(coefficients, np.float32)})[0]
-    expected = np.tensordot(np.asarray(coefficients, np.float32), terms.astype(np.float32), 1)
-    assert combined.dtype == dtype
-    np.testing.assert_allclose(combined, expected.astype(dtype), rtol=1e-3 if dtype == "float16" else 1e-6)
+@pytest.mark.parametrize(
+    ("rows", "ends"),
+    [((SHARED, SHARED), {0: 1, 2: 4}), ((SHARED, OTHER), {0: 1, 2: 2, 3: 4})],
+    ids=["shared", "separate"],
+)
+def test_an_update_takes_every_step_up_to_the_next_forward(
+    sampler: SamplerBinding, rows: Any, ends: dict[int, int], dtype: str
+) -> None:
+    policy = velocity_policy(rows)
+    groups, batch, weights = grouped(policy, BRANCHES), 2, (5.0, -4.0)
+    stretches = velocity_stretches(solver_matrices(sampler), policy, groups, weights)
+    assert stretches.ends == ends
+    session = CPU.open(update_model(stretches, sampler.timesteps, 2, LATENTS, batch, dtype))
+    random, remembered = np.random.default_rng(0), stretches.matrices.shape[1]
+    latents = random.standard_normal((batch, *LATENTS)).astype(np.float32)
+    start = np.zeros((remembered, latents.size), np.float32)
+    start[0], slots = latents.reshape(-1), np.zeros((2, 2, batch, *LATENTS), dtype)
+    scheduler, known, until = Scheduler(sampler), ([], []), np.array([ends[0]])
+    for step in range(sampler.steps):
+        for branch, (table, own) in enumerate(zip(rows, known, strict=True)):
+            if not table[step]:
+                own.insert(0, random.standard_normal((batch, *LATENTS)).astype(dtype))
+                slots[(len(own) - 1) % 2, branch] = own[0]
+        used = [
+            np.tensordot(table[step] or (1.0,), np.stack(own[: len(table[step]) or 1]).astype(np.float32), 1)
+            for table, own in zip(rows, known, strict=True)
+        ]
+        latents = scheduler.step(guided(weights, np.concatenate(used)), latents)
+        velocities = slots.reshape(-1, *LATENTS)
+        if step in ends:
+            before = {"state": start, "velocities": velocities, "until": until}
+            assert until.tolist() == [ends[step]]
+            start, until, _, timestep = session.run(None, before)
+            if ends[step] + 1 < sampler.steps:
+                assert timestep.tolist() == [sampler.timesteps[ends[step] + 1]] * 4
+        # No step of the stretch but the last is ever there, unless it is asked for.
+        partly = session.run(None, before | {"until": np.array([step])})[0]
+        np.testing.assert_allclose(partly[0], latents.reshape(-1), atol=1e-5)
+        if step in ends.values():
+            np.testing.assert_array_equal(partly, start)
+
+
+def velocity_policy(rows: Any) -> Policy:
+    branches = [
+        BranchPolicy(names=[name], mask=[not row for row in own], predictor=[list(row) for row in own])
+        for name, own in zip(BRANCHES, rows, strict=True)
+    ]
+    return Policy(payload="velocity", branches=branches)
+
+
+def test_a_ring_has_as_many_slots_as_are_kept() -> None:
+    three = ((), (), (1.0,), (), (1.0, 1.0, 1.0), ())
+    policy = velocity_policy((three, ((), (1.0,), (), (1.0,), (), ())))
+    filled = {
+        name: [s for s, row in zip(slots_of(policy, name).filled, rows, strict=True) if not row]
+        for name, rows in zip(BRANCHES, (three, ((), (1.0,), (), (1.0,), (), ())), strict=True)
+    }
+    assert slots_of(policy, "cond").count == 3
+    assert filled == {"cond": [0, 1, 2, 0], "uncond": [0, 0, 0, 0]}
+    assert slots_of(velocity_policy((((),) * 3, ((),) * 3)), "cond_uncond") == Slots(1, (0, 0, 0))
 
 
 def test_a_call_reads_and_writes_rows_in_place() -> None:
-    session = CPU.open(combination_model(1, "float32", (2, 3)))
+    session = CPU.open(doubling())
     source, target = (Buffer.of(CPU, np.zeros((4, 3), np.float32)) for _ in range(2))
-    scale = Buffer.of(CPU, np.array([2.0], np.float32))
-    call = Call(
-        session, {"term_0": source.rows(1, 3), "coefficients": scale}, {"combined": target.rows(2, 4)}
-    )
+    call = Call(session, {"x": source.rows(1, 3)}, {"y": target.rows(2, 4)})
     source.write(np.arange(12, dtype=np.float32).reshape(4, 3))
     call()
     np.testing.assert_array_equal(target.read()[2:], 2 * source.read()[1:3])
+    np.testing.assert_array_equal(target.rows(2, 4).read(), 2 * source.rows(1, 3).read())
     np.testing.assert_array_equal(target.read()[:2], 0)
     source.write(np.ones((4, 3), np.float32))
     call()
     np.testing.assert_array_equal(target.read()[2:], 2)
     with pytest.raises(AssertionError):
         source.write(np.ones((3, 3), np.float32))
+
+
+def doubling() -> bytes:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3]) for name in "xy")
+    return encoded(helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "doubling", [x], [y]))
 
 
 def test_unknown_providers() -> None:
