@@ -27,7 +27,6 @@ def update_model(
     timesteps: Sequence[float],
     branches: int,
     latents: Sequence[int],
-    batch: int,
     dtype: str,
 ) -> bytes:
     """Return the graph as the bytes of an ONNX model.
@@ -36,15 +35,15 @@ def update_model(
         stretches: the matrices, and where one update ends and the next one does.
         timesteps: of all steps.
         branches: guidance branches in a forward.
-        latents: shape of one sample.
-        batch: samples.
+        latents: shape of the samples, (B, ...).
         dtype: "float32" or "float16", of velocities and hidden states; the state is float32.
     """
     steps, rows, known = stretches.matrices.shape
     columns, ends = known - rows, list(stretches.ends.values())
     following = np.arange(steps)
     following[ends[:-1]] = ends[1:]
-    count = batch * int(np.prod(latents))
+    batch, *sample = latents
+    count = int(np.prod(latents))
     constants: dict[str, NDArray[np.generic]] = {
         "matrices": stretches.matrices.astype(np.float32),
         "following": following.astype(np.int64),
@@ -53,7 +52,7 @@ def update_model(
         "first": np.array([0], np.int64),
         "flat": np.array([columns, count], np.int64),
         "square": np.array([rows, known], np.int64),
-        "samples": np.array([batch, *latents], np.int64),
+        "samples": np.array(latents, np.int64),
         "forwards": np.array([branches * batch], np.int64),
     }
     nodes = [
@@ -73,13 +72,13 @@ def update_model(
     ]
     inputs = [
         helper.make_tensor_value_info("state", TensorProto.FLOAT, [rows, count]),
-        helper.make_tensor_value_info("velocities", _TYPES[dtype], [columns * batch, *latents]),
+        helper.make_tensor_value_info("velocities", _TYPES[dtype], [columns * batch, *sample]),
         helper.make_tensor_value_info("until", TensorProto.INT64, [1]),
     ]
     outputs = [
         helper.make_tensor_value_info("state_next", TensorProto.FLOAT, [rows, count]),
         helper.make_tensor_value_info("until_next", TensorProto.INT64, [1]),
-        helper.make_tensor_value_info("hidden_states", _TYPES[dtype], [branches * batch, *latents]),
+        helper.make_tensor_value_info("hidden_states", _TYPES[dtype], [branches * batch, *sample]),
         helper.make_tensor_value_info("timestep", TensorProto.FLOAT, [branches * batch]),
     ]
     initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]

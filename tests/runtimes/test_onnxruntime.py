@@ -211,7 +211,7 @@ def test_a_run_that_is_ended_has_the_latents_of_that_step(
 def test_what_an_earlier_run_left_in_a_slot_does_not_matter(document: PolicyDocument, exported: Path) -> None:
     pipe = opened(reusing_velocities("three terms", document), exported)
     made = pipe.generate(PROMPTS[0], seed=3).latents
-    velocities = pipe.denoiser(1)._velocities
+    velocities = pipe.denoiser(1)._tensors.velocities
     velocities.write(np.full(velocities.shape, np.nan, np.float32))
     np.testing.assert_array_equal(pipe.generate(PROMPTS[0], seed=3).latents, made)
 
@@ -277,7 +277,7 @@ def test_no_more_residuals_are_kept_than_the_policy_needs(
     name: str, slots: int, document: PolicyDocument, exported: Path
 ) -> None:
     denoiser = opened(GOLDEN[name].document(document), exported).denoiser(1)
-    assert [len(group.residuals) for group in denoiser._groups] == [slots]
+    assert [len(group.residuals) for group in denoiser._tensors.groups] == [slots]
 
 
 def test_guidance_of_one_or_less_leaves_out_the_unconditional_branch(

@@ -48,7 +48,7 @@ def test_the_update_is_guidance_and_the_solver_in_numpy(
     sampler: SamplerBinding, weights: tuple[float, ...], batch: int, dtype: str
 ) -> None:
     stretches = residual_stretches(solver_matrices(sampler), weights)
-    model = update_model(stretches, sampler.timesteps, len(weights), LATENTS, batch, dtype)
+    model = update_model(stretches, sampler.timesteps, len(weights), (batch, *LATENTS), dtype)
     session = CPU.open(model)
     random = np.random.default_rng(0)
     latents = random.standard_normal((batch, *LATENTS)).astype(np.float32)
@@ -91,7 +91,7 @@ def test_an_update_takes_every_step_up_to_the_next_forward(
     groups, batch, weights = grouped(policy, BRANCHES), 2, (5.0, -4.0)
     stretches = velocity_stretches(solver_matrices(sampler), policy, groups, weights)
     assert stretches.ends == ends
-    session = CPU.open(update_model(stretches, sampler.timesteps, 2, LATENTS, batch, dtype))
+    session = CPU.open(update_model(stretches, sampler.timesteps, 2, (batch, *LATENTS), dtype))
     random, remembered = np.random.default_rng(0), stretches.matrices.shape[1]
     latents = random.standard_normal((batch, *LATENTS)).astype(np.float32)
     start = np.zeros((remembered, latents.size), np.float32)
