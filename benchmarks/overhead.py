@@ -13,6 +13,7 @@ import platform
 import shlex
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,12 @@ from budc.schema.policy import (
 from budc.schema.predictor import Predictor
 
 
-def document(name: str, nfe: int) -> PolicyDocument:
-    """Return the uniform policy of one budget for a model; nothing is measured or signed for it."""
-    profile = load_profile(name)
-    folder = find_weights(profile, None)
-    mask = StepMask.uniform(profile.steps, nfe)
+def documents(profile: ModelProfile, folder: Path, budgets: Sequence[int]) -> list[PolicyDocument]:
+    """Return the uniform policy of each budget for the model in `folder`; nothing is measured or signed for it."""
+    model = model_binding(profile, folder)
     sampler = load_model(profile, folder, torch.device("cpu")).sampler(profile.steps)
-    return unmeasured(profile, model_binding(profile, folder), sampler, mask, Predictor.plain_reuse(mask))
+    masks = [StepMask.uniform(profile.steps, nfe) for nfe in budgets]
+    return [unmeasured(profile, model, sampler, mask, Predictor.plain_reuse(mask)) for mask in masks]
 
 
 def unmeasured(
@@ -72,8 +72,9 @@ def unmeasured(
 
 def measure(name: str, nfe: int, repeats: int) -> dict[str, Any]:
     """Time the loop at one budget, and one forward right after it, in one process."""
-    prompt = read_prompts(load_profile(name).prompts.held_out)[0]
-    policy = document(name, nfe)
+    profile = load_profile(name)
+    prompt = read_prompts(profile.prompts.held_out)[0]
+    (policy,) = documents(profile, find_weights(profile, None), [nfe])
     pipe, folder = timing.load(policy)
     run = timing.denoiser(pipe, policy, prompt, seed=0)
     with timing.forward_inputs(pipe, 1) as seen:

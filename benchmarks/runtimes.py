@@ -5,9 +5,13 @@
 For each runtime, in a process of its own: the denoising loop over NFE x one full forward (all guidance
 branches), a reused step over a computed one, import time and peak memory; between the two, the largest
 difference of the final latents over their largest value. 1.00 means that reused steps, scheduler and
-bookkeeping cost nothing.
+bookkeeping cost nothing. Of diffusers also the pipeline alone: its loop without any forward, and without a policy.
 
 Policies are uniform masks with plain reuse, once for either payload: what the blocks added, or the velocity.
+
+    python benchmarks/runtimes.py --model wan2.1 --random 64x64x9 --budgets 6,10 --repeats 1 --json results.json
+
+does the same with a model of real size, whose weights are drawn at random, for clips of that shape.
 """
 
 from __future__ import annotations
@@ -22,10 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 import numpy as np
-from runtimes_compared.process import RUNTIMES, child, import_seconds, in_a_process
+from runtimes_compared.process import EXPORT, RUNTIMES, child, import_seconds, in_a_process
 
-from budc.policies.profile import find_weights, load_profile, read_prompts
+from budc.policies.profile import read_prompts
 
 
 @click.command(help=__doc__)
@@ -43,8 +48,14 @@ from budc.policies.profile import find_weights, load_profile, read_prompts
     "--provider", default="cpu", show_default=True, help="of ONNX Runtime; diffusers takes CUDA if it can"
 )
 @click.option("--export", type=click.Path(path_type=Path), help="of the model; default a new one, made first")
+@click.option(
+    "--random",
+    "shape",
+    metavar="HxWxF",
+    help="draw weights for the model's architecture, for clips of this shape",
+)
 @click.option("--json", "target", type=click.Path(path_type=Path), help="where the figures go")
-@click.option("--child", "runtime", type=click.Choice(RUNTIMES), hidden=True)
+@click.option("--child", "task", type=click.Choice([*RUNTIMES, EXPORT]), hidden=True)
 def main(
     model: str,
     budgets: str,
@@ -53,25 +64,28 @@ def main(
     threads: int,
     provider: str,
     export: Path | None,
+    shape: str | None,
     target: Path | None,
-    runtime: str | None,
+    task: str | None,
 ) -> None:
     """Measure and print."""
-    if runtime is not None:
-        print(json.dumps(child(runtime, json.load(sys.stdin))))
+    if task is not None:
+        print(json.dumps(child(task, json.load(sys.stdin))))
         return
     # It loads torch, without which the child of the other runtime is measured.
-    from runtimes_compared.setup import exported, policies
+    from runtimes_compared.setup import policies, weights_of
 
-    profile = load_profile(model)
-    weights = find_weights(profile, None)
     with tempfile.TemporaryDirectory(prefix="budc-") as name:
         folder = Path(name)
-        export = export or exported(model, weights, folder)
+        profile, weights = weights_of(model, shape, folder)
+        exporting = None
+        if export is None:
+            export = folder / "export"
+            job = {"profile": msgspec.to_builtins(profile), "weights": str(weights), "export": str(export)}
+            exporting = in_a_process(EXPORT, job, os.cpu_count() or 1)
+        asked = [int(nfe) for nfe in budgets.split(",")], payloads.split(",")
         job = {
-            "policies": policies(
-                model, [int(nfe) for nfe in budgets.split(",")], payloads.split(","), export, folder
-            ),
+            "policies": policies(profile, weights, export, asked, folder),
             "weights": str(weights),
             "export": str(export),
             "prompt": read_prompts(profile.prompts.held_out)[0],
@@ -79,12 +93,14 @@ def main(
             "provider": provider,
             "repeats": repeats,
         }
-        measured = {runtime: in_a_process(runtime, job) for runtime in RUNTIMES}
+        measured = {runtime: in_a_process(runtime, job, threads) for runtime in RUNTIMES}
         differences = [largest_difference(policy["path"]) for policy in job["policies"]]
     imports = {runtime: import_seconds(runtime, 3) for runtime in RUNTIMES}
     result = {
         "command": shlex.join(["python", *sys.argv]),
         "model": model,
+        "shape": [profile.height, profile.width, profile.frames],
+        "random": shape is not None,
         "threads": threads,
         "machine": _machine(measured),
         "python": platform.python_version(),
@@ -93,6 +109,7 @@ def main(
             for runtime in RUNTIMES
             for row, difference in zip(measured[runtime]["rows"], differences, strict=True)
         ],
+        "export": exporting,
         "importSeconds": imports,
         "peakBytes": {runtime: measured[runtime]["peakBytes"] for runtime in RUNTIMES},
         "torchImported": {runtime: measured[runtime]["torch"] for runtime in RUNTIMES},
@@ -123,18 +140,24 @@ def _machine(measured: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def _print(result: dict[str, Any]) -> None:
-    print(f"{result['model']}, {result['threads']} threads")
+    height, width, frames = result["shape"]
+    drawn = ", weights drawn at random" if result["random"] else ""
+    print(f"{result['model']}{drawn}, {height} x {width} x {frames}, {result['threads']} threads")
+    if exported := result["export"]:
+        peak = exported["peakBytes"] / 2**30
+        print(f"export: {exported['seconds']:.0f} s, peak memory {peak:.1f} GiB")
     print(
         f"{'runtime':<13}{'NFE':>4}  {'payload':<15}{'loop':>11}{'forward':>12}{'ratio':>7}"
-        f"{'reused/full':>13}{'difference':>12}"
+        f"{'reused/full':>13}{'pipeline':>11}{'difference':>12}"
     )
     for row in result["rows"]:
         reuses = "reusedOverComputed" in row
         payload = row["payload"] if reuses else "–"
         reused = f"{row['reusedOverComputed']:.3f}" if reuses else "–"
+        alone = f"{row['pipelineSeconds'] * 1e3:.0f} ms" if "pipelineSeconds" in row else "–"
         print(
             f"{row['runtime']:<13}{row['nfe']:>4}  {payload:<15}{row['loopSeconds'] * 1e3:>8.0f} ms"
-            f"{row['forwardSeconds'] * 1e3:>9.2f} ms{row['ratio']:>7.2f}{reused:>13}"
+            f"{row['forwardSeconds'] * 1e3:>9.2f} ms{row['ratio']:>7.2f}{reused:>13}{alone:>11}"
             f"{row['maxRelativeDifference']:>12.1e}"
         )
     for runtime in RUNTIMES:

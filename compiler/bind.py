@@ -23,6 +23,7 @@ from budc.compiler.calibrate import HELD_OUT_SEED
 from budc.compiler.conditions import Conditions
 from budc.compiler.metrics import largest_difference, relative_difference
 from budc.compiler.model import Model
+from budc.compiler.precision import full_float32
 from budc.compiler.progress import progress
 from budc.compiler.rollout import Roller
 from budc.policies.profile import read_prompts
@@ -73,6 +74,7 @@ class Parity:
         )
 
 
+@full_float32()
 def measure_parity(model: Model, document: PolicyDocument, converted: Converted, samples: int) -> Parity:
     """Run `samples` held-out prompts in both forms.
 

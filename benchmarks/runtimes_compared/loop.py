@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,11 @@ class Loop:
         run: Callable[[Callable[[int], object] | None], Any],
         forward: Callable[[], object],
         settle: Callable[[], object] = lambda: None,
+        also: Mapping[str, float] | None = None,
     ) -> None:
         self.run, self.forward, self.settle = run, forward, settle
+        self._also = dict(also or {})
+        """Figures of the runtime that were measured before the policy was there."""
 
     def measure(self, mask: Sequence[bool], repeats: int) -> tuple[dict[str, float], Any]:
         """Return the figures and the final latents; loops and forwards take turns, medians count."""
@@ -49,7 +52,7 @@ class Loop:
             "forwardSeconds": forward,
             "ratio": loop / (nfe * forward),
             "computedStepSeconds": statistics.median(computed),
-        }
+        } | self._also
         if reused:
             step = statistics.median(reused)
             figures |= {

@@ -1,4 +1,4 @@
-"""Measuring in fresh interpreters: what one runtime imported or held is not counted for the other."""
+"""Measuring in fresh interpreters: what one runtime imported or held is not counted for another."""
 
 from __future__ import annotations
 
@@ -16,14 +16,25 @@ import numpy as np
 
 SCRIPT = Path(__file__).parents[1] / "runtimes.py"
 RUNTIMES = ("diffusers", "onnxruntime")
+EXPORT = "export"
 IMPORTS = {
     "diffusers": "import budc.runtimes.diffusers; from diffusers import WanPipeline",
     "onnxruntime": "import budc.runtimes.onnxruntime",
 }
 
 
-def child(runtime: str, job: dict[str, Any]) -> dict[str, Any]:
-    """Measure one runtime in this process; the latents go to files beside the artifacts."""
+def child(task: str, job: dict[str, Any]) -> dict[str, Any]:
+    """Do one task of the comparison in this process: measure a runtime, or export the model."""
+    done = (
+        importlib.import_module("runtimes_compared.setup").export(job)
+        if task == EXPORT
+        else measured(task, job)
+    )
+    return {**done, "peakBytes": peak_memory()}
+
+
+def measured(runtime: str, job: dict[str, Any]) -> dict[str, Any]:
+    """Measure one runtime; the latents go to files beside the artifacts."""
     prepare = importlib.import_module(f"runtimes_compared.{runtime}").prepare
     model = Path(job["weights" if runtime == "diffusers" else "export"])
     rows = []
@@ -32,15 +43,17 @@ def child(runtime: str, job: dict[str, Any]) -> dict[str, Any]:
             warnings.simplefilter("ignore")
             loop = prepare(Path(policy["path"]), model, job["prompt"], job["threads"], job["provider"])
         figures, latents = loop.measure(policy["mask"], job["repeats"])
+        del loop  # before the next one is prepared: there is never more than one model in memory
         np.save(f"{policy['path']}.{runtime}.npy", latents)
         asked = {name: policy[name] for name in ("nfe", "payload")}
         rows.append({"runtime": runtime, **asked, "steps": len(policy["mask"]), **figures})
+        print(f"{runtime}: NFE {policy['nfe']}, {policy['payload']} measured", file=sys.stderr, flush=True)
     device = job["provider"]
     if runtime == "diffusers":
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return {"rows": rows, "peakBytes": peak_memory(), "device": device, "torch": "torch" in sys.modules}
+    return {"rows": rows, "device": device, "torch": "torch" in sys.modules}
 
 
 def peak_memory() -> int:
@@ -49,10 +62,10 @@ def peak_memory() -> int:
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) * 1024
 
 
-def in_a_process(runtime: str, job: dict[str, Any]) -> dict[str, Any]:
+def in_a_process(task: str, job: dict[str, Any], threads: int) -> dict[str, Any]:
     """Run `child` in a fresh interpreter and return what it says."""
-    command = [sys.executable, str(SCRIPT), "--child", runtime]
-    environment = os.environ | {"OMP_NUM_THREADS": str(job["threads"])}
+    command = [sys.executable, str(SCRIPT), "--child", task]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, input=json.dumps(job), env=environment, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(done.returncode)

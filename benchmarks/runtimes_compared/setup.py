@@ -1,50 +1,76 @@
-"""What both runtimes are given: an export of the model, and artifacts that bind weights and export."""
+"""What both runtimes are given: weights, an export of them, and artifacts that bind both."""
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import click
 import msgspec
 import overhead
+from random_models.folder import random_folder
 
 from budc.compiler.export.export import export_onnx
-from budc.policies.profile import load_profile
+from budc.policies.profile import ModelProfile, find_weights, load_profile
 from budc.runtimes.onnx_folder import describe_export
 from budc.schema.artifact import seal
 
 
+def weights_of(name: str, shape: str | None, folder: Path) -> tuple[ModelProfile, Path]:
+    """Return the profile and where its weights are, in float32.
+
+    With a shape ("64x64x9": height, width, frames) they are drawn at random for the profile's architecture, and
+    written below `folder`.
+    """
+    profile = load_profile(name)
+    if shape is None:
+        return profile, find_weights(profile, None)
+    if profile.pipeline_class != "WanPipeline":
+        raise click.UsageError(f"--random: {name} is a {profile.pipeline_class}, expected a WanPipeline")
+    try:
+        height, width, frames = (int(extent) for extent in shape.split("x"))
+    except ValueError:
+        raise click.UsageError(f"--random: {shape!r} is not HEIGHTxWIDTHxFRAMES, say 64x64x9") from None
+    profile = msgspec.structs.replace(profile, height=height, width=width, frames=frames, dtype="float32")
+    return profile, random_folder(profile, folder / "model")
+
+
 def policies(
-    model: str, budgets: Sequence[int], payloads: Sequence[str], export: Path, folder: Path
+    profile: ModelProfile,
+    weights: Path,
+    export: Path,
+    asked: tuple[Sequence[int], Sequence[str]],
+    folder: Path,
 ) -> list[dict[str, Any]]:
-    """Write an unsigned artifact with a uniform mask for every budget and payload, bound to the weights and the export.
+    """Write an unsigned artifact with a uniform mask for each of the budgets and payloads that are asked for.
 
     Return where each is, and what it asks for.
     """
     variant, _ = describe_export(export)
+    budgets, payloads = asked
     written = []
-    for nfe, payload in product(budgets, payloads):
-        document = overhead.document(model, nfe)
+    for document, payload in product(overhead.documents(profile, weights, budgets), payloads):
         mask = list(document.policy.branches[0].mask)
         if all(mask) and payload != payloads[0]:
             continue  # nothing is reused
         variants = [*document.model.variants, variant]
         binding = msgspec.structs.replace(document.model, variants=variants)
         policy = msgspec.structs.replace(document.policy, payload=payload)
-        document = msgspec.structs.replace(document, model=binding, policy=policy)
-        path = folder / f"nfe{nfe}-{payload}.budc.json"
-        path.write_bytes(seal(document, None))
+        nfe, path = document.budget.nfe, folder / f"nfe{document.budget.nfe}-{payload}.budc.json"
+        path.write_bytes(seal(msgspec.structs.replace(document, model=binding, policy=policy), None))
         written.append({"path": str(path), "mask": mask, "nfe": nfe, "payload": payload})
     return written
 
 
-def exported(model: str, weights: Path, folder: Path) -> Path:
-    """Export the model."""
-    out = folder / "export"
+def export(job: dict[str, Any]) -> dict[str, Any]:
+    """Export the model of a job; return how long it took."""
+    profile = msgspec.convert(job["profile"], ModelProfile)
+    started = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        export_onnx(load_profile(model), weights, out, "float32")
-    return out
+        export_onnx(profile, Path(job["weights"]), Path(job["export"]), "float32")
+    return {"seconds": time.perf_counter() - started}

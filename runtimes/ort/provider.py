@@ -127,7 +127,7 @@ def _session(
         options.add_free_dimension_override_by_name(BATCH, batch)
     settings: dict[str, str] = {}
     if name == "cuda":
-        # TF32 keeps 10 bits of the mantissa: latents would leave those of PyTorch, which does without it.
+        # TF32 keeps 10 bits of the mantissa: latents would leave those of float32.
         settings = {"use_tf32": "0", "enable_cuda_graph": "1" if captured else "0"}
     # What has no CUDA kernel (shapes of a few integers) is placed on the CPU provider by design.
     providers = [(PROVIDERS[name], settings)] + ([("CPUExecutionProvider", {})] if name != "cpu" else [])

@@ -9,7 +9,7 @@ Every solver here is linear in its tensors, so one step is one small matrix over
     [x_{k+1}, memory_{k+1}] = M_k [x_k, memory_k, v_k]
 
 The matrices follow from the sigmas, before anything runs (`solver_matrices`). A runtime multiplies them
-wherever its latents are: here in numpy, in `budc.runtimes.update` as a graph of ONNX Runtime. Steps agree
+wherever its latents are: here in numpy, in `budc.runtimes.ort.update` as a graph of ONNX Runtime. Steps agree
 with those of diffusers to 1e-6; the settings that a solver does not know are refused by name.
 """
 

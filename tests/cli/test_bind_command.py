@@ -14,6 +14,7 @@ import numpy as np  # noqa: E402
 
 from budc.compiler.bind import Parity, check_parity, rebound  # noqa: E402
 from budc.compiler.model import load_model, model_binding  # noqa: E402
+from budc.compiler.rollout import Roller  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
 from budc.runtimes.manifest import MANIFEST, decode_manifest, encode_manifest  # noqa: E402
 from budc.runtimes.onnx_folder import describe_export  # noqa: E402
@@ -81,6 +82,20 @@ def test_binding_lists_the_export_and_signs_again(bind, policy, exported, trust,
     assert record["path"] == str(path)
     assert 0 < record["parity"]["latents"] < 1e-4
     assert 0 < record["parity"]["frames"] < 1e-3
+
+
+def test_both_forms_are_compared_without_tf32(bind, monkeypatch):
+    seen, roll = [], Roller.roll
+
+    def watched(*arguments):
+        seen.append(torch.backends.cudnn.conv.fp32_precision)
+        return roll(*arguments)
+
+    monkeypatch.setattr(Roller, "roll", watched)
+    before = torch.backends.cudnn.conv.fp32_precision
+    assert bind().code == 0
+    assert before == torch.backends.cudnn.conv.fp32_precision == "tf32"
+    assert seen == ["none"]
 
 
 def test_the_bound_policy_still_holds_for_the_original(bind, budc, public, policy, weights, exported):

@@ -26,6 +26,7 @@ from budc.schema.policy import PolicyDocument
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
+from budc.compiler.precision import full_float32  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
 from budc.runtimes import diffusers, onnxruntime  # noqa: E402
 from budc.runtimes.ort.denoiser import Residual  # noqa: E402
@@ -257,9 +258,10 @@ class TestOnnxRuntimeOnCuda(RuntimeConformance):
         exported: Path,
         bound: PolicyDocument,
         tmp_path: Path,
-    ) -> RuntimeUnderTest:
+    ) -> Iterator[RuntimeUnderTest]:
         plain = DiffusersUnderTest(copy.deepcopy(loaded).to(cuda), wan_folder, bound).plain
-        return OnnxUnderTest(exported, bound, plain, tmp_path, provider="cuda")
+        with full_float32():
+            yield OnnxUnderTest(exported, bound, plain, tmp_path, provider="cuda")
 
 
 @pytest.mark.parametrize("name", list(GOLDEN))

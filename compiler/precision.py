@@ -1,0 +1,23 @@
+"""Precision: float32 without TF32, for comparisons whose tolerance speaks of float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Let convolutions on CUDA keep all bits of their inputs, for the length of a with-block or a function.
+
+    Unless told otherwise, cuDNN's round to TF32, which has 10 bits of mantissa: a patch embedding and a VAE are then a
+    thousandth off. Products of matrices keep theirs by default.
+    """
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
