@@ -70,7 +70,8 @@ class Denoiser:
                 len(weights),
                 (batch, *manifest.sample),
                 self._tensors.hidden.dtype.name,
-            )
+            ),
+            captured=True,
         )
         self._calls: dict[Any, Call] = {}
         self._coefficients: dict[tuple[float, ...], Buffer] = {}
@@ -170,7 +171,7 @@ class Denoiser:
                 "hidden_states": tensors.hidden,
                 "timestep": tensors.timestep,
             }
-            self._calls[key] = Call(self._updater, inputs, outputs)
+            self._calls[key] = Call(self._updater, inputs, outputs, self._sessions.next_graph())
         self._calls[key]()
         self._updates += 1
 

@@ -62,8 +62,9 @@ class Provider:
             UnsafeWeights: ONNX Runtime cannot read the file.
         """
         if captured and self.captures:
-            # A graph that leaves the device in between, for shapes say, opens without capture only.
-            with contextlib.suppress(UnsafeWeights):
+            # A graph that leaves the device in between, for shapes say, opens without capture only. What else may be
+            # wrong with it is said then.
+            with contextlib.suppress(Exception):
                 return _session(model, self.name, self.threads, batch, captured=True)
         return _session(model, self.name, self.threads, batch)
 
