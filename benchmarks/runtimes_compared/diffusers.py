@@ -44,9 +44,9 @@ def prepare(path: Path, weights: Path, prompt: str, threads: int, _provider: str
             callback_on_step_end=None if on_step is None else after,
         )[0]
 
-    with timing.forward_inputs(pipe, branches) as seen:
-        run(None)
     with without_network(pipe):
+        with timing.forward_inputs(pipe, branches) as seen:
+            run(None)
         alone = timing.seconds(lambda: run(None), repeats=5)
     apply(pipe, artifact, allow_unsigned=True, weights_dir=weights)
 

@@ -21,7 +21,7 @@ def prepare(path: Path, export: Path, prompt: str, threads: int, provider: str) 
     pipe = load(read(path), export, provider=provider, threads=threads, allow_unsigned=True)
     # The forward that is timed is of the session that the loop runs.
     sessions, embeddings = Sessions(export, pipe.manifest, pipe.provider), pipe.encode([prompt])
-    denoiser = Denoiser(sessions, pipe.document)
+    denoiser, noise = Denoiser(sessions, pipe.document), pipe.noise(SEED)
     branches, compute = len(next(iter(embeddings.values()))), pipe.manifest.graphs["compute"]
     buffers = {
         spec.name: Buffer.of(
@@ -35,6 +35,6 @@ def prepare(path: Path, export: Path, prompt: str, threads: int, provider: str) 
     forward = Call(sessions.of("compute", branches), inputs, outputs, sessions.next_graph())
 
     def run(on_step: Callable[[int], object] | None) -> Any:
-        return denoiser.run(embeddings, pipe.noise(SEED), on_step)
+        return denoiser.run(embeddings, noise, on_step)
 
     return Loop(run, forward)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -43,7 +44,9 @@ def measured(runtime: str, job: dict[str, Any]) -> dict[str, Any]:
             warnings.simplefilter("ignore")
             loop = prepare(Path(policy["path"]), model, job["prompt"], job["threads"], job["provider"])
         figures, latents = loop.measure(policy["mask"], job["repeats"])
-        del loop  # before the next one is prepared: there is never more than one model in memory
+        # Before the next one is prepared: a pipeline and its modules refer to each other.
+        del loop
+        gc.collect()
         np.save(f"{policy['path']}.{runtime}.npy", latents)
         asked = {name: policy[name] for name in ("nfe", "payload")}
         rows.append({"runtime": runtime, **asked, "steps": len(policy["mask"]), **figures})

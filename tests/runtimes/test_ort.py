@@ -130,15 +130,13 @@ def velocity_policy(rows: Any) -> Policy:
 
 
 def test_a_ring_has_as_many_slots_as_are_kept() -> None:
-    three = ((), (), (1.0,), (), (1.0, 1.0, 1.0), ())
-    policy = velocity_policy((three, ((), (1.0,), (), (1.0,), (), ())))
-    filled = {
-        name: [s for s, row in zip(slots_of(policy, name).filled, rows, strict=True) if not row]
-        for name, rows in zip(BRANCHES, (three, ((), (1.0,), (), (1.0,), (), ())), strict=True)
-    }
-    assert slots_of(policy, "cond").count == 3
-    assert filled == {"cond": [0, 1, 2, 0], "uncond": [0, 0, 0, 0]}
-    assert slots_of(velocity_policy((((),) * 3, ((),) * 3)), "cond_uncond") == Slots(1, (0, 0, 0))
+    policy = velocity_policy(
+        (((), (), (1.0,), (), (1.0, 1.0, 1.0), ()), ((), (1.0,), (), (1.0,), (), (1.0,)))
+    )
+    assert slots_of(policy, "cond") == Slots(count=3, filled=(0, 1, 2, 2, 0, 0))
+    assert slots_of(policy, "uncond") == Slots(count=1, filled=(0,) * 6)
+    everything = velocity_policy((((),) * 3, ((),) * 3))
+    assert slots_of(everything, "cond_uncond") == Slots(count=1, filled=(0, 0, 0))
 
 
 def test_a_call_reads_and_writes_rows_in_place() -> None:
