@@ -29,8 +29,11 @@ import click
 import msgspec
 import numpy as np
 from runtimes_compared.process import EXPORT, RUNTIMES, child, import_seconds, in_a_process
+from runtimes_compared.table import lines
 
 from budc.policies.profile import read_prompts
+
+PAYLOADS = ("trunk-residual", "velocity")
 
 
 @click.command(help=__doc__)
@@ -38,7 +41,7 @@ from budc.policies.profile import read_prompts
 @click.option("--budgets", default="6,10,50", show_default=True)
 @click.option(
     "--payloads",
-    default="trunk-residual,velocity",
+    default=",".join(PAYLOADS),
     show_default=True,
     help="what is reused; without a reused step the first alone is measured",
 )
@@ -72,6 +75,8 @@ def main(
     if task is not None:
         print(json.dumps(child(task, json.load(sys.stdin))))
         return
+    if unknown := sorted({*payloads.split(",")} - {*PAYLOADS}):
+        raise click.UsageError(f"--payloads: {', '.join(unknown)} is none of {', '.join(PAYLOADS)}")
     # It loads torch, without which the child of the other runtime is measured.
     from runtimes_compared.setup import policies, weights_of
 
@@ -114,7 +119,7 @@ def main(
         "peakBytes": {runtime: measured[runtime]["peakBytes"] for runtime in RUNTIMES},
         "torchImported": {runtime: measured[runtime]["torch"] for runtime in RUNTIMES},
     }
-    _print(result)
+    print(*lines(result), sep="\n")
     if target:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(result, indent=1) + "\n")
@@ -137,35 +142,6 @@ def _machine(measured: dict[str, dict[str, Any]]) -> dict[str, str]:
     devices = {runtime: names[measured[runtime]["device"]] for runtime in RUNTIMES}
     packages = ("torch", "diffusers", "onnxruntime-gpu", "onnx", "numpy")
     return devices | {f"version of {package}": version(package) for package in packages}
-
-
-def _print(result: dict[str, Any]) -> None:
-    height, width, frames = result["shape"]
-    drawn = ", weights drawn at random" if result["random"] else ""
-    print(f"{result['model']}{drawn}, {height} x {width} x {frames}, {result['threads']} threads")
-    if exported := result["export"]:
-        peak = exported["peakBytes"] / 2**30
-        print(f"export: {exported['seconds']:.0f} s, peak memory {peak:.1f} GiB")
-    print(
-        f"{'runtime':<13}{'NFE':>4}  {'payload':<15}{'loop':>11}{'forward':>12}{'ratio':>7}"
-        f"{'reused/full':>13}{'pipeline':>11}{'difference':>12}"
-    )
-    for row in result["rows"]:
-        reuses = "reusedOverComputed" in row
-        payload = row["payload"] if reuses else "–"
-        reused = f"{row['reusedOverComputed']:.3f}" if reuses else "–"
-        alone = f"{row['pipelineSeconds'] * 1e3:.0f} ms" if "pipelineSeconds" in row else "–"
-        print(
-            f"{row['runtime']:<13}{row['nfe']:>4}  {payload:<15}{row['loopSeconds'] * 1e3:>8.0f} ms"
-            f"{row['forwardSeconds'] * 1e3:>9.2f} ms{row['ratio']:>7.2f}{reused:>13}{alone:>11}"
-            f"{row['maxRelativeDifference']:>12.1e}"
-        )
-    for runtime in RUNTIMES:
-        print(
-            f"{runtime}: import {result['importSeconds'][runtime]:.2f} s, "
-            f"peak memory {result['peakBytes'][runtime] / 2**20:.0f} MiB, "
-            f"torch imported: {'yes' if result['torchImported'][runtime] else 'no'}"
-        )
 
 
 if __name__ == "__main__":
