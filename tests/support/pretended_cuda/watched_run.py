@@ -23,8 +23,8 @@ def counts() -> dict[str, int]:
     return dict(zip(COUNTERS, values, strict=True))
 
 
-def asked_since(before: dict[str, int]) -> dict[str, int]:
-    return {name: value - before[name] for name, value in counts().items() if value != before[name]}
+def asked(then: dict[str, int], now: dict[str, int]) -> dict[str, int]:
+    return {name: now[name] - then[name] for name in COUNTERS if now[name] != then[name]}
 
 
 def watched(export: str, policy: str) -> dict[str, object]:
@@ -33,19 +33,16 @@ def watched(export: str, policy: str) -> dict[str, object]:
         pipe = load(read(policy), export, provider="cuda", allow_unsigned=True)
     before = counts()
     made = pipe.generate(PROMPT)
-    first = asked_since(before)
+    first = asked(before, counts())
     embeddings, noise, denoiser = pipe.encode([PROMPT]), pipe.noise(0), pipe.denoiser(1)
-    before, marks = counts(), [counts()]
-    denoiser.run(embeddings, noise, lambda _: marks.append(counts()))
-    steps = [
-        {name: now[name] - then[name] for name in COUNTERS if now[name] != then[name]}
-        for then, now in pairwise(marks[1:])
-    ]
+    before, after = counts(), list[dict[str, int]]()
+    denoiser.run(embeddings, noise, lambda _: after.append(counts()))
+    run = asked(before, counts())
     return {
         "frames": made.frames.shape,
         "first": first,
-        "run": asked_since(before),
-        "afterTheFirstStep": steps,
+        "run": run,
+        "afterTheFirstStep": [asked(then, now) for then, now in pairwise(after)],
         "forwards": sum(denoiser.calls_of.values()),
     }
 
