@@ -136,9 +136,9 @@ def _machine(measured: dict[str, dict[str, Any]]) -> dict[str, str]:
 
     import torch
 
-    names = {"cpu": f"CPU, {os.cpu_count()} cores"}
-    if torch.cuda.is_available():
-        names["cuda"] = torch.cuda.get_device_name()
+    seen = torch.cuda.is_available()  # a build of PyTorch without CUDA sees no device, ONNX Runtime may
+    cuda = torch.cuda.get_device_name() if seen else "CUDA, not seen by PyTorch"
+    names = {"cpu": f"CPU, {os.cpu_count()} cores", "cuda": cuda}
     devices = {runtime: names[measured[runtime]["device"]] for runtime in RUNTIMES}
     packages = ("torch", "diffusers", "onnxruntime-gpu", "onnx", "numpy")
     return devices | {f"version of {package}": version(package) for package in packages}
