@@ -12,8 +12,8 @@ import torch
 def full_float32() -> Iterator[None]:
     """Let convolutions on CUDA keep all bits of their inputs, for the length of a with-block or a function.
 
-    Unless told otherwise, cuDNN's round to TF32, which has 10 bits of mantissa: a patch embedding and a VAE are then a
-    thousandth off. Products of matrices keep theirs by default.
+    Unless told otherwise, cuDNN's round to TF32, which has 10 bits of mantissa where float32 has 23: a patch embedding
+    and a VAE are then coarser than what they are compared with. Products of matrices keep theirs by default.
     """
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
