@@ -32,8 +32,7 @@ from runtimes_compared.process import EXPORT, RUNTIMES, child, import_seconds, i
 from runtimes_compared.table import lines
 
 from budc.policies.profile import read_prompts
-
-PAYLOADS = ("trunk-residual", "velocity")
+from budc.schema.policy import PAYLOADS
 
 
 @click.command(help=__doc__)

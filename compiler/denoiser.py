@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from budc.compiler.conditions import Condition
 from budc.compiler.model import Model
-from budc.compiler.search.space import Payload
 from budc.runtimes.families import Family, Span
 from budc.runtimes.trunk import Trunk
 from budc.schema.errors import UnsupportedModel
+from budc.schema.policy import Payload
 
 
 class Denoiser(Protocol):

@@ -14,9 +14,9 @@ from torch import Tensor
 from budc.compiler.conditions import Condition
 from budc.compiler.denoiser import Denoiser, ModelDenoiser
 from budc.compiler.model import Model
-from budc.compiler.search.space import Payload
 from budc.runtimes.schedulers import first_steps
 from budc.schema.errors import UsageError
+from budc.schema.policy import Payload
 
 
 class Experts:

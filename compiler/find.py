@@ -18,7 +18,7 @@ from dataclasses import replace
 from budc.compiler.align import align
 from budc.compiler.conditions import Conditions
 from budc.compiler.experts import all_run, check_all_run
-from budc.compiler.fullrun import PAYLOADS, FullRun, full_run
+from budc.compiler.fullrun import FullRun, full_run
 from budc.compiler.gram import mean_gram, segment_errors
 from budc.compiler.journal import Journal
 from budc.compiler.judge import Judge
@@ -31,7 +31,7 @@ from budc.compiler.solver import linear_form
 from budc.compiler.study import Scored, objective, policy_of, search
 from budc.compiler.task import Outcome, Schedule, Task, searched_on
 from budc.compiler.tree import Tree
-from budc.schema.policy import Policy
+from budc.schema.policy import PAYLOADS, Policy
 
 
 class Finder:
@@ -143,7 +143,7 @@ class Finder:
         return self._trees[seen]
 
     def _space(self, task: Task, tree: Tree) -> Space:
-        errors = {}
+        errors: dict[str, Sequence[Sequence[Sequence[float]]]] = {}
         first_steps = task.denoiser.first_steps(task.schedule.timesteps)
         if algorithm(task.search).objective != "mean":
             errors = {

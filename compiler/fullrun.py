@@ -20,8 +20,7 @@ from budc.compiler.network import Network
 from budc.compiler.parts import kept_parts, spans
 from budc.compiler.progress import progress
 from budc.compiler.solver import LinearForm
-
-PAYLOADS = ("trunk-residual", "velocity")
+from budc.schema.policy import PAYLOADS
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def full_run(network: Network, form: LinearForm, journal: Journal, label: str) -
     parts: list[FullRun] = []
     with progress(label, len(spans(network.samples)) * form.steps) as bar:
         for part in kept_parts(journal, label, network.samples, make):
-            gram = {name: part.tensors[f"gram {name}"] for name in PAYLOADS}
+            gram: dict[str, Tensor] = {name: part.tensors[f"gram {name}"] for name in PAYLOADS}
             parts.append(FullRun(part.tensors["path"], gram, part.notes["bytes"]))
             network.forwards += form.steps * len(parts[-1]) * len(network.denoiser.branches)
             for _ in range(form.steps if part.replayed else 0):

@@ -10,10 +10,9 @@ from budc.runtimes.calibration import Calibration
 from budc.runtimes.checks import check_adapters, check_dtype
 from budc.runtimes.conflicts import refuse_other_caches
 from budc.runtimes.overrides import Override
-from budc.runtimes.span import Payload
 from budc.runtimes.trunk import Trunk
 from budc.schema.errors import CacheConflict, RefusedRun
-from budc.schema.policy import PolicyDocument
+from budc.schema.policy import Payload, PolicyDocument
 
 
 def unwrapped(transformer: Any) -> nn.Module:

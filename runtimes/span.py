@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from budc.runtimes.families import Span
 from budc.schema.errors import RefusedRun
+from budc.schema.policy import Payload
 
-Payload = Literal["trunk-residual", "velocity"]
 Mode = Literal["off", "compute", "reuse"]
 
 

@@ -25,8 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from budc.runtimes.families import Family, Span, family_of
-from budc.runtimes.span import Gate, Payload, SpanList, VelocityHook
+from budc.runtimes.span import Gate, SpanList, VelocityHook
 from budc.schema.errors import CacheConflict, UnsupportedModel
+from budc.schema.policy import Payload
 
 
 def combine(coefficients: Sequence[float | Tensor], residuals: Sequence[Tensor]) -> Tensor:

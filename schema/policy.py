@@ -9,7 +9,7 @@ Numbers in JSON have one kind: a `5.0` put into a scheduler config or a search s
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 from msgspec import Meta, Struct, field
 
@@ -31,6 +31,10 @@ _SEGMENT = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._+=@-]+"
 MAX_DENOISERS: Final = 8
 _MAGNITUDE = 1e15
 _COUNT = 10**15
+
+Payload = Literal["trunk-residual", "velocity"]
+"""What a reused step takes over: what the blocks added, or the velocity."""
+PAYLOADS: Final[tuple[Payload, ...]] = get_args(Payload)
 
 Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._-]*\Z")]
 """ASCII letters, digits, dot, underscore and dash; the first one neither dot nor dash."""
@@ -220,7 +224,7 @@ class BranchPolicy(_Strict, frozen=True, kw_only=True):
 class Policy(_Strict, frozen=True, kw_only=True):
     """What to compute, what to reuse and how, for every guidance branch."""
 
-    payload: Literal["trunk-residual", "velocity"]
+    payload: Payload
     """What a reused step repeats: h_out - h_in around the blocks, or the transformer's output itself."""
     branches: Annotated[Sequence[BranchPolicy], Meta(min_length=1, max_length=16)]
 

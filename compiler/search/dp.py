@@ -19,8 +19,9 @@ import math
 import random
 from itertools import accumulate
 
-from budc.compiler.search.space import Candidate, Payload, Space, Walk
+from budc.compiler.search.space import Candidate, Space, Walk
 from budc.schema.errors import UsageError
+from budc.schema.policy import Payload
 
 Pair = tuple[int, int]
 """(previous, last) of the computed steps; (0, 0) where only the first is computed."""

@@ -19,9 +19,10 @@ from collections.abc import Generator, Mapping
 
 from budc.compiler.search.dp import shortest_path
 from budc.compiler.search.moves import Slots, candidate, lanes, relocated, taken
-from budc.compiler.search.space import Candidate, Payload, Space
+from budc.compiler.search.space import Candidate, Space
 from budc.compiler.search.surrogate import Surrogate
 from budc.schema.mask import StepMask
+from budc.schema.policy import Payload
 
 ALLOWANCE = 2.5, 20.0, 28.0
 """What may be spent, in rollouts of one candidate from its first step to its last: for each evaluation of the budget,

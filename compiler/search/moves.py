@@ -15,8 +15,9 @@ import random
 from collections.abc import Collection, Iterator, Sequence
 from itertools import combinations
 
-from budc.compiler.search.space import Candidate, Payload, Space
+from budc.compiler.search.space import Candidate, Space
 from budc.schema.mask import StepMask
+from budc.schema.policy import Payload
 
 Slots = tuple[int, ...]
 

@@ -9,12 +9,11 @@ import msgspec
 
 from budc.policies.profile import SearchDefaults
 from budc.schema.mask import StepMask
+from budc.schema.policy import PAYLOADS, Payload
 
 Rule = Literal["plain", "gram", "tracked"]
 """How reused steps are predicted: the newest residual unchanged; least squares on the full run; `tracked` on the
 policy's own trajectory."""
-
-Payload = Literal["trunk-residual", "velocity"]
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -66,7 +65,7 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
     separate: bool = False
     """Whether branches may have masks of their own, under the same total of branch evaluations."""
     rule: Rule = "tracked"
-    payloads: tuple[Payload, ...] = ("trunk-residual", "velocity")
+    payloads: tuple[Payload, ...] = PAYLOADS
     errors: Mapping[str, Sequence[Sequence[Sequence[float]]]] = {}
     schedules: tuple[tuple[int, ...], ...] = ()
     first_steps: tuple[int, ...] = ()

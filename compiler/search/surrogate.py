@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from budc.compiler.search.moves import Slots, lanes
-from budc.compiler.search.space import Payload, Space
+from budc.compiler.search.space import Space
+from budc.schema.policy import Payload
 
 LENGTH = 0.25
 """Distance over which masks tell of each other, as a share of the steps."""

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from budc.compiler import parts
-from budc.compiler.fullrun import PAYLOADS, full_run
+from budc.compiler.fullrun import full_run
 from budc.schema.errors import JournalCorrupt
+from budc.schema.policy import PAYLOADS
 
 
 @pytest.fixture(autouse=True)

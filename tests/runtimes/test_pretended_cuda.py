@@ -14,10 +14,9 @@ from budc.compiler.request import CompileRequest
 from budc.policies.profile import find_weights, load_profile
 from budc.runtimes.testing import BRANCHES, GOLDEN, STEPS
 from budc.schema.artifact import read, seal
-from budc.schema.policy import PolicyDocument
+from budc.schema.policy import PAYLOADS, PolicyDocument
 
 NAMES = ["three terms", "separate branches", "one evaluation"]
-PAYLOADS = ["trunk-residual", "velocity"]
 
 
 @pytest.fixture(scope="module")
