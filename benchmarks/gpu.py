@@ -27,8 +27,8 @@ from random_models.pipeline import PIPELINES, image_tokens
 from random_models.sampling import MODES, Sampling, spread
 
 from budc.policies.profile import ModelProfile, load_profile
-from budc.runtimes.families import family_of
-from budc.runtimes.schedulers import sampler_binding
+from budc.runtimes.sampling.families import family_of
+from budc.runtimes.sampling.schedulers import sampler_binding
 from budc.schema.errors import UsageError
 from budc.schema.mask import StepMask
 from budc.schema.policy import AdapterRule, Denoiser, ModelBinding, PolicyDocument, Variant

@@ -22,10 +22,10 @@ import timing
 import torch
 
 from budc.compiler.emit import output_shape
-from budc.compiler.model import load_model, model_binding
-from budc.compiler.rollout import shared_policy
+from budc.compiler.models.model import load_model, model_binding
+from budc.compiler.rollouts.policies import shared_policy
 from budc.policies.profile import ModelProfile, find_weights, load_profile, read_prompts
-from budc.runtimes.diffusers import UnsignedWarning, applied
+from budc.runtimes.diffusers.apply import UnsignedWarning, applied
 from budc.schema.mask import StepMask
 from budc.schema.policy import (
     SCHEMA_VERSION,

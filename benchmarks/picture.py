@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from budc.policies.profile import load_profile, read_prompts
-from budc.runtimes.diffusers import applied
+from budc.runtimes.diffusers.apply import applied
 from budc.schema.artifact import open_artifact
 from budc.schema.mask import StepMask
 from budc.schema.policy import PolicyDocument

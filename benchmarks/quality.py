@@ -27,7 +27,7 @@ from quality_methods.report import write_report
 from quality_methods.scoring import Scorer
 from quality_methods.setting import Setting
 
-from budc.cli.extras import quiet_libraries
+from budc.cli.dependencies import quiet_libraries
 from budc.policies.profile import load_profile
 from budc.schema.files import write_atomic
 

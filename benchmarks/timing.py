@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from budc.cli.extras import quiet_libraries
-from budc.cli.generate import Settings
-from budc.cli.pipelines import load_pipeline
+from budc.cli.dependencies import quiet_libraries
+from budc.cli.generation.diffusers import Settings
 from budc.policies.profile import find_weights, load_profile
+from budc.runtimes.diffusers.pipeline import load_pipeline
 from budc.schema.policy import PolicyDocument
 
 

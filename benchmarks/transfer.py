@@ -27,7 +27,7 @@ from typing import Any
 import click
 import torch
 
-from budc.cli.extras import quiet_libraries
+from budc.cli.dependencies import quiet_libraries
 from budc.compiler.compile import compile_artifacts
 from budc.compiler.request import CompileRequest
 from budc.compiler.transfer import TransferRequest, transfer

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,17 +28,19 @@ import torch
 from torch import Tensor, nn
 
 from budc.compiler.budget import parse_budget
-from budc.compiler.conditions import Condition, Conditions, tensors
-from budc.compiler.denoiser import CallableDenoiser, Denoiser, ModuleDenoiser
-from budc.compiler.find import Finder
-from budc.compiler.follow import follow
-from budc.compiler.journal import Journal
-from budc.compiler.metrics import latent_errors, latent_metric
-from budc.compiler.network import Network
-from budc.compiler.rollout import full_policy, shared_policy
+from budc.compiler.denoisers.batched import Network
+from budc.compiler.denoisers.callables import CallableDenoiser
+from budc.compiler.denoisers.conditioning import Condition, Conditions, tensors
+from budc.compiler.denoisers.denoiser import Denoiser
+from budc.compiler.denoisers.module import ModuleDenoiser
+from budc.compiler.rollouts.linear_form import linear_form
+from budc.compiler.rollouts.metrics import latent_errors, latent_metric
+from budc.compiler.rollouts.policies import full_policy, shared_policy
+from budc.compiler.rollouts.policy import follow
 from budc.compiler.search import algorithm
-from budc.compiler.solver import linear_form
-from budc.compiler.task import Outcome, Schedule, Task
+from budc.compiler.selection.finder import compile_policies
+from budc.compiler.selection.task import Outcome, Schedule, Task, resampled
+from budc.compiler.storage.journal import Journal
 from budc.policies.profile import SearchDefaults
 from budc.schema.canonical import digest
 from budc.schema.errors import UsageError
@@ -91,8 +93,8 @@ def compile_policy(
 
     Args:
         denoiser: a module called as (latents, timestep, condition) whose trunk is the `ModuleList` named by
-            `blocks`, a pair (compute, reuse), see `budc.compiler.denoiser`, or several that share a run, see
-            `budc.compiler.experts`.
+            `blocks`, a pair (compute, reuse), see `budc.compiler.denoisers.denoiser`, or several that share a run, see
+            `budc.compiler.denoisers.experts`.
         conditioning: guidance branch -> what each is conditioned on, for N calibration samples: a tensor (N, ...), or
             several by name.
         noise: (N, ...) initial latents, float32.
@@ -140,35 +142,6 @@ def compile_policy(
         ((_, outcome),) = compile_policies(task, [nfe], journal)
     report = _report(task, outcome, held_out) if held_out else {}
     return Compiled(outcome.policy, outcome.schedule.sigmas, outcome.schedule.timesteps, outcome, report)
-
-
-def compile_policies(
-    task: Task, budgets: Sequence[int], journal: Journal, vary: Callable[[Task, int], Task] | None = None
-) -> Iterator[tuple[int, Outcome]]:
-    """Yield (NFE, outcome) for every budget; the full run and the rollouts are shared.
-
-    `vary` returns the task of a budget where more than its NFE differs.
-    """
-    finder = Finder(task, journal)
-    for nfe in budgets:
-        each = replace(task, nfe=nfe)
-        yield nfe, finder.find(vary(each, nfe) if vary else each)
-
-
-def resampled(schedule: Schedule, steps: int) -> Schedule:
-    """Return a schedule of fewer steps along the same curve: sigma by place, linear between its points."""
-
-    def at(values: Sequence[float], count: int, last: float) -> tuple[float, ...]:
-        places = [last * index / steps for index in range(count)]
-        return tuple(
-            values[int(place)]
-            + (place - int(place)) * (values[min(int(place) + 1, len(values) - 1)] - values[int(place)])
-            for place in places
-        )
-
-    ends = (*schedule.timesteps, 0.0)
-    sigmas = at(schedule.sigmas, steps + 1, schedule.steps)
-    return Schedule(sigmas, at(ends, steps + 1, schedule.steps)[:-1])
 
 
 def _weights(

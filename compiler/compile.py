@@ -10,23 +10,37 @@ from typing import NamedTuple
 
 import msgspec
 
-from budc.compiler.api import compile_policies
-from budc.compiler.calibrate import CALIBRATION_SEED, HELD_OUT_SEED, Reference, calibrate, drawn, prompt_set
-from budc.compiler.conditions import Conditions
+from budc.compiler.denoisers.conditioning import Conditions
 from budc.compiler.emit import artifact_name, make_document, versions, write_artifact
-from budc.compiler.evaluate import evaluate
-from budc.compiler.experts import model_denoiser
-from budc.compiler.folder import component_digests
-from budc.compiler.journal import Journal
-from budc.compiler.model import Model, default_device, device_name, load_model, model_binding, supported
-from budc.compiler.progress import hashing
+from budc.compiler.evaluation.pipeline_rollout import Roller
+from budc.compiler.evaluation.reference import (
+    CALIBRATION_SEED,
+    HELD_OUT_SEED,
+    Reference,
+    calibrate,
+    drawn,
+    prompt_set,
+)
+from budc.compiler.evaluation.report import evaluate
+from budc.compiler.models.denoiser import model_denoiser
+from budc.compiler.models.folder import component_digests
+from budc.compiler.models.model import (
+    Model,
+    default_device,
+    device_name,
+    load_model,
+    model_binding,
+    supported,
+)
 from budc.compiler.request import CompileRequest, check_request
-from budc.compiler.rollout import Roller
 from budc.compiler.search import algorithm
-from budc.compiler.study import OBJECTIVES
-from budc.compiler.task import Outcome, Schedule, Task, searched_on
+from budc.compiler.selection.finder import compile_policies
+from budc.compiler.selection.study import OBJECTIVES
+from budc.compiler.selection.task import Outcome, Schedule, Task, searched_on
+from budc.compiler.storage.journal import Journal
 from budc.policies.profile import ModelProfile, find_weights, read_prompts
 from budc.policies.schedules import schedules_for
+from budc.progress import hashing
 from budc.schema.artifact import SUFFIX, Artifact, read
 from budc.schema.canonical import digest
 from budc.schema.digest_cache import DigestCache

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from budc.compiler.align import epochs
 from budc.compiler.request import CompileRequest
 from budc.compiler.search.joint import allowance
-from budc.compiler.task import SEARCH_SHARE, Outcome
+from budc.compiler.selection.alignment import epochs
+from budc.compiler.selection.task import SEARCH_SHARE, Outcome
 from budc.policies.profile import ModelProfile
 from budc.schema.artifact import seal
 from budc.schema.files import write_atomic

@@ -18,7 +18,7 @@ import msgspec
 from budc.compiler.budget import parse_budget
 from budc.compiler.search import algorithm
 from budc.policies.profile import ModelProfile, load_profile
-from budc.runtimes.families import FAMILIES
+from budc.runtimes.sampling.families import FAMILIES
 from budc.schema.errors import UsageError
 from budc.schema.policy import Name
 

@@ -14,25 +14,32 @@ from pathlib import Path
 
 import msgspec
 
-from budc.compiler.calibrate import (
+from budc.compiler.compatibility import check_family, check_first_steps, check_sampling
+from budc.compiler.emit import output_shape, versions, write_artifact
+from budc.compiler.evaluation.pipeline_rollout import Roller
+from budc.compiler.evaluation.reference import (
     CALIBRATION_SEED,
     HELD_OUT_SEED,
     calibrate,
     drawn,
     prompt_set,
 )
-from budc.compiler.compatibility import check_family, check_first_steps, check_sampling
-from budc.compiler.emit import output_shape, versions, write_artifact
-from budc.compiler.evaluate import evaluate
-from budc.compiler.experts import model_denoiser
-from budc.compiler.find import Finder
-from budc.compiler.folder import component_digests
-from budc.compiler.journal import Journal
-from budc.compiler.model import Model, default_device, device_name, load_model, model_binding, supported
-from budc.compiler.rollout import Roller
+from budc.compiler.evaluation.report import evaluate
+from budc.compiler.models.denoiser import model_denoiser
+from budc.compiler.models.folder import component_digests
+from budc.compiler.models.model import (
+    Model,
+    default_device,
+    device_name,
+    load_model,
+    model_binding,
+    supported,
+)
 from budc.compiler.search import Candidate
-from budc.compiler.study import OBJECTIVES
-from budc.compiler.task import Schedule, Task
+from budc.compiler.selection.finder import Finder
+from budc.compiler.selection.study import OBJECTIVES
+from budc.compiler.selection.task import Schedule, Task
+from budc.compiler.storage.journal import Journal
 from budc.policies.profile import ModelProfile, find_weights, load_profile, read_prompts
 from budc.policies.schedules import schedules_for
 from budc.schema.artifact import Artifact, read

@@ -10,11 +10,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from budc.compiler.api import compile_policies
-from budc.compiler.journal import Journal
-from budc.compiler.solver import linear_form
-from budc.compiler.task import Outcome as Found
-from budc.compiler.task import Schedule, Task
+from budc.compiler.rollouts.linear_form import linear_form
+from budc.compiler.selection.finder import compile_policies
+from budc.compiler.selection.task import Outcome as Found
+from budc.compiler.selection.task import Schedule, Task
+from budc.compiler.storage.journal import Journal
 from budc.policies.schedules import schedules_for
 from budc.schema.policy import SamplerBinding
 from quality_methods.outcome import Outcome, static

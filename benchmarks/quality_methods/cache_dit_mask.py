@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budc.compiler.denoiser import guide
+from budc.compiler.denoisers.denoiser import guide
 from budc.schema.mask import StepMask
 from quality_methods.outcome import Outcome
 from quality_methods.setting import Setting

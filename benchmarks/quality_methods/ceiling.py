@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from budc.compiler.align import aligned
-from budc.compiler.journal import Journal
-from budc.compiler.refine import refine
-from budc.compiler.rollout import evaluations
-from budc.compiler.solver import linear_form
-from budc.compiler.unroll import PolicyParameters
+from budc.compiler.rollouts.linear_form import linear_form
+from budc.compiler.rollouts.policies import evaluations
+from budc.compiler.selection.alignment import aligned
+from budc.compiler.storage.journal import Journal
+from budc.compiler.training.trainer import refine
+from budc.compiler.training.unrolled import PolicyParameters
 from quality_methods.budc_joint import find
 from quality_methods.outcome import Outcome, static
 from quality_methods.setting import Setting

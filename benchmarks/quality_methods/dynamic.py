@@ -11,8 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from budc.compiler.conditions import Condition, each
-from budc.compiler.denoiser import guide
+from budc.compiler.denoisers.conditioning import Condition, each
+from budc.compiler.denoisers.denoiser import guide
 from quality_methods.setting import Samples, Setting
 
 

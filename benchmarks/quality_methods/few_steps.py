@@ -14,8 +14,8 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
-from budc.compiler.rollout import full_policy
-from budc.compiler.solver import LinearForm, linear_form, trainable
+from budc.compiler.rollouts.linear_form import LinearForm, linear_form, trainable
+from budc.compiler.rollouts.policies import full_policy
 from quality_methods.outcome import Outcome, static
 from quality_methods.setting import Setting
 

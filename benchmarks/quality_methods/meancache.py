@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from budc.compiler.denoiser import guide
+from budc.compiler.denoisers.denoiser import guide
 from quality_methods.few_steps import SOLVERS
 from quality_methods.outcome import Outcome
 from quality_methods.setting import Samples, Setting

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from budc.compiler.follow import follow
-from budc.compiler.rollout import evaluations, shared_policy
-from budc.compiler.solver import LinearForm
+from budc.compiler.rollouts.linear_form import LinearForm
+from budc.compiler.rollouts.policies import evaluations, shared_policy
+from budc.compiler.rollouts.policy import follow
 from budc.schema.mask import StepMask
 from budc.schema.policy import Policy
 from budc.schema.predictor import Predictor

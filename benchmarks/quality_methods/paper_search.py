@@ -12,10 +12,10 @@ import random
 from pathlib import Path
 from typing import NamedTuple
 
-from budc.compiler.journal import Journal
-from budc.compiler.progress import progress
+from budc.compiler.rollouts.tree import Tree
 from budc.compiler.search import Candidate, Space, algorithm
-from budc.compiler.tree import Tree
+from budc.compiler.storage.journal import Journal
+from budc.progress import progress
 from quality_methods.outcome import Outcome, plain, static
 from quality_methods.setting import Setting
 

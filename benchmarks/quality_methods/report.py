@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from budc.compiler.align import epochs
+from budc.compiler.selection.alignment import epochs
 from quality_methods import ceiling
 from quality_methods.registry import METHODS
 from quality_methods.trained_steps import EPOCHS

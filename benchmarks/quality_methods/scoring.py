@@ -10,7 +10,7 @@ from typing import Any
 from pytorch_msssim import ssim
 from torch import Tensor
 
-from budc.compiler.metrics import latent_errors, latent_metric, psnrs
+from budc.compiler.rollouts.metrics import latent_errors, latent_metric, psnrs
 from quality_methods.outcome import Outcome
 from quality_methods.setting import Setting
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import torch
 
-from budc.compiler.calibrate import CALIBRATION_SEED, HELD_OUT_SEED
-from budc.compiler.conditions import Conditions
-from budc.compiler.denoiser import ModelDenoiser
-from budc.compiler.fullrun import FullRun, full_run
-from budc.compiler.journal import Journal
-from budc.compiler.model import Model, load_model
-from budc.compiler.network import Network
-from budc.compiler.solver import LinearForm, linear_form
+from budc.compiler.denoisers.batched import Network
+from budc.compiler.denoisers.conditioning import Conditions
+from budc.compiler.evaluation.reference import CALIBRATION_SEED, HELD_OUT_SEED
+from budc.compiler.models.denoiser import ModelDenoiser
+from budc.compiler.models.model import Model, load_model
+from budc.compiler.rollouts.full_run import FullRun, full_run
+from budc.compiler.rollouts.linear_form import LinearForm, linear_form
+from budc.compiler.storage.journal import Journal
 from budc.policies.profile import find_weights, load_profile, read_prompts
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from budc.compiler.gram import mean_gram
+from budc.compiler.fitting.gram import mean_gram
 from quality_methods.outcome import Outcome, plain, static
 from quality_methods.setting import Setting
 

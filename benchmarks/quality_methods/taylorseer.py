@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from budc.compiler.rollout import shared_policy
+from budc.compiler.rollouts.policies import shared_policy
 from budc.schema.mask import StepMask
 from budc.schema.predictor import Predictor
 from quality_methods.outcome import Outcome, static

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from budc.compiler.conditions import Condition
+from budc.compiler.denoisers.conditioning import Condition
 from quality_methods.dynamic import bisect, roll
 from quality_methods.outcome import Outcome
 from quality_methods.setting import Samples, Setting

@@ -4,7 +4,8 @@
 
 σ is trained through a softmax of log gaps with both ends pinned, δ corrects the solver's weights of the three newest
 velocities at every step; the solver's form follows σ. Loss, optimiser, early stopping on a part of the calibration
-prompts, each prompt in several pairings with noise: `budc.compiler.refine` and `pairings`, as for budc's own policies.
+prompts, each prompt in several pairings with noise: `budc.compiler.training`, as for
+budc's own policies.
 Without δ, what is trained are the best timesteps of the solver as it is.
 """
 
@@ -16,14 +17,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from budc.compiler.journal import Journal
-from budc.compiler.lesson import Lesson
-from budc.compiler.network import Network
-from budc.compiler.pairings import PAIRINGS, paired_lesson
-from budc.compiler.refine import refine
-from budc.compiler.rollout import full_policy
-from budc.compiler.solver import LinearForm
-from budc.compiler.task import SEARCH_SHARE
+from budc.compiler.denoisers.batched import Network
+from budc.compiler.rollouts.linear_form import LinearForm
+from budc.compiler.rollouts.policies import full_policy
+from budc.compiler.selection.task import SEARCH_SHARE
+from budc.compiler.storage.journal import Journal
+from budc.compiler.training.augmentation import PAIRINGS, paired_lesson
+from budc.compiler.training.dataset import Lesson
+from budc.compiler.training.trainer import refine
 from quality_methods.few_steps import SOLVERS, Form, default_schedule
 from quality_methods.outcome import Outcome, static
 from quality_methods.setting import Samples, Setting

@@ -8,8 +8,8 @@ import torch
 from diffusers import WanTransformer3DModel
 from transformers import UMT5Config, UMT5EncoderModel
 
-from budc.policies.nano.components import TEXT_LAYERS, build_vae, save_pipeline
-from budc.policies.nano.tokenizer import build_tokenizer
+from budc.policies.nano.architectures.wan import TEXT_LAYERS, build_vae, save_pipeline
+from budc.policies.nano.text.tokenizer import build_tokenizer
 from budc.policies.profile import ModelProfile
 from random_models.pipeline import architecture
 

@@ -14,8 +14,8 @@ from runtimes_compared.loop import Loop
 from torch.utils._pytree import tree_map_only
 
 from budc.policies.profile import ModelProfile
-from budc.runtimes.calibration import Calibration
-from budc.runtimes.driver import Handle
+from budc.runtimes.admission.settings import Calibration
+from budc.runtimes.diffusers.applied import Handle
 from budc.schema.mask import StepMask
 from budc.schema.policy import PolicyDocument
 from random_models.pipeline import arguments, random_pipeline

@@ -11,10 +11,10 @@ import msgspec
 import timing
 import torch
 
-from budc.cli.extras import quiet_libraries
-from budc.cli.pipelines import load_pipeline
+from budc.cli.dependencies import quiet_libraries
 from budc.policies.profile import load_profile
-from budc.runtimes.diffusers import apply
+from budc.runtimes.diffusers.apply import apply
+from budc.runtimes.diffusers.pipeline import load_pipeline
 from budc.schema.artifact import read
 from runtimes_compared.loop import SEED, Loop
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from budc.runtimes.onnxruntime import load
-from budc.runtimes.ort.denoiser import Denoiser
-from budc.runtimes.ort.memory import Buffer, Call
-from budc.runtimes.ort.sessions import Sessions
+from budc.runtimes.onnxruntime.denoising_loop import Denoiser
+from budc.runtimes.onnxruntime.io_binding import Buffer, Call
+from budc.runtimes.onnxruntime.pipeline import load
+from budc.runtimes.onnxruntime.sessions import Sessions
 from budc.schema.artifact import read
 from runtimes_compared.loop import SEED, Loop
 

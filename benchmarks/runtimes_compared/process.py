@@ -19,8 +19,8 @@ SCRIPT = Path(__file__).parents[1] / "runtimes.py"
 RUNTIMES = ("diffusers", "onnxruntime")
 EXPORT = "export"
 IMPORTS = {
-    "diffusers": "import budc.runtimes.diffusers; from diffusers import WanPipeline",
-    "onnxruntime": "import budc.runtimes.onnxruntime",
+    "diffusers": "import budc.runtimes.diffusers.apply; from diffusers import WanPipeline",
+    "onnxruntime": "import budc.runtimes.onnxruntime.pipeline",
 }
 
 

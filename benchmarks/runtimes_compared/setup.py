@@ -14,9 +14,9 @@ import msgspec
 import overhead
 from random_models.folder import random_folder
 
-from budc.compiler.export.export import export_onnx
+from budc.compiler.export.onnx import export_onnx
 from budc.policies.profile import ModelProfile, find_weights, load_profile
-from budc.runtimes.onnx_folder import describe_export
+from budc.runtimes.exported.folder import describe_export
 from budc.schema.artifact import seal
 
 

@@ -10,13 +10,13 @@ import torch
 from diffusers import AutoencoderKL, FluxPipeline
 from torch import Tensor, nn
 
-from budc.compiler.export.forms import Form
+from budc.compiler.export.modules import Form
 from budc.compiler.export.tokenizers import PipelineTokenizer
-from budc.compiler.loading import loading
-from budc.compiler.pipelines.flux import FluxAdapter
-from budc.compiler.pipelines.latents import load_vae, unpack
+from budc.compiler.models.pipelines.flux import FluxAdapter
+from budc.compiler.models.pipelines.latents import load_vae, unpack
 from budc.policies.profile import ModelProfile
-from budc.runtimes.manifest import TextRule
+from budc.runtimes.exported.manifest import TextRule
+from budc.runtimes.sampling.loading import loading
 
 
 class _TextEncoders(nn.Module):

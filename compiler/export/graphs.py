@@ -17,9 +17,9 @@ from onnx_ir.passes.common import (
     RemoveUnusedNodesPass,
 )
 
-from budc.compiler.export.forms import Form
+from budc.compiler.export.modules import Form
 from budc.compiler.export.strided import stack_strided_writes
-from budc.runtimes.manifest import INPUTS, DType, TensorSpec
+from budc.runtimes.exported.manifest import INPUTS, DType, TensorSpec
 from budc.schema.errors import UnsupportedModel
 
 OPSET = 23

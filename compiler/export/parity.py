@@ -9,8 +9,8 @@ import numpy as np
 import onnxruntime
 import torch
 
-from budc.compiler.export.forms import SAMPLES, Form
-from budc.compiler.metrics import relative_difference
+from budc.compiler.export.modules import SAMPLES, Form
+from budc.compiler.rollouts.metrics import relative_difference
 from budc.schema.errors import ParityMismatch
 
 GRAPH_TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "float16": 2e-2}

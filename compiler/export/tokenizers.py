@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from budc.runtimes.manifest import Cleaning, TextRule
+from budc.runtimes.exported.manifest import Cleaning, TextRule
 from budc.schema.errors import ParityMismatch, UnsupportedModel
 
 

@@ -10,12 +10,12 @@ import torch
 from diffusers import AutoencoderKLWan, WanPipeline
 from torch import Tensor, nn
 
-from budc.compiler.export.forms import UNUSED, Form
+from budc.compiler.export.modules import UNUSED, Form
 from budc.compiler.export.tokenizers import PipelineTokenizer
-from budc.compiler.loading import loading
-from budc.compiler.pipelines.latents import load_vae, normalisation
+from budc.compiler.models.pipelines.latents import load_vae, normalisation
 from budc.policies.profile import ModelProfile
-from budc.runtimes.manifest import TextRule
+from budc.runtimes.exported.manifest import TextRule
+from budc.runtimes.sampling.loading import loading
 
 
 class _TextEncoder(nn.Module):

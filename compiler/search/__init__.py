@@ -7,7 +7,7 @@ list of their losses, and returns the best candidate that it has seen.
     candidates = next(walk)
     candidates = walk.send([loss(c) for c in candidates])   # until StopIteration: its value is the winner
 
-Scoring, memoising, journalling and progress belong to `budc.compiler.study`.
+Scoring, memoising, journalling and progress belong to `budc.compiler.selection.study`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ decides between their paths. Reusing a fixed step costs everything, so every pat
 Scheduling a cache as a shortest path is LeMiCa's idea (arXiv 2511.00090, whose edges are errors of final latents and
 whose paths are compared by their largest edge), and costs that depend on the computed step before the last are
 DPCache's (arXiv 2602.22654). The cost here is the squared error that the best coefficients of two terms leave
-(`budc.compiler.gram`), summed.
+(`budc.compiler.fitting.gram`), summed.
 """
 
 from __future__ import annotations

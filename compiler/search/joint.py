@@ -1,6 +1,6 @@
 """The default search: mask and predictor together, each rollout where a surrogate expects the most of it.
 
-Every candidate's coefficients are fitted while it is rolled out (`budc.compiler.tracking`), so a loss is that of
+Every candidate's coefficients are fitted while it is rolled out (`fitting/trajectory.py`), so a loss is that of
 the mask with its best predictor, and both are searched at once. Starts: evenly spread steps, the same stretched to
 the end of the schedule, dynamic programming's path and published schedules, with the velocity as payload; the best
 of them is tried with the trunk residual too. From there a surrogate (`budc.compiler.search.surrogate`), which learns

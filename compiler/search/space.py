@@ -54,7 +54,7 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
     uniform) are plain reuse of trunk residuals whatever these say.
 
     `errors[payload]` is the reuse-error tensor E[previous, last, k] of the full run as nested lists, where a
-    search asks for it (`budc.compiler.gram`); `schedules` are compute steps that others have published for this
+    search asks for it (`budc.compiler.fitting.gram`); `schedules` are compute steps that others have published for this
     number of steps and budget, or that were scaled to it (`budc.policies.schedules`).
     """
 

@@ -2,7 +2,7 @@
 
     loss ≈ mean + gain · log cost + g        g: a Gaussian process, covariance ∝ exp(-distance / length)
 
-The cost is the full run's reuse error along the mask, from Gram matrices (`budc.compiler.gram`), as dynamic programming
+The cost is the full run's reuse error along the mask, from Gram matrices (`fitting/gram.py`), as dynamic programming
 adds it up. The gain, how much of it arrives in the final latents, is calibrated on the rollouts, and g learns from
 them what a sum leaves out: errors that meet, amplify or cancel. The distance of two masks is by how many steps computed
 steps have to move to make one of the other, branches on average.

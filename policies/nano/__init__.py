@@ -4,7 +4,7 @@ Two siblings of the Wan2.1 pipeline (`wan2.1-nano`, `wan2.1-mini`) trained on pr
 (`flux-nano`) trained on procedural pictures, so that a policy can be searched, signed, verified and run on any
 machine without a model hub.
 
-    python -m budc.policies.nano.train --out runs/nano             # trains both Wan siblings, resumes where it stopped
-    python -m budc.policies.nano.train_flux --out runs/flux-nano   # trains the FLUX sibling
-    python -m budc.policies.nano.check flux-nano                   # reads what is generated against captions
+    python -m budc.policies.nano.training.wan --out runs/nano        # trains both Wan siblings, resumes
+    python -m budc.policies.nano.training.flux --out runs/flux-nano  # trains the FLUX sibling
+    python -m budc.policies.nano.evaluation.check flux-nano        # reads what is generated against captions
 """

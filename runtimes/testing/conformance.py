@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from budc.runtimes.solvers import Scheduler
+from budc.runtimes.sampling.solvers import Scheduler
 from budc.runtimes.testing.golden import BRANCHES, GOLDEN, STEPS, Golden
 from budc.runtimes.testing.refusals import Refusals
 from budc.runtimes.testing.under_test import RuntimeUnderTest

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from budc.runtimes.steps import BATCHED_BRANCHES, Compute, StepMachine
+from budc.runtimes.sampling.steps import BATCHED_BRANCHES, Compute, StepMachine
 
 Array = NDArray[Any]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from budc.compiler.api import Compiled, compile_policy
-    from budc.runtimes.diffusers import applied, apply
+    from budc.runtimes.diffusers.apply import applied, apply
     from budc.schema.artifact import open_artifact
     from budc.schema.discover import load_policy
     from budc.schema.errors import BudcError
@@ -27,8 +27,8 @@ _HOMES = {
     "BudcError": "budc.schema.errors",
     "Trust": "budc.schema.trust",
     "Compiled": "budc.compiler.api",
-    "applied": "budc.runtimes.diffusers",
-    "apply": "budc.runtimes.diffusers",
+    "applied": "budc.runtimes.diffusers.apply",
+    "apply": "budc.runtimes.diffusers.apply",
     "compile_policy": "budc.compiler.api",
     "load_policy": "budc.schema.discover",
     "open_artifact": "budc.schema.artifact",

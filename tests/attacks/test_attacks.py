@@ -134,10 +134,10 @@ def judge(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ju
     kind: str = request.param
     if "diffusers" in kind:
         pipe = request.getfixturevalue("pipe")
-        from budc.runtimes.diffusers import apply
+        from budc.runtimes.diffusers.apply import apply
     elif "onnxruntime" in kind:
         pytest.importorskip("onnxruntime")
-        from budc.runtimes.onnxruntime import load
+        from budc.runtimes.onnxruntime.pipeline import load
 
     def judge(path: Path, trust: Path, folder: Path, unsigned: bool = False) -> str:
         monkeypatch.setenv("BUDC_TRUST", str(trust))
@@ -242,8 +242,8 @@ def test_weights_that_a_policy_is_bound_to(
 def test_the_good_model_gets_past_these_checks(
     exports: Path, pipe: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from budc.runtimes.calibration import Calibration
-    from budc.runtimes.identity import verify_model
+    from budc.runtimes.admission.settings import Calibration
+    from budc.runtimes.diffusers.weights import verify_model
 
     path, trust, folder = (
         exports / "bound.budc.json",
@@ -259,7 +259,7 @@ def test_the_good_model_gets_past_these_checks(
     code, out = command("verify", path, "--weights", folder, "--json")
     assert (code, json.loads(out)["variant"]) == (0, "original")
     pytest.importorskip("onnxruntime")
-    from budc.runtimes.onnxruntime import load
+    from budc.runtimes.onnxruntime.pipeline import load
 
     # Its files are those that the policy lists; the manifest is none.
     with pytest.raises(UnsafeWeights, match=MANIFEST):

@@ -15,7 +15,7 @@ def test_names_lead_home():
 
 def test_apply_is_the_runtimes():
     pytest.importorskip("torch")
-    from budc.runtimes import diffusers
+    from budc.runtimes.diffusers.apply import apply as diffusers
 
     assert budc.apply is diffusers.apply
     assert budc.applied is diffusers.applied

@@ -6,16 +6,16 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
-from budc.compiler.calibrate import calibrate
-from budc.compiler.denoiser import WeightedSum
-from budc.compiler.fullrun import full_run
-from budc.compiler.journal import Journal
-from budc.compiler.model import load_model
-from budc.compiler.network import Network
-from budc.compiler.rollout import Conditions, Roller
-from budc.compiler.solver import linear_form
-from budc.compiler.task import Schedule, Task
-from budc.compiler.tree import MEMORY, Tree
+from budc.compiler.denoisers.batched import Network
+from budc.compiler.denoisers.denoiser import WeightedSum
+from budc.compiler.evaluation.pipeline_rollout import Conditions, Roller
+from budc.compiler.evaluation.reference import calibrate
+from budc.compiler.models.model import load_model
+from budc.compiler.rollouts.full_run import full_run
+from budc.compiler.rollouts.linear_form import linear_form
+from budc.compiler.rollouts.tree import MEMORY, Tree
+from budc.compiler.selection.task import Schedule, Task
+from budc.compiler.storage.journal import Journal
 from budc.policies.profile import SearchDefaults, load_profile, read_prompts
 
 STEPS = 6

@@ -106,10 +106,10 @@ def test_same_inputs_same_payload(flags, tmp_path):
 def test_interrupted_at_every_stage_it_ends_with_the_same_payload(flags, tmp_path, monkeypatch, more):
     import msgspec
 
-    import budc.compiler.align as alignment
-    import budc.compiler.journal as journal
     import budc.compiler.request as requests
-    from budc.compiler.pipelines.wan import WanAdapter
+    import budc.compiler.selection.alignment as alignment
+    import budc.compiler.storage.journal as journal
+    from budc.compiler.models.pipelines.wan import WanAdapter
 
     load, encode = requests.load_profile, WanAdapter.encode
     monkeypatch.setattr(requests, "load_profile", lambda name: msgspec.structs.replace(load(name), steps=4))
@@ -180,12 +180,12 @@ def test_a_sweep_needs_a_folder(flags):
 def test_an_aligned_policy_is_deployed_on_its_own_schedule(model, sampler, roller, reference):
     """What the real scheduler makes of the binding is what was found."""
     from budc.compiler.compile import _deployed
-    from budc.compiler.denoiser import ModelDenoiser
-    from budc.compiler.follow import follow
-    from budc.compiler.network import Network
-    from budc.compiler.rollout import full_policy
-    from budc.compiler.solver import linear_form
-    from budc.compiler.task import Outcome, Schedule
+    from budc.compiler.denoisers.batched import Network
+    from budc.compiler.models.denoiser import ModelDenoiser
+    from budc.compiler.rollouts.linear_form import linear_form
+    from budc.compiler.rollouts.policies import full_policy
+    from budc.compiler.rollouts.policy import follow
+    from budc.compiler.selection.task import Outcome, Schedule
 
     sigmas = tuple(torch.tensor([0.9998, 0.9, 0.7, 0.41, 0.0]).tolist())
     schedule = Schedule(sigmas, tuple(torch.tensor([1000 * sigma for sigma in sigmas[:-1]]).tolist()))
@@ -238,7 +238,7 @@ def test_a_real_profile_goes_the_same_road(flags, wan_folder, monkeypatch, capsy
     ids=str,
 )
 def test_bad_input_is_refused_before_any_rollout(flags, change, error, word, monkeypatch):
-    from budc.compiler.rollout import Roller
+    from budc.compiler.evaluation.pipeline_rollout import Roller
 
     monkeypatch.setattr(Roller, "roll", lambda *_: pytest.fail("rolled out"))
     paths = {"weights", "calibration", "key", "out"}
@@ -327,7 +327,7 @@ def test_a_model_that_is_not_whole_is_refused_before_any_rollout(
 ):
     import shutil
 
-    from budc.compiler.rollout import Roller
+    from budc.compiler.evaluation.pipeline_rollout import Roller
 
     monkeypatch.setattr(Roller, "roll", lambda *_: pytest.fail("rolled out"))
     folder = copy_model(wan_folder, tmp_path / "m")

@@ -8,13 +8,13 @@ torch = pytest.importorskip("torch")
 
 from elsewhere import ELSEWHERE, Remote, StrangerError, elsewhere, moved, rollouts  # noqa: E402
 
-import budc.compiler.align as alignment  # noqa: E402
-from budc.compiler.calibrate import drawn  # noqa: E402
-from budc.compiler.experts import model_denoiser  # noqa: E402
-from budc.compiler.find import Finder  # noqa: E402
-from budc.compiler.journal import Journal  # noqa: E402
-from budc.compiler.model import load_model  # noqa: E402
-from budc.compiler.task import Outcome, Schedule, Task  # noqa: E402
+import budc.compiler.selection.alignment as alignment  # noqa: E402
+from budc.compiler.evaluation.reference import drawn  # noqa: E402
+from budc.compiler.models.denoiser import model_denoiser  # noqa: E402
+from budc.compiler.models.model import load_model  # noqa: E402
+from budc.compiler.selection.finder import Finder  # noqa: E402
+from budc.compiler.selection.task import Outcome, Schedule, Task  # noqa: E402
+from budc.compiler.storage.journal import Journal  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
 
 CPU = torch.device("cpu")

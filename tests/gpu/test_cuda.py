@@ -18,19 +18,19 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from random_models.sampling import keep_outputs  # noqa: E402
 
-from budc.cli.pipelines import load_pipeline  # noqa: E402
-from budc.compiler.calibrate import HELD_OUT_SEED  # noqa: E402
 from budc.compiler.compile import compile_artifacts  # noqa: E402
-from budc.compiler.conditions import Conditions  # noqa: E402
-from budc.compiler.model import load_model  # noqa: E402
+from budc.compiler.denoisers.conditioning import Conditions  # noqa: E402
+from budc.compiler.evaluation.pipeline_rollout import Roller  # noqa: E402
+from budc.compiler.evaluation.reference import HELD_OUT_SEED  # noqa: E402
+from budc.compiler.models.model import load_model  # noqa: E402
 from budc.compiler.request import CompileRequest  # noqa: E402
-from budc.compiler.rollout import Roller  # noqa: E402
 from budc.policies.profile import find_weights, load_profile, read_prompts  # noqa: E402
-from budc.runtimes.diffusers import applied  # noqa: E402
+from budc.runtimes.diffusers.apply import applied  # noqa: E402
+from budc.runtimes.diffusers.pipeline import load_pipeline  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.filterwarnings("ignore::budc.runtimes.trusted.UnsignedWarning"),
+    pytest.mark.filterwarnings("ignore::budc.runtimes.admission.trust.UnsignedWarning"),
 ]
 NFE, STEPS = 5, 12
 MODELS = ["wan2.1-nano", "flux-nano"]

@@ -13,10 +13,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from budc.runtimes.diffusers import Handle, UnsignedWarning, apply  # noqa: E402
-from budc.runtimes.families import family_of  # noqa: E402
-from budc.runtimes.identity import memory_architecture, memory_root  # noqa: E402
-from budc.runtimes.schedulers import sampler_binding  # noqa: E402
+from budc.runtimes.diffusers.apply import Handle, UnsignedWarning, apply  # noqa: E402
+from budc.runtimes.diffusers.weights import memory_architecture, memory_root  # noqa: E402
+from budc.runtimes.sampling.families import family_of  # noqa: E402
+from budc.runtimes.sampling.schedulers import sampler_binding  # noqa: E402
 from budc.schema.policy import (  # noqa: E402
     AdapterRule,
     BranchPolicy,
@@ -171,7 +171,7 @@ def compiled_for() -> Callable[..., PolicyDocument]:
 @pytest.fixture(scope="module")
 def untrained(wan_folder: Path, make_document: Any) -> PolicyDocument:
     """A document for the untrained pipeline of that folder."""
-    from budc.compiler.model import load_model, model_binding
+    from budc.compiler.models.model import load_model, model_binding
     from budc.policies.profile import load_profile
 
     profile = load_profile("wan2.1-nano")
@@ -188,7 +188,7 @@ def untrained_export(untrained: PolicyDocument, exported: Path) -> PolicyDocumen
     """The document with the export among its variants, as `budc bind` adds it."""
     import msgspec
 
-    from budc.runtimes.onnx_folder import describe_export
+    from budc.runtimes.exported.folder import describe_export
 
     variant, _ = describe_export(exported)
     model = msgspec.structs.replace(untrained.model, variants=[*untrained.model.variants, variant])

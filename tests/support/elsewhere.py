@@ -96,15 +96,16 @@ def elsewhere() -> Iterator[torch.device]:
 
 
 def moved(model: Any) -> Any:
-    """Return a copy of a `budc.compiler.model.Model` there; call it within `elsewhere`."""
+    """Return a copy of a `budc.compiler.models.model.Model` there; call it within `elsewhere`."""
     denoisers = tuple(copy.deepcopy(denoiser).to(ELSEWHERE) for denoiser in model.denoisers)
     return replace(model, denoisers=denoisers, device=ELSEWHERE)
 
 
 def rollouts(model: Any, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Return the final latents of a policy of either payload, (2, N, ...), rolled out here and there."""
-    from budc.compiler.calibrate import drawn
-    from budc.compiler.rollout import Roller, shared_policy
+    from budc.compiler.evaluation.pipeline_rollout import Roller
+    from budc.compiler.evaluation.reference import drawn
+    from budc.compiler.rollouts.policies import shared_policy
     from budc.schema.mask import StepMask
     from budc.schema.predictor import Predictor
 

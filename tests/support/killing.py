@@ -19,8 +19,8 @@ CONTEXT.set_forkserver_preload(
         "budc.cli.root",
         "budc.compiler.compile",
         "budc.compiler.transfer",
-        "budc.compiler.export.export",
-        "budc.runtimes.onnxruntime",
+        "budc.compiler.export.onnx",
+        "budc.runtimes.onnxruntime.pipeline",
     ]
 )
 BEFORE = """
@@ -29,7 +29,7 @@ os.environ |= {"SOURCE_DATE_EPOCH": "1700000000", "XDG_CACHE_HOME": os.path.dirn
 sys.stdout = sys.stderr = open(log, "w")
 import torch
 torch.set_num_threads(1)
-from budc.compiler.journal import Journal
+from budc.compiler.storage.journal import Journal
 put = Journal.put
 def counted(self, key, value):
     put(self, key, value)

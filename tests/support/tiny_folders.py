@@ -9,8 +9,8 @@ import pytest
 @pytest.fixture(scope="session")
 def wan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an untrained sibling of the nano models, as `WanPipeline.from_pretrained` loads it."""
-    from budc.policies.nano import components
-    from budc.policies.nano.tokenizer import build_tokenizer
+    from budc.policies.nano.architectures import wan as components
+    from budc.policies.nano.text.tokenizer import build_tokenizer
 
     folder = tmp_path_factory.mktemp("models") / "wan"
     tokenizer = build_tokenizer()
@@ -30,8 +30,8 @@ def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from diffusers import WanPipeline, WanTransformer3DModel
 
-    from budc.policies.nano import components
-    from budc.policies.nano.tokenizer import build_tokenizer
+    from budc.policies.nano.architectures import wan as components
+    from budc.policies.nano.text.tokenizer import build_tokenizer
 
     def denoiser(seed: int) -> WanTransformer3DModel:
         torch.manual_seed(seed)
@@ -59,7 +59,7 @@ def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(wan_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """That pipeline as an ONNX export in float32, at the nano profile's shape; takes most of a minute."""
     pytest.importorskip("onnxscript")
-    from budc.compiler.export.export import export_onnx
+    from budc.compiler.export.onnx import export_onnx
     from budc.policies.profile import load_profile
 
     folder = tmp_path_factory.mktemp("exports") / "wan-onnx"

@@ -9,21 +9,21 @@ from collections.abc import Sequence
 import click
 
 import budc
-from budc.cli.attach import attach_command
-from budc.cli.bind import bind_command
-from budc.cli.compile import compile_command
-from budc.cli.export import export_command
-from budc.cli.extras import Interrupted, missing_extra
-from budc.cli.inspect import inspect_command
-from budc.cli.keygen import keygen_command
-from budc.cli.models import models_command
-from budc.cli.plan import plan_command
-from budc.cli.push import push_command
-from budc.cli.run import run_command
-from budc.cli.sign import sign_command
-from budc.cli.transfer import transfer_command
-from budc.cli.trust import trust_command
-from budc.cli.verify import verify_command
+from budc.cli.commands.attach import attach_command
+from budc.cli.commands.bind import bind_command
+from budc.cli.commands.compile import compile_command
+from budc.cli.commands.export import export_command
+from budc.cli.commands.inspect import inspect_command
+from budc.cli.commands.keygen import keygen_command
+from budc.cli.commands.models import models_command
+from budc.cli.commands.plan import plan_command
+from budc.cli.commands.push import push_command
+from budc.cli.commands.run import run_command
+from budc.cli.commands.sign import sign_command
+from budc.cli.commands.transfer import transfer_command
+from budc.cli.commands.trust import trust_command
+from budc.cli.commands.verify import verify_command
+from budc.cli.dependencies import Interrupted, missing_extra
 from budc.schema.errors import BudcError, UsageError
 
 INTERRUPTED = 130

@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
-from budc.compiler.export.forms import UNUSED, Form  # noqa: E402
 from budc.compiler.export.graphs import to_graph  # noqa: E402
+from budc.compiler.export.modules import UNUSED, Form  # noqa: E402
 from budc.compiler.export.weights import WeightFile, save_graph  # noqa: E402
 
 

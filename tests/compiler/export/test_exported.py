@@ -16,15 +16,15 @@ onnxruntime = pytest.importorskip("onnxruntime")
 import numpy as np  # noqa: E402
 import onnx_ir as ir  # noqa: E402
 
-import budc.compiler.export.export as exports  # noqa: E402
-from budc.compiler.export.export import export_onnx  # noqa: E402
-from budc.compiler.export.forms import FILES, SAMPLES, WEIGHTS, Form  # noqa: E402
+import budc.compiler.export.onnx as exports  # noqa: E402
+from budc.compiler.export.components import load_parts  # noqa: E402
 from budc.compiler.export.graphs import OPSET, to_graph  # noqa: E402
-from budc.compiler.export.parts import load_parts  # noqa: E402
+from budc.compiler.export.modules import FILES, SAMPLES, WEIGHTS, Form  # noqa: E402
+from budc.compiler.export.onnx import export_onnx  # noqa: E402
 from budc.compiler.export.weights import ALIGNMENT, WeightFile, save_graph  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
-from budc.runtimes.manifest import MANIFEST, TERMS, read_manifest  # noqa: E402
-from budc.runtimes.onnx_folder import describe_export  # noqa: E402
+from budc.runtimes.exported.folder import describe_export  # noqa: E402
+from budc.runtimes.exported.manifest import MANIFEST, TERMS, read_manifest  # noqa: E402
 from budc.schema.errors import OutputError, ParityMismatch, UnsafeWeights, UnsupportedModel  # noqa: E402
 
 PROFILE = load_profile("wan2.1-nano")
@@ -143,7 +143,7 @@ def test_the_same_model_gives_the_same_files(
 
 
 def forms_of(folder: Path) -> list[Form]:
-    from budc.compiler.model import load_model
+    from budc.compiler.models.model import load_model
 
     model = load_model(PROFILE, folder, torch.device("cpu"))
     parts = load_parts(folder, PROFILE, torch.float32)

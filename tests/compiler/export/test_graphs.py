@@ -13,13 +13,13 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 import numpy as np  # noqa: E402
 
-from budc.compiler.export.export import export_onnx  # noqa: E402
-from budc.compiler.export.forms import Form  # noqa: E402
+from budc.compiler.export.components import load_parts  # noqa: E402
 from budc.compiler.export.graphs import specs, to_graph  # noqa: E402
+from budc.compiler.export.modules import Form  # noqa: E402
+from budc.compiler.export.onnx import export_onnx  # noqa: E402
 from budc.compiler.export.parity import check_parity  # noqa: E402
-from budc.compiler.export.parts import load_parts  # noqa: E402
 from budc.policies.profile import find_weights, load_profile  # noqa: E402
-from budc.runtimes.onnx_folder import describe_export  # noqa: E402
+from budc.runtimes.exported.folder import describe_export  # noqa: E402
 from budc.schema.errors import ParityMismatch  # noqa: E402
 
 PROFILE = load_profile("wan2.1-nano")

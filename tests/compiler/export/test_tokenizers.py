@@ -11,9 +11,9 @@ pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 
-from budc.compiler.export.parts import load_parts  # noqa: E402
+from budc.compiler.export.components import load_parts  # noqa: E402
 from budc.policies.profile import load_profile, read_prompts  # noqa: E402
-from budc.runtimes.manifest import read_manifest  # noqa: E402
+from budc.runtimes.exported.manifest import read_manifest  # noqa: E402
 from budc.schema.errors import ParityMismatch  # noqa: E402
 
 PROFILE = load_profile("wan2.1-nano")

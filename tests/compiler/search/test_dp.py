@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budc.compiler.gram import segment_errors
+from budc.compiler.fitting.gram import segment_errors
 from budc.compiler.search import ALGORITHMS
 from budc.compiler.search.dp import shortest_path
 from budc.schema.errors import UsageError

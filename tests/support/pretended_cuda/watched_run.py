@@ -9,8 +9,8 @@ import sys
 import warnings
 from itertools import pairwise
 
-from budc.runtimes.onnxruntime import load
-from budc.runtimes.trusted import UnsignedWarning
+from budc.runtimes.admission.trust import UnsignedWarning
+from budc.runtimes.onnxruntime.pipeline import load
 from budc.schema.artifact import read
 
 COUNTERS = ("launches", "to_device", "to_host", "within", "allocations", "captures", "graphs", "products")

@@ -1,0 +1,1 @@
+"""What a policy is searched for: a network in its two modes, computed or reused, over whole prompt sets."""

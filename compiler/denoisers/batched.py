@@ -1,0 +1,119 @@
+"""Network: a denoiser over a prompt set, in batches that fit its device, every forward counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from budc.compiler.denoisers.conditioning import Condition, Conditions, each
+from budc.compiler.denoisers.denoiser import Denoiser
+from budc.schema.errors import DeviceMemory
+
+_BATCH = {"cpu": 32, "cuda": 16}
+R = TypeVar("R")
+
+
+class Network:
+    """Runs branches of a denoiser on latents of whole prompt sets (N, ...), kept on the CPU in float32.
+
+    Latents of several candidates at the same step may be stacked, (c · N, ...). Where `stack` is on (default: on
+    CUDA) and the batch holds several prompt sets, it is filled with whole candidates and padded to a constant
+    size; otherwise a batch is one candidate or a part of it. Either way the shape of a forward, and with it the
+    last bit of its result, does not depend on what else is being scored.
+
+    `forwards` counts computed forwards of one sample and one branch. `halved` is told the new batch size when
+    device memory did not suffice.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        conditions: Conditions,
+        batch: int | None = None,
+        halved: Callable[[int], object] | None = None,
+        stack: bool | None = None,
+    ) -> None:
+        self.denoiser = denoiser
+        self.stack = denoiser.device.type == "cuda" if stack is None else stack
+        self.conditions = conditions
+        self.batch = batch or _BATCH[denoiser.device.type]
+        self.forwards = 0
+        self.halved = halved
+
+    @property
+    def samples(self) -> int:
+        """Number of prompts."""
+        return len(self.conditions)
+
+    def compute(self, branch: str, latents: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (velocity, residual) of one branch; the residual keeps its dtype."""
+        device = self.denoiser.device
+
+        def run(rows: list[int]) -> tuple[Tensor, Tensor]:
+            velocity, residual = self.denoiser.compute(
+                latents[rows].to(device), timestep.to(device), self._condition(branch, rows)
+            )
+            return velocity.float().cpu(), residual.cpu()
+
+        velocities, residuals = zip(*self._batches(len(latents), run), strict=True)
+        self.forwards += len(latents)
+        return torch.cat(velocities)[: len(latents)], torch.cat(residuals)[: len(latents)]
+
+    def reuse(self, branch: str, residual: Tensor, latents: Tensor, timestep: Tensor) -> Tensor:
+        """Return the velocity of one branch with a residual in the blocks' place."""
+        device = self.denoiser.device
+
+        def run(rows: list[int]) -> Tensor:
+            velocity = self.denoiser.reuse(
+                residual[rows].to(device),
+                latents[rows].to(device),
+                timestep.to(device),
+                self._condition(branch, rows),
+            )
+            return velocity.float().cpu()
+
+        return torch.cat(self._batches(len(latents), run))[: len(latents)]
+
+    def _condition(self, branch: str, rows: list[int]) -> Condition:
+        samples = [row % self.samples for row in rows]
+        device = self.denoiser.device
+        return each(self.conditions.embeddings[branch], lambda tensor: tensor[samples].to(device))
+
+    def _batches(self, rows: int, run: Callable[[list[int]], R]) -> list[R]:
+        parts: list[R] = []
+        first = 0
+        while first < rows:
+            size = self._size(first)
+            last = min(first + size, rows)
+            filled = [min(row, rows - 1) for row in range(first, first + size if self._stacks else last)]
+            try:
+                with torch.no_grad():
+                    parts.append(run(filled))
+            except torch.cuda.OutOfMemoryError:
+                pass
+            else:
+                first = last
+                continue
+            self._halve()
+        return parts
+
+    @property
+    def _stacks(self) -> bool:
+        return self.stack and self.batch >= 2 * self.samples
+
+    def _size(self, first: int) -> int:
+        if self._stacks:
+            return self.batch // self.samples * self.samples
+        return min(self.batch, self.samples - first % self.samples)
+
+    def _halve(self) -> None:
+        # Called after the exception and its frames are gone: only then can what they held be given back.
+        torch.cuda.empty_cache()
+        if self.batch == 1:
+            raise DeviceMemory("one sample does not fit into the memory of the device")
+        self.batch = max(1, self.batch // 2)
+        if self.halved is not None:
+            self.halved(self.batch)

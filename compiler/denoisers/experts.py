@@ -1,0 +1,67 @@
+"""Experts: denoisers that share a run, one after the other, as one denoiser.
+
+Each takes over where the timestep falls below its boundary, and stays until the next one does. What a rollout must
+know of that is at which steps it happens (`Denoiser.first_steps`): they are computed, and residuals do not cross them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+from torch import Tensor
+
+from budc.compiler.denoisers.conditioning import Condition
+from budc.compiler.denoisers.denoiser import Denoiser
+from budc.runtimes.sampling.schedulers import first_steps
+from budc.schema.errors import UsageError
+
+
+class Experts:
+    """Denoisers of the same branches on the same device; `boundaries` (timesteps, descending) are one fewer."""
+
+    def __init__(self, denoisers: Sequence[Denoiser], boundaries: Sequence[float]) -> None:
+        self._denoisers = tuple(denoisers)
+        self._boundaries = tuple(boundaries)
+        self.branches = self._denoisers[0].branches
+        self.linear = all(denoiser.linear for denoiser in self._denoisers)
+        self.device = self._denoisers[0].device
+
+    def first_steps(self, timesteps: Sequence[float] | Tensor) -> tuple[int, ...]:
+        """Return the first step of every denoiser after the first on a schedule, its length where there is none."""
+        return first_steps(timesteps, self._boundaries)
+
+    def compute(self, latents: Tensor, timestep: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Run the whole network that has this timestep."""
+        return self._at(timestep).compute(latents, timestep, condition)
+
+    def reuse(self, residual: Tensor, latents: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """Run what comes before and after its trunk."""
+        return self._at(timestep).reuse(residual, latents, timestep, condition)
+
+    def guide(self, velocities: Mapping[str, Tensor], timestep: Tensor) -> Tensor:
+        """Guide as it is guided."""
+        return self._at(timestep).guide(velocities, timestep)
+
+    def checkpoint_blocks(self) -> bool:
+        """Checkpoint those of one more network."""
+        return any(denoiser.checkpoint_blocks() for denoiser in self._denoisers)
+
+    def _at(self, timestep: Tensor) -> Denoiser:
+        return self._denoisers[sum(not timestep >= boundary for boundary in self._boundaries)]
+
+
+def all_run(denoiser: Denoiser, timesteps: Sequence[float] | Tensor) -> bool:
+    """Whether every denoiser has a step on a schedule, which a policy can therefore hold."""
+    ends = (0, *denoiser.first_steps(timesteps), len(timesteps))
+    return all(before < after for before, after in pairwise(ends))
+
+
+def check_all_run(denoiser: Denoiser, timesteps: Sequence[float]) -> None:
+    """Refuse a schedule on which a denoiser has no step. Raises UsageError."""
+    if not all_run(denoiser, timesteps):
+        begin = ", ".join(map(str, (0, *denoiser.first_steps(timesteps))))
+        raise UsageError(
+            f"--steps: of {len(timesteps)} steps some of the model's denoisers have none (they begin at steps {begin})",
+            remedy="use more steps",
+        )

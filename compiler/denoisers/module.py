@@ -1,0 +1,56 @@
+"""Any module with a list of blocks, as a denoiser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from budc.compiler.denoisers.conditioning import Condition
+from budc.compiler.denoisers.denoiser import WeightedSum
+from budc.runtimes.sampling.families import Family, Span
+from budc.runtimes.sampling.trunk import Trunk
+from budc.schema.errors import UnsupportedModel
+
+
+class ModuleDenoiser(WeightedSum):
+    """Any module that is called as `module(latents, timestep, condition)` and returns the velocity.
+
+    latents (n, ...), timestep (n,), condition (n, ...) or several by name. `blocks` names its trunk: the
+    `ModuleList` that its forward iterates over, each block taking the hidden state first and returning the next one.
+
+    Raises:
+        UnsupportedModel: there is no such list of blocks.
+    """
+
+    def __init__(self, module: nn.Module, weights: Mapping[str, float], blocks: str = "blocks") -> None:
+        self._module = module.eval().requires_grad_(False)
+        self._trunk = Trunk(module, family=Family(type(module).__name__, (Span(blocks, "hidden"),)))
+        self.weights = weights
+        self.device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+
+    def compute(self, latents: Tensor, timestep: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Run the whole network."""
+        with self._trunk.installed():
+            self._trunk.arm_compute()
+            try:
+                velocity: Tensor = self._module(latents, timestep.expand(len(latents)), condition)
+            finally:
+                residual = self._trunk.disarm()
+        if residual is None:
+            raise UnsupportedModel(
+                f"{type(self._module).__name__} did not iterate over its blocks",
+                remedy="name the ModuleList that its forward loops over",
+            )
+        return velocity, residual
+
+    def reuse(self, residual: Tensor, latents: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """Run what comes before and after the blocks."""
+        with self._trunk.installed():
+            self._trunk.arm_reuse(residual)
+            try:
+                velocity: Tensor = self._module(latents, timestep.expand(len(latents)), condition)
+            finally:
+                self._trunk.disarm()
+        return velocity

@@ -1,0 +1,149 @@
+"""Bind: a policy is taken over to a converted model, after both forms were seen to make the same.
+
+    parity = measure_parity(model, document, converted, samples=4)
+    check_parity(parity, "float32")
+    document = rebound(artifact, variant, parity)
+
+Held-out prompts are run under the policy from the same seeds in both forms, from the prompt to final latents, and
+the original's latents are decoded in both. The reference is PyTorch in float32, so that the tolerance speaks of the
+conversion and of its dtype alone.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+from torch import Tensor
+
+from budc.compiler.denoisers.conditioning import Conditions
+from budc.compiler.evaluation.pipeline_rollout import Roller
+from budc.compiler.evaluation.precision import full_float32
+from budc.compiler.evaluation.reference import HELD_OUT_SEED
+from budc.compiler.models.model import Model
+from budc.compiler.rollouts.metrics import largest_difference, relative_difference
+from budc.policies.profile import read_prompts
+from budc.progress import progress
+from budc.schema.artifact import Artifact
+from budc.schema.errors import CalibrationMismatch, ParityMismatch
+from budc.schema.policy import PolicyDocument, SamplerBinding, Variant
+from budc.schema.timestamps import issue_time
+
+LATENT_TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "float16": 2e-2}
+"""Largest difference of final latents that is accepted, as a share of their largest value.
+
+In float32 of the worst sample. In float16 of the median one: rounding makes a prompt now and then flip to another
+picture, which says nothing of the conversion.
+"""
+
+FRAME_TOLERANCE = 1e-3
+"""Largest difference of a frame's values, which are in 0..1; decoders are in float32 whatever the dtype."""
+
+
+class Converted(Protocol):
+    """A converted model under the policy."""
+
+    def latents(self, prompt: str, seed: int) -> Tensor:
+        """Return the final latents (1, …) of a prompt, float32."""
+
+    def frames(self, latents: Tensor) -> Tensor:
+        """Return the frames (1, 3, F, H, W) of final latents, in 0..1."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a converted model is from its original under one policy, in one value a sample."""
+
+    latents: tuple[float, ...]
+    """Largest difference of final latents over the largest value of the original's."""
+    frames: tuple[float, ...]
+    """Largest difference of a value of the frames that both make of the original's latents."""
+
+    @property
+    def median(self) -> float:
+        """Of the latents' differences, the larger one of two in the middle."""
+        return statistics.median_high(self.latents)
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.latents)} held-out prompts: final latents differ by at most {max(self.latents):.1e} of "
+            f"their largest value (median {self.median:.1e}), frames of the same latents by {max(self.frames):.1e}"
+        )
+
+
+@full_float32()
+def measure_parity(model: Model, document: PolicyDocument, converted: Converted, samples: int) -> Parity:
+    """Run `samples` held-out prompts in both forms.
+
+    Args:
+        model: the original, in float32.
+        document: the policy that both run.
+        converted: the converted model under the same policy.
+        samples: prompts, from the first of the held-out set on.
+
+    Raises:
+        CalibrationMismatch: the model's sampler is not the one that the policy was made for.
+    """
+    profile = model.profile
+    _check_sampler(model.sampler(document.sampler.steps), document.sampler)
+    prompts = read_prompts(profile.prompts.held_out, samples)
+    seeds = [HELD_OUT_SEED + index for index in range(samples)]
+    with progress("parity", samples + 1) as bar:
+        embeddings = model.adapter.encode(model.folder, profile, prompts, model.device)
+        conditions = Conditions(embeddings, model.adapter.noise(model.folder, profile, seeds))
+        expected = Roller(model).roll(document.policy, document.sampler, conditions, bar)
+        decode = model.adapter.decoder(model.folder, profile, model.device)
+        bar.advance("original run")
+        latents: list[float] = []
+        frames: list[float] = []
+        for prompt, seed, wanted in zip(prompts, seeds, expected.split(1), strict=True):
+            latents.append(relative_difference(converted.latents(prompt, seed), wanted))
+            frames.append(largest_difference(converted.frames(wanted), decode(wanted)))
+            bar.advance(f"latents differ by {max(latents):.1e}")
+    return Parity(tuple(latents), tuple(frames))
+
+
+def check_parity(parity: Parity, dtype: str) -> None:
+    """Refuse a conversion that differs by more than its dtype explains. Raises ParityMismatch."""
+    latents = max(parity.latents) if dtype == "float32" else parity.median
+    for what, found, accepted in (
+        ("final latents differ by {:.1e} of their largest value", latents, LATENT_TOLERANCE[dtype]),
+        ("frames of the same latents differ by {:.1e}", max(parity.frames), FRAME_TOLERANCE),
+    ):
+        if found > accepted:
+            raise ParityMismatch(
+                f"{what.format(found)} from PyTorch's over {len(parity.latents)} held-out prompts, "
+                f"at most {accepted:.0e} is accepted in {dtype}"
+            )
+
+
+def rebound(
+    artifact: Artifact, variant: Variant, parity: Parity, revision: int | None = None
+) -> PolicyDocument:
+    """Return the policy of `artifact` with one variant more, derived from it.
+
+    A variant of the same name is replaced. `revision` is by default the next one, so that trust files can ask for it.
+    What was measured is noted under `annotations`; the quality report stays that of the original.
+    """
+    document = artifact.document
+    kept: Sequence[Variant] = [known for known in document.model.variants if known.name != variant.name]
+    return msgspec.structs.replace(
+        document,
+        model=msgspec.structs.replace(document.model, variants=[*kept, variant]),
+        revision=document.revision + 1 if revision is None else revision,
+        issued_at=issue_time(),
+        derived_from=artifact.policy_id,
+        annotations={**document.annotations, f"parity.{variant.name}": str(parity)},
+    )
+
+
+def _check_sampler(own: SamplerBinding, asked: SamplerBinding) -> None:
+    for field in ("scheduler", "config_digest"):
+        mine, theirs = getattr(own, field), getattr(asked, field)
+        if mine != theirs:
+            raise CalibrationMismatch(
+                f"sampler.{field}: the policy was calibrated for {theirs}, the model's profile has {mine}"
+            )

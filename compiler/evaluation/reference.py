@@ -1,0 +1,106 @@
+"""Pass 2, calibrate: prompts become embeddings, noise and the full run's final latents.
+
+Text encoder and VAE are in memory only while they are needed. What the full runs produced is kept in the
+journal's folder, batch by batch, so a killed compile never runs them twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from budc.compiler.denoisers.conditioning import Conditions
+from budc.compiler.evaluation.pipeline_rollout import Roller
+from budc.compiler.models.model import Model
+from budc.compiler.rollouts.policies import full_policy
+from budc.compiler.storage.journal import Journal
+from budc.compiler.storage.tensors import kept_parts, spans
+from budc.progress import progress
+from budc.schema.canonical import digest
+from budc.schema.policy import Policy, PromptSet, SamplerBinding
+
+CALIBRATION_SEED = 10_000
+HELD_OUT_SEED = 20_000
+"""First noise seed of either set; prompt i starts from seed + i, so the two sets share no noise."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A prompt set with the full run's final latents, (N, ...)."""
+
+    prompts: tuple[str, ...]
+    negative: str
+    seeds: tuple[int, ...]
+    conditions: Conditions
+    latents: Tensor
+
+    def prompt_set(self) -> PromptSet:
+        """Name the set by content."""
+        return prompt_set(self.prompts, self.negative, self.seeds[0])
+
+
+def prompt_set(prompts: Sequence[str], negative: str, first_seed: int) -> PromptSet:
+    """Name a set by content: prompts, the negative prompt, noise seeds."""
+    seeds = [first_seed + index for index in range(len(prompts))]
+    return PromptSet(
+        digest=digest({"prompts": list(prompts), "negative": negative, "seeds": seeds}), size=len(prompts)
+    )
+
+
+def calibrate(
+    roller: Roller,
+    sampler: SamplerBinding,
+    prompts: Sequence[str],
+    first_seed: int,
+    journal: Journal,
+    label: str,
+) -> Reference:
+    """Encode prompts, draw noise and run the full sampler on every one, resuming from the journal."""
+    model = roller.model
+    seeds = tuple(first_seed + index for index in range(len(prompts)))
+    conditions = drawn(model, prompts, seeds)
+    policy = full_policy(sampler.steps, model.profile.branches)
+    latents = kept_latents(roller, policy, sampler, conditions, journal, label)
+    return Reference(tuple(prompts), model.profile.prompts.negative, seeds, conditions, latents)
+
+
+def drawn(model: Model, prompts: Sequence[str], seeds: Sequence[int]) -> Conditions:
+    """Encode prompts and draw the noise of as many seeds."""
+    return Conditions(
+        model.adapter.encode(model.folder, model.profile, prompts, model.device),
+        model.adapter.noise(model.folder, model.profile, seeds),
+    )
+
+
+def kept_latents(
+    roller: Roller,
+    policy: Policy,
+    sampler: SamplerBinding,
+    conditions: Conditions,
+    journal: Journal,
+    label: str,
+) -> Tensor:
+    """Roll out a policy over a prompt set once per compile: each part is on disk as soon as it is finished.
+
+    The forwards that a resumed part cost are counted as if they had been spent now.
+
+    Raises:
+        JournalCorrupt: a part on disk is not what was written.
+    """
+
+    def make(first: int, last: int) -> tuple[Mapping[str, Tensor], Mapping[str, int]]:
+        before = roller.forwards
+        latents = roller.roll(policy, sampler, conditions.part(first, last), bar)
+        return {"latents": latents}, {"forwards": roller.forwards - before}
+
+    parts: list[Tensor] = []
+    with progress(label, len(spans(len(conditions)))) as bar:
+        for part in kept_parts(journal, label, len(conditions), make):
+            parts.append(part.tensors["latents"])
+            if part.replayed:
+                roller.forwards += part.notes["forwards"]
+            bar.advance(replayed=part.replayed)
+    return torch.cat(parts)

@@ -1,0 +1,115 @@
+"""Replay: the figures that an artifact reports, measured again on these weights.
+
+They agree to a relative tolerance, which the report states. All held-out prompts: mean, worst, geometric mean and p95
+must agree. Fewer: no sample may be worse than the reported worst, and the mean must lie within `DEVIATIONS` standard
+errors of what so few samples of the reported spread have, both to that tolerance.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from budc.compiler.evaluation.pipeline_rollout import Roller
+from budc.compiler.evaluation.reference import HELD_OUT_SEED, calibrate, kept_latents, prompt_set
+from budc.compiler.evaluation.report import frame_levels
+from budc.compiler.models.model import as_measured, default_device, load_model
+from budc.compiler.rollouts.metrics import latent_errors, latent_metric, psnr_metric
+from budc.compiler.storage.journal import Journal
+from budc.policies.profile import load_profile, read_prompts
+from budc.schema.errors import QualityMismatch, UnsupportedModel, UsageError
+from budc.schema.policy import REPLAY_TOLERANCE, Metric, PolicyDocument, Quality
+
+DEVIATIONS = 4.0
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A metric as reported and as measured again."""
+
+    reported: Metric
+    measured: Metric
+
+
+def agreed_tolerance(report: Quality, asked: float | None = None) -> float:
+    """Return the relative tolerance that a report states, or the stricter one that is asked for.
+
+    Raises:
+        UsageError: what is asked for is laxer; a report is not held to less than it promises.
+    """
+    stated = REPLAY_TOLERANCE if report.replay_tolerance is None else report.replay_tolerance
+    if asked is not None and asked > stated:
+        raise UsageError(
+            f"--tolerance: {asked:g} is laxer than the {stated:g} that the report states",
+            remedy=f"--tolerance of at most {stated:g}, or leave it out",
+        )
+    return stated if asked is None else asked
+
+
+def replay(
+    document: PolicyDocument, folder: Path, samples: int | None = None, tolerance: float | None = None
+) -> list[Replayed]:
+    """Measure the policy's held-out figures again, on the first `samples` prompts or on all.
+
+    `tolerance` is relative, and by default the report's own.
+
+    Raises:
+        UsageError: `tolerance` is laxer than the report's own.
+        UnsupportedModel: this release does not have the profile or the prompts that the figures were measured with.
+        QualityMismatch: a figure is another one.
+    """
+    report = document.quality
+    tolerance = agreed_tolerance(report, tolerance)
+    try:
+        profile = load_profile(document.model.profile)
+        prompts = read_prompts(profile.prompts.held_out, report.held_out.size)
+    except UsageError as error:
+        raise UnsupportedModel(f"the report of {document.name} cannot be replayed: {error}") from error
+    if prompt_set(prompts, profile.prompts.negative, HELD_OUT_SEED) != report.held_out:
+        raise UnsupportedModel(
+            f"the report of {document.name} was measured on prompts that this release does not have"
+        )
+    full_steps = next((item.nfe for item in report.baselines if item.name == "full"), document.sampler.steps)
+    model = load_model(as_measured(profile, document.shape), folder, default_device())
+    chosen = prompts[: samples or len(prompts)]
+    with tempfile.TemporaryDirectory(prefix="budc-replay-") as name, Journal(Path(name), "replay") as journal:
+        roller = Roller(model)
+        held = calibrate(roller, model.sampler(full_steps), chosen, HELD_OUT_SEED, journal, "full run")
+        latents = kept_latents(roller, document.policy, document.sampler, held.conditions, journal, "policy")
+        levels = frame_levels(model, {"policy": latents}, held.latents, journal, "frames")["policy"]
+    measured = {
+        metric.name: metric
+        for metric in (latent_metric(latent_errors(latents, held.latents)), psnr_metric(levels))
+    }
+    found = [Replayed(metric, measured[metric.name]) for metric in report.metrics if metric.name in measured]
+    for pair in found:
+        check(pair, tolerance, whole=len(chosen) == len(prompts))
+    return found
+
+
+def check(pair: Replayed, tolerance: float, *, whole: bool) -> None:
+    """Hold a measured figure against the reported one. Raises QualityMismatch."""
+    reported, measured = pair.reported, pair.measured
+    if whole:
+        for field in ("mean", "worst", "geometric_mean", "p95"):
+            said, is_ = getattr(reported, field), getattr(measured, field)
+            if said is not None and is_ is not None and not math.isclose(said, is_, rel_tol=tolerance):
+                raise QualityMismatch(
+                    f"{reported.name}: the report says {field} {said:.6g}, these weights give {is_:.6g}"
+                )
+        return
+    lower_is_better = reported.worst >= reported.mean
+    beyond = measured.worst - reported.worst if lower_is_better else reported.worst - measured.worst
+    if beyond > tolerance * abs(reported.worst):
+        raise QualityMismatch(
+            f"{reported.name}: the report says that no sample is worse than {reported.worst:.6g}, "
+            f"one is {measured.worst:.6g}"
+        )
+    spread = reported.standard_error * math.sqrt(reported.samples / measured.samples)
+    if abs(measured.mean - reported.mean) > DEVIATIONS * spread + tolerance * abs(reported.mean):
+        raise QualityMismatch(
+            f"{reported.name}: the report says mean {reported.mean:.6g}, {measured.samples} samples give "
+            f"{measured.mean:.6g}"
+        )

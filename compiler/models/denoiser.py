@@ -1,0 +1,72 @@
+"""A loaded model's transformers as denoisers, called and guided as their pipeline does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from budc.compiler.denoisers.conditioning import Condition
+from budc.compiler.denoisers.denoiser import Denoiser, WeightedSum
+from budc.compiler.denoisers.experts import Experts
+from budc.compiler.models.model import Model
+from budc.runtimes.sampling.trunk import Trunk
+from budc.schema.policy import Payload
+
+
+class ModelDenoiser(WeightedSum):
+    """A loaded model's denoiser, the first or at another `place`; `payload` is what it carries from computed to reused
+    steps, see `Trunk`.
+    """
+
+    def __init__(self, model: Model, payload: Payload = "trunk-residual", place: int = 0) -> None:
+        self._model = model
+        self._trunk = Trunk(model.denoisers[place], payload)
+        self._guidance = model.guidances[place]
+        branches, guidance = model.profile.branches, self._guidance
+        self.weights: Mapping[str, float] = {
+            name: float(
+                model.adapter.guide({b: torch.tensor(float(b == name)).double() for b in branches}, guidance)
+            )
+            for name in branches
+        }
+        self.linear = model.adapter.linear
+        self.device = model.device
+
+    def compute(self, latents: Tensor, timestep: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Run the whole network."""
+        adapter = self._model.adapter
+        output, residual = self._trunk.compute(**adapter.inputs(condition, latents, timestep))
+        return adapter.velocity(output), residual
+
+    def reuse(self, residual: Tensor, latents: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """Run embedding, final norm and projection."""
+        adapter = self._model.adapter
+        return adapter.velocity(self._trunk.reuse(residual, **adapter.inputs(condition, latents, timestep)))
+
+    def guide(self, velocities: Mapping[str, Tensor], timestep: Tensor) -> Tensor:
+        """Combine the branches as the pipeline does."""
+        if self.linear:
+            return super().guide(velocities, timestep)
+        return self._model.adapter.guide(velocities, self._guidance)
+
+    def checkpoint_blocks(self) -> bool:
+        """Switch on the transformer's own checkpointing, which is idle where no gradients are wanted."""
+        transformer: Any = self._trunk.transformer
+        if transformer.is_gradient_checkpointing or not transformer._supports_gradient_checkpointing:
+            return False
+        transformer.enable_gradient_checkpointing()
+        return True
+
+
+def model_denoiser(model: Model, payload: Payload = "trunk-residual") -> Denoiser:
+    """Return a loaded model's denoiser, or its experts as one."""
+    denoisers = model_denoisers(model, payload)
+    return denoisers[0] if len(denoisers) == 1 else Experts(denoisers, model.boundaries)
+
+
+def model_denoisers(model: Model, payload: Payload) -> tuple[ModelDenoiser, ...]:
+    """Return each of a loaded model's denoisers."""
+    return tuple(ModelDenoiser(model, payload, place) for place in range(len(model.denoisers)))

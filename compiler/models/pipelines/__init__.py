@@ -1,0 +1,82 @@
+"""What the compiler must know of a pipeline class: how it encodes prompts, calls its denoiser and decodes.
+
+One module a class; `adapter_for` finds it. Rollouts need the parts one at a time, so that text encoder and
+VAE are not in memory while the denoiser runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from budc.compiler.denoisers.conditioning import Condition
+from budc.policies.profile import ModelProfile
+from budc.schema.errors import UnsupportedModel
+
+
+class Adapter(Protocol):
+    """One pipeline class, taken apart."""
+
+    batch: int | None
+    """The most samples that one forward should take; None: as many as fit.
+
+    1 where a batch is padded to its longest prompt: a sample would come out differently beside another one.
+    """
+
+    linear: bool
+    """Whether `guide` is a weighted sum of the branches, the same everywhere."""
+
+    def encode(
+        self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
+    ) -> dict[str, Condition]:
+        """Encode prompts: branch name -> its condition for N samples, on the CPU."""
+
+    def image_tokens(self, folder: Path, profile: ModelProfile) -> int | None:
+        """Count the tokens by which the pipeline shifts its schedule; None where it does not."""
+
+    def noise(self, folder: Path, profile: ModelProfile, seeds: Sequence[int]) -> Tensor:
+        """Draw the starting latents that the pipeline would draw from these seeds, one sample a seed."""
+
+    def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
+        """Return what one forward of the denoiser is called with, `return_dict` left out."""
+
+    def velocity(self, output: Any) -> Tensor:
+        """Return the velocity (n, ...), of the sign that the scheduler takes, from what a forward returned."""
+
+    def guide(self, velocities: Mapping[str, Tensor], guidance: float) -> Tensor:
+        """Combine the branches' velocities as the pipeline does."""
+
+    def decoder(
+        self, folder: Path, profile: ModelProfile, device: torch.device
+    ) -> Callable[[Tensor], Tensor]:
+        """Load the VAE and return a function from final latents to frames (N, 3, F, H, W) in 0..1, on the CPU."""
+
+
+def adapter_for(pipeline_class: str) -> Adapter:
+    """Return the adapter of a pipeline class.
+
+    Raises:
+        UnsupportedModel: the compiler does not know the class.
+    """
+    from budc.compiler.models.pipelines.flux import FluxAdapter
+    from budc.compiler.models.pipelines.hunyuan_video import HunyuanVideoAdapter
+    from budc.compiler.models.pipelines.qwen_image import QwenImageAdapter
+    from budc.compiler.models.pipelines.wan import WanAdapter
+    from budc.compiler.models.pipelines.z_image import ZImageAdapter
+
+    adapters: dict[str, Adapter] = {
+        "FluxPipeline": FluxAdapter(),
+        "HunyuanVideoPipeline": HunyuanVideoAdapter(),
+        "QwenImagePipeline": QwenImageAdapter(),
+        "WanPipeline": WanAdapter(),
+        "ZImagePipeline": ZImageAdapter(),
+    }
+    if pipeline_class not in adapters:
+        raise UnsupportedModel(
+            f"cannot compile for {pipeline_class}, only for {', '.join(sorted(adapters))}",
+        )
+    return adapters[pipeline_class]

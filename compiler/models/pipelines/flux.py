@@ -1,0 +1,98 @@
+"""FluxPipeline: CLIP and T5 text, one guidance-distilled branch, latents packed in 2 × 2 cells, an image VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
+from torch import Tensor
+
+from budc.compiler.denoisers.conditioning import Condition
+from budc.compiler.models.pipelines.latents import draw, image_frames, load_vae, pack, unpack
+from budc.compiler.models.pipelines.mixins import DistilledGuidance, ImageCells, PlainVelocity
+from budc.compiler.models.pipelines.text import in_batches, text_pipeline
+from budc.policies.profile import ModelProfile
+from budc.runtimes.sampling.loading import loading
+
+
+class FluxAdapter(DistilledGuidance, ImageCells, PlainVelocity):
+    """The parts of FluxPipeline (FLUX.1), as its `__call__` uses them.
+
+    A branch's condition: "text" (N, tokens, width), "pooled" (N, width), "positions" (N, cells, 3), and "guidance"
+    (N,) where the transformer embeds it.
+    """
+
+    batch: int | None = None
+
+    def encode(
+        self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
+    ) -> dict[str, Condition]:
+        """Encode prompts by both encoders, T5's padded to the profile's text length."""
+        pipe = text_pipeline(FluxPipeline, folder, "text_encoder_2", profile, device)
+
+        def encode(texts: list[str]) -> Sequence[Tensor]:
+            text, pooled, _ = pipe.encode_prompt(
+                texts, max_sequence_length=profile.text_tokens, device=device
+            )
+            return text, pooled
+
+        text, pooled = in_batches(encode, prompts)
+        condition = {
+            "text": text,
+            "pooled": pooled,
+            "positions": self.positions(folder, profile).expand(len(prompts), -1, -1),
+        }
+        if self.denoiser_config(folder)["guidance_embeds"]:
+            condition["guidance"] = torch.full((len(prompts),), profile.guidance)
+        return {"cond": condition}
+
+    def noise(self, folder: Path, profile: ModelProfile, seeds: Sequence[int]) -> Tensor:
+        """Draw latents (N, cells, 4 · channels) from one CPU generator a seed, in the profile's dtype; float32."""
+        rows, columns = self.cells(folder, profile)
+        with loading(folder / "transformer"):
+            channels = int(self.denoiser_config(folder)["in_channels"]) // 4
+        return pack(draw(seeds, (channels, 2 * rows, 2 * columns), getattr(torch, profile.dtype)))
+
+    def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
+        """Latents in the text's dtype, the timestep as a fraction, position ids once."""
+        assert isinstance(condition, Mapping)
+        text = condition["text"]
+        return {
+            "hidden_states": latents.to(text.dtype),
+            "timestep": timestep.expand(latents.shape[0]).to(text.dtype) / 1000,
+            "guidance": condition.get("guidance"),
+            "pooled_projections": condition["pooled"],
+            "encoder_hidden_states": text,
+            "txt_ids": text.new_zeros(text.shape[1], 3),
+            "img_ids": condition["positions"][0],
+        }
+
+    def decoder(
+        self, folder: Path, profile: ModelProfile, device: torch.device
+    ) -> Callable[[Tensor], Tensor]:
+        """Load the VAE in float32."""
+        vae = load_vae(AutoencoderKL, folder, device)
+        rows, columns = self.cells(folder, profile)
+
+        @torch.no_grad()
+        def decode(latents: Tensor) -> Tensor:
+            unpacked = unpack(latents, rows, columns).to(device, vae.dtype)
+            image: Tensor = vae.decode(
+                unpacked / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False
+            )[0]
+            return image_frames(image)
+
+        return decode
+
+    def positions(self, folder: Path, profile: ModelProfile) -> Tensor:
+        """Return the position ids of one sample's cells, (1, cells, 3)."""
+        axes = [torch.arange(count) for count in (1, *self.cells(folder, profile))]
+        return torch.cartesian_prod(*axes).to(getattr(torch, profile.dtype))[None]
+
+    def denoiser_config(self, folder: Path) -> Any:
+        """Return the transformer's settings."""
+        with loading(folder / "transformer"):
+            return FluxTransformer2DModel.load_config(folder / "transformer", local_files_only=True)

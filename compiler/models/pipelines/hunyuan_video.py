@@ -1,0 +1,83 @@
+"""HunyuanVideoPipeline: LLaMA and CLIP text, one guidance-distilled branch, a causal video VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoPipeline
+from torch import Tensor
+
+from budc.compiler.denoisers.conditioning import Condition
+from budc.compiler.models.pipelines.latents import draw, load_vae, video_frames, video_size
+from budc.compiler.models.pipelines.mixins import DistilledGuidance, PlainVelocity
+from budc.compiler.models.pipelines.text import text_pipeline
+from budc.policies.profile import ModelProfile
+from budc.runtimes.sampling.loading import loading
+
+
+class HunyuanVideoAdapter(DistilledGuidance, PlainVelocity):
+    """The parts of HunyuanVideoPipeline, as its `__call__` uses them.
+
+    A branch's condition: "text" (N, tokens, width), "mask" (N, tokens) with 1 where a token is no padding, "pooled"
+    (N, width), "guidance" (N,) as the network embeds it; all in the profile's dtype.
+    """
+
+    batch: int | None = None
+
+    def encode(
+        self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
+    ) -> dict[str, Condition]:
+        """Encode prompts one at a time, as a deployment does: LLaMA in the pipeline's template, CLIP without one."""
+        dtype = getattr(torch, profile.dtype)
+        pipe = text_pipeline(HunyuanVideoPipeline, folder, "text_encoder", profile, device)
+        parts: list[tuple[Tensor, ...]] = []
+        with torch.no_grad():
+            for prompt in prompts:
+                encoded = pipe.encode_prompt(prompt, max_sequence_length=profile.text_tokens, device=device)
+                parts.append(tuple(tensor.to("cpu", dtype) for tensor in encoded))
+        text, pooled, mask = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        guidance = torch.full((len(prompts),), profile.guidance, dtype=dtype) * 1000
+        return {"cond": {"text": text, "pooled": pooled, "mask": mask, "guidance": guidance}}
+
+    def image_tokens(self, folder: Path, profile: ModelProfile) -> None:
+        """Return None: the schedule is the same for every size."""
+
+    def noise(self, folder: Path, profile: ModelProfile, seeds: Sequence[int]) -> Tensor:
+        """Draw float32 latents (N, channels, frames, rows, columns) from one CPU generator a seed."""
+        with loading(folder / "vae"):
+            config = AutoencoderKLHunyuanVideo.load_config(folder / "vae", local_files_only=True)
+            spatial, temporal = config["spatial_compression_ratio"], config["temporal_compression_ratio"]
+            shape = (int(config["latent_channels"]), *video_size(profile, spatial, temporal))
+        return draw(seeds, shape)
+
+    def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
+        """Latents and one timestep a sample in the text's dtype."""
+        assert isinstance(condition, Mapping)
+        text = condition["text"]
+        return {
+            "hidden_states": latents.to(text.dtype),
+            # The pipeline rounds it to its latents' dtype: float32 at first, after one step the transformer's. The
+            # first timestep, 1000, is the same in both.
+            "timestep": timestep.expand(len(latents)).to(text.dtype),
+            "encoder_hidden_states": text,
+            "encoder_attention_mask": condition["mask"],
+            "pooled_projections": condition["pooled"],
+            "guidance": condition["guidance"],
+        }
+
+    def decoder(
+        self, folder: Path, profile: ModelProfile, device: torch.device
+    ) -> Callable[[Tensor], Tensor]:
+        """Load the VAE in float32."""
+        vae = load_vae(AutoencoderKLHunyuanVideo, folder, device)
+
+        @torch.no_grad()
+        def decode(latents: Tensor) -> Tensor:
+            scaled = latents.to(device, vae.dtype) / vae.config.scaling_factor
+            video: Tensor = vae.decode(scaled, return_dict=False)[0]
+            return video_frames(video)
+
+        return decode

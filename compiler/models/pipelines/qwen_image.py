@@ -1,0 +1,106 @@
+"""QwenImagePipeline: Qwen2.5-VL text of any length, two guidance branches, latents packed in 2 × 2 cells, an image VAE.
+
+Guidance is not a weighted sum: the guided velocity is given the length of the conditional one, cell by cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLQwenImage, QwenImagePipeline, QwenImageTransformer2DModel
+from torch import Tensor
+
+from budc.compiler.denoisers.conditioning import Condition
+from budc.compiler.models.pipelines.latents import draw, image_frames, load_vae, normalisation, pack, unpack
+from budc.compiler.models.pipelines.mixins import ImageCells, PlainVelocity
+from budc.compiler.models.pipelines.text import one_by_one, text_pipeline
+from budc.policies.profile import ModelProfile
+from budc.runtimes.sampling.loading import loading
+
+_TEXT_TOKENS = 512
+"""Where the pipeline cuts text off, unless it is told otherwise."""
+
+
+class QwenImageAdapter(ImageCells, PlainVelocity):
+    """The parts of QwenImagePipeline, as its `__call__` uses them.
+
+    A branch's condition: "text" (N, longest, width), of which the first "tokens" (N,) are a sample's own, and "cells"
+    (N, 2), the rows and columns of its image.
+    """
+
+    # The transformer masks what a batch is padded with, and attention under a mask adds up in another order.
+    batch: int | None = 1
+    linear = False
+
+    def encode(
+        self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
+    ) -> dict[str, Condition]:
+        """Encode prompts, and the negative prompt once."""
+        pipe = text_pipeline(QwenImagePipeline, folder, "text_encoder", profile, device)
+
+        def encode(text: str) -> Tensor:
+            embeddings, _ = pipe.encode_prompt(text, device=device, max_sequence_length=_TEXT_TOKENS)
+            embedding: Tensor = embeddings[0]
+            return embedding
+
+        cells = torch.tensor(self.cells(folder, profile)).expand(len(prompts), -1)
+        texts = {"cond": prompts, "uncond": [profile.prompts.negative]}
+        return {
+            branch: one_by_one(encode, texts[branch], len(prompts)) | {"cells": cells}
+            for branch in profile.branches
+        }
+
+    def noise(self, folder: Path, profile: ModelProfile, seeds: Sequence[int]) -> Tensor:
+        """Draw latents (N, cells, 4 · channels) from one CPU generator a seed, in the profile's dtype; float32."""
+        rows, columns = self.cells(folder, profile)
+        with loading(folder / "transformer"):
+            config = QwenImageTransformer2DModel.load_config(folder / "transformer", local_files_only=True)
+            channels = int(config["in_channels"]) // 4
+        return pack(draw(seeds, (channels, 2 * rows, 2 * columns), getattr(torch, profile.dtype)))
+
+    def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
+        """Latents in the text's dtype, the timestep as a fraction, text as long as the batch's longest, masked."""
+        assert isinstance(condition, Mapping)
+        tokens = condition["tokens"]
+        longest = int(tokens.max())
+        text = condition["text"][:, :longest]
+        known = torch.arange(longest, device=text.device) < tokens[:, None]
+        rows, columns = condition["cells"][0].tolist()
+        return {
+            "hidden_states": latents.to(text.dtype),
+            "timestep": timestep.expand(len(latents)).to(text.dtype) / 1000,
+            "encoder_hidden_states": text,
+            "encoder_hidden_states_mask": None if bool(known.all()) else known,
+            "img_shapes": [[(1, rows, columns)]] * len(latents),
+        }
+
+    def guide(self, velocities: Mapping[str, Tensor], guidance: float) -> Tensor:
+        """Classifier-free guidance, each cell (…, 4 · channels) scaled to the length that the conditional one has."""
+        cond, uncond = velocities["cond"], velocities["uncond"]
+        guided = uncond + guidance * (cond - uncond)
+        rescaled: Tensor = guided * (cond.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True))
+        return rescaled
+
+    def decoder(
+        self, folder: Path, profile: ModelProfile, device: torch.device
+    ) -> Callable[[Tensor], Tensor]:
+        """Load the VAE in float32."""
+        vae = load_vae(AutoencoderKLQwenImage, folder, device)
+        rows, columns = self.cells(folder, profile)
+        mean, scale = normalisation(vae)
+
+        @torch.no_grad()
+        def decode(latents: Tensor) -> Tensor:
+            unpacked = unpack(latents, rows, columns).unsqueeze(2).to(device, vae.dtype)
+            image: Tensor = vae.decode(unpacked / scale + mean, return_dict=False)[0][:, :, 0]
+            return image_frames(image)
+
+        return decode
+
+    def compression(self, vae: Path) -> int:
+        """Return that of an AutoencoderKLQwenImage."""
+        config = AutoencoderKLQwenImage.load_config(vae, local_files_only=True)
+        return int(2 ** len(config["temperal_downsample"]))

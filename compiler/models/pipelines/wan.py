@@ -1,0 +1,82 @@
+"""WanPipeline: UMT5 text, two guidance branches in separate forwards, a causal video VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan, WanPipeline
+from torch import Tensor
+
+from budc.compiler.denoisers.conditioning import Condition
+from budc.compiler.models.pipelines.latents import draw, load_vae, normalisation, video_frames, video_size
+from budc.compiler.models.pipelines.mixins import PlainVelocity
+from budc.compiler.models.pipelines.text import in_batches, text_pipeline
+from budc.policies.profile import ModelProfile
+from budc.runtimes.sampling.loading import loading
+
+
+class WanAdapter(PlainVelocity):
+    """The parts of WanPipeline (Wan2.1), as its `__call__` uses them."""
+
+    batch: int | None = None
+    linear = True
+
+    def encode(
+        self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
+    ) -> dict[str, Condition]:
+        """Encode prompts and the negative prompt, padded with zeros to the profile's text length."""
+        pipe = text_pipeline(WanPipeline, folder, "text_encoder", profile, device)
+
+        def encode(texts: list[str]) -> Sequence[Tensor]:
+            cond, uncond = pipe.encode_prompt(
+                texts,
+                negative_prompt=[profile.prompts.negative] * len(texts),
+                max_sequence_length=profile.text_tokens,
+                device=device,
+            )
+            return cond, uncond
+
+        cond, uncond = in_batches(encode, prompts)
+        return {"cond": cond, "uncond": uncond}
+
+    def image_tokens(self, folder: Path, profile: ModelProfile) -> None:
+        """Return None: the schedule is the same for every size."""
+
+    def noise(self, folder: Path, profile: ModelProfile, seeds: Sequence[int]) -> Tensor:
+        """Draw float32 latents (N, z, frames, rows, columns) from one CPU generator a seed."""
+        with loading(folder / "vae"):
+            config = AutoencoderKLWan.load_config(folder / "vae", local_files_only=True)
+            spatial, temporal = config.get("scale_factor_spatial", 8), config.get("scale_factor_temporal", 4)
+            shape = (int(config["z_dim"]), *video_size(profile, spatial, temporal))
+        return draw(seeds, shape)
+
+    def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
+        """Latents in the model's dtype, one timestep a sample."""
+        assert isinstance(condition, Tensor)
+        return {
+            "hidden_states": latents.to(condition.dtype),
+            "timestep": timestep.expand(latents.shape[0]),
+            "encoder_hidden_states": condition,
+        }
+
+    def guide(self, velocities: Mapping[str, Tensor], guidance: float) -> Tensor:
+        """Classifier-free guidance: uncond + guidance * (cond - uncond)."""
+        uncond = velocities["uncond"]
+        return uncond + guidance * (velocities["cond"] - uncond)
+
+    def decoder(
+        self, folder: Path, profile: ModelProfile, device: torch.device
+    ) -> Callable[[Tensor], Tensor]:
+        """Load the VAE in float32, in which the pipeline's users are told to keep it."""
+        vae = load_vae(AutoencoderKLWan, folder, device)
+        mean, scale = normalisation(vae)
+
+        @torch.no_grad()
+        def decode(latents: Tensor) -> Tensor:
+            video: Tensor = vae.decode(latents.to(device, vae.dtype) / scale + mean, return_dict=False)[0]
+            return video_frames(video)
+
+        return decode

@@ -1,0 +1,1 @@
+"""What a compile costs before anyone pays for it: forwards, FLOPs, memory, hours."""

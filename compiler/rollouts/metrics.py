@@ -1,0 +1,93 @@
+"""Metrics of a rollout against the full run, per prompt, and their summaries.
+
+Latent error: mean squared difference of the final latents (lower is better). PSNR: of decoded frames in
+0..1, dB (higher is better).
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from budc.schema.policy import Metric
+
+PSNR_CAP = 120.0
+"""dB given to frames that agree to the last bit or nearly so; JSON has no infinity."""
+
+
+def latent_errors(latents: Tensor, reference: Tensor) -> list[float]:
+    """Mean squared error of every sample, in float64."""
+    return [float((a.double() - b.double()).square().mean()) for a, b in zip(latents, reference, strict=True)]
+
+
+def psnrs(frames: Tensor, reference: Tensor) -> list[float]:
+    """PSNR of every clip, dB."""
+    errors = latent_errors(frames, reference)
+    return [PSNR_CAP if error <= 10 ** (-PSNR_CAP / 10) else -10 * math.log10(error) for error in errors]
+
+
+def largest_difference(found: Tensor, expected: Tensor) -> float:
+    """Return the largest difference of two tensors' values; infinite where one is not a number or shapes differ."""
+    if found.shape != expected.shape:
+        return math.inf
+    largest = float((found.double() - expected.double()).abs().max())
+    return math.inf if math.isnan(largest) else largest
+
+
+def relative_difference(found: Tensor, expected: Tensor) -> float:
+    """Return the largest difference of two tensors' values as a share of the largest of `expected`.
+
+    Infinite where a value is not finite, or where all of `expected` is 0.
+    """
+    largest = float(expected.double().abs().max())
+    if not 0 < largest < math.inf:
+        return math.inf
+    return largest_difference(found, expected) / largest
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the nearest-rank percentile: the least value that `share` of the values do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def latent_metric(errors: Sequence[float]) -> Metric:
+    """Summarise latent errors: the geometric mean is robust to the few prompts that flip to another mode."""
+    positive = min(errors) > 0
+    return Metric(
+        name="latent-mse",
+        mean=statistics.fmean(errors),
+        standard_error=_standard_error(errors),
+        worst=max(errors),
+        geometric_mean=statistics.geometric_mean(errors) if positive else 0.0,
+        p95=percentile(errors, 0.95),
+        samples=len(errors),
+    )
+
+
+def psnr_metric(values: Sequence[float]) -> Metric:
+    """Summarise PSNR; the worst prompt has the lowest value."""
+    return Metric(
+        name="psnr",
+        unit="dB",
+        mean=statistics.fmean(values),
+        standard_error=_standard_error(values),
+        worst=min(values),
+        samples=len(values),
+    )
+
+
+def objective(kind: str, errors: Sequence[float]) -> float:
+    """Return the loss of squared errors per prompt; infinite where one is not finite."""
+    if not all(math.isfinite(error) for error in errors):
+        return math.inf
+    if kind == "mean":
+        return sum(errors) / len(errors)
+    return sum(math.log(max(error, 1e-30)) for error in errors) / len(errors)

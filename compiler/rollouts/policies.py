@@ -1,0 +1,28 @@
+"""Policies that need no search, and what a policy costs."""
+
+from __future__ import annotations
+
+from budc.schema.mask import StepMask
+from budc.schema.policy import BranchPolicy, Policy
+from budc.schema.predictor import Predictor
+
+
+def shared_policy(mask: StepMask, predictor: Predictor, branches: tuple[str, ...]) -> Policy:
+    """Return the policy that all guidance branches follow together."""
+    return Policy(
+        payload="trunk-residual",
+        branches=[
+            BranchPolicy(names=list(branches), mask=list(mask), predictor=[list(row) for row in predictor])
+        ],
+    )
+
+
+def full_policy(steps: int, branches: tuple[str, ...]) -> Policy:
+    """Return the policy that computes every step."""
+    mask = StepMask.of([True] * steps)
+    return shared_policy(mask, Predictor.plain_reuse(mask), branches)
+
+
+def evaluations(policy: Policy) -> int:
+    """Return the transformer forwards of one sample under a policy, all branches together."""
+    return sum(sum(branch.mask) * len(branch.names) for branch in policy.branches)

@@ -1,0 +1,1 @@
+"""From a task to its best policy: search, arbitration on other prompts, alignment."""

@@ -1,0 +1,1 @@
+"""What survives a kill: the journal of measurements, and tensors beside it."""

@@ -1,0 +1,1 @@
+"""Coefficients and sigmas trained by gradient through the sampler."""

@@ -1,0 +1,69 @@
+"""Pairings: prompts with each other's noise, so that what trains by gradient has more samples than there are prompts.
+
+Two dozen samples are learned by heart within a few epochs. Another noise makes another sample of the same prompt, and
+costs one full run; the noise is that of another prompt, so that nothing must be known of how noise is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from budc.compiler.denoisers.batched import Network
+from budc.compiler.denoisers.conditioning import Conditions, each
+from budc.compiler.rollouts.linear_form import LinearForm
+from budc.compiler.rollouts.policies import full_policy
+from budc.compiler.rollouts.policy import follow
+from budc.compiler.storage.journal import Journal
+from budc.compiler.storage.tensors import kept_parts
+from budc.compiler.training.dataset import Lesson
+from budc.progress import progress
+
+PAIRINGS = 3
+"""Samples of a prompt."""
+
+
+def paired(conditions: Conditions, times: int) -> Conditions:
+    """Return N prompts `times` over (times · N, ...), the k-th time with the noise of the prompt k places before."""
+
+    def repeated(tensor: Tensor) -> Tensor:
+        return torch.cat([tensor] * times)
+
+    noise = torch.cat([conditions.noise.roll(shift, 0) for shift in range(times)])
+    return Conditions({name: each(value, repeated) for name, value in conditions.embeddings.items()}, noise)
+
+
+def paired_lesson(
+    network: Network,
+    form: LinearForm,
+    latents: Tensor,
+    journal: Journal,
+    label: str,
+    times: int = PAIRINGS,
+) -> Lesson:
+    """Return the prompts of `network` in so many pairings, or as many as there are prompts.
+
+    `latents` (N, ...) are what the full run of the prompts with their own noise ends in. The other full runs are
+    on disk as soon as they are finished.
+
+    Raises:
+        JournalCorrupt: a part on disk is not what was written.
+    """
+    own = network.samples
+    conditions = paired(network.conditions, min(times, own))
+    policy = full_policy(form.steps, network.denoiser.branches)
+    others = conditions.part(own, len(conditions))
+
+    def make(first: int, last: int) -> tuple[Mapping[str, Tensor], Mapping[str, int]]:
+        some = Network(network.denoiser, others.part(first, last), network.batch, network.halved, stack=False)
+        return {"latents": follow(some, form, policy)}, {}
+
+    found = [latents]
+    with progress(label, len(others)) as bar:
+        for part in kept_parts(journal, label, len(others), make):
+            found.append(part.tensors["latents"])
+            for _ in range(len(found[-1])):
+                bar.advance(replayed=part.replayed)
+    return Lesson(conditions, torch.cat(found))

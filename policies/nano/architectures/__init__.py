@@ -1,0 +1,1 @@
+"""The configurations of the embedded models, on diffusers' own classes."""

@@ -1,0 +1,1 @@
+"""Whether an embedded model shows what its prompt asks for."""

@@ -1,0 +1,1 @@
+"""May this artifact run here: who signed it, and do the settings match."""

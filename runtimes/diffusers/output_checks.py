@@ -1,0 +1,62 @@
+"""What a pipeline is asked for: size and text length, read off its own calls before anything is computed."""
+
+from collections.abc import Callable
+from inspect import signature
+from typing import Any
+
+from torch import Tensor
+
+from budc.runtimes.admission.settings import Calibration
+from budc.runtimes.diffusers.output_size import Size, prepared_size, trunk_tokens
+from budc.runtimes.sampling.families import Family
+from budc.schema.policy import PolicyDocument
+
+
+class Asked:
+    """Judges what a run is to make against what a policy was calibrated for.
+
+    Raises, where its methods say nothing else:
+        CalibrationMismatch: it differs, and uncalibrated runs are not allowed.
+    """
+
+    def __init__(
+        self, pipe: Any, transformer: Any, document: PolicyDocument, calibration: Calibration, family: Family
+    ) -> None:
+        self._pipe = pipe
+        self._shape = document.shape
+        self._transformer = transformer
+        self._calibration = calibration
+        self._family = family
+        self._size = Size(self._shape.frames, self._shape.height, self._shape.width)
+
+    def prepare_latents(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call the pipeline's `prepare_latents`, and judge the size that it was given and the one that it made."""
+        given = signature(original).bind(*args, **kwargs).arguments
+        if "height" in given and "width" in given:
+            self._judge(Size(given.get("num_frames", 1), given["height"], given["width"]))
+        prepared = original(*args, **kwargs)
+        if (size := prepared_size(self._family, self._pipe, prepared)) is not None:
+            self._judge(size)
+        return prepared
+
+    def encode_prompt(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call the pipeline's `encode_prompt`, and judge the length of the text that comes out."""
+        encoded = original(*args, **kwargs)
+        embeds = encoded[0] if isinstance(encoded, tuple) else encoded
+        wanted = self._shape.text_tokens
+        if wanted is not None and isinstance(embeds, Tensor):
+            remedy = f"pass max_sequence_length={wanted}"
+            self._calibration.require("text tokens", wanted, embeds.shape[1], remedy)
+        return encoded
+
+    def check_tokens(self, found: int) -> None:
+        """Judge the number of tokens that a trunk really had."""
+        wanted = trunk_tokens(self._family, self._pipe, self._transformer, self._size)
+        if wanted is not None:
+            remedy = "use the calibrated height, width and number of frames"
+            self._calibration.require("shape", f"{wanted} tokens", f"{found} tokens", remedy)
+
+    def _judge(self, size: Size) -> None:
+        for field in ("frames", "height", "width"):
+            self._calibration.require(field, getattr(self._shape, field), getattr(size, field))
+        self._size = size

@@ -1,0 +1,60 @@
+"""Shapes: the output size that a pipeline is about to make, read from the latents that it prepared.
+
+Sizes are (frames, height, width) in pixels, frames 1 for images; tokens are what the blocks see.
+"""
+
+from typing import Any, NamedTuple
+
+from budc.runtimes.sampling.families import Family
+
+
+class Size(NamedTuple):
+    """Output size in frames and pixels."""
+
+    frames: int
+    height: int
+    width: int
+
+
+def prepared_size(family: Family, pipe: Any, prepared: Any) -> Size | None:
+    """Return the output size that what the pipeline's `prepare_latents` returned will decode to.
+
+    None where it does not show: packed latents have lost their rows and columns, and only some pipelines
+    return position ids with them, which still hold these.
+    """
+    latents = prepared[0] if isinstance(prepared, tuple) else prepared
+    if family.layout == "volume":
+        frames, rows, columns = latents.shape[-3:]
+        spatial = pipe.vae_scale_factor_spatial
+        return Size((frames - 1) * pipe.vae_scale_factor_temporal + 1, rows * spatial, columns * spatial)
+    if family.layout == "image":
+        rows, columns = latents.shape[-2:]
+        return Size(1, rows * pipe.vae_scale_factor, columns * pipe.vae_scale_factor)
+    if not isinstance(prepared, tuple):
+        return None
+    positions = prepared[-1].reshape(-1, 3)
+    cell = 2 * pipe.vae_scale_factor
+    rows, columns = (int(positions[:, axis].max()) + 1 for axis in (1, 2))
+    return Size(1, rows * cell, columns * cell)
+
+
+def trunk_tokens(family: Family, pipe: Any, transformer: Any, size: Size) -> int | None:
+    """Return how many tokens with a residual an output of `size` has inside the blocks, per sample.
+
+    None where the transformer pads them to a length that it alone knows.
+    """
+    if family.layout == "volume":
+        patch_frames, patch_rows, patch_columns = _patch(transformer.config)
+        spatial = pipe.vae_scale_factor_spatial
+        frames = (size.frames - 1) // pipe.vae_scale_factor_temporal + 1
+        rows, columns = size.height // spatial, size.width // spatial
+        return int((frames // patch_frames) * (rows // patch_rows) * (columns // patch_columns))
+    if family.layout == "image":
+        return None
+    cell = 2 * pipe.vae_scale_factor
+    return int((size.height // cell) * (size.width // cell))
+
+
+def _patch(config: Any) -> tuple[int, int, int]:
+    size = config.patch_size
+    return (config.patch_size_t, size, size) if isinstance(size, int) else tuple(size)

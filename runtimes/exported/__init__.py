@@ -1,0 +1,1 @@
+"""The format of an ONNX export: its manifest, its graphs, its folder."""

@@ -1,0 +1,1 @@
+"""Exported models under a policy, from the prompt to frames, without torch."""

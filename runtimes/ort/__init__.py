@@ -1,1 +1,0 @@
-"""ONNX Runtime underneath `budc.runtimes.onnxruntime`: providers, device memory, the denoising loop."""

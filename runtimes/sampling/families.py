@@ -1,0 +1,115 @@
+"""The transformer families that a policy can drive: where their blocks are and what a block returns.
+
+Adding a family is one entry in `FAMILIES`, keyed on the transformer's class name. Nothing here imports a
+framework.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from budc.schema.errors import UnsupportedModel
+
+
+@dataclass(frozen=True)
+class Span:
+    """One block list of the trunk: attribute name, place in the trunk, and what its blocks return.
+
+    `returns` is "hidden", "text, hidden" or "hidden, text"; hidden is what carries the residual. `leads` is said of
+    a list before the trunk, which always runs.
+    """
+
+    name: str
+    returns: str
+    first: bool = True
+    last: bool = True
+    leads: bool = False
+
+
+SigmaRule = Literal["none", "to-last", "to-last-single", "to-zero"]
+"""What a pipeline hands to `set_timesteps`: "none", a number of steps; else unshifted sigmas, see
+`budc.runtimes.sampling.schedulers.passed_sigmas`."""
+
+Layout = Literal["volume", "image", "packed"]
+"""How latents lie: (batch, channels, frames, rows, columns), (batch, channels, rows, columns), or 2 × 2 cells in a
+sequence."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """How to find the trunk of a transformer class, and what its pipelines do around it.
+
+    `spans` are in forward order. `projection` is the path of the last layer, whose output is the velocity in
+    tokens. `refused_inputs` enter between the blocks and so cannot be reused with them. `passes_mu` says that the
+    pipelines shift the schedule by resolution where the scheduler asks for it. `batched` are the guidance branches
+    of one forward, in the order of their rows, where the pipelines enter no `cache_context` for each.
+
+    `lead` is a list before the trunk, of the image's tokens alone, where the trunk's hidden state holds the text's
+    after them. Only the image's reach the output, so payloads are cut to them: their shape is then the same for
+    every prompt and every batch.
+    """
+
+    name: str
+    spans: tuple[Span, ...]
+    projection: str = "proj_out"
+    refused_inputs: tuple[str, ...] = ()
+    sigmas: SigmaRule = "none"
+    passes_mu: bool = False
+    batched: tuple[str, ...] = ()
+    lead: Span | None = None
+    layout: Layout = "volume"
+
+
+def _two_phases(returns: str) -> tuple[Span, ...]:
+    return (
+        Span("transformer_blocks", returns, last=False),
+        Span("single_transformer_blocks", returns, first=False),
+    )
+
+
+FAMILIES: Mapping[str, Family] = {
+    "WanTransformer3DModel": Family("wan", (Span("blocks", "hidden"),)),
+    "FluxTransformer2DModel": Family(
+        "flux",
+        _two_phases("text, hidden"),
+        refused_inputs=("controlnet_block_samples", "controlnet_single_block_samples"),
+        sigmas="to-last",
+        passes_mu=True,
+        layout="packed",
+    ),
+    "HunyuanVideoTransformer3DModel": Family("hunyuan-video", _two_phases("hidden, text"), sigmas="to-zero"),
+    "QwenImageTransformer2DModel": Family(
+        "qwen-image",
+        (Span("transformer_blocks", "text, hidden"),),
+        refused_inputs=("controlnet_block_samples",),
+        sigmas="to-last",
+        passes_mu=True,
+        layout="packed",
+    ),
+    "ZImageTransformer2DModel": Family(
+        "z-image",
+        (Span("layers", "hidden"),),
+        projection="all_final_layer.2-1",
+        refused_inputs=("controlnet_block_samples", "siglip_feats"),
+        sigmas="to-last-single",
+        passes_mu=True,
+        batched=("cond", "uncond"),
+        lead=Span("noise_refiner", "hidden", leads=True),
+        layout="image",
+    ),
+}
+
+
+def family_of(transformer: object) -> Family:
+    """Return the family of a transformer instance.
+
+    Raises:
+        UnsupportedModel: its class is not in `FAMILIES`.
+    """
+    name = type(transformer).__name__
+    if name not in FAMILIES:
+        expected = ", ".join(sorted(FAMILIES))
+        raise UnsupportedModel(
+            f"no trunk is known for the transformer class {name}, expected one of {expected}"
+        )
+    return FAMILIES[name]

@@ -1,0 +1,218 @@
+"""Schedulers: what of a sampler a policy is bound to, and its exact schedule put onto an instance.
+
+The compiler and the runtime both come through here, so that the sigmas a policy was searched on are, bit
+for bit, the sigmas it runs on. sigmas: `steps + 1` noise levels, terminal value included. timesteps:
+`steps` values, what the transformer is given, terminal value not included.
+"""
+
+import copy
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from budc.runtimes.sampling.families import Family, SigmaRule
+from budc.schema.canonical import digest
+from budc.schema.errors import RefusedRun, UnsupportedModel
+from budc.schema.policy import SamplerBinding
+
+GuidanceRule = Literal["classifier-free", "distilled", "none"]
+
+
+def sampler_binding(
+    scheduler: Any,
+    steps: int,
+    guidance: float,
+    *,
+    family: Family,
+    guidance_rule: GuidanceRule,
+    image_tokens: int | None = None,
+    sigmas: Sequence[float] | None = None,
+) -> SamplerBinding:
+    """Return the binding to `scheduler` (left untouched) at `steps` steps.
+
+    The schedule is the one that the family's own pipeline would run, unless `sigmas` (`steps + 1` values,
+    terminal value included) gives another; its timesteps are then sigma times the number of training
+    timesteps. `image_tokens` is needed where a pipeline shifts its schedule by resolution.
+
+    Raises:
+        UnsupportedModel: the scheduler evaluates the model more than once a step, or its schedule cannot be
+            set.
+    """
+    default_sigmas, timesteps = default_schedule(scheduler, steps, family=family, image_tokens=image_tokens)
+    if sigmas is not None:
+        if len(sigmas) != steps + 1:
+            raise RefusedRun(f"{len(sigmas)} sigmas were given for {steps} steps, expected {steps + 1}")
+        probe = torch.tensor(list(sigmas), dtype=torch.float32)
+        timesteps = (probe[:-1] * scheduler.config.num_train_timesteps).tolist()
+        default_sigmas = probe.tolist()
+    config = relevant_config(scheduler)
+    return SamplerBinding(
+        scheduler=type(scheduler).__name__,
+        config=config,
+        config_digest=digest(config),
+        steps=steps,
+        sigmas=default_sigmas,
+        timesteps=timesteps,
+        guidance=guidance,
+        guidance_rule=guidance_rule,
+    )
+
+
+def default_schedule(
+    scheduler: Any, steps: int, *, family: Family, image_tokens: int | None = None
+) -> tuple[list[float], list[float]]:
+    """Return (sigmas, timesteps) that the family's pipeline would run with `scheduler`, which is left
+    untouched.
+
+    Raises:
+        UnsupportedModel: see `sampler_binding`.
+    """
+    if getattr(scheduler, "order", 1) != 1:
+        raise UnsupportedModel(
+            f"{type(scheduler).__name__} evaluates the model {scheduler.order} times a step",
+            remedy="use a scheduler with one evaluation a step, such as flow-matching Euler or UniPC",
+        )
+    probe = copy.deepcopy(scheduler)
+    probe.set_timesteps(**schedule_arguments(scheduler, steps, family=family, image_tokens=image_tokens))
+    sigmas, timesteps = probe.sigmas.tolist(), probe.timesteps.tolist()
+    if len(sigmas) != steps + 1 or len(timesteps) != steps:
+        raise UnsupportedModel(
+            f"{type(scheduler).__name__} makes {len(sigmas)} sigmas and {len(timesteps)} timesteps "
+            f"for {steps} steps"
+        )
+    return sigmas, [float(t) for t in timesteps]
+
+
+def schedule_arguments(
+    scheduler: Any, steps: int, *, family: Family, image_tokens: int | None = None
+) -> dict[str, Any]:
+    """Return the keyword arguments with which the family's pipeline calls `set_timesteps`."""
+    arguments: dict[str, Any] = {"num_inference_steps": steps}
+    if family.sigmas != "none" and not scheduler.config.get("use_flow_sigmas"):
+        arguments = {"sigmas": passed_sigmas(steps, family.sigmas)}
+    if family.passes_mu and scheduler.config.get("use_dynamic_shifting"):
+        if image_tokens is None:
+            raise RefusedRun(
+                "the scheduler shifts by resolution, but the number of image tokens is not known"
+            )
+        arguments["mu"] = resolution_shift(scheduler.config, image_tokens)
+    return arguments
+
+
+def passed_sigmas(steps: int, rule: SigmaRule = "to-last") -> list[float]:
+    """Return what pipelines pass as sigmas before any shift: evenly from 1 down to 1 / steps.
+
+    The rules differ in how that is computed, and so in the last bit: "to-last" ends at 1 / steps, "to-zero"
+    leaves out a 0 at the end, "to-last-single" counts in single precision.
+    """
+    if rule == "to-zero":
+        values: list[float] = np.linspace(1.0, 0.0, steps + 1)[:-1].tolist()
+    elif rule == "to-last-single":
+        values = torch.linspace(1.0, 1 / steps, steps).tolist()
+    else:
+        values = np.linspace(1.0, 1 / steps, steps).tolist()
+    return values
+
+
+def resolution_shift(config: Mapping[str, Any], image_tokens: int) -> float:
+    """Return mu, linear in the number of image tokens between the config's two anchors (SD3 paper, 5.3.2)."""
+    low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    base, top = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    slope = (top - base) / (high - low)
+    return float(image_tokens * slope + (base - slope * low))
+
+
+def apply_schedule(scheduler: Any, sigmas: Sequence[float], timesteps: Sequence[float]) -> None:
+    """Put the exact schedule onto a scheduler whose own `set_timesteps` has just run.
+
+    That call has reset the multistep history and the step index. Sigmas stay on the device where the
+    scheduler keeps them (the CPU for UniPC); timesteps keep its dtype unless that would cut off a fraction.
+    """
+    scheduler.sigmas = torch.tensor(
+        list(sigmas), dtype=scheduler.sigmas.dtype, device=scheduler.sigmas.device
+    )
+    kept = scheduler.timesteps
+    whole = all(float(t).is_integer() for t in timesteps)
+    dtype = kept.dtype if whole or kept.dtype.is_floating_point else torch.float32
+    scheduler.timesteps = torch.tensor(list(timesteps), dtype=dtype, device=kept.device)
+
+
+def on_schedule(
+    scheduler: Any, sigmas: Sequence[float], timesteps: Sequence[float], device: Any = None
+) -> Any:
+    """Return a copy of `scheduler` at the beginning of a run on exactly this schedule."""
+    copied = copy.deepcopy(scheduler)
+    # A shift by resolution must be given, but what it makes is replaced.
+    shift = {"mu": 0.0} if copied.config.get("use_dynamic_shifting") else {}
+    copied.set_timesteps(len(timesteps), device=device, **shift)
+    apply_schedule(copied, sigmas, timesteps)
+    copied.set_begin_index(0)
+    return copied
+
+
+def schedule_in_place(scheduler: Any) -> tuple[int, ...]:
+    """Return what changes when a scheduler's sigmas or timesteps are replaced or written to; reads no value."""
+    tensors = (scheduler.sigmas, scheduler.timesteps)
+    # Tensors made in inference mode count no versions; of those, replacement alone is noticed.
+    return tuple(part for t in tensors for part in (id(t), 0 if t.is_inference() else t._version))
+
+
+def first_steps(timesteps: Sequence[float] | torch.Tensor, boundaries: Sequence[float]) -> tuple[int, ...]:
+    """Return for each timestep of `boundaries`, descending, the first of `timesteps` that is below it.
+
+    It is the number of steps where none is. Pipelines with several denoisers run the next one from there on, and
+    compare in single precision.
+    """
+    times = torch.as_tensor(timesteps, dtype=torch.float32)
+    return tuple(int((times >= boundary).sum()) for boundary in boundaries)
+
+
+def step_index(scheduler: Any) -> int:
+    """Return the 0-based step that the scheduler is at, during the forwards of that step.
+
+    Schedulers know their step index only once they have stepped; until then it is where the run begins.
+    """
+    index = scheduler.step_index
+    if index is None:
+        index = getattr(scheduler, "begin_index", None)
+    return 0 if index is None else int(index)
+
+
+def relevant_config(scheduler: Any) -> dict[str, Any]:
+    """Return the scheduler's settings as JSON values: every constructor argument, nothing private."""
+    known = _constructor(scheduler)
+    return {name: _plain(value) for name, value in scheduler.config.items() if name in known}
+
+
+def config_differences(expected: Mapping[str, Any], scheduler: Any) -> dict[str, tuple[object, object]]:
+    """Return name → (expected, actual) for every setting of `scheduler` that is not as in `expected`.
+
+    A setting that `expected` does not know (added by a later release) must be at its default.
+    """
+    actual, known = relevant_config(scheduler), _constructor(scheduler)
+    wanted = {name: _plain(parameter.default) for name, parameter in known.items() if name in actual} | {
+        name: _plain(value) for name, value in expected.items()
+    }
+    return {
+        name: (value, actual.get(name, "nothing"))
+        for name, value in wanted.items()
+        if name not in actual or actual[name] != value
+    }
+
+
+def _constructor(scheduler: Any) -> Mapping[str, inspect.Parameter]:
+    parameters = inspect.signature(type(scheduler).__init__).parameters
+    return {name: p for name, p in parameters.items() if name != "self" and p.kind is not p.VAR_KEYWORD}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)

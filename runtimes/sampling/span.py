@@ -1,0 +1,149 @@
+"""Span: block lists that step aside for one forward, and the markers that stand in their place.
+
+In compute mode the iteration of the lists puts a marker before the first block and one after the last; in
+reuse mode it yields nothing but one adding marker; otherwise it yields the blocks. A list that leads to the trunk
+yields its blocks in every mode, after a marker that counts tokens. `budc.runtimes.sampling.trunk` puts them in place, a
+`Gate` says which mode it is.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from budc.runtimes.sampling.families import Span
+from budc.schema.errors import RefusedRun
+from budc.schema.policy import Payload
+
+Mode = Literal["off", "compute", "reuse"]
+
+
+class Gate:
+    """What the markers of one transformer share: the mode, the residual to add, the one recorded.
+
+    `tokens`: of how many tokens, the first ones, payloads are; None for all.
+    """
+
+    def __init__(self, payload: Payload) -> None:
+        self.payload = payload
+        self.set("off")
+
+    def set(self, mode: Mode, reused: Tensor | None = None) -> None:
+        """Enter a mode, with nothing left of the forward before."""
+        self.mode: Mode = mode
+        self.reused = reused
+        self.entering: Tensor | None = None
+        self.recorded: Tensor | None = None
+        self.tokens: int | None = None
+
+    def record(self, payload: Tensor) -> None:
+        """Keep what a computed forward produced; a second one in the same call would overwrite it."""
+        if self.recorded is not None:
+            raise RefusedRun(
+                "the transformer ran twice in one step of one branch",
+                remedy="do not split a batch over several forwards while a policy is applied",
+            )
+        self.recorded = payload
+
+
+class Marker:
+    """A stand-in for a block: takes what a block takes, returns `action(h)` as a block would."""
+
+    def __init__(self, action: Callable[[Tensor], Tensor], returns: str) -> None:
+        self.action = action
+        self.returns = returns
+
+    def __call__(
+        self, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, *_: Any, **__: Any
+    ) -> Any:
+        """Return h, (text, h) or (h, text), whichever the family's blocks return."""
+        hidden_states = self.action(hidden_states)
+        if self.returns == "hidden":
+            return hidden_states
+        if self.returns == "text, hidden":
+            return encoder_hidden_states, hidden_states
+        return hidden_states, encoder_hidden_states
+
+
+class SpanList(nn.ModuleList):
+    """A transformer's block list that can step aside for one forward. Made and undone by `Trunk` only.
+
+    Copies and pickles of it, and slices, are plain `ModuleList`s.
+    """
+
+    _budc_gate: Gate
+    _budc_span: Span
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the blocks; inside a forward, the blocks between markers or the adding marker alone."""
+        gate, span = self._budc_gate, self._budc_span
+        if gate.mode == "off":
+            return iter(self._modules.values())
+        if span.leads:
+            return iter(self._leading(gate, span))
+        if gate.mode == "compute":
+            return iter(self._computing(gate, span))
+        return iter(self._reusing(gate, span))
+
+    def _leading(self, gate: Gate, span: Span) -> list[Any]:
+        def count(hidden: Tensor) -> Tensor:
+            gate.tokens = hidden.shape[1]
+            return hidden
+
+        return [Marker(count, span.returns), *self._modules.values()]
+
+    def _computing(self, gate: Gate, span: Span) -> list[Any]:
+        blocks: list[Any] = list(self._modules.values())
+        if gate.payload != "trunk-residual":
+            return blocks
+
+        def enter(hidden: Tensor) -> Tensor:
+            gate.entering = hidden
+            return hidden
+
+        def leave(hidden: Tensor) -> Tensor:
+            entering = gate.entering
+            assert entering is not None  # the first list's marker ran before the last list's
+            gate.entering = None
+            gate.record(hidden[:, : gate.tokens] - entering[:, : gate.tokens])
+            return hidden
+
+        before = [Marker(enter, span.returns)] if span.first else []
+        after = [Marker(leave, span.returns)] if span.last else []
+        return [*before, *blocks, *after]
+
+    def _reusing(self, gate: Gate, span: Span) -> list[Any]:
+        reused = gate.reused
+        if gate.payload != "trunk-residual" or not span.last or reused is None:
+            return []
+        return [Marker(lambda hidden: hidden[:, : gate.tokens] + reused, span.returns)]
+
+    def __getitem__(self, idx: Any) -> Any:
+        """Index as a list does; a slice is a plain `ModuleList`, as block-level offloading expects."""
+        if isinstance(idx, slice):
+            return nn.ModuleList(list(self._modules.values())[idx])
+        return super().__getitem__(idx)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Reduce to a plain `ModuleList`: a copy belongs to nobody's run, and loads where budc is missing."""
+        state = {name: value for name, value in self.__dict__.items() if not name.startswith("_budc_")}
+        return nn.ModuleList, (), state
+
+
+class VelocityHook:
+    """Forward hook of the output projection: records the velocity (still in tokens) or replaces it."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+
+    def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        """Return the projection's output, or the reused velocity in its place."""
+        if self.gate.mode == "compute":
+            self.gate.record(output[:, : self.gate.tokens])
+        elif self.gate.mode == "reuse" and self.gate.reused is not None:
+            return self.gate.reused
+        return output
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A copied model keeps a hook that is never switched on."""
+        return VelocityHook, (Gate("velocity"),)

@@ -1,0 +1,165 @@
+"""`budc trust`: the user's trust file, from the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from budc.cli.output.tables import fields, table
+from budc.cli.trust_store import trust_file
+from budc.schema.errors import UsageError, printable
+
+if TYPE_CHECKING:
+    from budc.schema.trust import Trust
+
+
+@click.group("trust")
+def trust_command() -> None:
+    """Say whose artifacts are believed.
+
+    The trust file is trust.toml in the configuration folder of budc (~/.config/budc on Linux), or what the variable
+    BUDC_TRUST names. It can be written by hand as well; paths in it are relative to it.
+
+    \b
+        threshold = 1                          # distinct keys that must have signed
+        denied = []                            # policy ids that are refused, whoever signed
+
+    \b
+        [minimum-revision]                     # a lower revision of that name is a rollback
+        "wan2.1-nfe10" = 3
+
+    \b
+        [[keys]]
+        name = "release"
+        file = "release.pub"                   # or pem, the key itself
+        families = ["wan"]                     # default all
+    """
+
+
+@trust_command.command("add")
+@click.argument("key", type=click.Path(path_type=Path), metavar="PUB")
+@click.option("--name", metavar="NAME", help="What you call the key; default the file's name.")
+@click.option(
+    "--family",
+    "families",
+    multiple=True,
+    metavar="FAMILY",
+    help="Believe it for this model family alone; may be given again.",
+)
+def add_command(key: Path, name: str | None, families: tuple[str, ...]) -> None:
+    """Trust the public key in the file PUB, which is copied."""
+    from budc.schema.keys import load_public
+    from budc.schema.trust_file import changing
+
+    public = load_public(key)
+    with changing(trust_file()) as draft:
+        draft.add(public, key.stem if name is None else name, families)
+    click.echo(f"trusted  {public.fingerprint} in {trust_file()}")
+
+
+@trust_command.command("remove")
+@click.argument("key", metavar="NAME|FINGERPRINT")
+def remove_command(key: str) -> None:
+    """Trust a key no longer."""
+    from budc.schema.trust_file import changing
+
+    with changing(trust_file()) as draft:
+        draft.remove(key)
+    click.echo(f"removed  {printable(key)} from {trust_file()}")
+
+
+@trust_command.command("deny")
+@click.argument("policy", metavar="FILE|POLICY_ID")
+@click.option("--undo", is_flag=True, help="Deny it no longer.")
+def deny_command(policy: str, undo: bool) -> None:
+    """Refuse one policy, whoever signed it."""
+    from budc.schema.artifact import read
+    from budc.schema.trust_file import changing
+
+    policy_id = read(policy).policy_id if os.path.exists(policy) else policy
+    with changing(trust_file()) as draft:
+        if undo:
+            draft.allow(policy_id)
+        else:
+            draft.deny(policy_id)
+    click.echo(f"{'allowed' if undo else 'denied '}  {policy_id} in {trust_file()}")
+
+
+@trust_command.command("require")
+@click.option("--threshold", type=click.IntRange(min=1), help="Distinct keys that must have signed.")
+@click.option(
+    "--minimum-revision",
+    "revisions",
+    multiple=True,
+    metavar="NAME=N",
+    help="Refuse lower revisions of the policy NAME; may be given again.",
+)
+def require_command(threshold: int | None, revisions: tuple[str, ...]) -> None:
+    """Ask for more signatures, or for newer revisions."""
+    from budc.schema.trust_file import changing
+
+    with changing(trust_file()) as draft:
+        draft.require(threshold=threshold, revisions=[_revision(text) for text in revisions])
+    click.echo(f"written  {trust_file()}")
+
+
+@trust_command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def list_command(as_json: bool) -> None:
+    """Show what is trusted."""
+    from budc.schema.trust import Trust, read_trust_file
+
+    path = trust_file()
+    empty = not path.exists() or not read_trust_file(path).keys
+    trust = Trust(keys=()) if empty else Trust.load(path)
+    if as_json:
+        click.echo(json.dumps(_record(path, trust), indent=1))
+        return
+    pairs = [("file", printable(str(path))), ("threshold", f"{trust.threshold} of {len(trust.keys)} keys")]
+    pairs += [("denied", identity) for identity in sorted(trust.denied)]
+    pairs += [
+        ("minimum", f"{printable(name)} revision {minimum}")
+        for name, minimum in sorted(trust.minimum_revisions.items())
+    ]
+    rows = [
+        (
+            trust.names.get(key.fingerprint, ""),
+            ", ".join(trust.families.get(key.fingerprint, ("all",))),
+            key.algorithm,
+            key.fingerprint,
+        )
+        for key in trust.keys
+    ]
+    headers = ("key", "families", "algorithm", "fingerprint")
+    click.echo(fields(pairs))
+    if rows:
+        click.echo(f"\n{table(headers, rows, text=headers)}")
+
+
+def _record(path: Path, trust: Trust) -> dict[str, object]:
+    return {
+        "file": str(path),
+        "threshold": trust.threshold,
+        "denied": sorted(trust.denied),
+        "minimumRevisions": dict(trust.minimum_revisions),
+        "keys": [
+            {
+                "name": trust.names.get(key.fingerprint),
+                "families": list(trust.families.get(key.fingerprint, ())),
+                "algorithm": key.algorithm,
+                "fingerprint": key.fingerprint,
+            }
+            for key in trust.keys
+        ],
+    }
+
+
+def _revision(text: str) -> tuple[str, int]:
+    name, _, number = text.partition("=")
+    if not name or not number.isascii() or not number.isdigit() or int(number) < 1:
+        raise UsageError(f"--minimum-revision: {text!r} is not NAME=N")
+    return name, int(number)

@@ -1,0 +1,115 @@
+import pytest
+
+from budc.schema.artifact import open_artifact, read
+from budc.schema.trust import Trust
+
+torch = pytest.importorskip("torch")
+
+
+def test_flags_override_the_source(compiled):
+    artifact = open_artifact(compiled.path, Trust.from_pem(compiled.public))
+    assert artifact.document.budget.requested == "3"
+    assert artifact.document.sampler.steps == 6
+    assert artifact.document.search.algorithm == "uniform"
+
+
+def test_summary(compiled):
+    artifact = open_artifact(compiled.path, Trust.from_pem(compiled.public))
+    out = compiled.outcome.out
+    for part in (str(compiled.path), artifact.policy_id, artifact.verified_by[0].fingerprint):
+        assert part in out
+    assert "█·█·█·" in out
+    assert "3 held-out prompts" in out
+    assert f"{artifact.document.search.forwards:,} transformer forwards" in out
+    rows = [line.split()[0] for line in out.splitlines()[-5:]]
+    assert rows == ["method", "this", "uniform", "fewer-steps", "full"]
+    assert "UNSIGNED" not in out
+
+
+def test_only_the_result_is_on_stdout(compiled):
+    assert compiled.outcome.out.startswith("wrote ")
+    assert "it/s" not in compiled.outcome.err
+
+
+def test_unsigned_and_json(budc, compiled, shrunken, monkeypatch, tmp_path):
+    shrunken(monkeypatch)
+    flags = ["compile", "--model", "wan2.1-nano", "--budget", "6", "--steps", "6", "--search", "uniform"]
+    flags += ["--weights", compiled.weights, "--calibration", compiled.prompts]
+    record = budc(*flags, "--out", tmp_path / "a.budc.json", "--json").record
+    assert record["policyId"] == read(tmp_path / "a.budc.json").policy_id
+    assert record["budget"]["nfe"] == 6
+    assert record["signedBy"] == []
+    # A policy that computes every step is the full run.
+    assert [m["mean"] for m in record["quality"]["metrics"] if m["name"] == "latent-mse"] == [0.0]
+    outcome = budc("inspect", tmp_path / "a.budc.json")
+    assert "UNSIGNED: nobody vouches" in outcome.out
+
+
+def test_a_sweep_is_a_table_and_a_folder_of_policies(budc, compiled, shrunken, monkeypatch, tmp_path):
+    shrunken(monkeypatch)
+    flags = ["compile", "--model", "wan2.1-nano", "--sweep", "2,3x,4", "--steps", "6", "--search", "dp"]
+    flags += ["--weights", compiled.weights, "--calibration", compiled.prompts, "--out", tmp_path]
+    outcome = budc(*flags)
+    assert outcome.code == 0, outcome.err
+    # 3x of six steps is two evaluations, as asked for already.
+    rows = [line.split() for line in outcome.out.splitlines()[-2:]]
+    assert [row[0] for row in rows] == ["2", "4"]
+    assert [row[-1] for row in rows] == [str(tmp_path / f"wan2.1-nano-nfe{nfe}.budc.json") for nfe in (2, 4)]
+    assert all(row[1] == "6" for row in rows)
+    records = budc(*flags, "--json").record
+    assert [record["budget"]["nfe"] for record in records] == [2, 4]
+    for record in records:
+        assert (
+            record["policyId"]
+            == read(tmp_path / f"wan2.1-nano-nfe{record['budget']['nfe']}.budc.json").policy_id
+        )
+
+
+def test_a_policy_that_plain_steps_beat_says_so(make_document):
+    import msgspec
+
+    from budc.cli.output.summary import beaten
+
+    document = make_document()
+    ours, theirs = document.quality.metrics, document.quality.baselines[0].metrics
+    ours = [msgspec.structs.replace(metric, geometric_mean=0.5) for metric in ours]
+    for level, said in ((0.4, True), (0.5, False), (0.6, False)):
+        few = [msgspec.structs.replace(metric, geometric_mean=level) for metric in theirs]
+        baseline = msgspec.structs.replace(document.quality.baselines[0], name="fewer-steps", metrics=few)
+        quality = msgspec.structs.replace(document.quality, metrics=ours, baselines=[baseline])
+        text = beaten(msgspec.structs.replace(document, quality=quality))
+        assert bool(text) == said, (level, text)
+        if said:
+            for part in ("3 plain steps", "0.4 against 0.5", "--steps auto --align"):
+                assert part in text
+
+
+def test_an_interrupted_compile_says_that_it_resumes(budc, compiled, monkeypatch):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("budc.compiler.compile.compile_artifacts", interrupt)
+    outcome = budc("compile", "--model", "wan2.1-nano", "--budget", "3")
+    assert outcome.code == 130
+    assert outcome.err.splitlines() == ["interrupted: the same command goes on where this one stopped"]
+    assert outcome.out == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "code"),
+    [
+        (["--budget", "3"], 2),
+        (["--model", "wan2.1-nnao", "--budget", "3"], 2),
+        (["--model", "wan2.1-nano", "--budget", "0"], 51),
+        (["--model", "wan2.1-nano", "--budget", "3", "--search", "nope"], 2),
+        (["--model", "wan2.1-nano", "--budget", "3", "--weights", "/none"], 31),
+        (["--model", "wan2.1-nano", "--budget", "3", "--key", "/none"], 26),
+        (["--model", "wan2.1-nano", "--budget", "3", "--out", "/none/x.budc.json"], 61),
+        (["/none.toml"], 2),
+    ],
+)
+def test_refusals(budc, flags, code):
+    outcome = budc("compile", *flags, "--json")
+    assert outcome.code == code
+    assert outcome.record["exitCode"] == code
+    assert outcome.err.startswith("error: ")

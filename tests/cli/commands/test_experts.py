@@ -1,0 +1,54 @@
+"""The command line with a model of two denoisers: compiled, shown, verified, run."""
+
+import pytest
+
+pytest.importorskip("torch")
+imageio = pytest.importorskip("imageio.v3")
+
+
+@pytest.fixture
+def policy(budc, pair_profile, pair_folder, tmp_path):
+    """The artifact of a compile, unsigned."""
+    path = tmp_path / "pair.budc.json"
+    flags = ("--budget", "3", "--search", "uniform", "--weights", pair_folder, "--out", path)
+    outcome = budc("compile", "--model", pair_profile, *flags)
+    assert outcome.code == 0, outcome.err
+    return path
+
+
+def test_from_the_policy_to_the_clip(budc, policy, pair_folder, tmp_path):
+    shown = budc("inspect", policy)
+    assert "guidance 4 (classifier-free)" in shown.out
+    assert "transformer_2 from step 3 on, guidance 3\n" in shown.out
+    out = tmp_path / "clip.png"
+    flags = ("--allow-unsigned", "--prompt", "a red box", "--compare", "--out", out)
+    outcome = budc("run", policy, "--weights", pair_folder, *flags)
+    assert outcome.code == 0, outcome.err
+    assert imageio.imread(out).ndim == 3
+    table = {line.split("  ")[0]: line.split() for line in outcome.out.splitlines()}
+    # Run with the second guidance that it was measured with, or it would have been refused.
+    assert "uncalibrated" not in outcome.out
+    assert float(table["policy"][-2]) > 0
+
+
+def test_what_takes_one_denoiser_refuses_two(budc, policy, pair_profile, pair_folder, tmp_path):
+    pytest.importorskip("onnxscript")
+    from budc.cli.commands.bind import _measure
+    from budc.schema.artifact import read
+    from budc.schema.errors import UnsupportedModel
+
+    flags = ("--weights", pair_folder, "--out", tmp_path / "onnx")
+    outcome = budc("export", "onnx", "--model", pair_profile, *flags)
+    said = "pair-tiny has 2 denoisers (transformer, transformer_2), one is supported"
+    assert outcome.code == 34
+    assert f"export: {said}" in outcome.err
+    # Before the export is looked at: there is none.
+    with pytest.raises(UnsupportedModel) as refused:
+        _measure(read(policy), None, tmp_path / "onnx", pair_folder, 1, None)
+    assert str(refused.value) == f"bind: {said}"
+
+
+def test_a_plan_of_the_real_model(budc):
+    record = budc("plan", "--model", "wan2.2", "--budget", "10", "--device", "h100", "--json").record
+    assert record["memory"]["weights"] == pytest.approx(2 * 28.6e9, rel=0.01)
+    assert budc("plan", "--model", "wan2.2", "--budget", "1", "--device", "h100").code == 51

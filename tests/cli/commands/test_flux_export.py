@@ -1,0 +1,128 @@
+"""FLUX from a compile to a picture made by ONNX Runtime: two text encoders, packed latents, guidance built in."""
+
+import json
+
+import msgspec
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("PIL")
+
+from PIL import Image  # noqa: E402
+
+from budc.compiler.compile import compile_artifacts  # noqa: E402
+from budc.compiler.request import CompileRequest  # noqa: E402
+from budc.policies.profile import find_weights, load_profile  # noqa: E402
+from budc.runtimes.exported.manifest import read_manifest  # noqa: E402
+from budc.runtimes.onnxruntime.pipeline import UnsignedWarning, load  # noqa: E402
+from budc.schema.artifact import read  # noqa: E402
+from budc.schema.errors import CalibrationMismatch  # noqa: E402
+
+PROFILE, PROMPT = load_profile("flux-nano"), "a small red circle over stripes"
+
+
+@pytest.fixture(scope="module")
+def export(budc, tmp_path_factory):
+    """The export of the embedded model."""
+    folder = tmp_path_factory.mktemp("exports") / "flux"
+    done = budc("export", "onnx", "--model", PROFILE.name, "--out", folder, "--json")
+    assert done.code == 0, done.err
+    assert max(done.record["differences"].values()) < 1e-5
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bound(budc, export, tmp_path_factory):
+    """A policy whose predictors have several terms, bound to the export."""
+    place = tmp_path_factory.mktemp("bound")
+    request = CompileRequest(model=PROFILE.name, budget="4", steps=8, search="dp", out=place / "p.budc.json")
+    (artifact,) = compile_artifacts(request)
+    assert max(len(row) for branch in artifact.document.policy.branches for row in branch.predictor) > 1
+    assert budc("keygen", "--out", place / "release").code == 0
+    done = budc(
+        *("bind", place / "p.budc.json", "--variant", export, "--key", place / "release.key"),
+        *("--samples", "2", "--allow-unsigned", "--json"),
+        *("--out", place / "bound.budc.json"),
+    )
+    assert done.code == 0, done.err
+    return place / "bound.budc.json"
+
+
+def test_the_manifest_says_how_flux_is_called(export):
+    manifest = read_manifest(export)
+    assert manifest.packed
+    channels, rows, columns = manifest.latents
+    assert manifest.sample == (rows * columns // 4, 4 * channels)
+    assert manifest.guidance == PROFILE.guidance
+    assert manifest.conditions == ("encoder_hidden_states", "pooled_projections")
+    assert manifest.text.tokens == PROFILE.text_tokens
+    assert manifest.pooled_text.tokens == 24
+    inputs = {name: [spec.name for spec in graph.inputs] for name, graph in manifest.graphs.items()}
+    assert inputs["text_encoder"] == ["input_ids", "pooled_input_ids"]
+    # What time and text make together is needed by the final norm, the token states by the blocks alone.
+    assert inputs["reuse"] == ["hidden_states", "timestep", "pooled_projections", "residual"]
+
+
+def test_both_runtimes_make_the_same_picture(budc, bound, export, tmp_path):
+    public = bound.with_name("release.pub")
+    common = ("run", bound, "--key", public, "--prompt", PROMPT, "--seed", "3")
+    onnx = budc(*common, "--runtime", "onnxruntime", "--weights", export, "--out", tmp_path / "onnx.png")
+    assert onnx.code == 0, onnx.err
+    plain = budc(*common, "--out", tmp_path / "torch.png")
+    assert plain.code == 0, plain.err
+    made, wanted = (np.asarray(Image.open(tmp_path / name), int) for name in ("onnx.png", "torch.png"))
+    assert made.shape == wanted.shape
+    assert wanted.std() > 1
+    # Rounding to whole values may fall either way.
+    assert np.abs(made - wanted).max() <= 1
+
+
+def test_the_final_latents_are_those_of_the_pipeline(bound, export):
+    from diffusers import FluxPipeline
+
+    from budc.runtimes.diffusers.apply import applied
+
+    artifact, folder = read(bound), find_weights(PROFILE, None)
+    pipe = FluxPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    with applied(pipe, artifact, trust=bound.with_name("release.pub"), weights_dir=folder):
+        expected = pipe(
+            PROMPT,
+            height=PROFILE.height,
+            width=PROFILE.width,
+            max_sequence_length=PROFILE.text_tokens,
+            guidance_scale=PROFILE.guidance,
+            num_inference_steps=8,
+            generator=torch.Generator().manual_seed(3),
+            output_type="latent",
+        ).images.numpy()
+    actual = load(artifact, export, trust=bound.with_name("release.pub")).generate(PROMPT, seed=3).latents
+    assert np.abs(actual - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_another_guidance_than_the_graphs_have_is_refused(bound, export):
+    document = read(bound).document
+    other = msgspec.structs.replace(document, sampler=msgspec.structs.replace(document.sampler, guidance=2.5))
+    with (
+        pytest.warns(UnsignedWarning),
+        pytest.raises(CalibrationMismatch, match=r"guidance: .* 2\.5, .* 3\.5"),
+    ):
+        load(other, export, allow_unsigned=True)
+
+
+def test_no_torch_is_imported(bound, export):
+    import subprocess
+    import sys
+
+    code = f"""
+import json, sys
+from budc.runtimes.onnxruntime.pipeline import load
+pipe = load({str(bound)!r}, {str(export)!r}, trust={str(bound.with_name("release.pub"))!r})
+made = pipe.generate({PROMPT!r})
+print(json.dumps([made.frames.shape, "torch" in sys.modules, "transformers" in sys.modules]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [[1, 64, 64, 3], False, False]

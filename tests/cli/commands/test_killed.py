@@ -1,0 +1,195 @@
+"""`kill -9` at random moments of every command that writes, fifty times each.
+
+After each kill, what has its final name is whole. Nothing that was measured is lost or measured again. And when a
+command is left alone at last, it makes what it makes undisturbed in another folder.
+"""
+
+import shutil
+
+import killing
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+from budc.compiler.compile import compile_artifacts  # noqa: E402
+from budc.compiler.models.model import load_model, model_binding  # noqa: E402
+from budc.compiler.request import CompileRequest  # noqa: E402
+from budc.policies import profile as profiles  # noqa: E402
+from budc.policies.profile import load_profile  # noqa: E402
+from budc.runtimes.exported.folder import describe_export  # noqa: E402
+from budc.runtimes.exported.manifest import MANIFEST  # noqa: E402
+from budc.schema.artifact import open_artifact, read, seal  # noqa: E402
+from budc.schema.digests import find_variant  # noqa: E402
+from budc.schema.policy import Shape  # noqa: E402
+
+KILLS = 50
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def survives(tmp_path):
+    """Kill a command again and again: `survives(arguments, name, whole, script)`.
+
+    `arguments(place)` calls the command so that it makes `place / name`; `whole(path)` returns what that is, and
+    raises where it is not whole.
+    """
+
+    def check_command(arguments, name, whole, script=killing.COMMAND, **given):
+        undisturbed, place = tmp_path / "undisturbed", tmp_path / "killed"
+        for folder in (undisturbed, place):
+            folder.mkdir()
+
+        def attempt(folder, seconds=None):
+            command = [str(argument) for argument in arguments(folder)]
+            return killing.run(script, tmp_path / "log", seconds=seconds, arguments=command, **given)
+
+        attempt(undisturbed)
+        expected = whole(undisturbed / name)
+        remove(undisturbed / name)
+        needed, seconds, _ = attempt(undisturbed)
+        assert whole(undisturbed / name) == expected
+        kept = []
+
+        def check(ended):
+            nonlocal kept
+            reported, kept = kept + ended.measured, killing.journalled((place / name).parent)
+            if (place / name).exists():
+                assert whole(place / name) == expected
+                assert ended.killed or reported == needed, "something was lost, or measured twice"
+                remove(place / name)
+            else:
+                assert ended.killed
+                assert kept[: len(reported)] == reported
+                assert kept == needed[: len(kept)]
+
+        moments = killing.at_random_moments(
+            lambda at: attempt(place, at), check, KILLS, seconds, bool(needed)
+        )
+        check(attempt(place))
+        check(attempt(place))
+        # No folder is left, and no file but what a kill leaves of one that was being written.
+        left = [path for path in (place / name).parent.iterdir() if path.suffix != ".tmp"]
+        assert left == []
+        print(
+            f"{name}: {seconds:.2f} s undisturbed, {len(moments)} kills at {min(moments):.2f} … {max(moments):.2f} s"
+        )
+
+    return check_command
+
+
+def remove(path):
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+SMALLER = """
+import msgspec
+from budc.policies import profile as profiles
+load = profiles.load_profile
+profiles.load_profile = lambda name: msgspec.structs.replace(load(name), height=32, width=32, frames=1)
+"""
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """The untrained pipeline with one layer where it has several: most of an export is paid by the layer."""
+    from budc.policies.nano.architectures import wan as components
+    from budc.policies.nano.text.tokenizer import build_tokenizer
+
+    tokenizer = build_tokenizer()
+    transformer = components.build_transformer("wan2.1-nano", seed=0)
+    encoder = components.build_text_encoder(tokenizer, seed=0)
+    encoder.config.num_layers = 1
+    folder = tmp_path_factory.mktemp("models") / "small"
+    components.save_pipeline(
+        folder,
+        type(transformer).from_config({**transformer.config, "num_layers": 1}),
+        components.build_vae(seed=0),
+        type(encoder)(encoder.config),
+        tokenizer,
+    )
+    return folder
+
+
+@pytest.fixture
+def policy(small, make_document, signer, tmp_path):
+    """A policy for that pipeline at the smaller shape, as a file."""
+    profile = load_profile("wan2.1-nano")
+    document = make_document(
+        steps=4,
+        nfe=2,
+        model=model_binding(profile, small),
+        sampler=load_model(profile, small, torch.device("cpu")).sampler(4),
+        shape=Shape(height=32, width=32, frames=1, dtype="float32", text_tokens=profile.text_tokens),
+    )
+    path = tmp_path / "policy.budc.json"
+    path.write_bytes(seal(document, signer))
+    return path
+
+
+@pytest.fixture
+def export(small):
+    """`budc export onnx` of that pipeline, without a place."""
+    return ["export", "onnx", "--model", "wan2.1-nano", "--weights", str(small), "--out"]
+
+
+def test_export(survives, export):
+    def whole(folder):
+        describe_export(folder)
+        return (folder / MANIFEST).read_bytes()
+
+    survives(lambda place: (*export, place / "out"), "out", whole, SMALLER + killing.COMMAND)
+
+
+def test_bind(survives, policy, small, export, trust, key_pair, tmp_path):
+    killing.run(SMALLER + killing.COMMAND, tmp_path / "log", arguments=[*export, str(tmp_path / "onnx")])
+    (tmp_path / "release.key").write_bytes(key_pair.private)
+    bind = ("bind", policy, "--variant", tmp_path / "onnx", "--key", tmp_path / "release.key")
+    survives(
+        lambda place: (*bind, "--weights", small, "--samples", 1, "--out", place / "out.budc.json"),
+        "out.budc.json",
+        # ECDSA signs the same payload differently each time.
+        lambda path: open_artifact(path, trust).payload,
+        SMALLER + killing.COMMAND,
+    )
+
+
+def test_attach(survives, policy, small, trust):
+    def attach(place):
+        if not (place / "model").exists():
+            shutil.copytree(small, place / "model")
+        return ("attach", policy, place / "model")
+
+    def whole(path):
+        variants = open_artifact(path, trust).document.model.variants
+        assert find_variant(path.parents[1], variants).name == "original"
+        return path.read_bytes()
+
+    survives(attach, f"model/budc/{read(policy).document.name}.budc.json", whole)
+
+
+SHELF = """
+from pathlib import Path
+from budc.policies import profile
+profile._HERE = Path(shelf)
+"""
+
+
+def test_transfer(survives, flux_profile, flux_folder, tmp_path):
+    source = tmp_path / "source.budc.json"
+    request = CompileRequest(
+        model=flux_profile, budget="3", weights=flux_folder, search="uniform", out=source
+    )
+    compile_artifacts(request)
+    transfer = ("transfer", source, "--to", flux_profile, "--weights", flux_folder, "--allow-unsigned")
+    survives(
+        lambda place: (*transfer, "--out", place / "out.budc.json"),
+        "out.budc.json",
+        lambda path: read(path).payload,
+        SHELF + killing.COMMAND,
+        shelf=str(profiles._HERE),
+    )

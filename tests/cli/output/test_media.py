@@ -1,0 +1,60 @@
+import pytest
+
+np = pytest.importorskip("numpy")
+imageio = pytest.importorskip("imageio.v3")
+
+from budc.cli.output.media import check_target, write_media  # noqa: E402
+from budc.schema.errors import OutputError, UsageError  # noqa: E402
+
+
+def clip(frames, height, width, value=0.5):
+    return np.full((frames, height, width, 3), value, dtype=np.float32)
+
+
+def test_png_has_a_row_for_each_clip_enlarged(tmp_path):
+    path = tmp_path / "x.png"
+    write_media(path, [[("", clip(5, 16, 24, 0.0))], [("", clip(5, 16, 24, 1.0))]])
+    picture = imageio.imread(path)
+    assert picture.shape == (2 * 16 * 4, 5 * 24 * 4, 3)
+    assert picture[:64].max() == 0
+    assert picture[64:].min() == 255
+
+
+def test_long_clips_are_thinned_out_to_first_and_last(tmp_path):
+    frames = clip(41, 256, 256) * np.linspace(0, 2, 41, dtype=np.float32)[:, None, None, None]
+    write_media(tmp_path / "x.png", [[("", frames)]])
+    picture = imageio.imread(tmp_path / "x.png")
+    assert picture.shape == (256, 9 * 256, 3)
+    assert (picture[0, 0, 0], picture[0, -1, 0]) == (0, 255)
+
+
+def test_labels_are_drawn_above(tmp_path):
+    write_media(tmp_path / "x.png", [[("full run", clip(1, 64, 64, 0.0)), ("policy", clip(1, 64, 64, 0.0))]])
+    picture = imageio.imread(tmp_path / "x.png")
+    height = picture.shape[0] // 2
+    assert height > 256
+    for band in (picture[: height - 256], picture[height:-256]):
+        assert band.max() > 200
+    assert picture[height - 256 : height].max() == 0
+
+
+def test_video_has_columns_and_even_sizes(tmp_path, read_video):
+    path = tmp_path / "x.mp4"
+    write_media(path, [[("", clip(6, 259, 301, 0.1)), ("", clip(6, 259, 301, 0.9))]])
+    video = read_video(path, 260, 602)
+    assert len(video) == 6
+    assert video[:, 10:-10, 10:290].mean() < 60
+    assert video[:, 10:-10, 312:590].mean() > 190
+
+
+def test_targets_are_refused_early(tmp_path):
+    with pytest.raises(UsageError, match=r"suffix '\.gif'"):
+        check_target(tmp_path / "x.gif")
+    with pytest.raises(UsageError, match=r"\(none\)"):
+        check_target(tmp_path / "x")
+    with pytest.raises(OutputError, match="cannot write in"):
+        check_target(tmp_path / "none" / "x.png")
+    (tmp_path / "d.png").mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        check_target(tmp_path / "d.png")
+    assert not (tmp_path / "x.png").exists()

@@ -1,0 +1,182 @@
+"""Networks that share a run, on formulas: each with its own steps, its own residuals and its own guidance."""
+
+import sys
+
+import pytest
+import torch
+
+import budc
+from budc.compiler.denoisers.experts import Experts, all_run
+from budc.compiler.fitting.gram import mean_gram, segment_errors
+from budc.compiler.rollouts.policy import follow
+from budc.compiler.search import ALGORITHMS, Candidate
+from budc.compiler.selection.alignment import aligned
+from budc.compiler.selection.finder import Finder
+from budc.compiler.selection.study import policy_of
+from budc.compiler.storage.journal import Journal
+from budc.compiler.training.unrolled import PolicyParameters, unroll
+from budc.runtimes.sampling.steps import plan_branch
+from budc.schema.errors import BudgetImpossible, SemanticsViolation, UsageError
+from budc.schema.mask import StepMask
+
+BOUNDARY = 800.0
+
+
+@pytest.fixture
+def pair(toys):
+    """Two toy networks, of which the second one is guided less."""
+    first, second = toys.toy(), toys.toy(weights={"cond": 1.5, "uncond": -0.5})
+    return Experts([first, second], [BOUNDARY])
+
+
+def test_each_network_has_its_steps_and_its_guidance(pair):
+    first, second = pair._denoisers
+    latents, condition = torch.randn(2, 3), torch.zeros(2, 3)
+    for timestep, network, other in (
+        (1000.0, first, second),
+        (BOUNDARY, first, second),
+        (799.9, second, first),
+    ):
+        calls = len(network.calls), len(other.calls)
+        pair.compute(latents, torch.tensor(timestep), condition)
+        assert (len(network.calls), len(other.calls)) == (calls[0] + 1, calls[1])
+        velocities = {"cond": latents, "uncond": condition}
+        guided = pair.guide(velocities, torch.tensor(timestep))
+        assert torch.equal(guided, network.guide(velocities, torch.tensor(timestep)))
+    assert pair.branches == ("cond", "uncond")
+    assert pair.first_steps([1000, 900, 800, 799, 10]) == (3,)
+    assert pair.first_steps(torch.tensor([1000.0, 800.0])) == (2,)
+    assert all_run(pair, [800, 799])
+    assert not all_run(pair, [1000, 800])
+    assert not all_run(pair, [799, 10])
+
+
+def test_three_networks(toys):
+    three = Experts([toys.toy(), toys.toy(), toys.toy()], [800, 300])
+    assert three.first_steps([1000, 700, 500, 200]) == (1, 3)
+    assert not all_run(three, [1000, 200])
+    for timestep, place in ((800.0, 0), (799.0, 1), (300.0, 1), (299.0, 2)):
+        assert three._at(torch.tensor(timestep)) is three._denoisers[place]
+
+
+@pytest.mark.parametrize("payload", ["velocity", "trunk-residual"])
+@pytest.mark.parametrize("rule", ["plain", "gram", "tracked"])
+def test_the_tree_rolls_out_what_is_followed_and_unrolled(bench, pair, payload, rule):
+    made = bench(steps=9, samples=4, denoiser=pair)
+    (first,) = pair.first_steps(made.schedule.timesteps)
+    assert 2 < first < 6
+    masks = (
+        StepMask.from_compute_steps(9, (0, 1, first, 7)),
+        StepMask.from_compute_steps(9, (0, 2, first, first + 1)),
+    )
+    candidate = Candidate(masks, rule, payload)
+    (rollout,) = made.tree().roll([candidate])
+    policy = policy_of(made.tree(), candidate, rollout.rows)
+    for branch in policy.branches:
+        plan = plan_branch(branch.mask, branch.predictor, [first])
+        assert plan[first - 1].keep == 0
+        assert len(branch.predictor[first + 1]) <= 1
+    found = follow(made.over(), made.form, policy)
+    errors = (found - made.run.latents).square().flatten(1).mean(1)
+    assert rollout.errors == pytest.approx(errors.tolist(), rel=1e-4)
+    parameters = PolicyParameters(
+        policy, made.scheduler, made.schedule.sigmas, made.schedule.timesteps, False, first_steps=[first]
+    )
+    unrolled = unroll(pair, parameters, made.network.conditions)
+    torch.testing.assert_close(unrolled.detach(), found, atol=1e-5, rtol=1e-5)
+
+
+def test_a_policy_that_reuses_a_first_step_does_not_run(bench, pair):
+    made = bench(steps=9, samples=2, denoiser=pair)
+    candidate = Candidate.of(9, (0, 1, 8))
+    rows = [dict.fromkeys(pair.branches, () if k in (0, 1, 8) else (1.0,)) for k in range(9)]
+    with pytest.raises(SemanticsViolation, match="its denoiser has computed 0 before it"):
+        follow(made.over(), made.form, policy_of(made.tree(), candidate, rows))
+
+
+def test_errors_of_reuse_do_not_look_over_a_first_step(bench, pair):
+    made = bench(steps=8, samples=3, denoiser=pair)
+    gram = mean_gram(made.run.gram["trunk-residual"])
+    two, apart, one = (
+        segment_errors(gram, 2),
+        segment_errors(gram, 2, first_steps=[4]),
+        segment_errors(gram, 1),
+    )
+    assert torch.equal(apart[2, 5], one[2, 5])
+    assert torch.equal(apart[3, 4], one[3, 4])
+    assert torch.equal(apart[4, 5], two[4, 5])
+    assert torch.equal(apart[1, 3], two[1, 3])
+    assert not torch.equal(two[2, 5], one[2, 5])
+
+
+@pytest.mark.parametrize("solver", ["euler", "unipc"])
+def test_learned_sigmas_never_cross_a_boundary(bench, pair, solver):
+    made = bench(steps=8, samples=2, solver=solver, denoiser=pair)
+    (first,) = pair.first_steps(made.schedule.timesteps)
+    candidate = Candidate.of(8, (0, 2, first, 7), "tracked")
+    policy = policy_of(made.tree(), candidate, made.tree().roll([candidate])[0].rows)
+    trained = PolicyParameters(
+        policy, made.scheduler, made.schedule.sigmas, made.schedule.timesteps, True, first_steps=[first]
+    )
+    for seed in range(20):
+        with torch.no_grad():
+            offsets = 4 * torch.randn(8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+            trained.groups["sigmas"].copy_(offsets)
+        sigmas = trained.schedule()
+        assert (sigmas.diff() < 0).all()
+        assert sigmas[first - 1 : first + 1].tolist() == list(made.schedule.sigmas[first - 1 : first + 1])
+        _, schedule = aligned(policy, trained)
+        assert pair.first_steps(schedule.timesteps) == (first,)
+    assert not torch.allclose(sigmas, torch.tensor(made.schedule.sigmas, dtype=torch.float64), atol=1e-2)
+
+
+def test_two_networks_of_one_s_own(toys, pair):
+    conditions = toys.conditions(8)
+    found = budc.compile_policy(
+        pair,
+        conditioning=conditions.embeddings,
+        noise=conditions.noise,
+        scheduler=toys.schedulers["euler"](),
+        sigmas=toys.schedule(toys.schedulers["euler"](), 9).sigmas,
+        budget=4,
+        guidance={"cond": 3.0, "uncond": -2.0},
+        held_out=(toys.conditions(4, seed=1).embeddings, toys.conditions(4, seed=1).noise),
+        align=True,
+        steps="auto",
+    )
+    (first,) = pair.first_steps(found.timesteps)
+    for branch in found.policy.branches:
+        assert branch.mask[first]
+        plan_branch(branch.mask, branch.predictor, [first])
+    assert found.report["policy"].geometric_mean <= found.report["uniform"].geometric_mean
+
+
+def test_what_two_networks_cannot_have(toys, pair):
+    conditions = toys.conditions(8)
+    given = {
+        "conditioning": conditions.embeddings,
+        "noise": conditions.noise,
+        "scheduler": toys.schedulers["euler"](),
+        "guidance": {"cond": 3.0, "uncond": -2.0},
+    }
+    with pytest.raises(BudgetImpossible, match="has 2 to 4, and each of 2 denoisers computes its first"):
+        budc.compile_policy(pair, sigmas=[1.0, 0.8, 0.5, 0.2, 0.0], budget=1, **given)
+    with pytest.raises(UsageError, match=r"of 2 steps some .* have none \(they begin at steps 0, 2\)"):
+        budc.compile_policy(pair, sigmas=[1.0, 0.8, 0.0], budget=2, **given)
+
+
+@pytest.mark.parametrize("search", [*ALGORITHMS])
+@pytest.mark.parametrize("separate", [False, True])
+def test_every_search_finds_a_policy_that_keeps_the_split(
+    task, pair, tmp_path, monkeypatch, search, separate
+):
+    monkeypatch.setattr(sys.modules["budc.compiler.search.paper"], "ANNEALING_STEPS", 10)
+    monkeypatch.setattr(sys.modules["budc.compiler.search.anneal"], "MOVES", 10)
+    wanted = task(7, 3, denoiser=pair, search=search, separate=separate, schedules=((0, 1, 2), (0, 2, 6)))
+    (first,) = pair.first_steps(wanted.schedule.timesteps)
+    with Journal(tmp_path, "find") as journal:
+        outcome = Finder(wanted, journal).find(wanted)
+    assert sum(sum(branch.mask) * len(branch.names) for branch in outcome.policy.branches) == 6
+    for branch in outcome.policy.branches:
+        assert branch.mask[first]
+        assert plan_branch(branch.mask, branch.predictor, [first])[first - 1].keep == 0

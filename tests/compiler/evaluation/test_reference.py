@@ -1,0 +1,98 @@
+"""What calibration keeps on disk, and what it makes of it on the next call."""
+
+import pytest
+import torch
+
+from budc.compiler.evaluation.pipeline_rollout import Roller
+from budc.compiler.evaluation.reference import calibrate, kept_latents
+from budc.compiler.rollouts.policies import full_policy
+from budc.compiler.storage import tensors as parts
+from budc.policies.profile import read_prompts
+from budc.schema.errors import JournalCorrupt
+
+BRANCHES = ("cond", "uncond")
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    """Two samples a file, so that three prompts make two files."""
+    monkeypatch.setattr(parts, "PART", 2)
+
+
+def test_a_resumed_part_is_read_whatever_batch_the_device_takes_now(model, sampler, reference, journal):
+    policy = full_policy(sampler.steps, BRANCHES)
+    first = kept_latents(Roller(model, batch=1), policy, sampler, reference.conditions, journal, "again")
+    resumed = Roller(model, batch=16)
+    second = kept_latents(resumed, policy, sampler, reference.conditions, journal, "again")
+    assert len(first) == len(reference.conditions) == 3
+    assert torch.equal(first, second)
+    assert resumed.forwards == sampler.steps * len(BRANCHES) * 3
+
+
+def test_only_what_is_missing_is_rolled_out(model, sampler, reference, journal, monkeypatch):
+    policy = full_policy(sampler.steps, BRANCHES)
+    whole, rolled = Roller._roll, []
+
+    def stopping(self, policy, sampler, conditions):
+        if len(rolled) == 1:
+            raise KeyboardInterrupt
+        rolled.append(len(conditions))
+        return whole(self, policy, sampler, conditions)
+
+    monkeypatch.setattr(Roller, "_roll", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        kept_latents(Roller(model), policy, sampler, reference.conditions, journal, "stopped")
+    rolled.clear()
+    latents = kept_latents(Roller(model), policy, sampler, reference.conditions, journal, "stopped")
+    assert rolled == [1], "the first part has two samples and stands"
+    assert len(latents) == 3
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_a_part_that_is_not_what_was_written_is_refused(model, sampler, reference, journal, damage):
+    policy = full_policy(sampler.steps, BRANCHES)
+    kept_latents(Roller(model), policy, sampler, reference.conditions, journal, "damaged")
+    path = journal.folder / "damaged-0-2.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    if damage == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(data if damage == "flip" else data[:-5])
+    with pytest.raises(JournalCorrupt, match="damaged-0-2"):
+        kept_latents(Roller(model), policy, sampler, reference.conditions, journal, "damaged")
+
+
+def test_a_prompt_set_is_named_by_prompts_and_noise(roller, sampler, prompt_file, journal, reference):
+    prompts = read_prompts(prompt_file)
+    other_noise = calibrate(roller, sampler, prompts, 8, journal, "other noise")
+    other_prompts = calibrate(roller, sampler, prompts[:2], 7, journal, "other prompts")
+    digests = {r.prompt_set().digest for r in (reference, other_noise, other_prompts)}
+    assert len(digests) == 3
+    assert other_prompts.prompt_set().size == 2
+
+
+def test_text_encoder_and_vae_do_not_outlive_their_use(model, monkeypatch):
+    import weakref
+
+    from diffusers import AutoencoderKLWan
+    from transformers import UMT5EncoderModel
+
+    alive = []
+    for owner in (UMT5EncoderModel, AutoencoderKLWan):
+        load = owner.from_pretrained.__func__
+
+        def remembering(cls, *args, load=load, **kwargs):
+            loaded = load(cls, *args, **kwargs)
+            alive.append(weakref.ref(loaded))
+            return loaded
+
+        monkeypatch.setattr(owner, "from_pretrained", classmethod(remembering))
+    model.adapter.encode(model.folder, model.profile, ["a red circle"], model.device)
+    decode = model.adapter.decoder(model.folder, model.profile, model.device)
+    assert len(alive) == 2
+    del decode
+    import gc
+
+    gc.collect()
+    assert [reference() for reference in alive] == [None, None]

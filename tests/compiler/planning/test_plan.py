@@ -1,0 +1,149 @@
+"""Plans: forwards as a compile really spends them, FLOPs as the published architecture has them."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from msgspec.structs import replace  # noqa: E402
+
+from budc.compiler.planning.cost import Cost, count, extent, gradient_memory  # noqa: E402
+from budc.compiler.planning.devices import DEVICES, device  # noqa: E402
+from budc.compiler.planning.dummy_inputs import probe  # noqa: E402
+from budc.compiler.planning.plan import UTILISATION, cuts, forwards, make_plan  # noqa: E402
+from budc.policies.profile import find_weights, load_profile  # noqa: E402
+from budc.schema.errors import UnsupportedModel, UsageError  # noqa: E402
+
+SMALL = Cost(parameters=1, flops=4e12, reuse_flops=1e10, weights=10**9, residual=10**6, activations=10**8)
+
+
+def test_flux_costs_what_is_known_of_it() -> None:
+    cost = count(load_profile("flux.1-dev"))
+    # 2 FLOPs a parameter and token do not hold where text and image have weights of their own: count by hand.
+    tokens, text, width = 4096, 512, 3072
+    double = 19 * (12 * width**2 * 2 * (tokens + text))
+    single = 38 * (12 * width**2 * 2 * (tokens + text))
+    attention = 57 * 4 * (tokens + text) ** 2 * width
+    assert cost.flops == pytest.approx(double + single + attention, rel=0.01)
+    assert cost.residual == tokens * width * 2
+    assert cost.weights == 2 * cost.parameters
+    assert cost.reuse_flops < 0.001 * cost.flops
+
+
+def test_no_matrix_of_scores_is_counted_as_memory() -> None:
+    profile = load_profile("wan2.1")
+    cost, tokens = count(profile), 21 * 30 * 52
+    scores = 12 * tokens**2 * 2
+    assert tokens * 1536 * 2 < cost.activations < scores / 4
+
+
+def test_more_of_everything_costs_more() -> None:
+    profile = load_profile("wan2.1")
+    half = count(replace(profile, frames=41))
+    assert half.flops < count(profile).flops < 4 * half.flops
+    assert half.weights == count(profile).weights
+
+
+def test_a_real_count_agrees_with_the_meta_device() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from budc.compiler.models.model import load_model
+
+    profile = load_profile("wan2.1-nano")
+    folder = find_weights(profile, None)
+    model = load_model(profile, folder, torch.device("cpu")).denoiser
+    config = dict(model.config)
+    # Of the attention that runs on the CPU the library does not know the FLOPs, of its unfused form it does.
+    plain = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
+    with torch.no_grad(), plain, FlopCounterMode(display=False) as counter:
+        model(**probe("WanTransformer3DModel", config, extent(profile)))
+    assert count(profile, folder).flops == pytest.approx(counter.get_total_flops(), rel=1e-3)
+
+
+@pytest.mark.parametrize(("search", "align"), [("uniform", False), ("dp", False), ("dp", True)])
+def test_forwards_are_those_that_a_compile_spends(search: str, align: bool) -> None:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    import budc
+
+    profile = load_profile("wan2.1-nano")
+    noise = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+
+    def compute(latents: torch.Tensor, timestep: torch.Tensor, gain: torch.Tensor) -> object:
+        bent = torch.tanh(latents + gain * timestep[:, None] / 1000)
+        return bent, bent
+
+    compiled = budc.compile_policy(
+        (compute, lambda residual, latents, timestep, gain: residual),
+        {"cond": torch.ones(8, 1), "uncond": -torch.ones(8, 1)},
+        noise,
+        FlowMatchEulerDiscreteScheduler(),
+        [1 - k / 8 for k in range(9)],
+        3,
+        guidance={"cond": 2.0, "uncond": -1.0},
+        search=search,
+        align=align,
+    )
+    parts = forwards(profile, 3, 8, search, 8, align=align)
+    assert compiled.outcome.aligned is align
+    assert ("alignment" in parts, "refit" in parts) == (align, search == "dp" and not align)
+    spent = sum(parts.values()) - parts["report"]
+    # How many candidates a path has depends on what the full run is like.
+    assert spent == pytest.approx(compiled.outcome.forwards, abs=0 if search == "uniform" else 3 * 6 * 2)
+
+
+@pytest.mark.parametrize("name", ["flux.1-dev", "wan2.1", "z-image"])
+def test_a_gradient_takes_more_memory_than_a_forward_and_less_than_all_blocks_of_it(name: str) -> None:
+    profile = load_profile(name)
+    cost, memory = count(profile), gradient_memory(profile)
+    # What a block is given is kept for every block, what it makes of it for one.
+    assert memory > cost.activations
+    blocks = {"flux.1-dev": 57, "wan2.1": 30, "z-image": 30}[name]
+    assert blocks * cost.residual < memory < blocks * cost.activations
+
+
+def test_a_plan_with_alignment_holds_its_gradient() -> None:
+    profile = load_profile("flux.1-dev")
+    plain = make_plan(profile, 10, 28, "joint", SMALL)
+    aligned = make_plan(profile, 10, 28, "joint", SMALL, gradients=10**10)
+    assert aligned.memory - plain.memory == 10**10 - SMALL.activations
+    assert aligned.forwards > 2 * plain.forwards - plain.parts["report"]
+    said = cuts(aligned, 28, "joint", None)
+    assert f"no --align: {plain.forwards:,} forwards" in " ".join(said)
+    assert any(line.startswith("--search uniform without --align: ") for line in said)
+
+
+def test_hours_are_of_the_measured_forward_or_of_the_device() -> None:
+    profile, h100 = load_profile("flux.1-dev"), device("H100")
+    assumed = make_plan(profile, 10, 28, "uniform", SMALL, h100)
+    assert assumed.hours() == pytest.approx(assumed.forwards * 4e12 / (UTILISATION * 989e12) / 3600)
+    assert not assumed.measured
+    timed = make_plan(profile, 10, 28, "uniform", SMALL, h100, measured=2.0)
+    assert timed.hours() == pytest.approx(timed.forwards * 2.0 / 3600)
+    assert make_plan(profile, 10, 28, "uniform", SMALL).hours() is None
+
+
+def test_cuts_cost_less_and_the_cheapest_compile_has_none_of_a_search() -> None:
+    profile = load_profile("flux.1-dev")
+    plan = make_plan(profile, 10, 28, "joint", SMALL)
+    said = cuts(plan, 28, "joint", None)
+    assert any("--search uniform" in line for line in said)
+    assert all("% less" in line for line in said)
+    cheapest = make_plan(profile, 10, 28, "uniform", SMALL)
+    assert not any("--search" in line for line in cuts(cheapest, 28, "uniform", None))
+
+
+def test_a_model_that_does_not_fit_is_said_first() -> None:
+    huge = Cost(1, 1e12, 1e9, weights=90 * 10**9, residual=1, activations=1)
+    plan = make_plan(load_profile("flux.1-dev"), 10, 28, "joint", huge, device("h100"))
+    assert cuts(plan, 28, "joint", device("h100"))[0].startswith(
+        "one sample takes 90 GB, NVIDIA H100 SXM has 80"
+    )
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(UsageError, match="no device named 'tpu'") as caught:
+        device("tpu")
+    assert all(name in caught.value.remedy for name in DEVICES)
+    with pytest.raises(UnsupportedModel, match="class Linear, expected one of FluxTransformer2DModel"):
+        probe("Linear", {}, extent(load_profile("wan2.1")))

@@ -1,0 +1,149 @@
+"""The loop between a search and the rollouts that score it."""
+
+import math
+
+import pytest
+
+from budc.compiler.rollouts.metrics import latent_errors, objective
+from budc.compiler.rollouts.policy import follow
+from budc.compiler.rollouts.tree import Rollout, Tree
+from budc.compiler.search import Candidate, Space
+from budc.compiler.selection.study import FINALISTS, policy_of, search
+from budc.compiler.storage.journal import Journal
+from budc.schema.errors import CompileError, UsageError
+from budc.schema.mask import StepMask
+
+
+@pytest.fixture
+def space(toys):
+    def space(steps=6, nfe=2, **fields):
+        return Space(steps=steps, nfe=nfe, defaults=toys.defaults, branches=("cond", "uncond"), **fields)
+
+    return space
+
+
+def test_the_reference_search_scores_every_mask_once_and_finds_the_best(bench, space, journal):
+    made = bench(steps=6)
+    found = search("paper", space(), made.tree(), journal, seed=0)
+    # Two computed steps of six, the first of them fixed: five masks.
+    assert set(journal.records) == {f"paper 0,{step}" for step in range(1, 6)}
+    assert found.candidates == 5
+    losses = {key: record["loss"] for key, record in journal.records.items()}
+    assert [scored.loss for scored in found.finalists] == sorted(losses.values())[:FINALISTS]
+    for scored in found.finalists:
+        assert scored.loss == losses[f"paper {scored.candidate.key}"]
+        errors = latent_errors(follow(made.over(), made.form, scored.policy), made.run.latents)
+        assert scored.loss == pytest.approx(sum(errors) / len(errors), rel=1e-6)
+    # Five second evaluations, and one first that all share; two branches, five prompts.
+    assert found.forwards == (5 + 1) * 2 * 5
+
+
+def test_losses_of_the_default_search_are_geometric_means(bench, space, journal):
+    made = bench(steps=6)
+    found = search("joint", space(), made.tree(), journal, seed=0)
+    best = found.finalists[0]
+    assert best.candidate.rule == "tracked"
+    assert best.policy.payload == best.candidate.payload
+    errors = latent_errors(follow(made.over(), made.form, best.policy), made.run.latents)
+    assert best.loss == pytest.approx(sum(math.log(error) for error in errors) / len(errors), abs=1e-5)
+    assert best.loss == min(record["loss"] for record in journal.records.values())
+
+
+def test_the_objective():
+    assert objective("mean", [1.0, 3.0]) == 2.0
+    assert objective("log-mean", [1.0, math.e**2]) == pytest.approx(1.0)
+    assert math.isfinite(objective("log-mean", [0.0]))
+    for kind in ("mean", "log-mean"):
+        assert objective(kind, [1.0, math.nan]) == math.inf
+        assert objective(kind, [math.inf, 1.0]) == math.inf
+
+
+@pytest.mark.parametrize("name", ["joint", "anneal", "paper"])
+def test_a_search_killed_after_any_record_ends_the_same(bench, space, tmp_path, monkeypatch, name):
+    made = bench(steps=7, samples=2)
+    wanted = space(7, 3)
+    with Journal(tmp_path / "undisturbed", "print") as journal:
+        expected = search(name, wanted, made.tree(), journal, seed=3)
+    written = (tmp_path / "undisturbed" / "journal.jsonl").read_bytes()
+    count = written.count(b"\n") - 1
+    put = Journal.put
+    for stop in range(1, count, max(1, count // 8)):
+
+        def stopping(self, key, value, stop=stop):
+            put(self, key, value)
+            if len(self.records) == stop:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(Journal, "put", stopping)
+        with Journal(tmp_path / f"killed {stop}", "print") as journal, pytest.raises(KeyboardInterrupt):
+            search(name, wanted, made.tree(), journal, seed=3)
+        monkeypatch.setattr(Journal, "put", put)
+        with Journal(tmp_path / f"killed {stop}", "print") as journal:
+            assert len(journal.records) == stop
+            assert search(name, wanted, made.tree(), journal, seed=3) == expected
+        assert (tmp_path / f"killed {stop}" / "journal.jsonl").read_bytes() == written
+
+
+def test_what_is_in_the_journal_is_not_rolled_out_again(bench, space, journal, monkeypatch):
+    made = bench(steps=6)
+    found = search("joint", space(), made.tree(), journal, seed=0)
+    rolled = []
+    monkeypatch.setattr(Tree, "roll", lambda self, candidates: rolled.extend(candidates) or [])
+    assert search("joint", space(), made.tree(), journal, seed=0) == found
+    assert rolled == []
+
+
+def broken(self, candidates):
+    rows = tuple({} if step in (0, 3) else {"cond": (1.0,), "uncond": (1.0,)} for step in range(6))
+    return [Rollout((math.nan, 1.0), rows, 1) for _ in candidates]
+
+
+def test_latents_that_are_not_finite_are_an_error_that_names_the_candidate(
+    bench, space, journal, monkeypatch
+):
+    monkeypatch.setattr(Tree, "roll", broken)
+    with pytest.raises(CompileError, match=r"candidate 0,\d:"):
+        search("paper", space(), bench(steps=6).tree(), journal, seed=0)
+    assert not journal.records
+
+
+def test_a_fit_that_ran_away_loses_and_is_no_error(bench, space, journal, monkeypatch):
+    roll = Tree.roll
+
+    def partly(self, candidates):
+        return [
+            broken(self, [c])[0] if c.payload == "trunk-residual" else roll(self, [c])[0] for c in candidates
+        ]
+
+    monkeypatch.setattr(Tree, "roll", partly)
+    found = search("dp", space(errors=flat(6)), bench(steps=6).tree(), journal, seed=0)
+    assert [scored.candidate.payload for scored in found.finalists] == ["velocity"]
+    assert found.candidates == 2
+
+
+def test_a_search_in_which_nothing_is_finite_is_an_error(bench, space, journal, monkeypatch):
+    monkeypatch.setattr(Tree, "roll", broken)
+    with pytest.raises(CompileError, match="none of 2 candidates"):
+        search("dp", space(errors=flat(6)), bench(steps=6).tree(), journal, seed=0)
+
+
+def flat(steps):
+    return {name: [[[1.0] * steps] * steps] * steps for name in ("trunk-residual", "velocity")}
+
+
+def test_an_unknown_search_is_refused(bench, space, journal):
+    with pytest.raises(UsageError, match="genetic"):
+        search("genetic", space(), bench(steps=6).tree(), journal, seed=0)
+
+
+def test_branches_that_agree_share_an_entry(bench):
+    tree = bench(steps=3).tree()
+    mask = StepMask.from_compute_steps(3, (0, 1))
+    together = [{}, {}, {"cond": (1.0, 0.5), "uncond": (1.0, 0.5)}]
+    apart = [{}, {}, {"cond": (1.0, 0.5), "uncond": (1.0,)}]
+    candidate = Candidate((mask,), "tracked", "velocity")
+    assert [branch.names for branch in policy_of(tree, candidate, together).branches] == [["cond", "uncond"]]
+    branches = policy_of(tree, candidate, apart).branches
+    assert [branch.names for branch in branches] == [["cond"], ["uncond"]]
+    assert [branch.predictor for branch in branches] == [[[], [], [1.0, 0.5]], [[], [], [1.0]]]
+    assert policy_of(tree, candidate, apart).payload == "velocity"

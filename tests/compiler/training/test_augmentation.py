@@ -1,0 +1,54 @@
+"""Prompts paired with each other's noise: which samples there are, and that each comes with its own full run."""
+
+import pytest
+import torch
+
+from budc.compiler.denoisers.batched import Network
+from budc.compiler.rollouts.full_run import full_run
+from budc.compiler.storage import tensors as parts
+from budc.compiler.training.augmentation import PAIRINGS, paired, paired_lesson
+from budc.schema.errors import JournalCorrupt
+
+
+def test_every_prompt_meets_other_noises(toys):
+    conditions = toys.conditions(5)
+    many = paired(conditions, 3)
+    assert len(many) == 15
+    for name, embedding in conditions.embeddings.items():
+        assert torch.equal(many.embeddings[name], torch.cat([embedding] * 3))
+    noises = {tuple(noise.flatten().tolist()): index for index, noise in enumerate(conditions.noise)}
+    met = [noises[tuple(noise.flatten().tolist())] for noise in many.noise]
+    assert met[:5] == [0, 1, 2, 3, 4]
+    assert len({(index % 5, noise) for index, noise in enumerate(met)}) == 15
+
+
+def test_latents_are_those_of_a_full_run_from_the_paired_noise(bench, journal):
+    made = bench(4)
+    network, form, run = made.network, made.form, made.run
+    lesson = paired_lesson(network, form, run.latents, journal, "paired")
+    assert len(lesson) == PAIRINGS * network.samples
+    again = full_run(Network(network.denoiser, lesson.conditions), form, journal, "all of them")
+    torch.testing.assert_close(lesson.latents, again.latents, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(
+        lesson.latents[: network.samples], lesson.latents[network.samples :][: network.samples]
+    )
+
+
+def test_no_sample_comes_twice_where_prompts_are_few(bench, journal):
+    made = bench(4, samples=2)
+    assert len(paired_lesson(made.network, made.form, made.run.latents, journal, "paired")) == 4
+
+
+def test_full_runs_are_made_once_and_guarded(bench, journal, monkeypatch):
+    monkeypatch.setattr(parts, "PART", 2)
+    made = bench(4)
+    network, form, run = made.network, made.form, made.run
+    first = paired_lesson(network, form, run.latents, journal, "paired")
+    before = sum(network.denoiser.calls)
+    second = paired_lesson(network, form, run.latents, journal, "paired")
+    assert sum(network.denoiser.calls) == before
+    assert torch.equal(first.latents, second.latents)
+    part = next(journal.folder.glob("paired-*.safetensors"))
+    part.write_bytes(part.read_bytes()[:-1])
+    with pytest.raises(JournalCorrupt, match=part.name):
+        paired_lesson(network, form, run.latents, journal, "paired")

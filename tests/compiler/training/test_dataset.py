@@ -1,0 +1,90 @@
+"""Gradients and errors of a lesson: the same in whatever memory there is."""
+
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from budc.compiler.denoisers.microbatches import Turns  # noqa: E402
+from budc.compiler.evaluation.reference import drawn  # noqa: E402
+from budc.compiler.models.denoiser import model_denoiser  # noqa: E402
+from budc.compiler.models.model import load_model  # noqa: E402
+from budc.compiler.training.dataset import Lesson, gradient, log_error  # noqa: E402
+from budc.compiler.training.unrolled import PolicyParameters  # noqa: E402
+from budc.policies.profile import load_profile  # noqa: E402
+from budc.schema.policy import BranchPolicy, Policy  # noqa: E402
+
+STEPS = 6
+
+
+@pytest.fixture(params=["wan", "flux", "experts"])
+def model(request: pytest.FixtureRequest) -> Any:
+    if request.param == "wan":
+        folder = request.getfixturevalue("wan_folder")
+        return load_model(load_profile("wan2.1-nano"), folder, torch.device("cpu"))
+    name = {"flux": "flux", "experts": "pair"}[request.param]
+    profile = load_profile(request.getfixturevalue(f"{name}_profile"))
+    return load_model(profile, request.getfixturevalue(f"{name}_folder"), torch.device("cpu"))
+
+
+class Crowded:
+    """A denoiser whose gradients have room for so many samples; blocks that are checkpointed make room."""
+
+    def __init__(self, denoiser: Any, room: int) -> None:
+        self._denoiser, self.room = denoiser, room
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._denoiser, name)
+
+    def compute(self, latents: Any, timestep: Any, condition: Any) -> Any:
+        if len(latents) > self.room:
+            raise torch.cuda.OutOfMemoryError("no room")
+        return self._denoiser.compute(latents, timestep, condition)
+
+
+def parameters(model: Any, denoiser: Any, payload: str) -> PolicyParameters:
+    sampler = model.sampler(STEPS)
+    computed = {0, 3, *denoiser.first_steps(sampler.timesteps)}
+    mask = [step in computed for step in range(STEPS)]
+    rows = [[] if step in computed else [1.0] for step in range(STEPS)]
+    branch = BranchPolicy(names=list(denoiser.branches), mask=mask, predictor=rows)
+    policy = Policy(payload=payload, branches=[branch])
+    return PolicyParameters(policy, model.scheduler, sampler.sigmas, sampler.timesteps, True)
+
+
+@pytest.mark.parametrize("payload", ["velocity", "trunk-residual"])
+def test_checkpointed_blocks_and_turns_give_the_same_gradient(model: Any, payload: str) -> None:
+    denoiser = model_denoiser(model)
+    conditions = drawn(model, ["a red box", "a blue ring", "two small stars"], range(3))
+    lesson = Lesson(conditions, torch.zeros_like(conditions.noise))
+    trained, rows = parameters(model, denoiser, payload), [2, 0, 1]
+    expected = gradient(denoiser, trained, lesson, rows, Turns(3, lambda: False))
+    wanted = log_error(denoiser, trained, lesson, Turns(3, lambda: False))
+    assert all(found.abs().max() > 0 for found in expected)
+    assert not any(network.is_gradient_checkpointing for network in model.denoisers)
+
+    crowded = Crowded(denoiser, room=1)
+    turns = Turns(3, crowded.checkpoint_blocks)
+    found = gradient(crowded, trained, lesson, rows, turns)
+    assert turns.at_once == 1
+    assert all(network.is_gradient_checkpointing for network in model.denoisers)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+    assert log_error(crowded, trained, lesson, turns) == pytest.approx(wanted, abs=1e-4)
+
+
+def test_blocks_are_checkpointed_before_samples_take_turns(model: Any) -> None:
+    denoiser = model_denoiser(model)
+    conditions = drawn(model, ["a red box", "a blue ring"], range(2))
+    lesson = Lesson(conditions, torch.zeros_like(conditions.noise))
+    crowded = Crowded(denoiser, room=1)
+
+    def checkpoint_blocks() -> bool:
+        crowded.room = 2
+        return denoiser.checkpoint_blocks()
+
+    turns = Turns(2, checkpoint_blocks)
+    gradient(crowded, parameters(model, denoiser, "velocity"), lesson, [0, 1], turns)
+    assert turns.at_once == 2
+    assert any(network.is_gradient_checkpointing for network in model.denoisers)

@@ -1,0 +1,227 @@
+"""The small graphs, device memory and providers underneath the ONNX runtime."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+ort = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+
+from onnx import TensorProto, helper  # noqa: E402
+
+from budc.runtimes.onnxruntime.branches import Slots, grouped, slots_of  # noqa: E402
+from budc.runtimes.onnxruntime.fused_steps import residual_stretches, velocity_stretches  # noqa: E402
+from budc.runtimes.onnxruntime.io_binding import Buffer, Call  # noqa: E402
+from budc.runtimes.onnxruntime.pipeline import provider as providers  # noqa: E402
+from budc.runtimes.onnxruntime.provider import Provider, choose_provider, encoded  # noqa: E402
+from budc.runtimes.onnxruntime.update_graph import update_model  # noqa: E402
+from budc.runtimes.sampling.solvers import Scheduler, solver_matrices  # noqa: E402
+from budc.runtimes.testing import BRANCHES  # noqa: E402
+from budc.schema.errors import ProviderMissing, UnsafeWeights, UsageError  # noqa: E402
+from budc.schema.policy import BranchPolicy, Policy, SamplerBinding  # noqa: E402
+
+CPU = Provider("cpu", 1)
+LATENTS = (4, 3, 2, 2)
+
+
+@pytest.fixture
+def sampler(make_document: Any) -> SamplerBinding:
+    import msgspec
+
+    own = make_document(steps=5, nfe=2).sampler
+    config = {"solver_order": 2, "prediction_type": "flow_prediction", "use_flow_sigmas": True}
+    return msgspec.structs.replace(
+        own,
+        scheduler="UniPCMultistepScheduler",
+        config=config,
+        sigmas=[0.99, 0.8, 0.6, 0.3, 0.1, 0.0],
+        timesteps=[990.0, 800.0, 600.0, 300.0, 100.0],
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("weights", [(1.0,), (5.0, -4.0)], ids=["one branch", "guidance 5"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_update_is_guidance_and_the_solver_in_numpy(
+    sampler: SamplerBinding, weights: tuple[float, ...], batch: int, dtype: str
+) -> None:
+    stretches = residual_stretches(solver_matrices(sampler), weights)
+    model = update_model(stretches, sampler.timesteps, len(weights), (batch, *LATENTS), dtype)
+    session = CPU.open(model)
+    random = np.random.default_rng(0)
+    latents = random.standard_normal((batch, *LATENTS)).astype(np.float32)
+    state = np.zeros((stretches.matrices.shape[1], latents.size), np.float32)
+    state[0], until = latents.reshape(-1), np.array([0])
+    scheduler = Scheduler(sampler)
+    for step in range(sampler.steps):
+        velocities = random.standard_normal((len(weights) * batch, *LATENTS)).astype(dtype)
+        assert until.tolist() == [step]
+        feeds = {"state": state, "velocities": velocities, "until": until}
+        state, until, hidden, timestep = session.run(None, feeds)
+        latents = scheduler.step(guided(weights, velocities), latents)
+        np.testing.assert_allclose(state[0], latents.reshape(-1), atol=1e-5)
+        assert hidden.dtype == dtype
+        for copy in np.split(hidden, len(weights)):
+            np.testing.assert_array_equal(copy, state[0].reshape(latents.shape).astype(dtype))
+        if step + 1 < sampler.steps:
+            assert timestep.tolist() == [sampler.timesteps[step + 1]] * len(hidden)
+
+
+def guided(weights: Sequence[float], velocities: Any) -> Any:
+    parts = np.split(velocities.astype(np.float32), len(weights))
+    return sum(weight * part for weight, part in zip(weights, parts, strict=True))
+
+
+SHARED = ((), (1.0,), (), (1.5, -0.5), (1.25, -0.25))
+OTHER = ((), (0.5,), (0.75,), (), (2.0, -1.0))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(
+    ("rows", "ends"),
+    [((SHARED, SHARED), {0: 1, 2: 4}), ((SHARED, OTHER), {0: 1, 2: 2, 3: 4})],
+    ids=["shared", "separate"],
+)
+def test_an_update_takes_every_step_up_to_the_next_forward(
+    sampler: SamplerBinding, rows: Any, ends: dict[int, int], dtype: str
+) -> None:
+    policy = velocity_policy(rows)
+    groups, batch, weights = grouped(policy, BRANCHES), 2, (5.0, -4.0)
+    stretches = velocity_stretches(solver_matrices(sampler), policy, groups, weights)
+    assert stretches.ends == ends
+    session = CPU.open(update_model(stretches, sampler.timesteps, 2, (batch, *LATENTS), dtype))
+    random, remembered = np.random.default_rng(0), stretches.matrices.shape[1]
+    latents = random.standard_normal((batch, *LATENTS)).astype(np.float32)
+    start = np.zeros((remembered, latents.size), np.float32)
+    start[0], slots = latents.reshape(-1), np.zeros((2, 2, batch, *LATENTS), dtype)
+    scheduler, known, until = Scheduler(sampler), ([], []), np.array([ends[0]])
+    for step in range(sampler.steps):
+        for branch, (table, own) in enumerate(zip(rows, known, strict=True)):
+            if not table[step]:
+                own.insert(0, random.standard_normal((batch, *LATENTS)).astype(dtype))
+                slots[(len(own) - 1) % 2, branch] = own[0]
+        used = [
+            np.tensordot(table[step] or (1.0,), np.stack(own[: len(table[step]) or 1]).astype(np.float32), 1)
+            for table, own in zip(rows, known, strict=True)
+        ]
+        latents = scheduler.step(guided(weights, np.concatenate(used)), latents)
+        velocities = slots.reshape(-1, *LATENTS)
+        if step in ends:
+            before = {"state": start, "velocities": velocities, "until": until}
+            assert until.tolist() == [ends[step]]
+            start, until, _, timestep = session.run(None, before)
+            if ends[step] + 1 < sampler.steps:
+                assert timestep.tolist() == [sampler.timesteps[ends[step] + 1]] * 4
+        # No step of the stretch but the last is ever there, unless it is asked for.
+        partly = session.run(None, before | {"until": np.array([step])})[0]
+        np.testing.assert_allclose(partly[0], latents.reshape(-1), atol=1e-5)
+        if step in ends.values():
+            np.testing.assert_array_equal(partly, start)
+
+
+def velocity_policy(rows: Any) -> Policy:
+    branches = [
+        BranchPolicy(names=[name], mask=[not row for row in own], predictor=[list(row) for row in own])
+        for name, own in zip(BRANCHES, rows, strict=True)
+    ]
+    return Policy(payload="velocity", branches=branches)
+
+
+def test_a_ring_has_as_many_slots_as_are_kept() -> None:
+    policy = velocity_policy(
+        (((), (), (1.0,), (), (1.0, 1.0, 1.0), ()), ((), (1.0,), (), (1.0,), (), (1.0,)))
+    )
+    assert slots_of(policy, "cond") == Slots(count=3, filled=(0, 1, 2, 2, 0, 0))
+    assert slots_of(policy, "uncond") == Slots(count=1, filled=(0,) * 6)
+    everything = velocity_policy((((),) * 3, ((),) * 3))
+    assert slots_of(everything, "cond_uncond") == Slots(count=1, filled=(0, 0, 0))
+
+
+def test_a_call_reads_and_writes_rows_in_place() -> None:
+    session = CPU.open(doubling())
+    source, target = (Buffer.of(CPU, np.zeros((4, 3), np.float32)) for _ in range(2))
+    call = Call(session, {"x": source.rows(1, 3)}, {"y": target.rows(2, 4)})
+    source.write(np.arange(12, dtype=np.float32).reshape(4, 3))
+    call()
+    np.testing.assert_array_equal(target.read()[2:], 2 * source.read()[1:3])
+    np.testing.assert_array_equal(target.rows(2, 4).read(), 2 * source.rows(1, 3).read())
+    np.testing.assert_array_equal(target.read()[:2], 0)
+    source.write(np.ones((4, 3), np.float32))
+    call()
+    np.testing.assert_array_equal(target.read()[2:], 2)
+    with pytest.raises(AssertionError):
+        source.write(np.ones((3, 3), np.float32))
+
+
+def doubling() -> bytes:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3]) for name in "xy")
+    return encoded(helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "doubling", [x], [y]))
+
+
+def test_unknown_providers() -> None:
+    with pytest.raises(UsageError, match="'tpu' is not one of cpu, cuda"):
+        choose_provider("tpu")
+
+
+def test_a_build_without_the_provider_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(ProviderMissing, match="is built without cuda") as refusal:
+        choose_provider("cuda")
+    assert "pip install 'budc[onnx]'" in refusal.value.remedy
+    assert choose_provider("cpu").name == "cpu"
+
+
+def test_a_silent_fall_back_is_refused(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    real = ort.InferenceSession
+
+    def fallen_back(model: Any, options: Any, **_: Any) -> Any:
+        return real(model, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: list(providers.PROVIDERS.values()))
+    monkeypatch.setattr(ort, "InferenceSession", fallen_back)
+    monkeypatch.setattr(ort, "preload_dlls", lambda: print("libcublas.so.13 is not there"))
+    with pytest.raises(ProviderMissing, match=r"cuda cannot be used.*: libcublas\.so\.13 is not") as refusal:
+        choose_provider("cuda")
+    assert "onnxruntime-gpu[cuda,cudnn]" in refusal.value.remedy
+    assert capfd.readouterr() == ("", "")
+
+
+def test_cuda_sessions_ask_for_full_precision_and_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(ort, "InferenceSession", lambda *_, **options: asked.append(options))
+    Provider("cuda").open(b"", captured=True)
+    Provider("cuda").open(b"")
+    for options, captured in zip(asked, "10", strict=True):
+        name, settings = options["providers"][0]
+        assert name == "CUDAExecutionProvider"
+        assert settings == {"use_tf32": "0", "enable_cuda_graph": captured}
+        assert options["enable_fallback"] == 0
+
+
+def test_a_graph_that_cannot_be_captured_opens_without(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    asked: list[str] = []
+
+    def refuse_capture(*_: Any, **options: Any) -> str:
+        asked.append(options["providers"][0][1]["enable_cuda_graph"])
+        if asked[-1] == "1":
+            raise RuntimeError("not all nodes are on the device")
+        return "session"
+
+    monkeypatch.setattr(ort, "InferenceSession", refuse_capture)
+    assert Provider("cuda").open(tmp_path / "x.onnx", captured=True) == "session"
+    assert asked == ["1", "0"]
+
+
+def test_a_file_that_is_no_graph_is_refused_by_name(tmp_path: Any) -> None:
+    (tmp_path / "compute.onnx").write_bytes(b"nothing")
+    with pytest.raises(UnsafeWeights, match=r"compute\.onnx: ONNX Runtime cannot open it"):
+        CPU.open(tmp_path / "compute.onnx")
+
+
+@pytest.mark.gpu
+def test_cuda_starts(cuda: object) -> None:
+    assert choose_provider("cuda").device == "cuda"

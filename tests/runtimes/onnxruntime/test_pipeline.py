@@ -1,0 +1,297 @@
+"""The ONNX runtime's own: what it opens, what it refuses, batches, payloads, and what stays in place."""
+
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
+
+from budc.runtimes.onnxruntime.denoising_loop import Denoiser  # noqa: E402
+from budc.runtimes.onnxruntime.noise import seeded_noise  # noqa: E402
+from budc.runtimes.onnxruntime.pipeline import OnnxPipeline, UncalibratedWarning, UnsignedWarning, load  # noqa: E402
+from budc.runtimes.onnxruntime.provider import Provider  # noqa: E402
+from budc.runtimes.onnxruntime.sessions import Sessions  # noqa: E402
+from budc.runtimes.sampling.solvers import Scheduler  # noqa: E402
+from budc.runtimes.testing import GOLDEN, STEPS  # noqa: E402
+from budc.schema.artifact import read, seal  # noqa: E402
+from budc.schema.errors import (  # noqa: E402
+    CalibrationMismatch,
+    RefusedRun,
+    UnsafeWeights,
+    Unsigned,
+    UnsupportedModel,
+    UntrustedKey,
+    WeightsMismatch,
+    WeightsMissing,
+)
+from budc.schema.policy import Expert, PolicyDocument  # noqa: E402
+
+PROMPTS = ["a red circle", "a big blue box drifts up"]
+
+
+@pytest.fixture(scope="module")
+def unbound(untrained: PolicyDocument) -> PolicyDocument:
+    return GOLDEN["three terms"].document(untrained)
+
+
+@pytest.fixture(scope="module")
+def document(untrained_export: PolicyDocument) -> PolicyDocument:
+    return GOLDEN["three terms"].document(untrained_export)
+
+
+@pytest.fixture
+def pipe(document: PolicyDocument, exported: Path) -> OnnxPipeline:
+    return opened(document, exported)
+
+
+def opened(document: PolicyDocument, folder: Path, **options: Any) -> OnnxPipeline:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnsignedWarning)
+        return load(document, folder, allow_unsigned=True, threads=1, **options)
+
+
+# What is believed ------------------------------------------------------------------------------------------
+
+
+def test_signed_artifacts(document: PolicyDocument, exported: Path, signer: Any, trust: Any) -> None:
+    artifact = read(seal(document, signer))
+    made = load(artifact, exported, trust=trust, threads=1).generate(PROMPTS[0])
+    assert made.frames.shape == (9, 64, 64, 3)
+    assert 0 <= made.frames.min() < made.frames.max() <= 1
+    assert made.latents.shape == (1, 16, 3, 8, 8)
+    assert made.seconds > 0
+    with pytest.raises(UntrustedKey):
+        load(artifact, exported)
+
+
+def test_unsigned_documents_run_with_a_warning_or_not_at_all(
+    document: PolicyDocument, exported: Path
+) -> None:
+    with pytest.raises(Unsigned):
+        load(document, exported)
+    with pytest.warns(UnsignedWarning, match="nobody vouches"):
+        load(document, exported, allow_unsigned=True)
+
+
+def test_an_export_that_the_policy_does_not_list(unbound: PolicyDocument, exported: Path) -> None:
+    with pytest.raises(WeightsMismatch, match="lists no ONNX export") as refusal:
+        opened(unbound, exported)
+    assert "budc bind" in refusal.value.remedy
+    with pytest.warns(UncalibratedWarning, match="weights: "):
+        pipe = opened(unbound, exported, allow_uncalibrated=True)
+    assert pipe.uncalibrated[0].startswith("weights: ")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["transformer/compute.onnx", "vae_decoder/model.onnx.data", "tokenizer/tokenizer.json", "budc-onnx.json"],
+)
+def test_every_file_is_verified(document: PolicyDocument, exported: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "export"
+    shutil.copytree(exported, folder)
+    data = bytearray((folder / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / name).write_bytes(data)
+    with pytest.raises(WeightsMismatch, match=name):
+        opened(document, folder)
+    # Uncalibrated runs may be of other weights, but never of files that nobody described.
+    with pytest.raises((WeightsMismatch, UnsafeWeights), match=name):
+        opened(document, folder, allow_uncalibrated=True)
+
+
+def test_missing_folders_and_files(document: PolicyDocument, exported: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsMissing):
+        opened(document, tmp_path / "none")
+    folder = tmp_path / "export"
+    shutil.copytree(exported, folder)
+    (folder / "transformer" / "weights.onnx.data").unlink()
+    with pytest.raises(WeightsMissing, match=r"transformer/weights\.onnx\.data"):
+        opened(document, folder)
+
+
+def test_another_denoiser(document: PolicyDocument, exported: Path) -> None:
+    denoiser = msgspec.structs.replace(document.model.denoisers[0], class_name="FluxTransformer2DModel")
+    model = msgspec.structs.replace(document.model, denoisers=[denoiser])
+    with pytest.raises(
+        UnsupportedModel, match="FluxTransformer2DModel, the export has a WanTransformer3DModel"
+    ):
+        opened(msgspec.structs.replace(document, model=model), exported)
+
+
+def test_several_denoisers(document: PolicyDocument, exported: Path) -> None:
+    (first,) = document.model.denoisers
+    second = msgspec.structs.replace(first, name="transformer_2")
+    model = msgspec.structs.replace(document.model, denoisers=[first, second])
+    document = GOLDEN["plain reuse"].document(document)
+    expert = Expert(denoiser="transformer_2", first_step=3, guidance=3.0)
+    sampler = msgspec.structs.replace(document.sampler, experts=[expert])
+    said = "for transformer WanTransformer3DModel, transformer_2 WanTransformer3DModel, the export has a Wan"
+    with pytest.raises(UnsupportedModel, match=said):
+        opened(msgspec.structs.replace(document, model=model, sampler=sampler), exported)
+
+
+# What runs ---------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_its_samples_one_by_one(pipe: OnnxPipeline) -> None:
+    noise = np.concatenate([seeded_noise((1, 16, 3, 8, 8), seed) for seed in (5, 6)])
+    together = pipe.denoiser(2).run(pipe.encode(PROMPTS), noise)
+    alone = [pipe.generate(prompt, seed=5 + i).latents for i, prompt in enumerate(PROMPTS)]
+    np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-4)
+    assert np.abs(together[0] - together[1]).max() > 0.1
+
+
+def test_what_does_not_fit_is_refused(pipe: OnnxPipeline) -> None:
+    with pytest.raises(RefusedRun, match=r"noise: \(2, 16, 3, 8, 8\)"):
+        pipe.denoiser(1).run(pipe.encode(PROMPTS[:1]), np.zeros((2, 16, 3, 8, 8), np.float32))
+    with pytest.raises(RefusedRun, match=r"encoder_hidden_states: \(4, 32, 96\)"):
+        pipe.denoiser(1).run(pipe.encode(PROMPTS), pipe.noise(0))
+    with pytest.raises(RefusedRun, match="encoder_hidden_states: nothing"):
+        pipe.denoiser(1).run({}, pipe.noise(0))
+
+
+@pytest.mark.parametrize("name", ["three terms", "separate branches", "one evaluation"])
+def test_the_velocity_can_be_what_is_reused(
+    name: str, document: PolicyDocument, exported: Path, wan_folder: Path
+) -> None:
+    from diffusers import WanPipeline
+
+    from budc.runtimes.diffusers.apply import applied
+
+    changed = reusing_velocities(name, document)
+    pipe = WanPipeline.from_pretrained(wan_folder)
+    pipe.set_progress_bar_config(disable=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnsignedWarning)
+        with applied(pipe, changed, allow_unsigned=True, weights_dir=wan_folder):
+            expected = pipe(
+                PROMPTS[0], height=64, width=64, num_frames=9, max_sequence_length=32, guidance_scale=5.0,
+                num_inference_steps=STEPS, generator=torch.Generator().manual_seed(3), output_type="latent",
+            ).frames.numpy()  # fmt: skip
+    actual = opened(changed, exported).generate(PROMPTS[0], seed=3).latents
+    assert np.abs(actual - expected).max() < 1e-5 * np.abs(expected).max()
+    residual = opened(GOLDEN[name].document(document), exported).generate(PROMPTS[0], seed=3).latents
+    assert np.abs(actual - residual).max() > 1e-3
+
+
+def test_steps_without_a_forward_are_taken_together(document: PolicyDocument, exported: Path) -> None:
+    pipe = opened(reusing_velocities("three terms", document), exported)
+    made = pipe.generate(PROMPTS[0], seed=3).latents
+    assert pipe.denoiser(1)._updates == pipe.denoiser(1).calls_of["compute"] // 2 == 3
+    seen: list[int] = []
+    np.testing.assert_array_equal(pipe.generate(PROMPTS[0], seed=3, on_step=seen.append).latents, made)
+    assert seen == list(range(STEPS))
+
+
+@pytest.mark.parametrize("payload", ["velocity", "trunk-residual"])
+@pytest.mark.parametrize("name", ["three terms", "separate branches"])
+def test_a_run_that_is_ended_has_the_latents_of_that_step(
+    name: str, payload: str, document: PolicyDocument, exported: Path
+) -> None:
+    document = GOLDEN[name].document(document)
+    if payload == "velocity":
+        document = reusing_velocities(name, document)
+    pipe = opened(document, exported)
+    denoiser, scheduler = pipe.denoiser(1), Scheduler(document.sampler)
+    latents = pipe.noise(3)
+    for last in range(STEPS):
+        ended = pipe.generate(PROMPTS[0], seed=3, on_step=lambda step, last=last: step != last).latents
+        cond, uncond = denoiser.velocities.values()
+        latents = scheduler.step(uncond + document.sampler.guidance * (cond - uncond), latents)
+        np.testing.assert_allclose(ended, latents, atol=1e-5)
+    np.testing.assert_array_equal(ended, pipe.generate(PROMPTS[0], seed=3).latents)
+
+
+def test_what_an_earlier_run_left_in_a_slot_does_not_matter(document: PolicyDocument, exported: Path) -> None:
+    pipe = opened(reusing_velocities("three terms", document), exported)
+    made = pipe.generate(PROMPTS[0], seed=3).latents
+    velocities = pipe.denoiser(1)._tensors.velocities
+    velocities.write(np.full(velocities.shape, np.nan, np.float32))
+    np.testing.assert_array_equal(pipe.generate(PROMPTS[0], seed=3).latents, made)
+
+
+def reusing_velocities(name: str, document: PolicyDocument) -> PolicyDocument:
+    document = GOLDEN[name].document(document)
+    return msgspec.structs.replace(
+        document, policy=msgspec.structs.replace(document.policy, payload="velocity")
+    )
+
+
+def test_frames_are_those_of_diffusers(pipe: OnnxPipeline, wan_folder: Path) -> None:
+    from diffusers import WanPipeline
+
+    latents = np.concatenate([seeded_noise((1, 16, 3, 8, 8), seed) for seed in (1, 2)])
+    theirs = WanPipeline.from_pretrained(wan_folder)
+    with torch.no_grad():
+        video = theirs.vae.decode(torch.from_numpy(latents), return_dict=False)[0]
+    expected = theirs.video_processor.postprocess_video(video, output_type="np")
+    np.testing.assert_allclose(pipe.decode(latents), expected, atol=1e-4)
+
+
+def test_text_is_encoded_as_by_the_pipeline(pipe: OnnxPipeline, wan_folder: Path) -> None:
+    from diffusers import WanPipeline
+
+    theirs = WanPipeline.from_pretrained(wan_folder)
+    cond, uncond = theirs.encode_prompt(PROMPTS, negative_prompt="", max_sequence_length=32)
+    expected = torch.cat([cond, uncond]).detach().numpy()
+    np.testing.assert_allclose(pipe.encode(PROMPTS)["encoder_hidden_states"], expected, atol=1e-5)
+
+
+class Capturing(Provider):
+    """The CPU, numbering its calls as a device with CUDA graphs would."""
+
+    @property
+    def captures(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("name", list(GOLDEN))
+def test_every_run_makes_the_same_calls_in_the_same_memory(
+    name: str, document: PolicyDocument, exported: Path, pipe: OnnxPipeline
+) -> None:
+    sessions = Sessions(exported, pipe.manifest, Capturing("cpu", 1))
+    denoiser = Denoiser(sessions, GOLDEN[name].document(document))
+    embeddings, noise = pipe.encode(PROMPTS[:1]), seeded_noise((1, 16, 3, 8, 8), 0)
+    expected = denoiser.run(embeddings, noise)
+    calls = dict(denoiser._calls)
+    for stop in (2, STEPS):
+        latents = denoiser.run(embeddings, noise, lambda step, stop=stop: step != stop)
+    np.testing.assert_array_equal(latents, expected)
+    assert denoiser._calls == calls
+    numbers = [call._options for call in calls.values() if call._options is not None]
+    assert sessions._captured == len(numbers) == len(calls) <= 2 * STEPS + 2
+    # Two updates, one for either state; nothing else is bound twice.
+    assert sum(key[0] == "update" for key in calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "slots"), [("plain reuse", 1), ("two terms", 2), ("three terms", 3), ("every step", 1)]
+)
+def test_no_more_residuals_are_kept_than_the_policy_needs(
+    name: str, slots: int, document: PolicyDocument, exported: Path
+) -> None:
+    denoiser = opened(GOLDEN[name].document(document), exported).denoiser(1)
+    assert [len(group.residuals) for group in denoiser._tensors.groups] == [slots]
+
+
+def test_guidance_of_one_or_less_leaves_out_the_unconditional_branch(
+    document: PolicyDocument, exported: Path
+) -> None:
+    sampler = msgspec.structs.replace(document.sampler, guidance=1.0)
+    pipe = opened(msgspec.structs.replace(document, sampler=sampler), exported)
+    assert pipe.encode(PROMPTS[:1])["encoder_hidden_states"].shape == (1, 32, 96)
+    pipe.generate(PROMPTS[0])
+    assert pipe.denoiser(1).calls_of == {"compute": 3, "reuse": 1, "reuse_terms": 2}
+
+
+def test_other_steps_are_refused_before_anything_runs(pipe: OnnxPipeline) -> None:
+    with pytest.raises(CalibrationMismatch, match="steps: the policy has 6, this run asks for 50"):
+        pipe.generate(PROMPTS[0], steps=50)
+    assert not pipe._denoisers
+    assert pipe.generate(PROMPTS[0], steps=6).latents.shape == (1, 16, 3, 8, 8)

@@ -1,0 +1,74 @@
+"""Prompts read without transformers, against the pipeline's own way."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tokenizers")
+pytest.importorskip("ftfy")
+
+from budc.policies.profile import find_weights, load_profile
+from budc.runtimes.exported.manifest import TextRule
+from budc.runtimes.onnxruntime.tokenizer import PromptReader, clean
+from budc.schema.errors import UnsafeWeights, WeightsMissing
+
+PROMPTS = (
+    "a small red circle moves to the left over stripes",
+    "A BIG  Blue\tbox\n drifts up ",
+    "caf\u00c3\u00a9 &amp;amp; &lt;b&gt; &quot;quoted&quot;",
+    "",
+    "one, two! " * 40,
+    "\u3000full\u00a0width\u2003blanks \ufb01ne",
+)
+
+
+def rule(**fields: Any) -> TextRule:
+    settings: dict[str, Any] = {
+        "cleaning": "wan", "tokens": 32, "padding_id": 0, "padding_token": "<pad>", "end_id": 1,
+        "tokenizer": "tokenizer/tokenizer.json",
+    }  # fmt: skip
+    return TextRule(**(settings | fields))
+
+
+@pytest.mark.parametrize("tokens", [8, 32, 512])
+def test_ids_and_mask_are_those_of_the_pipeline(tokens: int) -> None:
+    transformers = pytest.importorskip("transformers")
+    from diffusers.pipelines.wan.pipeline_wan import prompt_clean
+
+    folder = find_weights(load_profile("wan2.1-nano"), None)
+    expected = transformers.AutoTokenizer.from_pretrained(folder / "tokenizer")(
+        [prompt_clean(prompt) for prompt in PROMPTS],
+        padding="max_length",
+        max_length=tokens,
+        truncation=True,
+        add_special_tokens=True,
+        return_attention_mask=True,
+        return_tensors="np",
+    )
+    ids, mask = PromptReader(folder, rule(tokens=tokens))(PROMPTS)
+    assert ids.dtype == mask.dtype == np.int64
+    np.testing.assert_array_equal(ids, expected.input_ids)
+    np.testing.assert_array_equal(mask, expected.attention_mask)
+
+
+def test_cleaning() -> None:
+    assert clean(" caf\u00c3\u00a9 \n &amp;lt;b&amp;gt;  x ") == "caf\u00e9 <b> x"
+
+
+def test_a_damaged_tokenizer_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer").mkdir()
+    with pytest.raises(WeightsMissing, match=r"tokenizer/tokenizer\.json"):
+        PromptReader(tmp_path, rule())
+    (tmp_path / "tokenizer" / "tokenizer.json").write_text('{"version": "1.0"')
+    with pytest.raises(UnsafeWeights, match=r"tokenizer/tokenizer\.json: the tokenizer cannot be read"):
+        PromptReader(tmp_path, rule())
+
+
+def test_a_tokenizer_is_not_read_through_a_link_out_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "export" / "tokenizer").mkdir(parents=True)
+    (tmp_path / "elsewhere.json").write_text("{}")
+    (tmp_path / "export" / "tokenizer" / "tokenizer.json").symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(UnsafeWeights, match="out of the model folder"):
+        PromptReader(tmp_path / "export", rule())

@@ -1,0 +1,285 @@
+"""Both runtimes under the conformance suite, on one model: untrained weights, and their export; on CUDA too."""
+
+import contextlib
+import copy
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from budc.runtimes.onnxruntime.noise import seeded_noise
+from budc.runtimes.testing import (
+    GOLDEN,
+    STEPS,
+    OnStep,
+    RuntimeConformance,
+    RuntimeUnderTest,
+    Seen,
+    watch,
+)
+from budc.schema.policy import PolicyDocument
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
+
+from budc.compiler.evaluation.precision import full_float32  # noqa: E402
+from budc.policies.profile import load_profile  # noqa: E402
+from budc.runtimes.diffusers.apply import apply as diffusers  # noqa: E402
+from budc.runtimes.onnxruntime.denoising_loop import Residual  # noqa: E402
+from budc.runtimes.onnxruntime.pipeline import pipeline as onnxruntime  # noqa: E402
+
+PROMPT, SEED = "a small red circle moves left over stripes", 7
+PROFILE = load_profile("wan2.1-nano")
+
+pytestmark = pytest.mark.filterwarnings("ignore::budc.runtimes.admission.trust.UnsignedWarning")
+
+
+class DiffusersUnderTest:
+    """The pipeline of the folder, with the handle left in place while the document stays the same."""
+
+    def __init__(self, pipe: Any, folder: Path, document: PolicyDocument) -> None:
+        self.pipe, self.folder, self.document = pipe, folder, document
+        self._applied: tuple[PolicyDocument, diffusers.Handle] | None = None
+
+    def run(
+        self,
+        document: PolicyDocument,
+        *,
+        steps: int | None = None,
+        on_step: OnStep | None = None,
+        seen: Seen | None = None,
+    ) -> Seen:
+        seen = Seen() if seen is None else seen
+        handle, velocities = self._apply(document), []
+
+        def after(pipe: Any, step: int, _t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            cond, uncond = velocities[-2:]
+            seen.velocities.append({"cond": cond, "uncond": uncond})
+            seen.latents = on_host(tensors["latents"])
+            if on_step is not None and on_step(step) is False:
+                pipe._interrupt = True
+            return tensors
+
+        def entered(_module: Any, args: Any, kwargs: Any) -> None:
+            seen.evaluations += len(args[0] if args else kwargs["hidden_states"])
+
+        transformer = self.pipe.transformer
+        hooks = [
+            transformer.register_forward_hook(lambda _m, _i, output: velocities.append(on_host(output[0]))),
+            transformer.blocks[0].register_forward_pre_hook(entered, with_kwargs=True),
+        ]
+        stop = watch(handle._machine, on_host, seen)
+        seen.noise = seeded_noise((1, *_latents(PROFILE)), SEED)
+        try:
+            self._call(steps or STEPS, after)
+        finally:
+            stop()
+            for hook in hooks:
+                hook.remove()
+        seen.held = handle._machine.held
+        return seen
+
+    def plain(self) -> Any:
+        self._remove()
+        return on_host(self._call(STEPS))
+
+    @contextlib.contextmanager
+    def adapter(self) -> Iterator[None]:
+        peft = pytest.importorskip("peft")
+        config = peft.LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False)
+        self._remove()
+        self.pipe.transformer.add_adapter(config, adapter_name="style")
+        yield
+        self.pipe.transformer.delete_adapters("style")
+
+    def _apply(self, document: PolicyDocument) -> diffusers.Handle:
+        if self._applied is None or self._applied[0] is not document:
+            self._remove()
+            handle = diffusers.apply(self.pipe, document, allow_unsigned=True, weights_dir=self.folder)
+            self._applied = (document, handle)
+        return self._applied[1]
+
+    def _remove(self) -> None:
+        if self._applied is not None:
+            self._applied[1].remove()
+            self._applied = None
+
+    def _call(self, steps: int, after: Any = None) -> Any:
+        return self.pipe(
+            PROMPT,
+            height=PROFILE.height,
+            width=PROFILE.width,
+            num_frames=PROFILE.frames,
+            max_sequence_length=PROFILE.text_tokens,
+            guidance_scale=PROFILE.guidance,
+            num_inference_steps=steps,
+            generator=torch.Generator().manual_seed(SEED),
+            output_type="latent",
+            callback_on_step_end=after,
+        ).frames
+
+
+class OnnxUnderTest:
+    """The export, with the pipeline kept while the document stays the same."""
+
+    def __init__(
+        self, folder: Path, document: PolicyDocument, plain: Any, scratch: Path, provider: str = "cpu"
+    ) -> None:
+        self.folder, self.document = folder, document
+        self._plain, self._scratch, self._provider = plain, scratch, provider
+        self._loaded: tuple[PolicyDocument, onnxruntime.OnnxPipeline] | None = None
+
+    def run(
+        self,
+        document: PolicyDocument,
+        *,
+        steps: int | None = None,
+        on_step: OnStep | None = None,
+        seen: Seen | None = None,
+    ) -> Seen:
+        seen = Seen() if seen is None else seen
+        pipe = self._load(document)
+        denoiser = pipe.denoiser(1)
+
+        def after(step: int) -> object:
+            seen.velocities.append(denoiser.velocities)
+            return None if on_step is None else on_step(step)
+
+        def read(residual: Residual) -> Any:
+            return sum(c * buffer.read().astype(np.float64) for c, buffer in residual.terms)
+
+        stop = watch(denoiser.machine, read, seen)
+        seen.noise = seeded_noise((1, *pipe.manifest.latents), SEED)
+        try:
+            seen.latents = pipe.generate(PROMPT, seed=SEED, steps=steps, on_step=after).latents
+        finally:
+            stop()
+        seen.evaluations = denoiser.calls_of.get("compute", 0)
+        seen.held = denoiser.machine.held
+        return seen
+
+    def plain(self) -> Any:
+        return self._plain()
+
+    @contextlib.contextmanager
+    def adapter(self) -> Iterator[None]:
+        # An export takes no adapters; one that was merged before is in the weights.
+        own, self.folder, self._loaded = self.folder, self._scratch / "merged", None
+        shutil.copytree(own, self.folder)
+        weights = self.folder / "transformer" / "weights.onnx.data"
+        data = bytearray(weights.read_bytes())
+        data[-1] ^= 1
+        weights.write_bytes(data)
+        yield
+        self.folder, self._loaded = own, None
+
+    def _load(self, document: PolicyDocument) -> onnxruntime.OnnxPipeline:
+        if self._loaded is None or self._loaded[0] is not document:
+            options: dict[str, Any] = {"provider": self._provider, "threads": 1, "allow_unsigned": True}
+            pipe = onnxruntime.load(document, self.folder, **options)
+            self._loaded = (document, pipe)
+        return self._loaded[1]
+
+
+def on_host(tensor: Any) -> Any:
+    return tensor.detach().cpu().numpy()
+
+
+def _latents(profile: Any) -> tuple[int, ...]:
+    return 16, (profile.frames - 1) // 4 + 1, profile.height // 8, profile.width // 8
+
+
+@pytest.fixture(scope="module")
+def loaded(wan_folder: Path) -> Any:
+    from diffusers import WanPipeline
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    pipe = WanPipeline.from_pretrained(wan_folder)
+    pipe.set_progress_bar_config(disable=True)
+    yield pipe
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module", params=["trunk-residual", "velocity"])
+def payload(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def base(untrained: PolicyDocument, payload: str) -> PolicyDocument:
+    return _first(untrained, payload)
+
+
+@pytest.fixture(scope="module")
+def bound(untrained_export: PolicyDocument, payload: str) -> PolicyDocument:
+    return _first(untrained_export, payload)
+
+
+def _first(document: PolicyDocument, payload: str) -> PolicyDocument:
+    document = GOLDEN["plain reuse"].document(document)
+    policy = msgspec.structs.replace(document.policy, payload=payload)
+    return msgspec.structs.replace(document, policy=policy)
+
+
+class TestDiffusers(RuntimeConformance):
+    @pytest.fixture
+    def runtime(self, loaded: Any, wan_folder: Path, base: PolicyDocument) -> RuntimeUnderTest:
+        return DiffusersUnderTest(copy.deepcopy(loaded), wan_folder, base)
+
+
+class TestOnnxRuntime(RuntimeConformance):
+    @pytest.fixture
+    def runtime(
+        self, loaded: Any, wan_folder: Path, exported: Path, bound: PolicyDocument, tmp_path: Path
+    ) -> RuntimeUnderTest:
+        plain = DiffusersUnderTest(loaded, wan_folder, bound).plain
+        return OnnxUnderTest(exported, bound, plain, tmp_path)
+
+
+@pytest.mark.gpu
+class TestDiffusersOnCuda(RuntimeConformance):
+    @pytest.fixture
+    def runtime(self, cuda: Any, loaded: Any, wan_folder: Path, base: PolicyDocument) -> RuntimeUnderTest:
+        return DiffusersUnderTest(copy.deepcopy(loaded).to(cuda), wan_folder, base)
+
+
+@pytest.mark.gpu
+class TestOnnxRuntimeOnCuda(RuntimeConformance):
+    @pytest.fixture
+    def runtime(
+        self,
+        cuda: Any,
+        loaded: Any,
+        wan_folder: Path,
+        exported: Path,
+        bound: PolicyDocument,
+        tmp_path: Path,
+    ) -> Iterator[RuntimeUnderTest]:
+        plain = DiffusersUnderTest(copy.deepcopy(loaded).to(cuda), wan_folder, bound).plain
+        with full_float32():
+            yield OnnxUnderTest(exported, bound, plain, tmp_path, provider="cuda")
+
+
+@pytest.mark.parametrize("name", list(GOLDEN))
+def test_both_runtimes_make_the_same_latents(
+    name: str, loaded: Any, wan_folder: Path, exported: Path, bound: PolicyDocument, tmp_path: Path
+) -> None:
+    document = GOLDEN[name].document(bound)
+    pipe = copy.deepcopy(loaded)
+    expected = DiffusersUnderTest(pipe, wan_folder, document).run(document)
+    actual = OnnxUnderTest(exported, document, None, tmp_path).run(document)
+    scale = np.abs(expected.latents).max()
+    assert np.abs(actual.latents - expected.latents).max() < 1e-5 * scale
+    for mine, theirs in zip(actual.events, expected.events, strict=True):
+        assert (mine.branch, mine.step, mine.action) == (theirs.branch, theirs.step, theirs.action)
+        if (
+            bound.policy.payload == "trunk-residual"
+        ):  # velocities are tokens in one runtime, latents in the other
+            np.testing.assert_allclose(
+                mine.residual, theirs.residual, atol=1e-5 * np.abs(theirs.residual).max()
+            )
