@@ -31,7 +31,7 @@ from budc.runtimes.sampling.families import family_of
 from budc.runtimes.sampling.schedulers import sampler_binding
 from budc.schema.errors import UsageError
 from budc.schema.mask import StepMask
-from budc.schema.policy import AdapterRule, Denoiser, ModelBinding, PolicyDocument, Variant
+from budc.schema.policy import AdapterRule, DenoiserBinding, ModelBinding, PolicyDocument, Variant
 from budc.schema.predictor import Predictor
 
 NOTHING = "sha256:" + "0" * 64
@@ -59,7 +59,9 @@ def document(sampling: Sampling, mask: StepMask) -> PolicyDocument:
         family=profile.family,
         pipeline_class=profile.pipeline_class,
         denoisers=[
-            Denoiser(name="transformer", class_name=class_name, tensor_root=NOTHING, architecture=NOTHING)
+            DenoiserBinding(
+                name="transformer", class_name=class_name, tensor_root=NOTHING, architecture=NOTHING
+            )
         ],
         variants=[Variant(name="random", files={"transformer/config.json": "0" * 64})],
         adapters=AdapterRule(rule="none"),

@@ -28,20 +28,20 @@ import torch
 from torch import Tensor, nn
 
 from budc.compiler.budget import parse_budget
-from budc.compiler.denoisers.batched import Network
+from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.denoisers.callables import CallableDenoiser
-from budc.compiler.denoisers.conditioning import Condition, Conditions, tensors
+from budc.compiler.denoisers.conditioning import Condition, Conditioning, named_tensors
 from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.denoisers.module import ModuleDenoiser
 from budc.compiler.rollouts.linear_form import linear_form
 from budc.compiler.rollouts.metrics import latent_errors, latent_metric
 from budc.compiler.rollouts.policies import full_policy, shared_policy
-from budc.compiler.rollouts.policy import follow
+from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.search import algorithm
 from budc.compiler.selection.finder import compile_policies
-from budc.compiler.selection.task import Outcome, Schedule, Task, resampled
+from budc.compiler.selection.task import NoiseSchedule, SearchResult, Task, resampled
 from budc.compiler.storage.journal import Journal
-from budc.policies.profile import SearchDefaults
+from budc.policies.profile import AnnealingSettings
 from budc.schema.canonical import digest
 from budc.schema.errors import UsageError
 from budc.schema.mask import StepMask
@@ -66,7 +66,7 @@ class Compiled:
     policy: Policy
     sigmas: tuple[float, ...]
     timesteps: tuple[float, ...]
-    outcome: Outcome
+    outcome: SearchResult
     report: Mapping[str, Metric]
 
 
@@ -114,7 +114,7 @@ def compile_policy(
     """
     levels = tuple(Sigmas.of(sigmas))
     scale = float(getattr(getattr(scheduler, "config", None), "num_train_timesteps", 1000))
-    schedule = Schedule(levels, tuple(timesteps or (sigma * scale for sigma in levels[:-1])))
+    schedule = NoiseSchedule(levels, tuple(timesteps or (sigma * scale for sigma in levels[:-1])))
     if schedule.steps != len(levels) - 1:
         raise UsageError(f"{schedule.steps} timesteps for {len(levels)} sigmas, expected {len(levels) - 1}")
     weights = _weights(conditioning, guidance)
@@ -129,12 +129,12 @@ def compile_policy(
         conditions=conditions,
         nfe=nfe,
         # The paper's settings for FLUX; only its own search reads them.
-        defaults=SearchDefaults(temperature_start=0.05, temperature_end=1e-5, protected_fraction=0.25),
+        annealing=AnnealingSettings(temperature_start=0.05, temperature_end=1e-5, protected_fraction=0.25),
         search=search,
         align=align,
         seed=seed,
         batch=batch,
-        short=resampled(schedule, nfe) if steps == "auto" else None,
+        few_step_schedule=resampled(schedule, nfe) if steps == "auto" else None,
     )
     algorithm(search)
     folder = nullcontext(str(work)) if work is not None else tempfile.TemporaryDirectory(prefix="budc-")
@@ -157,15 +157,15 @@ def _weights(
     return guidance
 
 
-def _conditions(conditioning: Mapping[str, Condition], noise: Tensor, name: str) -> Conditions:
+def _conditions(conditioning: Mapping[str, Condition], noise: Tensor, name: str) -> Conditioning:
     for branch, condition in conditioning.items():
-        for part, value in tensors(condition).items():
+        for part, value in named_tensors(condition).items():
             if len(value) != len(noise):
                 where = f"{name}[{branch!r}]" + (f"[{part!r}]" if part else "")
                 raise UsageError(f"{where} has {len(value)} samples, noise has {len(noise)}")
     if len(noise) == 0:
         raise UsageError(f"{name} holds no sample")
-    return Conditions(dict(conditioning), noise.float()).to(torch.device("cpu"))
+    return Conditioning(dict(conditioning), noise.float()).to(torch.device("cpu"))
 
 
 def _denoiser(
@@ -189,7 +189,7 @@ def _fingerprint(task: Task, weights: Mapping[str, float], steps: str | None) ->
             "search": [task.search, task.align, steps or "", task.seed],
             "noise": hashed(task.conditions.noise),
             "conditioning": {
-                name: {part: hashed(value) for part, value in tensors(condition).items()}
+                name: {part: hashed(value) for part, value in named_tensors(condition).items()}
                 for name, condition in task.conditions.embeddings.items()
             },
             "guidance": dict(weights),
@@ -200,10 +200,10 @@ def _fingerprint(task: Task, weights: Mapping[str, float], steps: str | None) ->
 
 
 def _report(
-    task: Task, outcome: Outcome, held_out: tuple[Mapping[str, Condition], Tensor]
+    task: Task, outcome: SearchResult, held_out: tuple[Mapping[str, Condition], Tensor]
 ) -> Mapping[str, Metric]:
     conditions, branches = _conditions(*held_out, "held_out"), task.denoiser.branches
-    network = Network(task.denoiser, conditions, task.batch)
+    network = BatchedDenoiser(task.denoiser, conditions, task.batch)
     first_steps = task.denoiser.first_steps(task.schedule.timesteps)
     mask = StepMask.uniform(task.schedule.steps, task.nfe).through(first_steps)
     runs = {
@@ -212,8 +212,10 @@ def _report(
         "fewer-steps": (full_policy(task.nfe, branches), resampled(task.schedule, task.nfe)),
     }
 
-    def latents(policy: Policy, schedule: Schedule) -> Tensor:
-        return follow(network, linear_form(task.scheduler, schedule.sigmas, schedule.timesteps), policy)
+    def latents(policy: Policy, schedule: NoiseSchedule) -> Tensor:
+        return rollout_policy(
+            network, linear_form(task.scheduler, schedule.sigmas, schedule.timesteps), policy
+        )
 
     reference = latents(full_policy(task.schedule.steps, branches), task.schedule)
     return {

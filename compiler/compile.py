@@ -10,16 +10,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from budc.compiler.denoisers.conditioning import Conditions
+from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.emit import artifact_name, make_document, versions, write_artifact
-from budc.compiler.evaluation.pipeline_rollout import Roller
+from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.evaluation.reference import (
     CALIBRATION_SEED,
     HELD_OUT_SEED,
-    Reference,
-    calibrate,
-    drawn,
+    ReferenceSet,
+    encode_prompts,
     prompt_set,
+    reference_set,
 )
 from budc.compiler.evaluation.report import evaluate
 from budc.compiler.models.denoiser import model_denoiser
@@ -36,10 +36,10 @@ from budc.compiler.request import CompileRequest, check_request
 from budc.compiler.search import algorithm
 from budc.compiler.selection.finder import compile_policies
 from budc.compiler.selection.study import OBJECTIVES
-from budc.compiler.selection.task import Outcome, Schedule, Task, searched_on
+from budc.compiler.selection.task import NoiseSchedule, SearchResult, Task, searched_on
 from budc.compiler.storage.journal import Journal
 from budc.policies.profile import ModelProfile, find_weights, read_prompts
-from budc.policies.schedules import schedules_for
+from budc.policies.published_masks import masks_for
 from budc.progress import hashing
 from budc.schema.artifact import SUFFIX, Artifact, read
 from budc.schema.canonical import digest
@@ -139,14 +139,16 @@ def compile_artifacts(request: CompileRequest) -> list[Artifact]:
     with Journal(first.parent / f".{first.name}.{fingerprint[7:19]}", fingerprint) as journal:
         if journal.records:
             print(f"resuming: {len(journal.records)} measurements are in {journal.folder}", file=sys.stderr)
-        roller = Roller(model, journal.get("batch"), halved=lambda batch: journal.put("batch", batch))
+        rollout = PipelineRollout(
+            model, journal.get("batch"), halved=lambda batch: journal.put("batch", batch)
+        )
         seeds = range(CALIBRATION_SEED, CALIBRATION_SEED + len(prompts.calibration))
-        calibration = drawn(model, prompts.calibration, seeds)
-        held: Reference | None = None
+        calibration = encode_prompts(model, prompts.calibration, seeds)
+        held: ReferenceSet | None = None
         task = _task(request, model, sampler, calibration, next(iter(budgets)))
         for nfe, found in compile_policies(task, list(budgets), journal, partial(_vary, request, model)):
-            held = held or calibrate(
-                roller, sampler, prompts.held_out, HELD_OUT_SEED, journal, "held-out full"
+            held = held or reference_set(
+                rollout, sampler, prompts.held_out, HELD_OUT_SEED, journal, "held-out full"
             )
             deployed = _deployed(model, sampler, found)
             quality = evaluate(
@@ -155,7 +157,7 @@ def compile_artifacts(request: CompileRequest) -> list[Artifact]:
                 nfe,
                 OBJECTIVES[algorithm(request.search).objective],
                 prompt_set(prompts.calibration, profile.prompts.negative, CALIBRATION_SEED),
-                roller,
+                rollout,
                 sampler,
                 held,
                 journal,
@@ -167,7 +169,7 @@ def compile_artifacts(request: CompileRequest) -> list[Artifact]:
 
 
 def _task(
-    request: CompileRequest, model: Model, sampler: SamplerBinding, conditions: Conditions, nfe: int
+    request: CompileRequest, model: Model, sampler: SamplerBinding, conditions: Conditioning, nfe: int
 ) -> Task:
     return Task(
         denoiser=model_denoiser(model),
@@ -175,7 +177,7 @@ def _task(
         schedule=_schedule(sampler),
         conditions=conditions,
         nfe=nfe,
-        defaults=model.profile.search,
+        annealing=model.profile.search,
         search=request.search,
         seed=request.seed,
         align=request.align,
@@ -188,16 +190,16 @@ def _vary(request: CompileRequest, model: Model, task: Task, nfe: int) -> Task:
     """Return the task with what depends on the budget: published schedules, and a few steps' own schedule."""
     return replace(
         task,
-        schedules=schedules_for(model.profile, task.schedule.steps, nfe),
-        short=_schedule(model.sampler(nfe)) if request.steps == "auto" else None,
+        published_masks=masks_for(model.profile, task.schedule.steps, nfe),
+        few_step_schedule=_schedule(model.sampler(nfe)) if request.steps == "auto" else None,
     )
 
 
-def _schedule(sampler: SamplerBinding) -> Schedule:
-    return Schedule(tuple(sampler.sigmas), tuple(sampler.timesteps))
+def _schedule(sampler: SamplerBinding) -> NoiseSchedule:
+    return NoiseSchedule(tuple(sampler.sigmas), tuple(sampler.timesteps))
 
 
-def _deployed(model: Model, full: SamplerBinding, found: Outcome) -> SamplerBinding:
+def _deployed(model: Model, full: SamplerBinding, found: SearchResult) -> SamplerBinding:
     """Return the binding to the schedule that the policy was found on."""
     schedule = found.schedule
     if not found.aligned:

@@ -11,7 +11,7 @@ import msgspec
 from budc.compiler.request import CompileRequest
 from budc.compiler.search.joint import allowance
 from budc.compiler.selection.alignment import epochs
-from budc.compiler.selection.task import SEARCH_SHARE, Outcome
+from budc.compiler.selection.task import SEARCH_SHARE, SearchResult
 from budc.policies.profile import ModelProfile
 from budc.schema.artifact import seal
 from budc.schema.files import write_atomic
@@ -54,7 +54,7 @@ def make_document(
     sampler: SamplerBinding,
     budget: str,
     nfe: int,
-    found: Outcome,
+    found: SearchResult,
     quality: Quality,
 ) -> PolicyDocument:
     """Assemble the policy document of one budget."""
@@ -93,7 +93,7 @@ def artifact_name(request: CompileRequest, profile: ModelProfile, nfe: int) -> s
 
 
 def _settings(
-    request: CompileRequest, profile: ModelProfile, nfe: int, found: Outcome
+    request: CompileRequest, profile: ModelProfile, nfe: int, found: SearchResult
 ) -> dict[str, bool | int | float | str]:
     settings: dict[str, bool | int | float | str] = {"calibrationLoss": found.loss, "aligned": found.aligned}
     if request.search == "paper":

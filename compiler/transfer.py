@@ -16,13 +16,13 @@ import msgspec
 
 from budc.compiler.compatibility import check_family, check_first_steps, check_sampling
 from budc.compiler.emit import output_shape, versions, write_artifact
-from budc.compiler.evaluation.pipeline_rollout import Roller
+from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.evaluation.reference import (
     CALIBRATION_SEED,
     HELD_OUT_SEED,
-    calibrate,
-    drawn,
+    encode_prompts,
     prompt_set,
+    reference_set,
 )
 from budc.compiler.evaluation.report import evaluate
 from budc.compiler.models.denoiser import model_denoiser
@@ -38,10 +38,10 @@ from budc.compiler.models.model import (
 from budc.compiler.search import Candidate
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.study import OBJECTIVES
-from budc.compiler.selection.task import Schedule, Task
+from budc.compiler.selection.task import NoiseSchedule, Task
 from budc.compiler.storage.journal import Journal
 from budc.policies.profile import ModelProfile, find_weights, load_profile, read_prompts
-from budc.policies.schedules import schedules_for
+from budc.policies.published_masks import masks_for
 from budc.schema.artifact import Artifact, read
 from budc.schema.canonical import digest
 from budc.schema.errors import CompileError, UsageError
@@ -126,7 +126,7 @@ def _transferred(
             beside["native"] = (found.policy, sampler)
             # The full run is shared, so it is counted once.
             forwards += found.forwards - (finder.full_forwards if forwards else 0)
-    roller = Roller(model)
+    rollout = PipelineRollout(model)
     full = model.sampler(profile.steps)
     held = read_prompts(prompts.held_out, prompts.held_out_size)
     quality = evaluate(
@@ -135,9 +135,9 @@ def _transferred(
         nfe,
         OBJECTIVES["log-mean"],
         prompt_set(texts, prompts.negative, CALIBRATION_SEED),
-        roller,
+        rollout,
         full,
-        calibrate(roller, full, held, HELD_OUT_SEED, journal, "held-out full"),
+        reference_set(rollout, full, held, HELD_OUT_SEED, journal, "held-out full"),
         journal,
         beside,
     )
@@ -174,7 +174,7 @@ def _fitted(
     """Return the policy on the target, the forwards spent, full run included, and the number of candidates."""
     if request.nearby:
         steps = policy.branches[0].step_mask().compute_steps
-        found = finder.find(replace(finder.task, search="nearby", schedules=(steps,)))
+        found = finder.find(replace(finder.task, search="nearby", published_masks=(steps,)))
         return found.policy, found.forwards, found.candidates
     candidate = as_candidate(policy, profile)
     policy, loss, cost = finder.fitted(candidate)
@@ -207,12 +207,12 @@ def _task(model: Model, sampler: SamplerBinding, texts: tuple[str, ...], nfe: in
     return Task(
         denoiser=model_denoiser(model),
         scheduler=model.scheduler,
-        schedule=Schedule(tuple(sampler.sigmas), tuple(sampler.timesteps)),
-        conditions=drawn(model, texts, range(CALIBRATION_SEED, CALIBRATION_SEED + len(texts))),
+        schedule=NoiseSchedule(tuple(sampler.sigmas), tuple(sampler.timesteps)),
+        conditions=encode_prompts(model, texts, range(CALIBRATION_SEED, CALIBRATION_SEED + len(texts))),
         nfe=nfe,
-        defaults=model.profile.search,
+        annealing=model.profile.search,
         seed=seed,
-        schedules=schedules_for(model.profile, sampler.steps, nfe),
+        published_masks=masks_for(model.profile, sampler.steps, nfe),
         batch=model.adapter.batch,
     )
 

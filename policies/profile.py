@@ -31,7 +31,9 @@ class Prompts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     negative: str = ""
 
 
-class SearchDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename="camel"):
+class AnnealingSettings(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename="camel"
+):
     """Settings of the reference search that differ between families (arXiv 2606.13496)."""
 
     temperature_start: float
@@ -91,7 +93,7 @@ class ModelProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     fused: Fused | None = None
     experts: Experts | None = None
     prompts: Prompts
-    search: SearchDefaults
+    search: AnnealingSettings
 
 
 def profile_names() -> tuple[str, ...]:

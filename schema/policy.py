@@ -77,7 +77,7 @@ class _Strict(
     """What every part has in common: immutable, no unknown fields, camelCase, unset fields left out."""
 
 
-class Denoiser(_Strict, frozen=True, kw_only=True):
+class DenoiserBinding(_Strict, frozen=True, kw_only=True):
     """One network whose blocks the policy skips, by content."""
 
     name: Name
@@ -111,7 +111,7 @@ class ModelBinding(_Strict, frozen=True, kw_only=True):
     profile: Name
     family: Name
     pipeline_class: Name
-    denoisers: Annotated[Sequence[Denoiser], Meta(min_length=1, max_length=MAX_DENOISERS)]
+    denoisers: Annotated[Sequence[DenoiserBinding], Meta(min_length=1, max_length=MAX_DENOISERS)]
     variants: Annotated[Sequence[Variant], Meta(min_length=1, max_length=32)]
     """The first one is the original; its files are the subjects of the signed statement."""
     adapters: AdapterRule

@@ -24,7 +24,7 @@ def ablation(setting: Setting, nfe: int, seed: int, folder: Path, rule: Rule, pa
     masks = tuple(policy.for_branch(branch).step_mask() for branch in setting.branches)
     candidate = Candidate(masks if len(set(masks)) > 1 else masks[:1], rule, payload)
     tree = Tree(setting.network(setting.calibration), setting.form, setting.calibration.run)
-    (rollout,) = tree.roll([candidate])
+    (rollout,) = tree.roll_out([candidate])
     fitted = policy_of(tree, candidate, rollout.rows)
     steps = [list(mask.compute_steps) for mask in candidate.masks]
     return static(setting, fitted, forwards=rollout.forwards, chosen={"steps": steps})

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from budc.compiler.rollouts.linear_form import linear_form
 from budc.compiler.selection.finder import compile_policies
-from budc.compiler.selection.task import Outcome as Found
-from budc.compiler.selection.task import Schedule, Task
+from budc.compiler.selection.task import NoiseSchedule, Task
+from budc.compiler.selection.task import SearchResult as Found
 from budc.compiler.storage.journal import Journal
-from budc.policies.schedules import schedules_for
+from budc.policies.published_masks import masks_for
 from budc.schema.policy import SamplerBinding
-from quality_methods.outcome import Outcome, static
+from quality_methods.outcome import SearchResult, static
 from quality_methods.setting import Setting
 
 
@@ -39,13 +39,13 @@ def find(
         schedule=_schedule(setting.sampler),
         conditions=setting.calibration.conditions,
         nfe=nfe,
-        defaults=model.profile.search,
+        annealing=model.profile.search,
         search="joint",
         seed=seed,
         align=align,
         separate=separate,
-        schedules=schedules_for(model.profile, setting.form.steps, nfe),
-        short=_schedule(model.sampler(nfe)) if auto else None,
+        published_masks=masks_for(model.profile, setting.form.steps, nfe),
+        few_step_schedule=_schedule(model.sampler(nfe)) if auto else None,
     )
     name = f"{setting.name} joint{' separate' * separate} {nfe} {seed} {len(setting.calibration)}"
     with Journal(folder, name) as journal:
@@ -55,7 +55,7 @@ def find(
 
 def budc_joint(
     setting: Setting, nfe: int, seed: int, folder: Path, *, align: bool = False, auto: bool = False
-) -> Outcome:
+) -> SearchResult:
     """Compile, then run on the held-out prompts.
 
     What the same seed's plain `joint` has measured is not measured again, but is counted.
@@ -66,12 +66,12 @@ def budc_joint(
     return _run(setting, find(setting, nfe, seed, folder, align=align, auto=auto))
 
 
-def budc_separate(setting: Setting, nfe: int, seed: int, folder: Path) -> Outcome:
+def budc_separate(setting: Setting, nfe: int, seed: int, folder: Path) -> SearchResult:
     """Compile with a mask for every branch, then run on the held-out prompts."""
     return _run(setting, find(setting, nfe, seed, folder, separate=True))
 
 
-def _run(setting: Setting, found: Found) -> Outcome:
+def _run(setting: Setting, found: Found) -> SearchResult:
     form = linear_form(setting.model.scheduler, found.schedule.sigmas, found.schedule.timesteps)
     chosen = {
         "steps": [list(branch.step_mask().compute_steps) for branch in found.policy.branches],
@@ -83,5 +83,5 @@ def _run(setting: Setting, found: Found) -> Outcome:
     return static(setting, found.policy, form, forwards=found.forwards, chosen=chosen)
 
 
-def _schedule(sampler: SamplerBinding) -> Schedule:
-    return Schedule(tuple(sampler.sigmas), tuple(sampler.timesteps))
+def _schedule(sampler: SamplerBinding) -> NoiseSchedule:
+    return NoiseSchedule(tuple(sampler.sigmas), tuple(sampler.timesteps))

@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from budc.compiler.rollouts.linear_form import linear_form
-from budc.compiler.rollouts.policies import evaluations
+from budc.compiler.rollouts.policies import forwards_per_sample
 from budc.compiler.selection.alignment import aligned
 from budc.compiler.storage.journal import Journal
-from budc.compiler.training.trainer import refine
+from budc.compiler.training.trainer import train
 from budc.compiler.training.unrolled import PolicyParameters
 from quality_methods.budc_joint import find
 from quality_methods.outcome import Outcome, static
@@ -34,12 +34,12 @@ def ceiling(setting: Setting, nfe: int, seed: int, folder: Path) -> Outcome:
     )
     samples = Setting(setting.name, setting.folder, PROMPTS, 0).calibration
     with Journal(folder, f"{setting.name} ceiling {nfe} {seed} {NOISES} {EPOCHS}") as journal:
-        refined = refine(
+        refined = train(
             setting.denoiser,
             parameters,
             *lessons(setting, samples, PROMPTS - JUDGING, journal, NOISES),
             epochs=EPOCHS,
-            evaluations=evaluations(found.policy),
+            evaluations=forwards_per_sample(found.policy),
             seed=seed,
             journal=journal,
             label=f"{setting.name} ceiling {nfe}",

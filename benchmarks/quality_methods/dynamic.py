@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from budc.compiler.denoisers.conditioning import Condition, each
+from budc.compiler.denoisers.conditioning import Condition, map_condition
 from budc.compiler.denoisers.denoiser import guide
 from quality_methods.setting import Samples, Setting
 
@@ -55,7 +55,7 @@ def roll(setting: Setting, samples: Samples, decide: Decider) -> tuple[Tensor, T
 
 
 def _rows(condition: Condition, chosen: Tensor) -> Condition:
-    return each(condition, lambda tensor: tensor[chosen])
+    return map_condition(condition, lambda tensor: tensor[chosen])
 
 
 def bisect(mean_nfe: Callable[[float], float], nfe: int, high: float, rounds: int = 16) -> float:

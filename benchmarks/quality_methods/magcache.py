@@ -25,7 +25,7 @@ from quality_methods.setting import Setting
 @torch.no_grad()
 def ratios(setting: Setting) -> dict[str, list[float]]:
     """Return γ of every step after the first, mean over tokens and calibration prompts, per branch."""
-    path, conditions = setting.calibration.run.path, setting.calibration.conditions
+    path, conditions = setting.calibration.run.states, setting.calibration.conditions
     found: dict[str, list[float]] = {branch: [] for branch in setting.branches}
     before: dict[str, Tensor] = {}
     for step, timestep in enumerate(setting.form.timesteps.float()):

@@ -79,7 +79,7 @@ def meancache(setting: Setting, nfe: int) -> Outcome:
     """Plan on the calibration prompts, run on the held-out ones."""
     sigmas = setting.sampler.sigmas
     form = SOLVERS["euler"](setting)(torch.tensor(sigmas).double(), setting.form.timesteps)
-    path = setting.calibration.run.path
+    path = setting.calibration.run.states
     full = [guided(setting, setting.calibration, step, path[step]) for step in range(form.steps)]
     costs, spans = edges(path, full, sigmas)
     steps = shortest(costs, nfe, add)

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from budc.compiler.rollouts.linear_form import LinearForm
-from budc.compiler.rollouts.policies import evaluations, shared_policy
-from budc.compiler.rollouts.policy import follow
+from budc.compiler.rollouts.policies import forwards_per_sample, shared_policy
+from budc.compiler.rollouts.policy import rollout_policy
 from budc.schema.mask import StepMask
 from budc.schema.policy import Policy
 from budc.schema.predictor import Predictor
@@ -47,6 +47,6 @@ def static(
 ) -> Outcome:
     """Roll a fixed policy out on the held-out prompts (or on others)."""
     chosen = samples or setting.held_out
-    latents = follow(setting.network(chosen), form or setting.form, policy)
-    nfe = evaluations(policy) / len(setting.branches)
+    latents = rollout_policy(setting.network(chosen), form or setting.form, policy)
+    nfe = forwards_per_sample(policy) / len(setting.branches)
     return Outcome(latents, (nfe,) * len(chosen), **known)

@@ -36,7 +36,7 @@ class Searched(NamedTuple):
 def paper_search(setting: Setting, nfe: int, seed: int, folder: Path) -> Searched:
     """Search the mask of one budget; every loss is in `folder` before the search sees it, and is not lost."""
     profile, samples = setting.model.profile, setting.calibration
-    space = Space(steps=setting.form.steps, nfe=nfe, branches=setting.branches, defaults=profile.search)
+    space = Space(steps=setting.form.steps, nfe=nfe, branches=setting.branches, annealing=profile.search)
     chosen = algorithm("paper")
     walk = chosen.walk(space, random.Random(seed))
     tree = Tree(setting.network(samples), setting.form, samples.run, MEMORY)
@@ -53,7 +53,7 @@ def paper_search(setting: Setting, nfe: int, seed: int, folder: Path) -> Searche
                 if key not in losses:
                     known = journal.get(key)
                     if known is None:
-                        (rollout,) = tree.roll([candidate])
+                        (rollout,) = tree.roll_out([candidate])
                         loss = sum(rollout.errors) / len(rollout.errors)
                         known = {"loss": loss, "forwards": rollout.forwards}
                         journal.put(key, known)

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import torch
 
-from budc.compiler.denoisers.batched import Network
-from budc.compiler.denoisers.conditioning import Conditions
+from budc.compiler.denoisers.batched import BatchedDenoiser
+from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.evaluation.reference import CALIBRATION_SEED, HELD_OUT_SEED
 from budc.compiler.models.denoiser import ModelDenoiser
 from budc.compiler.models.model import Model, load_model
-from budc.compiler.rollouts.full_run import FullRun, full_run
 from budc.compiler.rollouts.linear_form import LinearForm, linear_form
+from budc.compiler.rollouts.reference_run import ReferenceRun, reference_run
 from budc.compiler.storage.journal import Journal
 from budc.policies.profile import find_weights, load_profile, read_prompts
 
@@ -28,8 +28,8 @@ class Samples:
     """A prompt set: the prompts, their embeddings and noise, and the full run from them."""
 
     prompts: tuple[str, ...]
-    conditions: Conditions
-    run: FullRun
+    conditions: Conditioning
+    run: ReferenceRun
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -68,19 +68,19 @@ class Setting:
         """The first prompts of the profile's held-out file."""
         return self._samples("held-out", self.model.profile.prompts.held_out, HELD_OUT_SEED)
 
-    def network(self, samples: Samples) -> Network:
+    def network(self, samples: Samples) -> BatchedDenoiser:
         """Return the denoiser over a prompt set, with a count of its own."""
-        return Network(self.denoiser, samples.conditions)
+        return BatchedDenoiser(self.denoiser, samples.conditions)
 
     def _samples(self, label: str, path: Path, first_seed: int) -> Samples:
         size, model = self._sizes[label], self.model
         prompts = tuple(read_prompts(path))[:size]
         if len(prompts) < size:
             raise ValueError(f"{path}: {len(prompts)} prompts, {size} are needed")
-        conditions = Conditions(
+        conditions = Conditioning(
             model.adapter.encode(model.folder, model.profile, prompts, model.device),
             model.adapter.noise(model.folder, model.profile, [first_seed + index for index in range(size)]),
         )
         with Journal(self.folder / f"{label}-{size}", f"{self.name} {label} {size}") as journal:
-            run = full_run(Network(self.denoiser, conditions), self.form, journal, label)
+            run = reference_run(BatchedDenoiser(self.denoiser, conditions), self.form, journal, label)
         return Samples(prompts, conditions, run)

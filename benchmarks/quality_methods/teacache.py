@@ -76,7 +76,7 @@ def relative_change(now: Tensor, before: Tensor) -> Tensor:
 @torch.no_grad()
 def fit(setting: Setting, measure: Signal) -> np.ndarray:
     """Return the polynomial from the change of m to the change of the output, on the full run."""
-    path, conditions = setting.calibration.run.path, setting.calibration.conditions
+    path, conditions = setting.calibration.run.states, setting.calibration.conditions
     inputs: list[Tensor] = []
     outputs: list[Tensor] = []
     before: dict[str, Tensor] = {}

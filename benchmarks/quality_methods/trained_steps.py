@@ -17,14 +17,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from budc.compiler.denoisers.batched import Network
+from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.rollouts.linear_form import LinearForm
 from budc.compiler.rollouts.policies import full_policy
 from budc.compiler.selection.task import SEARCH_SHARE
 from budc.compiler.storage.journal import Journal
-from budc.compiler.training.augmentation import PAIRINGS, paired_lesson
-from budc.compiler.training.dataset import Lesson
-from budc.compiler.training.trainer import refine
+from budc.compiler.training.augmentation import PAIRINGS, paired_training_set
+from budc.compiler.training.dataset import TrainingSet
+from budc.compiler.training.trainer import train
 from quality_methods.few_steps import SOLVERS, Form, default_schedule
 from quality_methods.outcome import Outcome, static
 from quality_methods.setting import Samples, Setting
@@ -76,11 +76,11 @@ class SolverParameters:
 
 def lessons(
     setting: Setting, samples: Samples, split: int, journal: Journal, pairings: int = PAIRINGS
-) -> tuple[Lesson, Lesson]:
-    """Return the first `split` samples to train on and the others to judge by, each in several pairings."""
-    train, judge = (
-        paired_lesson(
-            Network(setting.denoiser, samples.conditions.part(*part)),
+) -> tuple[TrainingSet, TrainingSet]:
+    """Return the first `split` samples to train on and the others to arbiter by, each in several pairings."""
+    train, arbiter = (
+        paired_training_set(
+            BatchedDenoiser(setting.denoiser, samples.conditions.part(*part)),
             setting.form,
             samples.run.part(*part).latents,
             journal,
@@ -89,7 +89,7 @@ def lessons(
         )
         for part in ((0, split), (split, len(samples)))
     )
-    return train, judge
+    return train, arbiter
 
 
 def trained_steps(
@@ -101,7 +101,7 @@ def trained_steps(
     split = round(SEARCH_SHARE * len(samples))
     trained = "" if coefficients else " timesteps"
     with Journal(folder, f"{setting.name} {solver} {nfe} {len(samples)} {EPOCHS}{trained}") as journal:
-        refined = refine(
+        refined = train(
             setting.denoiser,
             parameters,
             *lessons(setting, samples, split, journal),

@@ -14,8 +14,8 @@ from runtimes_compared.loop import Loop
 from torch.utils._pytree import tree_map_only
 
 from budc.policies.profile import ModelProfile
-from budc.runtimes.admission.settings import Calibration
-from budc.runtimes.diffusers.applied import Handle
+from budc.runtimes.admission.settings import SettingsCheck
+from budc.runtimes.diffusers.applied import AppliedPolicy
 from budc.schema.mask import StepMask
 from budc.schema.policy import PolicyDocument
 from random_models.pipeline import arguments, random_pipeline
@@ -80,7 +80,7 @@ class Sampling:
     @contextmanager
     def under(self, document: PolicyDocument) -> Iterator[None]:
         """Apply a policy for the length of a with-block. Random weights have no identity to be checked."""
-        handle = Handle(self.pipe, document, Calibration())
+        handle = AppliedPolicy(self.pipe, document, SettingsCheck())
         handle.arm()
         try:
             yield

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from budc.runtimes.onnxruntime.denoising_loop import Denoiser
+from budc.runtimes.onnxruntime.denoising_loop import DenoisingLoop
 from budc.runtimes.onnxruntime.io_binding import Buffer, Call
 from budc.runtimes.onnxruntime.pipeline import load
 from budc.runtimes.onnxruntime.sessions import Sessions
@@ -21,7 +21,7 @@ def prepare(path: Path, export: Path, prompt: str, threads: int, provider: str) 
     pipe = load(read(path), export, provider=provider, threads=threads, allow_unsigned=True)
     # The forward that is timed is of the session that the loop runs.
     sessions, embeddings = Sessions(export, pipe.manifest, pipe.provider), pipe.encode([prompt])
-    denoiser, noise = Denoiser(sessions, pipe.document), pipe.noise(SEED)
+    denoiser, noise = DenoisingLoop(sessions, pipe.document), pipe.noise(SEED)
     branches, compute = len(next(iter(embeddings.values()))), pipe.manifest.graphs["compute"]
     buffers = {
         spec.name: Buffer.of(

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from budc.compiler.denoisers.conditioning import Condition, Conditions, each
+from budc.compiler.denoisers.conditioning import Condition, Conditioning, map_condition
 from budc.compiler.denoisers.denoiser import Denoiser
 from budc.schema.errors import DeviceMemory
 
@@ -16,7 +16,7 @@ _BATCH = {"cpu": 32, "cuda": 16}
 R = TypeVar("R")
 
 
-class Network:
+class BatchedDenoiser:
     """Runs branches of a denoiser on latents of whole prompt sets (N, ...), kept on the CPU in float32.
 
     Latents of several candidates at the same step may be stacked, (c · N, ...). Where `stack` is on (default: on
@@ -31,7 +31,7 @@ class Network:
     def __init__(
         self,
         denoiser: Denoiser,
-        conditions: Conditions,
+        conditions: Conditioning,
         batch: int | None = None,
         halved: Callable[[int], object] | None = None,
         stack: bool | None = None,
@@ -80,7 +80,7 @@ class Network:
     def _condition(self, branch: str, rows: list[int]) -> Condition:
         samples = [row % self.samples for row in rows]
         device = self.denoiser.device
-        return each(self.conditions.embeddings[branch], lambda tensor: tensor[samples].to(device))
+        return map_condition(self.conditions.embeddings[branch], lambda tensor: tensor[samples].to(device))
 
     def _batches(self, rows: int, run: Callable[[list[int]], R]) -> list[R]:
         parts: list[R] = []

@@ -1,4 +1,4 @@
-"""Conditions: what rollouts start from. A branch is conditioned on one tensor, or on several by name.
+"""Conditioning: what rollouts start from. A branch is conditioned on one tensor, or on several by name.
 
 Every tensor's first dimension counts samples, also of what all samples share (position ids, a guidance scale): so
 that rows of a prompt set are taken in one way, whatever the network wants.
@@ -17,20 +17,20 @@ Condition = Tensor | Mapping[str, Tensor]
 """One branch's: a tensor (n, ...), or name -> tensor (n, ...)."""
 
 
-def each(condition: Condition, change: Callable[[Tensor], Tensor]) -> Condition:
+def map_condition(condition: Condition, change: Callable[[Tensor], Tensor]) -> Condition:
     """Return the condition with every tensor changed."""
     if isinstance(condition, Tensor):
         return change(condition)
     return {name: change(value) for name, value in condition.items()}
 
 
-def tensors(condition: Condition) -> Mapping[str, Tensor]:
+def named_tensors(condition: Condition) -> Mapping[str, Tensor]:
     """Return the condition's tensors by name; a lone one is called ""."""
     return {"": condition} if isinstance(condition, Tensor) else condition
 
 
 @dataclass(frozen=True)
-class Conditions:
+class Conditioning:
     """What rollouts start from: each branch's condition, and noise (N, ...)."""
 
     embeddings: Mapping[str, Condition]
@@ -52,5 +52,5 @@ class Conditions:
         return self._each(lambda tensor: tensor.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
-        embeddings = {name: each(value, change) for name, value in self.embeddings.items()}
+        embeddings = {name: map_condition(value, change) for name, value in self.embeddings.items()}
         return replace(self, embeddings=embeddings, noise=change(self.noise))

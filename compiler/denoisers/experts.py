@@ -17,7 +17,7 @@ from budc.runtimes.sampling.schedulers import first_steps
 from budc.schema.errors import UsageError
 
 
-class Experts:
+class ExpertSwitch:
     """Denoisers of the same branches on the same device; `boundaries` (timesteps, descending) are one fewer."""
 
     def __init__(self, denoisers: Sequence[Denoiser], boundaries: Sequence[float]) -> None:

@@ -12,8 +12,8 @@ from budc.schema.errors import DeviceMemory
 R = TypeVar("R")
 
 
-class Turns:
-    """Runs `at_once` samples together; where that does not fit, `spare` is asked for memory, then fewer take turns.
+class MicroBatches:
+    """Runs `at_once` samples together; where that does not fit, `spare` is asked for memory, then fewer at a time.
 
     `spare` returns whether it made room: a batch that failed is then tried again as it was. What does not fit once is
     not tried again in later batches.

@@ -19,8 +19,8 @@ from typing import Protocol
 import msgspec
 from torch import Tensor
 
-from budc.compiler.denoisers.conditioning import Conditions
-from budc.compiler.evaluation.pipeline_rollout import Roller
+from budc.compiler.denoisers.conditioning import Conditioning
+from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.evaluation.precision import full_float32
 from budc.compiler.evaluation.reference import HELD_OUT_SEED
 from budc.compiler.models.model import Model
@@ -93,8 +93,8 @@ def measure_parity(model: Model, document: PolicyDocument, converted: Converted,
     seeds = [HELD_OUT_SEED + index for index in range(samples)]
     with progress("parity", samples + 1) as bar:
         embeddings = model.adapter.encode(model.folder, profile, prompts, model.device)
-        conditions = Conditions(embeddings, model.adapter.noise(model.folder, profile, seeds))
-        expected = Roller(model).roll(document.policy, document.sampler, conditions, bar)
+        conditions = Conditioning(embeddings, model.adapter.noise(model.folder, profile, seeds))
+        expected = PipelineRollout(model).run(document.policy, document.sampler, conditions, bar)
         decode = model.adapter.decoder(model.folder, profile, model.device)
         bar.advance("original run")
         latents: list[float] = []

@@ -11,10 +11,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from budc.compiler.denoisers.conditioning import Conditions
+from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.models.denoiser import ModelDenoiser, model_denoisers
 from budc.compiler.models.model import Model
-from budc.compiler.rollouts.policies import evaluations
+from budc.compiler.rollouts.policies import forwards_per_sample
 from budc.progress import Bar
 from budc.runtimes.sampling.schedulers import on_schedule
 from budc.runtimes.sampling.steps import Compute, StepMachine
@@ -25,7 +25,7 @@ from budc.schema.policy import Policy, SamplerBinding
 _BATCH = {"cpu": 8, "cuda": 16}
 
 
-class Roller:
+class PipelineRollout:
     """Rolls out policies on one model, in batches that fit the device, and counts transformer forwards.
 
     `forwards` counts computed forwards of one sample and one branch, the unit of the budget. `halved` is told the
@@ -41,8 +41,8 @@ class Roller:
         self._halved = halved
         self._denoisers: dict[str, tuple[ModelDenoiser, ...]] = {}
 
-    def roll(
-        self, policy: Policy, sampler: SamplerBinding, conditions: Conditions, bar: Bar | None = None
+    def run(
+        self, policy: Policy, sampler: SamplerBinding, conditions: Conditioning, bar: Bar | None = None
     ) -> Tensor:
         """Return the final latents (N, ...), float32 on the CPU.
 
@@ -59,11 +59,11 @@ class Roller:
                 self._halve(bar)
                 continue
             parts.append(part)
-            self.forwards += evaluations(policy) * (last - first)
+            self.forwards += forwards_per_sample(policy) * (last - first)
             first = last
         return torch.cat(parts)
 
-    def _try(self, policy: Policy, sampler: SamplerBinding, conditions: Conditions) -> Tensor | None:
+    def _try(self, policy: Policy, sampler: SamplerBinding, conditions: Conditioning) -> Tensor | None:
         try:
             return self._roll(policy, sampler, conditions).cpu()
         except torch.cuda.OutOfMemoryError:
@@ -83,7 +83,7 @@ class Roller:
             bar.say(f"out of device memory: going on with batches of {self.batch}")
 
     @torch.no_grad()
-    def _roll(self, policy: Policy, sampler: SamplerBinding, conditions: Conditions) -> Tensor:
+    def _roll(self, policy: Policy, sampler: SamplerBinding, conditions: Conditioning) -> Tensor:
         model = self.model
         device = model.device
         conditions = conditions.to(device)

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from budc.compiler.denoisers.conditioning import Conditions
-from budc.compiler.evaluation.pipeline_rollout import Roller
+from budc.compiler.denoisers.conditioning import Conditioning
+from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.models.model import Model
 from budc.compiler.rollouts.policies import full_policy
 from budc.compiler.storage.journal import Journal
-from budc.compiler.storage.tensors import kept_parts, spans
+from budc.compiler.storage.tensors import shard_spans, stored_shards
 from budc.progress import progress
 from budc.schema.canonical import digest
 from budc.schema.policy import Policy, PromptSet, SamplerBinding
@@ -28,13 +28,13 @@ HELD_OUT_SEED = 20_000
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferenceSet:
     """A prompt set with the full run's final latents, (N, ...)."""
 
     prompts: tuple[str, ...]
     negative: str
     seeds: tuple[int, ...]
-    conditions: Conditions
+    conditions: Conditioning
     latents: Tensor
 
     def prompt_set(self) -> PromptSet:
@@ -50,36 +50,36 @@ def prompt_set(prompts: Sequence[str], negative: str, first_seed: int) -> Prompt
     )
 
 
-def calibrate(
-    roller: Roller,
+def reference_set(
+    rollout: PipelineRollout,
     sampler: SamplerBinding,
     prompts: Sequence[str],
     first_seed: int,
     journal: Journal,
     label: str,
-) -> Reference:
+) -> ReferenceSet:
     """Encode prompts, draw noise and run the full sampler on every one, resuming from the journal."""
-    model = roller.model
+    model = rollout.model
     seeds = tuple(first_seed + index for index in range(len(prompts)))
-    conditions = drawn(model, prompts, seeds)
+    conditions = encode_prompts(model, prompts, seeds)
     policy = full_policy(sampler.steps, model.profile.branches)
-    latents = kept_latents(roller, policy, sampler, conditions, journal, label)
-    return Reference(tuple(prompts), model.profile.prompts.negative, seeds, conditions, latents)
+    latents = stored_latents(rollout, policy, sampler, conditions, journal, label)
+    return ReferenceSet(tuple(prompts), model.profile.prompts.negative, seeds, conditions, latents)
 
 
-def drawn(model: Model, prompts: Sequence[str], seeds: Sequence[int]) -> Conditions:
+def encode_prompts(model: Model, prompts: Sequence[str], seeds: Sequence[int]) -> Conditioning:
     """Encode prompts and draw the noise of as many seeds."""
-    return Conditions(
+    return Conditioning(
         model.adapter.encode(model.folder, model.profile, prompts, model.device),
         model.adapter.noise(model.folder, model.profile, seeds),
     )
 
 
-def kept_latents(
-    roller: Roller,
+def stored_latents(
+    rollout: PipelineRollout,
     policy: Policy,
     sampler: SamplerBinding,
-    conditions: Conditions,
+    conditions: Conditioning,
     journal: Journal,
     label: str,
 ) -> Tensor:
@@ -92,15 +92,15 @@ def kept_latents(
     """
 
     def make(first: int, last: int) -> tuple[Mapping[str, Tensor], Mapping[str, int]]:
-        before = roller.forwards
-        latents = roller.roll(policy, sampler, conditions.part(first, last), bar)
-        return {"latents": latents}, {"forwards": roller.forwards - before}
+        before = rollout.forwards
+        latents = rollout.run(policy, sampler, conditions.part(first, last), bar)
+        return {"latents": latents}, {"forwards": rollout.forwards - before}
 
     parts: list[Tensor] = []
-    with progress(label, len(spans(len(conditions)))) as bar:
-        for part in kept_parts(journal, label, len(conditions), make):
+    with progress(label, len(shard_spans(len(conditions)))) as bar:
+        for part in stored_shards(journal, label, len(conditions), make):
             parts.append(part.tensors["latents"])
             if part.replayed:
-                roller.forwards += part.notes["forwards"]
+                rollout.forwards += part.notes["forwards"]
             bar.advance(replayed=part.replayed)
     return torch.cat(parts)

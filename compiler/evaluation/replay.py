@@ -12,8 +12,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from budc.compiler.evaluation.pipeline_rollout import Roller
-from budc.compiler.evaluation.reference import HELD_OUT_SEED, calibrate, kept_latents, prompt_set
+from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
+from budc.compiler.evaluation.reference import HELD_OUT_SEED, prompt_set, reference_set, stored_latents
 from budc.compiler.evaluation.report import frame_levels
 from budc.compiler.models.model import as_measured, default_device, load_model
 from budc.compiler.rollouts.metrics import latent_errors, latent_metric, psnr_metric
@@ -75,9 +75,11 @@ def replay(
     model = load_model(as_measured(profile, document.shape), folder, default_device())
     chosen = prompts[: samples or len(prompts)]
     with tempfile.TemporaryDirectory(prefix="budc-replay-") as name, Journal(Path(name), "replay") as journal:
-        roller = Roller(model)
-        held = calibrate(roller, model.sampler(full_steps), chosen, HELD_OUT_SEED, journal, "full run")
-        latents = kept_latents(roller, document.policy, document.sampler, held.conditions, journal, "policy")
+        rollout = PipelineRollout(model)
+        held = reference_set(rollout, model.sampler(full_steps), chosen, HELD_OUT_SEED, journal, "full run")
+        latents = stored_latents(
+            rollout, document.policy, document.sampler, held.conditions, journal, "policy"
+        )
         levels = frame_levels(model, {"policy": latents}, held.latents, journal, "frames")["policy"]
     measured = {
         metric.name: metric

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from budc.compiler.evaluation.pipeline_rollout import Roller
-from budc.compiler.evaluation.reference import Reference, kept_latents
+from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
+from budc.compiler.evaluation.reference import ReferenceSet, stored_latents
 from budc.compiler.models.model import Model
 from budc.compiler.rollouts.metrics import latent_errors, latent_metric, psnr_metric, psnrs
 from budc.compiler.rollouts.policies import full_policy, shared_policy
@@ -29,9 +29,9 @@ def evaluate(
     nfe: int,
     objective: str,
     calibration: PromptSet,
-    roller: Roller,
+    rollout: PipelineRollout,
     full: SamplerBinding,
-    held_out: Reference,
+    held_out: ReferenceSet,
     journal: Journal,
     beside: Mapping[str, tuple[Policy, SamplerBinding]] | None = None,
 ) -> Quality:
@@ -39,19 +39,19 @@ def evaluate(
 
     `beside` holds further policies of the same NFE by name, each with its sampler.
     """
-    branches, conditions = roller.model.profile.branches, held_out.conditions
+    branches, conditions = rollout.model.profile.branches, held_out.conditions
     mask = StepMask.uniform(full.steps, nfe).through(full.first_steps)
     runs = {
         "policy": (policy, sampler),
         "uniform": (shared_policy(mask, Predictor.plain_reuse(mask), branches), full),
-        "fewer-steps": (full_policy(nfe, branches), roller.model.sampler(nfe)),
+        "fewer-steps": (full_policy(nfe, branches), rollout.model.sampler(nfe)),
     }
     runs = {"policy": runs["policy"], **(beside or {}), **runs}
     latents = {
-        name: kept_latents(roller, followed, schedule, conditions, journal, f"held-out {nfe} {name}")
+        name: stored_latents(rollout, followed, schedule, conditions, journal, f"held-out {nfe} {name}")
         for name, (followed, schedule) in runs.items()
     }
-    levels = frame_levels(roller.model, latents, held_out.latents, journal, f"frames {nfe}")
+    levels = frame_levels(rollout.model, latents, held_out.latents, journal, f"frames {nfe}")
     metrics: dict[str, list[Metric]] = {
         name: [latent_metric(latent_errors(found, held_out.latents)), psnr_metric(levels[name])]
         for name, found in latents.items()

@@ -9,15 +9,15 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from budc.compiler.export.flux import FluxParts
-from budc.compiler.export.modules import Form
-from budc.compiler.export.wan import WanParts
+from budc.compiler.export.flux import FluxComponents
+from budc.compiler.export.modules import ExportModule
+from budc.compiler.export.wan import WanComponents
 from budc.policies.profile import ModelProfile
 from budc.runtimes.exported.manifest import TextRule
 from budc.schema.errors import UnsupportedModel
 
 
-class Parts(Protocol):
+class Components(Protocol):
     """Text encoders, VAE decoder and tokenizers of one folder."""
 
     @property
@@ -34,21 +34,24 @@ class Parts(Protocol):
     def save_tokenizers(self, folder: Path, prompts: Sequence[str]) -> tuple[TextRule, TextRule | None]:
         """Write the tokenizers below `folder`: of the tokens' states, and of the pooled state if there is one."""
 
-    def text_form(self, prompts: Sequence[str]) -> Form:
+    def text_form(self, prompts: Sequence[str]) -> ExportModule:
         """Return the form of all text encoders together, called with `prompts`."""
 
-    def decoder_form(self, latents: Tensor) -> Form:
+    def decoder_form(self, latents: Tensor) -> ExportModule:
         """Return the VAE decoder's form, in float32, in which the compiler decodes too."""
 
 
-def load_parts(folder: Path, profile: ModelProfile, dtype: torch.dtype) -> Parts:
+def load_components(folder: Path, profile: ModelProfile, dtype: torch.dtype) -> Components:
     """Load what is exported beside the denoiser.
 
     Raises:
         UnsupportedModel: a pipeline of a class that cannot be exported, or a profile without a text length.
         WeightsMissing: a part cannot be loaded.
     """
-    known: dict[str, Callable[..., Parts]] = {"WanPipeline": WanParts, "FluxPipeline": FluxParts}
+    known: dict[str, Callable[..., Components]] = {
+        "WanPipeline": WanComponents,
+        "FluxPipeline": FluxComponents,
+    }
     if profile.pipeline_class not in known:
         raise UnsupportedModel(
             f"cannot export a {profile.pipeline_class}, only {' and '.join(known)}",

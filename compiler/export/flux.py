@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL, FluxPipeline
 from torch import Tensor, nn
 
-from budc.compiler.export.modules import Form
+from budc.compiler.export.modules import ExportModule
 from budc.compiler.export.tokenizers import PipelineTokenizer
 from budc.compiler.models.pipelines.flux import FluxAdapter
 from budc.compiler.models.pipelines.latents import load_vae, unpack
@@ -61,7 +61,7 @@ class _Decoder(nn.Module):
         return (image * 0.5 + 0.5).clamp(0, 1).unsqueeze(1)
 
 
-class FluxParts:
+class FluxComponents:
     """Text encoders and tokenizers of one folder; the VAE is loaded when it is asked for."""
 
     def __init__(self, folder: Path, profile: ModelProfile, dtype: torch.dtype) -> None:
@@ -93,17 +93,17 @@ class FluxParts:
         """Write T5's tokenizer and CLIP's."""
         return self._t5_tokenizer.save(folder, prompts), self._clip_tokenizer.save(folder, prompts)
 
-    def text_form(self, prompts: Sequence[str]) -> Form:
+    def text_form(self, prompts: Sequence[str]) -> ExportModule:
         """Return the form of both text encoders, called with `prompts`."""
         ids, mask = self._t5_tokenizer.ids(prompts)
         pooled, _ = self._clip_tokenizer.ids(prompts)
-        return Form(
+        return ExportModule(
             "text_encoder",
             self._encoders,
             {"input_ids": ids, "attention_mask": mask, "pooled_input_ids": pooled},
         )
 
-    def decoder_form(self, latents: Tensor) -> Form:
+    def decoder_form(self, latents: Tensor) -> ExportModule:
         """Return the VAE decoder's form."""
         vae = load_vae(AutoencoderKL, self._folder, torch.device("cpu")).eval().requires_grad_(False)
-        return Form("vae_decoder", _Decoder(vae, *self._cells), {"latents": latents})
+        return ExportModule("vae_decoder", _Decoder(vae, *self._cells), {"latents": latents})

@@ -17,7 +17,7 @@ from onnx_ir.passes.common import (
     RemoveUnusedNodesPass,
 )
 
-from budc.compiler.export.modules import Form
+from budc.compiler.export.modules import ExportModule
 from budc.compiler.export.strided import stack_strided_writes
 from budc.runtimes.exported.manifest import INPUTS, DType, TensorSpec
 from budc.schema.errors import UnsupportedModel
@@ -31,7 +31,7 @@ _ALIKE = 63
 """From 64 samples on, some of diffusers' layers lay out memory otherwise. The graph knows no layout, and no limit."""
 
 
-def to_graph(form: Form) -> ir.Model:
+def to_graph(form: ExportModule) -> ir.Model:
     """Export a form with dynamic batch; inputs that its module does not use are left out.
 
     Raises:
@@ -115,7 +115,7 @@ def _spec(value: ir.Value) -> TensorSpec:
     return TensorSpec(name=value.name, dtype=cast(DType, dtype), shape=shape)
 
 
-def _shapes(form: Form, batch: torch.export.Dim) -> tuple[object, ...]:
+def _shapes(form: ExportModule, batch: torch.export.Dim) -> tuple[object, ...]:
     return tuple({0: batch} if form.is_batched(name) else {} for name in form.inputs)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from budc.compiler.models.pipelines import Adapter
+from budc.compiler.models.pipelines import PipelineAdapter
 from budc.runtimes.exported.manifest import CONDITIONS, INPUTS, OUTPUTS, TERMS, GraphName
 from budc.runtimes.sampling.trunk import Trunk, combine
 
@@ -41,7 +41,7 @@ _FIXED = frozenset({"coefficients"})
 
 
 @dataclass(frozen=True)
-class Form:
+class ExportModule:
     """One module, to be exported under a name."""
 
     name: GraphName
@@ -77,7 +77,7 @@ class Form:
 class _Compute(nn.Module):
     """`condition` makes the adapter's condition of what the text encoders return."""
 
-    def __init__(self, trunk: Trunk, adapter: Adapter, condition: nn.Module) -> None:
+    def __init__(self, trunk: Trunk, adapter: PipelineAdapter, condition: nn.Module) -> None:
         super().__init__()
         self.transformer = trunk.transformer
         self.condition = condition
@@ -115,20 +115,20 @@ class _ReuseTerms(_Reuse):
         return super().forward(latents, timestep, text, pooled, residual)
 
 
-def denoiser_forms(
+def denoiser_modules(
     transformer: nn.Module,
-    adapter: Adapter,
+    adapter: PipelineAdapter,
     condition: nn.Module,
     latents: Tensor,
     timesteps: Tensor,
     encoded: Mapping[str, Tensor],
-) -> list[Form]:
+) -> list[ExportModule]:
     """Return the three forms of a denoiser, called with `SAMPLES` samples each.
 
     Args:
         transformer: the denoiser.
         adapter: of its pipeline.
-        condition: see `budc.compiler.export.components.Parts`.
+        condition: see `budc.compiler.export.components.Components`.
         latents: (n, ...).
         timesteps: (n,), as the scheduler has them.
         encoded: what the text encoders' form returned, by name.
@@ -137,15 +137,15 @@ def denoiser_forms(
     text = next(iter(encoded.values()))
     inputs = {"hidden_states": latents.to(text.dtype), "timestep": timesteps.float()}
     inputs |= {name: encoded.get(name, UNUSED) for name in CONDITIONS}
-    compute = Form("compute", _Compute(trunk, adapter, condition), inputs)
+    compute = ExportModule("compute", _Compute(trunk, adapter, condition), inputs)
     _, residual = compute.run(SAMPLES)
     # Residuals that differ, and coefficients of the size that predictors have.
     residuals = {f"residual_{index}": residual.roll(index, 0) for index in range(TERMS)}
     coefficients = {"coefficients": torch.tensor([2.0, -1.5, 0.5])}
     return [
         compute,
-        Form("reuse", _Reuse(trunk, adapter, condition), {**inputs, "residual": residual}),
-        Form(
+        ExportModule("reuse", _Reuse(trunk, adapter, condition), {**inputs, "residual": residual}),
+        ExportModule(
             "reuse_terms",
             _ReuseTerms(trunk, adapter, condition),
             {**inputs, **residuals, **coefficients},

@@ -22,10 +22,10 @@ import onnx
 import onnxruntime
 import torch
 
-from budc.compiler.export.components import Parts, load_parts
+from budc.compiler.export.components import Components, load_components
 from budc.compiler.export.graphs import OPSET, specs, to_graph
-from budc.compiler.export.modules import FILES, SAMPLES, WEIGHTS, Form, denoiser_forms
-from budc.compiler.export.parity import check_parity
+from budc.compiler.export.modules import FILES, SAMPLES, WEIGHTS, ExportModule, denoiser_modules
+from budc.compiler.export.parity import check_graph_parity
 from budc.compiler.export.staging import check_free, staged
 from budc.compiler.export.weights import WeightFile, save_graph
 from budc.compiler.models.folder import SCHEDULER_CONFIG
@@ -77,7 +77,7 @@ def export_onnx(
     check_free(out)
     with progress("export", 2 + 2 * len(FILES)) as bar:
         model = load_model(msgspec.structs.replace(profile, dtype=dtype), weights, torch.device("cpu"))
-        parts = load_parts(weights, profile, getattr(torch, dtype))
+        parts = load_components(weights, profile, getattr(torch, dtype))
         bar.advance("model loaded")
         with staged(out) as folder:
             manifest, differences = _write(model, parts, folder, dtype, bar)
@@ -85,7 +85,7 @@ def export_onnx(
 
 
 def _write(
-    model: Model, parts: Parts, folder: Path, dtype: Literal["float32", "float16"], bar: Bar
+    model: Model, parts: Components, folder: Path, dtype: Literal["float32", "float16"], bar: Bar
 ) -> tuple[Manifest, dict[GraphName, float]]:
     profile = model.profile
     prompts = read_prompts(profile.prompts.calibration, SAMPLES)
@@ -105,7 +105,7 @@ def _write(
         path = folder / FILES[form.name]
         _check_model(path)
         tolerated = "float32" if form.name == "vae_decoder" else dtype
-        differences[form.name] = check_parity(form, path, tolerated)
+        differences[form.name] = check_graph_parity(form, path, tolerated)
         bar.advance(f"{form.name} differs by {differences[form.name]:.1e}")
     drawn = parts.drawn(latents)
     written = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
@@ -142,18 +142,20 @@ def _versions() -> dict[str, str]:
     return own | {name: version(name) for name in _PACKAGES}
 
 
-def _forms(model: Model, parts: Parts, latents: torch.Tensor, prompts: tuple[str, ...]) -> Iterator[Form]:
+def _forms(
+    model: Model, parts: Components, latents: torch.Tensor, prompts: tuple[str, ...]
+) -> Iterator[ExportModule]:
     """Yield every form, each called with what the one before it makes of real prompts."""
     text = parts.text_form(prompts)
     encoded = dict(zip(text.outputs, text.run(SAMPLES), strict=True))
     steps = model.profile.steps
     timesteps = torch.tensor(model.sampler(steps).timesteps)[:: max(1, steps // SAMPLES)][:SAMPLES]
-    yield from denoiser_forms(model.denoiser, model.adapter, parts.condition, latents, timesteps, encoded)
+    yield from denoiser_modules(model.denoiser, model.adapter, parts.condition, latents, timesteps, encoded)
     yield text
     yield parts.decoder_form(latents)
 
 
-def _write_graph(form: Form, folder: Path, opened: dict[str, WeightFile], files: ExitStack) -> Graph:
+def _write_graph(form: ExportModule, folder: Path, opened: dict[str, WeightFile], files: ExitStack) -> Graph:
     path, weights = folder / FILES[form.name], folder / WEIGHTS[form.name]
     path.parent.mkdir(exist_ok=True)
     if str(weights) not in opened:

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from budc.compiler.export.modules import SAMPLES, Form
+from budc.compiler.export.modules import SAMPLES, ExportModule
 from budc.compiler.rollouts.metrics import relative_difference
 from budc.schema.errors import ParityMismatch
 
@@ -17,7 +17,7 @@ GRAPH_TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "float16": 2e-2}
 """Largest difference of one forward that is accepted, as a share of the largest value."""
 
 
-def check_parity(form: Form, path: Path, dtype: str) -> float:
+def check_graph_parity(form: ExportModule, path: Path, dtype: str) -> float:
     """Run a form and its graph on batches of one and of several; return the largest relative difference.
 
     ONNX Runtime runs it on the CPU, as torch does.

@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKLWan, WanPipeline
 from torch import Tensor, nn
 
-from budc.compiler.export.modules import UNUSED, Form
+from budc.compiler.export.modules import UNUSED, ExportModule
 from budc.compiler.export.tokenizers import PipelineTokenizer
 from budc.compiler.models.pipelines.latents import load_vae, normalisation
 from budc.policies.profile import ModelProfile
@@ -55,7 +55,7 @@ class _Decoder(nn.Module):
         return (video * 0.5 + 0.5).clamp(0, 1).transpose(1, 2)
 
 
-class WanParts:
+class WanComponents:
     """Text encoder and tokenizer of one folder; the VAE is loaded when it is asked for."""
 
     guidance: float | None = None
@@ -79,13 +79,13 @@ class WanParts:
         """Write the tokenizer; nothing is pooled."""
         return self.tokenizer.save(folder, prompts), None
 
-    def text_form(self, prompts: Sequence[str]) -> Form:
+    def text_form(self, prompts: Sequence[str]) -> ExportModule:
         """Return the text encoder's form, called with `prompts`."""
         ids, mask = self.tokenizer.ids(prompts)
         inputs = {"input_ids": ids, "attention_mask": mask, "pooled_input_ids": UNUSED}
-        return Form("text_encoder", _TextEncoder(self._encoder), inputs, ("encoder_hidden_states",))
+        return ExportModule("text_encoder", _TextEncoder(self._encoder), inputs, ("encoder_hidden_states",))
 
-    def decoder_form(self, latents: Tensor) -> Form:
+    def decoder_form(self, latents: Tensor) -> ExportModule:
         """Return the VAE decoder's form."""
         vae = load_vae(AutoencoderKLWan, self._folder, torch.device("cpu"))
-        return Form("vae_decoder", _Decoder(vae.eval().requires_grad_(False)), {"latents": latents})
+        return ExportModule("vae_decoder", _Decoder(vae.eval().requires_grad_(False)), {"latents": latents})

@@ -31,7 +31,7 @@ RIDGE = 3e-4
 SECANT = 0.05
 """Step of the secant that linearises the head around a trunk residual."""
 
-Rows = Mapping[str, tuple[float, ...]]
+CoefficientRows = Mapping[str, tuple[float, ...]]
 
 
 def to_differences(row: Sequence[float]) -> Tensor:
@@ -58,7 +58,7 @@ def differences(residuals: Sequence[Tensor]) -> list[Tensor]:
     return found
 
 
-def solve_tracking(
+def solve_trajectory(
     target: Tensor,
     columns: Tensor,
     prior: Tensor,
@@ -82,9 +82,9 @@ def solve_tracking(
     return move
 
 
-def track(
+def fit_trajectory(
     residuals: Mapping[str, Sequence[Tensor]],
-    prior: Rows,
+    prior: CoefficientRows,
     velocity: Callable[[str, Tensor], Tensor],
     guide: Callable[[Mapping[str, Tensor]], Tensor],
     target: Callable[[Tensor], Tensor],
@@ -113,7 +113,7 @@ def track(
                 columns.append(_along(guide, reused, branch, slope))
         stacked = torch.stack(columns).flatten(2)
         back = torch.cat([start[branch] - rows[branch] for branch in rows])
-        move = solve_tracking(target(guide(reused)).flatten(1), stacked, back)
+        move = solve_trajectory(target(guide(reused)).flatten(1), stacked, back)
         for branch, part in zip(rows, move.split([len(values) for values in rows.values()]), strict=True):
             rows[branch] = rows[branch] + part
     return {branch: tuple(from_differences(values).tolist()) for branch, values in rows.items()}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from budc.compiler.denoisers.conditioning import Condition
 from budc.compiler.denoisers.denoiser import Denoiser, WeightedSum
-from budc.compiler.denoisers.experts import Experts
+from budc.compiler.denoisers.experts import ExpertSwitch
 from budc.compiler.models.model import Model
 from budc.runtimes.sampling.trunk import Trunk
 from budc.schema.policy import Payload
@@ -64,7 +64,7 @@ class ModelDenoiser(WeightedSum):
 def model_denoiser(model: Model, payload: Payload = "trunk-residual") -> Denoiser:
     """Return a loaded model's denoiser, or its experts as one."""
     denoisers = model_denoisers(model, payload)
-    return denoisers[0] if len(denoisers) == 1 else Experts(denoisers, model.boundaries)
+    return denoisers[0] if len(denoisers) == 1 else ExpertSwitch(denoisers, model.boundaries)
 
 
 def model_denoisers(model: Model, payload: Payload) -> tuple[ModelDenoiser, ...]:

@@ -20,7 +20,7 @@ from budc.compiler.models.folder import (
     denoiser_files,
     read_index,
 )
-from budc.compiler.models.pipelines import Adapter, adapter_for
+from budc.compiler.models.pipelines import PipelineAdapter, adapter_for
 from budc.policies.profile import ModelProfile
 from budc.runtimes.sampling.families import family_of
 from budc.runtimes.sampling.loading import loading
@@ -29,7 +29,15 @@ from budc.schema.digest_cache import DigestCache
 from budc.schema.digests import architecture_digest, check_rivals, file_digests
 from budc.schema.errors import UnsupportedModel
 from budc.schema.folder import resolve
-from budc.schema.policy import AdapterRule, Denoiser, Expert, ModelBinding, SamplerBinding, Shape, Variant
+from budc.schema.policy import (
+    AdapterRule,
+    DenoiserBinding,
+    Expert,
+    ModelBinding,
+    SamplerBinding,
+    Shape,
+    Variant,
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Model:
 
     profile: ModelProfile
     folder: Path
-    adapter: Adapter
+    adapter: PipelineAdapter
     denoisers: tuple[nn.Module, ...]
     """As the profile names them: of one class, in the order in which they share a run."""
     scheduler: Any
@@ -102,7 +110,7 @@ def device_name(device: torch.device) -> str:
     return f"cpu, {torch.get_num_threads()} threads"
 
 
-def supported(profile: ModelProfile) -> Adapter:
+def supported(profile: ModelProfile) -> PipelineAdapter:
     """Return the adapter of a profile's pipeline; needs no weights.
 
     Raises:
@@ -192,7 +200,7 @@ def model_binding(profile: ModelProfile, folder: Path, digests: DigestCache | No
         found, root = digests.with_root(weights.values())
         files |= {name: found[path] for name, path in weights.items()}
         denoisers.append(
-            Denoiser(
+            DenoiserBinding(
                 name=denoiser,
                 class_name=class_name,
                 tensor_root=root,

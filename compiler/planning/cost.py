@@ -12,8 +12,8 @@ import diffusers
 import torch
 from torch import nn
 
-from budc.compiler.planning.dummy_inputs import Extent, probe
-from budc.compiler.planning.profiler import watched
+from budc.compiler.planning.dummy_inputs import InputSize, dummy_inputs
+from budc.compiler.planning.profiler import profile_run
 from budc.policies.profile import ModelProfile
 from budc.runtimes.sampling.trunk import Trunk
 
@@ -35,7 +35,7 @@ class Cost:
     activations: int
 
 
-def count(profile: ModelProfile, folder: Path | None = None) -> Cost:
+def forward_cost(profile: ModelProfile, folder: Path | None = None) -> Cost:
     """Count a forward of the profile's first denoiser; its settings are read from `folder` where one is given.
 
     Raises:
@@ -43,8 +43,8 @@ def count(profile: ModelProfile, folder: Path | None = None) -> Cost:
     """
     model, inputs = _on_meta(profile, folder)
     trunk = Trunk(model)
-    (_, residual), flops, activations = watched(lambda: trunk.compute(**inputs))
-    _, reuse_flops, _ = watched(lambda: trunk.reuse(residual, **inputs))
+    (_, residual), flops, activations = profile_run(lambda: trunk.compute(**inputs))
+    _, reuse_flops, _ = profile_run(lambda: trunk.reuse(residual, **inputs))
     return Cost(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         flops=flops,
@@ -69,15 +69,15 @@ def gradient_memory(profile: ModelProfile, folder: Path | None = None) -> int:
     given = inputs[name]
     inputs[name] = [part * leaf for part in given] if isinstance(given, list) else given * leaf
     trunk = Trunk(model)
-    _, _, whole = watched(lambda: trunk.compute(**inputs), gradients=True)
+    _, _, whole = profile_run(lambda: trunk.compute(**inputs), gradients=True)
     model.enable_gradient_checkpointing()
-    _, _, between = watched(lambda: trunk.compute(**inputs), gradients=True)
+    _, _, between = profile_run(lambda: trunk.compute(**inputs), gradients=True)
     return between + whole // sum(len(getattr(model, span.name)) for span in trunk.family.spans)
 
 
-def extent(profile: ModelProfile, batch: int = 1) -> Extent:
+def input_size(profile: ModelProfile, batch: int = 1) -> InputSize:
     """Return what a profile's forward is given."""
-    return Extent(profile.frames, profile.height, profile.width, profile.text_tokens or TEXT_TOKENS, batch)
+    return InputSize(profile.frames, profile.height, profile.width, profile.text_tokens or TEXT_TOKENS, batch)
 
 
 def _on_meta(profile: ModelProfile, folder: Path | None) -> tuple[Any, dict[str, Any]]:
@@ -90,7 +90,7 @@ def _on_meta(profile: ModelProfile, folder: Path | None) -> tuple[Any, dict[str,
         model = getattr(diffusers, class_name).from_config(settings).eval().requires_grad_(False)
         for parameter in model.parameters():
             parameter.data = parameter.data.to(dtype)
-        return model, probe(class_name, model.config, extent(profile), device="meta", dtype=dtype)
+        return model, dummy_inputs(class_name, model.config, input_size(profile), device="meta", dtype=dtype)
 
 
 def _bytes(model: nn.Module) -> int:

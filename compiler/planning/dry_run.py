@@ -6,20 +6,20 @@ import random
 
 from budc.compiler.search import Algorithm, Candidate, Space
 from budc.policies.profile import ModelProfile
-from budc.policies.schedules import schedules_for
+from budc.policies.published_masks import masks_for
 from budc.runtimes.sampling.schedulers import first_steps, passed_sigmas
 
 
-def searched(profile: ModelProfile, nfe: int, steps: int, chosen: Algorithm) -> tuple[int, int]:
+def dry_run(profile: ModelProfile, nfe: int, steps: int, chosen: Algorithm) -> tuple[int, int]:
     """Return (computed steps of one sample and branch, candidates) of a search on made-up losses."""
     none = [[[0.0] * steps for _ in range(steps)] for _ in range(steps)]
     space = Space(
         steps=steps,
         nfe=nfe,
         branches=profile.branches,
-        defaults=profile.search,
+        annealing=profile.search,
         errors={"trunk-residual": none, "velocity": none},
-        schedules=schedules_for(profile, steps, nfe),
+        published_masks=masks_for(profile, steps, nfe),
         first_steps=_first_steps(profile, steps),
     )
     rng, walk = random.Random(0), chosen.walk(space, random.Random(0))

@@ -18,7 +18,7 @@ SPATIAL, TEMPORAL = 8, 4
 """Compression of the families' autoencoders, per side and in time."""
 
 
-class Extent(NamedTuple):
+class InputSize(NamedTuple):
     """Output size in frames and pixels, text length in tokens, samples."""
 
     frames: int
@@ -28,7 +28,9 @@ class Extent(NamedTuple):
     batch: int = 1
 
 
-def probe(class_name: str, config: Mapping[str, Any], extent: Extent, **options: Any) -> dict[str, Any]:
+def dummy_inputs(
+    class_name: str, config: Mapping[str, Any], extent: InputSize, **options: Any
+) -> dict[str, Any]:
     """Return keyword arguments for one forward; `options` are device and dtype of its tensors.
 
     Raises:
@@ -46,7 +48,7 @@ def probe(class_name: str, config: Mapping[str, Any], extent: Extent, **options:
     return _PROBES[class_name](config, extent, noise)
 
 
-def _volume(config: Mapping[str, Any], extent: Extent, noise: Callable[..., Tensor]) -> Tensor:
+def _volume(config: Mapping[str, Any], extent: InputSize, noise: Callable[..., Tensor]) -> Tensor:
     frames = (extent.frames - 1) // TEMPORAL + 1
     rows, columns = extent.height // SPATIAL, extent.width // SPATIAL
     return noise(extent.batch, config["in_channels"], frames, rows, columns)
@@ -56,7 +58,7 @@ def _times(value: float, like: Tensor, batch: int) -> Tensor:
     return torch.full((batch,), value, device=like.device, dtype=like.dtype)
 
 
-def _wan(config: Mapping[str, Any], extent: Extent, noise: Callable[..., Tensor]) -> dict[str, Any]:
+def _wan(config: Mapping[str, Any], extent: InputSize, noise: Callable[..., Tensor]) -> dict[str, Any]:
     latents = _volume(config, extent, noise)
     return {
         "hidden_states": latents,
@@ -65,7 +67,9 @@ def _wan(config: Mapping[str, Any], extent: Extent, noise: Callable[..., Tensor]
     }
 
 
-def _hunyuan_video(config: Mapping[str, Any], extent: Extent, noise: Callable[..., Tensor]) -> dict[str, Any]:
+def _hunyuan_video(
+    config: Mapping[str, Any], extent: InputSize, noise: Callable[..., Tensor]
+) -> dict[str, Any]:
     latents = _volume(config, extent, noise)
     mask = torch.ones(extent.batch, extent.text_tokens, device=latents.device, dtype=latents.dtype)
     return {
@@ -78,7 +82,7 @@ def _hunyuan_video(config: Mapping[str, Any], extent: Extent, noise: Callable[..
     }
 
 
-def _flux(config: Mapping[str, Any], extent: Extent, noise: Callable[..., Tensor]) -> dict[str, Any]:
+def _flux(config: Mapping[str, Any], extent: InputSize, noise: Callable[..., Tensor]) -> dict[str, Any]:
     rows, columns = (side // (2 * SPATIAL) for side in (extent.height, extent.width))
     latents = noise(extent.batch, rows * columns, config["in_channels"])
     grid = torch.cartesian_prod(*(torch.arange(n, device=latents.device) for n in (1, rows, columns)))
@@ -93,7 +97,7 @@ def _flux(config: Mapping[str, Any], extent: Extent, noise: Callable[..., Tensor
     }
 
 
-def _qwen_image(config: Mapping[str, Any], extent: Extent, noise: Callable[..., Tensor]) -> dict[str, Any]:
+def _qwen_image(config: Mapping[str, Any], extent: InputSize, noise: Callable[..., Tensor]) -> dict[str, Any]:
     rows, columns = (side // (2 * SPATIAL) for side in (extent.height, extent.width))
     latents = noise(extent.batch, rows * columns, config["in_channels"])
     return {
@@ -104,7 +108,7 @@ def _qwen_image(config: Mapping[str, Any], extent: Extent, noise: Callable[..., 
     }
 
 
-def _z_image(config: Mapping[str, Any], extent: Extent, noise: Callable[..., Tensor]) -> dict[str, Any]:
+def _z_image(config: Mapping[str, Any], extent: InputSize, noise: Callable[..., Tensor]) -> dict[str, Any]:
     rows, columns = extent.height // SPATIAL, extent.width // SPATIAL
     latents = [noise(config["in_channels"], 1, rows, columns) for _ in range(extent.batch)]
     return {
@@ -114,7 +118,7 @@ def _z_image(config: Mapping[str, Any], extent: Extent, noise: Callable[..., Ten
     }
 
 
-_PROBES: Mapping[str, Callable[[Mapping[str, Any], Extent, Callable[..., Tensor]], dict[str, Any]]] = {
+_PROBES: Mapping[str, Callable[[Mapping[str, Any], InputSize, Callable[..., Tensor]], dict[str, Any]]] = {
     "FluxTransformer2DModel": _flux,
     "HunyuanVideoTransformer3DModel": _hunyuan_video,
     "QwenImageTransformer2DModel": _qwen_image,

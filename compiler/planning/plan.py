@@ -18,15 +18,15 @@ from dataclasses import dataclass
 
 from budc.compiler.planning.cost import Cost
 from budc.compiler.planning.devices import Device
-from budc.compiler.planning.dry_run import searched
+from budc.compiler.planning.dry_run import dry_run
 from budc.compiler.search import algorithm
 from budc.compiler.selection.alignment import epochs
 from budc.compiler.selection.study import FINALISTS
 from budc.compiler.selection.task import searched_on
 from budc.compiler.training.augmentation import PAIRINGS
-from budc.compiler.training.trainer import spent
+from budc.compiler.training.trainer import training_forwards
 from budc.policies.profile import ModelProfile
-from budc.policies.schedules import schedules_for
+from budc.policies.published_masks import masks_for
 
 UTILISATION = 0.4
 """Share of a device's peak that a forward is assumed to reach where none was measured."""
@@ -102,7 +102,7 @@ def forwards(
     """
     chosen = algorithm(search)
     seen = searched_on(search, size, judged=align)
-    evaluations, candidates = searched(profile, nfe, steps, chosen)
+    evaluations, candidates = dry_run(profile, nfe, steps, chosen)
     aligned = align and seen < size
     learned, judged = (min(PAIRINGS if aligned else 1, part) * part for part in (seen, size - seen))
     parts = {
@@ -111,7 +111,7 @@ def forwards(
         "arbitration": min(FINALISTS, candidates) * nfe * judged,
     }
     if aligned:
-        training = spent(nfe, learned, judged, epochs(nfe))
+        training = training_forwards(nfe, learned, judged, epochs(nfe))
         parts["alignment"] = steps * (learned + judged - size) + training + nfe * judged
     elif seen < size:
         parts["refit"] = nfe * size
@@ -119,7 +119,7 @@ def forwards(
     return {part: count * len(profile.branches) for part, count in parts.items()}
 
 
-def cuts(plan: Plan, steps: int, search: str, device: Device | None) -> list[str]:
+def savings(plan: Plan, steps: int, search: str, device: Device | None) -> list[str]:
     """Say what would make the compile cheaper, and by how much; or that it does not fit."""
     found = []
     if device is not None and plan.memory > device.memory:
@@ -132,7 +132,7 @@ def cuts(plan: Plan, steps: int, search: str, device: Device | None) -> list[str
         options["no --align"] = (search, size, False)
     for cheaper in ("nearby", "dp", "known", "uniform"):
         needs_schedules = cheaper in ("nearby", "known")
-        if cheaper != search and (not needs_schedules or schedules_for(plan.profile, steps, plan.nfe)):
+        if cheaper != search and (not needs_schedules or masks_for(plan.profile, steps, plan.nfe)):
             without = " without --align" * (align and not algorithm(cheaper).arbitrated)
             options[f"--search {cheaper}{without}"] = (cheaper, size, align)
     for label, (name, prompts, aligned) in options.items():

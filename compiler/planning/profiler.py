@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 
-def watched(run: Callable[[], Any], gradients: bool = False) -> tuple[Any, float, int]:
+def profile_run(run: Callable[[], Any], gradients: bool = False) -> tuple[Any, float, int]:
     """Return (what `run` returns, its FLOPs, the most bytes of its tensors alive at once).
 
     Where `gradients` are wanted, what a backward needs stays alive; attention's stand-in has no backward to run.

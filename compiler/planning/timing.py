@@ -9,19 +9,19 @@ from typing import Any
 import torch
 
 from budc.compiler.models.model import Model
-from budc.compiler.planning.cost import extent
-from budc.compiler.planning.dummy_inputs import probe
+from budc.compiler.planning.cost import input_size
+from budc.compiler.planning.dummy_inputs import dummy_inputs
 
 _REPEATS = 3
 
 
 def forward_seconds(model: Model, batch: int = 1) -> float:
     """Return the median seconds of a forward for one sample of `batch`, after one that warms up."""
-    size, profile = extent(model.profile, batch), model.profile
+    size, profile = input_size(model.profile, batch), model.profile
     name = type(model.denoiser).__name__
     config: Any = model.denoiser.config
     options = {"device": model.device, "dtype": getattr(torch, profile.dtype)}
-    inputs = probe(name, config, size, **options)
+    inputs = dummy_inputs(name, config, size, **options)
     taken = []
     with torch.no_grad():
         for _ in range(_REPEATS + 1):

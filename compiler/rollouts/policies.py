@@ -23,6 +23,6 @@ def full_policy(steps: int, branches: tuple[str, ...]) -> Policy:
     return shared_policy(mask, Predictor.plain_reuse(mask), branches)
 
 
-def evaluations(policy: Policy) -> int:
+def forwards_per_sample(policy: Policy) -> int:
     """Return the transformer forwards of one sample under a policy, all branches together."""
     return sum(sum(branch.mask) * len(branch.names) for branch in policy.branches)

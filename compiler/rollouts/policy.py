@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from budc.compiler.denoisers.batched import Network
+from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.rollouts.linear_form import LinearForm
 from budc.runtimes.sampling.steps import Compute, StepMachine
 from budc.runtimes.sampling.trunk import combine
 from budc.schema.policy import Policy
 
 
-def follow(network: Network, form: LinearForm, policy: Policy) -> Tensor:
+def rollout_policy(network: BatchedDenoiser, form: LinearForm, policy: Policy) -> Tensor:
     """Return the final latents (N, ...) of a policy, through the step machine that deployment uses."""
     first_steps = network.denoiser.first_steps(form.timesteps)
     machine: StepMachine[Tensor] = StepMachine(policy, combine, first_steps)
@@ -23,7 +23,7 @@ def follow(network: Network, form: LinearForm, policy: Policy) -> Tensor:
 
 
 def _velocity(
-    network: Network,
+    network: BatchedDenoiser,
     machine: StepMachine[Tensor],
     policy: Policy,
     step: int,

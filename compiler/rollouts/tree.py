@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from budc.compiler.denoisers.batched import Network
+from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.fitting.gram import fit, mean_gram
-from budc.compiler.fitting.trajectory import Rows, bounded, track
-from budc.compiler.rollouts.full_run import FullRun
+from budc.compiler.fitting.trajectory import CoefficientRows, bounded, fit_trajectory
 from budc.compiler.rollouts.linear_form import LinearForm
 from budc.compiler.rollouts.metrics import latent_errors
+from budc.compiler.rollouts.reference_run import ReferenceRun
 from budc.compiler.search.space import Candidate
 from budc.runtimes.sampling.trunk import combine
 from budc.schema.predictor import MAX_TERMS
@@ -42,7 +42,7 @@ class State:
     velocities: list[Tensor] = field(default_factory=list)
     residuals: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
     computed: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    rows: list[Rows] = field(default_factory=list)
+    rows: list[CoefficientRows] = field(default_factory=list)
 
     def until(self, step: int) -> State:
         """Return the state as it was before `step`."""
@@ -59,7 +59,7 @@ class Rollout:
     """What a candidate came to: its squared errors per prompt, its coefficients per step and branch, its cost."""
 
     errors: tuple[float, ...]
-    rows: tuple[Rows, ...]
+    rows: tuple[CoefficientRows, ...]
     forwards: int
 
 
@@ -69,7 +69,9 @@ class Tree:
     `network.forwards` counts what was really computed; `Rollout.forwards` what an undisturbed search computes.
     """
 
-    def __init__(self, network: Network, form: LinearForm, run: FullRun, memory: int = MEMORY) -> None:
+    def __init__(
+        self, network: BatchedDenoiser, form: LinearForm, run: ReferenceRun, memory: int = MEMORY
+    ) -> None:
         self.network = network
         self.form = form
         self.run = run
@@ -104,7 +106,7 @@ class Tree:
             self._states.pop(self._remembered.popitem(last=False)[0], None)
         return cost
 
-    def roll(self, candidates: Sequence[Candidate]) -> list[Rollout]:
+    def roll_out(self, candidates: Sequence[Candidate]) -> list[Rollout]:
         """Roll out candidates together: those that compute at the same step do so in one batch."""
         costs = [self.note(candidate) for candidate in candidates]
         live = dict(self._states)
@@ -212,7 +214,7 @@ class Tree:
         rule: str,
         reusing: Sequence[str],
         velocities: Mapping[str, Tensor],
-    ) -> Rows:
+    ) -> CoefficientRows:
         if rule == "plain":
             return dict.fromkeys(reusing, (1.0,))
         step, denoiser = len(state.velocities), self.network.denoiser
@@ -229,12 +231,12 @@ class Tree:
                 found = {**velocities, **reused}
                 return denoiser.guide({branch: found[branch] for branch in order}, self._times[step])
 
-            prior = track(
+            prior = fit_trajectory(
                 {branch: state.residuals[branch] for branch in reusing},
                 prior,
                 lambda branch, residual: self._velocity(payload, branch, residual, state, step),
                 guided,
-                lambda now: (self.run.path[step + 1] - rest) / gain - now,
+                lambda now: (self.run.states[step + 1] - rest) / gain - now,
                 linear=payload == "velocity" and denoiser.linear,
             )
         return {branch: tuple(bounded(value) for value in row) for branch, row in prior.items()}

@@ -25,7 +25,7 @@ from budc.compiler.search.known import candidates_of_known, known
 from budc.compiler.search.moves import count
 from budc.compiler.search.nearby import candidates_of_nearby, nearby
 from budc.compiler.search.paper import candidates_of_paper, paper
-from budc.compiler.search.space import Candidate, Space, Walk
+from budc.compiler.search.space import Candidate, Proposals, Space
 from budc.compiler.search.uniform import uniform
 from budc.schema.errors import UsageError
 
@@ -37,7 +37,7 @@ prompts that flip to another mode do not own."""
 class Algorithm(NamedTuple):
     """A search, how many candidates it scores at the most (what progress is measured against), and on which loss."""
 
-    walk: Callable[[Space, random.Random], Walk]
+    walk: Callable[[Space, random.Random], Proposals]
     at_most: Callable[[Space], int]
     objective: Objective = "log-mean"
     arbitrated: bool = True

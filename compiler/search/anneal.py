@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from budc.compiler.search.dp import shortest_path
 from budc.compiler.search.hillclimb import Scored, descend, most_of_descent
 from budc.compiler.search.moves import count, kicked, nudged, starts
-from budc.compiler.search.space import Candidate, Space, Walk
+from budc.compiler.search.space import Candidate, Proposals, Space
 
 RANDOM_STARTS = 2
 NEIGHBOURS = 12
@@ -43,7 +43,7 @@ def accepts(rise: float, temperature: float, rng: random.Random) -> bool:
 
 def _starts(space: Space, rng: random.Random) -> list[Candidate]:
     found = starts(space)
-    for schedule in space.schedules:
+    for schedule in space.published_masks:
         found += starts(space, schedule)
     for payload in space.payloads:
         if payload in space.errors:
@@ -56,11 +56,11 @@ def _starts(space: Space, rng: random.Random) -> list[Candidate]:
 
 def candidates_of_anneal(space: Space) -> int:
     """Return how many candidates are scored at the most."""
-    first = (2 + len(space.schedules) + RANDOM_STARTS) * len(space.payloads)
+    first = (2 + len(space.published_masks) + RANDOM_STARTS) * len(space.payloads)
     return min(count(space), first + NEIGHBOURS + MOVES + most_of_descent(space, ROUNDS))
 
 
-def anneal(space: Space, rng: random.Random) -> Walk:
+def anneal(space: Space, rng: random.Random) -> Proposals:
     """Anneal one move at a time; the best candidate seen is what is descended from."""
     first = _starts(space, rng)
     best: Scored = min(zip(first, (yield first), strict=True), key=lambda scored: scored[1])

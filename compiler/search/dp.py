@@ -19,7 +19,7 @@ import math
 import random
 from itertools import accumulate
 
-from budc.compiler.search.space import Candidate, Space, Walk
+from budc.compiler.search.space import Candidate, Proposals, Space
 from budc.schema.errors import UsageError
 from budc.schema.policy import Payload
 
@@ -68,7 +68,7 @@ def candidates_of_dp(space: Space) -> int:
     return len(space.payloads)
 
 
-def dp(space: Space, rng: random.Random) -> Walk:
+def dp(space: Space, rng: random.Random) -> Proposals:
     """Roll out the shortest path of every payload, one mask for all branches, and return the best."""
     found = [
         Candidate.of(space.steps, shortest_path(space, payload), space.rule, payload)

@@ -6,14 +6,14 @@ import random
 from itertools import islice
 
 from budc.compiler.search.moves import all_candidates, count
-from budc.compiler.search.space import Space, Walk
+from budc.compiler.search.space import Proposals, Space
 from budc.schema.errors import UsageError
 
 LIMIT = 100_000
 BATCH = 64
 
 
-def exhaustive(space: Space, rng: random.Random) -> Walk:
+def exhaustive(space: Space, rng: random.Random) -> Proposals:
     """Score every candidate and return the best; of equal ones the first.
 
     Raises:

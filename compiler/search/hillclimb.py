@@ -12,7 +12,7 @@ import random
 from collections.abc import Generator
 
 from budc.compiler.search.moves import count, kicked, lanes, movable, relocations, starts, switches
-from budc.compiler.search.space import Candidate, Space, Walk
+from budc.compiler.search.space import Candidate, Proposals, Space
 
 SIZES = (3, 2, 1, 0)
 """In steps; 0 hands a step to another branch, where branches may differ."""
@@ -52,7 +52,7 @@ def candidates_of_hillclimb(space: Space) -> int:
     return min(count(space), len(space.payloads) - 1 + descents)
 
 
-def hillclimb(space: Space, rng: random.Random) -> Walk:
+def hillclimb(space: Space, rng: random.Random) -> Proposals:
     """Descend from the better payload of evenly spread steps, then from kicked local minima."""
     first = starts(space)
     best = min(zip(first, (yield first), strict=True), key=_loss)

@@ -88,7 +88,7 @@ def starts(space: Space) -> list[tuple[int, ...]]:
     found = [StepMask.uniform(space.steps, space.nfe).compute_steps, stretched(space.steps, space.nfe)]
     if "velocity" in space.errors:
         found.append(shortest_path(space, "velocity"))
-    found.extend(space.schedules)
+    found.extend(space.published_masks)
     return list(dict.fromkeys(space.through(steps) for steps in found))
 
 

@@ -30,7 +30,9 @@ Steps = tuple[int, ...]
 
 def protected_prefix(space: Space) -> int:
     """Number of leading steps that are always computed, at least the first; the fixed ones have their share too."""
-    return max(1, min(int(space.defaults.protected_fraction * space.nfe), space.nfe - len(space.first_steps)))
+    return max(
+        1, min(int(space.annealing.protected_fraction * space.nfe), space.nfe - len(space.first_steps))
+    )
 
 
 def protected(space: Space) -> set[int]:
@@ -81,7 +83,7 @@ def paper(space: Space, rng: random.Random) -> Generator[list[Candidate], list[f
     current: Steps = tuple(sorted([*kept, *drawn]))
     (loss,) = yield [Candidate.of(space.steps, current)]
     best, best_loss = current, loss
-    hot, cold = space.defaults.temperature_start, space.defaults.temperature_end
+    hot, cold = space.annealing.temperature_start, space.annealing.temperature_end
     for move in range(ANNEALING_STEPS):
         temperature = hot * (cold / hot) ** (move / (ANNEALING_STEPS - 1))
         proposal = relocate(space, current, rng)

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from budc.policies.profile import SearchDefaults
+from budc.policies.profile import AnnealingSettings
 from budc.schema.mask import StepMask
 from budc.schema.policy import PAYLOADS, Payload
 
@@ -55,19 +55,19 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
 
     `errors[payload]` is the reuse-error tensor E[previous, last, k] of the full run as nested lists, where a
     search asks for it (`budc.compiler.fitting.gram`); `schedules` are compute steps that others have published for this
-    number of steps and budget, or that were scaled to it (`budc.policies.schedules`).
+    number of steps and budget, or that were scaled to it (`budc.policies.published_masks`).
     """
 
     steps: int
     nfe: int
     branches: tuple[str, ...] = ("cond",)
-    defaults: SearchDefaults
+    annealing: AnnealingSettings
     separate: bool = False
     """Whether branches may have masks of their own, under the same total of branch evaluations."""
     rule: Rule = "tracked"
     payloads: tuple[Payload, ...] = PAYLOADS
     errors: Mapping[str, Sequence[Sequence[Sequence[float]]]] = {}
-    schedules: tuple[tuple[int, ...], ...] = ()
+    published_masks: tuple[tuple[int, ...], ...] = ()
     first_steps: tuple[int, ...] = ()
     """Steps at which another denoiser takes over: computed in every candidate, as the first step is."""
 
@@ -81,5 +81,5 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
         return StepMask.from_compute_steps(self.steps, steps).through(self.fixed).compute_steps
 
 
-Walk = Generator[list[Candidate], list[float], Candidate]
+Proposals = Generator[list[Candidate], list[float], Candidate]
 """A search at work: yields candidates, is sent their losses, returns the best that it has seen."""

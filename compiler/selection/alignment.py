@@ -9,12 +9,12 @@ import torch
 
 from budc.compiler.fitting.trajectory import bounded
 from budc.compiler.rollouts.linear_form import linear_form
-from budc.compiler.rollouts.policies import evaluations
-from budc.compiler.selection.arbitration import Judge
-from budc.compiler.selection.task import Outcome, Schedule, Task
+from budc.compiler.rollouts.policies import forwards_per_sample
+from budc.compiler.selection.arbitration import Arbiter
+from budc.compiler.selection.task import NoiseSchedule, SearchResult, Task
 from budc.compiler.storage.journal import Journal
-from budc.compiler.training.dataset import Lesson
-from budc.compiler.training.trainer import refine
+from budc.compiler.training.dataset import TrainingSet
+from budc.compiler.training.trainer import train
 from budc.compiler.training.unrolled import PolicyParameters
 from budc.schema.policy import BranchPolicy, Policy
 
@@ -32,11 +32,16 @@ def epochs(nfe: int) -> int:
 
 
 def align(
-    task: Task, outcome: Outcome, before: float, lesson: Lesson, judge: Judge, journal: Journal
-) -> tuple[tuple[float, Outcome], int]:
-    """Train an outcome's policy on `lesson`; return the better of both with its loss by `judge`, and what it cost.
+    task: Task,
+    outcome: SearchResult,
+    before: float,
+    training_set: TrainingSet,
+    arbiter: Arbiter,
+    journal: Journal,
+) -> tuple[tuple[float, SearchResult], int]:
+    """Train a policy on `training_set`; return the better one, before or after, its loss by `arbiter`, and the cost.
 
-    `before` is the loss of `outcome` by the same judge, whose own forwards it counts itself. Steps stay with the
+    `before` is the loss of `outcome` by the same arbiter, whose own forwards it counts itself. Steps stay with the
     network that they belong to.
     """
     first_steps = task.denoiser.first_steps(outcome.schedule.timesteps)
@@ -53,13 +58,13 @@ def align(
         return (before, outcome), 0
     many = epochs(task.nfe)
     name = f"{task.search} {task.nfe} {outcome.schedule.steps} {many}x{BATCH}"
-    refined = refine(
+    refined = train(
         task.denoiser,
         parameters,
-        lesson,
-        judge.lesson,
+        training_set,
+        arbiter.samples,
         epochs=many,
-        evaluations=evaluations(outcome.policy),
+        evaluations=forwards_per_sample(outcome.policy),
         seed=task.seed,
         journal=journal,
         label=f"align {name}",
@@ -67,14 +72,14 @@ def align(
     )
     policy, schedule = aligned(outcome.policy, parameters)
     form = linear_form(task.scheduler, schedule.sigmas, schedule.timesteps)
-    after = judge.loss(f"{name} aligned", policy, form)
+    after = arbiter.loss(f"{name} aligned", policy, form)
     if after < before:
         return (after, replace(outcome, policy=policy, schedule=schedule, aligned=True)), refined.forwards
     return (before, outcome), refined.forwards
 
 
 @torch.no_grad()
-def aligned(policy: Policy, parameters: PolicyParameters) -> tuple[Policy, Schedule]:
+def aligned(policy: Policy, parameters: PolicyParameters) -> tuple[Policy, NoiseSchedule]:
     """Return the policy and the schedule that trained parameters describe, coefficients within their bounds."""
     sigmas = parameters.schedule().float()
     timesteps = (sigmas[:-1].double() * parameters.scale).float()
@@ -92,5 +97,5 @@ def aligned(policy: Policy, parameters: PolicyParameters) -> tuple[Policy, Sched
     ]
     if len({msgspec.json.encode(branch.predictor) for branch in branches}) == 1 and len(policy.branches) == 1:
         branches = [msgspec.structs.replace(branches[0], names=list(policy.branches[0].names))]
-    schedule = Schedule(tuple(sigmas.tolist()), tuple(timesteps.tolist()))
+    schedule = NoiseSchedule(tuple(sigmas.tolist()), tuple(timesteps.tolist()))
     return Policy(payload=policy.payload, branches=branches), schedule

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from budc.compiler.fitting.trajectory import Rows
+from budc.compiler.fitting.trajectory import CoefficientRows
 from budc.compiler.rollouts.metrics import objective
 from budc.compiler.rollouts.tree import Tree
 from budc.compiler.search import Candidate, Space, algorithm
@@ -35,7 +35,7 @@ class Scored(msgspec.Struct, frozen=True):
     policy: Policy
 
 
-class Found(msgspec.Struct, frozen=True):
+class StudyResult(msgspec.Struct, frozen=True):
     """The best candidates of a search, best first, and what it cost."""
 
     finalists: tuple[Scored, ...]
@@ -43,7 +43,7 @@ class Found(msgspec.Struct, frozen=True):
     forwards: int
 
 
-def search(name: str, space: Space, tree: Tree, journal: Journal, seed: int) -> Found:
+def search(name: str, space: Space, tree: Tree, journal: Journal, seed: int) -> StudyResult:
     """Run an algorithm to its end and return the best `FINALISTS` of what it scored.
 
     Raises:
@@ -53,7 +53,7 @@ def search(name: str, space: Space, tree: Tree, journal: Journal, seed: int) -> 
     """
     chosen = algorithm(name)
     walk = chosen.walk(space, random.Random(seed))
-    known: dict[str, tuple[Candidate, float, Sequence[Rows], int]] = {}
+    known: dict[str, tuple[Candidate, float, Sequence[CoefficientRows], int]] = {}
 
     def score(candidates: Sequence[Candidate]) -> list[float]:
         fresh: list[Candidate] = []
@@ -66,7 +66,7 @@ def search(name: str, space: Space, tree: Tree, journal: Journal, seed: int) -> 
             loss = math.inf if record["loss"] is None else record["loss"]
             known[candidate.key] = (candidate, loss, record["rows"], record["forwards"])
             bar.advance(f"best {_lowest(known):.3g}", replayed=True)
-        for candidate, rollout in zip(fresh, tree.roll(fresh), strict=True):
+        for candidate, rollout in zip(fresh, tree.roll_out(fresh), strict=True):
             loss = objective(chosen.objective, rollout.errors)
             if not math.isfinite(loss) and candidate.rule == "plain":
                 raise CompileError(
@@ -101,10 +101,10 @@ def search(name: str, space: Space, tree: Tree, journal: Journal, seed: int) -> 
             f"--search {name}: the final latents of none of {len(known)} candidates are finite",
             remedy="check that the full run works in the profile's dtype; try another search or budget",
         )
-    return Found(finalists, len(known), sum(entry[3] for entry in known.values()))
+    return StudyResult(finalists, len(known), sum(entry[3] for entry in known.values()))
 
 
-def policy_of(tree: Tree, candidate: Candidate, rows: Sequence[Rows]) -> Policy:
+def policy_of(tree: Tree, candidate: Candidate, rows: Sequence[CoefficientRows]) -> Policy:
     """Return the policy with these coefficients; branches that agree in everything share an entry."""
     branches = tree.network.denoiser.branches
     masks = candidate.masks if len(candidate.masks) > 1 else candidate.masks * len(branches)
@@ -119,5 +119,5 @@ def policy_of(tree: Tree, candidate: Candidate, rows: Sequence[Rows]) -> Policy:
     return Policy(payload=candidate.payload, branches=list(entries.values()))
 
 
-def _lowest(known: dict[str, tuple[Candidate, float, Sequence[Rows], int]]) -> float:
+def _lowest(known: dict[str, tuple[Candidate, float, Sequence[CoefficientRows], int]]) -> float:
     return min(entry[1] for entry in known.values())

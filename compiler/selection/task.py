@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from budc.compiler.denoisers.conditioning import Conditions
+from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.search import algorithm
-from budc.policies.profile import SearchDefaults
+from budc.policies.profile import AnnealingSettings
 from budc.schema.errors import UsageError
 from budc.schema.policy import Policy
 
@@ -19,7 +19,7 @@ SEARCH_SHARE = 0.75
 """Share of the calibration prompts that the search sees; finalists are arbitrated on the others."""
 
 
-class Schedule(msgspec.Struct, frozen=True):
+class NoiseSchedule(msgspec.Struct, frozen=True):
     """Noise levels (steps + 1, terminal value included) and the timesteps (steps) that the network is given."""
 
     sigmas: tuple[float, ...]
@@ -37,21 +37,21 @@ class Task:
 
     denoiser: Denoiser
     scheduler: Any
-    schedule: Schedule
-    conditions: Conditions
+    schedule: NoiseSchedule
+    conditions: Conditioning
     nfe: int
-    defaults: SearchDefaults
+    annealing: AnnealingSettings
     search: str = "joint"
     seed: int = 0
     align: bool = False
     separate: bool = False
-    schedules: tuple[tuple[int, ...], ...] = ()
-    short: Schedule | None = None
+    published_masks: tuple[tuple[int, ...], ...] = ()
+    few_step_schedule: NoiseSchedule | None = None
     batch: int | None = None
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SearchResult:
     """What was found: the policy on its schedule, the loss on the search prompts, and what it cost.
 
     `notes` say in words which choices were made on prompts that the search had not seen; `forwards` are forward
@@ -59,7 +59,7 @@ class Outcome:
     """
 
     policy: Policy
-    schedule: Schedule
+    schedule: NoiseSchedule
     loss: float
     candidates: int
     forwards: int
@@ -77,13 +77,13 @@ def searched_on(search: str, prompts: int, *, judged: bool) -> int:
     seen = max(1, round(SEARCH_SHARE * prompts)) if arbitrated and prompts > 1 else prompts
     if seen == prompts and arbitrated and judged:
         raise UsageError(
-            f"{prompts} calibration prompts leave none to judge an alignment or a number of steps by",
+            f"{prompts} calibration prompts leave none to arbiter an alignment or a number of steps by",
             remedy="give at least three; two dozen is a good number",
         )
     return seen
 
 
-def resampled(schedule: Schedule, steps: int) -> Schedule:
+def resampled(schedule: NoiseSchedule, steps: int) -> NoiseSchedule:
     """Return a schedule of fewer steps along the same curve: sigma by place, linear between its points."""
 
     def at(values: Sequence[float], count: int, last: float) -> tuple[float, ...]:
@@ -96,4 +96,4 @@ def resampled(schedule: Schedule, steps: int) -> Schedule:
 
     ends = (*schedule.timesteps, 0.0)
     sigmas = at(schedule.sigmas, steps + 1, schedule.steps)
-    return Schedule(sigmas, at(ends, steps + 1, schedule.steps)[:-1])
+    return NoiseSchedule(sigmas, at(ends, steps + 1, schedule.steps)[:-1])

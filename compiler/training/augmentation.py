@@ -11,38 +11,40 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from budc.compiler.denoisers.batched import Network
-from budc.compiler.denoisers.conditioning import Conditions, each
+from budc.compiler.denoisers.batched import BatchedDenoiser
+from budc.compiler.denoisers.conditioning import Conditioning, map_condition
 from budc.compiler.rollouts.linear_form import LinearForm
 from budc.compiler.rollouts.policies import full_policy
-from budc.compiler.rollouts.policy import follow
+from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.storage.journal import Journal
-from budc.compiler.storage.tensors import kept_parts
-from budc.compiler.training.dataset import Lesson
+from budc.compiler.storage.tensors import stored_shards
+from budc.compiler.training.dataset import TrainingSet
 from budc.progress import progress
 
 PAIRINGS = 3
 """Samples of a prompt."""
 
 
-def paired(conditions: Conditions, times: int) -> Conditions:
+def paired(conditions: Conditioning, times: int) -> Conditioning:
     """Return N prompts `times` over (times · N, ...), the k-th time with the noise of the prompt k places before."""
 
     def repeated(tensor: Tensor) -> Tensor:
         return torch.cat([tensor] * times)
 
     noise = torch.cat([conditions.noise.roll(shift, 0) for shift in range(times)])
-    return Conditions({name: each(value, repeated) for name, value in conditions.embeddings.items()}, noise)
+    return Conditioning(
+        {name: map_condition(value, repeated) for name, value in conditions.embeddings.items()}, noise
+    )
 
 
-def paired_lesson(
-    network: Network,
+def paired_training_set(
+    network: BatchedDenoiser,
     form: LinearForm,
     latents: Tensor,
     journal: Journal,
     label: str,
     times: int = PAIRINGS,
-) -> Lesson:
+) -> TrainingSet:
     """Return the prompts of `network` in so many pairings, or as many as there are prompts.
 
     `latents` (N, ...) are what the full run of the prompts with their own noise ends in. The other full runs are
@@ -57,13 +59,15 @@ def paired_lesson(
     others = conditions.part(own, len(conditions))
 
     def make(first: int, last: int) -> tuple[Mapping[str, Tensor], Mapping[str, int]]:
-        some = Network(network.denoiser, others.part(first, last), network.batch, network.halved, stack=False)
-        return {"latents": follow(some, form, policy)}, {}
+        some = BatchedDenoiser(
+            network.denoiser, others.part(first, last), network.batch, network.halved, stack=False
+        )
+        return {"latents": rollout_policy(some, form, policy)}, {}
 
     found = [latents]
     with progress(label, len(others)) as bar:
-        for part in kept_parts(journal, label, len(others), make):
+        for part in stored_shards(journal, label, len(others), make):
             found.append(part.tensors["latents"])
             for _ in range(len(found[-1])):
                 bar.advance(replayed=part.replayed)
-    return Lesson(conditions, torch.cat(found))
+    return TrainingSet(conditions, torch.cat(found))

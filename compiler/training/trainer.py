@@ -5,8 +5,8 @@
 Adam on the coefficients' differences and the sigmas' log gaps, learning rates falling to zero along a cosine.
 After every epoch the parameters are judged on prompts that they were not trained on, and the best ones are
 returned, the initial ones included: a refinement that does not generalise changes nothing. Where a batch and its
-activations do not fit into the device's memory, blocks are checkpointed too, then samples take turns; the gradient is
-that of the batch all the same.
+activations do not fit into the device's memory, blocks are checkpointed too, then the batch is
+split into micro-batches; the gradient is that of the whole batch all the same.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from budc.compiler.denoisers.denoiser import Denoiser
-from budc.compiler.denoisers.microbatches import Turns
+from budc.compiler.denoisers.microbatches import MicroBatches
 from budc.compiler.storage.journal import Journal
-from budc.compiler.training.dataset import Lesson, gradient, log_error
+from budc.compiler.training.dataset import TrainingSet, gradient, log_error
 from budc.compiler.training.unrolled import Parameters
 from budc.progress import progress
 
@@ -34,7 +34,7 @@ BACKWARD = 2
 
 
 @dataclass(frozen=True)
-class Refined:
+class TrainingResult:
     """The best parameters by validation: group -> values; both log losses; forward equivalents; the epoch taken."""
 
     values: dict[str, Tensor]
@@ -44,16 +44,16 @@ class Refined:
     epoch: int
 
 
-def spent(evaluations: int, train: int, validation: int, epochs: int) -> int:
+def training_forwards(evaluations: int, train: int, validation: int, epochs: int) -> int:
     """Return the forward equivalents of a refinement on so many samples, each of so many forwards under the policy."""
     return evaluations * (epochs * ((1 + BACKWARD) * train + validation) + validation)
 
 
-def refine(
+def train(
     denoiser: Denoiser,
     parameters: Parameters,
-    train: Lesson,
-    validation: Lesson,
+    train: TrainingSet,
+    validation: TrainingSet,
     *,
     epochs: int,
     evaluations: int,
@@ -62,7 +62,7 @@ def refine(
     label: str,
     batch: int = 3,
     rates: Mapping[str, float] = RATES,
-) -> Refined:
+) -> TrainingResult:
     """Train `parameters` in place for `epochs`, leave them at their best and return it.
 
     `evaluations` are the forwards of one sample under the policy, all branches together; a small `batch` costs no
@@ -72,7 +72,7 @@ def refine(
     Raises:
         DeviceMemory: not even one sample's gradient fits into the memory of the device.
     """
-    turns = Turns(batch, denoiser.checkpoint_blocks)
+    microbatches = MicroBatches(batch, denoiser.checkpoint_blocks)
     optimiser = torch.optim.Adam(
         [{"params": [tensor], "lr": rates[name]} for name, tensor in parameters.groups.items()],
         betas=(0.9, 0.99),
@@ -81,7 +81,7 @@ def refine(
     before = journal.get(f"{label} epoch 0")
     if before is None:
         before = {
-            "loss": log_error(denoiser, parameters, validation, turns),
+            "loss": log_error(denoiser, parameters, validation, microbatches),
             "state": _dump(parameters, optimiser),
         }
         journal.put(f"{label} epoch 0", before)
@@ -100,11 +100,13 @@ def refine(
                         group["lr"] = rates[name] * fall * min(1.0, (done + 1) / 4)
                     chosen = order[index * batch : (index + 1) * batch]
                     _step(
-                        optimiser, parameters, gradient(denoiser, parameters, train, chosen.tolist(), turns)
+                        optimiser,
+                        parameters,
+                        gradient(denoiser, parameters, train, chosen.tolist(), microbatches),
                     )
                     bar.advance()
                 known = {
-                    "loss": log_error(denoiser, parameters, validation, turns),
+                    "loss": log_error(denoiser, parameters, validation, microbatches),
                     "state": _dump(parameters, optimiser),
                 }
                 journal.put(f"{label} epoch {epoch}", known)
@@ -116,8 +118,8 @@ def refine(
                 best, best_epoch = known, epoch
     _load(parameters, optimiser, best["state"])
     values = {name: tensor.detach().clone() for name, tensor in parameters.groups.items()}
-    forwards = spent(evaluations, len(train), len(validation), epochs)
-    return Refined(values, before["loss"], best["loss"], forwards, best_epoch)
+    forwards = training_forwards(evaluations, len(train), len(validation), epochs)
+    return TrainingResult(values, before["loss"], best["loss"], forwards, best_epoch)
 
 
 def _step(optimiser: torch.optim.Optimizer, parameters: Parameters, gradients: Sequence[Tensor]) -> None:

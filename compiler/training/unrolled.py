@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from budc.compiler.denoisers.conditioning import Conditions
+from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.fitting.trajectory import from_differences, to_differences
 from budc.compiler.rollouts.linear_form import LinearForm, linear_form, trainable
@@ -113,7 +113,7 @@ class PolicyParameters:
         return () if place is None else tuple(from_differences(self._coefficients[place]).unbind())
 
 
-def unroll(denoiser: Denoiser, parameters: Parameters, conditions: Conditions) -> Tensor:
+def differentiable_rollout(denoiser: Denoiser, parameters: Parameters, conditions: Conditioning) -> Tensor:
     """Return the final latents (n, ...) on the denoiser's device."""
     device, branches = denoiser.device, denoiser.branches
     conditions = conditions.to(device)

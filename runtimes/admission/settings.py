@@ -14,7 +14,7 @@ class UncalibratedWarning(UserWarning):
     """A run differs from what its policy was calibrated for; the quality report does not speak for it."""
 
 
-class Calibration:
+class SettingsCheck:
     """Judges differences for one run: refuse (the default), or warn where `allow` is true.
 
     `differences` maps each field that differed to a sentence with both values.

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budc.runtimes.admission.settings import Calibration
+from budc.runtimes.admission.settings import SettingsCheck
 from budc.runtimes.diffusers.checks import (
     check_experts,
     check_guidance,
@@ -30,9 +30,9 @@ from budc.runtimes.diffusers.checks import (
     check_schedule,
     unnamed_branches,
 )
-from budc.runtimes.diffusers.denoiser import ArmedDenoiser
-from budc.runtimes.diffusers.method_patch import Override
-from budc.runtimes.diffusers.output_checks import Asked
+from budc.runtimes.diffusers.denoiser import PolicyDenoiser
+from budc.runtimes.diffusers.method_patch import MethodPatch
+from budc.runtimes.diffusers.output_checks import OutputChecks
 from budc.runtimes.sampling.schedulers import apply_schedule, schedule_in_place, step_index
 from budc.runtimes.sampling.steps import Compute, StepMachine
 from budc.runtimes.sampling.trunk import combine
@@ -40,29 +40,29 @@ from budc.schema.errors import BudcError, CacheConflict, CalibrationMismatch, Re
 from budc.schema.policy import PolicyDocument
 
 
-class Handle:
+class AppliedPolicy:
     """A policy applied to a pipeline. `remove()` undoes it completely; `uncalibrated` says what differed.
 
     Made by `budc.runtimes.diffusers.apply.apply`, after the artifact, the model and the sampler have been checked.
     """
 
-    def __init__(self, pipe: Any, document: PolicyDocument, calibration: Calibration) -> None:
+    def __init__(self, pipe: Any, document: PolicyDocument, calibration: SettingsCheck) -> None:
         self.pipe = pipe
         self.document = document
         self.calibration = calibration
         self._standing = dict(calibration.differences)
         self._scheduler = pipe.scheduler
         self._denoisers = tuple(
-            ArmedDenoiser(pipe, denoiser.name, document.policy.payload)
+            PolicyDenoiser(pipe, denoiser.name, document.policy.payload)
             for denoiser in document.model.denoisers
         )
         self._now = self._denoisers[0]
         self._family = self._now.trunk.family
-        self._asked = Asked(pipe, self._now.transformer, document, calibration, self._family)
+        self._asked = OutputChecks(pipe, self._now.transformer, document, calibration, self._family)
         self._machine: StepMachine[Tensor] = StepMachine(
             document.policy, combine, document.sampler.first_steps
         )
-        self._overrides: dict[str, Override] = {}
+        self._overrides: dict[str, MethodPatch] = {}
         self._schedule: tuple[int, ...] = ()
         self._running = False
         self._named = False
@@ -80,7 +80,7 @@ class Handle:
         Raises:
             CacheConflict: another cache or another policy is on a transformer or on the scheduler.
         """
-        if isinstance(vars(self._scheduler).get("set_timesteps"), Override):
+        if isinstance(vars(self._scheduler).get("set_timesteps"), MethodPatch):
             raise CacheConflict(
                 "a policy is applied with this scheduler already",
                 remedy="remove the first handle, or give each pipeline a scheduler of its own",
@@ -108,7 +108,7 @@ class Handle:
 
     def _override(self, owner: Any, name: str, replacement: Any) -> None:
         if hasattr(owner, name):
-            self._overrides[name] = Override(owner, name, replacement)
+            self._overrides[name] = MethodPatch(owner, name, replacement)
 
     def _original(self, name: str) -> Any:
         return self._overrides[name].original
@@ -158,7 +158,7 @@ class Handle:
     # One forward -----------------------------------------------------------------------------------------
 
     @contextmanager
-    def _cache_context(self, denoiser: ArmedDenoiser, name: str, **kwargs: Any) -> Iterator[None]:
+    def _cache_context(self, denoiser: PolicyDenoiser, name: str, **kwargs: Any) -> Iterator[None]:
         with denoiser.cache_context(name, **kwargs):
             try:
                 if not self._running:
@@ -185,7 +185,7 @@ class Handle:
             remedy="call the pipeline, or the scheduler's set_timesteps before each run of your own loop",
         )
 
-    def _enter(self, *branches: str, called: ArmedDenoiser | None = None) -> None:
+    def _enter(self, *branches: str, called: PolicyDenoiser | None = None) -> None:
         if schedule_in_place(self._scheduler) != self._schedule:
             raise CalibrationMismatch(
                 "sigmas: the schedule was changed during the run, the policy has its own",

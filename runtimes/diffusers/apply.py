@@ -18,7 +18,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from budc.runtimes.admission.settings import Calibration, UncalibratedWarning
+from budc.runtimes.admission.settings import SettingsCheck, UncalibratedWarning
 from budc.runtimes.admission.trust import Source, UnsignedWarning, trusted_document
 from budc.schema.digest_cache import DigestCache
 from budc.schema.errors import MissingExtra, UnsupportedModel
@@ -26,7 +26,7 @@ from budc.schema.policy import PolicyDocument
 from budc.schema.trust import Trust
 
 try:
-    from budc.runtimes.diffusers.applied import Handle
+    from budc.runtimes.diffusers.applied import AppliedPolicy
     from budc.runtimes.diffusers.checks import check_adapters, check_experts, check_sampler
     from budc.runtimes.diffusers.denoiser import unwrapped
     from budc.runtimes.diffusers.weights import verify_model
@@ -39,7 +39,7 @@ except ModuleNotFoundError as missing:
 DENOISERS = ("transformer", "transformer_2")
 """Components of a pipeline that denoise, in the order in which they share a run."""
 
-__all__ = ["Handle", "UncalibratedWarning", "UnsignedWarning", "applied", "apply"]
+__all__ = ["AppliedPolicy", "UncalibratedWarning", "UnsignedWarning", "applied", "apply"]
 
 
 def apply(
@@ -51,7 +51,7 @@ def apply(
     allow_uncalibrated: bool = False,
     weights_dir: str | PathLike[str] | None = None,
     digests: DigestCache | None = None,
-) -> Handle:
+) -> AppliedPolicy:
     """Apply a policy to a diffusers pipeline instance and return the handle that removes it.
 
     `artifact` is the path of a `.budc.json` file, or what `open_artifact` returned for one; a bare
@@ -68,7 +68,7 @@ def apply(
         CacheConflict: a policy or another cache is on a transformer already.
     """
     document = trusted_document(artifact, trust, allow_unsigned)
-    calibration = Calibration(allow_uncalibrated)
+    calibration = SettingsCheck(allow_uncalibrated)
     _check_pipeline(pipe, document, calibration)
     folder = Path(weights_dir) if weights_dir else None
     transformers = [unwrapped(getattr(pipe, denoiser.name)) for denoiser in document.model.denoisers]
@@ -78,13 +78,13 @@ def apply(
     check_experts(document, pipe)
     for transformer in transformers:
         check_adapters(document, transformer, calibration)
-    handle = Handle(pipe, document, calibration)
+    handle = AppliedPolicy(pipe, document, calibration)
     handle.arm()
     return handle
 
 
 @contextmanager
-def applied(pipe: Any, artifact: Source, **options: Any) -> Iterator[Handle]:
+def applied(pipe: Any, artifact: Source, **options: Any) -> Iterator[AppliedPolicy]:
     """Apply a policy for the length of a with-block; `options` are those of `apply`."""
     handle = apply(pipe, artifact, **options)
     try:
@@ -93,7 +93,7 @@ def applied(pipe: Any, artifact: Source, **options: Any) -> Iterator[Handle]:
         handle.remove()
 
 
-def _check_pipeline(pipe: Any, document: PolicyDocument, calibration: Calibration) -> None:
+def _check_pipeline(pipe: Any, document: PolicyDocument, calibration: SettingsCheck) -> None:
     model = document.model
     names = [denoiser.name for denoiser in model.denoisers]
     found = [name for name in DENOISERS if getattr(pipe, name, None) is not None]

@@ -7,7 +7,7 @@ uncalibrated. None of them changes anything.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from budc.runtimes.admission.settings import Calibration
+from budc.runtimes.admission.settings import SettingsCheck
 from budc.runtimes.diffusers.conflicts import active_adapters
 from budc.runtimes.sampling.families import Family
 from budc.runtimes.sampling.schedulers import config_differences, first_steps, passed_sigmas
@@ -40,7 +40,7 @@ def check_schedule(
         )
 
 
-def check_guidance(document: PolicyDocument, pipe: Any, calibration: Calibration, family: Family) -> None:
+def check_guidance(document: PolicyDocument, pipe: Any, calibration: SettingsCheck, family: Family) -> None:
     """Judge the guidance scale that the pipeline was called with, and what else bends or ends guidance.
 
     Without guidance a scale says nothing, except where it decides whether the forward is a batched pair. Guidance
@@ -114,13 +114,13 @@ def unnamed_branches(document: PolicyDocument, pipe: Any, family: Family) -> tup
     return family.batched
 
 
-def check_dtype(document: PolicyDocument, transformer: Any, calibration: Calibration) -> None:
+def check_dtype(document: PolicyDocument, transformer: Any, calibration: SettingsCheck) -> None:
     """Judge the dtype that the transformer computes in."""
     dtype = str(transformer.dtype).removeprefix("torch.")
     calibration.require("dtype", document.shape.dtype, dtype, "load the pipeline in the calibrated dtype")
 
 
-def check_sampler(document: PolicyDocument, scheduler: Any, calibration: Calibration) -> None:
+def check_sampler(document: PolicyDocument, scheduler: Any, calibration: SettingsCheck) -> None:
     """Judge the scheduler's class and every setting of it that the policy is bound to."""
     sampler = document.sampler
     calibration.require("scheduler", sampler.scheduler, type(scheduler).__name__)
@@ -133,7 +133,7 @@ def check_sampler(document: PolicyDocument, scheduler: Any, calibration: Calibra
         calibration.require_settings("scheduler", differences, remedy)
 
 
-def check_adapters(document: PolicyDocument, transformer: Any, calibration: Calibration) -> None:
+def check_adapters(document: PolicyDocument, transformer: Any, calibration: SettingsCheck) -> None:
     """Judge the adapters that are active on the transformer."""
     rule, active = document.model.adapters.rule, active_adapters(transformer)
     if rule == "any" or not active:

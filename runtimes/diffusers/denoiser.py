@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import nn
 
-from budc.runtimes.admission.settings import Calibration
+from budc.runtimes.admission.settings import SettingsCheck
 from budc.runtimes.diffusers.checks import check_adapters, check_dtype
 from budc.runtimes.diffusers.conflicts import refuse_other_caches
-from budc.runtimes.diffusers.method_patch import Override
+from budc.runtimes.diffusers.method_patch import MethodPatch
 from budc.runtimes.sampling.trunk import Trunk
 from budc.schema.errors import CacheConflict, RefusedRun
 from budc.schema.policy import Payload, PolicyDocument
@@ -21,7 +21,7 @@ def unwrapped(transformer: Any) -> nn.Module:
     return module
 
 
-class ArmedDenoiser:
+class PolicyDenoiser:
     """The pipeline's component `name`; its trunk carries `payload`."""
 
     def __init__(self, pipe: Any, name: str, payload: Payload) -> None:
@@ -29,7 +29,7 @@ class ArmedDenoiser:
         self.transformer = unwrapped(getattr(pipe, name))
         self.trunk = Trunk(self.transformer, payload)
         self._pipe = pipe
-        self._overrides: dict[str, Override] = {}
+        self._overrides: dict[str, MethodPatch] = {}
 
     @property
     def is_compiled(self) -> bool:
@@ -47,7 +47,7 @@ class ArmedDenoiser:
         self.trunk.install()
         for name, replacement in (("cache_context", cache_context), ("enable_cache", self._enable_cache)):
             if hasattr(self.transformer, name):
-                self._overrides[name] = Override(self.transformer, name, replacement)
+                self._overrides[name] = MethodPatch(self.transformer, name, replacement)
 
     def remove(self) -> None:
         """Leave the transformer as it was before `arm`; calling it again does nothing."""
@@ -61,7 +61,7 @@ class ArmedDenoiser:
         entered: AbstractContextManager[None] = self._overrides["cache_context"].original(name, **kwargs)
         return entered
 
-    def check(self, document: PolicyDocument, calibration: Calibration) -> None:
+    def check(self, document: PolicyDocument, calibration: SettingsCheck) -> None:
         """Judge the transformer as it is at the beginning of a run.
 
         Raises:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Override:
+class MethodPatch:
     """Puts `replacement` in place of `owner.name`, on this instance only.
 
     `original` is what was there. A copy or a pickle of the owner holds the owner's own method again: a copy

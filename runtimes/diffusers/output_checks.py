@@ -6,13 +6,13 @@ from typing import Any
 
 from torch import Tensor
 
-from budc.runtimes.admission.settings import Calibration
+from budc.runtimes.admission.settings import SettingsCheck
 from budc.runtimes.diffusers.output_size import Size, prepared_size, trunk_tokens
 from budc.runtimes.sampling.families import Family
 from budc.schema.policy import PolicyDocument
 
 
-class Asked:
+class OutputChecks:
     """Judges what a run is to make against what a policy was calibrated for.
 
     Raises, where its methods say nothing else:
@@ -20,7 +20,12 @@ class Asked:
     """
 
     def __init__(
-        self, pipe: Any, transformer: Any, document: PolicyDocument, calibration: Calibration, family: Family
+        self,
+        pipe: Any,
+        transformer: Any,
+        document: PolicyDocument,
+        calibration: SettingsCheck,
+        family: Family,
     ) -> None:
         self._pipe = pipe
         self._shape = document.shape

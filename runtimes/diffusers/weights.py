@@ -19,11 +19,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from budc.runtimes.admission.settings import Calibration
+from budc.runtimes.admission.settings import SettingsCheck
 from budc.schema.digest_cache import DigestCache
 from budc.schema.digests import ARCHITECTURE, TENSORS, find_variant, root_of, shape_record, value_record
 from budc.schema.errors import ModelError, UnsafeWeights, UnsupportedModel, WeightsMismatch, WeightsMissing
-from budc.schema.policy import Denoiser, PolicyDocument, Variant
+from budc.schema.policy import DenoiserBinding, PolicyDocument, Variant
 
 ROWS = 16
 """Rows of a tensor in memory that are compared with its file."""
@@ -47,9 +47,9 @@ _DTYPES: Mapping[torch.dtype, str] = {
 
 def verify_model(
     transformer: nn.Module,
-    denoiser: Denoiser,
+    denoiser: DenoiserBinding,
     document: PolicyDocument,
-    calibration: Calibration,
+    calibration: SettingsCheck,
     *,
     weights_dir: Path | None = None,
     digests: DigestCache | None = None,
@@ -114,7 +114,7 @@ def memory_architecture(transformer: nn.Module) -> str:
     return root_of(ARCHITECTURE, records)
 
 
-def _verify_memory(transformer: nn.Module, denoiser: Denoiser) -> None:
+def _verify_memory(transformer: nn.Module, denoiser: DenoiserBinding) -> None:
     if any(tensor.is_meta for tensor in _weights(transformer).values()):
         raise WeightsMismatch(
             f"{denoiser.name}: its folder is not known and its weights are not in memory",
@@ -129,7 +129,7 @@ def _verify_memory(transformer: nn.Module, denoiser: Denoiser) -> None:
         )
 
 
-def _verify_loaded(transformer: nn.Module, denoiser: Denoiser, folder: Path, variant: Variant) -> None:
+def _verify_loaded(transformer: nn.Module, denoiser: DenoiserBinding, folder: Path, variant: Variant) -> None:
     """Compare rows of every tensor in memory with its file's, cast as the model was."""
     weights = _weights(transformer)
     seen: set[str] = set()

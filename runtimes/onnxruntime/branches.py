@@ -8,7 +8,7 @@ from budc.schema.policy import Policy, PolicyDocument
 
 
 @dataclass(frozen=True)
-class Rows:
+class BranchRows:
     """Branches first..last-1 of those that run, which make one forward under this name."""
 
     name: str
@@ -39,13 +39,13 @@ def guided_branches(document: PolicyDocument, branches: Sequence[str]) -> dict[s
     return {"cond": float(sampler.guidance), "uncond": 1.0 - float(sampler.guidance)}
 
 
-def grouped(policy: Policy, branches: Sequence[str]) -> list[Rows]:
+def grouped(policy: Policy, branches: Sequence[str]) -> list[BranchRows]:
     """Return one group where all branches follow one plan, else one for each."""
     plans = [_plan(policy, name) for name in branches]
     for batched, names in BATCHED_BRANCHES.items():
         if names == tuple(branches) and all(plan == plans[0] for plan in plans):
-            return [Rows(batched, 0, len(branches))]
-    return [Rows(name, index, index + 1) for index, name in enumerate(branches)]
+            return [BranchRows(batched, 0, len(branches))]
+    return [BranchRows(name, index, index + 1) for index, name in enumerate(branches)]
 
 
 def slots_of(policy: Policy, name: str) -> Slots:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budc.runtimes.exported.manifest import Manifest, TensorSpec
-from budc.runtimes.onnxruntime.branches import Rows, slots_of
-from budc.runtimes.onnxruntime.fused_steps import Stretches
+from budc.runtimes.onnxruntime.branches import BranchRows, slots_of
+from budc.runtimes.onnxruntime.fused_steps import FusedSteps
 from budc.runtimes.onnxruntime.io_binding import Buffer
 from budc.runtimes.onnxruntime.provider import Provider
 from budc.schema.errors import RefusedRun
@@ -34,7 +34,7 @@ class Group:
         return buffers[self.filled[step] % len(buffers)]
 
 
-class Tensors:
+class LoopBuffers:
     """What forwards and updates read and write; `begin_run` fills it for a run.
 
     The solver's state and the step that an update leads past are there twice, as each update reads one and writes
@@ -46,8 +46,8 @@ class Tensors:
         provider: Provider,
         manifest: Manifest,
         document: PolicyDocument,
-        stretches: Stretches,
-        groups: Sequence[Rows],
+        stretches: FusedSteps,
+        groups: Sequence[BranchRows],
         batch: int,
     ) -> None:
         self._provider = provider

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from budc.policies.profile import load_profile
-from budc.runtimes.admission.settings import Calibration
+from budc.runtimes.admission.settings import SettingsCheck
 from budc.runtimes.exported.folder import describe_export, verify_export
 from budc.runtimes.exported.manifest import MANIFEST, Manifest
 from budc.runtimes.onnxruntime.branches import guided_branches
@@ -26,7 +26,7 @@ from budc.schema.policy import PolicyDocument
 def verify_folder(
     folder: Path,
     document: PolicyDocument,
-    calibration: Calibration,
+    calibration: SettingsCheck,
     *,
     digests: DigestCache | None = None,
 ) -> Manifest:
@@ -56,7 +56,7 @@ def verify_folder(
     return verify_export(folder, variant, sha256=digests)
 
 
-def check_document(document: PolicyDocument, manifest: Manifest, calibration: Calibration) -> None:
+def check_document(document: PolicyDocument, manifest: Manifest, calibration: SettingsCheck) -> None:
     """Judge the class of the model and the shapes that the graphs were exported for.
 
     Raises:
@@ -91,7 +91,7 @@ def check_document(document: PolicyDocument, manifest: Manifest, calibration: Ca
 
 
 def check_scheduler(
-    document: PolicyDocument, folder: Path, manifest: Manifest, calibration: Calibration
+    document: PolicyDocument, folder: Path, manifest: Manifest, calibration: SettingsCheck
 ) -> None:
     """Judge the export's own scheduler, as the policy's profile deploys it, against the policy's.
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from budc.runtimes.exported.manifest import TERMS, GraphName
 from budc.runtimes.onnxruntime.branches import grouped, guided_branches
-from budc.runtimes.onnxruntime.buffers import Group, Tensors
-from budc.runtimes.onnxruntime.fused_steps import residual_stretches, velocity_stretches
+from budc.runtimes.onnxruntime.buffers import Group, LoopBuffers
+from budc.runtimes.onnxruntime.fused_steps import fuse_steps, separate_steps
 from budc.runtimes.onnxruntime.io_binding import Buffer, Call
 from budc.runtimes.onnxruntime.sessions import Sessions
 from budc.runtimes.onnxruntime.update_graph import update_model
@@ -39,7 +39,7 @@ def combine(coefficients: Sequence[float], residuals: Sequence[Residual]) -> Res
     return Residual(tuple((c, r.terms[0][1]) for c, r in zip(coefficients, residuals, strict=True)))
 
 
-class Denoiser:
+class DenoisingLoop:
     """A policy ready to run on batches of one size.
 
     Raises:
@@ -59,10 +59,10 @@ class Denoiser:
         groups, weights = grouped(policy, list(self._guidance)), list(self._guidance.values())
         solver = solver_matrices(document.sampler)
         if self._reuses_velocities:
-            self._stretches = velocity_stretches(solver, policy, groups, weights)
+            self._stretches = fuse_steps(solver, policy, groups, weights)
         else:
-            self._stretches = residual_stretches(solver, weights)
-        self._tensors = Tensors(self._provider, manifest, document, self._stretches, groups, batch)
+            self._stretches = separate_steps(solver, weights)
+        self._tensors = LoopBuffers(self._provider, manifest, document, self._stretches, groups, batch)
         self._updater = self._provider.open(
             update_model(
                 self._stretches,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from budc.runtimes.onnxruntime.branches import Rows, slots_of
+from budc.runtimes.onnxruntime.branches import BranchRows, slots_of
 from budc.runtimes.sampling.solvers import Matrices
 from budc.runtimes.sampling.steps import Compute, StepMachine
 from budc.schema.policy import Policy
@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Stretches:
+class FusedSteps:
     """Where the stretches of a run begin and end, and what each step of them makes of what was known at its begin."""
 
     ends: Mapping[int, int]
@@ -33,16 +33,16 @@ class Stretches:
     step; `columns` are slots · branches."""
 
 
-def residual_stretches(solver: Matrices, guidance: Sequence[float]) -> Stretches:
+def separate_steps(solver: Matrices, guidance: Sequence[float]) -> FusedSteps:
     """Return stretches of one step each, for a velocity of every branch in one slot."""
     steps = len(solver)
     columns = np.tile(np.asarray(guidance), (steps, 1))
-    return Stretches({step: step for step in range(steps)}, _products(solver, columns, range(steps)))
+    return FusedSteps({step: step for step in range(steps)}, _products(solver, columns, range(steps)))
 
 
-def velocity_stretches(
-    solver: Matrices, policy: Policy, groups: Sequence[Rows], guidance: Sequence[float]
-) -> Stretches:
+def fuse_steps(
+    solver: Matrices, policy: Policy, groups: Sequence[BranchRows], guidance: Sequence[float]
+) -> FusedSteps:
     """Return the stretches of a policy that reuses velocities; each begins where a branch computes.
 
     `groups` are branches that run together (`grouped`), `guidance` is the weight of each branch's velocity.
@@ -56,7 +56,7 @@ def velocity_stretches(
     columns *= np.asarray(guidance)
     firsts = sorted(begins)
     ends = dict(zip(firsts, [first - 1 for first in [*firsts[1:], steps]], strict=True))
-    return Stretches(ends, _products(solver, columns.reshape(steps, -1), begins))
+    return FusedSteps(ends, _products(solver, columns.reshape(steps, -1), begins))
 
 
 def _used(policy: Policy, name: str, slots: int) -> Iterator[tuple[bool, Floats]]:

@@ -15,7 +15,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from budc.runtimes.admission.settings import Calibration, UncalibratedWarning
+from budc.runtimes.admission.settings import SettingsCheck, UncalibratedWarning
 from budc.runtimes.admission.trust import Source, UnsignedWarning, trusted_document
 from budc.runtimes.exported.manifest import GraphName, Manifest
 from budc.schema.digest_cache import DigestCache
@@ -29,7 +29,7 @@ try:
 
     from budc.runtimes.onnxruntime.branches import guided_branches
     from budc.runtimes.onnxruntime.checks import check_document, check_scheduler, verify_folder
-    from budc.runtimes.onnxruntime.denoising_loop import Denoiser, OnStep
+    from budc.runtimes.onnxruntime.denoising_loop import DenoisingLoop, OnStep
     from budc.runtimes.onnxruntime.noise import packed, seeded_noise
     from budc.runtimes.onnxruntime.provider import Provider, choose_provider
     from budc.runtimes.onnxruntime.sessions import Sessions
@@ -88,7 +88,7 @@ def load(
     """
     document = trusted_document(artifact, trust, allow_unsigned)
     chosen = choose_provider(provider, threads)
-    calibration = Calibration(allow_uncalibrated)
+    calibration = SettingsCheck(allow_uncalibrated)
     manifest = verify_folder(Path(folder), document, calibration, digests=digests)
     check_document(document, manifest, calibration)
     check_scheduler(document, Path(folder), manifest, calibration)
@@ -104,7 +104,7 @@ class OnnxPipeline:
         manifest: Manifest,
         document: PolicyDocument,
         provider: Provider,
-        calibration: Calibration,
+        calibration: SettingsCheck,
     ) -> None:
         self.document = document
         self.manifest = manifest
@@ -116,7 +116,7 @@ class OnnxPipeline:
         self._folder = folder
         self._denoising = Sessions(folder, manifest, provider)
         self._others: dict[GraphName, Any] = {}
-        self._denoisers: dict[int, Denoiser] = {}
+        self._denoisers: dict[int, DenoisingLoop] = {}
 
     @property
     def uncalibrated(self) -> tuple[str, ...]:
@@ -169,10 +169,10 @@ class OnnxPipeline:
         made = self._session("text_encoder").run(None, taken)
         return dict(zip([spec.name for spec in graph.outputs], made, strict=True))
 
-    def denoiser(self, batch: int) -> Denoiser:
+    def denoiser(self, batch: int) -> DenoisingLoop:
         """Return the denoising loop for `batch` samples at once."""
         if batch not in self._denoisers:
-            self._denoisers[batch] = Denoiser(self._denoising, self.document, batch)
+            self._denoisers[batch] = DenoisingLoop(self._denoising, self.document, batch)
         return self._denoisers[batch]
 
     def decode(self, latents: Floats) -> Floats:

@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from budc.runtimes.onnxruntime.fused_steps import Stretches
+from budc.runtimes.onnxruntime.fused_steps import FusedSteps
 from budc.runtimes.onnxruntime.provider import encoded
 
 _TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "int64": TensorProto.INT64}
 
 
 def update_model(
-    stretches: Stretches,
+    stretches: FusedSteps,
     timesteps: Sequence[float],
     branches: int,
     latents: Sequence[int],

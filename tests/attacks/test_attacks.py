@@ -242,7 +242,7 @@ def test_weights_that_a_policy_is_bound_to(
 def test_the_good_model_gets_past_these_checks(
     exports: Path, pipe: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from budc.runtimes.admission.settings import Calibration
+    from budc.runtimes.admission.settings import SettingsCheck
     from budc.runtimes.diffusers.weights import verify_model
 
     path, trust, folder = (
@@ -254,7 +254,7 @@ def test_the_good_model_gets_past_these_checks(
     document = open_artifact(path, Trust.load(trust)).document
     for known in (folder, None):
         verify_model(
-            pipe.transformer, document.model.denoisers[0], document, Calibration(), weights_dir=known
+            pipe.transformer, document.model.denoisers[0], document, SettingsCheck(), weights_dir=known
         )
     code, out = command("verify", path, "--weights", folder, "--json")
     assert (code, json.loads(out)["variant"]) == (0, "original")

@@ -6,17 +6,18 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
-from budc.compiler.denoisers.batched import Network
+from budc.compiler.denoisers.batched import BatchedDenoiser
+from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.denoisers.denoiser import WeightedSum
-from budc.compiler.evaluation.pipeline_rollout import Conditions, Roller
-from budc.compiler.evaluation.reference import calibrate
+from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
+from budc.compiler.evaluation.reference import reference_set
 from budc.compiler.models.model import load_model
-from budc.compiler.rollouts.full_run import full_run
 from budc.compiler.rollouts.linear_form import linear_form
+from budc.compiler.rollouts.reference_run import reference_run
 from budc.compiler.rollouts.tree import MEMORY, Tree
-from budc.compiler.selection.task import Schedule, Task
+from budc.compiler.selection.task import NoiseSchedule, Task
 from budc.compiler.storage.journal import Journal
-from budc.policies.profile import SearchDefaults, load_profile, read_prompts
+from budc.policies.profile import AnnealingSettings, load_profile, read_prompts
 
 STEPS = 6
 CPU = torch.device("cpu")
@@ -33,8 +34,8 @@ def sampler(model):
 
 
 @pytest.fixture
-def roller(model):
-    return Roller(model, batch=2)
+def pipeline_rollout(model):
+    return PipelineRollout(model, batch=2)
 
 
 @pytest.fixture
@@ -44,8 +45,8 @@ def journal(tmp_path):
 
 
 @pytest.fixture
-def reference(roller, sampler, prompt_file, journal):
-    return calibrate(roller, sampler, read_prompts(prompt_file), 7, journal, "test full")
+def reference(pipeline_rollout, sampler, prompt_file, journal):
+    return reference_set(pipeline_rollout, sampler, read_prompts(prompt_file), 7, journal, "test full")
 
 
 @dataclass
@@ -134,7 +135,7 @@ SCHEDULERS = {
 def schedule_of(scheduler, steps):
     """Return the schedule that a scheduler makes itself."""
     scheduler.set_timesteps(steps)
-    return Schedule(tuple(scheduler.sigmas.tolist()), tuple(float(t) for t in scheduler.timesteps))
+    return NoiseSchedule(tuple(scheduler.sigmas.tolist()), tuple(float(t) for t in scheduler.timesteps))
 
 
 def conditions_of(samples, branches=("cond", "uncond"), shape=(2, 3), seed=0):
@@ -143,7 +144,7 @@ def conditions_of(samples, branches=("cond", "uncond"), shape=(2, 3), seed=0):
     embeddings = {name: torch.randn(samples, *shape, generator=generator) for name in branches}
     if len(branches) > 1:
         embeddings[branches[-1]] = torch.zeros(samples, *shape)
-    return Conditions(embeddings, torch.randn(samples, *shape, generator=generator))
+    return Conditioning(embeddings, torch.randn(samples, *shape, generator=generator))
 
 
 @dataclass
@@ -151,8 +152,8 @@ class Bench:
     """A toy denoiser on a prompt set, its full run done; `tree()` makes a fresh tree over it."""
 
     scheduler: object
-    schedule: Schedule
-    network: Network
+    schedule: NoiseSchedule
+    network: BatchedDenoiser
     form: object
     run: object
 
@@ -160,7 +161,7 @@ class Bench:
         return Tree(self.over(), self.form, self.run, memory)
 
     def over(self, **options):
-        return Network(self.network.denoiser, self.network.conditions, **options)
+        return BatchedDenoiser(self.network.denoiser, self.network.conditions, **options)
 
 
 @pytest.fixture
@@ -171,7 +172,7 @@ def toys():
         toy, ringing, glitches = Toy, Ringing, Glitches
         schedule, conditions = staticmethod(schedule_of), staticmethod(conditions_of)
         schedulers = SCHEDULERS
-        defaults = SearchDefaults(temperature_start=0.1, temperature_end=1e-4, protected_fraction=0.3)
+        defaults = AnnealingSettings(temperature_start=0.1, temperature_end=1e-4, protected_fraction=0.3)
 
     return Toys
 
@@ -185,11 +186,13 @@ def bench(tmp_path):
         scheduler = SCHEDULERS[solver]()
         schedule = schedule or schedule_of(scheduler, steps)
         denoiser = denoiser or Toy()
-        network = Network(denoiser, conditions or conditions_of(samples, denoiser.branches, seed=seed))
+        network = BatchedDenoiser(
+            denoiser, conditions or conditions_of(samples, denoiser.branches, seed=seed)
+        )
         form = linear_form(scheduler, schedule.sigmas, schedule.timesteps)
         made.append(1)
         with Journal(tmp_path / f"bench {len(made)}", "bench") as journal:
-            run = full_run(network, form, journal, "full")
+            run = reference_run(network, form, journal, "full")
         return Bench(scheduler, schedule, network, form, run)
 
     return bench
@@ -208,7 +211,7 @@ def task(toys):
             "schedule": schedule_of(scheduler, steps),
             "conditions": conditions_of(samples, denoiser.branches, shape),
             "nfe": nfe,
-            "defaults": toys.defaults,
+            "annealing": toys.defaults,
         }
         return Task(**given | fields)
 

@@ -177,30 +177,32 @@ def test_a_sweep_needs_a_folder(flags):
         compile_artifacts(make_request({}, flags | {"sweep": "2,3"}))
 
 
-def test_an_aligned_policy_is_deployed_on_its_own_schedule(model, sampler, roller, reference):
+def test_an_aligned_policy_is_deployed_on_its_own_schedule(model, sampler, pipeline_rollout, reference):
     """What the real scheduler makes of the binding is what was found."""
     from budc.compiler.compile import _deployed
-    from budc.compiler.denoisers.batched import Network
+    from budc.compiler.denoisers.batched import BatchedDenoiser
     from budc.compiler.models.denoiser import ModelDenoiser
     from budc.compiler.rollouts.linear_form import linear_form
     from budc.compiler.rollouts.policies import full_policy
-    from budc.compiler.rollouts.policy import follow
-    from budc.compiler.selection.task import Outcome, Schedule
+    from budc.compiler.rollouts.policy import rollout_policy
+    from budc.compiler.selection.task import NoiseSchedule, SearchResult
 
     sigmas = tuple(torch.tensor([0.9998, 0.9, 0.7, 0.41, 0.0]).tolist())
-    schedule = Schedule(sigmas, tuple(torch.tensor([1000 * sigma for sigma in sigmas[:-1]]).tolist()))
+    schedule = NoiseSchedule(sigmas, tuple(torch.tensor([1000 * sigma for sigma in sigmas[:-1]]).tolist()))
     policy = full_policy(4, ("cond", "uncond"))
-    found = Outcome(policy, schedule, 0.0, 1, 1, True, ())
+    found = SearchResult(policy, schedule, 0.0, 1, 1, True, ())
     binding = _deployed(model, sampler, found)
     assert (binding.steps, tuple(binding.sigmas)) == (4, sigmas)
     form = linear_form(model.scheduler, schedule.sigmas, schedule.timesteps)
-    followed = follow(Network(ModelDenoiser(model), reference.conditions), form, policy)
-    rolled = roller.roll(policy, binding, reference.conditions)
+    followed = rollout_policy(BatchedDenoiser(ModelDenoiser(model), reference.conditions), form, policy)
+    rolled = pipeline_rollout.run(policy, binding, reference.conditions)
     torch.testing.assert_close(rolled, followed, atol=1e-5, rtol=1e-5)
     # The solver's own few steps, where alignment gained nothing, and the full schedule.
     assert _deployed(model, sampler, replace(found, aligned=False)) == model.sampler(4)
     assert (
-        _deployed(model, sampler, Outcome(policy, Schedule((0.0,) * 7, (0.0,) * 6), 0, 1, 1, False, ()))
+        _deployed(
+            model, sampler, SearchResult(policy, NoiseSchedule((0.0,) * 7, (0.0,) * 6), 0, 1, 1, False, ())
+        )
         == sampler
     )
 
@@ -238,9 +240,9 @@ def test_a_real_profile_goes_the_same_road(flags, wan_folder, monkeypatch, capsy
     ids=str,
 )
 def test_bad_input_is_refused_before_any_rollout(flags, change, error, word, monkeypatch):
-    from budc.compiler.evaluation.pipeline_rollout import Roller
+    from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 
-    monkeypatch.setattr(Roller, "roll", lambda *_: pytest.fail("rolled out"))
+    monkeypatch.setattr(PipelineRollout, "roll", lambda *_: pytest.fail("rolled out"))
     paths = {"weights", "calibration", "key", "out"}
     from pathlib import Path
 
@@ -327,9 +329,9 @@ def test_a_model_that_is_not_whole_is_refused_before_any_rollout(
 ):
     import shutil
 
-    from budc.compiler.evaluation.pipeline_rollout import Roller
+    from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 
-    monkeypatch.setattr(Roller, "roll", lambda *_: pytest.fail("rolled out"))
+    monkeypatch.setattr(PipelineRollout, "roll", lambda *_: pytest.fail("rolled out"))
     folder = copy_model(wan_folder, tmp_path / "m")
     gone = folder / defect
     shutil.rmtree(gone) if gone.is_dir() else gone.unlink()

@@ -9,11 +9,11 @@ torch = pytest.importorskip("torch")
 from elsewhere import ELSEWHERE, Remote, StrangerError, elsewhere, moved, rollouts  # noqa: E402
 
 import budc.compiler.selection.alignment as alignment  # noqa: E402
-from budc.compiler.evaluation.reference import drawn  # noqa: E402
+from budc.compiler.evaluation.reference import encode_prompts  # noqa: E402
 from budc.compiler.models.denoiser import model_denoiser  # noqa: E402
 from budc.compiler.models.model import load_model  # noqa: E402
 from budc.compiler.selection.finder import Finder  # noqa: E402
-from budc.compiler.selection.task import Outcome, Schedule, Task  # noqa: E402
+from budc.compiler.selection.task import NoiseSchedule, SearchResult, Task  # noqa: E402
 from budc.compiler.storage.journal import Journal  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
 
@@ -50,15 +50,15 @@ def model(request: pytest.FixtureRequest) -> Any:
     return load_model(profile, request.getfixturevalue(f"{name}_folder"), CPU)
 
 
-def found(model: Any, conditions: Any, journal: Any) -> Outcome:
+def found(model: Any, conditions: Any, journal: Any) -> SearchResult:
     sampler = model.sampler(6)
     task = Task(
         denoiser=model_denoiser(model),
         scheduler=model.scheduler,
-        schedule=Schedule(tuple(sampler.sigmas), tuple(sampler.timesteps)),
+        schedule=NoiseSchedule(tuple(sampler.sigmas), tuple(sampler.timesteps)),
         conditions=conditions,
         nfe=3,
-        defaults=model.profile.search,
+        annealing=model.profile.search,
         search="joint",
         align=True,
         batch=4,
@@ -69,7 +69,9 @@ def found(model: Any, conditions: Any, journal: Any) -> Outcome:
 
 def test_a_search_and_its_alignment(model: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alignment, "EPOCHS", (0.0, 1))
-    conditions = drawn(model, ["a red box", "a blue ring", "two small stars", "a tall house"], range(4))
+    conditions = encode_prompts(
+        model, ["a red box", "a blue ring", "two small stars", "a tall house"], range(4)
+    )
     here = found(model, conditions, tmp_path / "here")
     with elsewhere():
         there = found(moved(model), conditions, tmp_path / "there")

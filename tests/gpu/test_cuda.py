@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from random_models.sampling import keep_outputs  # noqa: E402
 
 from budc.compiler.compile import compile_artifacts  # noqa: E402
-from budc.compiler.denoisers.conditioning import Conditions  # noqa: E402
-from budc.compiler.evaluation.pipeline_rollout import Roller  # noqa: E402
+from budc.compiler.denoisers.conditioning import Conditioning  # noqa: E402
+from budc.compiler.evaluation.pipeline_rollout import PipelineRollout  # noqa: E402
 from budc.compiler.evaluation.reference import HELD_OUT_SEED  # noqa: E402
 from budc.compiler.models.model import load_model  # noqa: E402
 from budc.compiler.request import CompileRequest  # noqa: E402
@@ -96,7 +96,7 @@ def conditions(model, count):
     prompts = read_prompts(model.profile.prompts.held_out, count)
     seeds = [HELD_OUT_SEED + index for index in range(count)]
     embeddings = model.adapter.encode(model.folder, model.profile, prompts, model.device)
-    return Conditions(embeddings, model.adapter.noise(model.folder, model.profile, seeds))
+    return Conditioning(embeddings, model.adapter.noise(model.folder, model.profile, seeds))
 
 
 def close(actual, wanted, tolerance):
@@ -105,10 +105,14 @@ def close(actual, wanted, tolerance):
 
 def test_the_pipeline_runs_what_the_search_rolled_out(profile, folder, artifact, expected, cuda):
     model = load_model(profile, folder, cuda)
-    rolled = Roller(model).roll(artifact.document.policy, artifact.document.sampler, conditions(model, 1))
+    rolled = PipelineRollout(model).run(
+        artifact.document.policy, artifact.document.sampler, conditions(model, 1)
+    )
     assert close(rolled, expected, 1e-4)
     on_cpu = load_model(profile, folder, torch.device("cpu"))
-    rolled = Roller(on_cpu).roll(artifact.document.policy, artifact.document.sampler, conditions(on_cpu, 1))
+    rolled = PipelineRollout(on_cpu).run(
+        artifact.document.policy, artifact.document.sampler, conditions(on_cpu, 1)
+    )
     assert close(rolled, expected, 1e-2)
 
 
@@ -157,17 +161,19 @@ def test_group_offloading(level, stream, pipe, run, artifact, folder, expected, 
 def test_memory_that_runs_out_halves_the_batch_and_changes_nothing(profile, folder, artifact, cuda):
     model = load_model(profile, folder, cuda)
     some, sampler = conditions(model, 64), artifact.document.sampler
-    roller = Roller(model, batch=4)
-    expected = roller.roll(artifact.document.policy, sampler, some)
+    rollout = PipelineRollout(model, batch=4)
+    expected = rollout.run(artifact.document.policy, sampler, some)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    roller.roll(artifact.document.policy, sampler, some)
+    rollout.run(artifact.document.policy, sampler, some)
     limit = 2 * torch.cuda.max_memory_reserved() / torch.cuda.get_device_properties(cuda).total_memory
     halved = []
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(limit, cuda)
     try:
-        rolled = Roller(model, batch=64, halved=halved.append).roll(artifact.document.policy, sampler, some)
+        rolled = PipelineRollout(model, batch=64, halved=halved.append).run(
+            artifact.document.policy, sampler, some
+        )
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, cuda)
     assert halved

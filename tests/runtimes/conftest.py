@@ -13,7 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from budc.runtimes.diffusers.apply import Handle, UnsignedWarning, apply  # noqa: E402
+from budc.runtimes.diffusers.apply import AppliedPolicy, UnsignedWarning, apply  # noqa: E402
 from budc.runtimes.diffusers.weights import memory_architecture, memory_root  # noqa: E402
 from budc.runtimes.sampling.families import family_of  # noqa: E402
 from budc.runtimes.sampling.schedulers import sampler_binding  # noqa: E402
@@ -21,7 +21,7 @@ from budc.schema.policy import (  # noqa: E402
     AdapterRule,
     BranchPolicy,
     Budget,
-    Denoiser,
+    DenoiserBinding,
     Expert,
     ModelBinding,
     Policy,
@@ -112,10 +112,10 @@ def pipe(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def arm() -> Callable[..., Handle]:
+def arm() -> Callable[..., AppliedPolicy]:
     """`apply` without the warning that a bare document is not signed."""
 
-    def quietly(pipe: Any, document: PolicyDocument, **options: Any) -> Handle:
+    def quietly(pipe: Any, document: PolicyDocument, **options: Any) -> AppliedPolicy:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UnsignedWarning)
             return apply(pipe, document, allow_unsigned=True, **options)
@@ -124,11 +124,13 @@ def arm() -> Callable[..., Handle]:
 
 
 @pytest.fixture
-def applied_quietly(arm: Callable[..., Handle]) -> Callable[..., AbstractContextManager[Handle]]:
+def applied_quietly(
+    arm: Callable[..., AppliedPolicy],
+) -> Callable[..., AbstractContextManager[AppliedPolicy]]:
     """`arm` for the length of a with-block."""
 
     @contextlib.contextmanager
-    def context(pipe: Any, document: PolicyDocument, **options: Any) -> Iterator[Handle]:
+    def context(pipe: Any, document: PolicyDocument, **options: Any) -> Iterator[AppliedPolicy]:
         handle = arm(pipe, document, **options)
         try:
             yield handle
@@ -225,7 +227,7 @@ def document_for(
             family=family.name,
             pipeline_class=type(pipe).__name__,
             denoisers=[
-                Denoiser(
+                DenoiserBinding(
                     name=name,
                     class_name=type(getattr(pipe, name)).__name__,
                     tensor_root=memory_root(getattr(pipe, name)),

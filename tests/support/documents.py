@@ -13,7 +13,7 @@ from budc.schema.policy import (
     Baseline,
     BranchPolicy,
     Budget,
-    Denoiser,
+    DenoiserBinding,
     Metric,
     ModelBinding,
     Policy,
@@ -44,7 +44,7 @@ def _model() -> ModelBinding:
         "transformer/config.json": "b" * 64,
         "scheduler/scheduler_config.json": "c" * 64,
     }
-    denoiser = Denoiser(
+    denoiser = DenoiserBinding(
         name="transformer",
         class_name="WanTransformer3DModel",
         tensor_root=_digest("1"),

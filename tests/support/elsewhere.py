@@ -103,20 +103,20 @@ def moved(model: Any) -> Any:
 
 def rollouts(model: Any, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Return the final latents of a policy of either payload, (2, N, ...), rolled out here and there."""
-    from budc.compiler.evaluation.pipeline_rollout import Roller
-    from budc.compiler.evaluation.reference import drawn
+    from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
+    from budc.compiler.evaluation.reference import encode_prompts
     from budc.compiler.rollouts.policies import shared_policy
     from budc.schema.mask import StepMask
     from budc.schema.predictor import Predictor
 
     mask = StepMask.of([True, False, False, True, False, False])
     plain = shared_policy(mask, Predictor.plain_reuse(mask), model.profile.branches)
-    sampler, conditions = model.sampler(mask.steps), drawn(model, prompts, range(len(prompts)))
+    sampler, conditions = model.sampler(mask.steps), encode_prompts(model, prompts, range(len(prompts)))
     policies = [msgspec.structs.replace(plain, payload=payload) for payload in ("trunk-residual", "velocity")]
-    here = torch.stack([Roller(model).roll(policy, sampler, conditions) for policy in policies])
+    here = torch.stack([PipelineRollout(model).run(policy, sampler, conditions) for policy in policies])
     with elsewhere():
-        roller = Roller(moved(model), batch=1)
-        there = [roller.roll(policy, sampler, conditions) for policy in policies]
+        rollout = PipelineRollout(moved(model), batch=1)
+        there = [rollout.run(policy, sampler, conditions) for policy in policies]
     return here, torch.stack(there)
 
 

@@ -18,7 +18,7 @@ from budc.policies.profile import ModelProfile
 from budc.schema.errors import UnsupportedModel
 
 
-class Adapter(Protocol):
+class PipelineAdapter(Protocol):
     """One pipeline class, taken apart."""
 
     batch: int | None
@@ -56,7 +56,7 @@ class Adapter(Protocol):
         """Load the VAE and return a function from final latents to frames (N, 3, F, H, W) in 0..1, on the CPU."""
 
 
-def adapter_for(pipeline_class: str) -> Adapter:
+def adapter_for(pipeline_class: str) -> PipelineAdapter:
     """Return the adapter of a pipeline class.
 
     Raises:
@@ -68,7 +68,7 @@ def adapter_for(pipeline_class: str) -> Adapter:
     from budc.compiler.models.pipelines.wan import WanAdapter
     from budc.compiler.models.pipelines.z_image import ZImageAdapter
 
-    adapters: dict[str, Adapter] = {
+    adapters: dict[str, PipelineAdapter] = {
         "FluxPipeline": FluxAdapter(),
         "HunyuanVideoPipeline": HunyuanVideoAdapter(),
         "QwenImagePipeline": QwenImageAdapter(),

@@ -13,7 +13,7 @@ onnx = pytest.importorskip("onnx")
 import numpy as np  # noqa: E402
 
 from budc.compiler.evaluation.parity import Parity, check_parity, rebound  # noqa: E402
-from budc.compiler.evaluation.pipeline_rollout import Roller  # noqa: E402
+from budc.compiler.evaluation.pipeline_rollout import PipelineRollout  # noqa: E402
 from budc.compiler.models.model import load_model, model_binding  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
 from budc.runtimes.exported.folder import describe_export  # noqa: E402
@@ -85,13 +85,13 @@ def test_binding_lists_the_export_and_signs_again(bind, policy, exported, trust,
 
 
 def test_both_forms_are_compared_without_tf32(bind, monkeypatch):
-    seen, roll = [], Roller.roll
+    seen, roll = [], PipelineRollout.roll
 
     def watched(*arguments):
         seen.append(torch.backends.cudnn.conv.fp32_precision)
         return roll(*arguments)
 
-    monkeypatch.setattr(Roller, "roll", watched)
+    monkeypatch.setattr(PipelineRollout, "roll", watched)
     before = torch.backends.cudnn.conv.fp32_precision
     assert bind().code == 0
     assert before == torch.backends.cudnn.conv.fp32_precision == "tf32"

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from budc.compiler.denoisers.batched import Network
-from budc.compiler.evaluation.pipeline_rollout import Conditions
+from budc.compiler.denoisers.batched import BatchedDenoiser
+from budc.compiler.evaluation.pipeline_rollout import Conditioning
 from budc.schema.errors import DeviceMemory
 
 TIME = torch.tensor(500.0)
@@ -42,7 +42,7 @@ class Recorder:
 def network(samples, **options):
     denoiser = options.pop("denoiser", None) or Recorder()
     embeddings = {"cond": torch.arange(float(samples))[:, None]}
-    return Network(denoiser, Conditions(embeddings, torch.zeros(samples, 1)), **options)
+    return BatchedDenoiser(denoiser, Conditioning(embeddings, torch.zeros(samples, 1)), **options)
 
 
 def rows(count):

@@ -1,34 +1,34 @@
-"""Conditions: rows are taken from every tensor alike, whether a branch has one or several."""
+"""Conditioning: rows are taken from every tensor alike, whether a branch has one or several."""
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
 import budc  # noqa: E402
-from budc.compiler.denoisers.conditioning import Conditions, tensors  # noqa: E402
+from budc.compiler.denoisers.conditioning import Conditioning, named_tensors  # noqa: E402
 from budc.schema.errors import UsageError  # noqa: E402
 
 
 @pytest.fixture
-def conditions() -> Conditions:
+def conditions() -> Conditioning:
     text = torch.arange(12.0).view(4, 3)
-    return Conditions({"cond": {"text": text, "scale": text[:, 0]}, "uncond": -text}, 10 * text)
+    return Conditioning({"cond": {"text": text, "scale": text[:, 0]}, "uncond": -text}, 10 * text)
 
 
-def test_rows_of_all_tensors(conditions: Conditions) -> None:
+def test_rows_of_all_tensors(conditions: Conditioning) -> None:
     chosen = conditions.rows([2, 0])
     assert len(chosen) == 2
-    assert tensors(chosen.embeddings["cond"])["scale"].tolist() == [6.0, 0.0]
-    assert tensors(chosen.embeddings["uncond"])[""].tolist() == [[-6, -7, -8], [0, -1, -2]]
+    assert named_tensors(chosen.embeddings["cond"])["scale"].tolist() == [6.0, 0.0]
+    assert named_tensors(chosen.embeddings["uncond"])[""].tolist() == [[-6, -7, -8], [0, -1, -2]]
     assert chosen.noise.tolist() == [[60, 70, 80], [0, 10, 20]]
 
 
-def test_a_part_is_its_rows(conditions: Conditions) -> None:
+def test_a_part_is_its_rows(conditions: Conditioning) -> None:
     part, rows = conditions.part(1, 3), conditions.rows([1, 2])
     assert torch.equal(part.noise, rows.noise)
     for name, condition in part.embeddings.items():
-        for key, value in tensors(condition).items():
-            assert torch.equal(value, tensors(rows.embeddings[name])[key])
+        for key, value in named_tensors(condition).items():
+            assert torch.equal(value, named_tensors(rows.embeddings[name])[key])
 
 
 def _pair() -> tuple[object, object]:

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 import budc
-from budc.compiler.denoisers.experts import Experts, all_run
+from budc.compiler.denoisers.experts import ExpertSwitch, all_run
 from budc.compiler.fitting.gram import mean_gram, segment_errors
-from budc.compiler.rollouts.policy import follow
+from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.search import ALGORITHMS, Candidate
 from budc.compiler.selection.alignment import aligned
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.study import policy_of
 from budc.compiler.storage.journal import Journal
-from budc.compiler.training.unrolled import PolicyParameters, unroll
+from budc.compiler.training.unrolled import PolicyParameters, differentiable_rollout
 from budc.runtimes.sampling.steps import plan_branch
 from budc.schema.errors import BudgetImpossible, SemanticsViolation, UsageError
 from budc.schema.mask import StepMask
@@ -26,7 +26,7 @@ BOUNDARY = 800.0
 def pair(toys):
     """Two toy networks, of which the second one is guided less."""
     first, second = toys.toy(), toys.toy(weights={"cond": 1.5, "uncond": -0.5})
-    return Experts([first, second], [BOUNDARY])
+    return ExpertSwitch([first, second], [BOUNDARY])
 
 
 def test_each_network_has_its_steps_and_its_guidance(pair):
@@ -52,7 +52,7 @@ def test_each_network_has_its_steps_and_its_guidance(pair):
 
 
 def test_three_networks(toys):
-    three = Experts([toys.toy(), toys.toy(), toys.toy()], [800, 300])
+    three = ExpertSwitch([toys.toy(), toys.toy(), toys.toy()], [800, 300])
     assert three.first_steps([1000, 700, 500, 200]) == (1, 3)
     assert not all_run(three, [1000, 200])
     for timestep, place in ((800.0, 0), (799.0, 1), (300.0, 1), (299.0, 2)):
@@ -70,19 +70,19 @@ def test_the_tree_rolls_out_what_is_followed_and_unrolled(bench, pair, payload, 
         StepMask.from_compute_steps(9, (0, 2, first, first + 1)),
     )
     candidate = Candidate(masks, rule, payload)
-    (rollout,) = made.tree().roll([candidate])
+    (rollout,) = made.tree().roll_out([candidate])
     policy = policy_of(made.tree(), candidate, rollout.rows)
     for branch in policy.branches:
         plan = plan_branch(branch.mask, branch.predictor, [first])
         assert plan[first - 1].keep == 0
         assert len(branch.predictor[first + 1]) <= 1
-    found = follow(made.over(), made.form, policy)
+    found = rollout_policy(made.over(), made.form, policy)
     errors = (found - made.run.latents).square().flatten(1).mean(1)
     assert rollout.errors == pytest.approx(errors.tolist(), rel=1e-4)
     parameters = PolicyParameters(
         policy, made.scheduler, made.schedule.sigmas, made.schedule.timesteps, False, first_steps=[first]
     )
-    unrolled = unroll(pair, parameters, made.network.conditions)
+    unrolled = differentiable_rollout(pair, parameters, made.network.conditions)
     torch.testing.assert_close(unrolled.detach(), found, atol=1e-5, rtol=1e-5)
 
 
@@ -91,7 +91,7 @@ def test_a_policy_that_reuses_a_first_step_does_not_run(bench, pair):
     candidate = Candidate.of(9, (0, 1, 8))
     rows = [dict.fromkeys(pair.branches, () if k in (0, 1, 8) else (1.0,)) for k in range(9)]
     with pytest.raises(SemanticsViolation, match="its denoiser has computed 0 before it"):
-        follow(made.over(), made.form, policy_of(made.tree(), candidate, rows))
+        rollout_policy(made.over(), made.form, policy_of(made.tree(), candidate, rows))
 
 
 def test_errors_of_reuse_do_not_look_over_a_first_step(bench, pair):
@@ -114,7 +114,7 @@ def test_learned_sigmas_never_cross_a_boundary(bench, pair, solver):
     made = bench(steps=8, samples=2, solver=solver, denoiser=pair)
     (first,) = pair.first_steps(made.schedule.timesteps)
     candidate = Candidate.of(8, (0, 2, first, 7), "tracked")
-    policy = policy_of(made.tree(), candidate, made.tree().roll([candidate])[0].rows)
+    policy = policy_of(made.tree(), candidate, made.tree().roll_out([candidate])[0].rows)
     trained = PolicyParameters(
         policy, made.scheduler, made.schedule.sigmas, made.schedule.timesteps, True, first_steps=[first]
     )
@@ -172,7 +172,9 @@ def test_every_search_finds_a_policy_that_keeps_the_split(
 ):
     monkeypatch.setattr(sys.modules["budc.compiler.search.paper"], "ANNEALING_STEPS", 10)
     monkeypatch.setattr(sys.modules["budc.compiler.search.anneal"], "MOVES", 10)
-    wanted = task(7, 3, denoiser=pair, search=search, separate=separate, schedules=((0, 1, 2), (0, 2, 6)))
+    wanted = task(
+        7, 3, denoiser=pair, search=search, separate=separate, published_masks=((0, 1, 2), (0, 2, 6))
+    )
     (first,) = pair.first_steps(wanted.schedule.timesteps)
     with Journal(tmp_path, "find") as journal:
         outcome = Finder(wanted, journal).find(wanted)

@@ -5,7 +5,7 @@ from itertools import chain
 import pytest
 import torch
 
-from budc.compiler.denoisers.microbatches import Turns
+from budc.compiler.denoisers.microbatches import MicroBatches
 from budc.schema.errors import DeviceMemory
 
 
@@ -39,25 +39,25 @@ class Device:
 )
 def test_a_batch_takes_as_few_turns_as_fit(room, spared, tried):
     device = Device(room, spared)
-    turns = Turns(4, device.spare)
-    assert list(chain.from_iterable(turns.run(6, device.work))) == list(range(6))
+    microbatches = MicroBatches(4, device.spare)
+    assert list(chain.from_iterable(microbatches.run(6, device.work))) == list(range(6))
     assert device.tried == tried
-    assert turns.at_once == max(last - first for first, last in tried[-2:])
+    assert microbatches.at_once == max(last - first for first, last in tried[-2:])
 
 
 def test_what_did_not_fit_once_is_not_tried_again():
     device = Device(2)
-    turns = Turns(4, device.spare)
-    turns.run(4, device.work)
+    microbatches = MicroBatches(4, device.spare)
+    microbatches.run(4, device.work)
     device.tried.clear()
-    turns.run(4, device.work)
+    microbatches.run(4, device.work)
     assert device.tried == [(0, 2), (2, 4)]
 
 
 def test_one_sample_that_does_not_fit_is_an_error():
     device = Device(0)
     with pytest.raises(DeviceMemory, match="not even one sample") as caught:
-        Turns(4, device.spare).run(4, device.work)
+        MicroBatches(4, device.spare).run(4, device.work)
     assert "--align" in caught.value.remedy
 
 
@@ -66,4 +66,4 @@ def test_other_errors_are_not_taken_for_it():
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
-        Turns(4, lambda: False).run(4, broken)
+        MicroBatches(4, lambda: False).run(4, broken)

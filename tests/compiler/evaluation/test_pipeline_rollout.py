@@ -4,8 +4,8 @@ import pytest
 import torch
 from diffusers import WanPipeline
 
-from budc.compiler.evaluation.pipeline_rollout import Roller
-from budc.compiler.rollouts.policies import evaluations, full_policy, shared_policy
+from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
+from budc.compiler.rollouts.policies import forwards_per_sample, full_policy, shared_policy
 from budc.policies.profile import load_profile
 from budc.runtimes.diffusers.apply import applied
 from budc.schema.errors import DeviceMemory
@@ -45,7 +45,7 @@ def test_a_full_rollout_is_the_untouched_pipeline_bit_for_bit(pipe, reference, s
     ids=str,
 )
 def test_a_cached_rollout_is_the_pipeline_with_the_policy_applied(
-    pipe, reference, sampler, roller, make_document, wan_folder, rows
+    pipe, reference, sampler, pipeline_rollout, make_document, wan_folder, rows
 ):
     from budc.compiler.models.model import model_binding
 
@@ -58,54 +58,58 @@ def test_a_cached_rollout_is_the_pipeline_with_the_policy_applied(
         model=model_binding(load_profile("wan2.1-nano"), wan_folder),
         shape=Shape(height=64, width=64, frames=9, dtype="float32", text_tokens=32),
     )
-    rolled = roller.roll(policy, sampler, reference.conditions.part(0, 2))
+    rolled = pipeline_rollout.run(policy, sampler, reference.conditions.part(0, 2))
     with applied(pipe, document, allow_unsigned=True, weights_dir=wan_folder):
         generated = generate(pipe, reference, sampler.steps)
     assert torch.equal(rolled, generated)
     assert not torch.equal(rolled, reference.latents[:2])
 
 
-def test_forwards_are_counted_per_sample_and_branch(roller, sampler, reference):
-    roller.forwards = 0
+def test_forwards_are_counted_per_sample_and_branch(pipeline_rollout, sampler, reference):
+    pipeline_rollout.forwards = 0
     mask = StepMask.from_compute_steps(sampler.steps, (0, 2, 5))
     policy = shared_policy(mask, Predictor.plain_reuse(mask), BRANCHES)
-    assert evaluations(policy) == 3 * len(BRANCHES)
-    roller.roll(policy, sampler, reference.conditions)
-    assert roller.forwards == 3 * len(BRANCHES) * len(reference.conditions)
+    assert forwards_per_sample(policy) == 3 * len(BRANCHES)
+    pipeline_rollout.run(policy, sampler, reference.conditions)
+    assert pipeline_rollout.forwards == 3 * len(BRANCHES) * len(reference.conditions)
 
 
 def test_memory_that_runs_out_halves_the_batch_and_loses_nothing(
-    roller, sampler, reference, monkeypatch, capsys
+    pipeline_rollout, sampler, reference, monkeypatch, capsys
 ):
-    expected = roller.roll(full_policy(sampler.steps, BRANCHES), sampler, reference.conditions.part(0, 1))
-    whole = Roller._roll
+    expected = pipeline_rollout.run(
+        full_policy(sampler.steps, BRANCHES), sampler, reference.conditions.part(0, 1)
+    )
+    whole = PipelineRollout._roll
 
     def small_device(self, policy, sampler, conditions):
         if len(conditions) > 1:
             raise torch.cuda.OutOfMemoryError("no room")
         return whole(self, policy, sampler, conditions)
 
-    before = roller.forwards
-    monkeypatch.setattr(Roller, "_roll", small_device)
+    before = pipeline_rollout.forwards
+    monkeypatch.setattr(PipelineRollout, "_roll", small_device)
     from budc.progress import progress
 
     with progress("test", 1) as bar:
-        latents = roller.roll(full_policy(sampler.steps, BRANCHES), sampler, reference.conditions, bar)
-    assert roller.batch == 1
+        latents = pipeline_rollout.run(
+            full_policy(sampler.steps, BRANCHES), sampler, reference.conditions, bar
+        )
+    assert pipeline_rollout.batch == 1
     assert len(latents) == len(reference.conditions)
     assert torch.equal(latents[:1], expected)
     # What was tried and did not fit is not counted.
-    assert roller.forwards == before + sampler.steps * len(BRANCHES) * len(reference.conditions)
+    assert pipeline_rollout.forwards == before + sampler.steps * len(BRANCHES) * len(reference.conditions)
     assert "batches of 1" in capsys.readouterr().err
 
 
-def test_memory_that_never_suffices_is_an_error_of_its_own(roller, sampler, reference, monkeypatch):
+def test_memory_that_never_suffices_is_an_error_of_its_own(pipeline_rollout, sampler, reference, monkeypatch):
     def no_device(self, policy, sampler, conditions):
         raise torch.cuda.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(Roller, "_roll", no_device)
+    monkeypatch.setattr(PipelineRollout, "_roll", no_device)
     with pytest.raises(DeviceMemory, match="one sample"):
-        roller.roll(full_policy(sampler.steps, BRANCHES), sampler, reference.conditions)
+        pipeline_rollout.run(full_policy(sampler.steps, BRANCHES), sampler, reference.conditions)
 
 
 def test_decoded_frames_are_the_pipelines(pipe, reference, model):

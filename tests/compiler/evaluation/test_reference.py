@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from budc.compiler.evaluation.pipeline_rollout import Roller
-from budc.compiler.evaluation.reference import calibrate, kept_latents
+from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
+from budc.compiler.evaluation.reference import reference_set, stored_latents
 from budc.compiler.rollouts.policies import full_policy
 from budc.compiler.storage import tensors as parts
 from budc.policies.profile import read_prompts
@@ -21,9 +21,11 @@ def small_parts(monkeypatch):
 
 def test_a_resumed_part_is_read_whatever_batch_the_device_takes_now(model, sampler, reference, journal):
     policy = full_policy(sampler.steps, BRANCHES)
-    first = kept_latents(Roller(model, batch=1), policy, sampler, reference.conditions, journal, "again")
-    resumed = Roller(model, batch=16)
-    second = kept_latents(resumed, policy, sampler, reference.conditions, journal, "again")
+    first = stored_latents(
+        PipelineRollout(model, batch=1), policy, sampler, reference.conditions, journal, "again"
+    )
+    resumed = PipelineRollout(model, batch=16)
+    second = stored_latents(resumed, policy, sampler, reference.conditions, journal, "again")
     assert len(first) == len(reference.conditions) == 3
     assert torch.equal(first, second)
     assert resumed.forwards == sampler.steps * len(BRANCHES) * 3
@@ -31,7 +33,7 @@ def test_a_resumed_part_is_read_whatever_batch_the_device_takes_now(model, sampl
 
 def test_only_what_is_missing_is_rolled_out(model, sampler, reference, journal, monkeypatch):
     policy = full_policy(sampler.steps, BRANCHES)
-    whole, rolled = Roller._roll, []
+    whole, rolled = PipelineRollout._roll, []
 
     def stopping(self, policy, sampler, conditions):
         if len(rolled) == 1:
@@ -39,11 +41,13 @@ def test_only_what_is_missing_is_rolled_out(model, sampler, reference, journal, 
         rolled.append(len(conditions))
         return whole(self, policy, sampler, conditions)
 
-    monkeypatch.setattr(Roller, "_roll", stopping)
+    monkeypatch.setattr(PipelineRollout, "_roll", stopping)
     with pytest.raises(KeyboardInterrupt):
-        kept_latents(Roller(model), policy, sampler, reference.conditions, journal, "stopped")
+        stored_latents(PipelineRollout(model), policy, sampler, reference.conditions, journal, "stopped")
     rolled.clear()
-    latents = kept_latents(Roller(model), policy, sampler, reference.conditions, journal, "stopped")
+    latents = stored_latents(
+        PipelineRollout(model), policy, sampler, reference.conditions, journal, "stopped"
+    )
     assert rolled == [1], "the first part has two samples and stands"
     assert len(latents) == 3
 
@@ -51,7 +55,7 @@ def test_only_what_is_missing_is_rolled_out(model, sampler, reference, journal, 
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_a_part_that_is_not_what_was_written_is_refused(model, sampler, reference, journal, damage):
     policy = full_policy(sampler.steps, BRANCHES)
-    kept_latents(Roller(model), policy, sampler, reference.conditions, journal, "damaged")
+    stored_latents(PipelineRollout(model), policy, sampler, reference.conditions, journal, "damaged")
     path = journal.folder / "damaged-0-2.safetensors"
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
@@ -60,13 +64,15 @@ def test_a_part_that_is_not_what_was_written_is_refused(model, sampler, referenc
     else:
         path.write_bytes(data if damage == "flip" else data[:-5])
     with pytest.raises(JournalCorrupt, match="damaged-0-2"):
-        kept_latents(Roller(model), policy, sampler, reference.conditions, journal, "damaged")
+        stored_latents(PipelineRollout(model), policy, sampler, reference.conditions, journal, "damaged")
 
 
-def test_a_prompt_set_is_named_by_prompts_and_noise(roller, sampler, prompt_file, journal, reference):
+def test_a_prompt_set_is_named_by_prompts_and_noise(
+    pipeline_rollout, sampler, prompt_file, journal, reference
+):
     prompts = read_prompts(prompt_file)
-    other_noise = calibrate(roller, sampler, prompts, 8, journal, "other noise")
-    other_prompts = calibrate(roller, sampler, prompts[:2], 7, journal, "other prompts")
+    other_noise = reference_set(pipeline_rollout, sampler, prompts, 8, journal, "other noise")
+    other_prompts = reference_set(pipeline_rollout, sampler, prompts[:2], 7, journal, "other prompts")
     digests = {r.prompt_set().digest for r in (reference, other_noise, other_prompts)}
     assert len(digests) == 3
     assert other_prompts.prompt_set().size == 2

@@ -11,15 +11,15 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 from budc.compiler.export.graphs import to_graph  # noqa: E402
-from budc.compiler.export.modules import UNUSED, Form  # noqa: E402
+from budc.compiler.export.modules import UNUSED, ExportModule  # noqa: E402
 from budc.compiler.export.weights import WeightFile, save_graph  # noqa: E402
 
 
 @pytest.fixture(scope="session")
-def save() -> Callable[[Form, Path], None]:
+def save() -> Callable[[ExportModule, Path], None]:
     """Write the graph of a form, its weights beside it: `save(form, path)`."""
 
-    def write(form: Form, path: Path) -> None:
+    def write(form: ExportModule, path: Path) -> None:
         data = path.with_suffix(".onnx.data")
         with data.open("wb") as weights:
             graph = to_graph(form)
@@ -30,7 +30,7 @@ def save() -> Callable[[Form, Path], None]:
 
 
 @pytest.fixture
-def table(tmp_path: Path, save: Callable[[Form, Path], None]) -> tuple[Form, Path]:
+def table(tmp_path: Path, save: Callable[[ExportModule, Path], None]) -> tuple[ExportModule, Path]:
     """A text encoder that looks up a table, and its graph."""
 
     class Table(torch.nn.Module):
@@ -44,7 +44,7 @@ def table(tmp_path: Path, save: Callable[[Form, Path], None]) -> tuple[Form, Pat
     module = Table().eval()
     ids = torch.arange(3 * 4).reshape(3, 4) % 8
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pooled_input_ids": UNUSED}
-    form = Form("text_encoder", module, inputs, ("encoder_hidden_states",))
+    form = ExportModule("text_encoder", module, inputs, ("encoder_hidden_states",))
     path = tmp_path / "model.onnx"
     save(form, path)
     return form, path

@@ -17,9 +17,9 @@ import numpy as np  # noqa: E402
 import onnx_ir as ir  # noqa: E402
 
 import budc.compiler.export.onnx as exports  # noqa: E402
-from budc.compiler.export.components import load_parts  # noqa: E402
+from budc.compiler.export.components import load_components  # noqa: E402
 from budc.compiler.export.graphs import OPSET, to_graph  # noqa: E402
-from budc.compiler.export.modules import FILES, SAMPLES, WEIGHTS, Form  # noqa: E402
+from budc.compiler.export.modules import FILES, SAMPLES, WEIGHTS, ExportModule  # noqa: E402
 from budc.compiler.export.onnx import export_onnx  # noqa: E402
 from budc.compiler.export.weights import ALIGNMENT, WeightFile, save_graph  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
@@ -142,11 +142,11 @@ def test_the_same_model_gives_the_same_files(
         assert mine.SerializeToString() == theirs.SerializeToString()
 
 
-def forms_of(folder: Path) -> list[Form]:
+def forms_of(folder: Path) -> list[ExportModule]:
     from budc.compiler.models.model import load_model
 
     model = load_model(PROFILE, folder, torch.device("cpu"))
-    parts = load_parts(folder, PROFILE, torch.float32)
+    parts = load_components(folder, PROFILE, torch.float32)
     latents = model.adapter.noise(folder, PROFILE, range(SAMPLES))
     return list(exports._forms(model, parts, latents, PROMPTS))
 
@@ -172,7 +172,7 @@ def test_an_export_that_fails_its_parity_leaves_nothing(
 ) -> None:
     small(monkeypatch)
 
-    def damaged(form: Form) -> ir.Model:
+    def damaged(form: ExportModule) -> ir.Model:
         model = to_graph(form)
         with torch.no_grad():
             form.module.encoder.encoder.final_layer_norm.weight.mul_(1.5)
@@ -189,7 +189,7 @@ def test_an_export_that_the_checker_refuses_leaves_nothing(
 ) -> None:
     small(monkeypatch)
 
-    def broken(form: Form) -> ir.Model:
+    def broken(form: ExportModule) -> ir.Model:
         model = to_graph(form)
         next(node for node in model.graph if node.op_type == "MatMul").op_type = "Steal"
         return model
@@ -208,6 +208,6 @@ def test_what_exists_is_refused_before_anything_is_loaded(tmp_path: Path) -> Non
 
 def test_another_pipeline_is_refused(wan_folder: Path) -> None:
     with pytest.raises(UnsupportedModel, match="ZImagePipeline"):
-        load_parts(
+        load_components(
             wan_folder, msgspec.structs.replace(PROFILE, pipeline_class="ZImagePipeline"), torch.float32
         )

@@ -11,7 +11,7 @@ pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 
-from budc.compiler.export.components import load_parts  # noqa: E402
+from budc.compiler.export.components import load_components  # noqa: E402
 from budc.policies.profile import load_profile, read_prompts  # noqa: E402
 from budc.runtimes.exported.manifest import read_manifest  # noqa: E402
 from budc.schema.errors import ParityMismatch  # noqa: E402
@@ -23,7 +23,7 @@ PROMPTS = ("a small red circle moves left over stripes", "a big blue box", "")
 def test_the_tokenizer_alone_makes_the_pipelines_tokens(exported: Path, wan_folder: Path) -> None:
     from tokenizers import Tokenizer
 
-    parts = load_parts(wan_folder, PROFILE, torch.float32)
+    parts = load_components(wan_folder, PROFILE, torch.float32)
     rule = read_manifest(exported).text
     alone = Tokenizer.from_file(str(exported / rule.tokenizer))
     texts = [*read_prompts(PROFILE.prompts.held_out, 8), "", "Ünïcode & ½", "red " * 100]
@@ -50,6 +50,6 @@ def test_a_tokenizer_that_reads_otherwise_alone_is_refused(wan_folder: Path, tmp
             made["input_ids"] += 1
             return made
 
-    own = load_parts(wan_folder, PROFILE, torch.float32).tokenizer
+    own = load_components(wan_folder, PROFILE, torch.float32).tokenizer
     with pytest.raises(ParityMismatch, match=r"tokenizer\.json"):
         own._replace(tokenizer=Other(own.tokenizer)).save(tmp_path, PROMPTS)

@@ -6,20 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budc.compiler.denoisers.denoiser import guide
-from budc.compiler.evaluation.pipeline_rollout import Conditions
+from budc.compiler.evaluation.pipeline_rollout import Conditioning
 from budc.compiler.fitting.trajectory import (
     RIDGE,
     differences,
+    fit_trajectory,
     from_differences,
-    solve_tracking,
+    solve_trajectory,
     to_differences,
-    track,
 )
 from budc.compiler.rollouts.metrics import latent_errors
-from budc.compiler.rollouts.policy import follow
+from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.search import Candidate
 from budc.compiler.selection.study import policy_of
-from budc.compiler.selection.task import Schedule
+from budc.compiler.selection.task import NoiseSchedule
 from budc.runtimes.sampling.trunk import combine
 
 ROWS = st.lists(st.floats(-8, 8), min_size=1, max_size=3)
@@ -53,13 +53,15 @@ def test_the_solve_is_weighted_ridge_regression(ridge):
     expected = torch.linalg.lstsq(
         torch.cat([left, penalty]), torch.cat([(target * roots[:, None]).flatten(), penalty @ prior])
     ).solution
-    torch.testing.assert_close(solve_tracking(target, columns, prior, ridge), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        solve_trajectory(target, columns, prior, ridge), expected, rtol=1e-9, atol=1e-9
+    )
 
 
 def test_a_prompt_that_is_far_off_does_not_own_the_fit():
     columns = torch.ones(1, 3, 5, dtype=torch.float64)
     target = torch.tensor([1.0, 1.0, 100.0], dtype=torch.float64)[:, None].expand(3, 5).contiguous()
-    move = float(solve_tracking(target, columns, torch.zeros(1, dtype=torch.float64), ridge=0.0))
+    move = float(solve_trajectory(target, columns, torch.zeros(1, dtype=torch.float64), ridge=0.0))
     # Weighted by 1, 1 and 1/100: far from 34, the mean.
     assert move == pytest.approx((1 + 1 + 1) / (1 + 1 + 0.01))
 
@@ -67,7 +69,7 @@ def test_a_prompt_that_is_far_off_does_not_own_the_fit():
 def test_columns_that_are_zero_to_the_last_bit_move_nothing_but_back_to_the_prior():
     prior = torch.tensor([0.5, -0.25], dtype=torch.float64)
     target = torch.ones(3, 4)
-    assert solve_tracking(target, torch.zeros(2, 3, 4), prior).tolist() == pytest.approx([0.5, -0.25])
+    assert solve_trajectory(target, torch.zeros(2, 3, 4), prior).tolist() == pytest.approx([0.5, -0.25])
 
 
 @pytest.mark.parametrize("rescaled", [False, True])
@@ -90,7 +92,7 @@ def test_what_can_be_reached_is_reached(linear, rescaled):
     def guided(rows):
         return guidance({b: head(b, combine(rows[b], residuals[b])) for b in weights})
 
-    found = track(
+    found = fit_trajectory(
         residuals,
         {"a": (1.0, 0.0), "b": (1.0, 0.0)},
         head,
@@ -108,9 +110,9 @@ def test_what_can_be_reached_is_reached(linear, rescaled):
 def test_two_terms_reproduce_the_full_run_where_two_terms_suffice(toys, bench):
     """Velocities that turn in a plane: once two were computed, every further one is a combination of them."""
     sigmas = torch.linspace(1, 0, 11)
-    schedule = Schedule(tuple(sigmas.tolist()), tuple((sigmas[:-1] * 1000).tolist()))
+    schedule = NoiseSchedule(tuple(sigmas.tolist()), tuple((sigmas[:-1] * 1000).tolist()))
     generator = torch.Generator().manual_seed(0)
-    conditions = Conditions(
+    conditions = Conditioning(
         {"only": torch.randn(6, 2, 5, generator=generator)}, torch.randn(6, 5, generator=generator)
     )
     made = bench(schedule=schedule, denoiser=toys.ringing(), conditions=conditions)
@@ -118,13 +120,13 @@ def test_two_terms_reproduce_the_full_run_where_two_terms_suffice(toys, bench):
     errors, policies = {}, {}
     for rule in ("plain", "gram", "tracked"):
         candidate = Candidate.of(10, (0, 3), rule, "velocity")
-        (rollout,) = tree.roll([candidate])
+        (rollout,) = tree.roll_out([candidate])
         errors[rule] = sum(rollout.errors)
         policies[rule] = policy_of(tree, candidate, rollout.rows)
     # What plain reuse leaves after step 3 is large; the ridge pulls two terms off by a little, no more.
     assert errors["tracked"] < 1e-4 * errors["plain"]
     assert errors["tracked"] < errors["gram"]
     assert sum(policies["tracked"].branches[0].mask) == 2
-    latents = follow(made.over(), made.form, policies["tracked"])
+    latents = rollout_policy(made.over(), made.form, policies["tracked"])
     assert latent_errors(latents, made.run.latents) == pytest.approx(list(rollout.errors))
     assert max(rollout.errors) < 1e-3

@@ -7,10 +7,10 @@ pytest.importorskip("diffusers")
 
 from msgspec.structs import replace  # noqa: E402
 
-from budc.compiler.planning.cost import Cost, count, extent, gradient_memory  # noqa: E402
+from budc.compiler.planning.cost import Cost, forward_cost, gradient_memory, input_size  # noqa: E402
 from budc.compiler.planning.devices import DEVICES, device  # noqa: E402
-from budc.compiler.planning.dummy_inputs import probe  # noqa: E402
-from budc.compiler.planning.plan import UTILISATION, cuts, forwards, make_plan  # noqa: E402
+from budc.compiler.planning.dummy_inputs import dummy_inputs  # noqa: E402
+from budc.compiler.planning.plan import UTILISATION, forwards, make_plan, savings  # noqa: E402
 from budc.policies.profile import find_weights, load_profile  # noqa: E402
 from budc.schema.errors import UnsupportedModel, UsageError  # noqa: E402
 
@@ -18,7 +18,7 @@ SMALL = Cost(parameters=1, flops=4e12, reuse_flops=1e10, weights=10**9, residual
 
 
 def test_flux_costs_what_is_known_of_it() -> None:
-    cost = count(load_profile("flux.1-dev"))
+    cost = forward_cost(load_profile("flux.1-dev"))
     # 2 FLOPs a parameter and token do not hold where text and image have weights of their own: count by hand.
     tokens, text, width = 4096, 512, 3072
     double = 19 * (12 * width**2 * 2 * (tokens + text))
@@ -32,16 +32,16 @@ def test_flux_costs_what_is_known_of_it() -> None:
 
 def test_no_matrix_of_scores_is_counted_as_memory() -> None:
     profile = load_profile("wan2.1")
-    cost, tokens = count(profile), 21 * 30 * 52
+    cost, tokens = forward_cost(profile), 21 * 30 * 52
     scores = 12 * tokens**2 * 2
     assert tokens * 1536 * 2 < cost.activations < scores / 4
 
 
 def test_more_of_everything_costs_more() -> None:
     profile = load_profile("wan2.1")
-    half = count(replace(profile, frames=41))
-    assert half.flops < count(profile).flops < 4 * half.flops
-    assert half.weights == count(profile).weights
+    half = forward_cost(replace(profile, frames=41))
+    assert half.flops < forward_cost(profile).flops < 4 * half.flops
+    assert half.weights == forward_cost(profile).weights
 
 
 def test_a_real_count_agrees_with_the_meta_device() -> None:
@@ -56,8 +56,8 @@ def test_a_real_count_agrees_with_the_meta_device() -> None:
     # Of the attention that runs on the CPU the library does not know the FLOPs, of its unfused form it does.
     plain = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
     with torch.no_grad(), plain, FlopCounterMode(display=False) as counter:
-        model(**probe("WanTransformer3DModel", config, extent(profile)))
-    assert count(profile, folder).flops == pytest.approx(counter.get_total_flops(), rel=1e-3)
+        model(**dummy_inputs("WanTransformer3DModel", config, input_size(profile)))
+    assert forward_cost(profile, folder).flops == pytest.approx(counter.get_total_flops(), rel=1e-3)
 
 
 @pytest.mark.parametrize(("search", "align"), [("uniform", False), ("dp", False), ("dp", True)])
@@ -95,7 +95,7 @@ def test_forwards_are_those_that_a_compile_spends(search: str, align: bool) -> N
 @pytest.mark.parametrize("name", ["flux.1-dev", "wan2.1", "z-image"])
 def test_a_gradient_takes_more_memory_than_a_forward_and_less_than_all_blocks_of_it(name: str) -> None:
     profile = load_profile(name)
-    cost, memory = count(profile), gradient_memory(profile)
+    cost, memory = forward_cost(profile), gradient_memory(profile)
     # What a block is given is kept for every block, what it makes of it for one.
     assert memory > cost.activations
     blocks = {"flux.1-dev": 57, "wan2.1": 30, "z-image": 30}[name]
@@ -108,7 +108,7 @@ def test_a_plan_with_alignment_holds_its_gradient() -> None:
     aligned = make_plan(profile, 10, 28, "joint", SMALL, gradients=10**10)
     assert aligned.memory - plain.memory == 10**10 - SMALL.activations
     assert aligned.forwards > 2 * plain.forwards - plain.parts["report"]
-    said = cuts(aligned, 28, "joint", None)
+    said = savings(aligned, 28, "joint", None)
     assert f"no --align: {plain.forwards:,} forwards" in " ".join(said)
     assert any(line.startswith("--search uniform without --align: ") for line in said)
 
@@ -126,17 +126,17 @@ def test_hours_are_of_the_measured_forward_or_of_the_device() -> None:
 def test_cuts_cost_less_and_the_cheapest_compile_has_none_of_a_search() -> None:
     profile = load_profile("flux.1-dev")
     plan = make_plan(profile, 10, 28, "joint", SMALL)
-    said = cuts(plan, 28, "joint", None)
+    said = savings(plan, 28, "joint", None)
     assert any("--search uniform" in line for line in said)
     assert all("% less" in line for line in said)
     cheapest = make_plan(profile, 10, 28, "uniform", SMALL)
-    assert not any("--search" in line for line in cuts(cheapest, 28, "uniform", None))
+    assert not any("--search" in line for line in savings(cheapest, 28, "uniform", None))
 
 
 def test_a_model_that_does_not_fit_is_said_first() -> None:
     huge = Cost(1, 1e12, 1e9, weights=90 * 10**9, residual=1, activations=1)
     plan = make_plan(load_profile("flux.1-dev"), 10, 28, "joint", huge, device("h100"))
-    assert cuts(plan, 28, "joint", device("h100"))[0].startswith(
+    assert savings(plan, 28, "joint", device("h100"))[0].startswith(
         "one sample takes 90 GB, NVIDIA H100 SXM has 80"
     )
 
@@ -146,4 +146,4 @@ def test_unknown_names_are_refused() -> None:
         device("tpu")
     assert all(name in caught.value.remedy for name in DEVICES)
     with pytest.raises(UnsupportedModel, match="class Linear, expected one of FluxTransformer2DModel"):
-        probe("Linear", {}, extent(load_profile("wan2.1")))
+        dummy_inputs("Linear", {}, input_size(load_profile("wan2.1")))

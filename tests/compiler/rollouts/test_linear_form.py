@@ -47,11 +47,11 @@ def test_the_form_is_the_scheduler(toys, solver, steps):
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_schedule_of_ones_own_is_followed_too(toys, solver):
-    from budc.compiler.selection.task import Schedule
+    from budc.compiler.selection.task import NoiseSchedule
 
     scheduler = toys.schedulers[solver]()
     sigmas = torch.tensor([0.999, 0.9, 0.55, 0.5, 0.13, 0.0])
-    schedule = Schedule(tuple(sigmas.tolist()), tuple((sigmas[:-1] * 1000).tolist()))
+    schedule = NoiseSchedule(tuple(sigmas.tolist()), tuple((sigmas[:-1] * 1000).tolist()))
     form = linear_form(scheduler, schedule.sigmas, schedule.timesteps)
     noise, velocities = torch.ones(1, 2), [torch.full((1, 2), float(k * k)) for k in range(5)]
     torch.testing.assert_close(

@@ -5,14 +5,14 @@ import random
 import pytest
 import torch
 
-from budc.compiler.denoisers.batched import Network
-from budc.compiler.evaluation.reference import calibrate
+from budc.compiler.denoisers.batched import BatchedDenoiser
+from budc.compiler.evaluation.reference import reference_set
 from budc.compiler.models.denoiser import ModelDenoiser
-from budc.compiler.rollouts.full_run import full_run
 from budc.compiler.rollouts.linear_form import linear_form
 from budc.compiler.rollouts.metrics import latent_errors
-from budc.compiler.rollouts.policies import evaluations
-from budc.compiler.rollouts.policy import follow
+from budc.compiler.rollouts.policies import forwards_per_sample
+from budc.compiler.rollouts.policy import rollout_policy
+from budc.compiler.rollouts.reference_run import reference_run
 from budc.compiler.rollouts.tree import Tree
 from budc.compiler.search import Candidate
 from budc.compiler.selection.study import policy_of
@@ -39,15 +39,17 @@ def drawn(steps, nfe, count, seed=0, rules=RULES, payloads=PAYLOADS, width=1):
 @pytest.fixture(scope="module")
 def tiny(model, sampler, prompt_file, tmp_path_factory):
     """The untrained transformer on three prompts: (denoiser, conditions, form, full run)."""
-    from budc.compiler.evaluation.pipeline_rollout import Roller
+    from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
     from budc.compiler.storage.journal import Journal
 
     folder = tmp_path_factory.mktemp("tiny")
     with Journal(folder / "j", "print") as journal:
-        reference = calibrate(Roller(model), sampler, read_prompts(prompt_file), 7, journal, "full")
+        reference = reference_set(
+            PipelineRollout(model), sampler, read_prompts(prompt_file), 7, journal, "full"
+        )
         denoiser = ModelDenoiser(model)
         form = linear_form(model.scheduler, sampler.sigmas, sampler.timesteps)
-        run = full_run(Network(denoiser, reference.conditions), form, journal, "states")
+        run = reference_run(BatchedDenoiser(denoiser, reference.conditions), form, journal, "states")
     torch.testing.assert_close(run.latents, reference.latents, atol=1e-5, rtol=1e-5)
     return denoiser, reference.conditions, form, run
 
@@ -58,12 +60,14 @@ def test_shared_prefixes_change_no_bit(bench, solver, width):
     made = bench(steps=9, solver=solver)
     candidates = drawn(9, 4, 40, width=width)
     shared = made.tree()
-    together = shared.roll(candidates[:25]) + [shared.roll([candidate])[0] for candidate in candidates[25:]]
+    together = shared.roll_out(candidates[:25]) + [
+        shared.roll_out([candidate])[0] for candidate in candidates[25:]
+    ]
     for candidate, rollout in zip(candidates, together, strict=True):
-        (alone,) = made.tree().roll([candidate])
+        (alone,) = made.tree().roll_out([candidate])
         assert rollout.errors == alone.errors, candidate.key
         assert rollout.rows == alone.rows, candidate.key
-    apart = sum(made.tree().roll([candidate])[0].forwards for candidate in candidates)
+    apart = sum(made.tree().roll_out([candidate])[0].forwards for candidate in candidates)
     assert apart == sum(len(m.compute_steps) for c in candidates for m in c.masks * (3 - width)) * 5
     assert shared.network.forwards == sum(rollout.forwards for rollout in together) < 0.8 * apart
 
@@ -71,29 +75,31 @@ def test_shared_prefixes_change_no_bit(bench, solver, width):
 def test_on_a_transformer_sharing_and_stacking_change_no_bit(tiny):
     denoiser, conditions, form, run = tiny
     candidates = drawn(6, 3, 8)
-    shared = Tree(Network(denoiser, conditions), form, run).roll(candidates)
-    stacking = Tree(Network(denoiser, conditions, batch=12, stack=True), form, run)
-    stacked = stacking.roll(candidates)
+    shared = Tree(BatchedDenoiser(denoiser, conditions), form, run).roll_out(candidates)
+    stacking = Tree(BatchedDenoiser(denoiser, conditions, batch=12, stack=True), form, run)
+    stacked = stacking.roll_out(candidates)
     for index, candidate in enumerate(candidates):
-        (alone,) = Tree(Network(denoiser, conditions), form, run).roll([candidate])
+        (alone,) = Tree(BatchedDenoiser(denoiser, conditions), form, run).roll_out([candidate])
         assert shared[index].errors == alone.errors
-        (padded,) = Tree(Network(denoiser, conditions, batch=12, stack=True), form, run).roll([candidate])
+        (padded,) = Tree(BatchedDenoiser(denoiser, conditions, batch=12, stack=True), form, run).roll_out(
+            [candidate]
+        )
         assert stacked[index].errors == padded.errors
         assert stacked[index].errors == pytest.approx(alone.errors, rel=1e-2)
 
 
-def test_rollouts_are_the_pipelines_loop_under_the_policy_found(tiny, model, sampler, roller):
+def test_rollouts_are_the_pipelines_loop_under_the_policy_found(tiny, model, sampler, pipeline_rollout):
     """Three ways to the same latents: the tree, the coefficients followed, and the real scheduler."""
     denoiser, conditions, form, run = tiny
-    tree = Tree(Network(denoiser, conditions), form, run)
+    tree = Tree(BatchedDenoiser(denoiser, conditions), form, run)
     candidates = drawn(6, 3, 4, seed=1) + drawn(6, 2, 2, seed=2, rules=("tracked",), width=2)
-    for candidate, rollout in zip(candidates, tree.roll(candidates), strict=True):
+    for candidate, rollout in zip(candidates, tree.roll_out(candidates), strict=True):
         policy = policy_of(tree, candidate, rollout.rows)
-        network = Network(denoiser, conditions)
-        followed = follow(network, form, policy)
+        network = BatchedDenoiser(denoiser, conditions)
+        followed = rollout_policy(network, form, policy)
         assert latent_errors(followed, run.latents) == pytest.approx(rollout.errors, rel=1e-6)
-        assert network.forwards == evaluations(policy) * len(conditions)
-        rolled = roller.roll(policy, sampler, conditions)
+        assert network.forwards == forwards_per_sample(policy) * len(conditions)
+        rolled = pipeline_rollout.run(policy, sampler, conditions)
         torch.testing.assert_close(rolled, followed, atol=1e-5, rtol=1e-5)
         assert (rolled - run.latents).abs().max() > 1e-4
 
@@ -102,8 +108,8 @@ def test_forgetting_changes_no_bit_and_costs_forwards(bench):
     made = bench(steps=10)
     candidates = drawn(10, 5, 30)
     roomy, cramped = made.tree(), made.tree(memory=1)
-    plenty = [roomy.roll([candidate])[0] for candidate in candidates]
-    little = [cramped.roll([candidate])[0] for candidate in candidates]
+    plenty = [roomy.roll_out([candidate])[0] for candidate in candidates]
+    little = [cramped.roll_out([candidate])[0] for candidate in candidates]
     assert [rollout.errors for rollout in little] == [rollout.errors for rollout in plenty]
     assert cramped.network.forwards == sum(rollout.forwards for rollout in little)
     assert roomy.network.forwards < cramped.network.forwards
@@ -116,11 +122,11 @@ def test_a_resumed_search_counts_what_an_undisturbed_one_counts(bench, memory, k
     made = bench(steps=8)
     candidates = drawn(8, 4, 24, rules=("tracked",), payloads=("velocity",))
     undisturbed = made.tree(memory)
-    expected = [undisturbed.roll([candidate])[0] for candidate in candidates]
+    expected = [undisturbed.roll_out([candidate])[0] for candidate in candidates]
     resumed = made.tree(memory)
     counted = [resumed.note(candidate) for candidate in candidates[:killed_at]]
     assert resumed.network.forwards == 0
-    rolled = [resumed.roll([candidate])[0] for candidate in candidates[killed_at:]]
+    rolled = [resumed.roll_out([candidate])[0] for candidate in candidates[killed_at:]]
     assert counted == [rollout.forwards for rollout in expected[:killed_at]]
     assert rolled == expected[killed_at:]
     # What the names say was shared is not there any more, and is computed again.
@@ -131,7 +137,7 @@ def test_a_candidate_twice_costs_once(bench):
     made = bench()
     tree = made.tree()
     (candidate,) = drawn(8, 3, 1)
-    first, second = tree.roll([candidate, candidate])
+    first, second = tree.roll_out([candidate, candidate])
     assert (first.errors, first.rows) == (second.errors, second.rows)
     assert (first.forwards, second.forwards) == (3 * 2 * 5, 0)
     assert tree.network.forwards == 3 * 2 * 5
@@ -142,7 +148,7 @@ def test_branches_with_masks_of_their_own(bench):
     tree = made.tree()
     cond, uncond = StepMask.from_compute_steps(6, (0, 2, 4)), StepMask.from_compute_steps(6, (0, 5))
     candidate = Candidate((cond, uncond), "tracked", "velocity")
-    (rollout,) = tree.roll([candidate])
+    (rollout,) = tree.roll_out([candidate])
     assert rollout.forwards == tree.network.forwards == (3 + 2) * 5
     assert [sorted(row) for row in rollout.rows] == [
         [],
@@ -157,12 +163,12 @@ def test_branches_with_masks_of_their_own(bench):
     assert [len(row.get("uncond", ())) for row in rollout.rows] == [0, 1, 1, 1, 1, 0]
     policy = policy_of(tree, candidate, rollout.rows)
     assert [branch.names for branch in policy.branches] == [["cond"], ["uncond"]]
-    found = latent_errors(follow(made.over(), made.form, policy), made.run.latents)
+    found = latent_errors(rollout_policy(made.over(), made.form, policy), made.run.latents)
     assert found == pytest.approx(rollout.errors)
     # One mask given twice is one mask.
     same = Candidate((cond, cond), "plain"), Candidate((cond,), "plain")
-    assert made.tree().roll([same[0]])[0] == made.tree().roll([same[1]])[0]
-    assert policy_of(tree, same[0], made.tree().roll([same[0]])[0].rows).branches[0].names == [
+    assert made.tree().roll_out([same[0]])[0] == made.tree().roll_out([same[1]])[0]
+    assert policy_of(tree, same[0], made.tree().roll_out([same[0]])[0].rows).branches[0].names == [
         "cond",
         "uncond",
     ]
@@ -172,6 +178,7 @@ def test_tracked_coefficients_lose_less(bench):
     tree = bench(steps=12).tree()
     for payload in PAYLOADS:
         plain, gram, tracked = (
-            sum(tree.roll([Candidate.of(12, (0, 2, 4, 6, 8, 10), rule, payload)])[0].errors) for rule in RULES
+            sum(tree.roll_out([Candidate.of(12, (0, 2, 4, 6, 8, 10), rule, payload)])[0].errors)
+            for rule in RULES
         )
         assert tracked < 0.5 * min(plain, gram)

@@ -5,15 +5,15 @@ import random
 import pytest
 
 from budc.compiler.search import ALGORITHMS, Space
-from budc.policies.profile import SearchDefaults
+from budc.policies.profile import AnnealingSettings
 
-DEFAULTS = SearchDefaults(temperature_start=0.1, temperature_end=1e-4, protected_fraction=0.3)
+DEFAULTS = AnnealingSettings(temperature_start=0.1, temperature_end=1e-4, protected_fraction=0.3)
 
 
 @pytest.fixture(scope="session")
 def space():
     """Return a function that makes a space."""
-    return lambda steps, nfe, **fields: Space(steps=steps, nfe=nfe, defaults=DEFAULTS, **fields)
+    return lambda steps, nfe, **fields: Space(steps=steps, nfe=nfe, annealing=DEFAULTS, **fields)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ TARGETS = [
 def small(space, costs):
     """A space that every search accepts."""
     errors = {"trunk-residual": costs(12, 1), "velocity": costs(12, 2)}
-    return space(12, 4, errors=errors, schedules=((0, 1, 2, 11), (0, 3, 4, 9)))
+    return space(12, 4, errors=errors, published_masks=((0, 1, 2, 11), (0, 3, 4, 9)))
 
 
 @pytest.fixture(scope="session")
@@ -158,7 +158,7 @@ def test_every_candidate_computes_the_first_step_of_every_denoiser(
         separate=separate,
         first_steps=first_steps,
         errors=errors,
-        schedules=(tuple(range(nfe)), (0, *range(13 - nfe, 12))),
+        published_masks=(tuple(range(nfe)), (0, *range(13 - nfe, 12))),
     )
     winner, seen = run(name, box, rugged)
     assert winner in seen

@@ -41,7 +41,7 @@ def test_the_scale_of_the_losses_changes_nothing(run, space, scale):
 
 def test_it_starts_from_the_best_of_uniform_dp_published_and_random(run, space, costs):
     schedule = (0, 1, 7, 8)
-    box = space(12, 4, errors={"velocity": costs(12, 5)}, schedules=(schedule,))
+    box = space(12, 4, errors={"velocity": costs(12, 5)}, published_masks=(schedule,))
     path = shortest_path(box, "velocity")
     walk = ALGORITHMS["anneal"].walk(box, random.Random(0))
     first = next(walk)

@@ -14,7 +14,7 @@ def off(candidate, target):
 
 
 def test_schedules_come_first_and_then_a_few_masks_with_the_better_payload(run, space):
-    box = space(40, 4, schedules=KNOWN)
+    box = space(40, 4, published_masks=KNOWN)
     winner, seen = run(
         "nearby", box, lambda found: 0.2 * off(found, (0, 13, 24, 35)) + (found.payload == "velocity")
     )
@@ -25,17 +25,19 @@ def test_schedules_come_first_and_then_a_few_masks_with_the_better_payload(run, 
 
 def test_what_is_nearly_right_becomes_better(run, space):
     target = (0, 13, 23, 38)
-    winner, seen = run("nearby", space(40, 4, schedules=KNOWN), lambda found: 0.2 * off(found, target))
+    winner, seen = run("nearby", space(40, 4, published_masks=KNOWN), lambda found: 0.2 * off(found, target))
     assert off(winner, target) < min(off(found, target) for found in seen[:4]) == 4
 
 
 def test_where_nothing_is_better_the_schedule_stays(run, space):
-    winner, _ = run("nearby", space(40, 4, schedules=KNOWN), lambda found: 0.2 * off(found, KNOWN[1]))
+    winner, _ = run("nearby", space(40, 4, published_masks=KNOWN), lambda found: 0.2 * off(found, KNOWN[1]))
     assert winner.mask.compute_steps == KNOWN[1]
 
 
 def test_a_space_may_have_fewer_masks_than_it_would_try(run, space):
-    _, seen = run("nearby", space(4, 3, schedules=((0, 1, 2),)), lambda found: found.mask.compute_steps[2])
+    _, seen = run(
+        "nearby", space(4, 3, published_masks=((0, 1, 2),)), lambda found: found.mask.compute_steps[2]
+    )
     assert {found.mask.compute_steps for found in seen} == {(0, 1, 2), (0, 1, 3), (0, 2, 3)}
 
 

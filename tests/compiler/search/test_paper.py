@@ -10,10 +10,10 @@ from budc.compiler.search.paper import (
     protected_prefix,
     relocate,
 )
-from budc.policies.profile import SearchDefaults
+from budc.policies.profile import AnnealingSettings
 
-DEFAULTS = SearchDefaults(temperature_start=0.1, temperature_end=1e-4, protected_fraction=0.3)
-SPACE = Space(steps=50, nfe=10, defaults=DEFAULTS)
+DEFAULTS = AnnealingSettings(temperature_start=0.1, temperature_end=1e-4, protected_fraction=0.3)
+SPACE = Space(steps=50, nfe=10, annealing=DEFAULTS)
 
 
 def distance(target):
@@ -36,7 +36,7 @@ def test_paper_keeps_the_budget_and_the_prefix(run):
 
 @pytest.mark.parametrize(("nfe", "prefix"), [(10, 3), (4, 1), (2, 1)])
 def test_paper_keeps_the_fixed_steps(run, nfe, prefix):
-    space = Space(steps=50, nfe=nfe, defaults=DEFAULTS, first_steps=(20,))
+    space = Space(steps=50, nfe=nfe, annealing=DEFAULTS, first_steps=(20,))
     _, seen = run("paper", space, distance(range(nfe)))
     assert {candidate.mask.nfe for candidate in seen} == {nfe}
     kept = {*range(prefix), 20}
@@ -82,10 +82,10 @@ def test_paper_anneals_two_hundred_moves():
 
 def farthest_proposal(temperature):
     """How many steps proposals get away from a start that nothing beats, in 60 moves."""
-    defaults = SearchDefaults(
+    defaults = AnnealingSettings(
         temperature_start=temperature, temperature_end=temperature, protected_fraction=0.3
     )
-    walk = ALGORITHMS["paper"].walk(Space(steps=50, nfe=10, defaults=defaults), random.Random(3))
+    walk = ALGORITHMS["paper"].walk(Space(steps=50, nfe=10, annealing=defaults), random.Random(3))
     (start,) = next(walk)
     (candidate,) = walk.send([0.0])
     away = 0
@@ -102,13 +102,13 @@ def test_a_cold_walk_stays_and_a_hot_one_leaves():
 
 @pytest.mark.parametrize(("steps", "nfe"), [(50, 50), (50, 1), (2, 1), (1, 1), (4, 3)])
 def test_paper_ends_in_the_smallest_spaces(run, steps, nfe):
-    winner, _ = run("paper", Space(steps=steps, nfe=nfe, defaults=DEFAULTS), lambda _: 0.5)
+    winner, _ = run("paper", Space(steps=steps, nfe=nfe, annealing=DEFAULTS), lambda _: 0.5)
     assert winner.mask.nfe == nfe
 
 
 def test_neighbours_are_relocations_of_one_step_without_repeats():
     start = (0, 1, 2, 10, 11, 30, 49)
-    space = Space(steps=50, nfe=7, defaults=DEFAULTS)
+    space = Space(steps=50, nfe=7, annealing=DEFAULTS)
     around = neighbours(space, start, random.Random(0))
     assert len(around) == len(set(around))
     assert all(len(set(start) - set(steps)) == 1 for steps in around)

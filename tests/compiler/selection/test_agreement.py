@@ -37,7 +37,7 @@ def landscape(toys, task, folder, solver, steps, nfe, seed):
     known = {}
 
     def roll(candidates):
-        for candidate, rollout in zip(candidates, tree.roll(candidates), strict=True):
+        for candidate, rollout in zip(candidates, tree.roll_out(candidates), strict=True):
             known[candidate.masks, candidate.payload] = objective("log-mean", rollout.errors)
         return [known[candidate.masks, candidate.payload] for candidate in candidates]
 

@@ -9,15 +9,15 @@ import torch
 
 import budc.compiler.selection.alignment as alignment
 import budc.compiler.selection.finder as find
-from budc.compiler.denoisers.batched import Network
+from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.rollouts.linear_form import linear_form
 from budc.compiler.rollouts.metrics import latent_errors, objective
-from budc.compiler.rollouts.policies import evaluations
-from budc.compiler.rollouts.policy import follow
-from budc.compiler.selection.arbitration import Judge
+from budc.compiler.rollouts.policies import forwards_per_sample
+from budc.compiler.rollouts.policy import rollout_policy
+from budc.compiler.selection.arbitration import Arbiter
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.study import FINALISTS
-from budc.compiler.selection.task import SEARCH_SHARE, Schedule
+from budc.compiler.selection.task import SEARCH_SHARE, NoiseSchedule
 from budc.compiler.storage.journal import Journal
 from budc.schema.errors import UsageError
 
@@ -41,10 +41,10 @@ def loss(finder, outcome, first=0, last=None):
     task = finder.task
     last = last or len(task.conditions)
     form = linear_form(task.scheduler, outcome.schedule.sigmas, outcome.schedule.timesteps)
-    network = Network(task.denoiser, task.conditions.part(first, last))
+    network = BatchedDenoiser(task.denoiser, task.conditions.part(first, last))
     return objective(
         "log-mean",
-        latent_errors(follow(network, form, outcome.policy), finder.run.part(first, last).latents),
+        latent_errors(rollout_policy(network, form, outcome.policy), finder.run.part(first, last).latents),
     )
 
 
@@ -53,7 +53,7 @@ def test_the_default_loses_far_less_than_the_reference_search(task, found, solve
     losses = {}
     for search in ("joint", "paper", "uniform"):
         outcome, finder, _ = found(task(10, 4, solver=solver, search=search))
-        assert evaluations(outcome.policy) == 4 * 2
+        assert forwards_per_sample(outcome.policy) == 4 * 2
         losses[search] = loss(finder, outcome)
     assert losses["joint"] < losses["paper"] - math.log(3)
     assert losses["paper"] < losses["uniform"]
@@ -76,16 +76,16 @@ def test_finalists_are_arbitrated_on_prompts_that_the_search_has_not_seen(task, 
     steps = [step for step, computed in enumerate(outcome.policy.branches[0].mask) if computed]
     assert best.split()[3] == ",".join(map(str, steps))
     # Now the others are given the preference, one after another.
-    judged = Judge.loss
+    judged = Arbiter.loss
     for place in range(1, 4):
         preferred = sorted(arbitrated, key=arbitrated.get)[place]
 
         def biased(self, label, policy, form, preferred=preferred):
-            assert torch.equal(self.lesson.conditions.noise, wanted.conditions.noise[seen:])
+            assert torch.equal(self.samples.conditions.noise, wanted.conditions.noise[seen:])
             value = judged(self, label, policy, form)
             return value - 100 if f"arbitration {label} on 2" == preferred else value
 
-        monkeypatch.setattr(Judge, "loss", biased)
+        monkeypatch.setattr(Arbiter, "loss", biased)
         other, _, _ = found(wanted)
         steps = [step for step, computed in enumerate(other.policy.branches[0].mask) if computed]
         assert preferred.split()[3] == ",".join(map(str, steps))
@@ -112,7 +112,9 @@ def test_coefficients_of_all_prompts_are_kept_only_where_they_lose_less(task, fo
 
 
 @pytest.mark.parametrize("samples", [1, 2])
-@pytest.mark.parametrize("asked", [{"align": True}, {"short": Schedule((1.0, 0.5, 0.0), (1000.0, 500.0))}])
+@pytest.mark.parametrize(
+    "asked", [{"align": True}, {"short": NoiseSchedule((1.0, 0.5, 0.0), (1000.0, 500.0))}]
+)
 def test_what_no_prompt_is_left_to_judge_is_refused_before_the_search(task, found, samples, asked):
     wanted = task(8, 2, samples=samples, **asked)
     with pytest.raises(UsageError, match=f"{samples} calibration prompts leave none"):
@@ -171,22 +173,22 @@ def test_a_sweep_shares_the_full_run(task, toys, tmp_path):
 
 def test_few_steps_win_where_nothing_can_be_reused(task, found, toys):
     sigmas = [1 - step / 12 for step in range(12)] + [0.0]
-    many = Schedule(tuple(sigmas), tuple(1000 * sigma for sigma in sigmas[:-1]))
-    few = Schedule((1.0, 0.75, 0.5, 0.25, 0.0), (950.0, 700.0, 450.0, 200.0))
+    many = NoiseSchedule(tuple(sigmas), tuple(1000 * sigma for sigma in sigmas[:-1]))
+    few = NoiseSchedule((1.0, 0.75, 0.5, 0.25, 0.0), (950.0, 700.0, 450.0, 200.0))
     wanted = task(
         nfe=4, denoiser=toys.glitches(), schedule=many, conditions=toys.conditions(8, ("only",), (12,))
     )
     cached, finder, _ = found(wanted)
-    outcome, _, _records = found(replace(wanted, short=few))
+    outcome, _, _records = found(replace(wanted, few_step_schedule=few))
     assert (cached.schedule, outcome.schedule) == (many, few)
     assert sum(outcome.policy.branches[0].mask) == 4
     assert "4 steps by arbitration" in outcome.notes
     assert loss(finder, outcome) < loss(finder, cached) - math.log(100)
     assert outcome.candidates == cached.candidates > 0
     # The full run was preferred to few steps of a schedule that is wrong.
-    wrong = Schedule((1.0, 0.9, 0.8, 0.7, 0.0), few.timesteps)
+    wrong = NoiseSchedule((1.0, 0.9, 0.8, 0.7, 0.0), few.timesteps)
     worse = toys.toy()
-    other, _, _ = found(task(8, 4, short=wrong, denoiser=worse))
+    other, _, _ = found(task(8, 4, few_step_schedule=wrong, denoiser=worse))
     assert other.schedule.steps == 8
     assert "8 steps by arbitration" in other.notes
 
@@ -194,7 +196,7 @@ def test_few_steps_win_where_nothing_can_be_reused(task, found, toys):
 def test_separate_branches_end_on_spaces_that_are_searched_through(task, found):
     for nfe in (1, 2, 3, 4):
         outcome, _, _ = found(task(4, nfe, samples=4, separate=True))
-        assert evaluations(outcome.policy) == 2 * nfe
+        assert forwards_per_sample(outcome.policy) == 2 * nfe
 
 
 def test_alignment_is_kept_where_other_prompts_gain(task, found, toys, tmp_path):
@@ -249,7 +251,7 @@ def test_alignment_that_gains_nothing_is_thrown_away(task, found, monkeypatch):
 
     def replace_sigmas(schedule):
         middle = tuple(sigma**3 for sigma in schedule.sigmas[1:-1])
-        return Schedule((schedule.sigmas[0], *middle, schedule.sigmas[-1]), schedule.timesteps)
+        return NoiseSchedule((schedule.sigmas[0], *middle, schedule.sigmas[-1]), schedule.timesteps)
 
     aligned = alignment.aligned
     monkeypatch.setattr(alignment, "aligned", worse)

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from budc.compiler.rollouts.metrics import latent_errors, objective
-from budc.compiler.rollouts.policy import follow
+from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.rollouts.tree import Rollout, Tree
 from budc.compiler.search import Candidate, Space
 from budc.compiler.selection.study import FINALISTS, policy_of, search
@@ -17,7 +17,7 @@ from budc.schema.mask import StepMask
 @pytest.fixture
 def space(toys):
     def space(steps=6, nfe=2, **fields):
-        return Space(steps=steps, nfe=nfe, defaults=toys.defaults, branches=("cond", "uncond"), **fields)
+        return Space(steps=steps, nfe=nfe, annealing=toys.defaults, branches=("cond", "uncond"), **fields)
 
     return space
 
@@ -32,7 +32,7 @@ def test_the_reference_search_scores_every_mask_once_and_finds_the_best(bench, s
     assert [scored.loss for scored in found.finalists] == sorted(losses.values())[:FINALISTS]
     for scored in found.finalists:
         assert scored.loss == losses[f"paper {scored.candidate.key}"]
-        errors = latent_errors(follow(made.over(), made.form, scored.policy), made.run.latents)
+        errors = latent_errors(rollout_policy(made.over(), made.form, scored.policy), made.run.latents)
         assert scored.loss == pytest.approx(sum(errors) / len(errors), rel=1e-6)
     # Five second evaluations, and one first that all share; two branches, five prompts.
     assert found.forwards == (5 + 1) * 2 * 5
@@ -44,7 +44,7 @@ def test_losses_of_the_default_search_are_geometric_means(bench, space, journal)
     best = found.finalists[0]
     assert best.candidate.rule == "tracked"
     assert best.policy.payload == best.candidate.payload
-    errors = latent_errors(follow(made.over(), made.form, best.policy), made.run.latents)
+    errors = latent_errors(rollout_policy(made.over(), made.form, best.policy), made.run.latents)
     assert best.loss == pytest.approx(sum(math.log(error) for error in errors) / len(errors), abs=1e-5)
     assert best.loss == min(record["loss"] for record in journal.records.values())
 

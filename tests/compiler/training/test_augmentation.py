@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from budc.compiler.denoisers.batched import Network
-from budc.compiler.rollouts.full_run import full_run
+from budc.compiler.denoisers.batched import BatchedDenoiser
+from budc.compiler.rollouts.reference_run import reference_run
 from budc.compiler.storage import tensors as parts
-from budc.compiler.training.augmentation import PAIRINGS, paired, paired_lesson
+from budc.compiler.training.augmentation import PAIRINGS, paired, paired_training_set
 from budc.schema.errors import JournalCorrupt
 
 
@@ -25,30 +25,32 @@ def test_every_prompt_meets_other_noises(toys):
 def test_latents_are_those_of_a_full_run_from_the_paired_noise(bench, journal):
     made = bench(4)
     network, form, run = made.network, made.form, made.run
-    lesson = paired_lesson(network, form, run.latents, journal, "paired")
-    assert len(lesson) == PAIRINGS * network.samples
-    again = full_run(Network(network.denoiser, lesson.conditions), form, journal, "all of them")
-    torch.testing.assert_close(lesson.latents, again.latents, rtol=1e-5, atol=1e-6)
+    training_set = paired_training_set(network, form, run.latents, journal, "paired")
+    assert len(training_set) == PAIRINGS * network.samples
+    again = reference_run(
+        BatchedDenoiser(network.denoiser, training_set.conditions), form, journal, "all of them"
+    )
+    torch.testing.assert_close(training_set.latents, again.latents, rtol=1e-5, atol=1e-6)
     assert not torch.equal(
-        lesson.latents[: network.samples], lesson.latents[network.samples :][: network.samples]
+        training_set.latents[: network.samples], training_set.latents[network.samples :][: network.samples]
     )
 
 
 def test_no_sample_comes_twice_where_prompts_are_few(bench, journal):
     made = bench(4, samples=2)
-    assert len(paired_lesson(made.network, made.form, made.run.latents, journal, "paired")) == 4
+    assert len(paired_training_set(made.network, made.form, made.run.latents, journal, "paired")) == 4
 
 
 def test_full_runs_are_made_once_and_guarded(bench, journal, monkeypatch):
     monkeypatch.setattr(parts, "PART", 2)
     made = bench(4)
     network, form, run = made.network, made.form, made.run
-    first = paired_lesson(network, form, run.latents, journal, "paired")
+    first = paired_training_set(network, form, run.latents, journal, "paired")
     before = sum(network.denoiser.calls)
-    second = paired_lesson(network, form, run.latents, journal, "paired")
+    second = paired_training_set(network, form, run.latents, journal, "paired")
     assert sum(network.denoiser.calls) == before
     assert torch.equal(first.latents, second.latents)
     part = next(journal.folder.glob("paired-*.safetensors"))
     part.write_bytes(part.read_bytes()[:-1])
     with pytest.raises(JournalCorrupt, match=part.name):
-        paired_lesson(network, form, run.latents, journal, "paired")
+        paired_training_set(network, form, run.latents, journal, "paired")

@@ -1,4 +1,4 @@
-"""Gradients and errors of a lesson: the same in whatever memory there is."""
+"""Gradients and errors of a training_set: the same in whatever memory there is."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from budc.compiler.denoisers.microbatches import Turns  # noqa: E402
-from budc.compiler.evaluation.reference import drawn  # noqa: E402
+from budc.compiler.denoisers.microbatches import MicroBatches  # noqa: E402
+from budc.compiler.evaluation.reference import encode_prompts  # noqa: E402
 from budc.compiler.models.denoiser import model_denoiser  # noqa: E402
 from budc.compiler.models.model import load_model  # noqa: E402
-from budc.compiler.training.dataset import Lesson, gradient, log_error  # noqa: E402
+from budc.compiler.training.dataset import TrainingSet, gradient, log_error  # noqa: E402
 from budc.compiler.training.unrolled import PolicyParameters  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
 from budc.schema.policy import BranchPolicy, Policy  # noqa: E402
@@ -56,35 +56,35 @@ def parameters(model: Any, denoiser: Any, payload: str) -> PolicyParameters:
 @pytest.mark.parametrize("payload", ["velocity", "trunk-residual"])
 def test_checkpointed_blocks_and_turns_give_the_same_gradient(model: Any, payload: str) -> None:
     denoiser = model_denoiser(model)
-    conditions = drawn(model, ["a red box", "a blue ring", "two small stars"], range(3))
-    lesson = Lesson(conditions, torch.zeros_like(conditions.noise))
+    conditions = encode_prompts(model, ["a red box", "a blue ring", "two small stars"], range(3))
+    training_set = TrainingSet(conditions, torch.zeros_like(conditions.noise))
     trained, rows = parameters(model, denoiser, payload), [2, 0, 1]
-    expected = gradient(denoiser, trained, lesson, rows, Turns(3, lambda: False))
-    wanted = log_error(denoiser, trained, lesson, Turns(3, lambda: False))
+    expected = gradient(denoiser, trained, training_set, rows, MicroBatches(3, lambda: False))
+    wanted = log_error(denoiser, trained, training_set, MicroBatches(3, lambda: False))
     assert all(found.abs().max() > 0 for found in expected)
     assert not any(network.is_gradient_checkpointing for network in model.denoisers)
 
     crowded = Crowded(denoiser, room=1)
-    turns = Turns(3, crowded.checkpoint_blocks)
-    found = gradient(crowded, trained, lesson, rows, turns)
-    assert turns.at_once == 1
+    microbatches = MicroBatches(3, crowded.checkpoint_blocks)
+    found = gradient(crowded, trained, training_set, rows, microbatches)
+    assert microbatches.at_once == 1
     assert all(network.is_gradient_checkpointing for network in model.denoisers)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
-    assert log_error(crowded, trained, lesson, turns) == pytest.approx(wanted, abs=1e-4)
+    assert log_error(crowded, trained, training_set, microbatches) == pytest.approx(wanted, abs=1e-4)
 
 
 def test_blocks_are_checkpointed_before_samples_take_turns(model: Any) -> None:
     denoiser = model_denoiser(model)
-    conditions = drawn(model, ["a red box", "a blue ring"], range(2))
-    lesson = Lesson(conditions, torch.zeros_like(conditions.noise))
+    conditions = encode_prompts(model, ["a red box", "a blue ring"], range(2))
+    training_set = TrainingSet(conditions, torch.zeros_like(conditions.noise))
     crowded = Crowded(denoiser, room=1)
 
     def checkpoint_blocks() -> bool:
         crowded.room = 2
         return denoiser.checkpoint_blocks()
 
-    turns = Turns(2, checkpoint_blocks)
-    gradient(crowded, parameters(model, denoiser, "velocity"), lesson, [0, 1], turns)
-    assert turns.at_once == 2
+    microbatches = MicroBatches(2, checkpoint_blocks)
+    gradient(crowded, parameters(model, denoiser, "velocity"), training_set, [0, 1], microbatches)
+    assert microbatches.at_once == 2
     assert any(network.is_gradient_checkpointing for network in model.denoisers)

@@ -6,8 +6,8 @@ import torch
 from budc.compiler.search import Candidate
 from budc.compiler.selection.study import policy_of
 from budc.compiler.storage.journal import Journal
-from budc.compiler.training.dataset import Lesson
-from budc.compiler.training.trainer import BACKWARD, refine
+from budc.compiler.training.dataset import TrainingSet
+from budc.compiler.training.trainer import BACKWARD
 from budc.compiler.training.unrolled import PolicyParameters
 
 EPOCHS = 3
@@ -15,12 +15,12 @@ EPOCHS = 3
 
 @pytest.fixture
 def lessons(bench):
-    """A toy, a policy of plain reuse on it, and prompts to learn from (7) and to judge by (3)."""
+    """A toy, a policy of plain reuse on it, and prompts to learn from (7) and to arbiter by (3)."""
     made = bench(steps=6, samples=10)
     tree = made.tree()
     candidate = Candidate.of(6, (0, 2, 4), "plain", "velocity")
-    policy = policy_of(tree, candidate, tree.roll([candidate])[0].rows)
-    whole = Lesson(made.network.conditions, made.run.latents)
+    policy = policy_of(tree, candidate, tree.roll_out([candidate])[0].rows)
+    whole = TrainingSet(made.network.conditions, made.run.latents)
 
     def parameters():
         return PolicyParameters(
@@ -31,12 +31,12 @@ def lessons(bench):
 
 
 def refined(lessons, journal, parameters=None, validation=None, epochs=EPOCHS, seed=0, **options):
-    denoiser, make, train, judge = lessons
-    return refine(
+    denoiser, make, train, arbiter = lessons
+    return train(
         denoiser,
         parameters or make(),
         train,
-        validation or judge,
+        validation or arbiter,
         epochs=epochs,
         evaluations=6,
         seed=seed,
@@ -65,7 +65,7 @@ def test_it_lowers_the_loss_that_it_trains(lessons, journal, tmp_path):
         with torch.no_grad():
             tensor.copy_(found.values[name])
     with Journal(tmp_path / "again", "print") as other:
-        again = refine(
+        again = train(
             denoiser,
             parameters,
             train,
@@ -82,12 +82,14 @@ def test_it_lowers_the_loss_that_it_trains(lessons, journal, tmp_path):
 
 def test_what_does_not_generalise_changes_nothing(lessons, journal):
     """Judged by prompts that the untrained policy fits perfectly, any change is for the worse."""
-    denoiser, make, _, judge = lessons
-    from budc.compiler.training.unrolled import unroll
+    denoiser, make, _, arbiter = lessons
+    from budc.compiler.training.unrolled import differentiable_rollout
 
     parameters = make()
     start = {name: tensor.detach().clone() for name, tensor in parameters.groups.items()}
-    perfect = Lesson(judge.conditions, unroll(denoiser, parameters, judge.conditions).detach())
+    perfect = TrainingSet(
+        arbiter.conditions, differentiable_rollout(denoiser, parameters, arbiter.conditions).detach()
+    )
     found = refined(lessons, journal, parameters, perfect)
     assert found.epoch == 0
     assert found.after == found.before
@@ -141,9 +143,9 @@ def test_the_seed_decides_the_order_of_prompts(lessons, tmp_path):
 
 
 def test_a_gradient_that_is_not_finite_moves_nothing(lessons, journal):
-    denoiser, make, train, judge = lessons
-    broken = Lesson(train.conditions, torch.full_like(train.latents, float("nan")))
-    found = refined((denoiser, make, broken, judge), journal)
+    denoiser, make, train, arbiter = lessons
+    broken = TrainingSet(train.conditions, torch.full_like(train.latents, float("nan")))
+    found = refined((denoiser, make, broken, arbiter), journal)
     assert found.epoch == 0
     for name, tensor in make().groups.items():
         assert torch.equal(found.values[name], tensor)

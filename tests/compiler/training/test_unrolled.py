@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budc.compiler.rollouts.linear_form import linear_form
-from budc.compiler.rollouts.policy import follow
+from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.search import Candidate
 from budc.compiler.selection.alignment import aligned
 from budc.compiler.selection.study import policy_of
-from budc.compiler.training.unrolled import PolicyParameters, unroll
+from budc.compiler.training.unrolled import PolicyParameters, differentiable_rollout
 from budc.schema.mask import StepMask
 from budc.schema.predictor import MAX_COEFFICIENT
 from budc.schema.sigmas import Sigmas
@@ -21,7 +21,7 @@ def policy(made, compute=(0, 2, 5), payload="velocity", masks=None):
     masks = masks or (StepMask.from_compute_steps(steps, compute),)
     candidate = Candidate(masks, "tracked", payload)
     tree = made.tree()
-    return policy_of(tree, candidate, tree.roll([candidate])[0].rows)
+    return policy_of(tree, candidate, tree.roll_out([candidate])[0].rows)
 
 
 def parameters(made, found, **options):
@@ -36,17 +36,19 @@ def test_unrolling_is_following(bench, solver, payload, apart):
     made = bench(steps=7, samples=4, solver=solver)
     masks = [StepMask.from_compute_steps(7, steps) for steps in ((0, 2, 5), (0, 1, 4, 6))]
     found = policy(made, payload=payload, masks=tuple(masks) if apart else (masks[0],))
-    expected = follow(made.over(), made.form, found)
-    fixed = unroll(
+    expected = rollout_policy(made.over(), made.form, found)
+    fixed = differentiable_rollout(
         made.network.denoiser, parameters(made, found, learn_sigmas=False), made.network.conditions
     )
     torch.testing.assert_close(fixed.detach(), expected, atol=1e-5, rtol=1e-5)
     # Learned timesteps are sigma times 1000, where the scheduler's own are rounded.
     trained = parameters(made, found)
-    learned = unroll(made.network.denoiser, trained, made.network.conditions)
+    learned = differentiable_rollout(made.network.denoiser, trained, made.network.conditions)
     again, schedule = aligned(found, trained)
     form = linear_form(made.scheduler, schedule.sigmas, schedule.timesteps)
-    torch.testing.assert_close(learned.detach(), follow(made.over(), form, again), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        learned.detach(), rollout_policy(made.over(), form, again), atol=1e-3, rtol=1e-3
+    )
     assert learned.requires_grad
 
 
@@ -56,7 +58,7 @@ def test_gradients_reach_every_parameter_and_are_finite_differences(bench):
     assert set(trained.groups) == {"coefficients", "sigmas"}
 
     def loss():
-        latents = unroll(made.network.denoiser, trained, made.network.conditions)
+        latents = differentiable_rollout(made.network.denoiser, trained, made.network.conditions)
         return (latents - made.run.latents).double().square().mean()
 
     loss().backward()
@@ -152,10 +154,12 @@ def test_a_schedule_from_pure_noise_can_be_trained_and_is_deployed_as_it_was(ben
     timesteps = [sigma * 1000 for sigma in sigmas[:-1]]
     found = policy(made)
     trained = PolicyParameters(found, made.scheduler, sigmas, timesteps, learn_sigmas=True)
-    latents = unroll(made.network.denoiser, trained, made.network.conditions)
+    latents = differentiable_rollout(made.network.denoiser, trained, made.network.conditions)
     latents.square().sum().backward()
     assert torch.isfinite(trained.groups["sigmas"].grad).all()
     again, schedule = aligned(found, trained)
     assert schedule.sigmas[0] == pytest.approx(first, abs=1e-7)
     form = linear_form(made.scheduler, schedule.sigmas, schedule.timesteps)
-    torch.testing.assert_close(latents.detach(), follow(made.over(), form, again), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        latents.detach(), rollout_policy(made.over(), form, again), atol=1e-3, rtol=1e-3
+    )

@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch")
 import budc  # noqa: E402
 import budc.compiler.request as requests  # noqa: E402
 from budc.compiler.compile import compile_artifacts  # noqa: E402
-from budc.compiler.evaluation.pipeline_rollout import Roller  # noqa: E402
-from budc.compiler.evaluation.reference import HELD_OUT_SEED, drawn  # noqa: E402
+from budc.compiler.evaluation.pipeline_rollout import PipelineRollout  # noqa: E402
+from budc.compiler.evaluation.reference import HELD_OUT_SEED, encode_prompts  # noqa: E402
 from budc.compiler.models.model import load_model  # noqa: E402
 from budc.compiler.request import CompileRequest  # noqa: E402
 from budc.compiler.rollouts.policies import full_policy  # noqa: E402
@@ -113,7 +113,7 @@ def test_a_policy_runs_as_it_was_rolled_out(pipe, document):
     assert document.budget.nfe == 4
     prompt = read_prompts(PROFILE.prompts.held_out, 1)[0]
     model = load_model(PROFILE, FOLDER, torch.device("cpu"))
-    conditions = drawn(model, [prompt], range(HELD_OUT_SEED, HELD_OUT_SEED + 1))
+    conditions = encode_prompts(model, [prompt], range(HELD_OUT_SEED, HELD_OUT_SEED + 1))
     made = under(pipe, document, prompt)
-    assert torch.equal(made, Roller(model).roll(document.policy, document.sampler, conditions))
+    assert torch.equal(made, PipelineRollout(model).run(document.policy, document.sampler, conditions))
     assert not torch.equal(made, picture(pipe, prompt))

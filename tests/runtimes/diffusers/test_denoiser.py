@@ -13,15 +13,15 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch._dynamo.testing import CompileCounterWithBackend  # noqa: E402
 
-from budc.runtimes.diffusers.apply import Handle, UnsignedWarning, applied  # noqa: E402
+from budc.runtimes.diffusers.apply import AppliedPolicy, UnsignedWarning, applied  # noqa: E402
 from budc.runtimes.sampling.span import SpanList  # noqa: E402
 from budc.schema.errors import CacheConflict  # noqa: E402
 from budc.schema.policy import PolicyDocument  # noqa: E402
 
 Run = Callable[..., Any]
 CompiledFor = Callable[..., PolicyDocument]
-Arm = Callable[..., Handle]
-AppliedQuietly = Callable[..., AbstractContextManager[Handle]]
+Arm = Callable[..., AppliedPolicy]
+AppliedQuietly = Callable[..., AbstractContextManager[AppliedPolicy]]
 
 STEPS = 6
 PAYLOADS = ["trunk-residual", "velocity"]

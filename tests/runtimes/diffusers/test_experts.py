@@ -13,7 +13,7 @@ from msgspec.structs import replace
 torch = pytest.importorskip("torch")
 
 from budc.runtimes.admission.settings import UncalibratedWarning  # noqa: E402
-from budc.runtimes.diffusers.apply import Handle  # noqa: E402
+from budc.runtimes.diffusers.apply import AppliedPolicy  # noqa: E402
 from budc.runtimes.sampling.schedulers import first_steps  # noqa: E402
 from budc.runtimes.sampling.trunk import Trunk, combine  # noqa: E402
 from budc.schema import semantics  # noqa: E402
@@ -28,7 +28,7 @@ from budc.schema.errors import (  # noqa: E402
 from budc.schema.policy import Expert, PolicyDocument  # noqa: E402
 
 Run = Callable[..., Any]
-Arm = Callable[..., Handle]
+Arm = Callable[..., AppliedPolicy]
 
 RATIO = 0.8
 """Timesteps are 999, 937, 857, 750, 600, 376: the second denoiser takes over at step 3."""

@@ -8,8 +8,8 @@ import pytest
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
-from budc.runtimes.admission.settings import Calibration, UncalibratedWarning  # noqa: E402
-from budc.runtimes.diffusers.applied import Handle  # noqa: E402
+from budc.runtimes.admission.settings import SettingsCheck, UncalibratedWarning  # noqa: E402
+from budc.runtimes.diffusers.applied import AppliedPolicy  # noqa: E402
 from budc.runtimes.sampling.families import FAMILIES, family_of  # noqa: E402
 from budc.runtimes.sampling.schedulers import default_schedule, passed_sigmas, sampler_binding  # noqa: E402
 from budc.runtimes.sampling.trunk import Trunk  # noqa: E402
@@ -71,8 +71,8 @@ def document(compiled_for: Callable[..., PolicyDocument]) -> Callable[..., Polic
     return make
 
 
-def applied(pipe: Any, document: PolicyDocument) -> Handle:
-    handle = Handle(pipe, document, Calibration())
+def applied(pipe: Any, document: PolicyDocument) -> AppliedPolicy:
+    handle = AppliedPolicy(pipe, document, SettingsCheck())
     handle.arm()
     return handle
 
@@ -337,7 +337,7 @@ def test_a_branch_that_the_pipeline_leaves_out_is_noticed_in_the_first_step(
 
 def test_a_branch_that_the_pipeline_leaves_out_may_be_allowed(named: Made) -> None:
     pipe, options = qwen_image()
-    handle = Handle(pipe, named(pipe, options), Calibration(allow=True))
+    handle = AppliedPolicy(pipe, named(pipe, options), SettingsCheck(allow=True))
     handle.arm()
     with pytest.warns(UncalibratedWarning, match="this run has cond$"):
         generate(pipe, options | {"true_cfg_scale": 1.0})

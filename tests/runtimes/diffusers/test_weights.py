@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from budc.runtimes.admission.settings import Calibration, UncalibratedWarning  # noqa: E402
+from budc.runtimes.admission.settings import SettingsCheck, UncalibratedWarning  # noqa: E402
 from budc.runtimes.diffusers.weights import memory_architecture, memory_root, verify_model  # noqa: E402
 from budc.schema.digests import architecture_digest, file_digests, tensor_root  # noqa: E402
 from budc.schema.errors import (  # noqa: E402
@@ -40,8 +40,8 @@ def loaded(wan: Any, folder: Path) -> Any:
     return type(wan.transformer).from_pretrained(folder / "transformer")
 
 
-def verify(transformer: Any, document: PolicyDocument, allow: bool = False, **options: Any) -> Calibration:
-    calibration = Calibration(allow)
+def verify(transformer: Any, document: PolicyDocument, allow: bool = False, **options: Any) -> SettingsCheck:
+    calibration = SettingsCheck(allow)
     verify_model(transformer, document.model.denoisers[0], document, calibration, **options)
     return calibration
 

@@ -11,10 +11,10 @@ pytest.importorskip("onnx")
 
 from onnx import TensorProto, helper  # noqa: E402
 
+from budc.runtimes.onnxruntime import provider as providers  # noqa: E402
 from budc.runtimes.onnxruntime.branches import Slots, grouped, slots_of  # noqa: E402
-from budc.runtimes.onnxruntime.fused_steps import residual_stretches, velocity_stretches  # noqa: E402
+from budc.runtimes.onnxruntime.fused_steps import fuse_steps, separate_steps  # noqa: E402
 from budc.runtimes.onnxruntime.io_binding import Buffer, Call  # noqa: E402
-from budc.runtimes.onnxruntime.pipeline import provider as providers  # noqa: E402
 from budc.runtimes.onnxruntime.provider import Provider, choose_provider, encoded  # noqa: E402
 from budc.runtimes.onnxruntime.update_graph import update_model  # noqa: E402
 from budc.runtimes.sampling.solvers import Scheduler, solver_matrices  # noqa: E402
@@ -47,7 +47,7 @@ def sampler(make_document: Any) -> SamplerBinding:
 def test_the_update_is_guidance_and_the_solver_in_numpy(
     sampler: SamplerBinding, weights: tuple[float, ...], batch: int, dtype: str
 ) -> None:
-    stretches = residual_stretches(solver_matrices(sampler), weights)
+    stretches = separate_steps(solver_matrices(sampler), weights)
     model = update_model(stretches, sampler.timesteps, len(weights), (batch, *LATENTS), dtype)
     session = CPU.open(model)
     random = np.random.default_rng(0)
@@ -89,7 +89,7 @@ def test_an_update_takes_every_step_up_to_the_next_forward(
 ) -> None:
     policy = velocity_policy(rows)
     groups, batch, weights = grouped(policy, BRANCHES), 2, (5.0, -4.0)
-    stretches = velocity_stretches(solver_matrices(sampler), policy, groups, weights)
+    stretches = fuse_steps(solver_matrices(sampler), policy, groups, weights)
     assert stretches.ends == ends
     session = CPU.open(update_model(stretches, sampler.timesteps, 2, (batch, *LATENTS), dtype))
     random, remembered = np.random.default_rng(0), stretches.matrices.shape[1]

@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
-from budc.runtimes.onnxruntime.denoising_loop import Denoiser  # noqa: E402
+from budc.runtimes.onnxruntime.denoising_loop import DenoisingLoop  # noqa: E402
 from budc.runtimes.onnxruntime.noise import seeded_noise  # noqa: E402
 from budc.runtimes.onnxruntime.pipeline import OnnxPipeline, UncalibratedWarning, UnsignedWarning, load  # noqa: E402
 from budc.runtimes.onnxruntime.provider import Provider  # noqa: E402
@@ -256,7 +256,7 @@ def test_every_run_makes_the_same_calls_in_the_same_memory(
     name: str, document: PolicyDocument, exported: Path, pipe: OnnxPipeline
 ) -> None:
     sessions = Sessions(exported, pipe.manifest, Capturing("cpu", 1))
-    denoiser = Denoiser(sessions, GOLDEN[name].document(document))
+    denoiser = DenoisingLoop(sessions, GOLDEN[name].document(document))
     embeddings, noise = pipe.encode(PROMPTS[:1]), seeded_noise((1, 16, 3, 8, 8), 0)
     expected = denoiser.run(embeddings, noise)
     calls = dict(denoiser._calls)

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 from torch._dynamo.testing import CompileCounterWithBackend  # noqa: E402
 
-from budc.compiler.planning.dummy_inputs import Extent, probe  # noqa: E402
+from budc.compiler.planning.dummy_inputs import InputSize, dummy_inputs  # noqa: E402
 from budc.policies.profile import load_profile, profile_names  # noqa: E402
 from budc.runtimes.sampling.families import FAMILIES  # noqa: E402
 from budc.runtimes.sampling.span import SpanList  # noqa: E402
@@ -39,7 +39,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "axes_dims": [4, 6, 6], "axes_lens": [128, 64, 64],
     },
 }  # fmt: skip
-EXTENT = Extent(frames=5, height=32, width=48, text_tokens=5, batch=2)
+EXTENT = InputSize(frames=5, height=32, width=48, text_tokens=5, batch=2)
 
 
 def architecture(name: str, denoiser: str = "transformer") -> tuple[str, dict[str, Any]]:
@@ -74,7 +74,7 @@ def transformer(built: Any) -> Any:
 
 def inputs(transformer: Any, seed: int = 0, batch: int = 2) -> dict[str, Any]:
     torch.manual_seed(seed)
-    return probe(type(transformer).__name__, transformer.config, EXTENT._replace(batch=batch))
+    return dummy_inputs(type(transformer).__name__, transformer.config, EXTENT._replace(batch=batch))
 
 
 def whole(velocity: Any) -> Any:

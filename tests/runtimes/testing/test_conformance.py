@@ -29,8 +29,8 @@ pytest.importorskip("onnxruntime")
 from budc.compiler.evaluation.precision import full_float32  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
 from budc.runtimes.diffusers.apply import apply as diffusers  # noqa: E402
+from budc.runtimes.onnxruntime import pipeline as onnxruntime  # noqa: E402
 from budc.runtimes.onnxruntime.denoising_loop import Residual  # noqa: E402
-from budc.runtimes.onnxruntime.pipeline import pipeline as onnxruntime  # noqa: E402
 
 PROMPT, SEED = "a small red circle moves left over stripes", 7
 PROFILE = load_profile("wan2.1-nano")

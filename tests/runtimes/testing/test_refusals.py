@@ -9,14 +9,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from budc.runtimes.diffusers.apply import Handle, UncalibratedWarning  # noqa: E402
+from budc.runtimes.diffusers.apply import AppliedPolicy, UncalibratedWarning  # noqa: E402
 from budc.schema.errors import CalibrationMismatch, RefusedRun  # noqa: E402
 from budc.schema.policy import PolicyDocument  # noqa: E402
 
 Run = Callable[..., Any]
 CompiledFor = Callable[..., PolicyDocument]
-Arm = Callable[..., Handle]
-AppliedQuietly = Callable[..., contextlib.AbstractContextManager[Handle]]
+Arm = Callable[..., AppliedPolicy]
+AppliedQuietly = Callable[..., contextlib.AbstractContextManager[AppliedPolicy]]
 
 STEPS = 6
 

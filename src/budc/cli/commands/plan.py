@@ -53,9 +53,9 @@ def plan_command(
         )
     with contextlib.redirect_stdout(sys.stderr):
         from budc.compiler.budget import parse_budget
-        from budc.compiler.planning.cost import count, gradient_memory
+        from budc.compiler.planning.cost import forward_cost, gradient_memory
         from budc.compiler.planning.devices import device as named
-        from budc.compiler.planning.plan import cuts, make_plan
+        from budc.compiler.planning.plan import make_plan, savings
         from budc.compiler.request import check_judged
         from budc.policies.profile import load_profile
 
@@ -66,11 +66,11 @@ def plan_command(
         check_judged(search, {"--align": align})
         target = named(name) if name else None
         folder = None if target else _here(profile, weights)
-        cost = count(profile, folder)
+        cost = forward_cost(profile, folder)
         seconds = _measured(profile, folder) if folder else None
         gradients = gradient_memory(profile, folder) if align else None
         plan = make_plan(profile, nfe, wanted, search, cost, target, seconds, gradients=gradients)
-        advice = cuts(plan, wanted, search, target)
+        advice = savings(plan, wanted, search, target)
     if as_json:
         click.echo(json.dumps(_record(plan, target, advice), indent=1))
         return

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budc.cli.generation.diffusers import Generation, Settings, generate
+from budc.cli.generation.diffusers import Settings, TimedGeneration, generate
 from budc.cli.output.media import Frames
 from budc.cli.output.tables import MISSING, number, table
 from budc.compiler.rollouts.metrics import latent_errors, psnrs
@@ -27,7 +27,7 @@ class Method:
     steps: int
     nfe: int
     policy: bool = False
-    made: list[Generation] = field(default_factory=list)
+    made: list[TimedGeneration] = field(default_factory=list)
 
     @property
     def label(self) -> str:

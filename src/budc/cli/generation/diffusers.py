@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Generation:
+class TimedGeneration:
     """What one run of the pipeline made."""
 
     frames: Frames
@@ -59,7 +59,9 @@ class Settings:
         return cls({name: value for name, value in wanted.items() if name in taken and value is not None})
 
 
-def generate(pipe: Any, settings: Settings, prompt: str, seed: int, steps: int, label: str) -> Generation:
+def generate(
+    pipe: Any, settings: Settings, prompt: str, seed: int, steps: int, label: str
+) -> TimedGeneration:
     """Run the pipeline once, from the CPU noise of `seed`, with progress on stderr.
 
     Raises:
@@ -84,7 +86,7 @@ def generate(pipe: Any, settings: Settings, prompt: str, seed: int, steps: int, 
         )[0]
     frames = np.asarray(output, dtype=np.float32)
     # A video pipeline returns (1, F, H, W, 3), an image pipeline (1, H, W, 3).
-    return Generation(frames[0] if frames.ndim == 5 else frames, final[0].float().cpu(), clock.seconds)
+    return TimedGeneration(frames[0] if frames.ndim == 5 else frames, final[0].float().cpu(), clock.seconds)
 
 
 class _Clock:

@@ -11,8 +11,8 @@ diffusers = pytest.importorskip("diffusers")
 
 import budc  # noqa: E402
 from budc.compiler.compile import compile_artifacts  # noqa: E402
-from budc.compiler.evaluation.pipeline_rollout import Roller  # noqa: E402
-from budc.compiler.evaluation.reference import HELD_OUT_SEED, drawn  # noqa: E402
+from budc.compiler.evaluation.pipeline_rollout import PipelineRollout  # noqa: E402
+from budc.compiler.evaluation.reference import HELD_OUT_SEED, encode_prompts  # noqa: E402
 from budc.compiler.models.model import load_model  # noqa: E402
 from budc.compiler.request import CompileRequest  # noqa: E402
 from budc.compiler.rollouts.policies import full_policy  # noqa: E402
@@ -55,9 +55,11 @@ def compiled(name: str, folder: Path, out: Path, search: str, budget: str = "3")
 def test_the_full_rollout_is_the_pipeline_bit_for_bit(model: Any, pipe: Any) -> None:
     sampler = model.sampler(6)
     prompts = read_prompts("held-out.txt", 2)
-    conditions = drawn(model, prompts, range(5, 7))
+    conditions = encode_prompts(model, prompts, range(5, 7))
     for index, prompt in enumerate(prompts):
-        latents = Roller(model).roll(full_policy(6, ("cond",)), sampler, conditions.part(index, index + 1))
+        latents = PipelineRollout(model).run(
+            full_policy(6, ("cond",)), sampler, conditions.part(index, index + 1)
+        )
         assert torch.equal(latents, deployed(pipe, prompt, 5 + index, 6))
 
 
@@ -77,8 +79,8 @@ def test_an_artifact_runs_as_it_was_rolled_out(
     assert document.budget.nfe == 3
     assert document.sampler.sigmas[0] == 1.0
     prompt = read_prompts("held-out.txt", 2)[0]
-    conditions = drawn(model, [prompt], range(HELD_OUT_SEED, HELD_OUT_SEED + 1))
-    expected = Roller(model).roll(document.policy, document.sampler, conditions)
+    conditions = encode_prompts(model, [prompt], range(HELD_OUT_SEED, HELD_OUT_SEED + 1))
+    expected = PipelineRollout(model).run(document.policy, document.sampler, conditions)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnsignedWarning)
         with budc.applied(pipe, artifact.path, allow_unsigned=True) as handle:

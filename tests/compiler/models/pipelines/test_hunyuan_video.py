@@ -15,9 +15,9 @@ from elsewhere import rollouts  # noqa: E402
 import budc  # noqa: E402
 from budc.cli.generation.diffusers import Settings, generate  # noqa: E402
 from budc.compiler.compile import compile_artifacts  # noqa: E402
-from budc.compiler.denoisers.batched import Network  # noqa: E402
-from budc.compiler.evaluation.pipeline_rollout import Roller  # noqa: E402
-from budc.compiler.evaluation.reference import HELD_OUT_SEED, drawn  # noqa: E402
+from budc.compiler.denoisers.batched import BatchedDenoiser  # noqa: E402
+from budc.compiler.evaluation.pipeline_rollout import PipelineRollout  # noqa: E402
+from budc.compiler.evaluation.reference import HELD_OUT_SEED, encode_prompts  # noqa: E402
 from budc.compiler.models.denoiser import ModelDenoiser  # noqa: E402
 from budc.compiler.models.model import load_model  # noqa: E402
 from budc.compiler.request import CompileRequest  # noqa: E402
@@ -125,11 +125,13 @@ def deployed(pipe: Any, prompt: str, seed: int, steps: int = 6, output: str = "l
 def test_the_full_rollout_is_the_pipeline_bit_for_bit(model: Any, pipe: Any) -> None:
     sampler = model.sampler(6)
     prompts = read_prompts("held-out.txt", 2)
-    conditions = drawn(model, prompts, range(5, 7))
+    conditions = encode_prompts(model, prompts, range(5, 7))
     # Four words of the template's head, the prompt's, three of its tail; the rest is padding.
     assert conditions.embeddings["cond"]["mask"].sum(1).tolist() == [10, 10]
     for index, prompt in enumerate(prompts):
-        latents = Roller(model).roll(full_policy(6, ("cond",)), sampler, conditions.part(index, index + 1))
+        latents = PipelineRollout(model).run(
+            full_policy(6, ("cond",)), sampler, conditions.part(index, index + 1)
+        )
         assert latents.shape == (1, 4, 2, 4, 6)
         assert torch.equal(latents, deployed(pipe, prompt, 5 + index))
         assert sampler.sigmas == pipe.scheduler.sigmas.tolist()
@@ -141,16 +143,16 @@ def test_half_precision_is_the_pipeline_s_too(profile: Any, folder: Path) -> Non
 
     half = load_model(msgspec.structs.replace(profile, dtype="bfloat16"), folder, CPU)
     pipe = pipeline(folder, dtype=torch.bfloat16)
-    conditions = drawn(half, ["a green leaf"], [5])
-    latents = Roller(half).roll(full_policy(6, ("cond",)), half.sampler(6), conditions)
+    conditions = encode_prompts(half, ["a green leaf"], [5])
+    latents = PipelineRollout(half).run(full_policy(6, ("cond",)), half.sampler(6), conditions)
     assert torch.equal(latents, deployed(pipe, "a green leaf", 5).to(latents.dtype))
 
 
 def test_samples_of_a_batch_are_those_of_single_forwards(model: Any) -> None:
-    conditions = drawn(model, ["a leaf", "two small old boat house", "a box"], range(3))
+    conditions = encode_prompts(model, ["a leaf", "two small old boat house", "a box"], range(3))
     denoiser, time = ModelDenoiser(model), torch.tensor(700.0)
-    together = Network(denoiser, conditions).compute("cond", conditions.noise, time)
-    alone = Network(denoiser, conditions, 1).compute("cond", conditions.noise, time)
+    together = BatchedDenoiser(denoiser, conditions).compute("cond", conditions.noise, time)
+    alone = BatchedDenoiser(denoiser, conditions, 1).compute("cond", conditions.noise, time)
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
     # 2 × 2 × 3 tokens.
     assert together[1].shape == (3, 12, 32)
@@ -164,8 +166,8 @@ def test_an_artifact_runs_as_it_was_rolled_out(model: Any, folder: Path, tmp_pat
     document = artifact.document
     assert document.budget.nfe == 3
     prompt = read_prompts("held-out.txt", 2)[0]
-    conditions = drawn(model, [prompt], [HELD_OUT_SEED])
-    expected = Roller(model).roll(document.policy, document.sampler, conditions)
+    conditions = encode_prompts(model, [prompt], [HELD_OUT_SEED])
+    expected = PipelineRollout(model).run(document.policy, document.sampler, conditions)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnsignedWarning)
         with budc.applied(pipe, artifact.path, allow_unsigned=True) as handle:

@@ -15,9 +15,9 @@ from elsewhere import rollouts  # noqa: E402
 import budc  # noqa: E402
 from budc.cli.generation.diffusers import Settings, generate  # noqa: E402
 from budc.compiler.compile import compile_artifacts  # noqa: E402
-from budc.compiler.denoisers.batched import Network  # noqa: E402
-from budc.compiler.evaluation.pipeline_rollout import Roller  # noqa: E402
-from budc.compiler.evaluation.reference import HELD_OUT_SEED, drawn  # noqa: E402
+from budc.compiler.denoisers.batched import BatchedDenoiser  # noqa: E402
+from budc.compiler.evaluation.pipeline_rollout import PipelineRollout  # noqa: E402
+from budc.compiler.evaluation.reference import HELD_OUT_SEED, encode_prompts  # noqa: E402
 from budc.compiler.models.denoiser import ModelDenoiser  # noqa: E402
 from budc.compiler.models.model import load_model  # noqa: E402
 from budc.compiler.request import CompileRequest  # noqa: E402
@@ -106,8 +106,8 @@ def deployed(pipe: Any, prompt: str, seed: int, steps: int = 6, output: str = "l
 def test_the_full_rollout_is_the_pipeline_bit_for_bit(model: Any, pipe: Any) -> None:
     sampler = model.sampler(6)
     prompts = read_prompts("held-out.txt", 2)
-    conditions = drawn(model, prompts, range(5, 7))
-    found = Roller(model).roll(full_policy(6, BOTH), sampler, conditions)
+    conditions = encode_prompts(model, prompts, range(5, 7))
+    found = PipelineRollout(model).run(full_policy(6, BOTH), sampler, conditions)
     for index, prompt in enumerate(prompts):
         assert torch.equal(found[index : index + 1], deployed(pipe, prompt, 5 + index))
         assert sampler.sigmas == pipe.scheduler.sigmas.tolist()
@@ -120,21 +120,21 @@ def test_half_precision_is_the_pipeline_s_too(profile: Any, folder: Path) -> Non
     half = load_model(msgspec.structs.replace(profile, dtype="bfloat16"), folder, CPU)
     pipe = diffusers.QwenImagePipeline.from_pretrained(folder, dtype=torch.bfloat16)
     pipe.set_progress_bar_config(disable=True)
-    conditions = drawn(half, ["a green leaf"], [5])
-    latents = Roller(half).roll(full_policy(6, BOTH), half.sampler(6), conditions)
+    conditions = encode_prompts(half, ["a green leaf"], [5])
+    latents = PipelineRollout(half).run(full_policy(6, BOTH), half.sampler(6), conditions)
     assert torch.equal(latents, deployed(pipe, "a green leaf", 5).to(latents.dtype))
 
 
 def test_samples_of_a_batch_are_those_of_single_forwards(model: Any) -> None:
-    conditions = drawn(model, ["a leaf", "two small old boats by a tall house", "a box"], range(3))
+    conditions = encode_prompts(model, ["a leaf", "two small old boats by a tall house", "a box"], range(3))
     lengths = conditions.embeddings["cond"]["tokens"].tolist()
     assert lengths[0] == lengths[2] == lengths[1] - 6
     denoiser, time = ModelDenoiser(model), torch.tensor(700.0)
-    network = Network(denoiser, conditions, model.adapter.batch)
+    network = BatchedDenoiser(denoiser, conditions, model.adapter.batch)
     apart = network.compute("cond", conditions.noise, time)
-    last = Network(denoiser, conditions.part(2, 3), model.adapter.batch)
+    last = BatchedDenoiser(denoiser, conditions.part(2, 3), model.adapter.batch)
     assert torch.equal(last.compute("cond", conditions.noise[2:], time)[0], apart[0][2:])
-    together = Network(denoiser, conditions, 3).compute("cond", conditions.noise, time)
+    together = BatchedDenoiser(denoiser, conditions, 3).compute("cond", conditions.noise, time)
     torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
 
 
@@ -159,8 +159,8 @@ def test_an_artifact_runs_as_it_was_rolled_out(
     document = artifact.document
     assert document.budget.nfe == 3
     prompt = read_prompts("held-out.txt", 2)[1]
-    conditions = drawn(model, [prompt], [HELD_OUT_SEED + 1])
-    expected = Roller(model).roll(document.policy, document.sampler, conditions)
+    conditions = encode_prompts(model, [prompt], [HELD_OUT_SEED + 1])
+    expected = PipelineRollout(model).run(document.policy, document.sampler, conditions)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnsignedWarning)
         with budc.applied(pipe, artifact.path, allow_unsigned=True) as handle:

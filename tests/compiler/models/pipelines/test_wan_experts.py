@@ -18,15 +18,15 @@ import budc  # noqa: E402
 from budc.compiler import transfer as transferring  # noqa: E402
 from budc.compiler.compatibility import check_first_steps  # noqa: E402
 from budc.compiler.compile import compile_artifacts  # noqa: E402
-from budc.compiler.evaluation.pipeline_rollout import Roller  # noqa: E402
-from budc.compiler.evaluation.reference import HELD_OUT_SEED, drawn  # noqa: E402
+from budc.compiler.evaluation.pipeline_rollout import PipelineRollout  # noqa: E402
+from budc.compiler.evaluation.reference import HELD_OUT_SEED, encode_prompts  # noqa: E402
 from budc.compiler.evaluation.replay import replay  # noqa: E402
 from budc.compiler.models.model import load_model, supported  # noqa: E402
 from budc.compiler.planning.cost import Cost  # noqa: E402
 from budc.compiler.planning.plan import make_plan  # noqa: E402
 from budc.compiler.request import CompileRequest  # noqa: E402
 from budc.compiler.rollouts.policies import full_policy, shared_policy  # noqa: E402
-from budc.compiler.selection.arbitration import Judge  # noqa: E402
+from budc.compiler.selection.arbitration import Arbiter  # noqa: E402
 from budc.compiler.transfer import TransferRequest, transfer  # noqa: E402
 from budc.policies.profile import load_profile, read_prompts  # noqa: E402
 from budc.runtimes.diffusers.apply import UnsignedWarning  # noqa: E402
@@ -67,7 +67,7 @@ def deployed(pipe: Any, prompt: str, seed: int, **options: Any) -> Any:
 
 
 def rolled(model: Any, policy: Any, sampler: Any, prompt: str, seed: int) -> Any:
-    return Roller(model).roll(policy, sampler, drawn(model, [prompt], [seed]))
+    return PipelineRollout(model).run(policy, sampler, encode_prompts(model, [prompt], [seed]))
 
 
 Compile = Callable[..., Artifact]
@@ -194,12 +194,12 @@ def test_few_plain_steps_are_shared_where_both_denoisers_have_one(
 ) -> None:
     """The steps are at 999, 909 and 714."""
     _shorten(monkeypatch)
-    judged = Judge.loss
+    judged = Arbiter.loss
 
     def few_win(self: Any, label: str, *rest: Any) -> float:
         return -100.0 if "few steps" in label else judged(self, label, *rest)
 
-    monkeypatch.setattr(Judge, "loss", few_win)
+    monkeypatch.setattr(Arbiter, "loss", few_win)
     artifact = compiled(search="dp", steps="auto")
     sampler = artifact.document.sampler
     assert (sampler.steps, sampler.first_steps) == (3, (2,))

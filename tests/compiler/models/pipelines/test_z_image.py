@@ -15,9 +15,9 @@ from elsewhere import rollouts  # noqa: E402
 import budc  # noqa: E402
 from budc.cli.generation.diffusers import Settings, generate  # noqa: E402
 from budc.compiler.compile import compile_artifacts  # noqa: E402
-from budc.compiler.denoisers.batched import Network  # noqa: E402
-from budc.compiler.evaluation.pipeline_rollout import Roller  # noqa: E402
-from budc.compiler.evaluation.reference import HELD_OUT_SEED, drawn  # noqa: E402
+from budc.compiler.denoisers.batched import BatchedDenoiser  # noqa: E402
+from budc.compiler.evaluation.pipeline_rollout import PipelineRollout  # noqa: E402
+from budc.compiler.evaluation.reference import HELD_OUT_SEED, encode_prompts  # noqa: E402
 from budc.compiler.models.denoiser import ModelDenoiser  # noqa: E402
 from budc.compiler.models.model import load_model  # noqa: E402
 from budc.compiler.request import CompileRequest  # noqa: E402
@@ -116,8 +116,8 @@ def test_the_full_rollout_is_the_pipeline(load: Any, pipe: Any, name: str) -> No
     model = load(name)
     sampler = model.sampler(6)
     prompts = read_prompts("held-out.txt", 2)
-    conditions = drawn(model, prompts, range(5, 7))
-    latents = Roller(model).roll(full_policy(6, model.profile.branches), sampler, conditions)
+    conditions = encode_prompts(model, prompts, range(5, 7))
+    latents = PipelineRollout(model).run(full_policy(6, model.profile.branches), sampler, conditions)
     for index, prompt in enumerate(prompts):
         agree(name, latents[index : index + 1], deployed(pipe, name, prompt, 5 + index))
         assert sampler.sigmas == pipe.scheduler.sigmas.tolist()
@@ -126,20 +126,20 @@ def test_the_full_rollout_is_the_pipeline(load: Any, pipe: Any, name: str) -> No
 
 def test_a_sample_does_not_depend_on_the_others(load: Any) -> None:
     model = load(GUIDED)
-    conditions = drawn(model, ["a green leaf", LONG, "a red box"], range(3))
+    conditions = encode_prompts(model, ["a green leaf", LONG, "a red box"], range(3))
     assert conditions.embeddings["cond"]["tokens"].tolist() == [20, 71, 17]
     denoiser, time = ModelDenoiser(model), torch.tensor(700.0)
-    network = Network(denoiser, conditions, model.adapter.batch)
+    network = BatchedDenoiser(denoiser, conditions, model.adapter.batch)
     velocity, residual = network.compute("cond", conditions.noise, time)
     # 10 × 12 cells, padded to 128 tokens; none of the text's.
     assert residual.shape == (3, 128, 32)
-    alone = Network(denoiser, conditions.part(2, 3), model.adapter.batch)
+    alone = BatchedDenoiser(denoiser, conditions.part(2, 3), model.adapter.batch)
     assert torch.equal(alone.compute("cond", conditions.noise[2:], time)[0], velocity[2:])
     reused = network.reuse("cond", residual, conditions.noise, time)
     torch.testing.assert_close(reused, velocity, rtol=1e-4, atol=1e-5)
     assert torch.equal(alone.reuse("cond", residual[2:], conditions.noise[2:], time), reused[2:])
     # One forward for all is the same to rounding, text masked; so that a gradient may take them together.
-    together = Network(denoiser, conditions, 3).compute("cond", conditions.noise, time)
+    together = BatchedDenoiser(denoiser, conditions, 3).compute("cond", conditions.noise, time)
     torch.testing.assert_close(together, (velocity, residual), rtol=1e-4, atol=1e-5)
 
 
@@ -155,8 +155,8 @@ def test_an_artifact_runs_as_it_was_rolled_out(
     document = artifact.document
     assert document.budget.nfe == 3
     prompts = read_prompts("held-out.txt", 2)
-    conditions = drawn(model, prompts, range(HELD_OUT_SEED, HELD_OUT_SEED + 2))
-    expected = Roller(model).roll(document.policy, document.sampler, conditions)
+    conditions = encode_prompts(model, prompts, range(HELD_OUT_SEED, HELD_OUT_SEED + 2))
+    expected = PipelineRollout(model).run(document.policy, document.sampler, conditions)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnsignedWarning)
         with budc.applied(pipe, artifact.path, allow_unsigned=True) as handle:
@@ -196,8 +196,8 @@ def test_half_precision_is_the_pipeline_s_too(profiles: None, folder: Path) -> N
     model = load_model(profile, folder, CPU)
     pipe = diffusers.ZImagePipeline.from_pretrained(folder, dtype=torch.bfloat16)
     pipe.set_progress_bar_config(disable=True)
-    conditions = drawn(model, [LONG], [5])
-    latents = Roller(model).roll(full_policy(4, ("cond",)), model.sampler(4), conditions)
+    conditions = encode_prompts(model, [LONG], [5])
+    latents = PipelineRollout(model).run(full_policy(4, ("cond",)), model.sampler(4), conditions)
     assert latents.dtype == torch.float32
     assert torch.equal(latents, deployed(pipe, TURBO, LONG, 5, 4))
 

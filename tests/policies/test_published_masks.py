@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from budc.policies.profile import load_profile, profile_names
-from budc.policies.schedules import known_schedules, published_models, scaled, schedules_for
+from budc.policies.published_masks import masks_for, published_masks, published_models, scaled
 
 WAN = {9: (0, 1, 2, 3, 5, 7, 20, 41, 49)}
 
@@ -73,26 +73,26 @@ def test_scaling_keeps_the_shape():
 
 def test_the_schedules_of_a_model_and_of_its_siblings_are_those_of_the_nearest_budget():
     for name in ("wan2.1", "wan2.1-14b", "wan2.1-nano", "wan2.1-mini"):
-        assert schedules_for(load_profile(name), 50, 9) == (WAN[9],)
-        (ten,) = schedules_for(load_profile(name), 50, 10)
+        assert masks_for(load_profile(name), 50, 9) == (WAN[9],)
+        (ten,) = masks_for(load_profile(name), 50, 10)
         assert ten == scaled(WAN[9], 50, 50, 10)
-    eleven = schedules_for(load_profile("wan2.1"), 50, 11)
+    eleven = masks_for(load_profile("wan2.1"), 50, 11)
     assert len(eleven) == 2, "9 and 13 are equally near"
 
 
 def test_methods_that_agree_count_once():
     """FLUX.1-dev has four methods at every budget, which all fall together where every step is computed."""
     profile = replace(load_profile("wan2.1"), family="flux")
-    assert len(schedules_for(profile, 50, 13)) == 4
-    assert schedules_for(profile, 6, 6) == (tuple(range(6)),)
+    assert len(masks_for(profile, 50, 13)) == 4
+    assert masks_for(profile, 6, 6) == (tuple(range(6)),)
 
 
 def test_a_model_of_which_nobody_published_any_has_none():
-    assert schedules_for(replace(load_profile("wan2.1"), family="hunyuan"), 50, 10) == ()
+    assert masks_for(replace(load_profile("wan2.1"), family="hunyuan"), 50, 10) == ()
 
 
 def test_published_schedules_are_what_they_say():
-    known = known_schedules()
+    known = published_masks()
     assert published_models() == ("FLUX.1-dev", "Qwen-Image", "Wan2.1-T2V-1.3B")
     assert (known.source.repository, known.source.licence) == ("nanguoyu/Golden-Path-Hypothesis", "MIT")
     assert len(known.source.commit) == 40
@@ -107,4 +107,4 @@ def test_published_schedules_are_what_they_say():
 @pytest.mark.parametrize("steps", [50, 12])
 def test_every_profile_s_schedules_have_its_budget(name, steps):
     for nfe in range(1, steps + 1):
-        assert all(len(found) == nfe for found in schedules_for(load_profile(name), steps, nfe))
+        assert all(len(found) == nfe for found in masks_for(load_profile(name), steps, nfe))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from budc.compiler.rollouts.full_run import full_run
+from budc.compiler.rollouts.reference_run import reference_run
 from budc.compiler.storage import tensors as parts
 from budc.schema.errors import JournalCorrupt
 from budc.schema.policy import PAYLOADS
@@ -21,7 +21,7 @@ def test_states_and_gram_matrices_are_of_what_was_computed(bench):
     velocities, payloads = [], {name: [] for name in PAYLOADS}
     for step, timestep in enumerate(made.form.timesteps.float()):
         state = made.form.latents(step, conditions.noise, velocities)
-        torch.testing.assert_close(made.run.path[step], state)
+        torch.testing.assert_close(made.run.states[step], state)
         pairs = [denoiser.compute(state, timestep, conditions.embeddings[name]) for name in denoiser.weights]
         payloads["velocity"].append(torch.stack([velocity for velocity, _ in pairs]))
         payloads["trunk-residual"].append(torch.stack([residual for _, residual in pairs]))
@@ -47,26 +47,26 @@ def test_only_what_is_missing_is_run_again_and_both_are_counted(bench, toys, jou
     network = made.over()
     network.denoiser = Stopping()
     with pytest.raises(KeyboardInterrupt):
-        full_run(network, made.form, journal, "again")
+        reference_run(network, made.form, journal, "again")
     network = made.over()
     network.denoiser = toys.toy()
-    run = full_run(network, made.form, journal, "again")
+    run = reference_run(network, made.form, journal, "again")
     assert network.denoiser.calls == [2] * 8 + [1] * 8, "the first part of two prompts stands"
     assert network.forwards == 4 * 2 * 5
-    assert torch.equal(run.path, made.run.path)
+    assert torch.equal(run.states, made.run.states)
     assert all(torch.equal(run.gram[name], made.run.gram[name]) for name in PAYLOADS)
 
 
 @pytest.mark.parametrize("damage", ["flip", "remove"])
 def test_a_part_that_is_not_what_was_written_is_refused(bench, journal, damage):
     made = bench(steps=4, samples=3)
-    full_run(made.over(), made.form, journal, "some run")
+    reference_run(made.over(), made.form, journal, "some run")
     path = journal.folder / "some-run-2-3.safetensors"
     data = bytearray(path.read_bytes())
     data[-3] ^= 1
     path.unlink() if damage == "remove" else path.write_bytes(data)
     with pytest.raises(JournalCorrupt, match="some-run-2-3"):
-        full_run(made.over(), made.form, journal, "some run")
+        reference_run(made.over(), made.form, journal, "some run")
 
 
 def test_a_batch_that_was_halved_stays_so(bench, toys, journal):
@@ -81,10 +81,10 @@ def test_a_batch_that_was_halved_stays_so(bench, toys, journal):
     told = []
     network = made.over(batch=4, halved=told.append)
     network.denoiser = Small()
-    run = full_run(network, made.form, journal, "small")
+    run = reference_run(network, made.form, journal, "small")
     assert told == [2, 1]
     assert network.batch == 1
-    torch.testing.assert_close(run.path, made.run.path)
+    torch.testing.assert_close(run.states, made.run.states)
 
 
 def test_a_part_of_a_run_is_that_of_its_samples(bench):

@@ -2,7 +2,7 @@
 
     schedules_for(load_profile("wan2.1"), steps=50, nfe=10)
 
-They are facts of the real models (`known-schedules.json`, with its source), good for a warm start: none was
+They are facts of the real models (`published-masks.json`, with its source), good for a warm start: none was
 measured here, and the siblings of a model take its schedules.
 """
 
@@ -17,7 +17,7 @@ import msgspec
 
 from budc.policies.profile import ModelProfile
 
-SCHEDULES_FILE = "known-schedules.json"
+MASKS_FILE = "published-masks.json"
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,7 +30,7 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     note: str
 
 
-class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PublishedMask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One published schedule: what it was found for, by which method, and the steps that it computes.
 
     It is taken for profiles whose family begins with `family`.
@@ -45,33 +45,33 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     compute_steps: tuple[int, ...]
 
 
-class KnownSchedules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PublishedMasks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The file: schedules of `steps` steps, and their source."""
 
     about: str
     source: Source
     steps: int
-    schedules: tuple[Schedule, ...]
+    schedules: tuple[PublishedMask, ...]
 
 
 @cache
-def known_schedules() -> KnownSchedules:
+def published_masks() -> PublishedMasks:
     """Read the published schedules."""
-    content = files("budc.policies").joinpath(SCHEDULES_FILE).read_bytes()
-    return msgspec.json.decode(content, type=KnownSchedules)
+    content = files("budc.policies").joinpath(MASKS_FILE).read_bytes()
+    return msgspec.json.decode(content, type=PublishedMasks)
 
 
 def published_models() -> tuple[str, ...]:
     """Return the models that there are schedules for, in the file's order."""
-    return tuple(dict.fromkeys(schedule.model for schedule in known_schedules().schedules))
+    return tuple(dict.fromkeys(schedule.model for schedule in published_masks().schedules))
 
 
-def schedules_for(profile: ModelProfile, steps: int, nfe: int) -> tuple[tuple[int, ...], ...]:
+def masks_for(profile: ModelProfile, steps: int, nfe: int) -> tuple[tuple[int, ...], ...]:
     """Return the schedules published for a model at the nearest NFE, scaled to `steps` and `nfe`, each once.
 
     Where two NFE are equally near, both are taken. Empty where the model has none.
     """
-    known = known_schedules()
+    known = published_masks()
     found = [schedule for schedule in known.schedules if profile.family.startswith(schedule.family)]
     nearest = min((abs(schedule.nfe - nfe) for schedule in found), default=0)
     return tuple(

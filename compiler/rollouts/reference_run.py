@@ -1,6 +1,6 @@
 """The full run of a prompt set: every state on its way, and the Gram matrices of what it computed.
 
-    path[k] = x_k                       k = 0 … steps
+    states[k] = x_k                       k = 0 … steps
     gram[b, i, j] = ⟨payload_i, payload_j⟩       of branch b, per element, mean over prompts of the normalised ones
 
 States are what a policy is to follow; from the Gram matrices the reuse error of any combination of steps is a
@@ -15,40 +15,40 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from budc.compiler.denoisers.batched import Network
+from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.rollouts.linear_form import LinearForm
 from budc.compiler.storage.journal import Journal
-from budc.compiler.storage.tensors import kept_parts, spans
+from budc.compiler.storage.tensors import shard_spans, stored_shards
 from budc.progress import progress
 from budc.schema.policy import PAYLOADS
 
 
 @dataclass(frozen=True)
-class FullRun:
-    """`path` (steps + 1, N, ...) float32; `gram` payload -> (N, branches, steps, steps) float64.
+class ReferenceRun:
+    """`states` (steps + 1, N, ...) float32; `gram` payload -> (N, branches, steps, steps) float64.
 
     `residual_bytes`: memory of one sample's trunk residual.
     """
 
-    path: Tensor
+    states: Tensor
     gram: dict[str, Tensor]
     residual_bytes: int
 
     def __len__(self) -> int:
-        return self.path.shape[1]
+        return self.states.shape[1]
 
     @property
     def latents(self) -> Tensor:
         """The final latents (N, ...)."""
-        return self.path[-1]
+        return self.states[-1]
 
-    def part(self, first: int, last: int) -> FullRun:
+    def part(self, first: int, last: int) -> ReferenceRun:
         """Return the samples first..last-1."""
         gram = {name: value[first:last] for name, value in self.gram.items()}
-        return FullRun(self.path[:, first:last], gram, self.residual_bytes)
+        return ReferenceRun(self.states[:, first:last], gram, self.residual_bytes)
 
 
-def full_run(network: Network, form: LinearForm, journal: Journal, label: str) -> FullRun:
+def reference_run(network: BatchedDenoiser, form: LinearForm, journal: Journal, label: str) -> ReferenceRun:
     """Run every step of every prompt, resuming from the journal; `network.forwards` counts resumed parts too.
 
     Raises:
@@ -57,7 +57,7 @@ def full_run(network: Network, form: LinearForm, journal: Journal, label: str) -
 
     def make(first: int, last: int) -> tuple[Mapping[str, Tensor], Mapping[str, int]]:
         # Not stacked: there is one candidate, and padding would only cost.
-        some = Network(
+        some = BatchedDenoiser(
             network.denoiser,
             network.conditions.part(first, last),
             network.batch,
@@ -66,25 +66,25 @@ def full_run(network: Network, form: LinearForm, journal: Journal, label: str) -
         )
         run = _run(some, form, bar.advance)
         network.batch = min(network.batch, some.batch) if some.batch < last - first else network.batch
-        tensors = {"path": run.path, **{f"gram {name}": gram for name, gram in run.gram.items()}}
+        tensors = {"states": run.states, **{f"gram {name}": gram for name, gram in run.gram.items()}}
         return tensors, {"bytes": run.residual_bytes}
 
-    parts: list[FullRun] = []
-    with progress(label, len(spans(network.samples)) * form.steps) as bar:
-        for part in kept_parts(journal, label, network.samples, make):
+    parts: list[ReferenceRun] = []
+    with progress(label, len(shard_spans(network.samples)) * form.steps) as bar:
+        for part in stored_shards(journal, label, network.samples, make):
             gram: dict[str, Tensor] = {name: part.tensors[f"gram {name}"] for name in PAYLOADS}
-            parts.append(FullRun(part.tensors["path"], gram, part.notes["bytes"]))
+            parts.append(ReferenceRun(part.tensors["states"], gram, part.notes["bytes"]))
             network.forwards += form.steps * len(parts[-1]) * len(network.denoiser.branches)
             for _ in range(form.steps if part.replayed else 0):
                 bar.advance(replayed=True)
-    return FullRun(
-        torch.cat([part.path for part in parts], dim=1),
+    return ReferenceRun(
+        torch.cat([part.states for part in parts], dim=1),
         {name: torch.cat([part.gram[name] for part in parts]) for name in PAYLOADS},
         parts[0].residual_bytes,
     )
 
 
-def _run(network: Network, form: LinearForm, advance: Callable[[], object]) -> FullRun:
+def _run(network: BatchedDenoiser, form: LinearForm, advance: Callable[[], object]) -> ReferenceRun:
     noise, names = network.conditions.noise, network.denoiser.branches
     states, guided = [noise], list[Tensor]()
     payloads: dict[str, dict[str, list[Tensor]]] = {
@@ -104,7 +104,7 @@ def _run(network: Network, form: LinearForm, advance: Callable[[], object]) -> F
         for name, branches in payloads.items()
     }
     residual = next(iter(payloads["trunk-residual"].values()))[0]
-    return FullRun(torch.stack(states), gram, residual[0].numel() * residual.element_size())
+    return ReferenceRun(torch.stack(states), gram, residual[0].numel() * residual.element_size())
 
 
 def _gram(payloads: list[Tensor]) -> Tensor:
