@@ -47,6 +47,7 @@ from budc.schema.errors import UsageError
 from budc.schema.mask import StepMask
 from budc.schema.policy import Metric, Policy
 from budc.schema.predictor import Predictor
+from budc.schema.report_names import FEWER_STEPS, UNIFORM
 from budc.schema.sigmas import Sigmas
 
 Pair = tuple[
@@ -208,8 +209,8 @@ def _report(
     mask = StepMask.uniform(task.schedule.steps, task.nfe).through(first_steps)
     runs = {
         "policy": (outcome.policy, outcome.schedule),
-        "uniform": (shared_policy(mask, Predictor.plain_reuse(mask), branches), task.schedule),
-        "fewer-steps": (full_policy(task.nfe, branches), resampled(task.schedule, task.nfe)),
+        UNIFORM: (shared_policy(mask, Predictor.plain_reuse(mask), branches), task.schedule),
+        FEWER_STEPS: (full_policy(task.nfe, branches), resampled(task.schedule, task.nfe)),
     }
 
     def latents(policy: Policy, schedule: NoiseSchedule) -> Tensor:

@@ -35,7 +35,6 @@ from budc.compiler.models.model import (
 from budc.compiler.request import CompileRequest, check_request
 from budc.compiler.search import algorithm
 from budc.compiler.selection.finder import compile_policies
-from budc.compiler.selection.study import OBJECTIVES
 from budc.compiler.selection.task import NoiseSchedule, SearchResult, Task, searched_on
 from budc.compiler.storage.journal import Journal
 from budc.policies.profile import ModelProfile, find_weights, read_prompts
@@ -48,6 +47,7 @@ from budc.schema.errors import OutputError, UsageError
 from budc.schema.files import check_place
 from budc.schema.keys import load_public, load_signer
 from budc.schema.policy import ModelBinding, SamplerBinding
+from budc.schema.report_names import OBJECTIVES
 
 
 class Prompts(NamedTuple):

@@ -37,7 +37,6 @@ from budc.compiler.models.model import (
 )
 from budc.compiler.search import Candidate
 from budc.compiler.selection.finder import Finder
-from budc.compiler.selection.study import OBJECTIVES
 from budc.compiler.selection.task import NoiseSchedule, Task
 from budc.compiler.storage.journal import Journal
 from budc.policies.profile import ModelProfile, find_weights, load_profile, read_prompts
@@ -48,6 +47,7 @@ from budc.schema.errors import CompileError, UsageError
 from budc.schema.files import check_place
 from budc.schema.keys import load_signer
 from budc.schema.policy import ModelBinding, Policy, PolicyDocument, SamplerBinding, Search
+from budc.schema.report_names import FROZEN, NATIVE, OBJECTIVES
 from budc.schema.timestamps import issue_time
 
 
@@ -116,14 +116,14 @@ def _transferred(
     prompts = profile.prompts
     texts = read_prompts(prompts.calibration, prompts.calibration_size)
     nfe, policy, forwards, candidates = document.budget.nfe, document.policy, 0, 0
-    beside = {} if request.frozen else {"frozen": (document.policy, sampler)}
+    beside = {} if request.frozen else {FROZEN: (document.policy, sampler)}
     if request.native or not request.frozen:
         finder = Finder(_task(model, sampler, texts, nfe, request.seed), journal)
         if not request.frozen:
             policy, forwards, candidates = _fitted(document.policy, request, finder, profile)
         if request.native:
             found = finder.find(finder.task)
-            beside["native"] = (found.policy, sampler)
+            beside[NATIVE] = (found.policy, sampler)
             # The full run is shared, so it is counted once.
             forwards += found.forwards - (finder.full_forwards if forwards else 0)
     rollout = PipelineRollout(model)

@@ -14,9 +14,7 @@ from collections.abc import Iterator
 
 from budc.schema.errors import SemanticsViolation
 from budc.schema.policy import Metric, PolicyDocument
-
-LATENT_ERROR, PSNR, FULL = "latent-mse", "psnr", "full"
-"""Metrics and baseline whose meaning the format defines; others are read as they come."""
+from budc.schema.report_names import FULL, LATENT_MSE, PSNR
 
 _ROUNDING = 1e-9
 """Relative: the mean of equal values is one of them up to rounding only."""
@@ -34,7 +32,7 @@ def check_figures(document: PolicyDocument) -> None:
                 f"fewer than the budget of {document.budget.nfe}"
             )
         for metric in baseline.metrics:
-            if metric.name == LATENT_ERROR and metric.worst != 0:
+            if metric.name == LATENT_MSE and metric.worst != 0:
                 raise SemanticsViolation(
                     f"quality.baselines[{index}] says that the full run differs from itself by {metric.worst:g}"
                 )
@@ -55,11 +53,11 @@ def _check_metric(where: str, metric: Metric, prompts: int) -> None:
     if metric.samples > prompts:
         raise SemanticsViolation(f"{where} has {metric.samples} samples of {prompts} held-out prompts")
     others = [value for value in (metric.mean, metric.p95) if value is not None]
-    if metric.name == LATENT_ERROR and min(*others, metric.worst) < 0:
+    if metric.name == LATENT_MSE and min(*others, metric.worst) < 0:
         raise SemanticsViolation(f"{where} is negative, which no squared error is")
     above = [value for value in others if _exceeds(value, metric.worst)]
     below = [value for value in others if _exceeds(metric.worst, value)]
-    better = {LATENT_ERROR: not above, PSNR: not below}.get(metric.name, not (above and below))
+    better = {LATENT_MSE: not above, PSNR: not below}.get(metric.name, not (above and below))
     if not better:
         raise SemanticsViolation(f"{where}: worst is {metric.worst:g}, but mean or p95 is worse than that")
     if metric.geometric_mean is not None and not (

@@ -8,8 +8,8 @@ Numbers in JSON have one kind: a `5.0` put into a scheduler config or a search s
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Final, Literal, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Final, Literal, Self, get_args
 
 from msgspec import Meta, Struct, field
 
@@ -212,6 +212,17 @@ class BranchPolicy(_Strict, frozen=True, kw_only=True):
     ]
     """Per step the coefficients, newest residual first; empty where computed."""
 
+    @classmethod
+    def of(cls, names: Iterable[str], rows: Iterable[Iterable[float]]) -> Self:
+        """Return the branches `names` with these coefficients per step; a step without any is computed."""
+        predictor = [list(row) for row in rows]
+        return cls(names=list(names), mask=[not row for row in predictor], predictor=predictor)
+
+    @classmethod
+    def plain(cls, names: Iterable[str], mask: Iterable[bool]) -> Self:
+        """Return the branches `names` with plain reuse: the newest cached tensor, unchanged."""
+        return cls.of(names, ([] if compute else [1.0] for compute in mask))
+
     def step_mask(self) -> StepMask:
         """Return the validated mask. Raises SemanticsViolation."""
         return StepMask.of(self.mask)
@@ -227,6 +238,14 @@ class Policy(_Strict, frozen=True, kw_only=True):
     payload: Payload
     """What a reused step repeats: h_out - h_in around the blocks, or the transformer's output itself."""
     branches: Annotated[Sequence[BranchPolicy], Meta(min_length=1, max_length=16)]
+
+    @classmethod
+    def of(cls, payload: Payload, rows: Mapping[str, Iterable[Iterable[float]]]) -> Self:
+        """Return the policy with these coefficients per branch and step; branches that agree share an entry."""
+        together: dict[tuple[tuple[float, ...], ...], list[str]] = {}
+        for name, own in rows.items():
+            together.setdefault(tuple(tuple(row) for row in own), []).append(name)
+        return cls(payload=payload, branches=[BranchPolicy.of(names, own) for own, names in together.items()])
 
     def for_branch(self, name: str) -> BranchPolicy:
         """Return what applies to the guidance branch `name`.

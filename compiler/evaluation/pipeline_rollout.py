@@ -100,7 +100,7 @@ class PipelineRollout:
                     velocities[branch], residual = denoiser.compute(latents, timestep, condition)
                     machine.record(branch, residual)
                 else:
-                    velocities[branch] = denoiser.reuse(action.residual, latents, timestep, condition)
+                    velocities[branch] = denoiser.reuse(action.cached, latents, timestep, condition)
             velocity = model.adapter.guide(velocities, sampler.guidance_at(step))
             latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
         return latents

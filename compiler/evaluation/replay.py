@@ -21,6 +21,7 @@ from budc.compiler.storage.journal import Journal
 from budc.policies.profile import load_profile, read_prompts
 from budc.schema.errors import QualityMismatch, UnsupportedModel, UsageError
 from budc.schema.policy import REPLAY_TOLERANCE, Metric, PolicyDocument, Quality
+from budc.schema.report_names import FULL
 
 DEVIATIONS = 4.0
 
@@ -71,7 +72,7 @@ def replay(
         raise UnsupportedModel(
             f"the report of {document.name} was measured on prompts that this release does not have"
         )
-    full_steps = next((item.nfe for item in report.baselines if item.name == "full"), document.sampler.steps)
+    full_steps = next((item.nfe for item in report.baselines if item.name == FULL), document.sampler.steps)
     model = load_model(as_measured(profile, document.shape), folder, default_device())
     chosen = prompts[: samples or len(prompts)]
     with tempfile.TemporaryDirectory(prefix="budc-replay-") as name, Journal(Path(name), "replay") as journal:

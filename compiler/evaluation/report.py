@@ -21,6 +21,7 @@ from budc.progress import progress
 from budc.schema.mask import StepMask
 from budc.schema.policy import REPLAY_TOLERANCE, Baseline, Metric, Policy, PromptSet, Quality, SamplerBinding
 from budc.schema.predictor import Predictor
+from budc.schema.report_names import FEWER_STEPS, FULL, UNIFORM
 
 
 def evaluate(
@@ -43,8 +44,8 @@ def evaluate(
     mask = StepMask.uniform(full.steps, nfe).through(full.first_steps)
     runs = {
         "policy": (policy, sampler),
-        "uniform": (shared_policy(mask, Predictor.plain_reuse(mask), branches), full),
-        "fewer-steps": (full_policy(nfe, branches), rollout.model.sampler(nfe)),
+        UNIFORM: (shared_policy(mask, Predictor.plain_reuse(mask), branches), full),
+        FEWER_STEPS: (full_policy(nfe, branches), rollout.model.sampler(nfe)),
     }
     runs = {"policy": runs["policy"], **(beside or {}), **runs}
     latents = {
@@ -64,7 +65,7 @@ def evaluate(
         metrics=metrics["policy"],
         baselines=[
             *(Baseline(name=name, nfe=nfe, metrics=metrics[name]) for name in runs if name != "policy"),
-            Baseline(name="full", nfe=full.steps, metrics=exact),
+            Baseline(name=FULL, nfe=full.steps, metrics=exact),
         ],
         replay_tolerance=REPLAY_TOLERANCE,
     )

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from budc.schema.policy import Metric
+from budc.schema.report_names import LATENT_MSE, PSNR
 
 PSNR_CAP = 120.0
 """dB given to frames that agree to the last bit or nearly so; JSON has no infinity."""
@@ -62,7 +63,7 @@ def latent_metric(errors: Sequence[float]) -> Metric:
     """Summarise latent errors: the geometric mean is robust to the few prompts that flip to another mode."""
     positive = min(errors) > 0
     return Metric(
-        name="latent-mse",
+        name=LATENT_MSE,
         mean=statistics.fmean(errors),
         standard_error=_standard_error(errors),
         worst=max(errors),
@@ -75,7 +76,7 @@ def latent_metric(errors: Sequence[float]) -> Metric:
 def psnr_metric(values: Sequence[float]) -> Metric:
     """Summarise PSNR; the worst prompt has the lowest value."""
     return Metric(
-        name="psnr",
+        name=PSNR,
         unit="dB",
         mean=statistics.fmean(values),
         standard_error=_standard_error(values),
@@ -84,10 +85,24 @@ def psnr_metric(values: Sequence[float]) -> Metric:
     )
 
 
-def objective(kind: str, errors: Sequence[float]) -> float:
-    """Return the loss of squared errors per prompt; infinite where one is not finite."""
+ERROR_FLOOR = 1e-30
+"""Squared errors below this count as this: an exact rollout has a finite logarithm."""
+
+
+def log_mean(errors: Sequence[float]) -> float:
+    """Return the mean of log(error); infinite where one is not finite."""
     if not all(math.isfinite(error) for error in errors):
         return math.inf
-    if kind == "mean":
-        return sum(errors) / len(errors)
-    return sum(math.log(max(error, 1e-30)) for error in errors) / len(errors)
+    return sum(math.log(max(error, ERROR_FLOOR)) for error in errors) / len(errors)
+
+
+def log_errors(errors: Tensor) -> Tensor:
+    """Return log(error) of every sample, differentiably: `log_mean` for training."""
+    return errors.clamp_min(ERROR_FLOOR).log()
+
+
+def objective(kind: str, errors: Sequence[float]) -> float:
+    """Return the loss of squared errors per prompt, their "mean" or "log-mean"; infinite where one is not finite."""
+    if kind == "log-mean" or not all(math.isfinite(error) for error in errors):
+        return log_mean(errors)
+    return sum(errors) / len(errors)

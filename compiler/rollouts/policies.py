@@ -9,12 +9,7 @@ from budc.schema.predictor import Predictor
 
 def shared_policy(mask: StepMask, predictor: Predictor, branches: tuple[str, ...]) -> Policy:
     """Return the policy that all guidance branches follow together."""
-    return Policy(
-        payload="trunk-residual",
-        branches=[
-            BranchPolicy(names=list(branches), mask=list(mask), predictor=[list(row) for row in predictor])
-        ],
-    )
+    return Policy(payload="trunk-residual", branches=[BranchPolicy.of(branches, predictor)])
 
 
 def full_policy(steps: int, branches: tuple[str, ...]) -> Policy:

@@ -37,7 +37,7 @@ def _velocity(
             found[branch], residual = network.compute(branch, latents, timestep)
             machine.record(branch, found[branch] if policy.payload == "velocity" else residual)
         elif policy.payload == "velocity":
-            found[branch] = action.residual
+            found[branch] = action.cached
         else:
-            found[branch] = network.reuse(branch, action.residual, latents, timestep)
+            found[branch] = network.reuse(branch, action.cached, latents, timestep)
     return network.denoiser.guide(found, timestep)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import msgspec
 import torch
 
 from budc.compiler.fitting.trajectory import bounded
@@ -16,7 +15,7 @@ from budc.compiler.storage.journal import Journal
 from budc.compiler.training.dataset import TrainingSet
 from budc.compiler.training.trainer import train
 from budc.compiler.training.unrolled import PolicyParameters
-from budc.schema.policy import BranchPolicy, Policy
+from budc.schema.policy import Policy
 
 EPOCHS = 0.4, 3
 """Epochs of the refinement for each evaluation of the budget, and the fewest: more evaluations have more to train."""
@@ -83,19 +82,12 @@ def aligned(policy: Policy, parameters: PolicyParameters) -> tuple[Policy, Noise
     """Return the policy and the schedule that trained parameters describe, coefficients within their bounds."""
     sigmas = parameters.schedule().float()
     timesteps = (sigmas[:-1].double() * parameters.scale).float()
-    branches = [
-        BranchPolicy(
-            names=[name],
-            mask=list(entry.mask),
-            predictor=[
-                [bounded(float(value)) for value in parameters.row(name, step)]
-                for step in range(len(entry.mask))
-            ],
-        )
+    rows = {
+        name: [
+            [bounded(float(value)) for value in parameters.row(name, step)] for step in range(len(entry.mask))
+        ]
         for entry in policy.branches
         for name in entry.names
-    ]
-    if len({msgspec.json.encode(branch.predictor) for branch in branches}) == 1 and len(policy.branches) == 1:
-        branches = [msgspec.structs.replace(branches[0], names=list(policy.branches[0].names))]
+    }
     schedule = NoiseSchedule(tuple(sigmas.tolist()), tuple(timesteps.tolist()))
-    return Policy(payload=policy.payload, branches=branches), schedule
+    return Policy.of(policy.payload, rows), schedule

@@ -21,9 +21,8 @@ from budc.compiler.search import Candidate, Space, algorithm
 from budc.compiler.storage.journal import Journal
 from budc.progress import progress
 from budc.schema.errors import CompileError
-from budc.schema.policy import BranchPolicy, Policy
+from budc.schema.policy import Policy
 
-OBJECTIVES = {"mean": "latent-mse-mean", "log-mean": "latent-mse-log-mean"}
 FINALISTS = 4
 
 
@@ -107,16 +106,7 @@ def search(name: str, space: Space, tree: Tree, journal: Journal, seed: int) -> 
 def policy_of(tree: Tree, candidate: Candidate, rows: Sequence[CoefficientRows]) -> Policy:
     """Return the policy with these coefficients; branches that agree in everything share an entry."""
     branches = tree.network.denoiser.branches
-    masks = candidate.masks if len(candidate.masks) > 1 else candidate.masks * len(branches)
-    entries: dict[tuple[object, ...], BranchPolicy] = {}
-    for name, mask in zip(branches, masks, strict=True):
-        predictor = tuple(tuple(row.get(name, ())) for row in rows)
-        same = entries.get((mask, predictor))
-        names = [*same.names, name] if same else [name]
-        entries[mask, predictor] = BranchPolicy(
-            names=names, mask=list(mask), predictor=[list(row) for row in predictor]
-        )
-    return Policy(payload=candidate.payload, branches=list(entries.values()))
+    return Policy.of(candidate.payload, {name: [row.get(name, ()) for row in rows] for name in branches})
 
 
 def _lowest(known: dict[str, tuple[Candidate, float, Sequence[CoefficientRows], int]]) -> float:

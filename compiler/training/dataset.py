@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -13,7 +12,7 @@ from torch import Tensor
 from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.denoisers.microbatches import MicroBatches
-from budc.compiler.rollouts.metrics import latent_errors
+from budc.compiler.rollouts.metrics import latent_errors, log_errors, log_mean
 from budc.compiler.training.unrolled import Parameters, differentiable_rollout
 
 
@@ -54,7 +53,7 @@ def gradient(
         part = training_set.rows(rows[first:last])
         latents = differentiable_rollout(denoiser, parameters, part.conditions)
         errors = (latents - part.latents.to(latents.device)).square().flatten(1).mean(1)
-        loss = errors.clamp_min(1e-30).log().sum() / len(rows)
+        loss = log_errors(errors).sum() / len(rows)
         # Returned, not added up in the leaves: there a backward that failed half-way would leave its half.
         return torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
 
@@ -79,5 +78,5 @@ def log_error(
         )
 
     errors = list(chain.from_iterable(microbatches.run(len(training_set), found)))
-    loss = sum(math.log(max(error, 1e-30)) if error == error else math.inf for error in errors) / len(errors)
+    loss = log_mean(errors)
     return min(loss, 1e9)

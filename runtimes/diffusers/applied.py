@@ -199,7 +199,7 @@ class AppliedPolicy:
                 remedy="use the pipeline's boundary_ratio that the policy was compiled for",
             )
         actions = [self._machine.step(branch, index) for branch in branches]
-        reused = [action.residual for action in actions if not isinstance(action, Compute)]
+        reused = [action.cached for action in actions if not isinstance(action, Compute)]
         self._computing = not reused
         if self._computing:
             self._now.trunk.arm_compute()

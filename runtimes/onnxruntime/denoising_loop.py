@@ -127,10 +127,10 @@ class DenoisingLoop:
             reused = velocity if self._reuses_velocities else residual
             self.machine.record(group.name, Residual(((1.0, reused),)))
         elif self._reuses_velocities:
-            self._used[group.name] = action.residual
+            self._used[group.name] = action.cached
             return
         else:
-            self._reuse(group, action.residual, velocity)
+            self._reuse(group, action.cached, velocity)
         self._used[group.name] = Residual(((1.0, velocity),))
 
     def _reuse(self, group: Group, residual: Residual, velocity: Buffer) -> None:

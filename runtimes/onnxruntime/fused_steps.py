@@ -70,7 +70,7 @@ def _used(policy: Policy, name: str, slots: int) -> Iterator[tuple[bool, Floats]
             machine.record(name, np.eye(slots)[slot])
             yield True, np.eye(slots)[slot]
         else:
-            yield False, action.residual
+            yield False, action.cached
 
 
 def _products(solver: Matrices, columns: Floats, begins: Collection[int]) -> Floats:

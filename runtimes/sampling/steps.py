@@ -1,14 +1,15 @@
-"""The step machine: what a policy asks for at every step, and the few residuals that it needs kept.
+"""The step machine: what a policy asks for at every step, and the few cached tensors that it needs.
 
     machine = StepMachine(policy, combine)
     machine.begin_run()
     match machine.step("cond", 0):
         case Compute():
-            machine.record("cond", residual)          # what the blocks added
-        case Reuse(residual):
+            machine.record("cond", cached)            # what later steps reuse
+        case Reuse(cached):
             ...                                       # r̂ = Σ_i c_i · r_i, already combined
 
-It imports no framework: a residual is whatever `combine` can add up (torch, numpy, ONNX Runtime). Steps are
+It imports no framework: what is cached, trunk residuals or velocities, is whatever `combine` can add up (torch,
+numpy, ONNX Runtime). Steps are
 named by the caller from the scheduler's own state, branches by the pipeline's own name; nothing is counted
 here.
 """
@@ -28,14 +29,14 @@ BATCHED_BRANCHES: Mapping[str, tuple[str, ...]] = {"cond_uncond": ("cond", "unco
 
 @dataclass(frozen=True)
 class Compute:
-    """Run the blocks, then hand the residual to `StepMachine.record`."""
+    """Run the blocks, then hand what is to be cached to `StepMachine.record`."""
 
 
 @dataclass(frozen=True)
 class Reuse(Generic[R]):
-    """Add this residual instead of running the blocks."""
+    """Use this instead of running the blocks."""
 
-    residual: R
+    cached: R
 
 
 @dataclass(frozen=True)
@@ -103,13 +104,13 @@ class _Branch(Generic[R]):
     plan: tuple[PlannedStep, ...]
     at: int
     awaiting: bool = False
-    residuals: list[R] = field(default_factory=list)
+    cached: list[R] = field(default_factory=list)
 
 
 class StepMachine(Generic[R]):
     """Runs a policy over the steps of one generation, for every guidance branch by name.
 
-    `combine(coefficients, residuals)` returns Σ_i coefficients[i] · residuals[i]; both are newest first and
+    `combine(coefficients, cached)` returns Σ_i coefficients[i] · cached[i]; both are newest first and
     of one length. Branches are independent; a branch starts anew whenever its step 0 is asked for, so what
     a run left behind when it was ended early is never used. `first_steps`: see `plan_branch`.
     """
@@ -134,8 +135,8 @@ class StepMachine(Generic[R]):
 
     @property
     def held(self) -> int:
-        """How many residuals are in memory now, over all branches."""
-        return sum(len(branch.residuals) for branch in self._branches.values())
+        """How many cached tensors are in memory now, over all branches."""
+        return sum(len(branch.cached) for branch in self._branches.values())
 
     def branches_at(self, step: int) -> tuple[str, ...]:
         """Return those of `names` that are at `step` now, by themselves or in a batch with others."""
@@ -153,19 +154,19 @@ class StepMachine(Generic[R]):
         Raises:
             CalibrationMismatch: the policy has no such branch, or not so many steps.
             RefusedRun: steps were left out, repeated or asked for before step 0, or a computed step's
-                residual was never recorded.
+                result was never recorded.
         """
         state = self._enter(branch, step)
         planned = state.plan[step]
         if planned.computed:
             state.awaiting = True
             return Compute()
-        residual = self._combine(planned.coefficients, state.residuals[: len(planned.coefficients)])
-        del state.residuals[planned.keep :]
-        return Reuse(residual)
+        cached = self._combine(planned.coefficients, state.cached[: len(planned.coefficients)])
+        del state.cached[planned.keep :]
+        return Reuse(cached)
 
-    def record(self, branch: str, residual: R) -> None:
-        """Take the residual of the step of `branch` that `step` has just told to compute.
+    def record(self, branch: str, cached: R) -> None:
+        """Cache what the step of `branch` computed that `step` has just told to compute.
 
         Raises:
             RefusedRun: no computed step of this branch awaits one (the model was run twice in one step).
@@ -177,8 +178,8 @@ class StepMachine(Generic[R]):
                 remedy="run the transformer once per branch and step",
             )
         state.awaiting = False
-        state.residuals.insert(0, residual)
-        del state.residuals[state.plan[state.at].keep :]
+        state.cached.insert(0, cached)
+        del state.cached[state.plan[state.at].keep :]
 
     def _enter(self, branch: str, step: int) -> _Branch[R]:
         if step == 0:

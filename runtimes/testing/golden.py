@@ -51,7 +51,7 @@ class Golden:
 
 
 def _branch(names: Sequence[str], rows: Sequence[Sequence[float]]) -> BranchPolicy:
-    return BranchPolicy(names=list(names), mask=[not row for row in rows], predictor=[list(r) for r in rows])
+    return BranchPolicy.of(names, rows)
 
 
 GOLDEN: Mapping[str, Golden] = {

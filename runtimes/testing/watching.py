@@ -57,7 +57,7 @@ def watch(machine: StepMachine[Any], read: Callable[[Any], Array], seen: Seen) -
         at[name] = index
         if not isinstance(action, Compute):
             plan = machine._plan(name)
-            note(name, str(len(plan[index].coefficients)), action.residual)
+            note(name, str(len(plan[index].coefficients)), action.cached)
         return action
 
     def watched_record(name: str, residual: Any) -> None:

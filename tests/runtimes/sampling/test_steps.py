@@ -42,7 +42,7 @@ def drive(steps: StepMachine[float], branch: str, count: int, offset: float = 0.
             steps.record(branch, k + offset)
             seen.append(None)
         else:
-            seen.append(action.residual)
+            seen.append(action.cached)
     return seen
 
 
@@ -160,7 +160,7 @@ def test_branches_are_apart() -> None:
             if isinstance(action, Compute):
                 steps.record(name, k + offset)
             else:
-                both.append(action.residual)
+                both.append(action.cached)
     assert both == [2.0, 102.0, 1.0, 101.0, 4.5, 179.5]
 
 

@@ -17,6 +17,7 @@ from budc.cli.output.tables import MISSING, number, table
 from budc.compiler.rollouts.metrics import latent_errors, psnrs
 from budc.runtimes.diffusers.apply import applied
 from budc.schema.policy import PolicyDocument
+from budc.schema.report_names import FULL
 
 
 @dataclass
@@ -42,7 +43,7 @@ def methods(document: PolicyDocument, *, compare: bool) -> list[Method]:
     if not compare:
         return [policy]
     # A policy may have fewer steps than the run that it was measured against.
-    full = next((b.nfe for b in document.quality.baselines if b.name == "full"), steps)
+    full = next((b.nfe for b in document.quality.baselines if b.name == FULL), steps)
     return [Method("full run", full, full), policy, Method("fewer steps", nfe, nfe)]
 
 

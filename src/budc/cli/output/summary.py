@@ -9,8 +9,7 @@ from budc.schema.artifact import Artifact
 from budc.schema.errors import printable
 from budc.schema.policy import Metric, PolicyDocument
 from budc.schema.predictor import Predictor
-
-LATENT_ERROR = "latent-mse"
+from budc.schema.report_names import FEWER_STEPS, LATENT_MSE, PSNR, UNIFORM
 
 UNSIGNED = "UNSIGNED: nobody vouches for this file, and it runs only with --allow-unsigned"
 
@@ -68,18 +67,18 @@ def quality(document: PolicyDocument) -> str:
     methods += [(item.name, item.nfe, item.metrics) for item in report.baselines]
     others = list(
         dict.fromkeys(
-            metric.name for _, _, metrics in methods for metric in metrics if metric.name != LATENT_ERROR
+            metric.name for _, _, metrics in methods for metric in metrics if metric.name != LATENT_MSE
         )
     )
     units = {metric.name: metric.unit for _, _, metrics in methods for metric in metrics if metric.unit}
-    headers = ["method", "NFE", f"{LATENT_ERROR} gmean", "mean", "± s.e.", "p95", "worst"]
+    headers = ["method", "NFE", f"{LATENT_MSE} gmean", "mean", "± s.e.", "p95", "worst"]
     headers += [f"{name} {units.get(name, '')}".strip() for name in others]
     return table(headers, ([name, str(nfe), *_row(metrics, others)] for name, nfe, metrics in methods))
 
 
 def _row(metrics: Sequence[Metric], others: Sequence[str]) -> list[str]:
     by_name = {metric.name: metric for metric in metrics}
-    latent = by_name.get(LATENT_ERROR)
+    latent = by_name.get(LATENT_MSE)
     if latent is None:
         shown = [MISSING] * 5
     else:
@@ -110,19 +109,19 @@ def choices(document: PolicyDocument) -> list[tuple[str, str]]:
 def beaten(document: PolicyDocument) -> str:
     """Return a sentence where a few steps of the solver alone lose less, and what to do; else nothing."""
     ours = _latent(document.quality.metrics)
-    few = next((item for item in document.quality.baselines if item.name == "fewer-steps"), None)
+    few = next((item for item in document.quality.baselines if item.name == FEWER_STEPS), None)
     theirs = _latent(few.metrics) if few else None
     if ours is None or theirs is None or few is None or document.sampler.steps == few.nfe or theirs >= ours:
         return ""
     return (
         f"{few.nfe} plain steps of {document.sampler.scheduler} lose less than this policy at the same NFE "
-        f"(held-out {LATENT_ERROR} {number(theirs)} against {number(ours)}, geometric mean): "
+        f"(held-out {LATENT_MSE} {number(theirs)} against {number(ours)}, geometric mean): "
         "compile with --steps auto --align, which makes such steps the policy where they win"
     )
 
 
 def _latent(metrics: Sequence[Metric]) -> float | None:
-    return next((metric.geometric_mean for metric in metrics if metric.name == LATENT_ERROR), None)
+    return next((metric.geometric_mean for metric in metrics if metric.name == LATENT_MSE), None)
 
 
 def pareto(artifacts: Sequence[Artifact]) -> str:
@@ -136,11 +135,11 @@ def pareto(artifacts: Sequence[Artifact]) -> str:
             [
                 str(document.budget.nfe),
                 f"{document.sampler.steps}",
-                number(metrics[LATENT_ERROR].geometric_mean),
-                number(metrics[LATENT_ERROR].p95),
-                *([number(metrics["psnr"].mean)] if "psnr" in metrics else [MISSING]),
-                number(baselines.get("uniform")),
-                number(baselines.get("fewer-steps")),
+                number(metrics[LATENT_MSE].geometric_mean),
+                number(metrics[LATENT_MSE].p95),
+                *([number(metrics[PSNR].mean)] if PSNR in metrics else [MISSING]),
+                number(baselines.get(UNIFORM)),
+                number(baselines.get(FEWER_STEPS)),
                 f"{document.search.forwards:,}",
                 str(artifact.path),
             ]
@@ -148,7 +147,7 @@ def pareto(artifacts: Sequence[Artifact]) -> str:
     headers = [
         "NFE",
         "steps",
-        f"{LATENT_ERROR} gmean",
+        f"{LATENT_MSE} gmean",
         "p95",
         "psnr dB",
         "uniform",
