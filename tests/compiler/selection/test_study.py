@@ -88,7 +88,7 @@ def test_what_is_in_the_journal_is_not_rolled_out_again(bench, space, journal, m
     made = bench(steps=6)
     found = search("joint", space(), made.tree(), journal, seed=0)
     rolled = []
-    monkeypatch.setattr(Tree, "roll", lambda self, candidates: rolled.extend(candidates) or [])
+    monkeypatch.setattr(Tree, "roll_out", lambda self, candidates: rolled.extend(candidates) or [])
     assert search("joint", space(), made.tree(), journal, seed=0) == found
     assert rolled == []
 
@@ -101,7 +101,7 @@ def broken(self, candidates):
 def test_latents_that_are_not_finite_are_an_error_that_names_the_candidate(
     bench, space, journal, monkeypatch
 ):
-    monkeypatch.setattr(Tree, "roll", broken)
+    monkeypatch.setattr(Tree, "roll_out", broken)
     with pytest.raises(CompileError, match=r"candidate 0,\d:"):
         search("paper", space(), bench(steps=6).tree(), journal, seed=0)
     assert not journal.records
@@ -115,14 +115,14 @@ def test_a_fit_that_ran_away_loses_and_is_no_error(bench, space, journal, monkey
             broken(self, [c])[0] if c.payload == "trunk-residual" else roll(self, [c])[0] for c in candidates
         ]
 
-    monkeypatch.setattr(Tree, "roll", partly)
+    monkeypatch.setattr(Tree, "roll_out", partly)
     found = search("dp", space(errors=flat(6)), bench(steps=6).tree(), journal, seed=0)
     assert [scored.candidate.payload for scored in found.finalists] == ["velocity"]
     assert found.candidates == 2
 
 
 def test_a_search_in_which_nothing_is_finite_is_an_error(bench, space, journal, monkeypatch):
-    monkeypatch.setattr(Tree, "roll", broken)
+    monkeypatch.setattr(Tree, "roll_out", broken)
     with pytest.raises(CompileError, match="none of 2 candidates"):
         search("dp", space(errors=flat(6)), bench(steps=6).tree(), journal, seed=0)
 
