@@ -242,7 +242,7 @@ def test_a_real_profile_goes_the_same_road(flags, wan_folder, monkeypatch, capsy
 def test_bad_input_is_refused_before_any_rollout(flags, change, error, word, monkeypatch):
     from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 
-    monkeypatch.setattr(PipelineRollout, "roll", lambda *_: pytest.fail("rolled out"))
+    monkeypatch.setattr(PipelineRollout, "run", lambda *_: pytest.fail("rolled out"))
     paths = {"weights", "calibration", "key", "out"}
     from pathlib import Path
 
@@ -331,7 +331,7 @@ def test_a_model_that_is_not_whole_is_refused_before_any_rollout(
 
     from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 
-    monkeypatch.setattr(PipelineRollout, "roll", lambda *_: pytest.fail("rolled out"))
+    monkeypatch.setattr(PipelineRollout, "run", lambda *_: pytest.fail("rolled out"))
     folder = copy_model(wan_folder, tmp_path / "m")
     gone = folder / defect
     shutil.rmtree(gone) if gone.is_dir() else gone.unlink()

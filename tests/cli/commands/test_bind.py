@@ -91,7 +91,7 @@ def test_both_forms_are_compared_without_tf32(bind, monkeypatch):
         seen.append(torch.backends.cudnn.conv.fp32_precision)
         return roll(*arguments)
 
-    monkeypatch.setattr(PipelineRollout, "roll", watched)
+    monkeypatch.setattr(PipelineRollout, "run", watched)
     before = torch.backends.cudnn.conv.fp32_precision
     assert bind().code == 0
     assert before == torch.backends.cudnn.conv.fp32_precision == "tf32"

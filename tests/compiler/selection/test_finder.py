@@ -113,7 +113,7 @@ def test_coefficients_of_all_prompts_are_kept_only_where_they_lose_less(task, fo
 
 @pytest.mark.parametrize("samples", [1, 2])
 @pytest.mark.parametrize(
-    "asked", [{"align": True}, {"short": NoiseSchedule((1.0, 0.5, 0.0), (1000.0, 500.0))}]
+    "asked", [{"align": True}, {"few_step_schedule": NoiseSchedule((1.0, 0.5, 0.0), (1000.0, 500.0))}]
 )
 def test_what_no_prompt_is_left_to_judge_is_refused_before_the_search(task, found, samples, asked):
     wanted = task(8, 2, samples=samples, **asked)
