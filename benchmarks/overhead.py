@@ -22,7 +22,8 @@ import timing
 import torch
 
 from budc.compiler.emit import output_shape
-from budc.compiler.models.model import load_model, model_binding
+from budc.compiler.models.binding import model_binding
+from budc.compiler.models.model import load_model
 from budc.compiler.rollouts.policies import shared_policy
 from budc.policies.profile import ModelProfile, find_weights, load_profile, read_prompts
 from budc.runtimes.diffusers.apply import UnsignedWarning, applied

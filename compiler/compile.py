@@ -22,16 +22,11 @@ from budc.compiler.evaluation.reference import (
     reference_set,
 )
 from budc.compiler.evaluation.report import evaluate
+from budc.compiler.models.binding import model_binding
 from budc.compiler.models.denoiser import model_denoiser
 from budc.compiler.models.folder import component_digests
-from budc.compiler.models.model import (
-    Model,
-    default_device,
-    device_name,
-    load_model,
-    model_binding,
-    supported,
-)
+from budc.compiler.models.model import LoadedModel, default_device, device_name, load_model
+from budc.compiler.models.supported import check_supported
 from budc.compiler.request import CompileRequest, check_request
 from budc.compiler.search import algorithm
 from budc.compiler.selection.finder import compile_policies
@@ -88,7 +83,7 @@ def _prompts(request: CompileRequest, profile: ModelProfile) -> Prompts:
 
 def _fingerprint(
     request: CompileRequest,
-    model: Model,
+    model: LoadedModel,
     binding: ModelBinding,
     sampler: SamplerBinding,
     prompts: Prompts,
@@ -123,7 +118,7 @@ def compile_artifacts(request: CompileRequest) -> list[Artifact]:
     paths = _outputs(request, {nfe: artifact_name(request, profile, nfe) for nfe in budgets})
     prompts = _prompts(request, profile)
     searched_on(request.search, len(prompts.calibration), judged=request.align or request.steps == "auto")
-    supported(profile)
+    check_supported(profile)
     folder = find_weights(profile, request.weights, download=request.download)
     digests = DigestCache.of_user(watch=hashing, rehash=request.rehash)
     binding = model_binding(profile, folder, digests)
@@ -169,7 +164,7 @@ def compile_artifacts(request: CompileRequest) -> list[Artifact]:
 
 
 def _task(
-    request: CompileRequest, model: Model, sampler: SamplerBinding, conditions: Conditioning, nfe: int
+    request: CompileRequest, model: LoadedModel, sampler: SamplerBinding, conditions: Conditioning, nfe: int
 ) -> Task:
     return Task(
         denoiser=model_denoiser(model),
@@ -186,7 +181,7 @@ def _task(
     )
 
 
-def _vary(request: CompileRequest, model: Model, task: Task, nfe: int) -> Task:
+def _vary(request: CompileRequest, model: LoadedModel, task: Task, nfe: int) -> Task:
     """Return the task with what depends on the budget: published schedules, and a few steps' own schedule."""
     return replace(
         task,
@@ -199,7 +194,7 @@ def _schedule(sampler: SamplerBinding) -> NoiseSchedule:
     return NoiseSchedule(tuple(sampler.sigmas), tuple(sampler.timesteps))
 
 
-def _deployed(model: Model, full: SamplerBinding, found: SearchResult) -> SamplerBinding:
+def _deployed(model: LoadedModel, full: SamplerBinding, found: SearchResult) -> SamplerBinding:
     """Return the binding to the schedule that the policy was found on."""
     schedule = found.schedule
     if not found.aligned:
@@ -207,4 +202,4 @@ def _deployed(model: Model, full: SamplerBinding, found: SearchResult) -> Sample
     aligned = msgspec.structs.replace(
         full, steps=schedule.steps, sigmas=list(schedule.sigmas), timesteps=list(schedule.timesteps)
     )
-    return model.shared(aligned)
+    return model.with_experts(aligned)

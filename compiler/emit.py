@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from budc.compiler.request import CompileRequest
-from budc.compiler.search.joint import allowance
+from budc.compiler.search.joint import rollout_limit
 from budc.compiler.selection.alignment import epochs
 from budc.compiler.selection.task import SEARCH_SHARE, SearchResult
 from budc.policies.profile import ModelProfile
@@ -101,7 +101,7 @@ def _settings(
     if request.search == "joint":
         steps = request.steps if isinstance(request.steps, int) else profile.steps
         settings |= {
-            "allowance": allowance(steps, nfe),
+            "allowance": rollout_limit(steps, nfe),
             "searchShare": SEARCH_SHARE,
             "branches": request.branches,
         }

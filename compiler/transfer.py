@@ -25,16 +25,11 @@ from budc.compiler.evaluation.reference import (
     reference_set,
 )
 from budc.compiler.evaluation.report import evaluate
+from budc.compiler.models.binding import model_binding
 from budc.compiler.models.denoiser import model_denoiser
 from budc.compiler.models.folder import component_digests
-from budc.compiler.models.model import (
-    Model,
-    default_device,
-    device_name,
-    load_model,
-    model_binding,
-    supported,
-)
+from budc.compiler.models.model import LoadedModel, default_device, device_name, load_model
+from budc.compiler.models.supported import check_supported
 from budc.compiler.search import Candidate
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.task import NoiseSchedule, Task
@@ -84,7 +79,7 @@ def transfer(source: Artifact, request: TransferRequest) -> Artifact:
         _check_nearby(document.policy, request)
     profile = load_profile(request.to)
     check_family(document, profile, request.differing)
-    supported(profile)
+    check_supported(profile)
     signer = load_signer(request.key) if request.key else None
     check_place(request.out)
     folder = find_weights(profile, request.weights)
@@ -94,7 +89,7 @@ def transfer(source: Artifact, request: TransferRequest) -> Artifact:
     check_sampling(document, profile, own, request.differing)
     # A schedule aligned to the policy goes with it; where the scheduler is another one, the target's own stands.
     same = document.sampler.config_digest == own.config_digest
-    sampler = model.shared(document.sampler) if same else own
+    sampler = model.with_experts(document.sampler) if same else own
     check_first_steps(document, profile, sampler)
     fingerprint = _fingerprint(source, request, model, binding)
     with Journal(request.out.parent / f".{request.out.name}.{fingerprint[7:19]}", fingerprint) as journal:
@@ -107,7 +102,7 @@ def transfer(source: Artifact, request: TransferRequest) -> Artifact:
 def _transferred(
     source: Artifact,
     request: TransferRequest,
-    model: Model,
+    model: LoadedModel,
     sampler: SamplerBinding,
     binding: ModelBinding,
     journal: Journal,
@@ -203,7 +198,7 @@ def as_candidate(policy: Policy, profile: ModelProfile) -> Candidate:
     return Candidate(tuple(shared), "tracked", policy.payload)
 
 
-def _task(model: Model, sampler: SamplerBinding, texts: tuple[str, ...], nfe: int, seed: int) -> Task:
+def _task(model: LoadedModel, sampler: SamplerBinding, texts: tuple[str, ...], nfe: int, seed: int) -> Task:
     return Task(
         denoiser=model_denoiser(model),
         scheduler=model.scheduler,
@@ -217,7 +212,9 @@ def _task(model: Model, sampler: SamplerBinding, texts: tuple[str, ...], nfe: in
     )
 
 
-def _fingerprint(source: Artifact, request: TransferRequest, model: Model, binding: ModelBinding) -> str:
+def _fingerprint(
+    source: Artifact, request: TransferRequest, model: LoadedModel, binding: ModelBinding
+) -> str:
     return digest(
         {
             "source": source.policy_id,

@@ -38,13 +38,13 @@ def paper_search(setting: Setting, nfe: int, seed: int, folder: Path) -> Searche
     profile, samples = setting.model.profile, setting.calibration
     space = Space(steps=setting.form.steps, nfe=nfe, branches=setting.branches, annealing=profile.search)
     chosen = algorithm("paper")
-    walk = chosen.walk(space, random.Random(seed))
+    walk = chosen.propose(space, random.Random(seed))
     tree = Tree(setting.network(samples), setting.form, samples.run, MEMORY)
     losses: dict[str, float] = {}
     forwards = 0
     with (
         Journal(folder, f"{setting.name} {nfe} {seed} {len(samples)}") as journal,
-        progress(f"{setting.name} NFE {nfe} paper seed {seed}", chosen.at_most(space)) as bar,
+        progress(f"{setting.name} NFE {nfe} paper seed {seed}", chosen.max_candidates(space)) as bar,
     ):
         candidates = next(walk)
         while True:

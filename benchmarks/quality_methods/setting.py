@@ -16,7 +16,7 @@ from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.evaluation.reference import CALIBRATION_SEED, HELD_OUT_SEED
 from budc.compiler.models.denoiser import ModelDenoiser
-from budc.compiler.models.model import Model, load_model
+from budc.compiler.models.model import LoadedModel, load_model
 from budc.compiler.rollouts.linear_form import LinearForm, linear_form
 from budc.compiler.rollouts.reference_run import ReferenceRun, reference_run
 from budc.compiler.storage.journal import Journal
@@ -43,7 +43,7 @@ class Setting:
         self.folder = folder
         self._sizes = {"calibration": calibration, "held-out": held_out}
         profile = load_profile(name)
-        self.model: Model = load_model(profile, find_weights(profile, None), torch.device("cpu"))
+        self.model: LoadedModel = load_model(profile, find_weights(profile, None), torch.device("cpu"))
         self.denoiser = ModelDenoiser(self.model)
         self.sampler = self.model.sampler(profile.steps)
         self.form: LinearForm = linear_form(self.model.scheduler, self.sampler.sigmas, self.sampler.timesteps)

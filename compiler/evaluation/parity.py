@@ -23,7 +23,7 @@ from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.evaluation.precision import full_float32
 from budc.compiler.evaluation.reference import HELD_OUT_SEED
-from budc.compiler.models.model import Model
+from budc.compiler.models.model import LoadedModel
 from budc.compiler.rollouts.metrics import largest_difference, relative_difference
 from budc.policies.profile import read_prompts
 from budc.progress import progress
@@ -75,7 +75,9 @@ class Parity:
 
 
 @full_float32()
-def measure_parity(model: Model, document: PolicyDocument, converted: Converted, samples: int) -> Parity:
+def measure_parity(
+    model: LoadedModel, document: PolicyDocument, converted: Converted, samples: int
+) -> Parity:
     """Run `samples` held-out prompts in both forms.
 
     Args:

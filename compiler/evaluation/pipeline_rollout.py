@@ -13,7 +13,7 @@ from torch import Tensor
 
 from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.models.denoiser import ModelDenoiser, model_denoisers
-from budc.compiler.models.model import Model
+from budc.compiler.models.model import LoadedModel
 from budc.compiler.rollouts.policies import forwards_per_sample
 from budc.progress import Bar
 from budc.runtimes.sampling.schedulers import on_schedule
@@ -33,7 +33,7 @@ class PipelineRollout:
     """
 
     def __init__(
-        self, model: Model, batch: int | None = None, halved: Callable[[int], object] | None = None
+        self, model: LoadedModel, batch: int | None = None, halved: Callable[[int], object] | None = None
     ) -> None:
         self.model = model
         self.batch = batch or model.adapter.batch or _BATCH[model.device.type]

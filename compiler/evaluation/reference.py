@@ -14,7 +14,7 @@ from torch import Tensor
 
 from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
-from budc.compiler.models.model import Model
+from budc.compiler.models.model import LoadedModel
 from budc.compiler.rollouts.policies import full_policy
 from budc.compiler.storage.journal import Journal
 from budc.compiler.storage.tensors import shard_spans, stored_shards
@@ -67,7 +67,7 @@ def reference_set(
     return ReferenceSet(tuple(prompts), model.profile.prompts.negative, seeds, conditions, latents)
 
 
-def encode_prompts(model: Model, prompts: Sequence[str], seeds: Sequence[int]) -> Conditioning:
+def encode_prompts(model: LoadedModel, prompts: Sequence[str], seeds: Sequence[int]) -> Conditioning:
     """Encode prompts and draw the noise of as many seeds."""
     return Conditioning(
         model.adapter.encode(model.folder, model.profile, prompts, model.device),

@@ -15,7 +15,7 @@ from pathlib import Path
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.evaluation.reference import HELD_OUT_SEED, prompt_set, reference_set, stored_latents
 from budc.compiler.evaluation.report import frame_levels
-from budc.compiler.models.model import as_measured, default_device, load_model
+from budc.compiler.models.model import default_device, load_model, with_shape
 from budc.compiler.rollouts.metrics import latent_errors, latent_metric, psnr_metric
 from budc.compiler.storage.journal import Journal
 from budc.policies.profile import load_profile, read_prompts
@@ -73,7 +73,7 @@ def replay(
             f"the report of {document.name} was measured on prompts that this release does not have"
         )
     full_steps = next((item.nfe for item in report.baselines if item.name == FULL), document.sampler.steps)
-    model = load_model(as_measured(profile, document.shape), folder, default_device())
+    model = load_model(with_shape(profile, document.shape), folder, default_device())
     chosen = prompts[: samples or len(prompts)]
     with tempfile.TemporaryDirectory(prefix="budc-replay-") as name, Journal(Path(name), "replay") as journal:
         rollout = PipelineRollout(model)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.evaluation.reference import ReferenceSet, stored_latents
-from budc.compiler.models.model import Model
+from budc.compiler.models.model import LoadedModel
 from budc.compiler.rollouts.metrics import latent_errors, latent_metric, psnr_metric, psnrs
 from budc.compiler.rollouts.policies import full_policy, shared_policy
 from budc.compiler.storage.journal import Journal
@@ -72,7 +72,7 @@ def evaluate(
 
 
 def frame_levels(
-    model: Model, latents: Mapping[str, Tensor], reference: Tensor, journal: Journal, label: str
+    model: LoadedModel, latents: Mapping[str, Tensor], reference: Tensor, journal: Journal, label: str
 ) -> dict[str, list[float]]:
     """Return the PSNR of every method's frames against the full run's, dB, per sample.
 

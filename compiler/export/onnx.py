@@ -29,7 +29,8 @@ from budc.compiler.export.parity import check_graph_parity
 from budc.compiler.export.staging import check_free, staged
 from budc.compiler.export.weights import WeightFile, save_graph
 from budc.compiler.models.folder import SCHEDULER_CONFIG
-from budc.compiler.models.model import Model, check_single, load_model
+from budc.compiler.models.model import LoadedModel, load_model
+from budc.compiler.models.supported import check_one_denoiser
 from budc.policies.profile import ModelProfile, read_prompts
 from budc.progress import Bar, progress
 from budc.runtimes.exported.graphs import check_graphs
@@ -73,7 +74,7 @@ def export_onnx(
         ParityMismatch: a graph does not compute what its module does.
         ModelError: see `budc.compiler.models.model.load_model`.
     """
-    check_single(profile, "export")
+    check_one_denoiser(profile, "export")
     check_free(out)
     with progress("export", 2 + 2 * len(FILES)) as bar:
         model = load_model(msgspec.structs.replace(profile, dtype=dtype), weights, torch.device("cpu"))
@@ -85,7 +86,7 @@ def export_onnx(
 
 
 def _write(
-    model: Model, parts: Components, folder: Path, dtype: Literal["float32", "float16"], bar: Bar
+    model: LoadedModel, parts: Components, folder: Path, dtype: Literal["float32", "float16"], bar: Bar
 ) -> tuple[Manifest, dict[GraphName, float]]:
     profile = model.profile
     prompts = read_prompts(profile.prompts.calibration, SAMPLES)
@@ -143,7 +144,7 @@ def _versions() -> dict[str, str]:
 
 
 def _forms(
-    model: Model, parts: Components, latents: torch.Tensor, prompts: tuple[str, ...]
+    model: LoadedModel, parts: Components, latents: torch.Tensor, prompts: tuple[str, ...]
 ) -> Iterator[ExportModule]:
     """Yield every form, each called with what the one before it makes of real prompts."""
     text = parts.text_form(prompts)

@@ -1,4 +1,4 @@
-"""A loaded model's transformers as denoisers, called and guided as their pipeline does."""
+"""The denoisers of a loaded model, called and guided as its pipeline does."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor
 from budc.compiler.denoisers.conditioning import Condition
 from budc.compiler.denoisers.denoiser import Denoiser, WeightedSum
 from budc.compiler.denoisers.experts import ExpertSwitch
-from budc.compiler.models.model import Model
+from budc.compiler.models.model import LoadedModel
 from budc.runtimes.sampling.trunk import Trunk
 from budc.schema.policy import Payload
 
 
 class ModelDenoiser(WeightedSum):
-    """A loaded model's denoiser, the first or at another `place`; `payload` is what it carries from computed to reused
-    steps, see `Trunk`.
+    """One denoiser of a loaded model, by its `index`; `payload` says what computed steps leave for reused ones, see
+    `Trunk`.
     """
 
-    def __init__(self, model: Model, payload: Payload = "trunk-residual", place: int = 0) -> None:
+    def __init__(self, model: LoadedModel, payload: Payload = "trunk-residual", index: int = 0) -> None:
         self._model = model
-        self._trunk = Trunk(model.denoisers[place], payload)
-        self._guidance = model.guidances[place]
+        self._trunk = Trunk(model.denoisers[index], payload)
+        self._guidance = model.guidances[index]
         branches, guidance = model.profile.branches, self._guidance
         self.weights: Mapping[str, float] = {
             name: float(
@@ -53,7 +53,7 @@ class ModelDenoiser(WeightedSum):
         return self._model.adapter.guide(velocities, self._guidance)
 
     def checkpoint_blocks(self) -> bool:
-        """Switch on the transformer's own checkpointing, which is idle where no gradients are wanted."""
+        """Switch on the transformer's own checkpointing, which does nothing where no gradients are taken."""
         transformer: Any = self._trunk.transformer
         if transformer.is_gradient_checkpointing or not transformer._supports_gradient_checkpointing:
             return False
@@ -61,12 +61,12 @@ class ModelDenoiser(WeightedSum):
         return True
 
 
-def model_denoiser(model: Model, payload: Payload = "trunk-residual") -> Denoiser:
+def model_denoiser(model: LoadedModel, payload: Payload = "trunk-residual") -> Denoiser:
     """Return a loaded model's denoiser, or its experts as one."""
     denoisers = model_denoisers(model, payload)
     return denoisers[0] if len(denoisers) == 1 else ExpertSwitch(denoisers, model.boundaries)
 
 
-def model_denoisers(model: Model, payload: Payload) -> tuple[ModelDenoiser, ...]:
-    """Return each of a loaded model's denoisers."""
-    return tuple(ModelDenoiser(model, payload, place) for place in range(len(model.denoisers)))
+def model_denoisers(model: LoadedModel, payload: Payload) -> tuple[ModelDenoiser, ...]:
+    """Return the denoisers of a loaded model, in the order in which they run."""
+    return tuple(ModelDenoiser(model, payload, index) for index in range(len(model.denoisers)))

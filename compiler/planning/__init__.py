@@ -1,1 +1,1 @@
-"""What a compile costs before anyone pays for it: forwards, FLOPs, memory, hours."""
+"""What a compile will cost, known before it starts: forwards, FLOPs, memory, hours."""

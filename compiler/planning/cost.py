@@ -1,4 +1,4 @@
-"""Cost: what one forward of a model takes, counted on the meta device from its architecture alone."""
+"""Cost: FLOPs and memory of one forward, counted on the meta device from the architecture alone."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from budc.policies.profile import ModelProfile
 from budc.runtimes.sampling.trunk import Trunk
 
 TEXT_TOKENS = 128
-"""Text length counted where the prompt decides it."""
+"""Text length assumed where it depends on the prompt."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one sample and one branch: `flops` computed and `reuse_flops` reused; in bytes, `weights` of one denoiser,
-    `residual` of its trunk, and `activations`, the most that is alive at once beside the weights.
+    """Of one sample and one branch: `flops` of a computed step and `reuse_flops` of a reused one; in bytes, the
+    `weights` of one denoiser, the `residual` of its trunk, and `activations`, the peak beside the weights.
     """
 
     parameters: int
@@ -36,47 +36,48 @@ class Cost:
 
 
 def forward_cost(profile: ModelProfile, folder: Path | None = None) -> Cost:
-    """Count a forward of the profile's first denoiser; its settings are read from `folder` where one is given.
+    """Count a forward of the profile's first denoiser; its configuration is read from `folder` where one is given.
 
     Raises:
-        UnsupportedModel: see `probe` and `Trunk`.
+        UnsupportedModel: see `dummy_inputs` and `Trunk`.
     """
     model, inputs = _on_meta(profile, folder)
     trunk = Trunk(model)
-    (_, residual), flops, activations = profile_run(lambda: trunk.compute(**inputs))
-    _, reuse_flops, _ = profile_run(lambda: trunk.reuse(residual, **inputs))
+    computed = profile_run(lambda: trunk.compute(**inputs))
+    _, residual = computed.result
+    reused = profile_run(lambda: trunk.reuse(residual, **inputs))
     return Cost(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        flops=flops,
-        reuse_flops=reuse_flops,
+        flops=computed.flops,
+        reuse_flops=reused.flops,
         weights=_bytes(model),
         residual=residual.numel() * residual.element_size(),
-        activations=activations,
+        activations=computed.peak_bytes,
     )
 
 
 def gradient_memory(profile: ModelProfile, folder: Path | None = None) -> int:
-    """Return about how many bytes a gradient through a forward keeps beside the weights, blocks checkpointed.
+    """Return about how many bytes a backward needs beside the weights, with checkpointed blocks.
 
-    That is what lies between blocks, and what one block keeps while its turn of the backward lasts: their mean.
+    That is the activations between all blocks, and those inside one block (the mean), which is recomputed in turn.
 
     Raises:
-        UnsupportedModel: see `probe` and `Trunk`.
+        UnsupportedModel: see `dummy_inputs` and `Trunk`.
     """
     model, inputs = _on_meta(profile, folder)
     name = "x" if "x" in inputs else "hidden_states"
     leaf = torch.ones((), device="meta", dtype=getattr(torch, profile.dtype), requires_grad=True)
-    given = inputs[name]
-    inputs[name] = [part * leaf for part in given] if isinstance(given, list) else given * leaf
+    latents = inputs[name]
+    inputs[name] = [sample * leaf for sample in latents] if isinstance(latents, list) else latents * leaf
     trunk = Trunk(model)
-    _, _, whole = profile_run(lambda: trunk.compute(**inputs), gradients=True)
+    everything = profile_run(lambda: trunk.compute(**inputs), gradients=True).peak_bytes
     model.enable_gradient_checkpointing()
-    _, _, between = profile_run(lambda: trunk.compute(**inputs), gradients=True)
-    return between + whole // sum(len(getattr(model, span.name)) for span in trunk.family.spans)
+    between_blocks = profile_run(lambda: trunk.compute(**inputs), gradients=True).peak_bytes
+    return between_blocks + everything // sum(len(getattr(model, span.name)) for span in trunk.family.spans)
 
 
 def input_size(profile: ModelProfile, batch: int = 1) -> InputSize:
-    """Return what a profile's forward is given."""
+    """Return the size of a profile's output and text, for `batch` samples."""
     return InputSize(profile.frames, profile.height, profile.width, profile.text_tokens or TEXT_TOKENS, batch)
 
 

@@ -1,4 +1,4 @@
-"""Devices: what accelerators can do at best, from their makers' data sheets."""
+"""Devices: peak speed and memory of accelerators, from their makers' data sheets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from budc.schema.errors import UsageError
 
 
 class Device(NamedTuple):
-    """`flops` a second in bfloat16 on matrix units without sparsity, and `memory` in bytes."""
+    """Peak `flops` per second in bfloat16 on matrix units without sparsity, and `memory` in bytes."""
 
     name: str
     flops: float
@@ -33,7 +33,7 @@ def device(name: str) -> Device:
     """Return a device by its short name.
 
     Raises:
-        UsageError: none of that name is in the table.
+        UsageError: there is no such device in the table.
     """
     if name.lower() not in DEVICES:
         raise UsageError(f"--device: no device named {name!r}", remedy=f"use one of {', '.join(DEVICES)}")

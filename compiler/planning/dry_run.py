@@ -1,8 +1,9 @@
-"""Dry run: a search on made-up losses, to know about how much it would roll out before anything is rolled out."""
+"""Dry run: a search on random losses, to estimate how much it rolls out before anything is rolled out."""
 
 from __future__ import annotations
 
 import random
+from typing import NamedTuple
 
 from budc.compiler.search import Algorithm, Candidate, Space
 from budc.policies.profile import ModelProfile
@@ -10,37 +11,44 @@ from budc.policies.published_masks import masks_for
 from budc.runtimes.sampling.schedulers import first_steps, passed_sigmas
 
 
-def dry_run(profile: ModelProfile, nfe: int, steps: int, chosen: Algorithm) -> tuple[int, int]:
-    """Return (computed steps of one sample and branch, candidates) of a search on made-up losses."""
-    none = [[[0.0] * steps for _ in range(steps)] for _ in range(steps)]
+class DryRun(NamedTuple):
+    """Computed steps of one sample and branch, common prefixes counted once, and the number of candidates."""
+
+    evaluations: int
+    candidates: int
+
+
+def dry_run(profile: ModelProfile, nfe: int, steps: int, algorithm: Algorithm) -> DryRun:
+    """Return what a search rolls out, with all reuse errors zero and a random loss for every candidate."""
+    errors = [[[0.0] * steps for _ in range(steps)] for _ in range(steps)]
     space = Space(
         steps=steps,
         nfe=nfe,
         branches=profile.branches,
         annealing=profile.search,
-        errors={"trunk-residual": none, "velocity": none},
+        errors={"trunk-residual": errors, "velocity": errors},
         published_masks=masks_for(profile, steps, nfe),
         first_steps=_first_steps(profile, steps),
     )
-    rng, walk = random.Random(0), chosen.walk(space, random.Random(0))
+    rng, proposals = random.Random(0), algorithm.propose(space, random.Random(0))
     losses: dict[str, float] = {}
     prefixes: set[tuple[object, ...]] = set()
-    candidates = next(walk)
+    candidates = next(proposals)
     while True:
         for candidate in candidates:
             losses.setdefault(candidate.key, rng.random())
             prefixes.update(_prefixes(candidate))
         try:
-            candidates = walk.send([losses[candidate.key] for candidate in candidates])
+            candidates = proposals.send([losses[candidate.key] for candidate in candidates])
         except StopIteration:
-            return len(prefixes), len(losses)
+            return DryRun(len(prefixes), len(losses))
 
 
 def _first_steps(profile: ModelProfile, steps: int) -> tuple[int, ...]:
-    # The checkpoint's scheduler decides; a schedule without a shift is near enough to count candidates.
+    # The checkpoint's scheduler decides; a schedule without its shift is near enough to count candidates.
     boundaries = (profile.experts.boundary,) if profile.experts else ()
-    found = first_steps(passed_sigmas(steps), boundaries)
-    return tuple(min(max(1, first), steps - 1) for first in found)
+    firsts = first_steps(passed_sigmas(steps), boundaries)
+    return tuple(min(max(1, first), steps - 1) for first in firsts)
 
 
 def _prefixes(candidate: Candidate) -> list[tuple[object, ...]]:

@@ -1,4 +1,4 @@
-"""Measure: how long one forward of a loaded model takes on this machine."""
+"""Timing: how long one forward of a loaded model takes on this machine."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import Any
 
 import torch
 
-from budc.compiler.models.model import Model
+from budc.compiler.models.model import LoadedModel
 from budc.compiler.planning.cost import input_size
 from budc.compiler.planning.dummy_inputs import dummy_inputs
 
 _REPEATS = 3
 
 
-def forward_seconds(model: Model, batch: int = 1) -> float:
-    """Return the median seconds of a forward for one sample of `batch`, after one that warms up."""
+def forward_seconds(model: LoadedModel, batch: int = 1) -> float:
+    """Return the median seconds of a forward with `batch` samples, per sample; a first forward is not counted."""
     size, profile = input_size(model.profile, batch), model.profile
     name = type(model.denoiser).__name__
     config: Any = model.denoiser.config
     options = {"device": model.device, "dtype": getattr(torch, profile.dtype)}
     inputs = dummy_inputs(name, config, size, **options)
-    taken = []
+    seconds = []
     with torch.no_grad():
         for _ in range(_REPEATS + 1):
-            _settle(model.device)
+            _synchronize(model.device)
             started = time.perf_counter()
             model.denoiser(**inputs, return_dict=False)
-            _settle(model.device)
-            taken.append(time.perf_counter() - started)
-    return statistics.median(taken[1:]) / batch
+            _synchronize(model.device)
+            seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[1:]) / batch
 
 
-def _settle(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

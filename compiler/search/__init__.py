@@ -1,13 +1,14 @@
-"""Search algorithms: each proposes candidates and observes their losses, and knows nothing of models.
+"""Search algorithms: they propose candidates, observe their losses and know nothing of models.
 
-An algorithm is a generator function in a module of its own: it yields a list of candidates, is sent the
-list of their losses, and returns the best candidate that it has seen.
+An algorithm is a generator function in a module of its own. It yields a list of candidates, is sent the list of their
+losses, and returns the best candidate that it has seen.
 
-    walk = ALGORITHMS["paper"].walk(space, random.Random(seed))
-    candidates = next(walk)
-    candidates = walk.send([loss(c) for c in candidates])   # until StopIteration: its value is the winner
+    proposals = ALGORITHMS["paper"].propose(space, random.Random(seed))
+    candidates = next(proposals)
+    candidates = proposals.send([loss(c) for c in candidates])   # until StopIteration: its value is the winner
 
-Scoring, memoising, journalling and progress belong to `budc.compiler.selection.study`.
+`budc.compiler.selection.study` scores the candidates, keeps the journal and shows progress. Importing this package
+loads no numerical library.
 """
 
 from __future__ import annotations
@@ -21,38 +22,38 @@ from budc.compiler.search.dp import candidates_of_dp, dp
 from budc.compiler.search.exhaustive import exhaustive
 from budc.compiler.search.hillclimb import candidates_of_hillclimb, hillclimb
 from budc.compiler.search.joint import candidates_of_joint, joint
-from budc.compiler.search.known import candidates_of_known, known
-from budc.compiler.search.moves import count
+from budc.compiler.search.moves import candidate_count
 from budc.compiler.search.nearby import candidates_of_nearby, nearby
 from budc.compiler.search.paper import candidates_of_paper, paper
+from budc.compiler.search.published import candidates_of_published, published
 from budc.compiler.search.space import Candidate, Proposals, Space
 from budc.compiler.search.uniform import uniform
 from budc.schema.errors import UsageError
 
 Objective = Literal["mean", "log-mean"]
-"""How a candidate's errors, one a prompt, become its loss: their mean, or the mean of their logarithms, which the few
-prompts that flip to another mode do not own."""
+"""How a candidate's errors, one for each prompt, become its loss: their mean, or the mean of their logarithms. The
+latter is not dominated by the few prompts whose sample becomes another picture."""
 
 
 class Algorithm(NamedTuple):
-    """A search, how many candidates it scores at the most (what progress is measured against), and on which loss."""
+    """A search, its objective, and the most candidates that it scores, for the progress bar."""
 
-    walk: Callable[[Space, random.Random], Proposals]
-    at_most: Callable[[Space], int]
+    propose: Callable[[Space, random.Random], Proposals]
+    max_candidates: Callable[[Space], int]
     objective: Objective = "log-mean"
     arbitrated: bool = True
-    """Whether finalists are arbitrated on prompts that the search does not see, or it is given all of them."""
+    """Whether its finalists are arbitrated on prompts that it does not see; if not, it is given all prompts."""
 
 
 ALGORITHMS: Mapping[str, Algorithm] = {
     "joint": Algorithm(joint, candidates_of_joint),
     "paper": Algorithm(paper, candidates_of_paper, "mean", arbitrated=False),
     "uniform": Algorithm(uniform, lambda _: 1, "mean", arbitrated=False),
-    "exhaustive": Algorithm(exhaustive, count),
+    "exhaustive": Algorithm(exhaustive, candidate_count),
     "anneal": Algorithm(anneal, candidates_of_anneal),
     "hillclimb": Algorithm(hillclimb, candidates_of_hillclimb),
     "dp": Algorithm(dp, candidates_of_dp),
-    "known": Algorithm(known, candidates_of_known),
+    "known": Algorithm(published, candidates_of_published),
     "nearby": Algorithm(nearby, candidates_of_nearby),
 }
 
@@ -61,7 +62,7 @@ def algorithm(name: str) -> Algorithm:
     """Return an algorithm by name.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: there is no such algorithm.
     """
     if name not in ALGORITHMS:
         raise UsageError(
@@ -70,4 +71,4 @@ def algorithm(name: str) -> Algorithm:
     return ALGORITHMS[name]
 
 
-__all__ = ["ALGORITHMS", "Algorithm", "Candidate", "Objective", "Space", "Walk", "algorithm"]
+__all__ = ["ALGORITHMS", "Algorithm", "Candidate", "Objective", "Proposals", "Space", "algorithm"]

@@ -1,15 +1,15 @@
-"""Dynamic programming over the full run's reuse errors: the best mask of an additive surrogate, exactly.
+"""Dynamic programming on the reference run's reuse errors: the best mask of an additive surrogate, exactly.
 
     cost(mask) = Σ_k E[previous, last, k]        over reused steps k
 
-`last` and `previous` are the newest computed steps before k. The sum splits at the computed steps, so it is the
-length of a path through the pairs (previous, last), and the shortest one of `nfe` nodes is found in
-O(nfe · steps³). What it leaves out is that errors are carried along and meet: one rollout of each payload
-decides between their paths. Reusing a fixed step costs everything, so every path leads through all of them.
+`last` and `previous` are the two newest computed steps before k. The cost is the length of a path through pairs
+(previous, last), so the shortest path of `nfe` nodes is the best mask, found in O(nfe · steps³). A fixed step costs
+infinity where it is reused, so every path computes it. The sum does not see that errors are carried along and
+interact; one rollout for each payload decides between the paths.
 
-Scheduling a cache as a shortest path is LeMiCa's idea (arXiv 2511.00090, whose edges are errors of final latents and
-whose paths are compared by their largest edge), and costs that depend on the computed step before the last are
-DPCache's (arXiv 2602.22654). The cost here is the squared error that the best coefficients of two terms leave
+Scheduling a cache as a shortest path is from LeMiCa (arXiv 2511.00090: edges are errors of final latents, paths are
+compared by their largest edge); costs that depend on the computed step before the last are from DPCache (arXiv
+2602.22654). The cost here is the squared error that remains with the best coefficients of two terms
 (`budc.compiler.fitting.gram`), summed.
 """
 
@@ -31,7 +31,7 @@ def shortest_path(space: Space, payload: Payload) -> tuple[int, ...]:
     """Return the compute steps of least cost; of equal ones, the lexicographically first.
 
     Raises:
-        UsageError: the space holds no reuse errors of this payload.
+        UsageError: the space has no reuse errors of this payload.
     """
     if payload not in space.errors:
         raise UsageError(f"no reuse errors of the {payload} are known", remedy="use --search hillclimb")
@@ -44,35 +44,35 @@ def shortest_path(space: Space, payload: Payload) -> tuple[int, ...]:
         return [math.inf] * (last + 1) + list(accumulate(reused, initial=0.0))
 
     segments = {(p, n): segment((p, n)) for n in range(steps) for p in range(n) or (0,)}
-    # Backwards: `ahead[pair]` is the least cost after `pair` with so many steps yet to compute, `then` the next one.
-    ahead = {pair: costs[steps] for pair, costs in segments.items()}
+    # Backwards: the least cost after a pair, with one step more to compute each time, and the step that achieves it.
+    cost_to_go = {pair: costs[steps] for pair, costs in segments.items()}
     choices: list[dict[Pair, int]] = []
     for _ in range(space.nfe - 1):
-        before, ahead, then = ahead, {}, dict[Pair, int]()
+        shorter, cost_to_go, next_step = cost_to_go, {}, dict[Pair, int]()
         for pair, costs in segments.items():
             last = pair[1]
-            follow = [costs[n] + before.get((last, n), math.inf) for n in range(last + 1, steps)]
-            if follow:
-                ahead[pair] = min(follow)
-                then[pair] = last + 1 + follow.index(ahead[pair])
-        choices.append(then)
+            totals = [costs[n] + shorter.get((last, n), math.inf) for n in range(last + 1, steps)]
+            if totals:
+                cost_to_go[pair] = min(totals)
+                next_step[pair] = last + 1 + totals.index(cost_to_go[pair])
+        choices.append(next_step)
     path, pair = [0], (0, 0)
-    for then in reversed(choices):
-        pair = (pair[1], then[pair])
+    for next_step in reversed(choices):
+        pair = (pair[1], next_step[pair])
         path.append(pair[1])
     return tuple(path)
 
 
 def candidates_of_dp(space: Space) -> int:
-    """Return how many candidates are scored: one a payload."""
+    """Return how many candidates are scored: one for each payload."""
     return len(space.payloads)
 
 
 def dp(space: Space, rng: random.Random) -> Proposals:
     """Roll out the shortest path of every payload, one mask for all branches, and return the best."""
-    found = [
+    candidates = [
         Candidate.of(space.steps, shortest_path(space, payload), space.rule, payload)
         for payload in space.payloads
     ]
-    losses = yield found
-    return found[losses.index(min(losses))]
+    losses = yield candidates
+    return candidates[losses.index(min(losses))]

@@ -1,11 +1,11 @@
-"""Exhaustive: every candidate of a small space. What the other searches are measured against."""
+"""Exhaustive: every candidate of a small space. The other searches are measured against it."""
 
 from __future__ import annotations
 
 import random
 from itertools import islice
 
-from budc.compiler.search.moves import all_candidates, count
+from budc.compiler.search.moves import all_candidates, candidate_count
 from budc.compiler.search.space import Proposals, Space
 from budc.schema.errors import UsageError
 
@@ -19,11 +19,11 @@ def exhaustive(space: Space, rng: random.Random) -> Proposals:
     Raises:
         UsageError: there are more than `LIMIT`.
     """
-    total = count(space)
+    total = candidate_count(space)
     if total > LIMIT:
         raise UsageError(
-            f"--search exhaustive: {space.nfe} of {space.steps} steps are {total:,} candidates, "
-            f"at most {LIMIT:,} are tried",
+            f"--search exhaustive: {space.nfe} of {space.steps} steps have {total:,} candidates, "
+            f"the limit is {LIMIT:,}",
             remedy="use --search joint, or fewer steps",
         )
     candidates = all_candidates(space)
@@ -31,8 +31,8 @@ def exhaustive(space: Space, rng: random.Random) -> Proposals:
     best, lowest = batch[0], float("inf")
     while batch:
         losses = yield batch
-        for found, loss in zip(batch, losses, strict=True):
+        for candidate, loss in zip(batch, losses, strict=True):
             if loss < lowest:
-                best, lowest = found, loss
+                best, lowest = candidate, loss
         batch = list(islice(candidates, BATCH))
     return best

@@ -1,11 +1,11 @@
-"""Moves: from one candidate to its neighbours, within the space.
+"""Moves: from one mask to its neighbours, within the space.
 
-A candidate's computed steps are seen as one sorted tuple of slots,
+All masks of a candidate together are one sorted tuple of slots, one for every computed step of every mask:
 
-    slot = step · lanes + lane
+    slot = step · count + index        count: 1 where all branches share a mask, else one mask a branch
 
-with one lane where all branches share a mask, and one a branch where they may differ. Slots of the space's fixed steps
-are always taken; every other taken slot may move to any free one, so that the total of branch evaluations stays.
+Slots of the space's fixed steps stay where they are. Any other slot may move to a free one, which keeps the total of
+branch evaluations.
 """
 
 from __future__ import annotations
@@ -22,109 +22,109 @@ from budc.schema.policy import Payload
 Slots = tuple[int, ...]
 
 
-def lanes(space: Space) -> int:
+def mask_count(space: Space) -> int:
     """Return the number of masks that may differ."""
     return len(space.branches) if space.separate else 1
 
 
-def count(space: Space) -> int:
+def candidate_count(space: Space) -> int:
     """Return the number of candidates in the space."""
-    width, fixed = lanes(space), len(space.fixed)
-    return math.comb((space.steps - fixed) * width, (space.nfe - fixed) * width) * len(space.payloads)
+    count, fixed = mask_count(space), len(space.fixed)
+    return math.comb((space.steps - fixed) * count, (space.nfe - fixed) * count) * len(space.payloads)
 
 
 def all_candidates(space: Space) -> Iterator[Candidate]:
-    """Yield every candidate once; neighbours in this order have the longest beginnings in common."""
-    width = lanes(space)
-    fixed = [slot for slot in range(space.steps * width) if slot // width in space.fixed]
-    others = [slot for slot in range(space.steps * width) if slot // width not in space.fixed]
+    """Yield every candidate once, in an order in which neighbours share long prefixes."""
+    count = mask_count(space)
+    fixed = [slot for slot in range(space.steps * count) if slot // count in space.fixed]
+    others = [slot for slot in range(space.steps * count) if slot // count not in space.fixed]
     for payload in space.payloads:
-        for rest in combinations(others, space.nfe * width - len(fixed)):
-            yield candidate(space, (*fixed, *rest), payload)
+        for rest in combinations(others, space.nfe * count - len(fixed)):
+            yield candidate_of(space, (*fixed, *rest), payload)
 
 
-def candidate(space: Space, slots: Sequence[int], payload: Payload) -> Candidate:
-    """Return the candidate with these slots taken; branches that agree share one mask."""
-    width = lanes(space)
+def candidate_of(space: Space, slots: Sequence[int], payload: Payload) -> Candidate:
+    """Return the candidate that computes these slots; branches with equal masks share one."""
+    count = mask_count(space)
     masks = [
-        StepMask.from_compute_steps(space.steps, (slot // width for slot in slots if slot % width == lane))
-        for lane in range(width)
+        StepMask.from_compute_steps(space.steps, (slot // count for slot in slots if slot % count == index))
+        for index in range(count)
     ]
     return Candidate(tuple(masks[:1] if len(set(masks)) == 1 else masks), space.rule, payload)
 
 
-def taken(space: Space, current: Candidate) -> Slots:
-    """Return the slots of a candidate, ascending."""
-    width = lanes(space)
-    masks = current.masks if len(current.masks) == width else current.masks * width
+def slots_of(space: Space, candidate: Candidate) -> Slots:
+    """Return the slots that a candidate computes, ascending."""
+    count = mask_count(space)
+    masks = candidate.masks if len(candidate.masks) == count else candidate.masks * count
     return tuple(
-        step * width + lane for step in range(space.steps) for lane, mask in enumerate(masks) if mask[step]
+        step * count + index for step in range(space.steps) for index, mask in enumerate(masks) if mask[step]
     )
 
 
-def movable(space: Space, current: Candidate) -> list[int]:
-    """Return the slots that may move, latest first: candidates that differ late share the longest beginning."""
-    width = lanes(space)
-    return [slot for slot in reversed(taken(space, current)) if slot // width not in space.fixed]
+def movable_slots(space: Space, slots: Slots) -> list[int]:
+    """Return the slots that may move, latest first: moving a late one leaves most of the rollout as it was."""
+    count = mask_count(space)
+    return [slot for slot in reversed(slots) if slot // count not in space.fixed]
 
 
-def free(space: Space, current: Candidate) -> list[int]:
-    """Return the slots that are not taken, ascending."""
-    occupied = set(taken(space, current))
-    return [slot for slot in range(space.steps * lanes(space)) if slot not in occupied]
+def free_slots(space: Space, slots: Slots) -> list[int]:
+    """Return the slots that are not computed, ascending."""
+    return sorted(set(range(space.steps * mask_count(space))).difference(slots))
 
 
-def relocate(space: Space, current: Candidate, slot: int, target: int) -> Candidate:
-    """Move one computed step to a free slot."""
-    return candidate(space, sorted({*taken(space, current), target} - {slot}), current.payload)
+def relocations(
+    space: Space, slots: Slots, slot: int, distances: Collection[int] | None = None
+) -> list[Slots]:
+    """Return the slots after every move of `slot` to a free one, by one of `distances` in steps, or by any.
 
-
-def relocations(space: Space, current: Candidate, slot: int, sizes: Collection[int]) -> list[Candidate]:
-    """Return the candidates in which this slot has moved by one of `sizes` steps; 0 is to another branch."""
-    width = lanes(space)
+    A distance of 0 moves the computed step to another branch.
+    """
+    count = mask_count(space)
     return [
-        relocate(space, current, slot, target)
-        for target in free(space, current)
-        if abs(target // width - slot // width) in sizes
+        _moved(slots, slot, target)
+        for target in free_slots(space, slots)
+        if distances is None or abs(target // count - slot // count) in distances
     ]
 
 
-def relocated(space: Space, slots: Slots, reach: int | None = None) -> Iterator[Slots]:
-    """Yield the slots after every relocation of one of them, by at most `reach` steps or to anywhere."""
-    width, occupied = lanes(space), set(slots)
-    for slot in slots:
-        if slot // width in space.fixed:
-            continue
-        for target in range(space.steps * width):
-            if target not in occupied and (reach is None or abs(target // width - slot // width) <= reach):
-                yield tuple(sorted({*occupied, target} - {slot}))
+def all_relocations(space: Space, slots: Slots, distances: Collection[int] | None = None) -> Iterator[Slots]:
+    """Yield the relocations of every slot that may move."""
+    for slot in movable_slots(space, slots):
+        yield from relocations(space, slots, slot, distances)
 
 
-def switches(space: Space, current: Candidate) -> list[Candidate]:
+def with_other_payloads(space: Space, candidate: Candidate) -> list[Candidate]:
     """Return the same masks with every other payload."""
-    slots = taken(space, current)
-    return [candidate(space, slots, payload) for payload in space.payloads if payload != current.payload]
+    slots = slots_of(space, candidate)
+    return [candidate_of(space, slots, payload) for payload in space.payloads if payload != candidate.payload]
 
 
-def kicked(space: Space, current: Candidate, rng: random.Random, moves: int = 1) -> Candidate:
-    """Move so many random computed steps to random free slots, or as many as can move."""
-    slots, targets = movable(space, current), free(space, current)
-    moves = min(moves, len(slots), len(targets))
-    for slot, target in zip(rng.sample(slots, moves), rng.sample(targets, moves), strict=True):
-        current = relocate(space, current, slot, target)
-    return current
-
-
-def nudged(space: Space, current: Candidate, rng: random.Random, reach: int) -> Candidate:
-    """Move a random computed step by at most `reach` steps; where it cannot, one to anywhere."""
-    slots = movable(space, current)
-    around = relocations(space, current, rng.choice(slots), range(reach + 1)) if slots else []
-    return rng.choice(around) if around else kicked(space, current, rng)
-
-
-def starts(space: Space, slots: Sequence[int] = ()) -> list[Candidate]:
-    """Return evenly spread steps, or the given ones, with every payload; all branches alike, and through the fixed
-    steps.
-    """
-    steps = space.through(slots or StepMask.uniform(space.steps, space.nfe).compute_steps)
+def with_every_payload(space: Space, steps: Sequence[int] = ()) -> list[Candidate]:
+    """Return one candidate a payload that computes `steps` (default: evenly spread) and the fixed steps."""
+    steps = space.through(steps or StepMask.uniform(space.steps, space.nfe).compute_steps)
     return [Candidate.of(space.steps, steps, space.rule, payload) for payload in space.payloads]
+
+
+def perturbed(space: Space, candidate: Candidate, rng: random.Random, moves: int = 1) -> Candidate:
+    """Move so many random slots to random free ones, or as many as can move."""
+    slots = slots_of(space, candidate)
+    movable, free = movable_slots(space, slots), free_slots(space, slots)
+    moves = min(moves, len(movable), len(free))
+    for slot, target in zip(rng.sample(movable, moves), rng.sample(free, moves), strict=True):
+        slots = _moved(slots, slot, target)
+    return candidate_of(space, slots, candidate.payload)
+
+
+def random_neighbour(space: Space, candidate: Candidate, rng: random.Random, reach: int) -> Candidate:
+    """Move a random slot by at most `reach` steps; where it cannot, move one anywhere."""
+    slots = slots_of(space, candidate)
+    movable = movable_slots(space, slots)
+    near = relocations(space, slots, rng.choice(movable), range(reach + 1)) if movable else []
+    if not near:
+        return perturbed(space, candidate, rng)
+    return candidate_of(space, rng.choice(near), candidate.payload)
+
+
+def _moved(slots: Slots, slot: int, target: int) -> Slots:
+    return tuple(sorted({*slots, target} - {slot}))

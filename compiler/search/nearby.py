@@ -1,44 +1,44 @@
-"""Nearby: the schedules that the space knows, then the most promising masks near the best of them.
+"""Nearby: the published masks, then the most promising masks near the best of them.
 
-What was found elsewhere, on another size of the model or by other authors, is nearly right. A few rollouts, taken where
-the surrogate of `joint` expects the most of them, make up much of the rest.
+A mask that was found on another size of the model, or by other authors, is nearly right. A few more rollouts, chosen
+by the surrogate of `joint`, make up much of the difference.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Generator
 
-from budc.compiler.search.joint import promising
-from budc.compiler.search.known import candidates_of_known, published
-from budc.compiler.search.moves import candidate, taken
-from budc.compiler.search.space import Candidate, Space
+from budc.compiler.search.joint import most_promising
+from budc.compiler.search.moves import Slots, candidate_of, slots_of
+from budc.compiler.search.published import candidates_of_published, published_candidates
+from budc.compiler.search.space import Proposals, Space
 
 ROLLOUTS = 8
-"""Masks tried beside the schedules. Most share half of their rollout with one before."""
+"""Masks tried beside the published ones. Most share half of their rollout with an earlier one."""
 
 
 def candidates_of_nearby(space: Space) -> int:
-    """Return how many candidates are scored."""
-    return candidates_of_known(space) + ROLLOUTS
+    """Return how many candidates are scored at most."""
+    return candidates_of_published(space) + ROLLOUTS
 
 
-def nearby(space: Space, rng: random.Random) -> Generator[list[Candidate], list[float], Candidate]:
-    """Score the space's schedules with every payload, then masks near the best, with its payload.
+def nearby(space: Space, rng: random.Random) -> Proposals:
+    """Score the published masks with every payload, then masks near the best one, with its payload.
 
     Raises:
-        UsageError: there is no schedule.
+        UsageError: no mask is published.
     """
-    first = published(space, "nearby")
-    losses = yield first
-    payload = first[losses.index(min(losses))].payload
-    known = {
-        taken(space, one): loss for one, loss in zip(first, losses, strict=True) if one.payload == payload
+    candidates = published_candidates(space, "nearby")
+    losses = yield candidates
+    payload = candidates[losses.index(min(losses))].payload
+    scored: dict[Slots, float] = {
+        slots_of(space, candidate): loss
+        for candidate, loss in zip(candidates, losses, strict=True)
+        if candidate.payload == payload
     }
     for _ in range(ROLLOUTS):
-        slots = promising(space, payload, known)
+        slots = most_promising(space, payload, scored)
         if slots is None:
             break
-        (known[slots],) = yield [candidate(space, slots, payload)]
-    best = min(known.items(), key=lambda entry: entry[1])
-    return candidate(space, best[0], payload)
+        (scored[slots],) = yield [candidate_of(space, slots, payload)]
+    return candidate_of(space, min(scored, key=scored.__getitem__), payload)

@@ -1,4 +1,4 @@
-"""What a search chooses from: candidates of one budget, and what is known of the model before any rollout."""
+"""The search space: the candidates of one budget, and what the reference run tells about them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from budc.schema.mask import StepMask
 from budc.schema.policy import PAYLOADS, Payload
 
 Rule = Literal["plain", "gram", "tracked"]
-"""How reused steps are predicted: the newest residual unchanged; least squares on the full run; `tracked` on the
-policy's own trajectory."""
+"""How reused steps are predicted: `plain`, the newest payload unchanged; `gram`, coefficients by least squares on the
+reference run; `tracked`, on the policy's own trajectory."""
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """A policy under consideration: which steps compute, what is reused and how it is predicted.
+    """A policy to be scored: which steps compute, which payload is reused and how it is predicted.
 
-    `masks` holds one mask for all guidance branches, or one a branch in the order of the model's branches.
+    `masks` is one mask for all guidance branches, or one for each in the order of the model's branches.
     """
 
     masks: tuple[StepMask, ...]
@@ -40,7 +40,7 @@ class Candidate(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """A name that two candidates share exactly when they are the same policy."""
+        """A name; equal for two candidates exactly when they are the same policy."""
         steps = "|".join(",".join(str(step) for step in mask.compute_steps) for mask in self.masks)
         if self.rule == "plain" and self.payload == "trunk-residual":
             return steps
@@ -48,14 +48,13 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class Space(msgspec.Struct, frozen=True, kw_only=True):
-    """Candidates of `nfe` computed steps out of `steps` in every one of `branches`.
+    """Candidates that compute `nfe` of `steps` steps in each of `branches`, with `rule` and one of `payloads`.
 
-    Searches of masks propose candidates of one `rule`, with every one of `payloads`; the reference searches (paper,
-    uniform) are plain reuse of trunk residuals whatever these say.
+    The reference searches (paper, uniform) ignore `rule` and `payloads`: they reuse trunk residuals unchanged.
 
-    `errors[payload]` is the reuse-error tensor E[previous, last, k] of the full run as nested lists, where a
-    search asks for it (`budc.compiler.fitting.gram`); `schedules` are compute steps that others have published for this
-    number of steps and budget, or that were scaled to it (`budc.policies.published_masks`).
+    `errors[payload]` are the reuse errors E[previous, last, k] of the reference run (`budc.compiler.fitting.gram`) as
+    nested lists; empty for a search that needs none. `published_masks` are compute steps that others have published,
+    scaled to this number of steps and budget (`budc.policies.published_masks`).
     """
 
     steps: int
@@ -77,9 +76,9 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
         return (0, *self.first_steps)
 
     def through(self, steps: Sequence[int]) -> tuple[int, ...]:
-        """Return compute steps with the fixed ones among them, see `StepMask.through`."""
+        """Return so many compute steps, the fixed ones among them; see `StepMask.through`."""
         return StepMask.from_compute_steps(self.steps, steps).through(self.fixed).compute_steps
 
 
 Proposals = Generator[list[Candidate], list[float], Candidate]
-"""A search at work: yields candidates, is sent their losses, returns the best that it has seen."""
+"""A running search: it yields candidates, is sent their losses, and returns the best candidate it has seen."""

@@ -1,13 +1,13 @@
-"""Surrogate: how good a mask promises to be, by the masks that were rolled out.
+"""Surrogate: predicts the loss of a mask from the losses of the masks that were rolled out.
 
     loss ≈ mean + gain · log cost + g        g: a Gaussian process, covariance ∝ exp(-distance / length)
 
-The cost is the full run's reuse error along the mask, from Gram matrices (`fitting/gram.py`), as dynamic programming
-adds it up. The gain, how much of it arrives in the final latents, is calibrated on the rollouts, and g learns from
-them what a sum leaves out: errors that meet, amplify or cancel. The distance of two masks is by how many steps computed
-steps have to move to make one of the other, branches on average.
+The cost is the sum of the reference run's reuse errors along the mask (`budc.compiler.fitting.gram`), as in dynamic
+programming. The gain says how much of it reaches the final latents and is fitted to the rollouts. g learns what a sum
+leaves out: errors that add up, amplify or cancel. The distance of two masks is by how many steps the computed steps of
+one must move to give the other, averaged over the branches.
 
-What is worth rolling out next is what has the largest expected improvement on the least loss known (Jones, Schonlau,
+The mask to roll out next is the one with the largest expected improvement on the least loss so far (Jones, Schonlau,
 Welch: Efficient global optimization of expensive black-box functions, 1998, equation 15).
 """
 
@@ -19,69 +19,68 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from budc.compiler.search.moves import Slots, lanes
+from budc.compiler.search.moves import Slots, mask_count
 from budc.compiler.search.space import Space
 from budc.schema.policy import Payload
 
 LENGTH = 0.25
-"""Distance over which masks tell of each other, as a share of the steps."""
+"""Distance over which the losses of two masks are correlated, as a share of the steps."""
 
 CEILING = 1.5
-"""Losses above the least by more than this (a log) are all as bad: how bad a bad mask is says nothing of good ones."""
+"""Log losses that are this much above the least are cut there: how bad a bad mask is tells nothing about good ones."""
 
 NUGGET = 1e-4
-"""Variance of a rollout's loss for given mask, relative to the process: next to none."""
+"""Variance of a rollout's loss for a given mask, relative to that of the process: nearly none."""
 
 
 class Surrogate:
-    """Promises of the masks of one payload; `known` are losses of slots (`budc.compiler.search.moves`)."""
+    """Predictions for masks with one payload, as slots (`budc.compiler.search.moves`), from the losses of others."""
 
-    def __init__(self, space: Space, payload: Payload, known: Mapping[Slots, float]) -> None:
-        self._space, self._lanes = space, lanes(space)
+    def __init__(self, space: Space, payload: Payload, losses: Mapping[Slots, float]) -> None:
+        self._space, self._count = space, mask_count(space)
         errors = space.errors.get(payload)
         self._errors = None if errors is None else torch.tensor(errors, dtype=torch.float64)
-        least = min(known.values())
+        least = min(losses.values())
         self._least = least if math.isfinite(least) else 0.0
-        losses = torch.tensor(list(known.values()), dtype=torch.float64).clamp(max=self._least + CEILING)
-        self._known = torch.tensor(list(known))
-        costs = self._costs(self._known)
-        self._centre, self._mean = costs.mean(), losses.mean()
-        away = costs - self._centre
-        self._gain = ((away @ (losses - self._mean)) / (away @ away + 1e-3)).clamp_min(0)
-        left = losses - self._mean - self._gain * away
-        covariance = self._covariance(self._known)
+        observed = torch.tensor(list(losses.values()), dtype=torch.float64).clamp(max=self._least + CEILING)
+        self._observed_slots = torch.tensor(list(losses))
+        costs = self._costs(self._observed_slots)
+        self._mean_cost, self._mean = costs.mean(), observed.mean()
+        centred = costs - self._mean_cost
+        self._gain = ((centred @ (observed - self._mean)) / (centred @ centred + 1e-3)).clamp_min(0)
+        residuals = observed - self._mean - self._gain * centred
+        covariance = self._covariance(self._observed_slots)
         covariance.diagonal().add_(NUGGET)
         self._factor = torch.linalg.cholesky(covariance)
-        self._weights = torch.cholesky_solve(left[:, None], self._factor)[:, 0]
-        self._variance = (left @ self._weights / len(left)).clamp_min(1e-9)
+        self._weights = torch.cholesky_solve(residuals[:, None], self._factor)[:, 0]
+        self._variance = (residuals @ self._weights / len(residuals)).clamp_min(1e-9)
 
     def improvement(self, masks: Sequence[Slots]) -> list[float]:
         """Return by how much each mask is expected to fall below the least loss."""
         slots = torch.tensor(list(masks))
         covariance = self._covariance(slots)
-        loss = self._mean + self._gain * (self._costs(slots) - self._centre) + covariance @ self._weights
+        loss = self._mean + self._gain * (self._costs(slots) - self._mean_cost) + covariance @ self._weights
         explained = torch.linalg.solve_triangular(self._factor, covariance.T, upper=False).square().sum(0)
         deviation = (self._variance * (1 - explained).clamp_min(1e-9)).sqrt()
         below = (self._least - loss) / deviation
         density = (-below.square() / 2).exp() / math.sqrt(2 * math.pi)
-        promise = deviation * (below * torch.special.ndtr(below) + density)
-        found: list[float] = promise.tolist()
-        return found
+        improvements: list[float] = (deviation * (below * torch.special.ndtr(below) + density)).tolist()
+        return improvements
 
     def _covariance(self, slots: Tensor) -> Tensor:
-        moved = (slots[:, None] - self._known[None]).abs().sum(-1).double() / self._lanes**2
+        moved = (slots[:, None] - self._observed_slots[None]).abs().sum(-1).double() / self._count**2
         return (-moved / (LENGTH * self._space.steps)).exp()
 
     def _costs(self, slots: Tensor) -> Tensor:
-        """Return the log of the reuse errors that masks add up to, (n,)."""
+        """Return the log of the reuse errors along each mask, summed, (n,)."""
         total = torch.zeros(len(slots), dtype=torch.float64)
         if self._errors is None:
             return total
         steps = torch.arange(self._space.steps)
-        computed = torch.zeros(len(slots), len(steps) * self._lanes, dtype=torch.bool).scatter_(
+        computed = torch.zeros(len(slots), len(steps) * self._count, dtype=torch.bool).scatter_(
             1, slots, True
         )
-        for mask in computed.unflatten(1, (-1, self._lanes)).unbind(-1):
+        for mask in computed.unflatten(1, (-1, self._count)).unbind(-1):
             last = torch.where(mask, steps, 0).cummax(1).values
             earlier = torch.where(mask, last.roll(1, 1), 0)
             earlier[:, 0] = 0

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Generator
 
-from budc.compiler.search.space import Candidate, Space
+from budc.compiler.search.space import Candidate, Proposals, Space
 from budc.schema.mask import StepMask
 
 
-def uniform(space: Space, rng: random.Random) -> Generator[list[Candidate], list[float], Candidate]:
+def uniform(space: Space, rng: random.Random) -> Proposals:
     """Propose the uniform mask and return it."""
     spread = StepMask.uniform(space.steps, space.nfe).compute_steps
     candidate = Candidate.of(space.steps, space.through(spread))

@@ -51,7 +51,7 @@ def search(name: str, space: Space, tree: Tree, journal: Journal, seed: int) -> 
             are.
     """
     chosen = algorithm(name)
-    walk = chosen.walk(space, random.Random(seed))
+    walk = chosen.propose(space, random.Random(seed))
     known: dict[str, tuple[Candidate, float, Sequence[CoefficientRows], int]] = {}
 
     def score(candidates: Sequence[Candidate]) -> list[float]:
@@ -82,7 +82,7 @@ def search(name: str, space: Space, tree: Tree, journal: Journal, seed: int) -> 
             bar.advance(f"best {_lowest(known):.3g}")
         return [known[candidate.key][1] for candidate in candidates]
 
-    with progress(f"search ({name})", chosen.at_most(space)) as bar:
+    with progress(f"search ({name})", chosen.max_candidates(space)) as bar:
         candidates = next(walk)
         while True:
             try:

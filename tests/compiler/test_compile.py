@@ -124,7 +124,7 @@ def test_interrupted_at_every_stage_it_ends_with_the_same_payload(flags, tmp_pat
             or encoded.setdefault(prompts, encode(self, folder, profile, prompts, device))
         ),
     )
-    monkeypatch.setattr(sys.modules["budc.compiler.search.joint"], "ALLOWANCE", (0.0, 2.0, 2.0))
+    monkeypatch.setattr(sys.modules["budc.compiler.search.joint"], "ROLLOUT_LIMIT", (0.0, 2.0, 2.0))
     flags = flags | {"steps": 4} | more
     put, written = journal.Journal.put, []
 

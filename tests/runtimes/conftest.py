@@ -173,7 +173,8 @@ def compiled_for() -> Callable[..., PolicyDocument]:
 @pytest.fixture(scope="module")
 def untrained(wan_folder: Path, make_document: Any) -> PolicyDocument:
     """A document for the untrained pipeline of that folder."""
-    from budc.compiler.models.model import load_model, model_binding
+    from budc.compiler.models.binding import model_binding
+    from budc.compiler.models.model import load_model
     from budc.policies.profile import load_profile
 
     profile = load_profile("wan2.1-nano")

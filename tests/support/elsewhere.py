@@ -96,7 +96,7 @@ def elsewhere() -> Iterator[torch.device]:
 
 
 def moved(model: Any) -> Any:
-    """Return a copy of a `budc.compiler.models.model.Model` there; call it within `elsewhere`."""
+    """Return a copy of a `budc.compiler.models.model.LoadedModel` there; call it within `elsewhere`."""
     denoisers = tuple(copy.deepcopy(denoiser).to(ELSEWHERE) for denoiser in model.denoisers)
     return replace(model, denoisers=denoisers, device=ELSEWHERE)
 

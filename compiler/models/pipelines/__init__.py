@@ -1,34 +1,35 @@
 """What the compiler must know of a pipeline class: how it encodes prompts, calls its denoiser and decodes.
 
-One module a class; `adapter_for` finds it. Rollouts need the parts one at a time, so that text encoder and
-VAE are not in memory while the denoiser runs.
+One module for each class; `adapter_for` imports it. Components are used one at a time, so that text encoder and VAE
+are not in memory while the denoiser runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from budc.compiler.denoisers.conditioning import Condition
+from budc.compiler.models.supported import adapter_name
 from budc.policies.profile import ModelProfile
-from budc.schema.errors import UnsupportedModel
 
 
 class PipelineAdapter(Protocol):
-    """One pipeline class, taken apart."""
+    """The steps of one pipeline class, to be called one by one."""
 
     batch: int | None
     """The most samples that one forward should take; None: as many as fit.
 
-    1 where a batch is padded to its longest prompt: a sample would come out differently beside another one.
+    1 where a batch is padded to its longest prompt, because a sample would then depend on the others in its batch.
     """
 
     linear: bool
-    """Whether `guide` is a weighted sum of the branches, the same everywhere."""
+    """Whether `guide` is a weighted sum of the branches with constant weights."""
 
     def encode(
         self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
@@ -62,21 +63,5 @@ def adapter_for(pipeline_class: str) -> PipelineAdapter:
     Raises:
         UnsupportedModel: the compiler does not know the class.
     """
-    from budc.compiler.models.pipelines.flux import FluxAdapter
-    from budc.compiler.models.pipelines.hunyuan_video import HunyuanVideoAdapter
-    from budc.compiler.models.pipelines.qwen_image import QwenImageAdapter
-    from budc.compiler.models.pipelines.wan import WanAdapter
-    from budc.compiler.models.pipelines.z_image import ZImageAdapter
-
-    adapters: dict[str, PipelineAdapter] = {
-        "FluxPipeline": FluxAdapter(),
-        "HunyuanVideoPipeline": HunyuanVideoAdapter(),
-        "QwenImagePipeline": QwenImageAdapter(),
-        "WanPipeline": WanAdapter(),
-        "ZImagePipeline": ZImageAdapter(),
-    }
-    if pipeline_class not in adapters:
-        raise UnsupportedModel(
-            f"cannot compile for {pipeline_class}, only for {', '.join(sorted(adapters))}",
-        )
-    return adapters[pipeline_class]
+    adapter: PipelineAdapter = resolve_name(adapter_name(pipeline_class))()
+    return adapter

@@ -14,7 +14,8 @@ import numpy as np  # noqa: E402
 
 from budc.compiler.evaluation.parity import Parity, check_parity, rebound  # noqa: E402
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout  # noqa: E402
-from budc.compiler.models.model import load_model, model_binding  # noqa: E402
+from budc.compiler.models.binding import model_binding  # noqa: E402
+from budc.compiler.models.model import load_model  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
 from budc.runtimes.exported.folder import describe_export  # noqa: E402
 from budc.runtimes.exported.manifest import MANIFEST, decode_manifest, encode_manifest  # noqa: E402

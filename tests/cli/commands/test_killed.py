@@ -14,7 +14,8 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 from budc.compiler.compile import compile_artifacts  # noqa: E402
-from budc.compiler.models.model import load_model, model_binding  # noqa: E402
+from budc.compiler.models.binding import model_binding  # noqa: E402
+from budc.compiler.models.model import load_model  # noqa: E402
 from budc.compiler.request import CompileRequest  # noqa: E402
 from budc.policies import profile as profiles  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402

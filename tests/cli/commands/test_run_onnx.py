@@ -34,7 +34,8 @@ sys.exit(code)
 @pytest.fixture(scope="module")
 def bound(exported: Path, wan_folder: Path, make_document: Any, signer: Any, tmp_path_factory: Any) -> Path:
     """A signed policy of 3 out of 6 steps that lists the export."""
-    from budc.compiler.models.model import load_model, model_binding
+    from budc.compiler.models.binding import model_binding
+    from budc.compiler.models.model import load_model
     from budc.policies.profile import load_profile
     from budc.runtimes.exported.folder import describe_export
     from budc.schema.policy import Shape

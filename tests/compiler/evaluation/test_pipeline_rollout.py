@@ -47,7 +47,7 @@ def test_a_full_rollout_is_the_untouched_pipeline_bit_for_bit(pipe, reference, s
 def test_a_cached_rollout_is_the_pipeline_with_the_policy_applied(
     pipe, reference, sampler, pipeline_rollout, make_document, wan_folder, rows
 ):
-    from budc.compiler.models.model import model_binding
+    from budc.compiler.models.binding import model_binding
 
     mask = StepMask.of([not row for row in rows])
     policy = shared_policy(mask, Predictor.of(rows, mask), BRANCHES)

@@ -7,14 +7,22 @@ pytest.importorskip("diffusers")
 
 from msgspec.structs import replace  # noqa: E402
 
+from budc.compiler.planning.advice import advise  # noqa: E402
 from budc.compiler.planning.cost import Cost, forward_cost, gradient_memory, input_size  # noqa: E402
 from budc.compiler.planning.devices import DEVICES, device  # noqa: E402
 from budc.compiler.planning.dummy_inputs import dummy_inputs  # noqa: E402
-from budc.compiler.planning.plan import UTILISATION, forwards, make_plan, savings  # noqa: E402
+from budc.compiler.planning.estimate import UTILISATION, CompileEstimate, estimate_compile  # noqa: E402
+from budc.compiler.planning.forwards import CompileSettings, forwards_by_stage  # noqa: E402
 from budc.policies.profile import find_weights, load_profile  # noqa: E402
 from budc.schema.errors import UnsupportedModel, UsageError  # noqa: E402
 
 SMALL = Cost(parameters=1, flops=4e12, reuse_flops=1e10, weights=10**9, residual=10**6, activations=10**8)
+
+
+def flux(search: str, *costs: object, align: bool = False, **options: object) -> CompileEstimate:
+    """Estimate a compile of FLUX.1 for 10 of 28 steps."""
+    settings = CompileSettings(load_profile("flux.1-dev"), 10, 28, search, align)
+    return estimate_compile(settings, *(costs or (SMALL,)), **options)
 
 
 def test_flux_costs_what_is_known_of_it() -> None:
@@ -84,10 +92,10 @@ def test_forwards_are_those_that_a_compile_spends(search: str, align: bool) -> N
         search=search,
         align=align,
     )
-    parts = forwards(profile, 3, 8, search, 8, align=align)
+    stages = forwards_by_stage(CompileSettings(profile, 3, 8, search, align, prompts=8))
     assert compiled.outcome.aligned is align
-    assert ("alignment" in parts, "refit" in parts) == (align, search == "dp" and not align)
-    spent = sum(parts.values()) - parts["report"]
+    assert ("alignment" in stages, "refit" in stages) == (align, search == "dp" and not align)
+    spent = sum(stages.values()) - stages["report"]
     # How many candidates a path has depends on what the full run is like.
     assert spent == pytest.approx(compiled.outcome.forwards, abs=0 if search == "uniform" else 3 * 6 * 2)
 
@@ -103,42 +111,36 @@ def test_a_gradient_takes_more_memory_than_a_forward_and_less_than_all_blocks_of
 
 
 def test_a_plan_with_alignment_holds_its_gradient() -> None:
-    profile = load_profile("flux.1-dev")
-    plain = make_plan(profile, 10, 28, "joint", SMALL)
-    aligned = make_plan(profile, 10, 28, "joint", SMALL, gradients=10**10)
+    plain = flux("joint")
+    aligned = flux("joint", align=True, gradients=10**10)
     assert aligned.memory - plain.memory == 10**10 - SMALL.activations
-    assert aligned.forwards > 2 * plain.forwards - plain.parts["report"]
-    said = savings(aligned, 28, "joint", None)
-    assert f"no --align: {plain.forwards:,} forwards" in " ".join(said)
-    assert any(line.startswith("--search uniform without --align: ") for line in said)
+    assert aligned.forwards > 2 * plain.forwards - plain.stages["report"]
+    lines = advise(aligned, None)
+    assert f"no --align: {plain.forwards:,} forwards" in " ".join(lines)
+    assert any(line.startswith("--search uniform without --align: ") for line in lines)
 
 
 def test_hours_are_of_the_measured_forward_or_of_the_device() -> None:
-    profile, h100 = load_profile("flux.1-dev"), device("H100")
-    assumed = make_plan(profile, 10, 28, "uniform", SMALL, h100)
+    assumed = flux("uniform", SMALL, device("H100"))
     assert assumed.hours() == pytest.approx(assumed.forwards * 4e12 / (UTILISATION * 989e12) / 3600)
     assert not assumed.measured
-    timed = make_plan(profile, 10, 28, "uniform", SMALL, h100, measured=2.0)
+    timed = flux("uniform", SMALL, device("H100"), seconds=2.0)
+    assert timed.measured
     assert timed.hours() == pytest.approx(timed.forwards * 2.0 / 3600)
-    assert make_plan(profile, 10, 28, "uniform", SMALL).hours() is None
+    assert flux("uniform").hours() is None
 
 
 def test_cuts_cost_less_and_the_cheapest_compile_has_none_of_a_search() -> None:
-    profile = load_profile("flux.1-dev")
-    plan = make_plan(profile, 10, 28, "joint", SMALL)
-    said = savings(plan, 28, "joint", None)
-    assert any("--search uniform" in line for line in said)
-    assert all("% less" in line for line in said)
-    cheapest = make_plan(profile, 10, 28, "uniform", SMALL)
-    assert not any("--search" in line for line in savings(cheapest, 28, "uniform", None))
+    lines = advise(flux("joint"), None)
+    assert any("--search uniform" in line for line in lines)
+    assert all("% less" in line for line in lines)
+    assert not any("--search" in line for line in advise(flux("uniform"), None))
 
 
 def test_a_model_that_does_not_fit_is_said_first() -> None:
     huge = Cost(1, 1e12, 1e9, weights=90 * 10**9, residual=1, activations=1)
-    plan = make_plan(load_profile("flux.1-dev"), 10, 28, "joint", huge, device("h100"))
-    assert savings(plan, 28, "joint", device("h100"))[0].startswith(
-        "one sample takes 90 GB, NVIDIA H100 SXM has 80"
-    )
+    lines = advise(flux("joint", huge, device("h100")), device("h100"))
+    assert lines[0].startswith("one sample takes 90 GB, NVIDIA H100 SXM has 80")
 
 
 def test_unknown_names_are_refused() -> None:

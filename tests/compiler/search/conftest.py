@@ -1,4 +1,4 @@
-"""What drives a search without a model: spaces, landscapes with a known minimum, and the loop."""
+"""To run a search without a model: spaces, loss landscapes with a known minimum, and the loop."""
 
 import random
 
@@ -21,13 +21,13 @@ def run():
     """Return a function that runs a search to its end: (winner, every candidate proposed, in order)."""
 
     def run(name, space, loss, seed=0):
-        walk = ALGORITHMS[name].walk(space, random.Random(seed))
-        seen, batch = [], next(walk)
+        proposals = ALGORITHMS[name].propose(space, random.Random(seed))
+        seen, batch = [], next(proposals)
         while True:
             assert batch, "an empty list of candidates"
             seen += batch
             try:
-                batch = walk.send([loss(candidate) for candidate in batch])
+                batch = proposals.send([loss(candidate) for candidate in batch])
             except StopIteration as end:
                 return end.value, seen
 

@@ -50,16 +50,16 @@ def test_the_announced_number_of_candidates_is_never_exceeded(name, run, small, 
     for loss in (rugged, bowl(((0, 9, 10, 11),))):
         for seed in range(4):
             _, seen = run(name, small, loss, seed)
-            assert len({candidate.key for candidate in seen}) <= ALGORITHMS[name].at_most(small)
+            assert len({candidate.key for candidate in seen}) <= ALGORITHMS[name].max_candidates(small)
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_one_seed_is_one_walk(name, run, small, rugged):
+def test_the_same_seed_proposes_the_same(name, run, small, rugged):
     assert run(name, small, rugged, 3) == run(name, small, rugged, 3)
 
 
 @pytest.mark.parametrize("name", SEEDED)
-def test_another_seed_is_another_walk(name, run, small, rugged):
+def test_another_seed_proposes_others(name, run, small, rugged):
     assert run(name, small, rugged, 3)[1] != run(name, small, rugged, 4)[1]
 
 
@@ -82,7 +82,7 @@ def test_a_quadratic_landscape_of_fifty_steps_is_solved(name, target, seed, run,
 
 
 @pytest.mark.parametrize("name", [*SEEKERS, "joint"])
-def test_a_walk_goes_on_where_losses_are_infinite(name, run, space, bowl):
+def test_a_search_goes_on_where_losses_are_infinite(name, run, space, bowl):
     """A fit that diverges is a bad candidate, not the end of a search: here no early step may stand free."""
     target = (0, 2, 5, 9)
     distance = bowl((target,))
@@ -92,7 +92,7 @@ def test_a_walk_goes_on_where_losses_are_infinite(name, run, space, bowl):
 
     winner, seen = run(name, space(16, 4), loss)
     assert winner.mask.compute_steps == target
-    assert any(loss(found) == float("inf") for found in seen)
+    assert any(loss(candidate) == float("inf") for candidate in seen)
 
 
 @pytest.mark.parametrize("name", SEEKERS)
@@ -128,8 +128,8 @@ def test_branches_may_differ_under_one_total(name, target, run, space):
 
 
 def test_the_reference_searches_minimise_the_mean_and_all_others_the_robust_one():
-    found = {name for name, entry in ALGORITHMS.items() if entry.objective == "mean"}
-    assert found == set(REFERENCES)
+    mean = {name for name, entry in ALGORITHMS.items() if entry.objective == "mean"}
+    assert mean == set(REFERENCES)
 
 
 def test_uniform_proposes_the_uniform_mask_only(run, space):

@@ -5,7 +5,7 @@ import pytest
 from budc.compiler.search import ALGORITHMS
 from budc.compiler.search.anneal import NEIGHBOURS, accepts, temperatures
 from budc.compiler.search.dp import shortest_path
-from budc.compiler.search.moves import movable, relocations, starts
+from budc.compiler.search.moves import all_relocations, candidate_of, slots_of, with_every_payload
 
 
 def test_temperatures_are_the_spread_and_the_least_of_the_differences():
@@ -36,24 +36,24 @@ def test_the_scale_of_the_losses_changes_nothing(run, space, scale):
         return random.Random(candidate.key).random()
 
     box = space(20, 5)
-    assert run("anneal", box, loss, 1) == run("anneal", box, lambda found: scale * loss(found), 1)
+    assert run("anneal", box, loss, 1) == run("anneal", box, lambda candidate: scale * loss(candidate), 1)
 
 
 def test_it_starts_from_the_best_of_uniform_dp_published_and_random(run, space, costs):
-    schedule = (0, 1, 7, 8)
-    box = space(12, 4, errors={"velocity": costs(12, 5)}, published_masks=(schedule,))
+    published = (0, 1, 7, 8)
+    box = space(12, 4, errors={"velocity": costs(12, 5)}, published_masks=(published,))
     path = shortest_path(box, "velocity")
-    walk = ALGORITHMS["anneal"].walk(box, random.Random(0))
-    first = next(walk)
-    steps = [found.mask.compute_steps for found in first]
-    assert {(0, 3, 6, 9), schedule, path} <= set(steps)
+    proposals = ALGORITHMS["anneal"].propose(box, random.Random(0))
+    first = next(proposals)
+    steps = [candidate.mask.compute_steps for candidate in first]
+    assert {(0, 3, 6, 9), published, path} <= set(steps)
     assert len(set(first)) == len(first)
     best = steps.index(path)
-    around = walk.send([float(index != best) for index in range(len(first))])
-    assert len(around) == NEIGHBOURS
-    for found in around:
-        assert len(set(path) - set(found.mask.compute_steps)) == 1
-        assert found.payload == "velocity"
+    neighbours = proposals.send([float(index != best) for index in range(len(first))])
+    assert len(neighbours) == NEIGHBOURS
+    for candidate in neighbours:
+        assert len(set(path) - set(candidate.mask.compute_steps)) == 1
+        assert candidate.payload == "velocity"
 
 
 def test_it_leaves_a_local_minimum(run, space):
@@ -64,13 +64,16 @@ def test_it_leaves_a_local_minimum(run, space):
         away = [abs(a - b) for a, b in zip(candidate.mask.compute_steps, target, strict=True)]
         return sum(distance + 4 * (distance % 5 != 0) for distance in away)
 
-    (start,) = starts(box)
-    around = [found for slot in movable(box, start) for found in relocations(box, start, slot, (1, 2, 3))]
-    assert min(map(loss, around)) > loss(start) > 0
+    (start,) = with_every_payload(box)
+    neighbours = [
+        candidate_of(box, slots, "velocity")
+        for slots in all_relocations(box, slots_of(box, start), (1, 2, 3))
+    ]
+    assert min(map(loss, neighbours)) > loss(start) > 0
     winners = [run("anneal", box, loss, seed)[0].mask.compute_steps for seed in range(10)]
     assert winners.count(target) >= 8
 
 
 def test_no_step_but_the_first_is_protected(run, space):
     _, seen = run("anneal", space(20, 6), lambda candidate: random.Random(candidate.key).random())
-    assert {step for found in seen for step in range(20) if not found.mask[step]} == set(range(1, 20))
+    assert {step for candidate in seen for step in range(20) if not candidate.mask[step]} == set(range(1, 20))

@@ -64,7 +64,7 @@ def test_the_better_payload_s_path_wins_after_one_rollout_each(run, space, costs
     errors = {"trunk-residual": costs(10, 1), "velocity": costs(10, 2)}
     box = space(10, 4, errors=errors)
     for better in box.payloads:
-        winner, seen = run("dp", box, lambda found, better=better: float(found.payload != better))
+        winner, seen = run("dp", box, lambda candidate, better=better: float(candidate.payload != better))
         assert winner.payload == better
         assert winner.mask.compute_steps == shortest_path(box, better)
         assert len(seen) == 2
@@ -72,4 +72,4 @@ def test_the_better_payload_s_path_wins_after_one_rollout_each(run, space, costs
 
 def test_without_errors_it_is_refused(space):
     with pytest.raises(UsageError, match="reuse errors of the trunk-residual"):
-        next(ALGORITHMS["dp"].walk(space(10, 4), random.Random(0)))
+        next(ALGORITHMS["dp"].propose(space(10, 4), random.Random(0)))

@@ -14,7 +14,7 @@ def test_every_mask_is_proposed_once_with_every_payload_in_order(run, space):
     _, seen = run("exhaustive", space(9, 4), lambda _: 1.0)
     masks = [(0, *rest) for rest in itertools.combinations(range(1, 9), 3)]
     assert masks == sorted(masks)
-    assert [(found.payload, found.mask.compute_steps) for found in seen] == [
+    assert [(candidate.payload, candidate.mask.compute_steps) for candidate in seen] == [
         (payload, mask) for payload in ("trunk-residual", "velocity") for mask in masks
     ]
 
@@ -28,13 +28,13 @@ def test_the_best_of_all_wins(run, space):
 
 
 def test_batches_are_of_moderate_size(space):
-    walk = ALGORITHMS["exhaustive"].walk(space(12, 4), random.Random(0))
+    proposals = ALGORITHMS["exhaustive"].propose(space(12, 4), random.Random(0))
     sizes = []
-    batch = next(walk)
+    batch = next(proposals)
     while batch:
         sizes.append(len(batch))
         try:
-            batch = walk.send([1.0] * len(batch))
+            batch = proposals.send([1.0] * len(batch))
         except StopIteration:
             break
     assert set(sizes[:-1]) == {BATCH}
@@ -44,15 +44,15 @@ def test_batches_are_of_moderate_size(space):
 def test_a_large_space_is_refused_with_its_size(space):
     count = 2 * math.comb(49, 9)
     with pytest.raises(UsageError, match=f"{count:,} candidates") as caught:
-        next(ALGORITHMS["exhaustive"].walk(space(50, 10), random.Random(0)))
+        next(ALGORITHMS["exhaustive"].propose(space(50, 10), random.Random(0)))
     assert "joint" in caught.value.remedy
 
 
 def test_the_limit_is_the_largest_space_that_is_tried(space, monkeypatch):
-    walk = ALGORITHMS["exhaustive"].walk
+    propose = ALGORITHMS["exhaustive"].propose
     assert 2 * math.comb(15, 5) <= LIMIT
     monkeypatch.setattr(sys.modules["budc.compiler.search.exhaustive"], "LIMIT", 12)
-    assert len(next(walk(space(4, 2, payloads=("velocity",)), random.Random(0)))) == 3
-    assert len(next(walk(space(7, 2), random.Random(0)))) == 12
+    assert len(next(propose(space(4, 2, payloads=("velocity",)), random.Random(0)))) == 3
+    assert len(next(propose(space(7, 2), random.Random(0)))) == 12
     with pytest.raises(UsageError, match="14 candidates"):
-        next(walk(space(8, 2), random.Random(0)))
+        next(propose(space(8, 2), random.Random(0)))

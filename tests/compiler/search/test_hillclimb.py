@@ -4,17 +4,22 @@ import pytest
 
 from budc.compiler.search import ALGORITHMS
 from budc.compiler.search.hillclimb import descend
-from budc.compiler.search.moves import candidate, movable, relocations, switches
+from budc.compiler.search.moves import (
+    all_relocations,
+    candidate_of,
+    slots_of,
+    with_other_payloads,
+)
 from budc.schema.mask import StepMask
 
 
 def first_round(space, losses, seed=0):
     """Compute steps of every candidate of the first batches, answered from `losses`."""
-    walk = ALGORITHMS["hillclimb"].walk(space, random.Random(seed))
-    batches = [next(walk)]
+    proposals = ALGORITHMS["hillclimb"].propose(space, random.Random(seed))
+    batches = [next(proposals)]
     for values in losses:
-        batches.append(walk.send(values))
-    return [[found.mask.compute_steps for found in batch] for batch in batches]
+        batches.append(proposals.send(values))
+    return [[candidate.mask.compute_steps for candidate in batch] for batch in batches]
 
 
 def test_late_steps_move_first_and_by_shrinking_sizes(space):
@@ -24,8 +29,8 @@ def test_late_steps_move_first_and_by_shrinking_sizes(space):
     assert start == [(0, 10, 20, 30)] == [StepMask.uniform(40, 4).compute_steps]
     moved = []
     for batch in rounds[:9]:
-        sizes = {sum(abs(a - b) for a, b in zip(found, start[0], strict=True)) for found in batch}
-        steps = {set(start[0]).difference(found).pop() for found in batch}
+        sizes = {sum(abs(a - b) for a, b in zip(mask, start[0], strict=True)) for mask in batch}
+        steps = {set(start[0]).difference(mask).pop() for mask in batch}
         moved.append((*sizes, *steps))
     assert moved == [(size, step) for size in (3, 2, 1) for step in (30, 20, 10)]
 
@@ -45,30 +50,30 @@ def test_the_winner_is_a_local_minimum(run, space, seed):
         return random.Random(f"{seed} {candidate.key}").random()
 
     winner, _ = run("hillclimb", box, loss, seed)
-    around = switches(box, winner)
-    for slot in movable(box, winner):
-        around += relocations(box, winner, slot, (1, 2, 3))
-    assert loss(winner) < min(map(loss, around))
+    neighbours = with_other_payloads(box, winner)
+    for slots in all_relocations(box, slots_of(box, winner), (1, 2, 3)):
+        neighbours.append(candidate_of(box, slots, winner.payload))
+    assert loss(winner) < min(map(loss, neighbours))
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_local_minimum_is_left_by_a_kick_of_two_steps(space, seed):
-    """A round of three steps by three sizes brings nothing, then the kicked mask is scored."""
+def test_a_local_minimum_is_left_by_moving_two_random_steps(space, seed):
+    """A round of three steps by three sizes brings nothing, then the perturbed mask is scored."""
     box = space(40, 4, payloads=("velocity",))
     batches = first_round(box, [[0.0]] + [[1.0, 1.0]] * 9, seed)
-    (start,), (kicked,) = batches[0], batches[10]
-    assert len(set(start) - set(kicked)) == 2
+    (start,), (restart,) = batches[0], batches[10]
+    assert len(set(start) - set(restart)) == 2
 
 
-def test_a_better_minimum_after_a_kick_wins(space):
-    walk = ALGORITHMS["hillclimb"].walk(space(40, 4, payloads=("velocity",)), random.Random(0))
-    batches = [next(walk)]
+def test_a_better_minimum_after_a_restart_wins(space):
+    proposals = ALGORITHMS["hillclimb"].propose(space(40, 4, payloads=("velocity",)), random.Random(0))
+    batches = [next(proposals)]
     for _ in range(10):
-        batches.append(walk.send([0.0] * len(batches[-1])))
+        batches.append(proposals.send([0.0] * len(batches[-1])))
     winner, loss = None, -1.0
     while winner is None:
         try:
-            batches.append(walk.send([loss] * len(batches[-1])))
+            batches.append(proposals.send([loss] * len(batches[-1])))
         except StopIteration as end:
             winner = end.value
         loss = 0.0
@@ -87,19 +92,19 @@ def test_the_payload_is_changed_where_the_other_one_has_become_better(run, space
     assert (winner.mask.compute_steps, winner.payload) == (target, "velocity")
 
 
-def test_a_step_is_handed_to_the_other_branch(space):
-    """On a flat landscape but for one candidate, which no move along the schedule reaches."""
+def test_a_computed_step_moves_to_the_other_branch(space):
+    """On a flat landscape but for one candidate, which only a move between branches reaches."""
     box = space(20, 3, branches=("cond", "uncond"), separate=True, payloads=("velocity",))
     start, wanted = (
-        candidate(box, slots, "velocity") for slots in [(0, 1, 20, 25, 30, 35), (0, 1, 20, 25, 31, 35)]
+        candidate_of(box, slots, "velocity") for slots in [(0, 1, 20, 25, 30, 35), (0, 1, 20, 25, 31, 35)]
     )
-    walk = descend(box, (start, 1.0), 3)
-    batch = next(walk)
-    found = None
-    while found is None:
+    proposals = descend(box, (start, 1.0), 3)
+    batch = next(proposals)
+    minimum = None
+    while minimum is None:
         try:
-            batch = walk.send([float(proposed != wanted) for proposed in batch])
+            batch = proposals.send([float(proposed != wanted) for proposed in batch])
         except StopIteration as end:
-            found = end.value
-    assert found == (wanted, 0.0)
+            minimum = end.value
+    assert minimum == (wanted, 0.0)
     assert [mask.compute_steps for mask in wanted.masks] == [(0, 10), (0, 12, 15, 17)]

@@ -1,16 +1,16 @@
-"""What the default search may spend, and where it looks."""
+"""How many rollouts the default search takes, and where it looks."""
 
 import itertools
 import random
 
 import pytest
 
-from budc.compiler.search.joint import PREFERENCE, allowance, promising
-from budc.compiler.search.moves import relocated
+from budc.compiler.search.joint import PREFERENCE, most_promising, rollout_limit
+from budc.compiler.search.moves import all_relocations
 
 
-def spent(seen):
-    """Return the rollouts that candidates take where those that begin alike share it, counted by their prefixes."""
+def rollouts(seen):
+    """Return the rollouts that candidates take where common prefixes are shared, counted by their prefixes."""
     prefixes = {
         (candidate.payload, candidate.mask.compute_steps[: end + 1])
         for candidate in seen
@@ -20,21 +20,21 @@ def spent(seen):
 
 
 def test_few_evaluations_may_spend_less():
-    found = [allowance(50, nfe) for nfe in range(4, 40)]
-    assert found == sorted(found)
-    assert (found[0], found[6], found[-1]) == (20, 25, 28)
+    limits = [rollout_limit(50, nfe) for nfe in range(4, 40)]
+    assert limits == sorted(limits)
+    assert (limits[0], limits[6], limits[-1]) == (20, 25, 28)
 
 
 def test_few_masks_may_be_searched_through_in_part():
-    found = [allowance(12, 5), allowance(16, 6), allowance(18, 7)]
-    assert found == pytest.approx([20 + 0.03 * 330, 2 * 0.03 * 3003, 20])
+    limits = [rollout_limit(12, 5), rollout_limit(16, 6), rollout_limit(18, 7)]
+    assert limits == pytest.approx([20 + 0.03 * 330, 2 * 0.03 * 3003, 20])
 
 
 @pytest.mark.parametrize("nfe", [4, 8, 14])
-def test_the_allowance_is_spent_and_no_more_than_the_candidate_that_reaches_it(nfe, run, space, costs):
+def test_the_search_ends_with_the_candidate_that_reaches_the_limit(nfe, run, space, costs):
     wanted = space(50, nfe, errors={"trunk-residual": costs(50, 1), "velocity": costs(50, 2)})
     _, seen = run("joint", wanted, lambda candidate: random.Random(candidate.key).random())
-    assert allowance(50, nfe) <= spent(seen) < allowance(50, nfe) + 2
+    assert rollout_limit(50, nfe) <= rollouts(seen) < rollout_limit(50, nfe) + 2
 
 
 def test_the_seed_changes_nothing(run, space, costs):
@@ -50,7 +50,7 @@ def test_the_seed_changes_nothing(run, space, costs):
     "target", [(0, 2, 3, 9, 17, 18, 30, 41, 48, 49), (0, 6, 11, 14, 20, 27, 33, 36, 42, 47)]
 )
 def test_it_closes_in_on_the_best_mask(target, run, space):
-    """The distance of the evenly spread start is 10 to 40 steps; all but a few are made up for."""
+    """The distance of the evenly spread start is 10 to 40 steps, that of the winner at most 2."""
 
     def steps_off(candidate):
         return sum(abs(a - b) for a, b in zip(candidate.mask.compute_steps, target, strict=True))
@@ -60,32 +60,30 @@ def test_it_closes_in_on_the_best_mask(target, run, space):
     assert steps_off(winner) <= 2
 
 
-def test_a_small_space_is_gone_through(run, space):
+def test_every_mask_of_a_small_space_is_scored(run, space):
     _, seen = run("joint", space(8, 3), lambda candidate: random.Random(candidate.key).random())
-    found = {candidate.mask.compute_steps for candidate in seen if candidate.payload == "velocity"}
-    assert found == {(0, *rest) for rest in itertools.combinations(range(1, 8), 2)}
+    masks = {candidate.mask.compute_steps for candidate in seen if candidate.payload == "velocity"}
+    assert masks == {(0, *rest) for rest in itertools.combinations(range(1, 8), 2)}
 
 
-def test_where_all_is_known_nothing_promises(space):
-    known = {(0, *rest): float(sum(rest)) for rest in itertools.combinations(range(1, 6), 2)}
-    assert promising(space(6, 3), "velocity", known) is None
+def test_where_all_masks_are_scored_none_is_promising(space):
+    losses = {(0, *rest): float(sum(rest)) for rest in itertools.combinations(range(1, 6), 2)}
+    assert most_promising(space(6, 3), "velocity", losses) is None
 
 
-def test_what_promises_is_unknown_and_two_relocations_away_at_most(space, costs):
+def test_the_most_promising_mask_is_new_and_at_most_two_relocations_away(space, costs):
     box = space(16, 4, errors={"velocity": costs(16, 1)})
-    known = {(0, 4, 8, 12): -3.0, (0, 4, 8, 11): -3.5, (0, 1, 2, 3): 1.0}
-    found = promising(box, "velocity", known)
-    once = set(relocated(box, (0, 4, 8, 11)))
-    assert found not in known
-    assert found in once | {slots for one in once for slots in relocated(box, one)}
+    losses = {(0, 4, 8, 12): -3.0, (0, 4, 8, 11): -3.5, (0, 1, 2, 3): 1.0}
+    slots = most_promising(box, "velocity", losses)
+    neighbours = set(all_relocations(box, (0, 4, 8, 11)))
+    assert slots not in losses
+    assert slots in neighbours | {far for near in neighbours for far in all_relocations(box, near)}
 
 
-@pytest.mark.parametrize(("ahead", "payload"), [(1.5, "trunk-residual"), (0.5, "velocity")])
-def test_the_trunk_residual_is_taken_where_it_is_clearly_better(ahead, payload, run, space):
+@pytest.mark.parametrize(("gain", "payload"), [(1.5, "trunk-residual"), (0.5, "velocity")])
+def test_the_trunk_residual_is_taken_where_it_is_clearly_better(gain, payload, run, space):
     def loss(candidate):
-        return sum(candidate.mask.compute_steps) - ahead * PREFERENCE * (
-            candidate.payload == "trunk-residual"
-        )
+        return sum(candidate.mask.compute_steps) - gain * PREFERENCE * (candidate.payload == "trunk-residual")
 
     _, seen = run("joint", space(50, 4), loss)
     assert {candidate.payload for candidate in seen[3:]} == {payload}

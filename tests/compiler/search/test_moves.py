@@ -6,105 +6,116 @@ from hypothesis import strategies as st
 
 from budc.compiler.search.moves import (
     all_candidates,
-    candidate,
-    count,
-    free,
-    kicked,
-    lanes,
-    movable,
-    nudged,
-    relocated,
+    all_relocations,
+    candidate_count,
+    candidate_of,
+    free_slots,
+    mask_count,
+    movable_slots,
+    perturbed,
+    random_neighbour,
     relocations,
-    starts,
-    switches,
-    taken,
+    slots_of,
+    with_every_payload,
+    with_other_payloads,
 )
 
 
 @st.composite
-def places(draw, space):
+def spaces(draw, space):
     """A space with one candidate of it."""
     steps = draw(st.integers(1, 12))
     nfe = draw(st.integers(1, steps))
     first_steps = draw(st.sets(st.integers(1, steps - 1), max_size=min(2, nfe - 1))) if steps > 1 else ()
-    found = space(
+    drawn = space(
         steps,
         nfe,
         branches=("cond", "uncond"),
         separate=draw(st.booleans()),
         first_steps=tuple(sorted(first_steps)),
     )
-    width = lanes(found)
-    fixed = {slot for slot in range(steps * width) if slot // width in found.fixed}
-    others = [slot for slot in range(steps * width) if slot not in fixed]
-    rest = draw(st.permutations(others))[: nfe * width - len(fixed)]
-    return found, candidate(found, sorted({*fixed, *rest}), draw(st.sampled_from(found.payloads)))
+    count = mask_count(drawn)
+    fixed = {slot for slot in range(steps * count) if slot // count in drawn.fixed}
+    others = [slot for slot in range(steps * count) if slot not in fixed]
+    rest = draw(st.permutations(others))[: nfe * count - len(fixed)]
+    return drawn, candidate_of(drawn, sorted({*fixed, *rest}), draw(st.sampled_from(drawn.payloads)))
 
 
-def within(space, found):
-    """Whether a candidate has the budget, each branch the fixed steps, and no two equal masks apart."""
-    alike = len(set(found.masks)) == 1
+def within(space, candidate):
+    """Whether a candidate has the budget, each branch the fixed steps, and equal masks are one."""
+    equal = len(set(candidate.masks)) == 1
     return (
-        all(mask.steps == space.steps and all(mask[k] for k in space.fixed) for mask in found.masks)
-        and sum(mask.nfe for mask in found.masks) == space.nfe * len(found.masks)
-        and len(found.masks) == (1 if alike else lanes(space))
+        all(mask.steps == space.steps and all(mask[k] for k in space.fixed) for mask in candidate.masks)
+        and sum(mask.nfe for mask in candidate.masks) == space.nfe * len(candidate.masks)
+        and len(candidate.masks) == (1 if equal else mask_count(space))
     )
 
 
 @given(st.data(), st.none() | st.integers(0, 4))
-def test_slots_are_relocated_as_candidates_are(space, data, reach):
-    box, current = data.draw(places(space))
-    sizes = range(box.steps if reach is None else reach + 1)
-    found = list(relocated(box, taken(box, current), reach))
-    assert sorted(found) == sorted(
-        taken(box, other)
-        for slot in movable(box, current)
-        for other in relocations(box, current, slot, sizes)
-    )
+def test_relocations_are_all_moves_of_one_slot_to_a_free_one(space, data, reach):
+    box, current = data.draw(spaces(space))
+    slots, count = slots_of(box, current), mask_count(box)
+    distances = None if reach is None else range(reach + 1)
+    wanted = [
+        tuple(sorted({*slots, target} - {slot}))
+        for slot in slots
+        for target in range(box.steps * count)
+        if slot // count not in box.fixed
+        and target not in slots
+        and (reach is None or abs(target // count - slot // count) <= reach)
+    ]
+    assert sorted(all_relocations(box, slots, distances)) == sorted(wanted)
+    for slot in movable_slots(box, slots):
+        moved = relocations(box, slots, slot, distances)
+        assert sorted(moved) == sorted(other for other in wanted if slot not in other)
 
 
 @given(st.data())
 def test_moves_stay_in_the_space_and_change_one_slot(space, data):
-    box, current = data.draw(places(space))
+    box, current = data.draw(spaces(space))
     assert within(box, current)
-    slots = set(taken(box, current))
-    for slot in movable(box, current):
-        around = relocations(box, current, slot, (0, 1, 2, 3))
-        assert len(set(around)) == len(around)
-        for found in around:
-            assert within(box, found)
-            assert slots - set(taken(box, found)) == {slot}
-            (target,) = set(taken(box, found)) - slots
-            assert abs(target // lanes(box) - slot // lanes(box)) <= 3
-    for found in switches(box, current):
-        assert taken(box, found) == taken(box, current)
-        assert found.payload != current.payload
+    slots = slots_of(box, current)
+    for slot in movable_slots(box, slots):
+        neighbours = relocations(box, slots, slot, (0, 1, 2, 3))
+        assert len(set(neighbours)) == len(neighbours)
+        for moved in neighbours:
+            candidate = candidate_of(box, moved, current.payload)
+            assert within(box, candidate)
+            assert slots_of(box, candidate) == moved
+            assert set(slots) - set(moved) == {slot}
+            (target,) = set(moved) - set(slots)
+            assert abs(target // mask_count(box) - slot // mask_count(box)) <= 3
+    for candidate in with_other_payloads(box, current):
+        assert slots_of(box, candidate) == slots
+        assert candidate.payload != current.payload
 
 
 @given(st.data(), st.integers(0, 99), st.integers(1, 3))
-def test_a_kick_moves_as_many_computed_steps_as_asked(space, data, seed, moves):
-    box, current = data.draw(places(space))
-    found = kicked(box, current, random.Random(seed), moves)
-    assert within(box, found)
-    moved = len(set(taken(box, current)) - set(taken(box, found)))
-    assert moved == min(moves, len(movable(box, current)), len(free(box, current)))
+def test_a_perturbation_moves_as_many_computed_steps_as_asked(space, data, seed, moves):
+    box, current = data.draw(spaces(space))
+    slots = slots_of(box, current)
+    candidate = perturbed(box, current, random.Random(seed), moves)
+    assert within(box, candidate)
+    moved = len(set(slots) - set(slots_of(box, candidate)))
+    assert moved == min(moves, len(movable_slots(box, slots)), len(free_slots(box, slots)))
 
 
 @given(st.data(), st.integers(0, 99))
-def test_a_nudge_moves_one_computed_step(space, data, seed):
-    box, current = data.draw(places(space))
-    found = nudged(box, current, random.Random(seed), 3)
-    assert within(box, found)
-    moved = len(set(taken(box, current)) - set(taken(box, found)))
-    assert moved == (1 if movable(box, current) and free(box, current) else 0)
+def test_a_random_neighbour_has_one_computed_step_moved(space, data, seed):
+    box, current = data.draw(spaces(space))
+    slots = slots_of(box, current)
+    candidate = random_neighbour(box, current, random.Random(seed), 3)
+    assert within(box, candidate)
+    moved = len(set(slots) - set(slots_of(box, candidate)))
+    assert moved == (1 if movable_slots(box, slots) and free_slots(box, slots) else 0)
 
 
-def test_a_nudge_is_near_where_it_can_be(space):
+def test_a_random_neighbour_is_near_where_it_can_be(space):
     box = space(50, 4)
-    current = candidate(box, (0, 10, 25, 40), "velocity")
+    current = candidate_of(box, (0, 10, 25, 40), "velocity")
     for seed in range(50):
-        found = set(taken(box, nudged(box, current, random.Random(seed), 3)))
-        (left,), (arrived,) = {0, 10, 25, 40} - found, found - {0, 10, 25, 40}
+        slots = set(slots_of(box, random_neighbour(box, current, random.Random(seed), 3)))
+        (left,), (arrived,) = {0, 10, 25, 40} - slots, slots - {0, 10, 25, 40}
         assert 0 < abs(left - arrived) <= 3
 
 
@@ -114,39 +125,38 @@ def test_every_candidate_is_listed_once_and_reached_by_moves(space, separate, fi
     nfe = 2 + len(first_steps)
     box = space(5, nfe, branches=("cond", "uncond"), separate=separate, first_steps=first_steps)
     listed = list(all_candidates(box))
-    assert len(listed) == len(set(listed)) == len({found.key for found in listed}) == count(box)
-    assert all(within(box, found) for found in listed)
+    keys = {candidate.key for candidate in listed}
+    assert len(listed) == len(set(listed)) == len(keys) == candidate_count(box)
+    assert all(within(box, candidate) for candidate in listed)
     reached = edge = {listed[0]}
     while edge:
-        around = {
-            found
+        neighbours = {
+            candidate
             for current in edge
-            for found in (
-                *switches(box, current),
+            for candidate in (
+                *with_other_payloads(box, current),
                 *(
-                    near
-                    for slot in movable(box, current)
-                    for near in relocations(box, current, slot, (0, 1, 2, 3))
+                    candidate_of(box, slots, current.payload)
+                    for slots in all_relocations(box, slots_of(box, current), (0, 1, 2, 3))
                 ),
             )
         }
-        edge = around - reached
+        edge = neighbours - reached
         reached = reached | edge
     assert reached == set(listed)
 
 
 def test_late_steps_move_first(space):
-    box = space(12, 4)
-    assert movable(box, candidate(box, (0, 3, 7, 9), "velocity")) == [9, 7, 3]
+    assert movable_slots(space(12, 4), (0, 3, 7, 9)) == [9, 7, 3]
 
 
 def test_starts_lead_through_the_fixed_steps(space):
     box = space(12, 4, first_steps=(5,))
-    assert {start.mask.compute_steps for start in starts(box)} == {(0, 3, 5, 9)}
-    assert {start.mask.compute_steps for start in starts(box, (0, 1, 2, 11))} == {(0, 1, 5, 11)}
+    assert {start.mask.compute_steps for start in with_every_payload(box)} == {(0, 3, 5, 9)}
+    assert {start.mask.compute_steps for start in with_every_payload(box, (0, 1, 2, 11))} == {(0, 1, 5, 11)}
 
 
 def test_starts_are_evenly_spread_with_every_payload(space):
-    found = starts(space(12, 4))
-    assert {start.mask.compute_steps for start in found} == {(0, 3, 6, 9)}
-    assert [start.payload for start in found] == ["trunk-residual", "velocity"]
+    starts = with_every_payload(space(12, 4))
+    assert {start.mask.compute_steps for start in starts} == {(0, 3, 6, 9)}
+    assert [start.payload for start in starts] == ["trunk-residual", "velocity"]

@@ -8,7 +8,7 @@ from budc.compiler.search.paper import (
     candidates_of_paper,
     neighbours,
     protected_prefix,
-    relocate,
+    random_relocation,
 )
 from budc.policies.profile import AnnealingSettings
 
@@ -72,11 +72,11 @@ def test_paper_is_repeatable_by_seed(run):
 
 
 def test_paper_anneals_two_hundred_moves():
-    walk = ALGORITHMS["paper"].walk(SPACE, random.Random(0))
-    sizes, batch = [], next(walk)
+    proposals = ALGORITHMS["paper"].propose(SPACE, random.Random(0))
+    sizes, batch = [], next(proposals)
     while len(batch) == 1:
         sizes.append(len(batch))
-        batch = walk.send([1.0])
+        batch = proposals.send([1.0])
     assert len(sizes) == 1 + ANNEALING_STEPS
 
 
@@ -85,17 +85,17 @@ def farthest_proposal(temperature):
     defaults = AnnealingSettings(
         temperature_start=temperature, temperature_end=temperature, protected_fraction=0.3
     )
-    walk = ALGORITHMS["paper"].walk(Space(steps=50, nfe=10, annealing=defaults), random.Random(3))
-    (start,) = next(walk)
-    (candidate,) = walk.send([0.0])
+    proposals = ALGORITHMS["paper"].propose(Space(steps=50, nfe=10, annealing=defaults), random.Random(3))
+    (start,) = next(proposals)
+    (candidate,) = proposals.send([0.0])
     away = 0
     for _ in range(60):
         away = max(away, len(set(start.mask.compute_steps) - set(candidate.mask.compute_steps)))
-        (candidate,) = walk.send([1.0])
+        (candidate,) = proposals.send([1.0])
     return away
 
 
-def test_a_cold_walk_stays_and_a_hot_one_leaves():
+def test_cold_annealing_stays_at_the_start_and_hot_annealing_leaves_it():
     assert farthest_proposal(1e-9) <= 2
     assert farthest_proposal(1e9) > 2
 
@@ -116,10 +116,10 @@ def test_neighbours_are_relocations_of_one_step_without_repeats():
     assert near <= {tuple(sorted(steps)) for steps in around}
 
 
-def test_relocate_moves_one_step_outside_the_prefix():
+def test_a_random_relocation_moves_one_step_outside_the_prefix():
     rng = random.Random(0)
     start = tuple(range(0, 50, 5))
     for _ in range(200):
-        moved = relocate(SPACE, start, rng)
+        moved = random_relocation(SPACE, start, rng)
         assert len(set(moved) - set(start)) == 1
         assert all(step >= protected_prefix(SPACE) for step in set(start) - set(moved))

@@ -16,7 +16,7 @@ from budc.compiler.storage.journal import Journal
 
 def walked(name, space, loss):
     """Run a search; return the least loss that it saw."""
-    walk = ALGORITHMS[name].walk(space, random.Random(0))
+    walk = ALGORITHMS[name].propose(space, random.Random(0))
     lowest, batch = math.inf, next(walk)
     while True:
         losses = loss(batch)

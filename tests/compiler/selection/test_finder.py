@@ -236,7 +236,7 @@ def test_alignment_of_more_evaluations_trains_longer(task, found, monkeypatch, n
     monkeypatch.setattr(
         alignment, "refine", lambda *given, **options: asked.append(options) or refine(*given, **options)
     )
-    monkeypatch.setattr(sys.modules["budc.compiler.search.joint"], "ALLOWANCE", (0.0, 2.0, 2.0))
+    monkeypatch.setattr(sys.modules["budc.compiler.search.joint"], "ROLLOUT_LIMIT", (0.0, 2.0, 2.0))
     found(task(16, nfe, samples=6, align=True))
     (options,) = asked
     assert (options["epochs"], options["batch"]) == (epochs, 2)

@@ -130,20 +130,21 @@ def _measure(
     import msgspec
 
     from budc.compiler.evaluation.parity import measure_parity
-    from budc.compiler.models.model import as_measured, check_single, default_device, load_model
+    from budc.compiler.models.model import default_device, load_model, with_shape
+    from budc.compiler.models.supported import check_one_denoiser
     from budc.policies.profile import find_weights
     from budc.runtimes.exported.manifest import MANIFEST
     from budc.schema.digests import find_variant
 
     document = artifact.document
     profile = profile_of(document)
-    check_single(profile, "bind")
+    check_one_denoiser(profile, "bind")
     folder = find_weights(profile, weights)
     originals = [known for known in document.model.variants if MANIFEST not in known.files]
     find_variant(folder, originals, sha256=digests)
     converted = ConvertedExport(document, variant, export, digests)
     # In float32 whatever the policy was measured in: rounding would hide what a conversion changed.
-    profile = msgspec.structs.replace(as_measured(profile, document.shape), dtype="float32")
+    profile = msgspec.structs.replace(with_shape(profile, document.shape), dtype="float32")
     model = load_model(profile, folder, default_device())
     return measure_parity(model, document, converted, samples)
 

@@ -16,7 +16,7 @@ from budc.schema.errors import UsageError, WeightsMissing
 
 if TYPE_CHECKING:
     from budc.compiler.planning.devices import Device
-    from budc.compiler.planning.plan import Plan
+    from budc.compiler.planning.estimate import CompileEstimate
     from budc.policies.profile import ModelProfile
 
 
@@ -53,9 +53,11 @@ def plan_command(
         )
     with contextlib.redirect_stdout(sys.stderr):
         from budc.compiler.budget import parse_budget
+        from budc.compiler.planning.advice import advise
         from budc.compiler.planning.cost import forward_cost, gradient_memory
         from budc.compiler.planning.devices import device as named
-        from budc.compiler.planning.plan import make_plan, savings
+        from budc.compiler.planning.estimate import estimate_compile
+        from budc.compiler.planning.forwards import CompileSettings
         from budc.compiler.request import check_judged
         from budc.policies.profile import load_profile
 
@@ -68,9 +70,10 @@ def plan_command(
         folder = None if target else _here(profile, weights)
         cost = forward_cost(profile, folder)
         seconds = _measured(profile, folder) if folder else None
-        gradients = gradient_memory(profile, folder) if align else None
-        plan = make_plan(profile, nfe, wanted, search, cost, target, seconds, gradients=gradients)
-        advice = savings(plan, wanted, search, target)
+        gradients = gradient_memory(profile, folder) if align else 0
+        settings = CompileSettings(profile, nfe, wanted, search, align)
+        plan = estimate_compile(settings, cost, target, seconds, gradients)
+        advice = advise(plan, target)
     if as_json:
         click.echo(json.dumps(_record(plan, target, advice), indent=1))
         return
@@ -95,8 +98,8 @@ def _measured(profile: ModelProfile, folder: Path) -> float:
     return forward_seconds(load_model(profile, folder, default_device()))
 
 
-def _page(plan: Plan, device: Device | None, steps: int, advice: list[str]) -> str:
-    from budc.compiler.planning.plan import UTILISATION
+def _page(plan: CompileEstimate, device: Device | None, steps: int, advice: list[str]) -> str:
+    from budc.compiler.planning.estimate import UTILISATION
 
     cost = plan.cost
     if plan.seconds is None:
@@ -107,8 +110,11 @@ def _page(plan: Plan, device: Device | None, steps: int, advice: list[str]) -> s
         assert device is not None
         pace = f"{plan.seconds:.3g} s a forward, if {device.name} reaches {UTILISATION:.0%} of its peak"
     pairs = [
-        ("model", f"{plan.profile.title}, {cost.parameters / 1e9:.3g} billion parameters a denoiser"),
-        ("budget", f"{plan.nfe} of {steps} steps"),
+        (
+            "model",
+            f"{plan.settings.profile.title}, {cost.parameters / 1e9:.3g} billion parameters a denoiser",
+        ),
+        ("budget", f"{plan.settings.nfe} of {steps} steps"),
         ("a forward", f"{cost.flops / 1e12:,.3g} TFLOPs; reused {cost.reuse_flops / cost.flops:.2%} of it"),
         (
             "memory",
@@ -118,7 +124,7 @@ def _page(plan: Plan, device: Device | None, steps: int, advice: list[str]) -> s
         ),
         ("pace", pace),
     ]
-    rows = [[part, f"{count:,}", _hours(plan.hours(count))] for part, count in plan.parts.items()]
+    rows = [[part, f"{count:,}", _hours(plan.hours(count))] for part, count in plan.stages.items()]
     rows.append(["total", f"{plan.forwards:,}", _hours(plan.hours())])
     parts = table(("part", "forwards", "hours"), rows)
     lines = "\n".join(f"  {line}" for line in advice)
@@ -129,13 +135,13 @@ def _hours(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}"
 
 
-def _record(plan: Plan, device: Device | None, advice: list[str]) -> dict[str, Any]:
+def _record(plan: CompileEstimate, device: Device | None, advice: list[str]) -> dict[str, Any]:
     cost = plan.cost
     return {
-        "model": plan.profile.name,
-        "nfe": plan.nfe,
+        "model": plan.settings.profile.name,
+        "nfe": plan.settings.nfe,
         "forwards": plan.forwards,
-        "parts": plan.parts,
+        "parts": plan.stages,
         "flopsPerForward": cost.flops,
         "reuseFlops": cost.reuse_flops,
         "memory": {

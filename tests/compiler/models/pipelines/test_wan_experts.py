@@ -21,9 +21,11 @@ from budc.compiler.compile import compile_artifacts  # noqa: E402
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout  # noqa: E402
 from budc.compiler.evaluation.reference import HELD_OUT_SEED, encode_prompts  # noqa: E402
 from budc.compiler.evaluation.replay import replay  # noqa: E402
-from budc.compiler.models.model import load_model, supported  # noqa: E402
+from budc.compiler.models.model import load_model  # noqa: E402
+from budc.compiler.models.supported import check_supported  # noqa: E402
 from budc.compiler.planning.cost import Cost  # noqa: E402
-from budc.compiler.planning.plan import make_plan  # noqa: E402
+from budc.compiler.planning.estimate import estimate_compile  # noqa: E402
+from budc.compiler.planning.forwards import CompileSettings  # noqa: E402
 from budc.compiler.request import CompileRequest  # noqa: E402
 from budc.compiler.rollouts.policies import full_policy, shared_policy  # noqa: E402
 from budc.compiler.selection.arbitration import Arbiter  # noqa: E402
@@ -297,12 +299,12 @@ def test_a_folder_with_other_experts(
 
 def test_a_profile_that_does_not_say_when_its_denoisers_run() -> None:
     profile = load_profile("wan2.2")
-    supported(profile)
+    check_supported(profile)
     with pytest.raises(UnsupportedModel, match=r"2 denoisers \(transformer, transformer_2\), .* when 1 run"):
-        supported(replace(profile, experts=None))
+        check_supported(replace(profile, experts=None))
     single = load_profile("wan2.1")
     with pytest.raises(UnsupportedModel, match=r"1 denoisers \(transformer\), .* when 2 run"):
-        supported(replace(single, experts=profile.experts))
+        check_supported(replace(single, experts=profile.experts))
 
 
 def test_an_export_is_refused(pair_profile: str, pair_folder: Path, tmp_path: Path) -> None:
@@ -360,7 +362,7 @@ def test_a_plan_counts_both_denoisers() -> None:
     profile = load_profile("wan2.2")
     cost = Cost(parameters=1, flops=4e12, reuse_flops=1e10, weights=10**9, residual=10**6, activations=10**8)
     for search in ("joint", "paper", "hillclimb", "anneal", "dp", "uniform"):
-        plan = make_plan(profile, 10, 40, search, cost)
+        plan = estimate_compile(CompileSettings(profile, 10, 40, search), cost)
         assert plan.memory == 2 * 10**9 + 10**6 + 10**8
-        single = make_plan(load_profile("wan2.1-14b"), 10, 40, search, cost)
-        assert 0.5 < plan.parts["search"] / single.parts["search"] < 1.5
+        single = estimate_compile(CompileSettings(load_profile("wan2.1-14b"), 10, 40, search), cost)
+        assert 0.5 < plan.stages["search"] / single.stages["search"] < 1.5

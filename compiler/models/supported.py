@@ -1,0 +1,60 @@
+"""Which models the compiler supports, known without torch, so that a wrong one is refused before torch is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from budc.policies.profile import ModelProfile
+from budc.schema.errors import UnsupportedModel
+
+ADAPTERS: Mapping[str, str] = {
+    "FluxPipeline": "budc.compiler.models.pipelines.flux:FluxAdapter",
+    "HunyuanVideoPipeline": "budc.compiler.models.pipelines.hunyuan_video:HunyuanVideoAdapter",
+    "QwenImagePipeline": "budc.compiler.models.pipelines.qwen_image:QwenImageAdapter",
+    "WanPipeline": "budc.compiler.models.pipelines.wan:WanAdapter",
+    "ZImagePipeline": "budc.compiler.models.pipelines.z_image:ZImageAdapter",
+}
+"""Pipeline class -> its adapter as module:class, see `budc.compiler.models.pipelines.adapter_for`."""
+
+
+def check_supported(profile: ModelProfile) -> None:
+    """Refuse a model that cannot be compiled for; needs no weights.
+
+    Raises:
+        UnsupportedModel: the pipeline class is not known, or the profile does not say when each denoiser runs.
+    """
+    expected = 2 if profile.experts else 1
+    if len(profile.denoisers) != expected:
+        raise UnsupportedModel(
+            f"{profile.name} has {_denoisers(profile)}, and its profile says when {expected} run",
+            remedy="give the profile of two denoisers an [experts] table, and no other one",
+        )
+    adapter_name(profile.pipeline_class)
+
+
+def adapter_name(pipeline_class: str) -> str:
+    """Return the adapter of a pipeline class as module:class.
+
+    Raises:
+        UnsupportedModel: the pipeline class is not known.
+    """
+    if pipeline_class not in ADAPTERS:
+        raise UnsupportedModel(f"cannot compile for {pipeline_class}, only for {', '.join(sorted(ADAPTERS))}")
+    return ADAPTERS[pipeline_class]
+
+
+def check_one_denoiser(profile: ModelProfile, command: str) -> None:
+    """Refuse a model of several denoisers for a command that takes one.
+
+    Raises:
+        UnsupportedModel: the profile names several.
+    """
+    if len(profile.denoisers) > 1:
+        raise UnsupportedModel(
+            f"{command}: {profile.name} has {_denoisers(profile)}, one is supported",
+            remedy=f"run it in diffusers (budc run), or use --model {profile.try_instead}",
+        )
+
+
+def _denoisers(profile: ModelProfile) -> str:
+    return f"{len(profile.denoisers)} denoisers ({', '.join(profile.denoisers)})"
