@@ -41,4 +41,5 @@ def nearby(space: Space, rng: random.Random) -> Proposals:
         if slots is None:
             break
         (scored[slots],) = yield [candidate_of(space, slots, payload)]
-    return candidate_of(space, min(scored, key=scored.__getitem__), payload)
+    best = min(scored, key=scored.__getitem__)
+    return candidate_of(space, best, payload)

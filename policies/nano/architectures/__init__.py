@@ -1,1 +1,1 @@
-"""The configurations of the embedded models, on diffusers' own classes."""
+"""The components of the embedded models, on the classes of diffusers and transformers."""

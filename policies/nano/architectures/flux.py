@@ -1,4 +1,4 @@
-"""Configurations of `flux-nano`, as the real FLUX.1 pipeline classes take them."""
+"""The components of `flux-nano`, on the classes of the FLUX.1 pipeline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transformers import (
     T5EncoderModel,
 )
 
-from budc.policies.nano.architectures.wan import TEXT_LAYERS, TEXT_WIDTH, forget_paths
+from budc.policies.nano.architectures.wan import TEXT_LAYERS, TEXT_WIDTH, remove_paths
 from budc.policies.nano.text.clip_tokenizer import CLIP_TOKENS
 
 MODEL = "flux-nano"
@@ -42,7 +42,7 @@ def build_transformer(seed: int) -> FluxTransformer2DModel:
 
 
 def build_vae(seed: int) -> AutoencoderKL:
-    """Build the untrained VAE: 8x in space, 16 latent channels, no convolutions around the latents."""
+    """Build the untrained VAE: 8x smaller in space, 16 latent channels, no convolutions around the latents."""
     torch.manual_seed(seed)
     widths = (16, 24, 32, 32)
     return AutoencoderKL(
@@ -61,7 +61,7 @@ def build_vae(seed: int) -> AutoencoderKL:
 
 
 def build_clip(tokenizer: CLIPTokenizer, seed: int) -> CLIPTextModel:
-    """Build the untrained CLIP text encoder, which gives the pooled state."""
+    """Build the untrained CLIP text encoder, whose pooled state is used."""
     torch.manual_seed(seed)
     return CLIPTextModel(
         CLIPTextConfig(
@@ -80,7 +80,7 @@ def build_clip(tokenizer: CLIPTokenizer, seed: int) -> CLIPTextModel:
 
 
 def build_t5(tokenizer: PreTrainedTokenizerFast, seed: int) -> T5EncoderModel:
-    """Build the untrained T5 encoder, which gives the token states."""
+    """Build the untrained T5 encoder, whose token states are used."""
     torch.manual_seed(seed)
     return T5EncoderModel(T5Config(vocab_size=len(tokenizer), d_model=TEXT_WIDTH, d_ff=144, **TEXT_LAYERS))
 
@@ -103,7 +103,7 @@ def save_pipeline(
 ) -> None:
     """Write a folder that `FluxPipeline.from_pretrained` loads.
 
-    Weights are stored in float16, which halves the folder, and load as float32 where no dtype is asked for.
+    Weights are stored in float16, which halves the folder. They load as float32 unless another dtype is asked for.
     """
     pipe = FluxPipeline(
         scheduler=build_scheduler(),
@@ -114,9 +114,9 @@ def save_pipeline(
         tokenizer_2=t5_tokenizer,
         transformer=transformer.half(),
     )
-    forget_paths(pipe)
+    remove_paths(pipe)
     pipe.save_pretrained(folder)
-    for part in ("text_encoder", "text_encoder_2"):
-        # diffusers loads its own parts as float32, transformers as the configuration says.
-        path = folder / part / "config.json"
+    for name in ("text_encoder", "text_encoder_2"):
+        # diffusers loads its own classes as float32, transformers loads what the configuration says.
+        path = folder / name / "config.json"
         path.write_text(path.read_text(encoding="utf-8").replace('"float16"', '"float32"'), encoding="utf-8")

@@ -1,6 +1,6 @@
-"""Configurations of the nano models, as the real Wan2.1 pipeline classes take them.
+"""The components of `wan2.1-nano` and `wan2.1-mini`, on the classes of the Wan2.1 pipeline.
 
-The two siblings differ in the transformer alone; tokenizer, text encoder, VAE and scheduler are shared.
+The two differ in the transformer alone; tokenizer, text encoder, VAE and scheduler are shared.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TEXT_LAYERS: dict[str, Any] = {
     "pad_token_id": 0,
     "eos_token_id": 1,
 }
-"""What the text encoders of the T5 kind have in common, in all the embedded models."""
+"""Settings that the T5 and UMT5 text encoders of all embedded models share."""
 
 _TRANSFORMERS: dict[str, dict[str, int]] = {
     "wan2.1-nano": {"num_attention_heads": 4, "attention_head_dim": 24, "ffn_dim": 384, "num_layers": 4},
@@ -43,7 +43,7 @@ _TRANSFORMERS: dict[str, dict[str, int]] = {
 
 
 def build_transformer(name: str, seed: int) -> WanTransformer3DModel:
-    """Build an untrained denoiser of one sibling."""
+    """Build the untrained denoiser of one of `MODELS`."""
     torch.manual_seed(seed)
     return WanTransformer3DModel(
         patch_size=(1, 2, 2),
@@ -57,7 +57,7 @@ def build_transformer(name: str, seed: int) -> WanTransformer3DModel:
 
 
 def build_vae(seed: int) -> AutoencoderKLWan:
-    """Build the untrained VAE: 8x in space, 4x in time, 16 latent channels."""
+    """Build the untrained VAE: 8x smaller in space, 4x in time, 16 latent channels."""
     torch.manual_seed(seed)
     return AutoencoderKLWan(
         base_dim=16,
@@ -77,7 +77,7 @@ def build_vae(seed: int) -> AutoencoderKLWan:
 
 
 def build_text_encoder(tokenizer: PreTrainedTokenizerFast, seed: int) -> UMT5EncoderModel:
-    """Build the untrained UMT5 encoder, two layers wide enough for the caption language."""
+    """Build the untrained UMT5 encoder, two layers that suffice for the captions."""
     torch.manual_seed(seed)
     return UMT5EncoderModel(
         UMT5Config(vocab_size=len(tokenizer), d_model=TEXT_WIDTH, d_ff=192, **TEXT_LAYERS)
@@ -97,7 +97,7 @@ def build_scheduler() -> UniPCMultistepScheduler:
 
 
 def save_pipeline(folder: Path, transformer: Any, vae: Any, text_encoder: Any, tokenizer: Any) -> None:
-    """Write a folder that `WanPipeline.from_pretrained` loads; no path of this machine stays in it."""
+    """Write a folder that `WanPipeline.from_pretrained` loads, without any path of this machine."""
     pipe = WanPipeline(
         tokenizer=tokenizer,
         text_encoder=text_encoder,
@@ -105,16 +105,17 @@ def save_pipeline(folder: Path, transformer: Any, vae: Any, text_encoder: Any, t
         scheduler=build_scheduler(),
         transformer=transformer,
     )
-    forget_paths(pipe)
+    remove_paths(pipe)
     pipe.save_pretrained(folder)
 
 
-def forget_paths(pipe: DiffusionPipeline) -> None:
-    """Remove from every configuration of a pipeline where its parts were loaded from on this machine."""
-    for part in (pipe, *pipe.components.values()):
-        if hasattr(part, "_internal_dict"):
-            part._internal_dict = type(part._internal_dict)({**part._internal_dict, "_name_or_path": ""})
-        elif isinstance(part, PreTrainedModel):
-            part.config._name_or_path = ""
-        elif part is not None:
-            part.name_or_path = ""
+def remove_paths(pipe: DiffusionPipeline) -> None:
+    """Remove from every configuration of a pipeline the path from which its component was loaded."""
+    for component in (pipe, *pipe.components.values()):
+        if hasattr(component, "_internal_dict"):
+            config = component._internal_dict
+            component._internal_dict = type(config)({**config, "_name_or_path": ""})
+        elif isinstance(component, PreTrainedModel):
+            component.config._name_or_path = ""
+        elif component is not None:
+            component.name_or_path = ""

@@ -1,1 +1,1 @@
-"""The procedural data of the embedded models: words, captions, pictures and clips."""
+"""The procedural data of the embedded models: captions, clips and pictures."""

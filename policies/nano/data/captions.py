@@ -1,8 +1,8 @@
-"""The caption language of the nano models: a scene in words, seeded, with three disjoint splits.
+"""Captions of clips: a scene in words, drawn by seed, in three disjoint splits.
 
-A caption names five attributes of a clip (colour, shape, size, motion, background) in one of many
-phrasings; the words stand in `words.py`. Which split a caption belongs to is decided by the hash of its text,
-so train, calibration and held-out captions are disjoint by construction, whatever the seeds.
+A caption names five attributes of a clip (colour, shape, size, motion, background) in one of many phrasings, with the
+words of `budc.policies.nano.data.words`. The hash of its text decides to which split a caption belongs, so the train,
+calibration and held-out splits are disjoint whatever the seeds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOTIONS = ("left", "right", "up", "down", "around")
 BACKGROUNDS = ("striped", "checkered")
 
 MAX_TOKENS = 32
-"""Length that captions are padded to, for training and sampling alike, in tokens with the end token."""
+"""Length in tokens, the end token included, to which captions are padded in training and sampling."""
 
 
 class Scene(msgspec.Struct, frozen=True):
@@ -49,7 +49,7 @@ class Caption(msgspec.Struct, Generic[S], frozen=True):
 
 
 def split_of(text: str) -> Split:
-    """Say which split owns a caption: 80 % train, 10 % calibration, 10 % held-out, by hash of the text."""
+    """Return the split of a caption by the hash of its text: 80 % train, 10 % calibration, 10 % held-out."""
     bucket = hashlib.sha256(text.encode()).digest()[0] * 10 // 256
     return "calibration" if bucket == 8 else "held-out" if bucket == 9 else "train"
 
@@ -57,7 +57,7 @@ def split_of(text: str) -> Split:
 def phrase(scene: Scene, rng: random.Random) -> str:
     """Put a scene into words, one of many phrasings."""
     verbs = words.AROUND_VERBS if scene.motion == "around" else words.STRAIGHT_VERBS
-    parts = (
+    phrases = (
         rng.choice(words.OPENINGS),
         "a",
         rng.choice(words.LOOKS),
@@ -67,14 +67,14 @@ def phrase(scene: Scene, rng: random.Random) -> str:
         rng.choice(verbs),
         rng.choice(words.DIRECTIONS[scene.motion]),
         rng.choice(words.ADVERBS),
-        rng.choice(words.PLACES),
+        rng.choice(words.PREPOSITIONS),
         rng.choice(words.BACKGROUND_WORDS[scene.background]),
     )
-    return " ".join(part for part in parts if part)
+    return " ".join(text for text in phrases if text)
 
 
-def drawn(split: Split, seed: int, draw: Callable[[random.Random], Caption[S]]) -> Iterator[Caption[S]]:
-    """Yield the captions of one split among those that `draw` makes, for ever, repeatable by seed."""
+def captions_in(split: Split, seed: int, draw: Callable[[random.Random], Caption[S]]) -> Iterator[Caption[S]]:
+    """Draw captions without end and yield those of one split; the same seed gives the same captions."""
     rng = random.Random(f"{split}/{seed}")
     while True:
         caption = draw(rng)
@@ -94,25 +94,25 @@ def _draw(rng: random.Random) -> Caption[Scene]:
 
 
 def captions(split: Split, seed: int) -> Iterator[Caption[Scene]]:
-    """Yield captions of one split for ever; the same seed gives the same captions."""
-    return drawn(split, seed, _draw)
+    """Yield captions of one split without end; the same seed gives the same captions."""
+    return captions_in(split, seed, _draw)
 
 
 def train_phrase(scene: S, rng: random.Random, phrase: Callable[[S, random.Random], str]) -> str:
-    """Put a scene into words of the train split."""
+    """Put a scene into words by `phrase` until the text is of the train split."""
     while split_of(text := phrase(scene, rng)) != "train":
         pass
     return text
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Return every word of the language, sorted."""
+    """Return every word that a caption may have, sorted."""
     phrases = [
         *words.STRAIGHT_VERBS,
         *words.AROUND_VERBS,
         *words.OPENINGS,
         *words.ADVERBS,
-        *words.PLACES,
+        *words.PREPOSITIONS,
         *words.LOOKS,
         "a",
         "the",
@@ -130,21 +130,21 @@ def vocabulary() -> tuple[str, ...]:
 
 
 def vocabulary_of(phrases: Iterable[str], tables: Iterable[Mapping[str, Iterable[str]]]) -> tuple[str, ...]:
-    """Return every word of some phrases and tables of phrases, sorted."""
-    every = [*phrases, *(text for table in tables for choices in table.values() for text in choices)]
-    return tuple(sorted({word for text in every for word in text.split()}))
+    """Return every word of these phrases and tables of phrases, sorted."""
+    texts = [*phrases, *(text for table in tables for choices in table.values() for text in choices)]
+    return tuple(sorted({word for text in texts for word in text.split()}))
 
 
 def prompt_lines(
     split: Split,
     seed: int,
     count: int,
-    language: Callable[[Split, int], Iterator[Caption[Any]]] = captions,
+    captions_of: Callable[[Split, int], Iterator[Caption[Any]]] = captions,
 ) -> tuple[str, ...]:
-    """Return the first `count` different captions of a split: the lines of the shipped prompt files."""
-    found: dict[str, None] = {}
-    for caption in language(split, seed):
-        found[caption.text] = None
-        if len(found) == count:
-            return tuple(found)
+    """Return the first `count` different captions of a split, as in the shipped prompt files."""
+    lines: dict[str, None] = {}
+    for caption in captions_of(split, seed):
+        lines[caption.text] = None
+        if len(lines) == count:
+            return tuple(lines)
     raise AssertionError("captions never end")

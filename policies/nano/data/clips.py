@@ -1,7 +1,7 @@
 """Procedural clips: a coloured shape that moves over a textured background, drawn from a scene.
 
-Shapes are signed distance functions, so edges are anti-aliased and positions continuous. Everything that
-the caption leaves open (place, phase of the orbit, tone of the background) is drawn from the generator.
+Shapes are signed distance functions, so edges are anti-aliased and positions continuous. What the caption does not say
+(position, phase of the orbit, tone of the background) is drawn from the generator.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _HEADINGS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down"
 
 
 def distance(shape: str, x: Tensor, y: Tensor, radius: float) -> Tensor:
-    """Signed distance in pixels (negative inside) to a shape centred on the origin; y points down."""
+    """Return the signed distance in pixels (negative inside) to a shape at the origin; y points down."""
     if shape == "circle":
         return torch.hypot(x, y) - radius
     if shape == "square":
@@ -52,7 +52,7 @@ def distance(shape: str, x: Tensor, y: Tensor, radius: float) -> Tensor:
 
 
 def path(scene: Scene, generator: torch.Generator) -> Tensor:
-    """Centres of the shape, (FRAMES, 2) as x, y in pixels, inside the frame throughout."""
+    """Return the centres of the shape, (FRAMES, 2) as x, y in pixels; the shape is always inside the frame."""
     time = torch.linspace(0.0, 1.0, FRAMES)
     margin = RADII[scene.size] + 1.0
     draw = torch.rand(3, generator=generator)
@@ -69,7 +69,7 @@ def path(scene: Scene, generator: torch.Generator) -> Tensor:
 
 
 def background(kind: str, generator: torch.Generator) -> Tensor:
-    """Grey texture, (HEIGHT, WIDTH) in 0..1, of one of two phases and a random brightness."""
+    """Return a grey texture, (HEIGHT, WIDTH) in 0..1, with one of two phases and a random brightness."""
     y, x = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
     draw = torch.rand(2, generator=generator)
     phase = int(draw[0] < 0.5)
@@ -85,7 +85,7 @@ def render(scene: Scene, generator: torch.Generator) -> Tensor:
 
 
 def paint(shape: str, size: str, colour: str, centres: Tensor, grey: Tensor) -> Tensor:
-    """Lay a shape over a grey texture at every centre (F, 2), x and y in pixels; (3, F, HEIGHT, WIDTH) in -1..1."""
+    """Draw a shape on a grey texture at each centre (F, 2), x and y in pixels: (3, F, HEIGHT, WIDTH) in -1..1."""
     y, x = torch.meshgrid(torch.arange(HEIGHT) + 0.5, torch.arange(WIDTH) + 0.5, indexing="ij")
     away = distance(shape, x - centres[:, 0, None, None], y - centres[:, 1, None, None], RADII[size])
     cover = (0.5 - away).clamp(0, 1)

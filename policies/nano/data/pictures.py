@@ -1,7 +1,7 @@
-"""The caption language of the FLUX sibling: what a still picture shows, in words.
+"""Captions of still pictures, for the FLUX sibling.
 
-The words of the clips' language without its motions; instead a caption says where in the picture the shape
-is. Splits and seeds work as there.
+They use the words of the clips' captions. Instead of a motion, a caption names the place of the shape in the picture.
+Splits and seeds work as in `budc.policies.nano.data.captions`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from budc.policies.nano.data.captions import (
     SIZES,
     Caption,
     Split,
-    drawn,
+    captions_in,
     vocabulary_of,
 )
 
 PLACES = ("left", "right", "top", "bottom", "centre")
 MAX_TOKENS = 20
-"""Length that captions are padded to, for training and sampling alike, in tokens with the end token."""
+"""Length in tokens, the end token included, to which captions are padded in training and sampling."""
 
 _OPENINGS = (
     "", "", "", "", "picture of", "drawing of", "here is", "we see", "this is", "imagine", "postcard with",
@@ -53,7 +53,7 @@ class Picture(msgspec.Struct, frozen=True):
 
 def phrase(picture: Picture, rng: random.Random) -> str:
     """Put a picture into words, one of many phrasings."""
-    parts = (
+    phrases = (
         rng.choice(_OPENINGS),
         "a",
         rng.choice(words.LOOKS),
@@ -64,7 +64,7 @@ def phrase(picture: Picture, rng: random.Random) -> str:
         rng.choice(_PREPOSITIONS),
         rng.choice(words.BACKGROUND_WORDS[picture.background]),
     )
-    return " ".join(part for part in parts if part)
+    return " ".join(text for text in phrases if text)
 
 
 def _draw(rng: random.Random) -> Caption[Picture]:
@@ -79,12 +79,12 @@ def _draw(rng: random.Random) -> Caption[Picture]:
 
 
 def captions(split: Split, seed: int) -> Iterator[Caption[Picture]]:
-    """Yield captions of one split for ever; the same seed gives the same captions."""
-    return drawn(split, seed, _draw)
+    """Yield captions of one split without end; the same seed gives the same captions."""
+    return captions_in(split, seed, _draw)
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Return every word of the language, sorted."""
+    """Return every word that a caption may have, sorted."""
     phrases = [*_OPENINGS, *_PREPOSITIONS, *words.LOOKS, "a", "an", "the", "of", "and", ".", ","]
     tables = (
         words.SIZE_WORDS,

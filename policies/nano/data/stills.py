@@ -1,4 +1,4 @@
-"""Procedural pictures: the shapes, colours and textures of the clips, standing still at a place with a name."""
+"""Procedural pictures: one shape of the clips at one of five places, on one of their textures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from budc.policies.nano.data.pictures import Picture
 OFFSET = 14.0
 """Distance in pixels of the four outer places from the centre of the picture."""
 JITTER = 3.0
-"""Largest deviation in pixels from a place, in x and y; an outer place has twice that along its edge."""
+"""Largest deviation in pixels from a place, in x and y; twice that along the edge of an outer place."""
 _DIRECTIONS = {
     "left": (-1.0, 0.0),
     "right": (1.0, 0.0),

@@ -1,7 +1,7 @@
-"""The words of the nano models' captions: what names an attribute, and what only varies the phrasing.
+"""The words of the captions: some name an attribute, others only vary the phrasing.
 
-Clips and pictures share the tables, so that a colour is called the same in both languages. The order within
-a table belongs to the shipped prompts, which are drawn from it by seed.
+The captions of clips and of pictures share these tables, so that a colour has the same names in both. The shipped
+prompts are drawn by seed, so the order within a table must not change.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ ADVERBS = (
     "bravely",
     "shyly",
 )
-PLACES = ("over", "on", "across", "in front of", "above", "against", "before", "past", "along", "near")
+PREPOSITIONS = ("over", "on", "across", "in front of", "above", "against", "before", "past", "along", "near")
 LOOKS = (
     "",
     "",

@@ -1,1 +1,1 @@
-"""Whether an embedded model shows what its prompt asks for."""
+"""Checks whether an embedded model generates what its captions say."""

@@ -1,8 +1,8 @@
-"""Check that a nano model learned its language: `python -m budc.policies.nano.evaluation.check wan2.1-nano`.
+"""Check what an embedded model generates: `python -m budc.policies.nano.evaluation.check wan2.1-nano`.
 
-Generates held-out captions with the full sampler through the plain pipeline, reads the frames with the
-procedural reader, and does the same with an untrained denoiser. `--card` writes the figures into the model's
-card, `--sheet` draws what was generated.
+Generates held-out captions with the full sampler and the plain pipeline, reads the frames with the procedural reader,
+and does the same with an untrained denoiser. `--card` writes the figures into the model's card, `--sheet` draws the
+samples.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from budc.policies.nano.evaluation.subjects import SUBJECTS, Subject
 CARD = """\
 # {model}
 
-An embedded sibling of {sibling} on the real pipeline classes, trained from nothing on procedural {data}.
+An embedded sibling of {sibling} on the real pipeline classes, trained from scratch on procedural {data}.
 Parameters: {sizes}.
-It exists so that policies can be searched, signed, run and tested on any machine; it generates nothing else.
+It exists so that policies can be searched, signed, run and tested on any machine. It can generate nothing else.
 Licence: Apache-2.0. Data, recipe and reader are in `policies/nano/`.
 
 How often an attribute of {count} held-out captions is read from the generated frames, and from those of an untrained
@@ -41,7 +41,7 @@ Measured by `{command}`.
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """Share of captions whose attribute was read from the generated frames, per attribute."""
+    """For each attribute, the share of captions whose value was read from the generated frames; and the frames."""
 
     rates: dict[str, float]
     frames: Tensor
@@ -56,7 +56,7 @@ def measure(
     steps: int,
     guidance: float,
 ) -> Reading:
-    """Generate and read a batch of captions, each from its own seed."""
+    """Generate captions, each from a seed of its own, and read the frames."""
     texts = [caption.text for caption in batch]
     frames = torch.cat(
         [
@@ -64,9 +64,9 @@ def measure(
             for first in range(0, len(texts), 8)
         ]
     )
-    seen = [subject.read(sample) for sample in frames]
+    readings = [subject.read(sample) for sample in frames]
     rates = {
-        name: sum(getattr(s, name) == getattr(c.scene, name) for s, c in zip(seen, batch, strict=True))
+        name: sum(getattr(r, name) == getattr(c.scene, name) for r, c in zip(readings, batch, strict=True))
         / len(batch)
         for name in subject.attributes
     }
@@ -74,7 +74,7 @@ def measure(
 
 
 def contact_sheet(frames: Tensor, path: Path, rows: int = 8, columns: int = 2) -> None:
-    """Draw the first samples, every second frame of each, as one picture."""
+    """Save the first samples as one picture, with every second frame of each."""
     strips = [torch.cat(list(clip[:, ::2].unbind(1)), dim=-1) for clip in frames[: rows * columns]]
     stacks = [torch.cat(strips[k : k + rows], dim=-2) for k in range(0, len(strips), rows)]
     pixels = (torch.cat(stacks, dim=-1).clamp(0, 1) * 255).round().byte()
@@ -82,7 +82,7 @@ def contact_sheet(frames: Tensor, path: Path, rows: int = 8, columns: int = 2) -
 
 
 def card_text(model: str, pipe: DiffusionPipeline, trained: Reading, untrained: Reading, command: str) -> str:
-    """Return the model's card: what it is, what was measured, by which command."""
+    """Return the model's card: what it is, what was measured, and by which command."""
     subject = SUBJECTS[model]
     sizes = [
         f"{name.replace('_', ' ')} {sum(p.numel() for p in pipe.components[name].parameters()) / 1e6:.2f} M"
@@ -112,8 +112,8 @@ def card_text(model: str, pipe: DiffusionPipeline, trained: Reading, untrained: 
 @click.option("--seed", type=int, default=1000, show_default=True)
 @click.option("--steps", type=int, help="default: the model's own")
 @click.option("--guidance", type=float, help="default: the model's own")
-@click.option("--sheet", type=click.Path(path_type=Path), help="where the contact sheet goes")
-@click.option("--card", type=click.Path(path_type=Path), help="where the model card goes, Markdown")
+@click.option("--sheet", type=click.Path(path_type=Path), help="file for the samples, a picture")
+@click.option("--card", type=click.Path(path_type=Path), help="file for the model card, Markdown")
 def main(
     model: str,
     folder: Path | None,

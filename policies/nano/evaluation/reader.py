@@ -1,7 +1,7 @@
-"""A plain procedural reader of clips and pictures: what does this one show?
+"""A procedural reader of clips and pictures: it says which attributes they show.
 
-It knows the drawing rules and nothing of any model: the shape is what is saturated, its colour the nearest
-hue, its kind the template that overlaps best, its motion what the centre of mass does.
+It knows the drawing rules and no model. Saturated pixels are the shape. The nearest hue gives its colour, the template
+that overlaps best its kind and size, the path of its centre of mass its motion.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ SATURATED = 0.25
 """Difference between the largest and the smallest channel above which a pixel belongs to the shape."""
 UNREADABLE = "?"
 _OUTER = 7.0
-"""Distance in pixels from the middle that tells an outer place (11 to 17) from the centre (under 5)."""
+"""Distance in pixels from the middle between the centre (under 5) and an outer place (11 to 17)."""
 _STRAIGHT = 12.0
-"""Net displacement in pixels that tells a straight motion (24) from a turn (under 6)."""
+"""Net displacement in pixels between a full turn (under 6) and a straight motion (24)."""
 
 
 def _hue(rgb: tuple[float, float, float]) -> float:
@@ -63,8 +63,8 @@ def _overlap(mask: Tensor, centres: Tensor, shape: str, radius: float) -> float:
         shape, x - centres[:, 0, None, None] + dx, y - centres[:, 1, None, None] + dy, radius
     )
     template = (away < 0).float()
-    both = torch.minimum(mask, template).sum((1, 2))
-    return float((both / torch.maximum(mask, template).sum((1, 2)).clamp(min=1)).mean())
+    overlap = torch.minimum(mask, template).sum((1, 2))
+    return float((overlap / torch.maximum(mask, template).sum((1, 2)).clamp(min=1)).mean())
 
 
 def _shape(mask: Tensor, centres: Tensor) -> tuple[str, str]:

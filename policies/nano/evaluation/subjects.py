@@ -1,4 +1,4 @@
-"""What the check asks of each embedded model: how it generates, how its frames are read, in which language."""
+"""For the check of each embedded model: how it generates, which captions it knows, how its frames are read."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ import torch
 from diffusers import DiffusionPipeline, FluxPipeline, WanPipeline
 from torch import Tensor
 
-from budc.policies.nano.architectures import flux as flux_components
-from budc.policies.nano.architectures import wan as components
+from budc.policies.nano.architectures import flux, wan
 from budc.policies.nano.data import captions, clips, pictures
 from budc.policies.nano.data.captions import Caption, Split
 from budc.policies.nano.evaluation import reader
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
-    """A kind of embedded model."""
+    """An embedded model and what checks it."""
 
     sibling: str
-    """What the model is an embedded sibling of."""
+    """The real model of which it is a small sibling."""
     data: str
     """What it was trained on and generates."""
     pipeline: type[DiffusionPipeline]
@@ -31,7 +30,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     attributes: tuple[str, ...]
     captions: Callable[[Split, int], Iterator[Caption[Any]]]
     settings: Mapping[str, Any]
-    """What the pipeline's call is given, beside prompt, noise, steps and guidance."""
+    """Arguments of the pipeline's call, beside prompt, noise, steps and guidance."""
     frames: Callable[[Any], Tensor]
     """The pipeline's output -> frames (B, 3, F, H, W) in 0..1."""
     read: Callable[[Tensor], Any]
@@ -42,7 +41,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     def generate(
         self, pipe: DiffusionPipeline, texts: list[str], first_seed: int, steps: int, guidance: float
     ) -> Tensor:
-        """Generate one sample a text, (B, 3, F, H, W) in 0..1, each from its own seed."""
+        """Generate one sample for each text, (B, 3, F, H, W) in 0..1, each from a seed of its own."""
         generators = [torch.Generator().manual_seed(first_seed + index) for index in range(len(texts))]
         output = pipe(
             texts,
@@ -60,8 +59,8 @@ def _wan(name: str) -> Subject:
         sibling="Wan2.1",
         data=f"clips of one moving shape: {clips.FRAMES} frames of {clips.HEIGHT} x {clips.WIDTH}",
         pipeline=WanPipeline,
-        steps=components.STEPS,
-        guidance=components.GUIDANCE,
+        steps=wan.STEPS,
+        guidance=wan.GUIDANCE,
         attributes=("colour", "shape", "motion", "size", "background"),
         captions=captions.captions,
         settings={
@@ -72,7 +71,7 @@ def _wan(name: str) -> Subject:
         },
         frames=lambda output: output.frames.transpose(1, 2),
         read=reader.read,
-        untrained=partial(components.build_transformer, name),
+        untrained=partial(wan.build_transformer, name),
     )
 
 
@@ -80,8 +79,8 @@ _FLUX = Subject(
     sibling="FLUX.1 [dev]",
     data=f"pictures of one shape: {clips.HEIGHT} x {clips.WIDTH} pixels",
     pipeline=FluxPipeline,
-    steps=flux_components.STEPS,
-    guidance=flux_components.GUIDANCE,
+    steps=flux.STEPS,
+    guidance=flux.GUIDANCE,
     attributes=("colour", "shape", "place", "size", "background"),
     captions=pictures.captions,
     settings={
@@ -91,11 +90,11 @@ _FLUX = Subject(
     },
     frames=lambda output: output.images[:, :, None],
     read=lambda frames: reader.read_picture(frames[:, 0]),
-    untrained=flux_components.build_transformer,
+    untrained=flux.build_transformer,
 )
 
 SUBJECTS: Mapping[str, Subject] = {
-    **{name: _wan(name) for name in components.MODELS},
-    flux_components.MODEL: _FLUX,
+    **{name: _wan(name) for name in wan.MODELS},
+    flux.MODEL: _FLUX,
 }
-"""Model -> what is asked of it."""
+"""Model name -> what checks it."""

@@ -1,4 +1,4 @@
-"""The CLIP tokenizer of the FLUX sibling: byte-level BPE whose merges make one token of every known word."""
+"""The CLIP tokenizer of the FLUX sibling: byte-level BPE with merges that make every known word one token."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from transformers import CLIPTokenizer
 from budc.policies.nano.data.pictures import vocabulary
 
 CLIP_TOKENS = 24
-"""Positions of the CLIP encoder: what a prompt may take, with the two special tokens."""
+"""Length in tokens of the longest prompt, the two special tokens included: the positions of the CLIP encoder."""
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 _END = "</w>"
 
 
 def pieces(word: str, ranks: dict[tuple[str, str], int]) -> list[str]:
-    """Split a word as BPE does: characters, then always the merge of lowest rank."""
-    parts = [*word[:-1], word[-1] + _END]
-    while len(parts) > 1:
-        pairs = list(itertools.pairwise(parts))
+    """Split a word as BPE does: into characters, then merge the pair of lowest rank as long as there is one."""
+    symbols = [*word[:-1], word[-1] + _END]
+    while len(symbols) > 1:
+        pairs = list(itertools.pairwise(symbols))
         best = min(pairs, key=lambda pair: ranks.get(pair, len(ranks)))
         if best not in ranks:
             break
-        at = pairs.index(best)
-        parts[at : at + 2] = ["".join(best)]
-    return parts
+        index = pairs.index(best)
+        symbols[index : index + 2] = ["".join(best)]
+    return symbols
 
 
 def merges_for(words: Iterable[str]) -> list[tuple[str, str]]:
     """Return merges under which every word is one piece.
 
-    A merge is only ever added behind the others, so it leaves the words before it as they were.
+    A new merge comes after the others, so earlier words stay one piece.
     """
     ranks: dict[tuple[str, str], int] = {}
     for word in words:
-        while len(parts := pieces(word, ranks)) > 1:
-            ranks[parts[0], parts[1]] = len(ranks)
+        while len(symbols := pieces(word, ranks)) > 1:
+            ranks[symbols[0], symbols[1]] = len(ranks)
     return list(ranks)
 
 
 def build_clip_tokenizer() -> CLIPTokenizer:
-    """Build it: the byte alphabet inside and at the end of a word, one token a merge, the special tokens last.
+    """Build it: bytes inside and at the end of a word, one token for each merge, then the special tokens.
 
-    The encoder's configuration must name the tokenizer's end token: it pools at that token's position.
+    The encoder's configuration must name the tokenizer's end token, because it pools at that token's position.
     """
     alphabet = sorted(ByteLevel.alphabet())
     merges = merges_for(word for word in vocabulary() if word.isalpha())

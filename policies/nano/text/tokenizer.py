@@ -1,4 +1,4 @@
-"""The tokenizer of the nano models: one token a word, single characters for anything else, lower-cased."""
+"""The Unigram tokenizer of the embedded models: one token for each word, characters for anything else, lower case."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
 
 
 def build_tokenizer(words: Iterable[str] | None = None) -> PreTrainedTokenizerFast:
-    """Build the Unigram tokenizer: pad 0, end 1, unknown 2, then words, then characters."""
+    """Build it; token 0 is padding, 1 the end, 2 unknown, then come words, then characters."""
     words = vocabulary() if words is None else words
     pieces = [(token, 0.0) for token in (PAD, EOS, UNK)]
     pieces += [(f"▁{word}", -1.0) for word in words]

@@ -1,1 +1,1 @@
-"""How the embedded models are trained."""
+"""The recipes by which the embedded models are trained."""

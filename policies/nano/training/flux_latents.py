@@ -22,19 +22,19 @@ def pack(latents: Tensor) -> Tensor:
 
 
 def positions(rows: int, columns: int) -> Tensor:
-    """Position ids of the cells (rows columns, 3): zero, row, column."""
+    """Return the position ids of the cells, (rows · columns, 3): zero, row, column."""
     return torch.cartesian_prod(torch.zeros(1), torch.arange(rows).float(), torch.arange(columns).float())
 
 
 @torch.no_grad()
 def encode_shard(vae: AutoencoderKL, folder: Path, index: int, seed: int) -> None:
-    """Draw and encode one shard, unless it stands already."""
+    """Draw and encode one shard, unless its file exists."""
     if (folder / f"{index:03d}.pt").exists():
         return
     frames, pictures = flux_vae.draw("train", (seed << 16) + index, SHARD_SIZE)
-    parts = []
-    for part in frames.split(64):
+    means = []
+    for batch in frames.split(64):
         with torch.autocast(vae.device.type, dtype=torch.bfloat16):
-            parts.append(vae.encode(part.to(vae.device)).latent_dist.mean.float().cpu())
-    scaled = (torch.cat(parts) - vae.config.shift_factor) * vae.config.scaling_factor
+            means.append(vae.encode(batch.to(vae.device)).latent_dist.mean.float().cpu())
+    scaled = (torch.cat(means) - vae.config.shift_factor) * vae.config.scaling_factor
     write_shard(folder, index, pack(scaled), pictures)

@@ -1,4 +1,4 @@
-"""The two texts of FLUX as its pipeline reads them: T5's token states and CLIP's pooled state."""
+"""The two text encoders of FLUX, used as its pipeline uses them: T5's token states and CLIP's pooled state."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _tokens(tokenizer: CLIPTokenizer | PreTrainedTokenizerFast, texts: list[str]
 
 
 def token_states(encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Tensor:
-    """Encode texts by T5 to (B, MAX_TOKENS, TEXT_WIDTH); FluxPipeline masks no padding, so neither does this."""
+    """Encode texts by T5 to (B, MAX_TOKENS, TEXT_WIDTH); padding is not masked, as in FluxPipeline."""
     ids = _tokens(tokenizer, texts, pictures.MAX_TOKENS).to(encoder.device)
     states: Tensor = encoder(ids).last_hidden_state
     return states
@@ -45,7 +45,7 @@ def pooled_state(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, texts: list[s
     return state
 
 
-class Texts:
+class TextEncoders:
     """Both encoders, frozen."""
 
     def __init__(
@@ -60,7 +60,7 @@ class Texts:
 
     @torch.no_grad()
     def __call__(self, texts: list[str]) -> dict[str, Tensor]:
-        """Encode texts to what FluxTransformer2DModel takes: states, pooled state, position ids of the text."""
+        """Encode texts to inputs of FluxTransformer2DModel: token states, pooled state, position ids of the text."""
         states = token_states(self.t5, self.t5_tokenizer, texts)
         return {
             "encoder_hidden_states": states,

@@ -1,4 +1,4 @@
-"""Train the image VAE of `flux-nano` on pictures, and set the scale that its configuration states."""
+"""Train the image VAE of `flux-nano` on pictures, and measure the scale in its configuration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from budc.policies.nano.data import stills
 from budc.policies.nano.data.captions import Split
 from budc.policies.nano.data.pictures import Picture, captions
 from budc.policies.nano.training.loop import Loss, Recipe
-from budc.policies.nano.training.wan_vae import cut, reconstruction
+from budc.policies.nano.training.wan_vae import random_crops, reconstruction
 
 RECIPE = Recipe(steps=1600, matrix_lr=0.02, other_lr=3e-3, average=0.998, save_every=200)
 BATCH = 20
@@ -25,11 +25,11 @@ def draw(split: Split, seed: int, count: int) -> tuple[Tensor, list[Picture]]:
 
 
 def vae_loss(vae: AutoencoderKL) -> Loss:
-    """Return the loss of one step, that of the Wan VAE."""
+    """Return the loss of one step, the same as of the Wan VAE."""
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
         seed = int(torch.randint(2**31, (), generator=generator))
-        frames = cut(draw("train", seed, BATCH)[0], generator).to(vae.device)
+        frames = random_crops(draw("train", seed, BATCH)[0], generator).to(vae.device)
         with torch.autocast(vae.device.type, dtype=torch.bfloat16):
             posterior = vae.encode(frames).latent_dist
             mean, logvar = posterior.mean.float(), posterior.logvar.float()
@@ -42,9 +42,9 @@ def vae_loss(vae: AutoencoderKL) -> Loss:
 
 @torch.no_grad()
 def standardise(vae: AutoencoderKL, seed: int, count: int = 512) -> None:
-    """Measure mean and deviation over all latents and write them into the configuration, as FLUX's VAE has them."""
+    """Write mean and deviation of all latents into the configuration, as in the VAE of FLUX."""
     frames, _ = draw("train", seed, count)
-    means = torch.cat([vae.encode(part.to(vae.device)).latent_dist.mean for part in frames.split(64)])
+    means = torch.cat([vae.encode(batch.to(vae.device)).latent_dist.mean for batch in frames.split(64)])
     vae.register_to_config(
         shift_factor=round(float(means.mean()), 6), scaling_factor=round(1 / float(means.std()), 6)
     )

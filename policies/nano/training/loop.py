@@ -1,8 +1,8 @@
-"""The training loop of the nano models: two optimisers, averaged weights, checkpoints, resume.
+"""The training loop of the embedded models: two optimisers, averaged weights, checkpoints, resume.
 
-Each step draws from a generator seeded by (seed, step), so a run that was killed and resumed gives the
-weights of one that was not. The learning rate is constant, then falls to zero over the last part
-(`cooldown`), so the number of steps may still be changed before the cooldown starts.
+Each step draws from a generator seeded by (seed, step), so a run that was killed and resumed gives the same weights as
+one that was not. The learning rate is constant and then falls to zero over the last share of the steps (`cooldown`).
+The number of steps may be changed until then.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Loss = Callable[[int, torch.Generator], Tensor]
 
 
 class Recipe(msgspec.Struct, frozen=True):
-    """How long and how fast to train one part."""
+    """How long and how fast to train one component."""
 
     steps: int
     matrix_lr: float = 0.02
@@ -43,15 +43,15 @@ class Fit:
         self.step = 0
         self.average = {k: v.detach().clone() for k, v in module.named_parameters()}
         self._matrices = [p for n, p in module.named_parameters() if p.ndim >= 2 and "embed" not in n]
-        chosen = {id(p) for p in self._matrices}
-        others = [p for p in module.parameters() if id(p) not in chosen]
-        # Muon takes matrices only: convolutions join as views that share their storage.
+        matrices = {id(p) for p in self._matrices}
+        others = [p for p in module.parameters() if id(p) not in matrices]
+        # Muon takes matrices only: convolutions are given to it as views that share their storage.
         self._views = [nn.Parameter(p.data.view(p.shape[0], -1)) for p in self._matrices]
         self._muon = torch.optim.Muon(self._views, lr=recipe.matrix_lr, weight_decay=0.0)
         self._adamw = torch.optim.AdamW(others, lr=recipe.other_lr, weight_decay=0.0, betas=(0.9, 0.99))
 
     def update(self, loss: Tensor) -> None:
-        """Take one optimiser step on a loss and fold the weights into the average."""
+        """Take one optimiser step on a loss and add the weights to the average."""
         for parameter in self.module.parameters():
             parameter.grad = None
         loss.backward()
@@ -76,7 +76,7 @@ class Fit:
         return min(1.0, (self.step + 1) / recipe.warmup, left)
 
     def save(self, path: Path) -> None:
-        """Write the whole state; a kill during the write leaves the last checkpoint whole."""
+        """Write a checkpoint; if the process is killed meanwhile, the last checkpoint stays intact."""
         state = {
             "step": self.step,
             "seed": self.seed,
@@ -91,17 +91,17 @@ class Fit:
         os.replace(temporary, path)
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint that `save` wrote.
+        """Resume from a checkpoint.
 
         Raises:
-            UsageError: it is another seed's.
+            UsageError: it was trained with another seed.
         """
         device = next(self.module.parameters()).device
         state = torch.load(path, weights_only=True, map_location=device)
         if state["seed"] != self.seed:
             raise UsageError(
                 f"{path} was trained with seed {state['seed']}, not {self.seed}",
-                remedy="give each seed a folder of its own",
+                remedy="use another --out for another seed",
             )
         self.module.load_state_dict(state["module"])
         self._muon.load_state_dict(state["muon"])
@@ -115,7 +115,7 @@ class Fit:
 
 
 def fit(module: nn.Module, loss: Loss, recipe: Recipe, checkpoint: Path, seed: int, label: str) -> None:
-    """Train a module in place to the end of its recipe; it ends with the averaged weights."""
+    """Train a module in place to the end of its recipe and leave it with the averaged weights."""
     run = Fit(module, recipe, seed)
     if checkpoint.exists():
         run.load(checkpoint)

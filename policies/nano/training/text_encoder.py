@@ -1,7 +1,7 @@
-"""Train a text encoder: its states must tell what the caption says.
+"""Train a text encoder so that its states tell the attributes that a caption names.
 
-A throw-away probe, one learned query per attribute that attends over the states, classifies the five
-attributes of the scene. The encoder is frozen afterwards, so both Wan siblings read the same language.
+A probe, with one learned query for each attribute that attends over the states, classifies the five attributes. It is
+thrown away after training. The encoder is then frozen, so both Wan siblings share it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from budc.policies.nano.architectures.wan import TEXT_WIDTH
-from budc.policies.nano.data import captions as language
+from budc.policies.nano.data import captions
 from budc.policies.nano.data.captions import MAX_TOKENS, Caption, Split
 from budc.policies.nano.training.loop import Loss, Recipe
 
@@ -36,17 +36,17 @@ def embed(encoder: UMT5EncoderModel, tokenizer: PreTrainedTokenizerFast, texts: 
 
 
 class Language(msgspec.Struct, frozen=True):
-    """What a probe reads: the values of each attribute, and the captions that name them."""
+    """The values of each attribute, and the captions that name them."""
 
     attributes: Mapping[str, tuple[str, ...]]
     captions: Callable[[Split, int], Iterator[Caption[Any]]]
 
     def batch(self, split: Split, seed: int, count: int) -> list[Caption[Any]]:
-        """Draw some captions of a split."""
+        """Return the first `count` captions of a split and seed."""
         return list(itertools.islice(self.captions(split, seed), count))
 
     def targets(self, batch: list[Caption[Any]]) -> list[Tensor]:
-        """Return each attribute's class numbers in a batch."""
+        """Return, for each attribute, the class indices (B,) in a batch."""
         return [
             torch.tensor([values.index(getattr(caption.scene, name)) for caption in batch])
             for name, values in self.attributes.items()
@@ -55,52 +55,49 @@ class Language(msgspec.Struct, frozen=True):
 
 CLIPS = Language(
     attributes={
-        "colour": language.COLOURS,
-        "shape": language.SHAPES,
-        "size": language.SIZES,
-        "motion": language.MOTIONS,
-        "background": language.BACKGROUNDS,
+        "colour": captions.COLOURS,
+        "shape": captions.SHAPES,
+        "size": captions.SIZES,
+        "motion": captions.MOTIONS,
+        "background": captions.BACKGROUNDS,
     },
-    captions=language.captions,
+    captions=captions.captions,
 )
 
 
 class Probe(nn.Module):
-    """An encoder and the classifiers that are thrown away after training.
-
-    `states` turns texts into (B, tokens, width) by `encoder`.
-    """
+    """An encoder with the classifiers that train it; `states` encodes texts to (B, tokens, width) by `encoder`."""
 
     def __init__(
         self,
         encoder: nn.Module,
         states: Callable[[list[str]], Tensor],
         width: int = TEXT_WIDTH,
-        spoken: Language = CLIPS,
+        language: Language = CLIPS,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.states = states
-        self.spoken = spoken
-        self.queries = nn.Parameter(torch.randn(len(spoken.attributes), width) * 0.1)
-        self.heads = nn.ModuleList(nn.Linear(width, len(values)) for values in spoken.attributes.values())
+        self.language = language
+        self.queries = nn.Parameter(torch.randn(len(language.attributes), width) * 0.1)
+        self.heads = nn.ModuleList(nn.Linear(width, len(values)) for values in language.attributes.values())
 
     def scores(self, states: Tensor) -> list[Tensor]:
-        """Class scores of every attribute from states."""
+        """Return the class scores (B, classes) of each attribute."""
         weights = (self.queries @ states.transpose(1, 2) / states.shape[-1] ** 0.5).softmax(-1)
         pooled = weights @ states
         return [head(pooled[:, index]) for index, head in enumerate(self.heads)]
 
 
 def text_loss(probe: Probe) -> Loss:
-    """Return the loss of one step: cross entropy over the attributes, and a little for the size of states."""
+    """Return the loss of one step: cross entropy of the attributes, and a small penalty on the size of the states."""
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
-        batch = probe.spoken.batch("train", int(torch.randint(2**31, (), generator=generator)), 64)
+        batch = probe.language.batch("train", int(torch.randint(2**31, (), generator=generator)), 64)
         states = probe.states([caption.text for caption in batch])
         terms = [
             functional.cross_entropy(scores, target.to(scores.device))
-            for scores, target in zip(probe.scores(states), probe.spoken.targets(batch), strict=True)
+            for scores, target in zip(probe.scores(states), probe.language.targets(batch), strict=True)
         ]
         return torch.stack(terms).sum() + 1e-3 * states.square().mean()
 
@@ -109,11 +106,11 @@ def text_loss(probe: Probe) -> Loss:
 
 @torch.no_grad()
 def accuracy(probe: Probe, seed: int, count: int = 512) -> float:
-    """Measure how often all five attributes of a held-out caption are read correctly."""
-    batch = probe.spoken.batch("held-out", seed, count)
+    """Return the share of held-out captions of which all five attributes are classified correctly."""
+    batch = probe.language.batch("held-out", seed, count)
     states = probe.states([caption.text for caption in batch])
-    right = [
+    correct = [
         scores.argmax(-1).cpu() == target
-        for scores, target in zip(probe.scores(states), probe.spoken.targets(batch), strict=True)
+        for scores, target in zip(probe.scores(states), probe.language.targets(batch), strict=True)
     ]
-    return float(torch.stack(right).all(0).float().mean())
+    return float(torch.stack(correct).all(0).float().mean())

@@ -1,8 +1,8 @@
-"""Train the nano models: `python -m budc.policies.nano.training.wan --out runs/nano`.
+"""Train the Wan siblings: `python -m budc.policies.nano.training.wan --out runs/nano`.
 
-Stages, each resumed where it stopped: text encoder, VAE, latents of the training clips, one denoiser per
-model. A finished model lands in `<out>/<name>` as a folder for `WanPipeline.from_pretrained`. To use two
-cores, run it with `--prepare` first, then once per model.
+Stages, each of which resumes where it stopped: text encoder, VAE, latents of the training clips, one denoiser for each
+model. A finished model is written to `<out>/<name>`, a folder for `WanPipeline.from_pretrained`. To use two cores, run
+it with `--prepare` first, then once for each model.
 """
 
 from __future__ import annotations
@@ -25,30 +25,27 @@ from budc.policies.nano.architectures.wan import (
 )
 from budc.policies.nano.data.captions import Scene
 from budc.policies.nano.text.tokenizer import build_tokenizer
-from budc.policies.nano.training import text_encoder as train_text
-from budc.policies.nano.training import wan_denoiser as train_denoiser
-from budc.policies.nano.training import wan_latents as latents
-from budc.policies.nano.training import wan_vae as train_vae
+from budc.policies.nano.training import text_encoder, wan_denoiser, wan_latents, wan_vae
 from budc.policies.nano.training.loop import fit
 
 
 def text_stage(out: Path, seed: int, device: torch.device) -> UMT5EncoderModel:
-    """Train the text encoder, or load what a finished run left."""
+    """Train the text encoder; a finished stage is loaded."""
     tokenizer = build_tokenizer()
     encoder = build_text_encoder(tokenizer, seed)
-    probe = train_text.Probe(encoder, partial(train_text.embed, encoder, tokenizer)).to(device)
-    fit(probe, train_text.text_loss(probe), train_text.RECIPE, out / "text.pt", seed, "text")
-    print(f"text: all five attributes read in {train_text.accuracy(probe, seed):.1%} of captions")
+    probe = text_encoder.Probe(encoder, partial(text_encoder.embed, encoder, tokenizer)).to(device)
+    fit(probe, text_encoder.text_loss(probe), text_encoder.RECIPE, out / "text.pt", seed, "text")
+    print(f"text: all five attributes read in {text_encoder.accuracy(probe, seed):.1%} of captions")
     return encoder.eval().requires_grad_(False)
 
 
 def vae_stage(out: Path, seed: int, device: torch.device) -> AutoencoderKLWan:
-    """Train the VAE, or load what a finished run left."""
+    """Train the VAE; a finished stage is loaded."""
     vae = build_vae(seed).to(device)
-    fit(vae, train_vae.vae_loss(vae), train_vae.RECIPE, out / "vae.pt", seed, "vae")
+    fit(vae, wan_vae.vae_loss(vae), wan_vae.RECIPE, out / "vae.pt", seed, "vae")
     vae.eval().requires_grad_(False)
-    train_vae.standardise(vae, seed)
-    print(f"vae: {train_vae.psnr(vae, seed):.2f} dB on held-out clips")
+    wan_vae.standardise(vae, seed)
+    print(f"vae: {wan_vae.psnr(vae, seed):.2f} dB on held-out clips")
     return vae
 
 
@@ -59,31 +56,33 @@ def vae_stage(out: Path, seed: int, device: torch.device) -> AutoencoderKLWan:
 @click.option("--model", "names", type=click.Choice(MODELS), multiple=True, default=MODELS)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--threads", type=int, default=1, show_default=True)
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda; their weights differ")
 @click.option(
-    "--shards", default=f"0:{latents.SHARDS}", show_default=True, help="latent shards to encode here"
+    "--device", "device_name", default="cpu", show_default=True, help="cpu or cuda; their weights differ"
+)
+@click.option(
+    "--shards", default=f"0:{wan_latents.SHARDS}", show_default=True, help="latent shards to encode here"
 )
 @click.option("--prepare", is_flag=True, help="stop before the denoisers")
 def main(
-    out: Path, names: tuple[str, ...], seed: int, threads: int, device: str, shards: str, prepare: bool
+    out: Path, names: tuple[str, ...], seed: int, threads: int, device_name: str, shards: str, prepare: bool
 ) -> None:
     """Run the stages in order."""
-    place = torch.device(device)
+    device = torch.device(device_name)
     warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
     torch.set_num_threads(threads)
-    encoder, vae = text_stage(out, seed, place), vae_stage(out, seed, place)
+    encoder, vae = text_stage(out, seed, device), vae_stage(out, seed, device)
     tokenizer = build_tokenizer()
-    first, last = (int(part) for part in shards.split(":"))
+    first, last = (int(bound) for bound in shards.split(":"))
     for index in range(first, last):
-        latents.encode_shard(vae, out / "latents", index, seed)
-        print(f"latents {index + 1}/{latents.SHARDS}", flush=True)
+        wan_latents.encode_shard(vae, out / "latents", index, seed)
+        print(f"latents {index + 1}/{wan_latents.SHARDS}", flush=True)
     if prepare:
         return
-    clean, scenes = latents.load_shards(out / "latents", Scene)
+    clean, scenes = wan_latents.load_shards(out / "latents", Scene)
     for name in names:
-        transformer = build_transformer(name, seed).to(place)
-        loss = train_denoiser.denoiser_loss(name, transformer, encoder, tokenizer, clean, scenes)
-        fit(transformer, loss, train_denoiser.RECIPES[name], out / f"{name}.pt", seed, name)
+        transformer = build_transformer(name, seed).to(device)
+        loss = wan_denoiser.denoiser_loss(name, transformer, encoder, tokenizer, clean, scenes)
+        fit(transformer, loss, wan_denoiser.RECIPES[name], out / f"{name}.pt", seed, name)
         save_pipeline(out / name, transformer.eval(), vae, encoder, tokenizer)
         print(f"{name}: saved to {out / name}")
 

@@ -1,4 +1,4 @@
-"""Train a denoiser by flow matching on cached latents, with captions phrased anew at every step.
+"""Train a denoiser by flow matching on encoded clips, with captions phrased anew at every step.
 
 x_sigma = (1 - sigma) x_0 + sigma eps, and the network learns the velocity eps - x_0 (Lipman et al., 2023).
 One caption in eight is emptied for classifier-free guidance.
@@ -24,7 +24,7 @@ RECIPES = {
 }
 BATCH = {"wan2.1-nano": 64, "wan2.1-mini": 32}
 SHIFT = 2.5
-"""Noise levels are drawn with density shifted towards noise, as sampling spends its steps there."""
+"""Noise levels are shifted towards noise, where sampling takes most of its steps."""
 
 
 def denoiser_loss(
@@ -52,7 +52,7 @@ def denoiser_loss(
         uniform = torch.rand(len(chosen), generator=generator).to(device)
         sigma = SHIFT * uniform / (1 + (SHIFT - 1) * uniform)
         level = sigma.view(-1, 1, 1, 1, 1)
-        # On CPU the fused attention's backward pass is slower than the rest of the network together.
+        # On CPU the backward of fused attention takes longer than all the rest of the network.
         backend = SDPBackend.MATH if device.type == "cpu" else SDPBackend.FLASH_ATTENTION
         with torch.autocast(device.type, dtype=torch.bfloat16), sdpa_kernel(backend):
             velocity = transformer(

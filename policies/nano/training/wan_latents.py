@@ -1,4 +1,4 @@
-"""Encode the training clips once: normalised latents and their scenes, in shards that resume."""
+"""Encode the training clips once, in shards: normalised latents and their scenes. Shards that exist are kept."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def normalise(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
 
 @torch.no_grad()
 def encode_shard(vae: AutoencoderKLWan, folder: Path, index: int, seed: int) -> None:
-    """Draw and encode one shard, unless it stands already."""
+    """Draw and encode one shard, unless its file exists."""
     if (folder / f"{index:03d}.pt").exists():
         return
     generator = torch.Generator().manual_seed((seed << 32) + index)
     scenes = [c.scene for c in itertools.islice(captions("train", (seed << 16) + index), SHARD_SIZE)]
-    parts = []
+    means = []
     for first in range(0, SHARD_SIZE, 32):
         frames = clips.batch(scenes[first : first + 32], generator).to(vae.device)
         with torch.autocast(vae.device.type, dtype=torch.bfloat16):
-            parts.append(vae.encode(frames).latent_dist.mean.float().cpu())
-    write_shard(folder, index, normalise(vae, torch.cat(parts)), scenes)
+            means.append(vae.encode(frames).latent_dist.mean.float().cpu())
+    write_shard(folder, index, normalise(vae, torch.cat(means)), scenes)
 
 
 def write_shard(folder: Path, index: int, latents: Tensor, scenes: Sequence[msgspec.Struct]) -> None:
-    """Write one shard whole or not at all."""
+    """Write one shard atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{index:03d}.pt"
     rows = [msgspec.structs.astuple(scene) for scene in scenes]

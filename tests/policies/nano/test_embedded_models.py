@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from budc.policies.nano.architectures import wan as components
+from budc.policies.nano.architectures import wan
 from budc.policies.nano.architectures.flux import MODEL as FLUX
 from budc.policies.nano.data import clips
 from budc.policies.nano.evaluation.check import measure
@@ -13,7 +13,7 @@ from budc.policies.nano.evaluation.subjects import SUBJECTS
 from budc.policies.profile import find_weights, load_profile
 
 GOALS = {
-    **{key: {"colour": 0.95, "shape": 0.85, "motion": 0.85} for key in components.MODELS},
+    **{key: {"colour": 0.95, "shape": 0.85, "motion": 0.85} for key in wan.MODELS},
     FLUX: {"colour": 0.95, "shape": 0.85, "place": 0.95},
 }
 
@@ -48,7 +48,7 @@ def test_no_path_of_the_training_machine_is_in_them(name):
 
 
 def test_the_siblings_share_all_but_the_transformer():
-    nano, mini = (find_weights(load_profile(name), None) for name in components.MODELS)
+    nano, mini = (find_weights(load_profile(name), None) for name in wan.MODELS)
     shared = [
         p.relative_to(nano)
         for part in ("vae", "text_encoder", "tokenizer", "scheduler")
@@ -100,7 +100,7 @@ def test_the_profile_says_what_the_check_runs(name):
     assert type(load(name).scheduler).__name__ == profile.scheduler
 
 
-@pytest.mark.parametrize("name", components.MODELS)
+@pytest.mark.parametrize("name", wan.MODELS)
 def test_the_clips_are_sampled_with_the_shift_of_the_recipe(name):
     assert load_profile(name).frames == clips.FRAMES
-    assert load(name).scheduler.config.flow_shift == components.FLOW_SHIFT
+    assert load(name).scheduler.config.flow_shift == wan.FLOW_SHIFT

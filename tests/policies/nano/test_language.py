@@ -1,4 +1,4 @@
-"""Captions, clips and the reader: what is said, what is drawn, and that the one can be read from the other."""
+"""Captions and clips, and that the reader reads from a clip what its caption says."""
 
 import itertools
 
@@ -30,9 +30,9 @@ def take(split, count, seed=0):
 
 def test_splits_are_disjoint_by_text():
     texts = {split: {c.text for c in take(split, 2000)} for split in ("train", "calibration", "held-out")}
-    for one, other in itertools.combinations(texts, 2):
-        assert not texts[one] & texts[other]
-    assert all(split_of(text) == split for split, found in texts.items() for text in found)
+    for first, second in itertools.combinations(texts, 2):
+        assert not texts[first] & texts[second]
+    assert all(split_of(text) == split for split, members in texts.items() for text in members)
 
 
 def test_captions_are_repeatable_by_seed():
@@ -66,12 +66,12 @@ def test_every_word_is_one_token_and_captions_fit():
 
 def test_clips_are_repeatable_and_in_range():
     scene = Scene("red", "circle", "small", "left", "striped")
-    one = clips.render(scene, torch.Generator().manual_seed(1))
-    assert one.shape == (3, clips.FRAMES, clips.HEIGHT, clips.WIDTH)
-    assert float(one.min()) >= -1
-    assert float(one.max()) <= 1
-    assert torch.equal(one, clips.render(scene, torch.Generator().manual_seed(1)))
-    assert not torch.equal(one, clips.render(scene, torch.Generator().manual_seed(2)))
+    clip = clips.render(scene, torch.Generator().manual_seed(1))
+    assert clip.shape == (3, clips.FRAMES, clips.HEIGHT, clips.WIDTH)
+    assert float(clip.min()) >= -1
+    assert float(clip.max()) <= 1
+    assert torch.equal(clip, clips.render(scene, torch.Generator().manual_seed(1)))
+    assert not torch.equal(clip, clips.render(scene, torch.Generator().manual_seed(2)))
 
 
 def test_an_unknown_shape_is_refused():

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from budc.policies.nano.architectures import flux as flux_components
+from budc.policies.nano.architectures import flux
 from budc.policies.nano.data import pictures, stills
 from budc.policies.nano.data.captions import BACKGROUNDS, COLOURS, SHAPES, SIZES, prompt_lines
 from budc.policies.nano.data.pictures import PLACES, Picture
@@ -24,8 +24,8 @@ def take(split, count, seed=0):
 
 def test_splits_are_disjoint_and_name_everything():
     texts = {split: {c.text for c in take(split, 600)} for split in ("train", "calibration", "held-out")}
-    for one, other in itertools.combinations(texts, 2):
-        assert not texts[one] & texts[other]
+    for first, second in itertools.combinations(texts, 2):
+        assert not texts[first] & texts[second]
     for split in texts:
         seen = [c.scene for c in take(split, 600)]
         for attribute, values in flux_text.PICTURES.attributes.items():
@@ -76,24 +76,24 @@ def test_a_later_merge_leaves_earlier_words_whole():
 
 def test_the_pooled_state_follows_the_text_before_the_end_token():
     tokenizer = clip_tokenizer.build_clip_tokenizer()
-    encoder = flux_components.build_clip(tokenizer, 0).eval()
+    encoder = flux.build_clip(tokenizer, 0).eval()
     with torch.no_grad():
         red, blue = flux_text.pooled_state(encoder, tokenizer, ["a red circle", "a blue circle"])
-    assert red.shape == (flux_components.POOLED_WIDTH,)
+    assert red.shape == (flux.POOLED_WIDTH,)
     assert not torch.allclose(red, blue)
 
 
 @pytest.fixture(scope="module")
 def data():
     clip, t5 = clip_tokenizer.build_clip_tokenizer(), build_tokenizer(pictures.vocabulary())
-    texts = flux_text.Texts(flux_components.build_clip(clip, 0), flux_components.build_t5(t5, 0), clip, t5)
+    encoders = flux_text.TextEncoders(flux.build_clip(clip, 0), flux.build_t5(t5, 0), clip, t5)
     latents = torch.randn(4, 16, 64, generator=torch.Generator().manual_seed(0)).half()
-    return flux_denoiser.Data(latents, [RED] * 4, texts, 0)
+    return flux_denoiser.TrainingData(latents, [RED] * 4, encoders, 0)
 
 
 @pytest.fixture
 def transformer():
-    return flux_components.build_transformer(0)
+    return flux.build_transformer(0)
 
 
 def value(loss, seed):
@@ -122,16 +122,16 @@ def test_the_student_regresses_onto_the_guided_velocity(data, transformer, monke
         return output
 
     monkeypatch.setattr(flux_denoiser, "velocity", recorded)
-    loss = flux_denoiser.student_loss(transformer, flux_components.build_transformer(1), data)
-    found = value(loss, 0)
-    (one, texts, cond), (_, empty, uncond), (scale, same, student) = seen
+    loss = flux_denoiser.student_loss(transformer, flux.build_transformer(1), data)
+    measured = value(loss, 0)
+    (no_guidance, texts, cond), (_, empty, uncond), (scale, same, student) = seen
     assert all(torch.equal(texts[name], same[name]) for name in texts)
     assert torch.equal(empty["pooled_projections"], data.empty["pooled_projections"].expand(32, -1))
     assert not torch.equal(texts["pooled_projections"], empty["pooled_projections"])
-    assert set(one.tolist()) == {1.0}
+    assert set(no_guidance.tolist()) == {1.0}
     assert flux_denoiser.SCALES[0] <= float(scale.min()) < float(scale.max()) <= flux_denoiser.SCALES[1]
     target = uncond + scale[:, None, None] * (cond - uncond)
-    assert found == pytest.approx(float((student - target).square().mean()))
+    assert measured == pytest.approx(float((student - target).square().mean()))
 
 
 def test_latents_are_packed_as_the_pipeline_packs_them():
@@ -144,7 +144,7 @@ def test_latents_are_packed_as_the_pipeline_packs_them():
 
 
 def test_the_vae_is_scaled_to_unit_latents():
-    vae = flux_components.build_vae(0).eval()
+    vae = flux.build_vae(0).eval()
     flux_vae.standardise(vae, 0, 64)
     frames, _ = flux_vae.draw("train", 0, 64)
     with torch.no_grad():

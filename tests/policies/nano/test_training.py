@@ -1,14 +1,12 @@
-"""The recipe's loop: it learns, resumes to the same weights, and its losses are what they say."""
+"""The training loop learns and resumes to the same weights; the losses are what they claim to be."""
 
 import pytest
 import torch
 
-from budc.policies.nano.architectures import wan as components
+from budc.policies.nano.architectures import wan
 from budc.policies.nano.data.captions import Scene
 from budc.policies.nano.text.tokenizer import build_tokenizer
-from budc.policies.nano.training import text_encoder as train_text
-from budc.policies.nano.training import wan_denoiser as train_denoiser
-from budc.policies.nano.training import wan_vae as train_vae
+from budc.policies.nano.training import text_encoder, wan_denoiser, wan_vae
 from budc.policies.nano.training.loop import Fit, Recipe, fit
 from budc.schema.errors import UsageError
 
@@ -81,27 +79,24 @@ def test_the_rate_warms_up_and_falls_to_zero():
 
 
 def test_the_siblings_differ_by_eight_to_ten_in_size():
-    nano, mini = (
-        sum(p.numel() for p in components.build_transformer(name, 0).parameters())
-        for name in components.MODELS
-    )
+    nano, mini = (sum(p.numel() for p in wan.build_transformer(name, 0).parameters()) for name in wan.MODELS)
     assert 8 <= mini / nano <= 10
 
 
 def test_decoding_for_training_is_decoding_without_the_clamp():
-    vae = components.build_vae(0).eval()
+    vae = wan.build_vae(0).eval()
     latents = 3 * torch.randn(1, 16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        free = train_vae.decode_unclamped(vae, latents)
+        free = wan_vae.decode_unclamped(vae, latents)
         assert torch.equal(free.clamp(-1, 1), vae.decode(latents).sample)
     assert free.shape == (1, 3, 9, 64, 64)
 
 
 def test_text_is_padded_with_zeros_as_the_pipeline_pads_it():
     tokenizer = build_tokenizer()
-    encoder = components.build_text_encoder(tokenizer, 0).eval()
-    states = train_text.embed(encoder, tokenizer, ["a red circle", ""])
-    assert states.shape == (2, 32, components.TEXT_WIDTH)
+    encoder = wan.build_text_encoder(tokenizer, 0).eval()
+    states = text_encoder.embed(encoder, tokenizer, ["a red circle", ""])
+    assert states.shape == (2, 32, wan.TEXT_WIDTH)
     assert bool((states[0, 4:] == 0).all())
     assert bool((states[0, :4] != 0).any(-1).all())
     assert bool((states[1, 1:] == 0).all())
@@ -111,11 +106,11 @@ def test_text_is_padded_with_zeros_as_the_pipeline_pads_it():
 def test_the_denoiser_learns_velocity_from_noise():
     """A step's loss is finite, has a gradient everywhere, and follows the generator alone."""
     tokenizer = build_tokenizer()
-    encoder = components.build_text_encoder(tokenizer, 0).eval()
-    transformer = components.build_transformer("wan2.1-nano", 0)
+    encoder = wan.build_text_encoder(tokenizer, 0).eval()
+    transformer = wan.build_transformer("wan2.1-nano", 0)
     scenes = [Scene("red", "circle", "small", "left", "striped")] * 4
     latents = torch.randn(4, 16, 3, 8, 8, generator=torch.Generator().manual_seed(0)).half()
-    loss = train_denoiser.denoiser_loss("wan2.1-nano", transformer, encoder, tokenizer, latents, scenes)
+    loss = wan_denoiser.denoiser_loss("wan2.1-nano", transformer, encoder, tokenizer, latents, scenes)
     first = loss(0, torch.Generator().manual_seed(5))
     first.backward()
     assert 0.5 < value(first) < 10
