@@ -1,1 +1,1 @@
-"""Model folders become denoisers. The only room of the compiler that knows diffusers' pipelines."""
+"""Model folders become denoisers. This is the only room of the compiler that knows the pipelines of diffusers."""

@@ -62,7 +62,7 @@ class RolloutCounter:
 
 
 def rollout_limit(steps: int, nfe: int) -> float:
-    """Return how many rollouts a search for a policy of `nfe` evaluations a branch out of `steps` may take."""
+    """Return how many rollouts a search may take for a policy that computes `nfe` of `steps` steps."""
     return sum(_limits(steps, nfe))
 
 

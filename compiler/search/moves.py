@@ -2,7 +2,7 @@
 
 All masks of a candidate together are one sorted tuple of slots, one for every computed step of every mask:
 
-    slot = step · count + index        count: 1 where all branches share a mask, else one mask a branch
+    slot = step · count + index        count: 1 where all branches share a mask, else the number of branches
 
 Slots of the space's fixed steps stay where they are. Any other slot may move to a free one, which keeps the total of
 branch evaluations.
@@ -101,7 +101,7 @@ def with_other_payloads(space: Space, candidate: Candidate) -> list[Candidate]:
 
 
 def with_every_payload(space: Space, steps: Sequence[int] = ()) -> list[Candidate]:
-    """Return one candidate a payload that computes `steps` (default: evenly spread) and the fixed steps."""
+    """Return, with each payload, the candidate of `steps` (default: evenly spread) and the fixed steps."""
     steps = space.through(steps or StepMask.uniform(space.steps, space.nfe).compute_steps)
     return [Candidate.of(space.steps, steps, space.rule, payload) for payload in space.payloads]
 

@@ -40,7 +40,7 @@ class PipelineAdapter(Protocol):
         """Count the tokens by which the pipeline shifts its schedule; None where it does not."""
 
     def noise(self, folder: Path, profile: ModelProfile, seeds: Sequence[int]) -> Tensor:
-        """Draw the starting latents that the pipeline would draw from these seeds, one sample a seed."""
+        """Draw the starting latents that the pipeline would draw from these seeds, one sample for each."""
 
     def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
         """Return what one forward of the denoiser is called with, `return_dict` left out."""

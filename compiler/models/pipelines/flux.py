@@ -19,7 +19,7 @@ from budc.runtimes.sampling.loading import loading
 
 
 class FluxAdapter(DistilledGuidance, ImageCells, PlainVelocity):
-    """The parts of FluxPipeline (FLUX.1), as its `__call__` uses them.
+    """The steps of FluxPipeline (FLUX.1), as in its `__call__`.
 
     A branch's condition: "text" (N, tokens, width), "pooled" (N, width), "positions" (N, cells, 3), and "guidance"
     (N,) where the transformer embeds it.
@@ -30,7 +30,7 @@ class FluxAdapter(DistilledGuidance, ImageCells, PlainVelocity):
     def encode(
         self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
     ) -> dict[str, Condition]:
-        """Encode prompts by both encoders, T5's padded to the profile's text length."""
+        """Encode prompts with both encoders, padded to the profile's text length for T5."""
         pipe = text_pipeline(FluxPipeline, folder, "text_encoder_2", profile, device)
 
         def encode(texts: list[str]) -> Sequence[Tensor]:
@@ -50,14 +50,14 @@ class FluxAdapter(DistilledGuidance, ImageCells, PlainVelocity):
         return {"cond": condition}
 
     def noise(self, folder: Path, profile: ModelProfile, seeds: Sequence[int]) -> Tensor:
-        """Draw latents (N, cells, 4 · channels) from one CPU generator a seed, in the profile's dtype; float32."""
+        """Draw latents (N, cells, 4 · channels) in the profile's dtype, one CPU generator for each seed; as float32."""
         rows, columns = self.cells(folder, profile)
         with loading(folder / "transformer"):
             channels = int(self.denoiser_config(folder)["in_channels"]) // 4
         return pack(draw(seeds, (channels, 2 * rows, 2 * columns), getattr(torch, profile.dtype)))
 
     def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
-        """Latents in the text's dtype, the timestep as a fraction, position ids once."""
+        """Latents in the text's dtype, the timestep from 0 to 1, position ids of one sample."""
         assert isinstance(condition, Mapping)
         text = condition["text"]
         return {
@@ -93,6 +93,6 @@ class FluxAdapter(DistilledGuidance, ImageCells, PlainVelocity):
         return torch.cartesian_prod(*axes).to(getattr(torch, profile.dtype))[None]
 
     def denoiser_config(self, folder: Path) -> Any:
-        """Return the transformer's settings."""
+        """Return the transformer's configuration."""
         with loading(folder / "transformer"):
             return FluxTransformer2DModel.load_config(folder / "transformer", local_files_only=True)

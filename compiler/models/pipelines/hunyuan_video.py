@@ -19,9 +19,9 @@ from budc.runtimes.sampling.loading import loading
 
 
 class HunyuanVideoAdapter(DistilledGuidance, PlainVelocity):
-    """The parts of HunyuanVideoPipeline, as its `__call__` uses them.
+    """The steps of HunyuanVideoPipeline, as in its `__call__`.
 
-    A branch's condition: "text" (N, tokens, width), "mask" (N, tokens) with 1 where a token is no padding, "pooled"
+    A branch's condition: "text" (N, tokens, width), "mask" (N, tokens) with 0 for padding, "pooled"
     (N, width), "guidance" (N,) as the network embeds it; all in the profile's dtype.
     """
 
@@ -30,15 +30,15 @@ class HunyuanVideoAdapter(DistilledGuidance, PlainVelocity):
     def encode(
         self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
     ) -> dict[str, Condition]:
-        """Encode prompts one at a time, as a deployment does: LLaMA in the pipeline's template, CLIP without one."""
+        """Encode prompts one at a time, as a deployment does: LLaMA with the pipeline's template, CLIP without one."""
         dtype = getattr(torch, profile.dtype)
         pipe = text_pipeline(HunyuanVideoPipeline, folder, "text_encoder", profile, device)
-        parts: list[tuple[Tensor, ...]] = []
+        encodings: list[tuple[Tensor, ...]] = []
         with torch.no_grad():
             for prompt in prompts:
                 encoded = pipe.encode_prompt(prompt, max_sequence_length=profile.text_tokens, device=device)
-                parts.append(tuple(tensor.to("cpu", dtype) for tensor in encoded))
-        text, pooled, mask = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+                encodings.append(tuple(tensor.to("cpu", dtype) for tensor in encoded))
+        text, pooled, mask = (torch.cat(tensors) for tensors in zip(*encodings, strict=True))
         guidance = torch.full((len(prompts),), profile.guidance, dtype=dtype) * 1000
         return {"cond": {"text": text, "pooled": pooled, "mask": mask, "guidance": guidance}}
 
@@ -46,7 +46,7 @@ class HunyuanVideoAdapter(DistilledGuidance, PlainVelocity):
         """Return None: the schedule is the same for every size."""
 
     def noise(self, folder: Path, profile: ModelProfile, seeds: Sequence[int]) -> Tensor:
-        """Draw float32 latents (N, channels, frames, rows, columns) from one CPU generator a seed."""
+        """Draw float32 latents (N, channels, frames, rows, columns) from one CPU generator for each seed."""
         with loading(folder / "vae"):
             config = AutoencoderKLHunyuanVideo.load_config(folder / "vae", local_files_only=True)
             spatial, temporal = config["spatial_compression_ratio"], config["temporal_compression_ratio"]
@@ -54,13 +54,13 @@ class HunyuanVideoAdapter(DistilledGuidance, PlainVelocity):
         return draw(seeds, shape)
 
     def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
-        """Latents and one timestep a sample in the text's dtype."""
+        """Latents and one timestep for each sample, in the text's dtype."""
         assert isinstance(condition, Mapping)
         text = condition["text"]
         return {
             "hidden_states": latents.to(text.dtype),
-            # The pipeline rounds it to its latents' dtype: float32 at first, after one step the transformer's. The
-            # first timestep, 1000, is the same in both.
+            # The pipeline rounds it to the dtype of its latents: float32 at the first step, then the transformer's.
+            # The first timestep, 1000, is the same in both.
             "timestep": timestep.expand(len(latents)).to(text.dtype),
             "encoder_hidden_states": text,
             "encoder_attention_mask": condition["mask"],

@@ -1,4 +1,4 @@
-"""Latents: how pipelines draw them, pack them in 2 × 2 cells, and decode them."""
+"""Latents as pipelines draw them, pack them in 2 × 2 cells, and decode them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from budc.runtimes.sampling.loading import loading
 
 
 def draw(seeds: Sequence[int], shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
-    """Draw noise (N, *shape) from one CPU generator a seed, in `dtype` as the pipeline does; return it in float32."""
+    """Draw noise (N, *shape) from one CPU generator for each seed, in the pipeline's `dtype`; return it in float32."""
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     noise: Tensor = randn_tensor((len(seeds), *shape), generator=generators, dtype=dtype)
     return noise.float()

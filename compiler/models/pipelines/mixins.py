@@ -1,4 +1,4 @@
-"""What several adapters have in common: outputs that are velocities, guidance as an input, images in 2 × 2 cells."""
+"""Mixins of adapters: outputs that are velocities, guidance as an input, images in 2 × 2 cells."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from budc.runtimes.sampling.loading import loading
 
 
 class PlainVelocity:
-    """A network whose output is the velocity."""
+    """For a network whose output is the velocity."""
 
     def velocity(self, output: Any) -> Tensor:
-        """Return the output as it is."""
+        """Return the output unchanged."""
         assert isinstance(output, Tensor)
         return output
 
 
 class DistilledGuidance:
-    """One branch, whose network takes the guidance scale as an input."""
+    """For a network that takes the guidance scale as an input and has one branch."""
 
     linear = True
 
     def guide(self, velocities: Mapping[str, Tensor], guidance: float) -> Tensor:
-        """Return the only branch's."""
+        """Return the velocity of the only branch."""
         return velocities["cond"]
 
 
 class ImageCells:
-    """Images whose latents the network takes in 2 × 2 cells; their number shifts the schedule."""
+    """For images whose latents the network takes in 2 × 2 cells; their number shifts the schedule."""
 
     def cells(self, folder: Path, profile: ModelProfile) -> tuple[int, int]:
         """Return rows and columns of cells."""
@@ -42,7 +42,7 @@ class ImageCells:
         return profile.height // side, profile.width // side
 
     def compression(self, vae: Path) -> int:
-        """Return how many pixels are one latent, in either direction; by default of an AutoencoderKL."""
+        """Return how many pixels one latent covers in each direction, here with an AutoencoderKL."""
         config = AutoencoderKL.load_config(vae, local_files_only=True)
         return int(2 ** (len(config["block_out_channels"]) - 1))
 

@@ -1,6 +1,6 @@
-"""QwenImagePipeline: Qwen2.5-VL text of any length, two guidance branches, latents packed in 2 × 2 cells, an image VAE.
+"""QwenImagePipeline: Qwen2.5-VL text of any length, two guidance branches, latents in 2 × 2 cells, an image VAE.
 
-Guidance is not a weighted sum: the guided velocity is given the length of the conditional one, cell by cell.
+Guidance is not a weighted sum: the guided velocity of each cell is scaled to the norm of the conditional one.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from budc.policies.profile import ModelProfile
 from budc.runtimes.sampling.loading import loading
 
 _TEXT_TOKENS = 512
-"""Where the pipeline cuts text off, unless it is told otherwise."""
+"""Length to which the pipeline truncates text by default."""
 
 
 class QwenImageAdapter(ImageCells, PlainVelocity):
-    """The parts of QwenImagePipeline, as its `__call__` uses them.
+    """The steps of QwenImagePipeline, as in its `__call__`.
 
-    A branch's condition: "text" (N, longest, width), of which the first "tokens" (N,) are a sample's own, and "cells"
-    (N, 2), the rows and columns of its image.
+    A branch's condition: "text" (N, longest, width), of which the first "tokens" (N,) are not padding, and "cells" (N,
+    2), the rows and columns of its image.
     """
 
-    # The transformer masks what a batch is padded with, and attention under a mask adds up in another order.
+    # The transformer masks the padding of a batch, and attention with a mask sums in another order.
     batch: int | None = 1
     linear = False
 
@@ -54,7 +54,7 @@ class QwenImageAdapter(ImageCells, PlainVelocity):
         }
 
     def noise(self, folder: Path, profile: ModelProfile, seeds: Sequence[int]) -> Tensor:
-        """Draw latents (N, cells, 4 · channels) from one CPU generator a seed, in the profile's dtype; float32."""
+        """Draw latents (N, cells, 4 · channels) in the profile's dtype, one CPU generator for each seed; as float32."""
         rows, columns = self.cells(folder, profile)
         with loading(folder / "transformer"):
             config = QwenImageTransformer2DModel.load_config(folder / "transformer", local_files_only=True)
@@ -62,23 +62,23 @@ class QwenImageAdapter(ImageCells, PlainVelocity):
         return pack(draw(seeds, (channels, 2 * rows, 2 * columns), getattr(torch, profile.dtype)))
 
     def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
-        """Latents in the text's dtype, the timestep as a fraction, text as long as the batch's longest, masked."""
+        """Latents in the text's dtype, the timestep from 0 to 1, text padded to the batch's longest, with a mask."""
         assert isinstance(condition, Mapping)
         tokens = condition["tokens"]
         longest = int(tokens.max())
         text = condition["text"][:, :longest]
-        known = torch.arange(longest, device=text.device) < tokens[:, None]
+        mask = torch.arange(longest, device=text.device) < tokens[:, None]
         rows, columns = condition["cells"][0].tolist()
         return {
             "hidden_states": latents.to(text.dtype),
             "timestep": timestep.expand(len(latents)).to(text.dtype) / 1000,
             "encoder_hidden_states": text,
-            "encoder_hidden_states_mask": None if bool(known.all()) else known,
+            "encoder_hidden_states_mask": None if bool(mask.all()) else mask,
             "img_shapes": [[(1, rows, columns)]] * len(latents),
         }
 
     def guide(self, velocities: Mapping[str, Tensor], guidance: float) -> Tensor:
-        """Classifier-free guidance, each cell (…, 4 · channels) scaled to the length that the conditional one has."""
+        """Classifier-free guidance, each cell (…, 4 · channels) scaled to the norm of the conditional one."""
         cond, uncond = velocities["cond"], velocities["uncond"]
         guided = uncond + guidance * (cond - uncond)
         rescaled: Tensor = guided * (cond.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True))
@@ -101,6 +101,6 @@ class QwenImageAdapter(ImageCells, PlainVelocity):
         return decode
 
     def compression(self, vae: Path) -> int:
-        """Return that of an AutoencoderKLQwenImage."""
+        """Return how many pixels one latent covers in each direction, with an AutoencoderKLQwenImage."""
         config = AutoencoderKLQwenImage.load_config(vae, local_files_only=True)
         return int(2 ** len(config["temperal_downsample"]))

@@ -1,4 +1,4 @@
-"""Text encoding: a pipeline with its text encoders alone, and prompts put through them in batches or one at a time."""
+"""Text encoding: load a pipeline with its text encoders alone; encode prompts in batches or one at a time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def text_pipeline(
     """Load a pipeline without denoiser and VAE, in the profile's dtype.
 
     Raises:
-        WeightsMissing: it cannot be loaded; the error names `encoder`, the folder of the largest text encoder.
+        WeightsMissing: it cannot be loaded; the error names `encoder`, the subfolder of the largest text encoder.
     """
     with loading(folder / encoder):
         return pipeline_class.from_pretrained(
@@ -36,25 +36,25 @@ def text_pipeline(
 
 
 def in_batches(encode: Callable[[list[str]], Sequence[Tensor]], prompts: Sequence[str]) -> list[Tensor]:
-    """Return what `encode` makes of all prompts: each of its tensors (n, ...) joined to one (N, ...), on the CPU."""
-    parts: list[list[Tensor]] = []
+    """Encode prompts in batches and join each of the tensors (n, ...) that `encode` returns to (N, ...), on the CPU."""
+    batches: list[list[Tensor]] = []
     with torch.no_grad():
         for first in range(0, len(prompts), _BATCH):
             encoded = encode(list(prompts[first : first + _BATCH]))
-            parts.append([tensor.cpu() for tensor in encoded])
-    return [torch.cat(same) for same in zip(*parts, strict=True)]
+            batches.append([tensor.cpu() for tensor in encoded])
+    return [torch.cat(tensors) for tensors in zip(*batches, strict=True)]
 
 
 def one_by_one(encode: Callable[[str], Tensor], prompts: Sequence[str], samples: int) -> dict[str, Tensor]:
-    """Return embeddings (tokens, width) of prompts of any length as a condition of so many samples, on the CPU.
+    """Encode prompts of any length, each to (tokens, width), as a condition of so many samples, on the CPU.
 
-    "text" (samples, longest, width) is padded with zeros, "tokens" (samples,) says how many are a sample's own. A lone
-    prompt is for all samples. One at a time is how a deployment encodes, so that the embeddings are its own.
+    "text" (samples, longest, width) is padded with zeros; "tokens" (samples,) are the lengths without padding. A single
+    prompt serves all samples. Prompts are encoded one at a time as in a deployment, which makes the embeddings equal.
     """
     with torch.no_grad():
-        found = [encode(prompt).cpu() for prompt in prompts]
-    tokens = torch.tensor([len(embedding) for embedding in found])
+        embeddings = [encode(prompt).cpu() for prompt in prompts]
+    tokens = torch.tensor([len(embedding) for embedding in embeddings])
     return {
-        "text": pad_sequence(found, batch_first=True).expand(samples, -1, -1),
+        "text": pad_sequence(embeddings, batch_first=True).expand(samples, -1, -1),
         "tokens": tokens.expand(samples),
     }

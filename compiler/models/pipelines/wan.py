@@ -19,7 +19,7 @@ from budc.runtimes.sampling.loading import loading
 
 
 class WanAdapter(PlainVelocity):
-    """The parts of WanPipeline (Wan2.1), as its `__call__` uses them."""
+    """The steps of WanPipeline, as in its `__call__`."""
 
     batch: int | None = None
     linear = True
@@ -46,7 +46,7 @@ class WanAdapter(PlainVelocity):
         """Return None: the schedule is the same for every size."""
 
     def noise(self, folder: Path, profile: ModelProfile, seeds: Sequence[int]) -> Tensor:
-        """Draw float32 latents (N, z, frames, rows, columns) from one CPU generator a seed."""
+        """Draw float32 latents (N, z, frames, rows, columns) from one CPU generator for each seed."""
         with loading(folder / "vae"):
             config = AutoencoderKLWan.load_config(folder / "vae", local_files_only=True)
             spatial, temporal = config.get("scale_factor_spatial", 8), config.get("scale_factor_temporal", 4)
@@ -54,7 +54,7 @@ class WanAdapter(PlainVelocity):
         return draw(seeds, shape)
 
     def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
-        """Latents in the model's dtype, one timestep a sample."""
+        """Latents in the text's dtype, one timestep for each sample."""
         assert isinstance(condition, Tensor)
         return {
             "hidden_states": latents.to(condition.dtype),
@@ -70,7 +70,7 @@ class WanAdapter(PlainVelocity):
     def decoder(
         self, folder: Path, profile: ModelProfile, device: torch.device
     ) -> Callable[[Tensor], Tensor]:
-        """Load the VAE in float32, in which the pipeline's users are told to keep it."""
+        """Load the VAE in float32, as the model's documentation recommends."""
         vae = load_vae(AutoencoderKLWan, folder, device)
         mean, scale = normalisation(vae)
 

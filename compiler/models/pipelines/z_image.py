@@ -1,7 +1,7 @@
 """ZImagePipeline: Qwen3 text of any length, guidance branches in one batched forward, an image VAE.
 
-The pipeline batches the two branches; here each has a forward of its own. Attention then runs over other shapes, so
-guided latents agree to the precision of the dtype, unguided ones bit for bit.
+The pipeline runs both branches in one batch; here each has a forward of its own. Attention then has other shapes, so
+guided latents agree with the pipeline's to the precision of the dtype, unguided ones bit for bit.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from budc.runtimes.sampling.loading import loading
 
 
 class ZImageAdapter(ImageCells):
-    """The parts of ZImagePipeline, as its `__call__` uses them.
+    """The steps of ZImagePipeline, as in its `__call__`.
 
-    A branch's condition: "text" (N, longest, width), of which the first "tokens" (N,) are a sample's own.
+    A branch's condition: "text" (N, longest, width), of which the first "tokens" (N,) are not padding.
     """
 
     # The transformer pads a batch to its longest prompt and masks the rest.
@@ -50,7 +50,7 @@ class ZImageAdapter(ImageCells):
         return {branch: one_by_one(encode, texts[branch], len(prompts)) for branch in profile.branches}
 
     def noise(self, folder: Path, profile: ModelProfile, seeds: Sequence[int]) -> Tensor:
-        """Draw float32 latents (N, channels, rows, columns) from one CPU generator a seed."""
+        """Draw float32 latents (N, channels, rows, columns) from one CPU generator for each seed."""
         rows, columns = self.cells(folder, profile)
         with loading(folder / "transformer"):
             config = ZImageTransformer2DModel.load_config(folder / "transformer", local_files_only=True)
@@ -58,21 +58,21 @@ class ZImageAdapter(ImageCells):
         return draw(seeds, (channels, 2 * rows, 2 * columns))
 
     def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
-        """Latents in the text's dtype and text without padding, a tensor a sample; time runs from 0 to 1."""
+        """Latents in the text's dtype and text without padding, one tensor for each sample; time runs from 0 to 1."""
         assert isinstance(condition, Mapping)
         text, tokens = condition["text"], condition["tokens"].tolist()
         return {
             "x": list(latents.to(text.dtype).unsqueeze(2).unbind()),
             "t": (1000 - timestep.expand(len(latents))) / 1000,
-            "cap_feats": [own[:count] for own, count in zip(text, tokens, strict=True)],
+            "cap_feats": [sample[:count] for sample, count in zip(text, tokens, strict=True)],
         }
 
     def velocity(self, output: Any) -> Tensor:
-        """Return (n, channels, rows, columns) in float32; the network's own points from noise to data."""
+        """Return (n, channels, rows, columns) in float32, the negative of the network's output."""
         return -torch.stack(output).float().squeeze(2)
 
     def guide(self, velocities: Mapping[str, Tensor], guidance: float) -> Tensor:
-        """Classifier-free guidance, a scale of 0 meaning none: cond + guidance * (cond - uncond)."""
+        """Classifier-free guidance, where a scale of 0 means none: cond + guidance * (cond - uncond)."""
         cond = velocities["cond"]
         return cond + guidance * (cond - velocities["uncond"]) if "uncond" in velocities else cond
 

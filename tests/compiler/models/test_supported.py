@@ -1,0 +1,48 @@
+"""Which models are supported is known, and others are refused, before torch is imported."""
+
+import subprocess
+import sys
+
+import pytest
+from msgspec.structs import replace
+
+from budc.compiler.models.supported import ADAPTERS, check_one_denoiser, check_supported
+from budc.policies.profile import load_profile, profile_names
+from budc.schema.errors import UnsupportedModel
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_profile_is_supported(name: str) -> None:
+    check_supported(load_profile(name))
+
+
+def test_an_unknown_pipeline_class_is_refused_with_those_that_are_known() -> None:
+    profile = replace(load_profile("wan2.1"), pipeline_class="LTXPipeline")
+    with pytest.raises(UnsupportedModel) as caught:
+        check_supported(profile)
+    assert str(caught.value).startswith("cannot compile for LTXPipeline, only for ")
+    assert all(name in str(caught.value) for name in ADAPTERS)
+
+
+def test_a_command_for_one_denoiser_refuses_two_and_names_another_model() -> None:
+    check_one_denoiser(load_profile("wan2.1"), "export")
+    profile = load_profile("wan2.2")
+    with pytest.raises(UnsupportedModel, match=r"export: wan2\.2 has 2 denoisers") as caught:
+        check_one_denoiser(profile, "export")
+    assert f"--model {profile.try_instead}" in caught.value.remedy
+
+
+def test_a_model_is_refused_before_torch_is_imported() -> None:
+    code = """
+import sys
+from msgspec.structs import replace
+from budc.compiler.models.supported import check_supported
+from budc.policies.profile import load_profile
+from budc.schema.errors import UnsupportedModel
+try:
+    check_supported(replace(load_profile("wan2.1"), pipeline_class="LTXPipeline"))
+except UnsupportedModel:
+    print(sorted({"torch", "diffusers"} & set(sys.modules)))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
