@@ -75,18 +75,18 @@ def under(pipe, document, prompt):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnsignedWarning)
         with budc.applied(pipe, document, allow_unsigned=True) as handle:
-            made = picture(pipe, prompt)
+            latents = picture(pipe, prompt)
             assert handle.uncalibrated == ()
-    return made
+    return latents
 
 
 def test_a_picture_has_its_size_and_follows_from_prompt_and_seed(pipe):
-    one = picture(pipe, "a large red circle at the left over stripes", 1, "pt")
-    assert one.shape == (1, 3, 64, 64)
-    assert one.dtype == torch.float32
-    assert torch.equal(one, picture(pipe, "a large red circle at the left over stripes", 1, "pt"))
-    assert not torch.equal(one, picture(pipe, "a large red circle at the left over stripes", 2, "pt"))
-    assert not torch.equal(one, picture(pipe, "a small blue cross at the right over checks", 1, "pt"))
+    image = picture(pipe, "a large red circle at the left over stripes", 1, "pt")
+    assert image.shape == (1, 3, 64, 64)
+    assert image.dtype == torch.float32
+    assert torch.equal(image, picture(pipe, "a large red circle at the left over stripes", 1, "pt"))
+    assert not torch.equal(image, picture(pipe, "a large red circle at the left over stripes", 2, "pt"))
+    assert not torch.equal(image, picture(pipe, "a small blue cross at the right over checks", 1, "pt"))
 
 
 def test_weights_are_stored_in_half_and_load_in_single(pipe):

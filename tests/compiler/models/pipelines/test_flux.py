@@ -84,10 +84,10 @@ def test_an_artifact_runs_as_it_was_rolled_out(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnsignedWarning)
         with budc.applied(pipe, artifact.path, allow_unsigned=True) as handle:
-            made = deployed(pipe, prompt, HELD_OUT_SEED, document.sampler.steps)
+            latents = deployed(pipe, prompt, HELD_OUT_SEED, document.sampler.steps)
             assert handle.uncalibrated == ()
-    assert torch.equal(made, expected)
-    assert not torch.equal(made, deployed(pipe, prompt, HELD_OUT_SEED, document.sampler.steps))
+    assert torch.equal(latents, expected)
+    assert not torch.equal(latents, deployed(pipe, prompt, HELD_OUT_SEED, document.sampler.steps))
 
 
 def test_the_report_measures_what_the_pipeline_makes(
@@ -100,8 +100,8 @@ def test_the_report_measures_what_the_pipeline_makes(
         for index, prompt in enumerate(read_prompts("held-out.txt", 2)):
             full = deployed(pipe, prompt, HELD_OUT_SEED + index, 6)
             with budc.applied(pipe, artifact.path, allow_unsigned=True):
-                made = deployed(pipe, prompt, HELD_OUT_SEED + index, 6)
-            errors.append(float((made - full).square().mean()))
+                latents = deployed(pipe, prompt, HELD_OUT_SEED + index, 6)
+            errors.append(float((latents - full).square().mean()))
     metric = next(m for m in artifact.document.quality.metrics if m.name == "latent-mse")
     assert metric.worst == pytest.approx(max(errors), rel=1e-3)
     assert metric.mean > 0

@@ -164,10 +164,10 @@ def test_a_cached_rollout_is_the_pipeline_with_the_policy_applied(
     semantics.check(document)
     prompt = read_prompts("held-out.txt", 2)[1]
     expected = rolled(model, policy, document.sampler, prompt, HELD_OUT_SEED)
-    found = _run(pipe, document, prompt)
-    assert torch.equal(found, expected)
+    latents = _run(pipe, document, prompt)
+    assert torch.equal(latents, expected)
     assert not torch.equal(
-        found, rolled(model, full_policy(6, BRANCHES), document.sampler, prompt, HELD_OUT_SEED)
+        latents, rolled(model, full_policy(6, BRANCHES), document.sampler, prompt, HELD_OUT_SEED)
     )
 
 
@@ -321,8 +321,8 @@ def test_an_export_is_refused(pair_profile: str, pair_folder: Path, tmp_path: Pa
 
 def test_a_report_is_measured_again(plain: Artifact, pair_folder: Path) -> None:
     document = plain.document
-    found = replay(document, pair_folder)
-    assert [pair.measured.mean for pair in found] == [metric.mean for metric in document.quality.metrics]
+    replayed = replay(document, pair_folder)
+    assert [pair.measured.mean for pair in replayed] == [metric.mean for metric in document.quality.metrics]
     # Another guidance of the second denoiser is another policy.
     (expert,) = document.sampler.experts
     other = replace(document, sampler=replace(document.sampler, experts=[replace(expert, guidance=9.0)]))
@@ -336,12 +336,12 @@ def test_a_policy_is_transferred_within_the_family_where_the_split_is_the_same(
     source = plain
     out = tmp_path / "moved.budc.json"
     request = TransferRequest("pair-tiny", out, pair_folder)
-    made = transfer(source, request).document
-    semantics.check(made)
-    assert made.sampler == source.document.sampler
+    document = transfer(source, request).document
+    semantics.check(document)
+    assert document.sampler == source.document.sampler
     for branch in BRANCHES:
-        assert made.policy.for_branch(branch).mask == source.document.policy.for_branch(branch).mask
-    assert made.policy != source.document.policy
+        assert document.policy.for_branch(branch).mask == source.document.policy.for_branch(branch).mask
+    assert document.policy != source.document.policy
     with pytest.raises(UnsupportedModel, match=r"is for 2 denoisers, wan2.1-nano has 1"):
         transfer(source, TransferRequest("wan2.1-nano", out, differing=True))
     profile = load_profile("pair-tiny")
