@@ -16,7 +16,7 @@ import random
 from collections.abc import Sequence
 
 from budc.compiler.search.dp import shortest_path
-from budc.compiler.search.hillclimb import Scored, candidates_of_descent, descend
+from budc.compiler.search.hillclimb import CandidateLoss, candidates_of_descent, descend
 from budc.compiler.search.moves import candidate_count, perturbed, random_neighbour, with_every_payload
 from budc.compiler.search.space import Candidate, Proposals, Space
 
@@ -63,7 +63,7 @@ def candidates_of_anneal(space: Space) -> int:
 def anneal(space: Space, rng: random.Random) -> Proposals:
     """Anneal one move at a time, then descend from the best candidate seen."""
     starts = _starts(space, rng)
-    best: Scored = min(zip(starts, (yield starts), strict=True), key=lambda scored: scored[1])
+    best: CandidateLoss = min(zip(starts, (yield starts), strict=True), key=lambda scored: scored[1])
     neighbours = [random_neighbour(space, best[0], rng, NEAR) for _ in range(NEIGHBOURS)]
     losses = yield neighbours
     hottest, coldest = temperatures([loss - best[1] for loss in losses])

@@ -31,10 +31,12 @@ ROUNDS = 12
 RESTARTS = 2
 RESTART_MOVES = 2
 
-Scored = tuple[Candidate, float]
+CandidateLoss = tuple[Candidate, float]
 
 
-def descend(space: Space, best: Scored, rounds: int) -> Generator[list[Candidate], list[float], Scored]:
+def descend(
+    space: Space, best: CandidateLoss, rounds: int
+) -> Generator[list[Candidate], list[float], CandidateLoss]:
     """Descend from a scored candidate to a local minimum, in at most so many rounds."""
     for _ in range(rounds):
         before = best
@@ -80,5 +82,5 @@ def _neighbours(space: Space, candidate: Candidate, slot: int, distance: int) ->
     return [candidate_of(space, slots, candidate.payload) for slots in moved]
 
 
-def _loss(scored: Scored) -> float:
+def _loss(scored: CandidateLoss) -> float:
     return scored[1]
