@@ -1,4 +1,4 @@
-"""A profile's pipeline with random weights, and arguments for a call: embeddings for text encoders, no VAE."""
+"""A profile's pipeline with random weights, and what to call it with: embeddings in place of text encoders, no VAE."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PIPELINES = ("FluxPipeline", "WanPipeline")
 
 
 def architecture(profile: ModelProfile) -> Mapping[str, Any]:
-    """Return the transformer's configuration: the profile's, or that of the embedded model."""
+    """Return the transformer's settings: the profile's, or those of the model that is embedded."""
     if profile.architecture:
         return profile.architecture["transformer"]
     settings: Mapping[str, Any] = json.loads(
@@ -26,7 +26,7 @@ def architecture(profile: ModelProfile) -> Mapping[str, Any]:
 
 
 @contextmanager
-def _default_dtype_and_device(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+def _made_in(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -37,25 +37,22 @@ def _default_dtype_and_device(dtype: torch.dtype, device: torch.device) -> Itera
 
 
 def random_pipeline(profile: ModelProfile, device: torch.device, seed: int = 0) -> Any:
-    """Return the pipeline on `device` in the profile's dtype, with the initial weights of its layers."""
+    """Return the pipeline on `device` in the profile's dtype, its weights as their layers draw them."""
     torch.manual_seed(seed)
-    with _default_dtype_and_device(getattr(torch, profile.dtype), device):
+    with _made_in(getattr(torch, profile.dtype), device):
         transformer = getattr(diffusers, profile.denoisers["transformer"]).from_config(architecture(profile))
     scheduler = getattr(diffusers, profile.scheduler).from_config({}, **profile.scheduler_config)
-    components: dict[str, Any] = {
-        "transformer": transformer.eval().requires_grad_(False),
-        "scheduler": scheduler,
-    }
+    parts: dict[str, Any] = {"transformer": transformer.eval().requires_grad_(False), "scheduler": scheduler}
     missing = ["text_encoder", "tokenizer", "vae"]
     if profile.pipeline_class == "FluxPipeline":
         missing += ["text_encoder_2", "tokenizer_2"]
-    pipe = getattr(diffusers, profile.pipeline_class)(**dict.fromkeys(missing), **components)
+    pipe = getattr(diffusers, profile.pipeline_class)(**dict.fromkeys(missing), **parts)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
 def arguments(profile: ModelProfile, pipe: Any, seed: int) -> dict[str, Any]:
-    """Return arguments of a call, without steps: random text embeddings and noise, both drawn by `seed`."""
+    """Return what the pipeline is called with for one made-up prompt, steps aside; `seed` draws prompt and noise."""
     device, dtype = pipe.transformer.device, pipe.transformer.dtype
     generator = torch.Generator(device).manual_seed(seed)
 
@@ -63,7 +60,7 @@ def arguments(profile: ModelProfile, pipe: Any, seed: int) -> dict[str, Any]:
         return torch.randn(1, *shape, generator=generator, device=device, dtype=dtype)
 
     config = pipe.transformer.config
-    common = {
+    given = {
         "height": profile.height,
         "width": profile.width,
         "guidance_scale": profile.guidance,
@@ -72,11 +69,11 @@ def arguments(profile: ModelProfile, pipe: Any, seed: int) -> dict[str, Any]:
         "generator": torch.Generator().manual_seed(seed),
     }
     if profile.pipeline_class == "FluxPipeline":
-        return common | {
+        return given | {
             "prompt_embeds": text(profile.text_tokens, config.joint_attention_dim),
             "pooled_prompt_embeds": text(config.pooled_projection_dim),
         }
-    return common | {
+    return given | {
         "num_frames": profile.frames,
         "prompt_embeds": text(profile.text_tokens, config.text_dim),
         "negative_prompt_embeds": text(profile.text_tokens, config.text_dim),

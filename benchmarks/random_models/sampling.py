@@ -1,4 +1,4 @@
-"""Sampling: a pipeline with random weights; its time and memory with a policy and without."""
+"""Sampling: one pipeline with random weights, run, timed and weighed with a policy and without."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MODES: dict[str, dict[str, Any] | None] = {
 
 
 class Sampling:
-    """A pipeline on a device."""
+    """A pipeline on a device; `settle` waits for what it was told to do."""
 
     def __init__(self, profile: ModelProfile, device: torch.device) -> None:
         self.profile = profile
@@ -39,7 +39,7 @@ class Sampling:
             self.run(0, steps=1)
 
     def run(self, seed: int, steps: int, on_step: Callable[[int], object] | None = None) -> torch.Tensor:
-        """Return the final latents for random text embeddings."""
+        """Return the final latents for one made-up prompt."""
 
         def after(_pipe: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             assert on_step is not None
@@ -59,8 +59,8 @@ class Sampling:
             for inputs in self._inputs:
                 self.pipe.transformer(**inputs)
 
-    def synchronize(self) -> None:
-        """Wait until the device is idle."""
+    def settle(self) -> None:
+        """Wait for the device."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -88,25 +88,25 @@ class Sampling:
             handle.remove()
 
     def loop(self, mask: StepMask, repeats: int) -> dict[str, float]:
-        """Time denoising and as many forwards; the policy of that mask must be applied."""
+        """Time denoising beside as many forwards; the pipeline is under the policy of that mask."""
         steps = len(mask)
-        measured = Loop(lambda on_step: self.run(0, steps, on_step), self.forward, self.synchronize)
+        measured = Loop(lambda on_step: self.run(0, steps, on_step), self.forward, self.settle)
         self.forward()
         return measured.measure(list(mask), repeats)[0]
 
     def seconds(self, seeds: range, steps: int) -> list[float]:
-        """Time one denoising for each prompt; a first one is not counted."""
-        seconds = []
+        """Time one denoising a prompt, after one that is not counted."""
+        taken = []
         for seed in [seeds.start, *seeds]:
-            self.synchronize()
+            self.settle()
             started = time.perf_counter()
             self.run(seed, steps)
-            self.synchronize()
-            seconds.append(time.perf_counter() - started)
-        return seconds[1:]
+            self.settle()
+            taken.append(time.perf_counter() - started)
+        return taken[1:]
 
     def peak(self, steps: int) -> int | None:
-        """Return the most bytes allocated on the device during a run, None on a CPU."""
+        """Return the most bytes allocated on the device during a run, None where nobody counts them."""
         if self.device.type != "cuda":
             return None
         torch.cuda.empty_cache()
@@ -123,10 +123,10 @@ def keep_outputs(transformer: torch.nn.Module) -> None:
     """
     run = transformer._compiled_call_impl
 
-    def cloned(*args: Any, **kwargs: Any) -> Any:
+    def kept(*args: Any, **kwargs: Any) -> Any:
         return tree_map_only(torch.Tensor, torch.clone, run(*args, **kwargs))
 
-    transformer._compiled_call_impl = cloned
+    transformer._compiled_call_impl = kept
 
 
 def spread(seconds: list[float]) -> dict[str, float]:

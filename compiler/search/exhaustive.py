@@ -22,8 +22,8 @@ def exhaustive(space: Space, rng: random.Random) -> Proposals:
     total = candidate_count(space)
     if total > LIMIT:
         raise UsageError(
-            f"--search exhaustive: {space.nfe} of {space.steps} steps have {total:,} candidates, "
-            f"the limit is {LIMIT:,}",
+            f"--search exhaustive: {space.nfe} of {space.steps} steps are {total:,} candidates, "
+            f"at most {LIMIT:,} are tried",
             remedy="use --search joint, or fewer steps",
         )
     candidates = all_candidates(space)

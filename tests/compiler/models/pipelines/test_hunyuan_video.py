@@ -171,14 +171,14 @@ def test_an_artifact_runs_as_it_was_rolled_out(model: Any, folder: Path, tmp_pat
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnsignedWarning)
         with budc.applied(pipe, artifact.path, allow_unsigned=True) as handle:
-            latents = deployed(pipe, prompt, HELD_OUT_SEED)
+            made = deployed(pipe, prompt, HELD_OUT_SEED)
             settings = Settings.of(pipe, document, model.profile)
             run = generate(pipe, settings, prompt, HELD_OUT_SEED, 6, "as budc run does")
             assert handle.uncalibrated == ()
-    assert torch.equal(latents, expected)
+    assert torch.equal(made, expected)
     assert torch.equal(run.latents, expected)
     assert run.frames.shape == (5, 32, 48, 3)
-    assert not torch.allclose(latents, deployed(pipe, prompt, HELD_OUT_SEED), rtol=1e-3)
+    assert not torch.allclose(made, deployed(pipe, prompt, HELD_OUT_SEED), rtol=1e-3)
 
 
 def test_rollouts_elsewhere(model: Any) -> None:

@@ -73,9 +73,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def profile(tiny_profile: Any, tmp_path: Path) -> Any:
-    loaded = load_profile(tiny_profile(NAME, "qwen-image", height=32, width=48))
+    made = load_profile(tiny_profile(NAME, "qwen-image", height=32, width=48))
     (tmp_path / "profiles" / "held-out.txt").write_text("a green leaf\ntwo small old boats by a tall house\n")
-    return loaded
+    return made
 
 
 @pytest.fixture
@@ -107,9 +107,9 @@ def test_the_full_rollout_is_the_pipeline_bit_for_bit(model: Any, pipe: Any) -> 
     sampler = model.sampler(6)
     prompts = read_prompts("held-out.txt", 2)
     conditions = encode_prompts(model, prompts, range(5, 7))
-    latents = PipelineRollout(model).run(full_policy(6, BOTH), sampler, conditions)
+    found = PipelineRollout(model).run(full_policy(6, BOTH), sampler, conditions)
     for index, prompt in enumerate(prompts):
-        assert torch.equal(latents[index : index + 1], deployed(pipe, prompt, 5 + index))
+        assert torch.equal(found[index : index + 1], deployed(pipe, prompt, 5 + index))
         assert sampler.sigmas == pipe.scheduler.sigmas.tolist()
         assert sampler.timesteps == pipe.scheduler.timesteps.tolist()
 
@@ -164,14 +164,14 @@ def test_an_artifact_runs_as_it_was_rolled_out(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnsignedWarning)
         with budc.applied(pipe, artifact.path, allow_unsigned=True) as handle:
-            latents = deployed(pipe, prompt, HELD_OUT_SEED + 1)
+            made = deployed(pipe, prompt, HELD_OUT_SEED + 1)
             settings = Settings.of(pipe, document, model.profile)
             run = generate(pipe, settings, prompt, HELD_OUT_SEED + 1, 6, "as budc run does")
             assert handle.uncalibrated == ()
     assert settings.options["true_cfg_scale"] == 4.0
-    assert torch.equal(latents, expected)
+    assert torch.equal(made, expected)
     assert torch.equal(run.latents, expected)
-    assert not torch.allclose(latents, deployed(pipe, prompt, HELD_OUT_SEED + 1), rtol=1e-3)
+    assert not torch.allclose(made, deployed(pipe, prompt, HELD_OUT_SEED + 1), rtol=1e-3)
 
 
 def test_rollouts_elsewhere(model: Any) -> None:

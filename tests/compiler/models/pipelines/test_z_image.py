@@ -103,12 +103,12 @@ def deployed(pipe: Any, name: str, prompt: Any, seed: int, steps: int = 6, outpu
     ).images
 
 
-def agree(name: str, latents: Any, expected: Any) -> None:
+def agree(name: str, made: Any, expected: Any) -> None:
     if name == TURBO:
-        assert torch.equal(latents, expected)
+        assert torch.equal(made, expected)
     else:
         # The pipeline runs both branches in one forward, padded to the longer: attention adds up in another order.
-        assert (latents - expected).norm() < 5e-6 * expected.norm()
+        assert (made - expected).norm() < 5e-6 * expected.norm()
 
 
 @pytest.mark.parametrize("name", [TURBO, GUIDED])
@@ -160,18 +160,18 @@ def test_an_artifact_runs_as_it_was_rolled_out(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnsignedWarning)
         with budc.applied(pipe, artifact.path, allow_unsigned=True) as handle:
-            latents = [deployed(pipe, name, prompt, HELD_OUT_SEED + i) for i, prompt in enumerate(prompts)]
+            made = [deployed(pipe, name, prompt, HELD_OUT_SEED + i) for i, prompt in enumerate(prompts)]
             settings = Settings.of(pipe, document, model.profile)
             run = generate(pipe, settings, prompts[0], HELD_OUT_SEED, 6, "as budc run does")
             both = deployed(pipe, name, list(prompts), HELD_OUT_SEED)
             assert handle.uncalibrated == ()
-    agree(name, torch.cat(latents), expected)
+    agree(name, torch.cat(made), expected)
     agree(name, run.latents, expected[:1])
     torch.testing.assert_close(both, expected, rtol=1e-4, atol=1e-4)
     full = torch.cat([deployed(pipe, name, prompt, HELD_OUT_SEED + i) for i, prompt in enumerate(prompts)])
     assert not torch.allclose(full, expected, rtol=1e-2)
     metric = next(m for m in document.quality.metrics if m.name == "latent-mse")
-    errors = (torch.cat(latents) - full).square().flatten(1).mean(1)
+    errors = (torch.cat(made) - full).square().flatten(1).mean(1)
     assert metric.worst == pytest.approx(float(errors.max()), rel=1e-3)
 
 
