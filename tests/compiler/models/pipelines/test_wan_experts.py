@@ -130,8 +130,8 @@ def test_an_artifact_runs_as_it_was_rolled_out(
 
 def _shorten(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name, value in (
-        ("align", "EPOCHS", (0.0, 1)),
-        ("search.joint", "ALLOWANCE", (0.0, 4.0, 4.0)),
+        ("selection.alignment", "EPOCHS", (0.0, 1)),
+        ("search.joint", "ROLLOUT_LIMIT", (0.0, 4.0, 4.0)),
         ("search.anneal", "MOVES", 5),
         ("search.hillclimb", "ROUNDS", 2),
         ("search.paper", "ANNEALING_STEPS", 5),
