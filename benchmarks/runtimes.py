@@ -1,17 +1,18 @@
-"""The runtimes side by side, on one model, one prompt and one seed, in one run of this script.
+"""Compare the runtimes on one model, one prompt and one seed.
 
     python benchmarks/runtimes.py --model wan2.1-nano --budgets 6,10,50 --json results.json
 
-For each runtime, in a process of its own: the denoising loop over NFE x one full forward (all guidance
-branches), a reused step over a computed one, import time and peak memory; between the two, the largest
-difference of the final latents over their largest value. 1.00 means that reused steps, scheduler and
-bookkeeping cost nothing. Of diffusers also the pipeline alone: its loop without any forward, and without a policy.
+Each runtime runs in a process of its own. Measured are the denoising loop, one full forward of all guidance branches,
+the ratio of the loop to NFE forwards, the ratio of a reused to a computed step, import time and peak memory. A ratio of
+1.00 means that reused steps, scheduler and bookkeeping cost nothing. The column "pipeline" is the loop of diffusers
+without any forward and without a policy. The column "difference" is the largest difference between the final latents of
+the two runtimes, over their largest value.
 
-Policies are uniform masks with plain reuse, once for either payload: what the blocks added, or the velocity.
+The policies have uniform masks and plain reuse, once of trunk residuals and once of velocities.
 
     python benchmarks/runtimes.py --model wan2.1 --random 64x64x9 --budgets 6,10 --repeats 1 --json results.json
 
-does the same with a model of real size, whose weights are drawn at random, for clips of that shape.
+does the same with a model of real size and random weights, for clips of that shape.
 """
 
 from __future__ import annotations
@@ -42,21 +43,21 @@ from budc.schema.policy import PAYLOADS
     "--payloads",
     default=",".join(PAYLOADS),
     show_default=True,
-    help="what is reused; without a reused step the first alone is measured",
+    help="what is reused; a policy that reuses no step is measured with the first only",
 )
 @click.option("--repeats", type=int, default=5, show_default=True)
-@click.option("--threads", type=int, default=1, show_default=True, help="of either runtime, on the CPU")
+@click.option("--threads", type=int, default=1, show_default=True, help="CPU threads of each runtime")
 @click.option(
-    "--provider", default="cpu", show_default=True, help="of ONNX Runtime; diffusers takes CUDA if it can"
+    "--provider", default="cpu", show_default=True, help="of ONNX Runtime; diffusers uses CUDA if it can"
 )
-@click.option("--export", type=click.Path(path_type=Path), help="of the model; default a new one, made first")
+@click.option("--export", type=click.Path(path_type=Path), help="an export of the model; default a new one")
 @click.option(
     "--random",
     "shape",
     metavar="HxWxF",
-    help="draw weights for the model's architecture, for clips of this shape",
+    help="use random weights for the model's architecture, and clips of this shape",
 )
-@click.option("--json", "target", type=click.Path(path_type=Path), help="where the figures go")
+@click.option("--json", "target", type=click.Path(path_type=Path), help="file to write the figures to")
 @click.option("--child", "task", type=click.Choice([*RUNTIMES, EXPORT]), hidden=True)
 def main(
     model: str,
@@ -76,20 +77,20 @@ def main(
         return
     if unknown := sorted({*payloads.split(",")} - {*PAYLOADS}):
         raise click.UsageError(f"--payloads: {', '.join(unknown)} is none of {', '.join(PAYLOADS)}")
-    # It loads torch, without which the child of the other runtime is measured.
+    # This import loads torch, which the process that measures ONNX Runtime must not have.
     from runtimes_compared.setup import policies, weights_of
 
     with tempfile.TemporaryDirectory(prefix="budc-") as name:
         folder = Path(name)
         profile, weights = weights_of(model, shape, folder)
-        exporting = None
+        export_figures = None
         if export is None:
             export = folder / "export"
             job = {"profile": msgspec.to_builtins(profile), "weights": str(weights), "export": str(export)}
-            exporting = in_a_process(EXPORT, job, os.cpu_count() or 1)
-        asked = [int(nfe) for nfe in budgets.split(",")], payloads.split(",")
+            export_figures = in_a_process(EXPORT, job, os.cpu_count() or 1)
+        budget_list = [int(nfe) for nfe in budgets.split(",")]
         job = {
-            "policies": policies(profile, weights, export, asked, folder),
+            "policies": policies(profile, weights, export, budget_list, payloads.split(","), folder),
             "weights": str(weights),
             "export": str(export),
             "prompt": read_prompts(profile.prompts.held_out)[0],
@@ -113,7 +114,7 @@ def main(
             for runtime in RUNTIMES
             for row, difference in zip(measured[runtime]["rows"], differences, strict=True)
         ],
-        "export": exporting,
+        "export": export_figures,
         "importSeconds": imports,
         "peakBytes": {runtime: measured[runtime]["peakBytes"] for runtime in RUNTIMES},
         "torchImported": {runtime: measured[runtime]["torch"] for runtime in RUNTIMES},
@@ -135,8 +136,8 @@ def _machine(measured: dict[str, dict[str, Any]]) -> dict[str, str]:
 
     import torch
 
-    seen = torch.cuda.is_available()  # a build of PyTorch without CUDA sees no device, ONNX Runtime may
-    cuda = torch.cuda.get_device_name() if seen else "CUDA, not seen by PyTorch"
+    # A PyTorch without CUDA sees no device, where ONNX Runtime may see one.
+    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "CUDA, not seen by PyTorch"
     names = {"cpu": f"CPU, {os.cpu_count()} cores", "cuda": cuda}
     devices = {runtime: names[measured[runtime]["device"]] for runtime in RUNTIMES}
     packages = ("torch", "diffusers", "onnxruntime-gpu", "onnx", "numpy")

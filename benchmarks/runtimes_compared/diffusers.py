@@ -22,14 +22,14 @@ from runtimes_compared.loop import SEED, Loop
 def prepare(path: Path, weights: Path, prompt: str, threads: int, _provider: str) -> Loop:
     """Prepare the pipeline with the policy applied."""
     torch.set_num_threads(threads)
-    torch.backends.cudnn.allow_tf32 = False  # the other runtime does without, too
+    torch.backends.cudnn.allow_tf32 = False  # ONNX Runtime runs without it too
     quiet_libraries()
     artifact = read(path)
     profile = load_profile(artifact.document.model.profile)
     pipe = load_pipeline(msgspec.structs.replace(profile, dtype=artifact.document.shape.dtype), weights)
     pipe.set_progress_bar_config(disable=True)
     sampler, branches = artifact.document.sampler, len(artifact.document.budget.branches)
-    given = timing.arguments(pipe, artifact.document, prompt)
+    arguments = timing.arguments(pipe, artifact.document, prompt)
 
     def run(on_step: Callable[[int], object] | None) -> Any:
         def after(_pipe: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -38,21 +38,21 @@ def prepare(path: Path, weights: Path, prompt: str, threads: int, _provider: str
             return tensors
 
         return pipe(
-            **given,
+            **arguments,
             num_inference_steps=sampler.steps,
             generator=torch.Generator().manual_seed(SEED),
             callback_on_step_end=None if on_step is None else after,
         )[0]
 
-    with without_network(pipe):
-        with timing.forward_inputs(pipe, branches) as seen:
+    with without_transformer(pipe):
+        with timing.forward_inputs(pipe, branches) as forward_inputs:
             run(None)
-        alone = timing.seconds(lambda: run(None), repeats=5)
+        pipeline_seconds = timing.seconds(lambda: run(None), repeats=5)
     apply(pipe, artifact, allow_unsigned=True, weights_dir=weights)
 
     def forward() -> None:
         with torch.no_grad():
-            for inputs in seen:
+            for inputs in forward_inputs:
                 pipe.transformer(**inputs)
 
     on_cuda = torch.cuda.is_available()
@@ -60,13 +60,13 @@ def prepare(path: Path, weights: Path, prompt: str, threads: int, _provider: str
         lambda on_step: run(on_step).float().cpu().numpy(),
         forward,
         torch.cuda.synchronize if on_cuda else lambda: None,
-        {"pipelineSeconds": alone},
+        {"pipelineSeconds": pipeline_seconds},
     )
 
 
 @contextmanager
-def without_network(pipe: Any) -> Iterator[None]:
-    """Let the transformer return at once: what is left of a loop is the pipeline's own, and its scheduler's."""
+def without_transformer(pipe: Any) -> Iterator[None]:
+    """Let the transformer return at once, so that only the time of pipeline and scheduler is left."""
     transformer = pipe.transformer
     transformer.forward = lambda hidden_states, **_: (hidden_states,)
     try:

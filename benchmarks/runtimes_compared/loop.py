@@ -1,4 +1,4 @@
-"""A runtime under one policy, as the measurements see it."""
+"""A runtime under one policy, and how its denoising loop is measured."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ SEED = 0
 
 
 class Loop:
-    """One runtime under one policy, as the measurements see it."""
+    """One runtime under one policy: `run` is the denoising loop, `forward` one full forward, `settle` waits for both."""
 
     def __init__(
         self,
         run: Callable[[Callable[[int], object] | None], Any],
         forward: Callable[[], object],
         settle: Callable[[], object] = lambda: None,
-        also: Mapping[str, float] | None = None,
+        figures: Mapping[str, float] | None = None,
     ) -> None:
         self.run, self.forward, self.settle = run, forward, settle
-        self._also = dict(also or {})
-        """Figures of the runtime that were measured before the policy was there."""
+        self._figures = dict(figures or {})
+        """Figures that were measured before the policy was applied."""
 
     def measure(self, mask: Sequence[bool], repeats: int) -> tuple[dict[str, float], Any]:
-        """Return the figures and the final latents; loops and forwards take turns, medians count."""
+        """Return the figures and the final latents. Loops and forwards alternate, and each figure is a median."""
         latents = self.run(None)
         nfe = sum(mask)
         loops, forwards, computed, reused = [], [], [], []
         for _ in range(repeats):
             loops.append(self._seconds(lambda: self.run(None)))
-            # As many in a row as the loop has, so that what else the machine does takes as much of either.
+            # As many forwards in a row as the loop has, so that other work on the machine slows both alike.
             forwards.append(self._seconds(lambda: [self.forward() for _ in range(nfe)]) / nfe)
             ends = [time.perf_counter()]
 
@@ -43,7 +43,7 @@ class Loop:
                 ends.append(time.perf_counter())
 
             self.run(note)
-            # The first step carries what comes before the loop.
+            # The first step includes the time before the loop.
             for taken, compute in list(zip(np.diff(ends), mask, strict=True))[1:]:
                 (computed if compute else reused).append(float(taken))
         loop, forward = statistics.median(loops), statistics.median(forwards)
@@ -52,7 +52,7 @@ class Loop:
             "forwardSeconds": forward,
             "ratio": loop / (nfe * forward),
             "computedStepSeconds": statistics.median(computed),
-        } | self._also
+        } | self._figures
         if reused:
             step = statistics.median(reused)
             figures |= {

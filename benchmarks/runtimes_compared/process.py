@@ -1,4 +1,4 @@
-"""Measuring in fresh interpreters: what one runtime imported or held is not counted for another."""
+"""Measurements in fresh interpreters, so that imports and memory of one runtime do not count for another."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ IMPORTS = {
 
 def child(task: str, job: dict[str, Any]) -> dict[str, Any]:
     """Do one task of the comparison in this process: measure a runtime, or export the model."""
-    done = (
+    figures = (
         importlib.import_module("runtimes_compared.setup").export(job)
         if task == EXPORT
-        else measured(task, job)
+        else measure(task, job)
     )
-    return {**done, "peakBytes": peak_memory()}
+    return {**figures, "peakBytes": peak_memory()}
 
 
-def measured(runtime: str, job: dict[str, Any]) -> dict[str, Any]:
+def measure(runtime: str, job: dict[str, Any]) -> dict[str, Any]:
     """Measure one runtime; the latents go to files beside the artifacts."""
     prepare = importlib.import_module(f"runtimes_compared.{runtime}").prepare
     model = Path(job["weights" if runtime == "diffusers" else "export"])
@@ -44,12 +44,12 @@ def measured(runtime: str, job: dict[str, Any]) -> dict[str, Any]:
             warnings.simplefilter("ignore")
             loop = prepare(Path(policy["path"]), model, job["prompt"], job["threads"], job["provider"])
         figures, latents = loop.measure(policy["mask"], job["repeats"])
-        # Before the next one is prepared: a pipeline and its modules refer to each other.
+        # Pipeline and modules refer to each other; free them before the next ones are prepared.
         del loop
         gc.collect()
         np.save(f"{policy['path']}.{runtime}.npy", latents)
-        asked = {name: policy[name] for name in ("nfe", "payload")}
-        rows.append({"runtime": runtime, **asked, "steps": len(policy["mask"]), **figures})
+        labels = {name: policy[name] for name in ("nfe", "payload")}
+        rows.append({"runtime": runtime, **labels, "steps": len(policy["mask"]), **figures})
         print(f"{runtime}: NFE {policy['nfe']}, {policy['payload']} measured", file=sys.stderr, flush=True)
     device = job["provider"]
     if runtime == "diffusers":
@@ -60,29 +60,31 @@ def measured(runtime: str, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def peak_memory() -> int:
-    """Return the most memory that this process held, in bytes; `getrusage` would count its parent's."""
+    """Return the peak memory of this process in bytes; `getrusage` would include its parent's."""
     status = Path("/proc/self/status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) * 1024
 
 
 def in_a_process(task: str, job: dict[str, Any], threads: int) -> dict[str, Any]:
-    """Run `child` in a fresh interpreter and return what it says."""
+    """Run `child` in a fresh interpreter and return its result."""
     command = [sys.executable, str(SCRIPT), "--child", task]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    done = subprocess.run(command, input=json.dumps(job), env=environment, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise SystemExit(done.returncode)
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run(
+        command, input=json.dumps(job), env=environment, stdout=subprocess.PIPE, text=True
+    )
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     return result
 
 
 def import_seconds(runtime: str, repeats: int) -> float:
-    """Median seconds to import a runtime in a fresh interpreter; the first one, from a cold disk, is left out."""
+    """Return the median seconds to import a runtime in a fresh interpreter, without the first time, from a cold disk."""
     code = f"import time; t = time.perf_counter(); {IMPORTS[runtime]}; print(time.perf_counter() - t)"
-    taken = [
+    seconds = [
         float(
             subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout
         )
         for _ in range(repeats + 1)
     ]
-    return statistics.median(taken[1:])
+    return statistics.median(seconds[1:])

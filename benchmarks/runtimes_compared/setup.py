@@ -1,4 +1,4 @@
-"""What both runtimes are given: weights, an export of them, and artifacts that bind both."""
+"""The inputs of both runtimes: weights, an export of them, and artifacts that list both."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from budc.schema.artifact import seal
 
 
 def weights_of(name: str, shape: str | None, folder: Path) -> tuple[ModelProfile, Path]:
-    """Return the profile and where its weights are, in float32.
+    """Return the profile of a model and the folder of its weights, in float32.
 
-    With a shape ("64x64x9": height, width, frames) they are drawn at random for the profile's architecture, and
+    With a shape, such as "64x64x9" for height, width and frames, random weights for the profile's architecture are
     written below `folder`.
     """
     profile = load_profile(name)
@@ -43,15 +43,15 @@ def policies(
     profile: ModelProfile,
     weights: Path,
     export: Path,
-    asked: tuple[Sequence[int], Sequence[str]],
+    budgets: Sequence[int],
+    payloads: Sequence[str],
     folder: Path,
 ) -> list[dict[str, Any]]:
-    """Write an unsigned artifact with a uniform mask for each of the budgets and payloads that are asked for.
+    """Write an unsigned artifact with a uniform mask for each of the budgets and payloads.
 
-    Return where each is, and what it asks for.
+    Return path, mask, NFE and payload of each.
     """
     variant, _ = describe_export(export)
-    budgets, payloads = asked
     written = []
     for document, payload in product(overhead.documents(profile, weights, budgets), payloads):
         mask = list(document.policy.branches[0].mask)
@@ -67,7 +67,7 @@ def policies(
 
 
 def export(job: dict[str, Any]) -> dict[str, Any]:
-    """Export the model of a job; return how long it took."""
+    """Export the model of a job; return the seconds that it took."""
     profile = msgspec.convert(job["profile"], ModelProfile)
     started = time.perf_counter()
     with warnings.catch_warnings():

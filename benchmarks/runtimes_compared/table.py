@@ -1,4 +1,4 @@
-"""The figures of one run as lines of text."""
+"""The figures of one run as a table of text."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def lines(result: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what `benchmarks/runtimes.py` prints of a result, as its `--json` holds it."""
+    """Yield the lines that `benchmarks/runtimes.py` prints for a result, which is what its `--json` writes."""
     height, width, frames = result["shape"]
-    drawn = ", weights drawn at random" if result["random"] else ""
-    yield f"{result['model']}{drawn}, {height} x {width} x {frames}, {result['threads']} threads"
+    random = ", weights drawn at random" if result["random"] else ""
+    yield f"{result['model']}{random}, {height} x {width} x {frames}, {result['threads']} threads"
     if exported := result["export"]:
         yield f"export: {exported['seconds']:.0f} s, peak memory {exported['peakBytes'] / 2**30:.1f} GiB"
     yield (
@@ -21,10 +21,10 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
         reuses = "reusedOverComputed" in row
         payload = row["payload"] if reuses else "–"
         reused = f"{row['reusedOverComputed']:.3f}" if reuses else "–"
-        alone = f"{row['pipelineSeconds'] * 1e3:.0f} ms" if "pipelineSeconds" in row else "–"
+        pipeline = f"{row['pipelineSeconds'] * 1e3:.0f} ms" if "pipelineSeconds" in row else "–"
         yield (
             f"{row['runtime']:<13}{row['nfe']:>4}  {payload:<15}{row['loopSeconds'] * 1e3:>8.0f} ms"
-            f"{row['forwardSeconds'] * 1e3:>9.2f} ms{row['ratio']:>7.2f}{reused:>13}{alone:>11}"
+            f"{row['forwardSeconds'] * 1e3:>9.2f} ms{row['ratio']:>7.2f}{reused:>13}{pipeline:>11}"
             f"{row['maxRelativeDifference']:>12.1e}"
         )
     for runtime, seconds in result["importSeconds"].items():

@@ -1,1 +1,1 @@
-"""Export: a model folder becomes graphs that a runtime without torch can drive (`budc export onnx`)."""
+"""Export of a model folder to graphs that a runtime without torch can run (`budc export onnx`)."""

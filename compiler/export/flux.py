@@ -1,4 +1,4 @@
-"""FluxPipeline's text encoders, VAE decoder and tokenizers, in the forms that are exported."""
+"""FluxPipeline's text encoders, VAE decoder and tokenizers, as they are exported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL, FluxPipeline
 from torch import Tensor, nn
 
-from budc.compiler.export.modules import ExportModule
+from budc.compiler.export.sources import GraphSource
 from budc.compiler.export.tokenizers import PipelineTokenizer
 from budc.compiler.models.pipelines.flux import FluxAdapter
 from budc.compiler.models.pipelines.latents import load_vae, unpack
@@ -20,7 +20,7 @@ from budc.runtimes.sampling.loading import loading
 
 
 class _TextEncoders(nn.Module):
-    """T5's token states, padding included, and CLIP's pooled one."""
+    """T5's token states, padding included, and CLIP's pooled state."""
 
     def __init__(self, t5: nn.Module, clip: nn.Module) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class _TextEncoders(nn.Module):
 
 
 class _Condition(nn.Module):
-    """What prompts decide, and what is the same for all of them: position ids, and guidance as an input."""
+    """The adapter's condition: embeddings of the prompt, and the constant position ids and guidance."""
 
     def __init__(self, positions: Tensor, guidance: Tensor | None) -> None:
         super().__init__()
@@ -43,12 +43,14 @@ class _Condition(nn.Module):
         self.register_buffer("guidance", guidance)
 
     def forward(self, text: Tensor, pooled: Tensor) -> dict[str, Tensor]:
-        made = {"text": text, "pooled": pooled, "positions": self.positions}
-        return made if self.guidance is None else made | {"guidance": self.guidance.expand(text.shape[0])}
+        condition = {"text": text, "pooled": pooled, "positions": self.positions}
+        if self.guidance is not None:
+            condition["guidance"] = self.guidance.expand(text.shape[0])
+        return condition
 
 
 class _Decoder(nn.Module):
-    """Latents in cells, as the scheduler leaves them, to images (B, 1, 3, H, W) in 0..1."""
+    """Latents in cells, as the scheduler leaves them, to frames (B, 1, 3, H, W) in 0..1."""
 
     def __init__(self, vae: Any, rows: int, columns: int) -> None:
         super().__init__()
@@ -56,13 +58,13 @@ class _Decoder(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         config = self.vae.config
-        whole = unpack(latents, self.rows, self.columns) / config.scaling_factor + config.shift_factor
-        image: Tensor = self.vae.decode(whole, return_dict=False)[0]
+        unpacked = unpack(latents, self.rows, self.columns) / config.scaling_factor + config.shift_factor
+        image: Tensor = self.vae.decode(unpacked, return_dict=False)[0]
         return (image * 0.5 + 0.5).clamp(0, 1).unsqueeze(1)
 
 
 class FluxComponents:
-    """Text encoders and tokenizers of one folder; the VAE is loaded when it is asked for."""
+    """Text encoders and tokenizers of one folder; the VAE is loaded when its source is asked for."""
 
     def __init__(self, folder: Path, profile: ModelProfile, dtype: torch.dtype) -> None:
         self._folder = folder
@@ -85,25 +87,25 @@ class FluxComponents:
             positions, torch.tensor([self.guidance]) if self.guidance is not None else None
         )
 
-    def drawn(self, latents: Tensor) -> tuple[int, ...]:
-        """Return (channels, rows, columns), two rows and columns a cell."""
+    def noise_shape(self, latents: Tensor) -> tuple[int, ...]:
+        """Return (channels, rows, columns); a cell is two rows by two columns."""
         return tuple(unpack(latents, *self._cells).shape[1:])
 
     def save_tokenizers(self, folder: Path, prompts: Sequence[str]) -> tuple[TextRule, TextRule | None]:
         """Write T5's tokenizer and CLIP's."""
         return self._t5_tokenizer.save(folder, prompts), self._clip_tokenizer.save(folder, prompts)
 
-    def text_form(self, prompts: Sequence[str]) -> ExportModule:
-        """Return the form of both text encoders, called with `prompts`."""
+    def text_encoder_source(self, prompts: Sequence[str]) -> GraphSource:
+        """Return the source of both text encoders, with `prompts` as example inputs."""
         ids, mask = self._t5_tokenizer.ids(prompts)
         pooled, _ = self._clip_tokenizer.ids(prompts)
-        return ExportModule(
+        return GraphSource(
             "text_encoder",
             self._encoders,
             {"input_ids": ids, "attention_mask": mask, "pooled_input_ids": pooled},
         )
 
-    def decoder_form(self, latents: Tensor) -> ExportModule:
-        """Return the VAE decoder's form."""
+    def vae_decoder_source(self, latents: Tensor) -> GraphSource:
+        """Return the source of the VAE decoder."""
         vae = load_vae(AutoencoderKL, self._folder, torch.device("cpu")).eval().requires_grad_(False)
-        return ExportModule("vae_decoder", _Decoder(vae, *self._cells), {"latents": latents})
+        return GraphSource("vae_decoder", _Decoder(vae, *self._cells), {"latents": latents})

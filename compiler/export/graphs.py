@@ -1,4 +1,4 @@
-"""Graphs: a form becomes an ONNX model by torch's dynamo exporter, without traces of where it was made."""
+"""ONNX graphs of modules by torch's dynamo exporter, without traces of the machine that made them."""
 
 from __future__ import annotations
 
@@ -17,91 +17,94 @@ from onnx_ir.passes.common import (
     RemoveUnusedNodesPass,
 )
 
-from budc.compiler.export.modules import ExportModule
+from budc.compiler.export.sources import GraphSource
 from budc.compiler.export.strided import stack_strided_writes
-from budc.runtimes.exported.manifest import INPUTS, DType, TensorSpec
+from budc.runtimes.exported.signatures import INPUTS, DType, TensorSpec
 from budc.schema.errors import UnsupportedModel
 
 OPSET = 23
-"""The first with attention and RMS norm as operators of their own, for which runtimes have fused kernels."""
+"""The first opset with the operators Attention and RMSNormalization, for which runtimes have fused kernels."""
 
-_TRACED = 2
-"""A batch of one would be taken for a constant."""
-_ALIKE = 63
-"""From 64 samples on, some of diffusers' layers lay out memory otherwise. The graph knows no layout, and no limit."""
+_TRACED_BATCH = 2
+"""The exporter would take a batch of one for a constant."""
+_MAX_TRACED_BATCH = 63
+"""From 64 samples on some layers of diffusers choose another memory layout, which the trace cannot express. Graphs have
+no memory layout, so that the exported graph has no such limit."""
 
 
-def to_graph(form: ExportModule) -> ir.Model:
-    """Export a form with dynamic batch; inputs that its module does not use are left out.
+def to_graph(source: GraphSource) -> ir.Model:
+    """Export a module with a dynamic batch; inputs that it does not use are left out.
 
     Raises:
         UnsupportedModel: the exporter cannot express the module.
     """
-    batch = torch.export.Dim("batch", min=1, max=_ALIKE)
+    batch = torch.export.Dim("batch", min=1, max=_MAX_TRACED_BATCH)
     with torch.no_grad(), _quiet():
         try:
             traced = torch.export.export(
-                form.module, tuple(form.batch(_TRACED).values()), dynamic_shapes=_shapes(form, batch)
+                source.module,
+                tuple(source.batch(_TRACED_BATCH).values()),
+                dynamic_shapes=_shapes(source, batch),
             )
             stack_strided_writes(traced)
             program = torch.onnx.export(
                 traced,
-                input_names=INPUTS[form.name],
-                output_names=form.outputs,
+                input_names=INPUTS[source.name],
+                output_names=source.outputs,
                 opset_version=OPSET,
                 dynamo=True,
-                dynamic_shapes=_shapes(form, batch),
+                dynamic_shapes=_shapes(source, batch),
                 verbose=False,
             )
-        except Exception as error:  # What torch.export raises has no narrower base.
+        except Exception as error:  # torch.export raises nothing narrower.
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UnsupportedModel(f"{form.name}: cannot be exported: {reason}") from error
+            raise UnsupportedModel(f"{source.name}: cannot be exported: {reason}") from error
     assert program is not None
     model = program.model
     for value in list(model.graph.inputs):
         if not value.uses() and not value.is_graph_output():
             model.graph.inputs.remove(value)
-    # The exporter notes source files and stack traces on every node.
+    # The exporter writes source files and stack traces into the metadata of every node.
     passes = Sequential(
         CommonSubexpressionEliminationPass(), RemoveUnusedNodesPass(), ClearMetadataAndDocStringPass()
     )
     passes(model)
-    _agree_types(model.graph)
+    _unify_norm_types(model.graph)
     return model
 
 
-def _agree_types(graph: ir.Graph) -> None:
-    """Let RMS norms of one type with a scale of another run in the wider, and cast what they make.
+def _unify_norm_types(graph: ir.Graph) -> None:
+    """Let RMS norms whose input and scale differ in type run in the input's type, and cast their output.
 
-    The operator allows such a pair; ONNX's own shape inference gives it the wrong type.
+    The operator allows two types, but ONNX's own shape inference then gives the output the wrong one.
     """
     for node in list(graph):
         if node.op_type != "RMSNormalization":
             continue
-        (hidden, scale), (made,) = node.inputs, node.outputs
+        (hidden, scale), (output,) = node.inputs, node.outputs
         assert hidden is not None
         assert scale is not None
-        narrow, wide = made.dtype, hidden.dtype
+        narrow, wide = output.dtype, hidden.dtype
         if wide == scale.dtype or wide is None or narrow is None:
             continue
         widen = ir.node("Cast", [scale], {"to": wide.value})
-        narrowed = ir.node("Cast", [made], {"to": narrow.value})
+        narrowed = ir.node("Cast", [output], {"to": narrow.value})
         widen.outputs[0].dtype, widen.outputs[0].shape = wide, scale.shape
-        narrowed.outputs[0].dtype, narrowed.outputs[0].shape = narrow, made.shape
+        narrowed.outputs[0].dtype, narrowed.outputs[0].shape = narrow, output.shape
         graph.insert_before(node, widen)
         graph.insert_after(node, narrowed)
-        for user, index in list(made.uses()):
+        for user, index in list(output.uses()):
             if user is not narrowed:
                 user.replace_input_with(index, narrowed.outputs[0])
-        if made.is_graph_output():
-            graph.outputs[list(graph.outputs).index(made)] = narrowed.outputs[0]
-            narrowed.outputs[0].name, made.name = made.name, f"{made.name}_wide"
+        if output.is_graph_output():
+            graph.outputs[list(graph.outputs).index(output)] = narrowed.outputs[0]
+            narrowed.outputs[0].name, output.name = output.name, f"{output.name}_wide"
         node.replace_input_with(1, widen.outputs[0])
-        made.dtype = wide
+        output.dtype = wide
 
 
-def specs(values: list[ir.Value]) -> list[TensorSpec]:
-    """Return how inputs or outputs of a graph are called."""
+def tensor_specs(values: list[ir.Value]) -> list[TensorSpec]:
+    """Return name, type and shape of inputs or outputs of a graph."""
     return [_spec(value) for value in values]
 
 
@@ -115,13 +118,13 @@ def _spec(value: ir.Value) -> TensorSpec:
     return TensorSpec(name=value.name, dtype=cast(DType, dtype), shape=shape)
 
 
-def _shapes(form: ExportModule, batch: torch.export.Dim) -> tuple[object, ...]:
-    return tuple({0: batch} if form.is_batched(name) else {} for name in form.inputs)
+def _shapes(source: GraphSource, batch: torch.export.Dim) -> tuple[object, ...]:
+    return tuple({0: batch} if source.is_batched(name) else {} for name in source.inputs)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence notices of the exporter about itself: what it could not fold, what it deprecates."""
+    """Silence what the exporter says about itself: constants that it could not fold, deprecations."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

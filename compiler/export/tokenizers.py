@@ -1,4 +1,4 @@
-"""Tokenizers of a pipeline, written so that the `tokenizers` package alone reads prompts as the pipeline does."""
+"""A pipeline's tokenizers, written so that the `tokenizers` package alone makes the same token ids."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from budc.schema.errors import ParityMismatch, UnsupportedModel
 
 
 class PipelineTokenizer(NamedTuple):
-    """A tokenizer as its pipeline uses it: cut and padded at the end to `tokens`, prompts cleaned before."""
+    """A tokenizer as its pipeline uses it: prompts cleaned, ids truncated and padded at the end to `tokens`."""
 
     tokenizer: Any
     name: str
-    """Of its folder, in the pipeline and in the export."""
+    """Name of its folder, in the pipeline and in the export."""
     tokens: int
     cleaning: Cleaning
 
     def ids(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return input_ids and attention_mask, (N, tokens) each, as the pipeline makes them."""
-        made = self.tokenizer(
+        batch = self.tokenizer(
             list(texts),
             padding="max_length",
             max_length=self.tokens,
@@ -34,21 +34,21 @@ class PipelineTokenizer(NamedTuple):
             return_attention_mask=True,
             return_tensors="pt",
         )
-        return made.input_ids, made.attention_mask
+        return batch.input_ids, batch.attention_mask
 
     def save(self, folder: Path, prompts: Sequence[str]) -> TextRule:
-        """Write the tokenizer below `folder` and return how it is used.
+        """Write the tokenizer below `folder` and return its rule, after comparing it on `prompts`.
 
         Raises:
-            UnsupportedModel: it has no backend of the `tokenizers` package, or pads at the front.
-            ParityMismatch: read by that package alone, it makes other tokens of a prompt.
+            UnsupportedModel: the tokenizer has no backend of the `tokenizers` package, or pads at the front.
+            ParityMismatch: run by that package alone, it makes other ids of a prompt.
         """
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is None or self.tokenizer.padding_side != "right":
             raise UnsupportedModel(
                 f"{self.name}: {type(self.tokenizer).__name__} cannot be run without transformers"
             )
-        # By way of text: the backend itself keeps the padding that its last call asked for.
+        # Written as text: `backend.save` would keep the padding and truncation of its last call.
         content = json.loads(backend.to_str()) | {"padding": None, "truncation": None}
         file = f"{self.name}/tokenizer.json"
         (folder / self.name).mkdir()
@@ -70,10 +70,10 @@ class PipelineTokenizer(NamedTuple):
         alone.enable_truncation(rule.tokens)
         alone.enable_padding(length=rule.tokens, pad_id=rule.padding_id, pad_token=rule.padding_token)
         ids, mask = self.ids(texts)
-        for text, encoded, wanted, kept in zip(
+        for text, encoding, expected_ids, expected_mask in zip(
             texts, alone.encode_batch(texts), ids.tolist(), mask.tolist(), strict=True
         ):
-            if encoded.ids != wanted or encoded.attention_mask != kept:
+            if encoding.ids != expected_ids or encoding.attention_mask != expected_mask:
                 raise ParityMismatch(
                     f"{rule.tokenizer}: makes other tokens of {text[:80]!r} than the pipeline's"
                 )

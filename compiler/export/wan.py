@@ -1,4 +1,4 @@
-"""WanPipeline's text encoder, VAE decoder and tokenizer, in the forms that are exported."""
+"""WanPipeline's text encoder, VAE decoder and tokenizer, as they are exported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKLWan, WanPipeline
 from torch import Tensor, nn
 
-from budc.compiler.export.modules import UNUSED, ExportModule
+from budc.compiler.export.sources import UNUSED_INPUT, GraphSource
 from budc.compiler.export.tokenizers import PipelineTokenizer
 from budc.compiler.models.pipelines.latents import load_vae, normalisation
 from budc.policies.profile import ModelProfile
@@ -27,13 +27,13 @@ class _TextEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, _pooled_input_ids: Tensor) -> Tensor:
         states: Tensor = self.encoder(input_ids, attention_mask).last_hidden_state
-        kept = attention_mask.gt(0).sum(dim=1, keepdim=True)
-        inside = torch.arange(states.shape[1], device=states.device)[None] < kept
+        lengths = attention_mask.gt(0).sum(dim=1, keepdim=True)
+        inside = torch.arange(states.shape[1], device=states.device)[None] < lengths
         return torch.where(inside[..., None], states, torch.zeros((), dtype=states.dtype))
 
 
 class _Condition(nn.Module):
-    """The token states alone."""
+    """The adapter's condition: the token states alone."""
 
     def forward(self, text: Tensor, _pooled: Tensor) -> Tensor:
         return text
@@ -56,7 +56,7 @@ class _Decoder(nn.Module):
 
 
 class WanComponents:
-    """Text encoder and tokenizer of one folder; the VAE is loaded when it is asked for."""
+    """Text encoder and tokenizer of one folder; the VAE is loaded when its source is asked for."""
 
     guidance: float | None = None
 
@@ -71,21 +71,21 @@ class WanComponents:
         self._encoder = pipe.text_encoder.eval().requires_grad_(False)
         self.condition: nn.Module = _Condition()
 
-    def drawn(self, latents: Tensor) -> tuple[int, ...]:
+    def noise_shape(self, latents: Tensor) -> tuple[int, ...]:
         """Return (channels, frames, rows, columns)."""
         return tuple(latents.shape[1:])
 
     def save_tokenizers(self, folder: Path, prompts: Sequence[str]) -> tuple[TextRule, TextRule | None]:
-        """Write the tokenizer; nothing is pooled."""
+        """Write the tokenizer; the model does not pool."""
         return self.tokenizer.save(folder, prompts), None
 
-    def text_form(self, prompts: Sequence[str]) -> ExportModule:
-        """Return the text encoder's form, called with `prompts`."""
+    def text_encoder_source(self, prompts: Sequence[str]) -> GraphSource:
+        """Return the source of the text encoder, with `prompts` as example inputs."""
         ids, mask = self.tokenizer.ids(prompts)
-        inputs = {"input_ids": ids, "attention_mask": mask, "pooled_input_ids": UNUSED}
-        return ExportModule("text_encoder", _TextEncoder(self._encoder), inputs, ("encoder_hidden_states",))
+        inputs = {"input_ids": ids, "attention_mask": mask, "pooled_input_ids": UNUSED_INPUT}
+        return GraphSource("text_encoder", _TextEncoder(self._encoder), inputs, ("encoder_hidden_states",))
 
-    def decoder_form(self, latents: Tensor) -> ExportModule:
-        """Return the VAE decoder's form."""
+    def vae_decoder_source(self, latents: Tensor) -> GraphSource:
+        """Return the source of the VAE decoder."""
         vae = load_vae(AutoencoderKLWan, self._folder, torch.device("cpu"))
-        return ExportModule("vae_decoder", _Decoder(vae.eval().requires_grad_(False)), {"latents": latents})
+        return GraphSource("vae_decoder", _Decoder(vae.eval().requires_grad_(False)), {"latents": latents})

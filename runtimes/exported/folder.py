@@ -1,10 +1,11 @@
-"""Export folders, opened as if a stranger had made them: nothing reaches a runtime that was not looked at here.
+"""Export folders, checked as if a stranger had made them before a runtime opens them.
 
-    manifest = verify_export(folder, variant)        # by a policy that lists the folder's files
-    variant, manifest = describe_export(folder)      # before there is one
+    manifest = verify_export(folder, variant)        # against a policy's variant
+    variant, manifest = describe_export(folder)      # without a policy
 
-First the digests that the policy lists, then the manifest, then the graphs (`budc.runtimes.exported.graphs`). ONNX
-Runtime opens the files by name afterwards, so whoever can write into the folder meanwhile is not stopped.
+Checked are first the digests that the policy lists, then the manifest, then the graphs
+(`budc.runtimes.exported.graphs`). ONNX Runtime opens the files by name later, so these checks do not stop somebody who
+can write into the folder in between.
 """
 
 import os
@@ -18,23 +19,23 @@ from budc.schema.policy import Variant
 
 
 def variant_name(manifest: Manifest) -> str:
-    """Return how a policy calls the variant that an export of this dtype is."""
+    """Return the name of an export's variant in a policy."""
     return f"onnx-{manifest.dtype}"
 
 
 def verify_export(
     folder: str | os.PathLike[str], variant: Variant, *, sha256: FileDigests | None = None
 ) -> Manifest:
-    """Check an export folder against the variant of a policy, and its graphs by their rules.
+    """Check an export folder against a policy's variant, and its graphs by the rules of `check_graphs`.
 
     Args:
         folder: the export.
         variant: lists the sha256 of the manifest and of every file that the manifest lists.
-        sha256: how files are hashed; default with a cache.
+        sha256: how files are hashed; default in this process, each file once.
 
     Raises:
-        WeightsMissing, WeightsMismatch, UnsafeWeights: see `check_files`, `read_manifest` and
-            `check_graphs`.
+        WeightsMissing, WeightsMismatch: a file is missing, unlisted, or has another sha256 than the variant lists.
+        UnsafeWeights: a link out of the folder, a malformed manifest, or a graph that breaks a rule.
     """
     check_files(folder, variant, sha256=DigestCache() if sha256 is None else sha256)
     manifest = read_manifest(folder)
@@ -51,7 +52,7 @@ def verify_export(
 def describe_export(
     folder: str | os.PathLike[str], *, sha256: FileDigests | None = None
 ) -> tuple[Variant, Manifest]:
-    """Return the variant that an export folder is, checked as by `verify_export`, and its manifest.
+    """Check an export folder as `verify_export` does, against its own manifest; return its variant and the manifest.
 
     Raises:
         WeightsMissing, WeightsMismatch, UnsafeWeights: as for `verify_export`.

@@ -1,17 +1,17 @@
-"""The manifest of an ONNX export, `budc-onnx.json`: what each file of the folder is, and how it is called.
+"""The manifest of an ONNX export, `budc-onnx.json`: what the files of the folder are, and how its graphs are called.
 
     DIR/budc-onnx.json                     this manifest
         transformer/compute.onnx           velocity and trunk residual
         transformer/reuse.onnx             takes the predicted residual
-        transformer/reuse_terms.onnx       the same, predicting it from up to three residuals in the graph
+        transformer/reuse_terms.onnx       predicts the residual from up to three, and goes on as reuse does
         transformer/weights.onnx.data      the weights of all three, each tensor once
-        text_encoder/model.onnx(.data)     token ids to what the denoiser is given, all encoders together
+        text_encoder/model.onnx(.data)     token ids to embeddings, all encoders together
         vae_decoder/model.onnx(.data)      latents, as the scheduler leaves them, to frames in 0..1
         tokenizer*/tokenizer.json          for the `tokenizers` package
         scheduler/scheduler_config.json    as the original model has it
 
-The exporter writes it, runtimes read it; it imports neither torch nor onnx. A manifest proves nothing by
-itself: the artifact lists its digest.
+The exporter writes it and runtimes read it. Importing this module imports neither torch nor onnx. A manifest proves
+nothing by itself; the artifact lists its digest.
 """
 
 import os
@@ -19,8 +19,9 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta
 
+from budc.runtimes.exported.signatures import CONDITIONS, INPUTS, Graph, GraphName, Strict, check_signature
 from budc.schema import canonical
 from budc.schema.errors import ArtifactError, UnsafeWeights, UnsupportedVersion
 from budc.schema.files import read_limited
@@ -29,59 +30,11 @@ from budc.schema.policy import HexDigest, Name, Path, Pixels, Positive, Text
 
 MANIFEST: Final = "budc-onnx.json"
 FORMAT_VERSION: Final = "1.0"
-TERMS: Final = 3
-"""Residuals that `reuse_terms` combines; a policy with fewer leaves the last ones at coefficient 0."""
-
-GraphName = Literal["compute", "reuse", "reuse_terms", "text_encoder", "vae_decoder"]
-DType = Literal["float32", "float16", "int64"]
 
 Cleaning = Literal["wan", "none"]
 
-CONDITIONS: Final = ("encoder_hidden_states", "pooled_projections")
-"""What text encoders return and the denoiser takes. Not every model pools."""
-_LATENTS = ("hidden_states", "timestep", *CONDITIONS)
-_RESIDUALS = tuple(f"residual_{index}" for index in range(TERMS))
-INPUTS: Final[Mapping[GraphName, tuple[str, ...]]] = {
-    "compute": _LATENTS,
-    "reuse": (*_LATENTS, "residual"),
-    "reuse_terms": (*_LATENTS, *_RESIDUALS, "coefficients"),
-    "text_encoder": ("input_ids", "attention_mask", "pooled_input_ids"),
-    "vae_decoder": ("latents",),
-}
-"""What each graph is called with, in this order; an input that the model does not use is left out."""
 
-OUTPUTS: Final[Mapping[GraphName, tuple[str, ...]]] = {
-    "compute": ("velocity", "residual"),
-    "reuse": ("velocity",),
-    "reuse_terms": ("velocity",),
-    "text_encoder": CONDITIONS,
-    "vae_decoder": ("video",),
-}
-"""What each graph returns, in this order; of the text encoders perhaps only the first."""
-
-
-class _Strict(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
-    """Immutable, no unknown fields, camelCase in JSON."""
-
-
-class TensorSpec(_Strict, frozen=True, kw_only=True):
-    """One input or output of a graph."""
-
-    name: Name
-    dtype: DType
-    shape: Annotated[Sequence[Positive | None], Meta(min_length=1, max_length=8)]
-    """Fixed extents; null is the batch."""
-
-
-class Graph(_Strict, frozen=True, kw_only=True):
-    """One graph: its file, and how it is called."""
-
-    file: Path
-    inputs: Annotated[Sequence[TensorSpec], Meta(min_length=1, max_length=16)]
-    outputs: Annotated[Sequence[TensorSpec], Meta(min_length=1, max_length=16)]
-
-
-class OutputShape(_Strict, frozen=True, kw_only=True):
+class OutputShape(Strict, frozen=True, kw_only=True):
     """The size that the graphs were exported for."""
 
     height: Pixels
@@ -89,11 +42,12 @@ class OutputShape(_Strict, frozen=True, kw_only=True):
     frames: Pixels
 
 
-class TextRule(_Strict, frozen=True, kw_only=True):
-    """How a prompt becomes `input_ids` and `attention_mask`, of which nothing else needs to be known.
+class TextRule(Strict, frozen=True, kw_only=True):
+    """How a prompt becomes `input_ids` and `attention_mask`, completely.
 
-    "wan": mojibake repaired (ftfy), HTML entities resolved twice, runs of white space made one blank; then the
-    tokenizer, whose file adds the special tokens, cut and padded at the end to `tokens`. "none": the tokenizer alone.
+    The prompt is cleaned: "wan" repairs mojibake (ftfy), resolves HTML entities twice and collapses white space,
+    "none" changes nothing. The tokenizer, whose file adds the special tokens, makes ids of it, which are truncated
+    and padded at the end to `tokens`.
     """
 
     cleaning: Cleaning
@@ -106,8 +60,8 @@ class TextRule(_Strict, frozen=True, kw_only=True):
     """The tokenizer's file."""
 
 
-class Manifest(_Strict, frozen=True, kw_only=True):
-    """All that a runtime must know of an export."""
+class Manifest(Strict, frozen=True, kw_only=True):
+    """All that a runtime must know about an export."""
 
     format_version: Literal["1.0"]
     profile: Name
@@ -115,26 +69,26 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     pipeline_class: Name
     denoiser_class: Name
     dtype: Literal["float32", "float16"]
-    """Of the denoiser's and the text encoder's graphs; timesteps, coefficients and the VAE stay in float32."""
+    """Type of the denoiser's and text encoders' graphs; timesteps, coefficients and the VAE are float32."""
     opset: Annotated[int, Meta(ge=20, le=64)]
     versions: Annotated[Mapping[Name, Text], Meta(max_length=32)]
-    """Package → version, of what made the export."""
+    """Package → version, of the packages that made the export."""
     shape: OutputShape
     latents: Annotated[Sequence[Positive], Meta(min_length=3, max_length=4)]
     """(channels, [frames,] rows, columns): the shape in which the noise of one sample is drawn."""
     packed: bool = False
-    """Whether it then becomes 2 × 2 cells (rows · columns / 4, 4 · channels), and stays so up to the decoder."""
+    """Whether denoiser and decoder take latents in 2 × 2 cells, (rows · columns / 4, 4 · channels)."""
     text: TextRule
-    """Makes `input_ids` and `attention_mask`."""
+    """How `input_ids` and `attention_mask` are made."""
     pooled_text: TextRule | None = None
-    """Makes `pooled_input_ids`, where there are."""
+    """How `pooled_input_ids` are made; null where the text encoders take none."""
     guidance: float | None = None
-    """The scale that is built into the denoiser's graphs, where it is an input of the network."""
+    """The guidance scale that is built into the denoiser's graphs; null where the network does not take it."""
     branches: Annotated[Sequence[Name], Meta(min_length=1, max_length=16)]
     """Guidance branches, in the order in which they are batched."""
     negative_prompt: Text
     scheduler: Path
-    """The configuration of the model's own scheduler; a policy brings the one that it runs on."""
+    """File of the original model's scheduler configuration; a policy brings its own."""
     graphs: Mapping[GraphName, Graph]
     files: Annotated[Mapping[Path, HexDigest], Meta(min_length=1, max_length=4096)]
     """sha256 of every file of the folder except the manifest."""
@@ -149,9 +103,9 @@ class Manifest(_Strict, frozen=True, kw_only=True):
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        """What the denoiser takes of what the text encoders return."""
-        given = {spec.name for spec in self.graphs["compute"].inputs}
-        return tuple(name for name in CONDITIONS if name in given)
+        """The outputs of the text encoders that the denoiser takes."""
+        inputs = {spec.name for spec in self.graphs["compute"].inputs}
+        return tuple(name for name in CONDITIONS if name in inputs)
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -165,9 +119,9 @@ def decode_manifest(data: bytes) -> Manifest:
     """Return the manifest in `data`.
 
     Raises:
-        UnsafeWeights: not strict JSON, a field is unknown, missing or out of bounds, a graph is missing or is
-            not called as it should be, a file is named that is not listed.
-        UnsupportedVersion: a manifest of another version.
+        UnsafeWeights: it is not strict JSON, a field is unknown, missing or out of bounds, a graph is missing or
+            has another signature, or a file is not listed.
+        UnsupportedVersion: the manifest has another version.
     """
     try:
         value = canonical.parse(data, what=MANIFEST)
@@ -191,8 +145,9 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
     """Return the manifest of an export folder.
 
     Raises:
-        WeightsMissing: there is none.
-        UnsafeWeights, UnsupportedVersion: it is a link out of the folder; see also `decode_manifest`.
+        WeightsMissing: the folder has no manifest.
+        UnsafeWeights: the manifest is a link out of the folder, too long, or malformed (`decode_manifest`).
+        UnsupportedVersion: the manifest has another version.
     """
     try:
         data = read_limited(resolve(folder, MANIFEST), canonical.MAX_BYTES)
@@ -205,15 +160,10 @@ def _check(manifest: Manifest) -> None:
     if missing := sorted(INPUTS.keys() - manifest.graphs.keys()):
         raise _malformed(f"{MANIFEST}: graphs has no {missing[0]}")
     for name, graph in manifest.graphs.items():
-        outputs, expected = [spec.name for spec in graph.outputs], list(OUTPUTS[name])
-        if outputs != expected and (name != "text_encoder" or outputs != expected[:1]):
-            raise _malformed(f"{MANIFEST}: {graph.file} returns {outputs}, expected {expected}")
-        given = {spec.name for spec in graph.inputs}
-        if [spec.name for spec in graph.inputs] != [name for name in INPUTS[name] if name in given]:
-            raise _malformed(
-                f"{MANIFEST}: {graph.file} takes {[spec.name for spec in graph.inputs]}, "
-                f"expected {list(INPUTS[name])}"
-            )
+        try:
+            check_signature(name, graph)
+        except ValueError as error:
+            raise _malformed(f"{MANIFEST}: {error}") from None
     returned = {spec.name for spec in manifest.graphs["text_encoder"].outputs}
     if lacking := sorted(set(manifest.conditions) - returned):
         raise _malformed(f"{MANIFEST}: compute takes {lacking[0]}, which text_encoder does not return")
@@ -225,8 +175,10 @@ def _check(manifest: Manifest) -> None:
     tokenizers = [rule.tokenizer for rule in (manifest.text, manifest.pooled_text) if rule is not None]
     for path in (*tokenizers, manifest.scheduler, *(g.file for g in manifest.graphs.values())):
         if path not in manifest.files:
-            raise _malformed(f"{MANIFEST}: {path} is named, but not listed under files")
+            raise _malformed(f"{MANIFEST}: {path} is used, but not listed under files")
 
 
 def _malformed(message: str) -> UnsafeWeights:
-    return UnsafeWeights(message, remedy="fetch the export again, or make it anew with `budc export onnx`")
+    return UnsafeWeights(
+        message, remedy="fetch the export again, or export the model again with `budc export onnx`"
+    )

@@ -1,4 +1,4 @@
-"""Guidance branches: which ones run, what each weighs, which of them share a forward, and where they keep what."""
+"""Guidance branches of a run: their weights, which of them share a forward, and how many tensors each caches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from budc.schema.policy import Policy, PolicyDocument
 
 
 @dataclass(frozen=True)
-class BranchRows:
-    """Branches first..last-1 of those that run, which make one forward under this name."""
+class BranchGroup:
+    """The branches first..last-1 of a run, which share one forward. `name` is the step machine's name for them."""
 
     name: str
     first: int
@@ -17,21 +17,21 @@ class BranchRows:
 
 
 @dataclass(frozen=True)
-class Slots:
-    """The memory of what a group computes, a ring of as many as the policy ever keeps.
+class RingBuffer:
+    """Where a branch group caches what it computes: as many slots as the policy ever needs at once.
 
-    A forward writes over the oldest, which no step after it needs.
+    A computed step overwrites the oldest slot, which no later step needs.
     """
 
-    count: int
-    filled: tuple[int, ...]
-    """The slot that each step fills, if it is computed."""
+    slots: int
+    slot_at: tuple[int, ...]
+    """For each step, the slot that it fills if it is computed."""
 
 
 def guided_branches(document: PolicyDocument, branches: Sequence[str]) -> dict[str, float]:
-    """Return the branches that run and the weight of each one's velocity in the guided one.
+    """Return the branches that run, and the weight of each branch's velocity in the guided velocity.
 
-    Classifier-free guidance is uncond + g (cond - uncond); at g of 1 or less a pipeline leaves it out.
+    Classifier-free guidance is uncond + g (cond - uncond). Like the pipelines, a run with g <= 1 has one branch.
     """
     sampler = document.sampler
     if sampler.guidance_rule != "classifier-free" or sampler.guidance <= 1:
@@ -39,23 +39,26 @@ def guided_branches(document: PolicyDocument, branches: Sequence[str]) -> dict[s
     return {"cond": float(sampler.guidance), "uncond": 1.0 - float(sampler.guidance)}
 
 
-def grouped(policy: Policy, branches: Sequence[str]) -> list[BranchRows]:
-    """Return one group where all branches follow one plan, else one for each."""
+def group_branches(policy: Policy, branches: Sequence[str]) -> list[BranchGroup]:
+    """Return one group if all branches have the same mask and coefficients, else one group a branch."""
     plans = [_plan(policy, name) for name in branches]
     for batched, names in BATCHED_BRANCHES.items():
         if names == tuple(branches) and all(plan == plans[0] for plan in plans):
-            return [BranchRows(batched, 0, len(branches))]
-    return [BranchRows(name, index, index + 1) for index, name in enumerate(branches)]
+            return [BranchGroup(batched, 0, len(branches))]
+    return [BranchGroup(name, index, index + 1) for index, name in enumerate(branches)]
 
 
-def slots_of(policy: Policy, name: str) -> Slots:
-    """Return the slots of a group; every run fills the same ones, so calls and CUDA graphs are found again."""
+def ring_buffer(policy: Policy, name: str) -> RingBuffer:
+    """Return the ring buffer of a branch group.
+
+    Every run fills the same slots in the same order, so that bound sessions and CUDA graphs are used again.
+    """
     plan = _plan(policy, BATCHED_BRANCHES.get(name, (name,))[0])
-    count = max(1, *(planned.keep for planned in plan))
-    computed = [0]
+    slots = max(1, *(planned.keep for planned in plan))
+    computed_before = [0]
     for planned in plan:
-        computed.append(computed[-1] + planned.computed)
-    return Slots(count, tuple(before % count for before in computed[:-1]))
+        computed_before.append(computed_before[-1] + planned.computed)
+    return RingBuffer(slots, tuple(count % slots for count in computed_before[:-1]))
 
 
 def _plan(policy: Policy, name: str) -> tuple[PlannedStep, ...]:

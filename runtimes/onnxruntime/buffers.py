@@ -1,4 +1,4 @@
-"""Tensors: all memory of one denoising loop, allocated once, on the device, at fixed addresses."""
+"""All memory of one denoising loop: allocated once, on the device, at fixed addresses."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,38 +7,43 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from budc.runtimes.exported.manifest import Manifest, TensorSpec
-from budc.runtimes.onnxruntime.branches import BranchRows, slots_of
+from budc.runtimes.exported.manifest import Manifest
+from budc.runtimes.exported.signatures import TensorSpec
+from budc.runtimes.onnxruntime.branches import BranchGroup, ring_buffer
 from budc.runtimes.onnxruntime.fused_steps import FusedSteps
-from budc.runtimes.onnxruntime.io_binding import Buffer
+from budc.runtimes.onnxruntime.io_binding import DeviceTensor
 from budc.runtimes.onnxruntime.provider import Provider
 from budc.schema.errors import RefusedRun
 from budc.schema.policy import PolicyDocument
 
 
 @dataclass(frozen=True)
-class Group:
-    """Guidance branches that run in one forward: what they are given, and where they write."""
+class GroupBuffers:
+    """What the forwards of one branch group read and write."""
 
     name: str
     samples: int
-    inputs: Mapping[str, Buffer]
-    filled: tuple[int, ...]
-    """The slot that each step fills, if it is computed."""
-    velocities: Sequence[Buffer]
-    residuals: Sequence[Buffer]
-    """Slots of either; of what is not reused there is one, written over by every forward."""
+    inputs: Mapping[str, DeviceTensor]
+    slot_at: tuple[int, ...]
+    """For each step, the slot that it fills if it is computed."""
+    velocities: Sequence[DeviceTensor]
+    """One a slot; a single one, which every forward overwrites, if velocities are not reused."""
+    residuals: Sequence[DeviceTensor]
+    """One a slot; a single one, which every forward overwrites, if residuals are not reused."""
 
-    def slot(self, buffers: Sequence[Buffer], step: int) -> Buffer:
-        """Return where a computed step writes."""
-        return buffers[self.filled[step] % len(buffers)]
+    def velocity(self, step: int) -> DeviceTensor:
+        """Return where a forward at `step` writes its velocity."""
+        return self.velocities[self.slot_at[step] % len(self.velocities)]
+
+    def residual(self, step: int) -> DeviceTensor:
+        """Return where a forward at `step` writes its trunk residual."""
+        return self.residuals[self.slot_at[step] % len(self.residuals)]
 
 
 class LoopBuffers:
     """What forwards and updates read and write; `begin_run` fills it for a run.
 
-    The solver's state and the step that an update leads past are there twice, as each update reads one and writes
-    the other.
+    `states` and `ends` have two tensors each: an update reads one and writes the other.
     """
 
     def __init__(
@@ -46,72 +51,75 @@ class LoopBuffers:
         provider: Provider,
         manifest: Manifest,
         document: PolicyDocument,
-        stretches: FusedSteps,
-        groups: Sequence[BranchRows],
+        fused: FusedSteps,
+        groups: Sequence[BranchGroup],
         batch: int,
     ) -> None:
         self._provider = provider
         self._latents = (batch, *manifest.sample)
-        self._sampler, self._first_end = document.sampler, stretches.ends[0]
+        self._sampler, self._first_end = document.sampler, fused.ends[0]
         self._branches = groups[-1].last
-        forwards, (_, remembered, known) = self._branches * batch, stretches.matrices.shape
-        slots = (known - remembered) // self._branches
+        samples, (_, state_rows, columns) = self._branches * batch, fused.matrices.shape
+        slots = (columns - state_rows) // self._branches
         compute = manifest.graphs["compute"]
-        specs = {spec.name: spec for spec in (*compute.inputs, *compute.outputs)}
-        self.hidden = self._new(specs["hidden_states"], forwards)
-        self.velocities = self._new(specs["velocity"], slots * forwards)
-        self.embeddings = {name: self._new(specs[name], forwards) for name in manifest.conditions}
-        self.timestep = Buffer.new(provider, "float32", (forwards,))
+        self._specs = {spec.name: spec for spec in (*compute.inputs, *compute.outputs)}
+        self.hidden = self._empty(self._specs["hidden_states"], samples)
+        self.velocities = self._empty(self._specs["velocity"], slots * samples)
+        self.embeddings = {name: self._empty(self._specs[name], samples) for name in manifest.conditions}
+        self.timestep = DeviceTensor.empty(provider, "float32", (samples,))
         elements = int(np.prod(self._latents))
-        self.states = [Buffer.new(provider, "float32", (remembered, elements)) for _ in range(2)]
-        self.until = [Buffer.new(provider, "int64", (1,)) for _ in range(2)]
+        self.states = [DeviceTensor.empty(provider, "float32", (state_rows, elements)) for _ in range(2)]
+        self.ends = [DeviceTensor.empty(provider, "int64", (1,)) for _ in range(2)]
+        """The last step of the interval that an update takes the state past."""
+        # If velocities are reused nothing reads the residuals, so that all groups may write to one place.
+        unread = (
+            self._empty(self._specs["residual"], samples) if document.policy.payload == "velocity" else None
+        )
+        self.groups = [self._group(group, document, slots, unread) for group in groups]
+
+    def _group(
+        self, group: BranchGroup, document: PolicyDocument, slots: int, unread: DeviceTensor | None
+    ) -> GroupBuffers:
+        batch, samples = self._latents[0], self._branches * self._latents[0]
+        ring, first, last = ring_buffer(document.policy, group.name), group.first * batch, group.last * batch
+        if unread is None:
+            residuals = [self._empty(self._specs["residual"], last - first) for _ in range(ring.slots)]
+        else:
+            residuals = [unread.rows(0, last - first)]
         inputs = {"hidden_states": self.hidden, "timestep": self.timestep, **self.embeddings}
-        # Where velocities are reused, residuals of all groups go to one place, and nowhere from there.
-        reuses_velocities = document.policy.payload == "velocity"
-        unused = self._new(specs["residual"], forwards) if reuses_velocities else None
-        self.groups: list[Group] = []
-        for rows in groups:
-            ring, first, last = slots_of(document.policy, rows.name), rows.first * batch, rows.last * batch
-            if unused is None:
-                residuals = [self._new(specs["residual"], last - first) for _ in range(ring.count)]
-            else:
-                residuals = [unused.rows(0, last - first)]
-            self.groups.append(
-                Group(
-                    name=rows.name,
-                    samples=last - first,
-                    inputs={name: buffer.rows(first, last) for name, buffer in inputs.items()},
-                    filled=ring.filled,
-                    velocities=[
-                        self.velocities.rows(slot * forwards + first, slot * forwards + last)
-                        for slot in range(slots)
-                    ],
-                    residuals=residuals,
-                )
-            )
+        return GroupBuffers(
+            name=group.name,
+            samples=last - first,
+            inputs={name: tensor.rows(first, last) for name, tensor in inputs.items()},
+            slot_at=ring.slot_at,
+            velocities=[
+                self.velocities.rows(slot * samples + first, slot * samples + last) for slot in range(slots)
+            ],
+            residuals=residuals,
+        )
 
     def begin_run(self, embeddings: Mapping[str, NDArray[Any]], noise: NDArray[np.float32]) -> None:
         """Write what a run starts from.
 
         Raises:
-            RefusedRun: something is of another shape than was allocated.
+            RefusedRun: an array is missing, or has another shape than was allocated.
         """
-        given = {"noise": noise.shape} | {name: value.shape for name, value in embeddings.items()}
-        wanted = {"noise": self._latents} | {name: tuple(b.shape) for name, b in self.embeddings.items()}
-        for name, shape in wanted.items():
-            if given.get(name) != shape:
-                raise RefusedRun(f"{name}: {given.get(name, 'nothing')} was given, expected {shape}")
+        actual = {"noise": noise.shape} | {name: array.shape for name, array in embeddings.items()}
+        expected = {"noise": self._latents} | {name: t.shape for name, t in self.embeddings.items()}
+        for name, shape in expected.items():
+            if actual.get(name) != shape:
+                raise RefusedRun(f"{name}: {actual.get(name, 'nothing')} was given, expected {shape}")
         state = np.zeros(self.states[0].shape, np.float32)
         state[0] = noise.reshape(-1)
         self.states[0].write(state)
-        # A slot that is not filled yet counts zero times, which is a number only if what it holds is one.
+        # An update reads slots that are not filled yet with weight 0, and 0 times NaN would be NaN.
         self.velocities.write(np.zeros(self.velocities.shape, self.velocities.dtype))
-        self.until[0].write(np.array([self._first_end], np.int64))
+        self.ends[0].write(np.array([self._first_end], np.int64))
         self.hidden.write(np.concatenate([noise] * self._branches))
         self.timestep.write(np.full(self.timestep.shape, self._sampler.timesteps[0], np.float32))
-        for name, buffer in self.embeddings.items():
-            buffer.write(embeddings[name])
+        for name, tensor in self.embeddings.items():
+            tensor.write(embeddings[name])
 
-    def _new(self, spec: TensorSpec, rows: int) -> Buffer:
+    def _empty(self, spec: TensorSpec, rows: int) -> DeviceTensor:
         extents = [rows if extent is None else extent for extent in spec.shape]
-        return Buffer.new(self._provider, spec.dtype, extents)
+        return DeviceTensor.empty(self._provider, spec.dtype, extents)

@@ -1,4 +1,4 @@
-"""Checks: a policy held against the export folder that it is to run on. Nothing is opened before they pass."""
+"""Checks of an export folder against the policy that is to run on it. No graph is opened before they pass."""
 
 import json
 from pathlib import Path
@@ -26,18 +26,18 @@ from budc.schema.policy import PolicyDocument
 def verify_folder(
     folder: Path,
     document: PolicyDocument,
-    calibration: SettingsCheck,
+    settings: SettingsCheck,
     *,
     digests: DigestCache | None = None,
 ) -> Manifest:
-    """Return the manifest of an export whose files are, one by one, those of a variant of the policy.
+    """Verify every file of an export against the policy's variants, and return its manifest.
 
-    Where uncalibrated runs are allowed, an export that the policy does not list passes with a warning if its
-    files are those of its own manifest. `digests` remembers what was hashed before, default the user's cache.
+    If uncalibrated runs are allowed, an export that the policy does not list passes with a warning, provided that its
+    files are those of its own manifest. `digests` is the cache of file digests, default the user's.
 
     Raises:
-        WeightsMissing, WeightsMismatch: the policy lists no export, or another one.
-        UnsafeWeights: a file is not opened: links out of the folder, malformed graphs, custom operators.
+        WeightsMissing, WeightsMismatch: the policy lists no export, or another one than this.
+        UnsafeWeights: the folder is not safe to open: a link out of it, a malformed graph, custom operators.
     """
     digests = digests or DigestCache.of_user()
     exports = [variant for variant in document.model.variants if MANIFEST in variant.files]
@@ -49,67 +49,67 @@ def verify_folder(
             )
         variant = find_variant(folder, exports, sha256=digests)
     except (WeightsMissing, WeightsMismatch) as error:
-        if not calibration.allow:
+        if not settings.allow:
             raise
         variant, _ = describe_export(folder, sha256=digests)
-        calibration.differ("weights", str(error))
+        settings.differ("weights", str(error))
     return verify_export(folder, variant, sha256=digests)
 
 
-def check_document(document: PolicyDocument, manifest: Manifest, calibration: SettingsCheck) -> None:
-    """Judge the class of the model and the shapes that the graphs were exported for.
+def check_document(document: PolicyDocument, manifest: Manifest, settings: SettingsCheck) -> None:
+    """Check the class of the model, and the settings that the graphs were exported for.
 
     Raises:
-        UnsupportedModel: the export is of another kind of denoiser, or the policy has several.
-        CalibrationMismatch: a shape, the text length, the pipeline or a guidance branch is another.
+        UnsupportedModel: the export has a denoiser of another class, or the policy has several denoisers.
+        CalibrationMismatch: pipeline, shape, text length, guidance or a guidance branch differ.
     """
-    names = {denoiser.name: denoiser.class_name for denoiser in document.model.denoisers}
-    if names != {"transformer": manifest.denoiser_class}:
+    classes = {denoiser.name: denoiser.class_name for denoiser in document.model.denoisers}
+    if classes != {"transformer": manifest.denoiser_class}:
         raise UnsupportedModel(
-            f"the policy is for {', '.join(f'{name} {kind}' for name, kind in names.items())}, "
+            f"the policy is for {', '.join(f'{name} {cls}' for name, cls in classes.items())}, "
             f"the export has a {manifest.denoiser_class}",
-            remedy="export the model that the policy was compiled for; one of several denoisers cannot be exported",
+            remedy="export the model that the policy was compiled for; one with several denoisers cannot be exported",
         )
-    calibration.require("pipeline", document.model.pipeline_class, manifest.pipeline_class)
+    settings.require("pipeline", document.model.pipeline_class, manifest.pipeline_class)
     for field in ("frames", "height", "width"):
-        wanted, actual = getattr(document.shape, field), getattr(manifest.shape, field)
-        calibration.require(field, wanted, actual, "export the model again for the calibrated shape")
+        expected, actual = getattr(document.shape, field), getattr(manifest.shape, field)
+        settings.require(field, expected, actual, "export the model again for the calibrated shape")
     tokens = document.shape.text_tokens
     if tokens is not None:
-        calibration.require("text tokens", tokens, manifest.text.tokens)
+        settings.require("text tokens", tokens, manifest.text.tokens)
     if manifest.guidance is not None:
         remedy = "export the model again with the profile's guidance"
-        calibration.require("guidance", float(document.sampler.guidance), manifest.guidance, remedy)
-    policed = {name for branch in document.policy.branches for name in branch.names}
+        settings.require("guidance", float(document.sampler.guidance), manifest.guidance, remedy)
+    policy_branches = {name for branch in document.policy.branches for name in branch.names}
     for name in guided_branches(document, manifest.branches):
-        if name not in policed or name not in manifest.branches:
+        if name not in policy_branches or name not in manifest.branches:
             raise CalibrationMismatch(
-                f"branch: this run has {name}, the policy has {', '.join(sorted(policed))} "
+                f"branch: this run has {name}, the policy has {', '.join(sorted(policy_branches))} "
                 f"and the export {', '.join(manifest.branches)}",
                 remedy="use the pipeline and the guidance that the policy was compiled for",
             )
 
 
 def check_scheduler(
-    document: PolicyDocument, folder: Path, manifest: Manifest, calibration: SettingsCheck
+    document: PolicyDocument, folder: Path, manifest: Manifest, settings: SettingsCheck
 ) -> None:
-    """Judge the export's own scheduler, as the policy's profile deploys it, against the policy's.
+    """Check the scheduler of the export, with the settings of the policy's profile, against that of the policy.
 
     Raises:
-        CalibrationMismatch: it is of another class, or a setting is another one.
+        CalibrationMismatch: its class or a setting differs.
         UnsafeWeights: its configuration cannot be read.
     """
-    deployed, settings = _deployed_scheduler(document, folder, manifest)
+    deployed, config = _deployed_scheduler(document, folder, manifest)
     sampler = document.sampler
-    calibration.require("scheduler", sampler.scheduler, deployed)
+    settings.require("scheduler", sampler.scheduler, deployed)
     if sampler.scheduler == deployed:
         differences = {
-            name: (value, settings[name])
+            name: (value, config[name])
             for name, value in sampler.config.items()
-            if name in settings and settings[name] != value
+            if name in config and config[name] != value
         }
         remedy = "use the export of the model that the policy was compiled for"
-        calibration.require_settings("scheduler", differences, remedy)
+        settings.require_settings("scheduler", differences, remedy)
 
 
 def _deployed_scheduler(
@@ -117,13 +117,13 @@ def _deployed_scheduler(
 ) -> tuple[str, dict[str, Any]]:
     try:
         path = model_folder.resolve(folder, manifest.scheduler)
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        name = str(settings["_class_name"])
+        config = json.loads(path.read_text(encoding="utf-8"))
+        name = str(config["_class_name"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UnsafeWeights(f"{manifest.scheduler}: not a scheduler's configuration: {error}") from error
     try:
         profile = load_profile(document.model.profile)
     except UsageError:
-        # A policy for a model of one's own: its scheduler runs as its folder says.
-        return name, settings
-    return profile.scheduler, settings | profile.scheduler_config
+        # The policy is for the user's own model, which has no profile: the folder's scheduler is the one that runs.
+        return name, config
+    return profile.scheduler, config | profile.scheduler_config

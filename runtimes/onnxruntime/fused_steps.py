@@ -1,11 +1,12 @@
-"""Stretches: the steps from one forward up to the next, as one matrix that is known before the run.
+"""Fused steps: the steps from one forward to the next as one matrix, which is known before the run.
 
-Guidance, predictor and solver are linear. Of a policy that reuses velocities, all that happens between two forwards
-follows from what is known at the first, the solver's state and the velocities that are kept:
+Guidance, predictor and solver are linear. If a policy reuses velocities, everything up to the next forward follows
+from the solver's state and the cached velocities at the last forward:
 
     state_{k+m} = M_{k+m-1} ··· M_k [state_k, velocities]
 
-Where residuals of the trunk are reused, the ends of the network run in every step, and a stretch is one step.
+The steps from one forward to the next are called an interval here. If a policy reuses trunk residuals, every step
+runs a graph of the denoiser, so each interval is one step.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from budc.runtimes.onnxruntime.branches import BranchRows, slots_of
+from budc.runtimes.onnxruntime.branches import BranchGroup, ring_buffer
 from budc.runtimes.sampling.solvers import Matrices
 from budc.runtimes.sampling.steps import Compute, StepMachine
 from budc.schema.policy import Policy
@@ -24,47 +25,50 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class FusedSteps:
-    """Where the stretches of a run begin and end, and what each step of them makes of what was known at its begin."""
+    """The intervals of a run, and the matrix of every step."""
 
     ends: Mapping[int, int]
-    """The last step of the stretch that begins at each key, ascending."""
+    """First step of each interval → its last step, ascending."""
     matrices: Floats
-    """(steps, R, R + columns): from the state at the begin of its stretch and the velocities to the state after each
-    step; `columns` are slots · branches."""
+    """(steps, R, R + V): from the R rows of the state where the interval starts, and the V velocities (slots ·
+    branches), to the state after each step."""
 
 
-def separate_steps(solver: Matrices, guidance: Sequence[float]) -> FusedSteps:
-    """Return stretches of one step each, for a velocity of every branch in one slot."""
+def unfused_steps(solver: Matrices, guidance: Sequence[float]) -> FusedSteps:
+    """Return intervals of one step each, with one slot for the velocity of every branch.
+
+    `guidance` is the weight of each branch's velocity.
+    """
     steps = len(solver)
-    columns = np.tile(np.asarray(guidance), (steps, 1))
-    return FusedSteps({step: step for step in range(steps)}, _products(solver, columns, range(steps)))
+    weights = np.tile(np.asarray(guidance), (steps, 1))
+    return FusedSteps({step: step for step in range(steps)}, _products(solver, weights, range(steps)))
 
 
 def fuse_steps(
-    solver: Matrices, policy: Policy, groups: Sequence[BranchRows], guidance: Sequence[float]
+    solver: Matrices, policy: Policy, groups: Sequence[BranchGroup], guidance: Sequence[float]
 ) -> FusedSteps:
-    """Return the stretches of a policy that reuses velocities; each begins where a branch computes.
+    """Return the intervals of a policy that reuses velocities; one starts wherever a branch is computed.
 
-    `groups` are branches that run together (`grouped`), `guidance` is the weight of each branch's velocity.
+    `groups` are those of `group_branches`, `guidance` is the weight of each branch's velocity.
     """
-    steps, slots = len(solver), max(slots_of(policy, group.name).count for group in groups)
-    columns, begins = np.zeros((steps, slots, len(guidance))), set[int]()
+    steps, slots = len(solver), max(ring_buffer(policy, group.name).slots for group in groups)
+    weights, starts = np.zeros((steps, slots, len(guidance))), set[int]()
     for group in groups:
-        for step, (computed, used) in enumerate(_used(policy, group.name, slots)):
-            columns[step, :, group.first : group.last] = used[:, None]
-            begins.update([step] * computed)
-    columns *= np.asarray(guidance)
-    firsts = sorted(begins)
+        for step, (computed, slot_weights) in enumerate(_slot_weights(policy, group.name, slots)):
+            weights[step, :, group.first : group.last] = slot_weights[:, None]
+            starts.update([step] * computed)
+    weights *= np.asarray(guidance)
+    firsts = sorted(starts)
     ends = dict(zip(firsts, [first - 1 for first in [*firsts[1:], steps]], strict=True))
-    return FusedSteps(ends, _products(solver, columns.reshape(steps, -1), begins))
+    return FusedSteps(ends, _products(solver, weights.reshape(steps, -1), starts))
 
 
-def _used(policy: Policy, name: str, slots: int) -> Iterator[tuple[bool, Floats]]:
-    """Yield for every step whether it is computed, and what each slot's velocity counts in the one that is used."""
+def _slot_weights(policy: Policy, name: str, slots: int) -> Iterator[tuple[bool, Floats]]:
+    """Yield for every step whether it is computed, and the weight of each slot in the velocity that it uses."""
     machine: StepMachine[Floats] = StepMachine(
-        policy, lambda row, known: np.sum([c * k for c, k in zip(row, known, strict=True)], axis=0)
+        policy, lambda row, cached: np.sum([c * v for c, v in zip(row, cached, strict=True)], axis=0)
     )
-    for step, slot in enumerate(slots_of(policy, name).filled):
+    for step, slot in enumerate(ring_buffer(policy, name).slot_at):
         action = machine.step(name, step)
         if isinstance(action, Compute):
             machine.record(name, np.eye(slots)[slot])
@@ -73,12 +77,13 @@ def _used(policy: Policy, name: str, slots: int) -> Iterator[tuple[bool, Floats]
             yield False, action.cached
 
 
-def _products(solver: Matrices, columns: Floats, begins: Collection[int]) -> Floats:
-    remembered, made = solver.shape[1], []
-    for step, (matrix, used) in enumerate(zip(solver, columns, strict=True)):
-        if step in begins:
-            state = np.eye(remembered, remembered + columns.shape[1])
-        velocity = np.concatenate([np.zeros(remembered), used])
-        state = matrix @ np.concatenate([state, velocity[None]])
-        made.append(state)
-    return np.stack(made)
+def _products(solver: Matrices, weights: Floats, starts: Collection[int]) -> Floats:
+    """Return `FusedSteps.matrices` for the (steps, V) weights of the velocities and the steps that start intervals."""
+    rows, matrices = solver.shape[1], []
+    for step, (solver_matrix, step_weights) in enumerate(zip(solver, weights, strict=True)):
+        if step in starts:
+            state = np.eye(rows, rows + weights.shape[1])
+        velocity = np.concatenate([np.zeros(rows), step_weights])
+        state = solver_matrix @ np.concatenate([state, velocity[None]])
+        matrices.append(state)
+    return np.stack(matrices)

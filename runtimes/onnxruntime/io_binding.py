@@ -1,6 +1,6 @@
-"""Device memory with a fixed address, and calls that are bound to it once and then only run.
+"""Tensors at fixed addresses of a device, and sessions that are bound to them once and then only run.
 
-Nothing moves between host and device but what `write` and `read` are asked for.
+Only `DeviceTensor.write` and `DeviceTensor.read` copy between host and device.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,34 +15,35 @@ from budc.runtimes.onnxruntime.provider import Provider
 
 
 @dataclass(frozen=True)
-class Buffer:
+class DeviceTensor:
     """A tensor in the memory of a provider's device, or some rows of one."""
 
     owner: ort.OrtValue
+    """The whole tensor."""
     device: str
     dtype: "np.dtype[Any]"
     shape: tuple[int, ...]
     address: int
 
     @classmethod
-    def new(cls, provider: Provider, dtype: str, shape: Sequence[int]) -> "Buffer":
+    def empty(cls, provider: Provider, dtype: str, shape: Sequence[int]) -> "DeviceTensor":
         """Allocate a tensor; its content is undefined."""
-        kind = np.dtype(dtype)
-        value = ort.OrtValue.ortvalue_from_shape_and_type(list(shape), kind.type, provider.device, 0)
-        return cls(value, provider.device, kind, tuple(shape), value.data_ptr())
+        element = np.dtype(dtype)
+        value = ort.OrtValue.ortvalue_from_shape_and_type(list(shape), element.type, provider.device, 0)
+        return cls(value, provider.device, element, tuple(shape), value.data_ptr())
 
     @classmethod
-    def of(cls, provider: Provider, array: NDArray[Any]) -> "Buffer":
+    def of(cls, provider: Provider, array: NDArray[Any]) -> "DeviceTensor":
         """Allocate a tensor and copy `array` into it."""
-        buffer = cls.new(provider, array.dtype.name, array.shape)
-        buffer.write(array)
-        return buffer
+        tensor = cls.empty(provider, array.dtype.name, array.shape)
+        tensor.write(array)
+        return tensor
 
-    def rows(self, first: int, last: int) -> "Buffer":
+    def rows(self, first: int, last: int) -> "DeviceTensor":
         """Return rows first..last-1 along the first axis: the same memory, nothing is copied."""
         stride = int(np.prod(self.shape[1:])) * self.dtype.itemsize
         shape = (last - first, *self.shape[1:])
-        return Buffer(self.owner, self.device, self.dtype, shape, self.address + first * stride)
+        return DeviceTensor(self.owner, self.device, self.dtype, shape, self.address + first * stride)
 
     def write(self, array: NDArray[Any]) -> None:
         """Copy an array of this shape from the host into the whole tensor."""
@@ -50,44 +51,45 @@ class Buffer:
         self.owner.update_inplace(np.ascontiguousarray(array, self.dtype))
 
     def read(self) -> NDArray[Any]:
-        """Return a copy on the host, of these rows alone where they are some of a tensor's."""
+        """Return a copy of these rows on the host."""
         first = (self.address - self.owner.data_ptr()) // self.dtype.itemsize
         values = self.owner.numpy().reshape(-1)[first : first + int(np.prod(self.shape))]
         return np.array(values.reshape(self.shape), copy=True)
 
 
-class Call:
-    """One session with its inputs and outputs in fixed memory.
+class BoundSession:
+    """A session with its inputs and outputs at fixed addresses.
 
-    Each Call of a captured session has an address set, and so a CUDA graph, of its own (`graph`).
+    Inputs that the graph does not have are ignored. `cuda_graph` is the number of the CUDA graph that the first
+    run records and later runs replay; each set of addresses needs its own. 0 records none.
     """
 
     def __init__(
         self,
         session: ort.InferenceSession,
-        inputs: Mapping[str, Buffer],
-        outputs: Mapping[str, Buffer],
-        graph: int = 0,
+        inputs: Mapping[str, DeviceTensor],
+        outputs: Mapping[str, DeviceTensor],
+        cuda_graph: int = 0,
     ) -> None:
+        self.cuda_graph = cuda_graph
         self._session = session
-        self._held = (dict(inputs), dict(outputs))
+        self._tensors = (dict(inputs), dict(outputs))  # keeps their memory alive
         self._binding = session.io_binding()
-        taken = {value.name for value in session.get_inputs()}
-        for name, buffer in inputs.items():
-            # An input that the model does not use has been left out of its graph.
-            if name in taken:
-                self._binding.bind_input(name, *_place(buffer))
-        for name, buffer in outputs.items():
-            self._binding.bind_output(name, *_place(buffer))
+        graph_inputs = {value.name for value in session.get_inputs()}
+        for name, tensor in inputs.items():
+            if name in graph_inputs:
+                self._binding.bind_input(name, *_location(tensor))
+        for name, tensor in outputs.items():
+            self._binding.bind_output(name, *_location(tensor))
         self._options: ort.RunOptions | None = None
-        if graph:
+        if cuda_graph:
             self._options = ort.RunOptions()
-            self._options.add_run_config_entry("gpu_graph_id", str(graph))
+            self._options.add_run_config_entry("gpu_graph_id", str(cuda_graph))
 
-    def __call__(self) -> None:
-        """Run; returns when the outputs are there."""
+    def run(self) -> None:
+        """Run; return when the outputs are written."""
         self._session.run_with_iobinding(self._binding, self._options)
 
 
-def _place(buffer: Buffer) -> tuple[str, int, Any, list[int], int]:
-    return buffer.device, 0, buffer.dtype.type, list(buffer.shape), buffer.address
+def _location(tensor: DeviceTensor) -> tuple[str, int, Any, list[int], int]:
+    return tensor.device, 0, tensor.dtype.type, list(tensor.shape), tensor.address

@@ -1,8 +1,8 @@
-"""Noise: the latents that diffusers starts from, without torch.
+"""Noise: the latents that a diffusers pipeline starts from, in numpy.
 
-A pipeline draws its noise from `torch.Generator().manual_seed(seed)` on the CPU: MT19937, 24 of its 32 bits
-as uniforms, turned into normal values 16 at a time by the Box-Muller transform. Here that is done in numpy;
-values differ from torch's by rounding alone, about 1e-6, and torch's own depend that much on the machine.
+A pipeline draws its noise from `torch.Generator().manual_seed(seed)` on the CPU. That is MT19937, of whose 32 bits
+24 become a uniform value, and the Box-Muller transform, which makes 16 of these normal at a time. Values here differ
+from torch's by rounding alone, about 1e-6; torch's own differ as much between machines.
 """
 
 import math
@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 _BLOCK = 16
-"""torch transforms this many uniforms at a time: the first half are radii, the second angles."""
+"""How many uniform values torch transforms at a time: the first half are radii, the second half angles."""
 
 
 def seeded_noise(shape: Sequence[int], seed: int) -> NDArray[np.float32]:
     """Return standard normal values as `torch.randn(shape, generator=torch.Generator().manual_seed(seed))`.
 
     Raises:
-        ValueError: fewer than 16 values are asked for, which torch draws in another way.
+        ValueError: `shape` has fewer than 16 values, which torch draws in another way.
     """
     size = math.prod(shape)
     if size < _BLOCK:
@@ -28,16 +28,16 @@ def seeded_noise(shape: Sequence[int], seed: int) -> NDArray[np.float32]:
     drawn = _uniform(seed, size + (_BLOCK if tail else 0))
     values = _normal(drawn[: size - tail])
     if tail:
-        # What does not fill a block is drawn anew, with values before it, as a block of its own.
+        # torch draws the last, incomplete block again as a whole one, which overwrites values before it.
         values = np.concatenate([values[: size - _BLOCK], _normal(drawn[size:])])
     return values.reshape(shape)
 
 
-def packed(noise: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return noise (N, channels, rows, columns) as cells (N, rows · columns / 4, 4 · channels)."""
-    count, channels, rows, columns = noise.shape
-    cells = noise.reshape(count, channels, rows // 2, 2, columns // 2, 2).transpose(0, 2, 4, 1, 3, 5)
-    return cells.reshape(count, rows * columns // 4, 4 * channels)
+def pack_latents(latents: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return latents (N, channels, rows, columns) in 2 × 2 cells, (N, rows · columns / 4, 4 · channels)."""
+    batch, channels, rows, columns = latents.shape
+    cells = latents.reshape(batch, channels, rows // 2, 2, columns // 2, 2).transpose(0, 2, 4, 1, 3, 5)
+    return cells.reshape(batch, rows * columns // 4, 4 * channels)
 
 
 def _uniform(seed: int, size: int) -> NDArray[np.float32]:

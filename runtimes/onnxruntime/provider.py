@@ -1,7 +1,7 @@
-"""Provider: the hardware that ONNX Runtime computes on, chosen by name and never replaced by another.
+"""Execution providers: the hardware that ONNX Runtime computes on, chosen by name and never replaced.
 
-ONNX Runtime falls back to the CPU with no more than a line in its log when a provider cannot start. Here
-the choice is tried on a one-node graph before any model is opened, and refused if it did not hold.
+If a provider cannot start, ONNX Runtime itself falls back to the CPU with one line in its log. Here the provider is
+tried on a graph of one node before any model is opened, and refused if it does not start.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ PROVIDERS: Final[Mapping[str, str]] = {"cpu": "CPUExecutionProvider", "cuda": "C
 BATCH: Final = "batch"
 """The name that exported graphs give to the extent of the batch."""
 OPSET, IR_VERSION = 20, 10
-"""Of the small graphs that the runtime builds itself."""
+"""Of the small graphs that the runtime builds itself (`model_bytes`)."""
 
 _SLOWER: Final[Mapping[str, list[str]]] = {"cpu": ["SkipLayerNormFusion"], "cuda": []}
-"""Fusions that make a graph slower there: on the CPU addition and norm in one take twice as long as in two."""
+"""Graph fusions to leave out: on the CPU, addition and norm take twice as long fused as apart."""
 _DEFAULT_SEVERITY, _SILENT = 2, 4
 _GET_CUDA = (
     "pip install 'onnxruntime-gpu[cuda,cudnn]' beside an NVIDIA driver for that CUDA version, "
@@ -35,46 +35,47 @@ _GET_CUDA = (
 
 @dataclass(frozen=True)
 class Provider:
-    """A provider that works. `threads` is for the CPU: 0 lets ONNX Runtime decide."""
+    """A provider that has started (see `choose_provider`). `threads` are CPU threads: 0 lets ONNX Runtime decide."""
 
     name: str
     threads: int = 0
 
     @property
     def device(self) -> str:
-        """The kind of memory that tensors stay in, as ONNX Runtime calls it."""
+        """ONNX Runtime's name for the memory that tensors stay in."""
         return self.name
 
     @property
     def captures(self) -> bool:
-        """Whether a call with fixed shapes and addresses can be recorded and replayed (CUDA graphs)."""
+        """Whether a run with fixed shapes and addresses can be recorded and replayed (CUDA graphs)."""
         return self.name == "cuda"
 
     def open(self, model: Path | bytes, *, batch: int = 0, captured: bool = False) -> ort.InferenceSession:
         """Open a graph on this provider.
 
         Args:
-            model: a file that has been verified, or a graph made here.
-            batch: the only batch that it will run, so that its shapes are fixed; 0 leaves them open.
-            captured: every call binds fixed memory. CUDA graphs are used where the whole graph allows them.
+            model: a file that has been verified, or a graph of `model_bytes`.
+            batch: the only batch size that the session will run, which fixes all shapes; 0 leaves it open.
+            captured: every run will use fixed addresses, so that CUDA graphs may record it if all of it is on
+                the device.
 
         Raises:
             UnsafeWeights: ONNX Runtime cannot read the file.
         """
         if captured and self.captures:
-            # A graph that leaves the device in between, for shapes say, opens without capture only. What else may be
-            # wrong with it is said then.
+            # A graph with a node on the host cannot be recorded. It is opened without recording below, where any
+            # other error is reported too.
             with contextlib.suppress(Exception):
                 return _session(model, self.name, self.threads, batch, captured=True)
         return _session(model, self.name, self.threads, batch)
 
 
 def choose_provider(name: str, threads: int = 0) -> Provider:
-    """Return the provider of that name, tried out.
+    """Return the provider of that name after starting it once.
 
     Raises:
-        UsageError: there is none of that name.
-        ProviderMissing: it is not in the installed ONNX Runtime, or cannot start on this machine.
+        UsageError: no provider has that name.
+        ProviderMissing: the installed ONNX Runtime is built without it, or it cannot start on this machine.
     """
     if name not in PROVIDERS:
         raise UsageError(f"provider: {name!r} is not one of {', '.join(PROVIDERS)}")
@@ -84,21 +85,21 @@ def choose_provider(name: str, threads: int = 0) -> Provider:
             remedy="pip uninstall onnxruntime, then pip install 'budc[onnx]', which brings onnxruntime-gpu",
         )
     if name != "cpu":
-        _try_out(name)
+        _start(name)
     return Provider(name, threads)
 
 
-def _try_out(name: str) -> None:
+def _start(name: str) -> None:
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
     result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "probe", [value], [result])
-    # What is missing is printed by one and logged by the other, in ten lines; the refusal has the first.
+    # `preload_dlls` prints what is missing, and the session logs it over ten lines; the error has the first line.
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         ort.preload_dlls()
     ort.set_default_logger_severity(_SILENT)
     try:
-        started = _session(encoded(graph), name, 1).get_providers()
+        started = _session(model_bytes(graph), name, 1).get_providers()
         reason = (printed.getvalue().splitlines() or ["it did not start"])[0]
     except (RuntimeError, ValueError) as error:
         started, reason = [], str(error).splitlines()[0]
@@ -108,8 +109,8 @@ def _try_out(name: str) -> None:
         raise ProviderMissing(f"provider: {name} cannot be used on this machine: {reason}", remedy=_GET_CUDA)
 
 
-def encoded(graph: Any) -> bytes:
-    """Return a graph made with `onnx.helper` as the bytes of a model."""
+def model_bytes(graph: Any) -> bytes:
+    """Return a graph made with `onnx.helper` as a serialised ONNX model."""
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="budc"
     )
@@ -122,15 +123,15 @@ def _session(
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
-    # Several sessions take turns: a pool that spins while it waits takes the cores from the one at work.
+    # Several sessions take turns. A thread pool that spins while it waits would take cores from the one at work.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if batch:
         options.add_free_dimension_override_by_name(BATCH, batch)
     settings: dict[str, str] = {}
     if name == "cuda":
-        # TF32 keeps 10 bits of the mantissa: latents would leave those of float32.
+        # TF32 keeps 10 bits of the mantissa, too few for the latents to agree with float32.
         settings = {"use_tf32": "0", "enable_cuda_graph": "1" if captured else "0"}
-    # What has no CUDA kernel (shapes of a few integers) is placed on the CPU provider by design.
+    # Nodes without a CUDA kernel, such as shapes of a few integers, run on the CPU provider by design.
     providers = [(PROVIDERS[name], settings)] + ([("CPUExecutionProvider", {})] if name != "cpu" else [])
     source = str(model) if isinstance(model, Path) else model
     try:

@@ -1,31 +1,33 @@
-"""Sessions: the graphs of one denoiser, opened when they are first needed."""
+"""Sessions of a denoiser's graphs, opened when they are first needed."""
 
 from pathlib import Path
 
 import onnxruntime as ort
 
-from budc.runtimes.exported.manifest import GraphName, Manifest
+from budc.runtimes.exported.manifest import Manifest
+from budc.runtimes.exported.signatures import GraphName
 from budc.runtimes.onnxruntime.provider import Provider
 
 
-class Sessions:
-    """The denoiser's graphs of one export, opened when they are first needed and shared by all policies."""
+class DenoiserSessions:
+    """Sessions of the denoiser's graphs of one export, shared by its denoising loops of every batch size."""
 
     def __init__(self, folder: Path, manifest: Manifest, provider: Provider) -> None:
         self.manifest = manifest
         self.provider = provider
+        self.cuda_graphs = 0
+        """How many CUDA graphs were numbered so far."""
         self._folder = folder
-        self._captured = 0
-        self._open: dict[tuple[GraphName, int], ort.InferenceSession] = {}
+        self._sessions: dict[tuple[GraphName, int], ort.InferenceSession] = {}
 
-    def of(self, name: GraphName, batch: int) -> ort.InferenceSession:
-        """Return a graph with its shapes fixed for forwards of `batch` samples, all branches together."""
-        if (name, batch) not in self._open:
+    def open(self, name: GraphName, samples: int) -> ort.InferenceSession:
+        """Return the session of a graph whose batch is fixed to `samples`, all branches together."""
+        if (name, samples) not in self._sessions:
             file = self._folder / self.manifest.graphs[name].file
-            self._open[name, batch] = self.provider.open(file, batch=batch, captured=True)
-        return self._open[name, batch]
+            self._sessions[name, samples] = self.provider.open(file, batch=samples, captured=True)
+        return self._sessions[name, samples]
 
-    def next_graph(self) -> int:
-        """Return a number for one more CUDA graph, 0 where there are none."""
-        self._captured += self.provider.captures
-        return self._captured
+    def next_cuda_graph(self) -> int:
+        """Return the number of a new CUDA graph, 0 where the provider records none."""
+        self.cuda_graphs += self.provider.captures
+        return self.cuda_graphs

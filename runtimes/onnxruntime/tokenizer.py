@@ -17,11 +17,12 @@ from budc.schema.folder import resolve
 Ids = NDArray[np.int64]
 
 
-class PromptReader:
-    """Turns prompts into what a text encoder's graph takes.
+class PromptTokenizer:
+    """One tokenizer of an export, used by the rule of its manifest.
 
     Raises:
-        UnsafeWeights: the tokenizer's file cannot be read.
+        WeightsMissing: the tokenizer's file does not exist.
+        UnsafeWeights: the file cannot be read, or lies outside of the folder.
     """
 
     def __init__(self, folder: Path, rule: TextRule) -> None:
@@ -38,16 +39,16 @@ class PromptReader:
         )
 
     def __call__(self, prompts: Sequence[str]) -> tuple[Ids, Ids]:
-        """Return input_ids and attention_mask, both (N, tokens): cut and padded at the end."""
-        encoded = self._tokenizer.encode_batch([self._clean(prompt) for prompt in prompts])
-        ids = np.asarray([one.ids for one in encoded], np.int64)
-        return ids, np.asarray([one.attention_mask for one in encoded], np.int64)
+        """Return input_ids and attention_mask, (N, tokens) each, truncated and padded at the end."""
+        encodings = self._tokenizer.encode_batch([self._clean(prompt) for prompt in prompts])
+        ids = np.asarray([encoding.ids for encoding in encodings], np.int64)
+        return ids, np.asarray([encoding.attention_mask for encoding in encodings], np.int64)
 
 
-def clean(prompt: str) -> str:
-    """Return a prompt as Wan pipelines read it: mojibake repaired, entities resolved twice, one blank for many."""
+def clean_prompt(prompt: str) -> str:
+    """Return a prompt as Wan pipelines clean it: mojibake repaired, HTML entities resolved twice, spaces collapsed."""
     text = html.unescape(html.unescape(ftfy.fix_text(prompt))).strip()
     return re.sub(r"\s+", " ", text).strip()
 
 
-_CLEANINGS: Mapping[Cleaning, Callable[[str], str]] = {"wan": clean, "none": str}
+_CLEANINGS: Mapping[Cleaning, Callable[[str], str]] = {"wan": clean_prompt, "none": str}

@@ -1,12 +1,12 @@
-"""The update between two forwards as one small graph: guidance, solver, next inputs.
+"""The update from one forward to the next as one small graph: guidance, solver, and the inputs of the next forward.
 
-    state (R, n)                 x and what the solver remembers, n values of the whole batch
-    velocities (S · G · B, ...)  of G guidance branches in S slots: slot after slot, in each branch after branch
-    until (1,)                   the step that this update takes the state past, known on the device
-      → state', until', hidden_states (G · B, ...) and timestep (G · B,) of the next forward
+    state (R, n)                 the latents and the solver's memory, each as one row of n values for the whole batch
+    velocities (S · G · B, ...)  of S slots, in each slot of G guidance branches, in each branch of B samples
+    until (1,)                   the last step of the interval that this update takes the state past
+      → state_next, until_next, and of the next forward hidden_states (G · B, ...) and timestep (G · B,)
 
-Matrices and timesteps are constants of the graph, so that a run copies nothing between host and device. Guidance is one
-more factor in the matrices: uncond + g (cond - uncond) is linear too.
+Matrices and timesteps are constants of the graph, and `until` stays on the device, so that a run copies nothing between
+host and device. Guidance is linear, uncond + g (cond - uncond), and so is part of the matrices.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from budc.runtimes.onnxruntime.fused_steps import FusedSteps
-from budc.runtimes.onnxruntime.provider import encoded
+from budc.runtimes.onnxruntime.provider import model_bytes
 
 _TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "int64": TensorProto.INT64}
 
 
 def update_model(
-    stretches: FusedSteps,
+    fused: FusedSteps,
     timesteps: Sequence[float],
     branches: int,
     latents: Sequence[int],
@@ -32,58 +32,58 @@ def update_model(
     """Return the graph as the bytes of an ONNX model.
 
     Args:
-        stretches: the matrices, and where one update ends and the next one does.
-        timesteps: of all steps.
-        branches: guidance branches in a forward.
-        latents: shape of the samples, (B, ...).
+        fused: the matrix of every step, and the intervals that the updates take.
+        timesteps: one a step.
+        branches: number of guidance branches.
+        latents: shape of the latents, (B, ...).
         dtype: "float32" or "float16", of velocities and hidden states; the state is float32.
     """
-    steps, rows, known = stretches.matrices.shape
-    columns, ends = known - rows, list(stretches.ends.values())
-    following = np.arange(steps)
-    following[ends[:-1]] = ends[1:]
+    steps, rows, columns = fused.matrices.shape
+    velocities, ends = columns - rows, list(fused.ends.values())
+    next_end = np.arange(steps)
+    next_end[ends[:-1]] = ends[1:]
     batch, *sample = latents
-    count = int(np.prod(latents))
+    elements = int(np.prod(latents))
     constants: dict[str, NDArray[np.generic]] = {
-        "matrices": stretches.matrices.astype(np.float32),
-        "following": following.astype(np.int64),
-        # After the last step there is no next forward; its timestep is any number.
+        "matrices": fused.matrices.astype(np.float32),
+        "next_end": next_end.astype(np.int64),
+        # No forward follows the last step, so any number will do there.
         "timesteps": np.asarray([*timesteps[1:], 0.0], np.float32),
-        "first": np.array([0], np.int64),
-        "flat": np.array([columns, count], np.int64),
-        "square": np.array([rows, known], np.int64),
-        "samples": np.array(latents, np.int64),
-        "forwards": np.array([branches * batch], np.int64),
+        "zero": np.array([0], np.int64),
+        "velocity_rows": np.array([velocities, elements], np.int64),
+        "matrix_shape": np.array([rows, columns], np.int64),
+        "latents_shape": np.array(latents, np.int64),
+        "samples": np.array([branches * batch], np.int64),
     }
     nodes = [
         _node("Gather", ["matrices", "until"], "gathered"),
-        _node("Reshape", ["gathered", "square"], "matrix"),
-        _node("Cast", ["velocities"], "wide", to=TensorProto.FLOAT),
-        _node("Reshape", ["wide", "flat"], "flattened"),
-        _node("Concat", ["state", "flattened"], "known", axis=0),
-        _node("MatMul", ["matrix", "known"], "state_next"),
-        _node("Gather", ["state_next", "first"], "moved"),
-        _node("Reshape", ["moved", "samples"], "sample"),
-        _node("Cast", ["sample"], "narrow", to=_TYPES[dtype]),
-        _node("Concat", ["narrow"] * branches, "hidden_states", axis=0),
-        _node("Gather", ["following", "until"], "until_next"),
-        _node("Gather", ["timesteps", "until"], "time"),
-        _node("Expand", ["time", "forwards"], "timestep"),
+        _node("Reshape", ["gathered", "matrix_shape"], "matrix"),
+        _node("Cast", ["velocities"], "velocities_float32", to=TensorProto.FLOAT),
+        _node("Reshape", ["velocities_float32", "velocity_rows"], "flattened"),
+        _node("Concat", ["state", "flattened"], "stacked", axis=0),
+        _node("MatMul", ["matrix", "stacked"], "state_next"),
+        _node("Gather", ["state_next", "zero"], "latents_row"),
+        _node("Reshape", ["latents_row", "latents_shape"], "latents_float32"),
+        _node("Cast", ["latents_float32"], "latents", to=_TYPES[dtype]),
+        _node("Concat", ["latents"] * branches, "hidden_states", axis=0),
+        _node("Gather", ["next_end", "until"], "until_next"),
+        _node("Gather", ["timesteps", "until"], "next_timestep"),
+        _node("Expand", ["next_timestep", "samples"], "timestep"),
     ]
     inputs = [
-        helper.make_tensor_value_info("state", TensorProto.FLOAT, [rows, count]),
-        helper.make_tensor_value_info("velocities", _TYPES[dtype], [columns * batch, *sample]),
+        helper.make_tensor_value_info("state", TensorProto.FLOAT, [rows, elements]),
+        helper.make_tensor_value_info("velocities", _TYPES[dtype], [velocities * batch, *sample]),
         helper.make_tensor_value_info("until", TensorProto.INT64, [1]),
     ]
     outputs = [
-        helper.make_tensor_value_info("state_next", TensorProto.FLOAT, [rows, count]),
+        helper.make_tensor_value_info("state_next", TensorProto.FLOAT, [rows, elements]),
         helper.make_tensor_value_info("until_next", TensorProto.INT64, [1]),
         helper.make_tensor_value_info("hidden_states", _TYPES[dtype], [branches * batch, *sample]),
         helper.make_tensor_value_info("timestep", TensorProto.FLOAT, [branches * batch]),
     ]
     initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
-    return encoded(helper.make_graph(nodes, "update", inputs, outputs, initializers))
+    return model_bytes(helper.make_graph(nodes, "update", inputs, outputs, initializers))
 
 
-def _node(kind: str, inputs: Sequence[str], *outputs: str, **attributes: Any) -> NodeProto:
-    return helper.make_node(kind, list(inputs), list(outputs), **attributes)
+def _node(operator: str, inputs: Sequence[str], *outputs: str, **attributes: Any) -> NodeProto:
+    return helper.make_node(operator, list(inputs), list(outputs), **attributes)

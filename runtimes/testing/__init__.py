@@ -3,28 +3,28 @@
     class TestMyRuntime(RuntimeConformance):
         @pytest.fixture
         def runtime(self) -> RuntimeUnderTest:
-            return MyRuntime(...)
+            return MyRuntimeUnderTest(...)
 
-`RuntimeUnderTest` says what the tests need: a document that fits the model, a way to run one, and what was
-seen during the run. `docs/runtime-guide.md` writes a runtime from nothing and puts it to these tests.
+`RuntimeUnderTest` is what you write for your runtime: a document that fits the model, a way to run one, and a record of
+each run. `docs/runtime-guide.md` writes a whole runtime and runs these tests on it.
 """
 
 from budc.runtimes.testing.conformance import RuntimeConformance
-from budc.runtimes.testing.golden import BRANCHES, GOLDEN, STEPS, Golden
+from budc.runtimes.testing.golden import BRANCHES, GOLDEN, STEPS, GoldenPolicy
+from budc.runtimes.testing.recording import Array, RunRecord, StepRecord, predicted, record_steps
 from budc.runtimes.testing.under_test import OnStep, RuntimeUnderTest
-from budc.runtimes.testing.watching import Array, Event, Seen, combined, watch
 
 __all__ = [
     "BRANCHES",
     "GOLDEN",
     "STEPS",
     "Array",
-    "Event",
-    "Golden",
+    "GoldenPolicy",
     "OnStep",
+    "RunRecord",
     "RuntimeConformance",
     "RuntimeUnderTest",
-    "Seen",
-    "combined",
-    "watch",
+    "StepRecord",
+    "predicted",
+    "record_steps",
 ]

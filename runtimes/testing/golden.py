@@ -1,4 +1,4 @@
-"""Golden policies: of every kind one, with what it must do written down by hand."""
+"""Golden policies: one of every kind, with the actions that it must lead to written down by hand."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,28 +11,33 @@ from budc.schema.policy import BranchPolicy, Policy, PolicyDocument
 BRANCHES = ("cond", "uncond")
 STEPS = 6
 
+Predictor = Sequence[Sequence[float]]
+"""One row of coefficients a step, newest first; empty where the step is computed."""
+
 
 @dataclass(frozen=True)
-class Golden:
-    """A policy of six steps and what it must do, written down by hand.
+class GoldenPolicy:
+    """A policy of six steps, and what it must do."""
 
-    `actions` has one character a step: C for compute, else how many residuals are combined. `uncond` holds
-    rows of that branch where it has its own.
-    """
-
-    rows: Sequence[Sequence[float]]
+    predictor: Predictor
     actions: str
-    uncond: Sequence[Sequence[float]] | None = None
+    """One character a step: C for compute, else the number of cached tensors that are combined."""
+    uncond_predictor: Predictor | None = None
+    """That of the branch uncond, if it differs."""
     uncond_actions: str | None = None
     sigmas: Sequence[float] | None = None
+    """Seven decreasing sigmas, the last one 0, in place of the document's own."""
 
     def document(self, base: PolicyDocument) -> PolicyDocument:
-        """Return `base` with this policy (and these sigmas) in place of its own."""
-        if self.uncond is None:
-            branches = [_branch(BRANCHES, self.rows)]
+        """Return `base` with this policy, and with these sigmas if there are any."""
+        if self.uncond_predictor is None:
+            branches = [BranchPolicy.of(BRANCHES, self.predictor)]
         else:
-            branches = [_branch(("cond",), self.rows), _branch(("uncond",), self.uncond)]
-        evaluations = {name: sum(b.mask) for b in branches for name in b.names}
+            branches = [
+                BranchPolicy.of(("cond",), self.predictor),
+                BranchPolicy.of(("uncond",), self.uncond_predictor),
+            ]
+        evaluations = {name: sum(branch.mask) for branch in branches for name in branch.names}
         document = msgspec.structs.replace(
             base,
             policy=Policy(payload=base.policy.payload, branches=branches),
@@ -50,25 +55,21 @@ class Golden:
         return self.uncond_actions if branch == "uncond" and self.uncond_actions else self.actions
 
 
-def _branch(names: Sequence[str], rows: Sequence[Sequence[float]]) -> BranchPolicy:
-    return BranchPolicy.of(names, rows)
-
-
-GOLDEN: Mapping[str, Golden] = {
-    "plain reuse": Golden(((), (1.0,), (), (), (1.0,), (1.0,)), "C1CC11"),
-    "two terms": Golden(((), (1.0,), (), (1.5, -0.5), (), (1.25, -0.25)), "C1C2C2"),
-    "three terms": Golden(((), (1.0,), (), (), (1.5, -0.5), (1.25, -0.5, 0.25)), "C1CC23"),
-    "a scaled residual": Golden(((), (0.875,), (1.25,), (), (0.5,), (1.0,)), "C11C11"),
-    "aligned sigmas": Golden(
+GOLDEN: Mapping[str, GoldenPolicy] = {
+    "plain reuse": GoldenPolicy(((), (1.0,), (), (), (1.0,), (1.0,)), "C1CC11"),
+    "two terms": GoldenPolicy(((), (1.0,), (), (1.5, -0.5), (), (1.25, -0.25)), "C1C2C2"),
+    "three terms": GoldenPolicy(((), (1.0,), (), (), (1.5, -0.5), (1.25, -0.5, 0.25)), "C1CC23"),
+    "a scaled residual": GoldenPolicy(((), (0.875,), (1.25,), (), (0.5,), (1.0,)), "C11C11"),
+    "aligned sigmas": GoldenPolicy(
         ((), (1.0,), (), (1.5, -0.5), (), (1.0,)), "C1C2C1", sigmas=(0.99, 0.91, 0.84, 0.6, 0.42, 0.13, 0.0)
     ),
-    "separate branches": Golden(
+    "separate branches": GoldenPolicy(
         ((), (1.0,), (), (), (1.5, -0.5), ()),
         "C1CC2C",
-        uncond=((), (), (1.0,), (1.0,), (), (1.0,)),
+        uncond_predictor=((), (), (1.0,), (1.0,), (), (1.0,)),
         uncond_actions="CC11C1",
     ),
-    "every step": Golden(((),) * 6, "CCCCCC"),
-    "one evaluation": Golden(((), *((1.0,),) * 5), "C11111"),
+    "every step": GoldenPolicy(((),) * 6, "CCCCCC"),
+    "one evaluation": GoldenPolicy(((), *((1.0,),) * 5), "C11111"),
 }
-"""Policies of every kind."""
+"""A policy of every kind, by name."""

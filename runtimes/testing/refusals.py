@@ -1,19 +1,19 @@
-"""What is refused before anything is computed: other settings, branches and weights, and adapters."""
+"""Tests of refusals: settings, branches and weights other than the policy's, and adapters."""
 
 from typing import Any
 
 import msgspec
 import pytest
 
+from budc.runtimes.testing.recording import RunRecord
 from budc.runtimes.testing.under_test import RuntimeUnderTest
-from budc.runtimes.testing.watching import Seen
 from budc.schema import canonical
 from budc.schema.errors import BudcError, CalibrationMismatch, WeightsMismatch
 from budc.schema.policy import Policy, PolicyDocument
 
 
 class Refusals:
-    """Those of the tests in which a run is refused; they use the fixture `runtime`."""
+    """The tests in which a run must be refused; they use the fixture `runtime`."""
 
     @pytest.mark.parametrize("steps", [1, 5, 7])
     def test_another_number_of_steps_is_refused(self, runtime: RuntimeUnderTest, steps: int) -> None:
@@ -36,10 +36,10 @@ class Refusals:
         self.refuses(runtime, document, CalibrationMismatch, "text tokens: ")
 
     def test_another_scheduler_is_refused(self, runtime: RuntimeUnderTest) -> None:
-        own = runtime.document.sampler.scheduler
-        others = {"UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler"} - {own}
+        scheduler = runtime.document.sampler.scheduler
+        others = {"UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler"} - {scheduler}
         document = _with_sampler(runtime.document, scheduler=others.pop())
-        self.refuses(runtime, document, CalibrationMismatch, f"scheduler: .*{own}")
+        self.refuses(runtime, document, CalibrationMismatch, f"scheduler: .*{scheduler}")
 
     def test_another_setting_of_the_scheduler_is_refused(self, runtime: RuntimeUnderTest) -> None:
         config = {**runtime.document.sampler.config, "num_train_timesteps": 777}
@@ -76,7 +76,7 @@ class Refusals:
 
     def test_an_adapter_is_refused(self, runtime: RuntimeUnderTest) -> None:
         with runtime.adapter():
-            # By name where it is attached, by the digest of the weights where it is merged into them.
+            # Refused by name if it is attached, by the digest of the weights if it is merged into them.
             self.refuses(
                 runtime, runtime.document, (CalibrationMismatch, WeightsMismatch), "adapters: |has sha256"
             )
@@ -88,11 +88,12 @@ class Refusals:
         error: type[BudcError] | tuple[type[BudcError], ...],
         match: str,
     ) -> None:
-        """Assert that a run of `document` raises, and computes nothing before."""
-        seen = Seen()
+        """Assert that a run of `document` raises before anything is computed."""
+        record = RunRecord()
         with pytest.raises(error, match=match):
-            runtime.run(document, seen=seen)
-        assert not seen.velocities
+            runtime.run(document, record=record)
+        assert not record.steps
+        assert not record.velocities
 
 
 def _with_sampler(document: PolicyDocument, **fields: Any) -> PolicyDocument:

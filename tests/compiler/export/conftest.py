@@ -1,4 +1,4 @@
-"""A form that takes milliseconds to export, beside the whole pipeline's."""
+"""A graph source that takes milliseconds to export."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,27 +10,29 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
+import onnx_ir as ir  # noqa: E402
+
 from budc.compiler.export.graphs import to_graph  # noqa: E402
-from budc.compiler.export.modules import UNUSED, ExportModule  # noqa: E402
-from budc.compiler.export.weights import WeightFile, save_graph  # noqa: E402
+from budc.compiler.export.sources import UNUSED_INPUT, GraphSource  # noqa: E402
+from budc.compiler.export.weights import WeightWriter  # noqa: E402
 
 
 @pytest.fixture(scope="session")
-def save() -> Callable[[ExportModule, Path], None]:
-    """Write the graph of a form, its weights beside it: `save(form, path)`."""
+def save() -> Callable[[GraphSource, Path], None]:
+    """`save(source, path)` writes the graph of a source, and its weights beside it."""
 
-    def write(form: ExportModule, path: Path) -> None:
+    def write(source: GraphSource, path: Path) -> None:
         data = path.with_suffix(".onnx.data")
         with data.open("wb") as weights:
-            graph = to_graph(form)
-            WeightFile(weights, data.name).take(graph)
-            save_graph(graph, path)
+            graph = to_graph(source)
+            WeightWriter(weights, data.name).externalize(graph)
+            ir.save(graph, path)
 
     return write
 
 
 @pytest.fixture
-def table(tmp_path: Path, save: Callable[[ExportModule, Path], None]) -> tuple[ExportModule, Path]:
+def table(tmp_path: Path, save: Callable[[GraphSource, Path], None]) -> tuple[GraphSource, Path]:
     """A text encoder that looks up a table, and its graph."""
 
     class Table(torch.nn.Module):
@@ -43,8 +45,8 @@ def table(tmp_path: Path, save: Callable[[ExportModule, Path], None]) -> tuple[E
 
     module = Table().eval()
     ids = torch.arange(3 * 4).reshape(3, 4) % 8
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pooled_input_ids": UNUSED}
-    form = ExportModule("text_encoder", module, inputs, ("encoder_hidden_states",))
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pooled_input_ids": UNUSED_INPUT}
+    source = GraphSource("text_encoder", module, inputs, ("encoder_hidden_states",))
     path = tmp_path / "model.onnx"
-    save(form, path)
-    return form, path
+    save(source, path)
+    return source, path

@@ -17,14 +17,16 @@ import numpy as np  # noqa: E402
 import onnx_ir as ir  # noqa: E402
 
 import budc.compiler.export.onnx as exports  # noqa: E402
+from budc.compiler.export import graph_files  # noqa: E402
 from budc.compiler.export.components import load_components  # noqa: E402
 from budc.compiler.export.graphs import OPSET, to_graph  # noqa: E402
-from budc.compiler.export.modules import FILES, SAMPLES, WEIGHTS, ExportModule  # noqa: E402
 from budc.compiler.export.onnx import export_onnx  # noqa: E402
-from budc.compiler.export.weights import ALIGNMENT, WeightFile, save_graph  # noqa: E402
+from budc.compiler.export.sources import EXAMPLES, GRAPH_FILES, WEIGHT_FILES, GraphSource  # noqa: E402
+from budc.compiler.export.weights import ALIGNMENT, WeightWriter  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
 from budc.runtimes.exported.folder import describe_export  # noqa: E402
-from budc.runtimes.exported.manifest import MANIFEST, TERMS, read_manifest  # noqa: E402
+from budc.runtimes.exported.manifest import MANIFEST, read_manifest  # noqa: E402
+from budc.runtimes.exported.signatures import TERMS  # noqa: E402
 from budc.schema.errors import OutputError, ParityMismatch, UnsafeWeights, UnsupportedModel  # noqa: E402
 
 PROFILE = load_profile("wan2.1-nano")
@@ -33,7 +35,7 @@ DENOISER = ("compute", "reuse", "reuse_terms")
 
 
 def graph_of(folder: Path, name: Any) -> Any:
-    return onnx.load(folder / FILES[name], load_external_data=False)
+    return onnx.load(folder / GRAPH_FILES[name], load_external_data=False)
 
 
 def outside(model: Any) -> dict[str, tuple[int, int]]:
@@ -58,29 +60,29 @@ def test_an_export_is_one_that_runtimes_open(exported: Path) -> None:
     assert manifest.branches == list(PROFILE.branches)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", GRAPH_FILES)
 def test_graphs_pass_the_checker_and_have_no_control_flow(exported: Path, name: Any) -> None:
-    onnx.checker.check_model(exported / FILES[name], full_check=True)
+    onnx.checker.check_model(exported / GRAPH_FILES[name], full_check=True)
     operators = {node.op_type for node in graph_of(exported, name).graph.node}
     assert not operators & {"If", "Loop", "Scan"}
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", GRAPH_FILES)
 def test_graphs_do_not_say_where_they_were_made(exported: Path, name: Any) -> None:
-    content = (exported / FILES[name]).read_bytes()
+    content = (exported / GRAPH_FILES[name]).read_bytes()
     for trace in (b"site-packages", b'File "', str(exported.parent).encode(), str(Path.cwd()).encode()):
         assert trace not in content
 
 
 def test_the_denoisers_graphs_share_one_weight_file(exported: Path, wan_folder: Path) -> None:
-    weights = exported / WEIGHTS["compute"]
-    assert {WEIGHTS[name] for name in DENOISER} == {WEIGHTS["compute"]}
-    places = {name: outside(graph_of(exported, name)) for name in DENOISER}
-    assert places["reuse"]
+    weights = exported / WEIGHT_FILES["compute"]
+    assert {WEIGHT_FILES[name] for name in DENOISER} == {WEIGHT_FILES["compute"]}
+    ranges = {name: outside(graph_of(exported, name)) for name in DENOISER}
+    assert ranges["reuse"]
     # A reused step needs nothing that a computed one does not.
     for name in ("reuse", "reuse_terms"):
-        assert set(places[name].values()) <= set(places["compute"].values())
-    contents = [weights.read_bytes()[first : first + size] for first, size in set(places["compute"].values())]
+        assert set(ranges[name].values()) <= set(ranges["compute"].values())
+    contents = [weights.read_bytes()[first : first + size] for first, size in set(ranges["compute"].values())]
     assert len(set(contents)) == len(contents), "a tensor is stored twice"
     original = sum(path.stat().st_size for path in (wan_folder / "transformer").glob("*.safetensors"))
     assert weights.stat().st_size <= original + len(contents) * ALIGNMENT
@@ -110,7 +112,9 @@ def test_reuse_terms_predicts_as_the_step_machine_does(exported: Path) -> None:
     coefficients = np.array([1.5, -0.75, 0.25], np.float32)
 
     def run(name: Any, **more: Any) -> Any:
-        session = onnxruntime.InferenceSession(exported / FILES[name], providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            exported / GRAPH_FILES[name], providers=["CPUExecutionProvider"]
+        )
         taken = {value.name for value in session.get_inputs()}
         return session.run(None, {key: value for key, value in {**given, **more}.items() if key in taken})[0]
 
@@ -124,16 +128,16 @@ def test_reuse_terms_predicts_as_the_step_machine_does(exported: Path) -> None:
 def test_the_same_model_gives_the_same_files(
     exported: Path, wan_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The two that take longest to export say no more about it than the others do.
-    short = {name: file for name, file in FILES.items() if name in ("reuse", "text_encoder")}
+    # Compute and decoder take the longest, and would show nothing that these two do not.
+    short = {name: file for name, file in GRAPH_FILES.items() if name in ("reuse", "text_encoder")}
     for name, file in short.items():
-        form = next(form for form in forms_of(wan_folder) if form.name == name)
+        source = next(source for source in sources_of(wan_folder) if source.name == name)
         path = tmp_path / file
         path.parent.mkdir()
-        with (tmp_path / WEIGHTS[name]).open("wb") as weights:
-            graph = to_graph(form)
-            WeightFile(weights, Path(WEIGHTS[name]).name).take(graph)
-            save_graph(graph, path)
+        with (tmp_path / WEIGHT_FILES[name]).open("wb") as weights:
+            graph = to_graph(source)
+            WeightWriter(weights, Path(WEIGHT_FILES[name]).name).externalize(graph)
+            ir.save(graph, path)
         mine, theirs = (onnx.load(folder / file, load_external_data=True) for folder in (tmp_path, exported))
         for model in (mine, theirs):
             for tensor in model.graph.initializer:
@@ -142,13 +146,13 @@ def test_the_same_model_gives_the_same_files(
         assert mine.SerializeToString() == theirs.SerializeToString()
 
 
-def forms_of(folder: Path) -> list[ExportModule]:
+def sources_of(folder: Path) -> list[GraphSource]:
     from budc.compiler.models.model import load_model
 
     model = load_model(PROFILE, folder, torch.device("cpu"))
-    parts = load_components(folder, PROFILE, torch.float32)
-    latents = model.adapter.noise(folder, PROFILE, range(SAMPLES))
-    return list(exports._forms(model, parts, latents, PROMPTS))
+    components = load_components(folder, PROFILE, torch.float32)
+    latents = model.adapter.noise(folder, PROFILE, range(EXAMPLES))
+    return list(exports._sources(model, components, latents, PROMPTS))
 
 
 def test_the_manifest_lists_what_is_there(exported: Path, tmp_path: Path) -> None:
@@ -161,9 +165,11 @@ def test_the_manifest_lists_what_is_there(exported: Path, tmp_path: Path) -> Non
 
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let an export consist of the text encoder alone, which takes seconds."""
-    everything = exports._forms
+    all_sources = exports._sources
     monkeypatch.setattr(
-        exports, "_forms", lambda *args: [form for form in everything(*args) if form.name == "text_encoder"]
+        exports,
+        "_sources",
+        lambda *args: [source for source in all_sources(*args) if source.name == "text_encoder"],
     )
 
 
@@ -172,13 +178,13 @@ def test_an_export_that_fails_its_parity_leaves_nothing(
 ) -> None:
     small(monkeypatch)
 
-    def damaged(form: ExportModule) -> ir.Model:
-        model = to_graph(form)
+    def damaged(source: GraphSource) -> ir.Model:
+        model = to_graph(source)
         with torch.no_grad():
-            form.module.encoder.encoder.final_layer_norm.weight.mul_(1.5)
+            source.module.encoder.encoder.final_layer_norm.weight.mul_(1.5)
         return model
 
-    monkeypatch.setattr(exports, "to_graph", damaged)
+    monkeypatch.setattr(graph_files, "to_graph", damaged)
     with pytest.raises(ParityMismatch, match=r"model\.onnx"):
         export_onnx(PROFILE, wan_folder, tmp_path / "out", "float32")
     assert list(tmp_path.iterdir()) == []
@@ -189,12 +195,12 @@ def test_an_export_that_the_checker_refuses_leaves_nothing(
 ) -> None:
     small(monkeypatch)
 
-    def broken(form: ExportModule) -> ir.Model:
-        model = to_graph(form)
+    def broken(source: GraphSource) -> ir.Model:
+        model = to_graph(source)
         next(node for node in model.graph if node.op_type == "MatMul").op_type = "Steal"
         return model
 
-    monkeypatch.setattr(exports, "to_graph", broken)
+    monkeypatch.setattr(graph_files, "to_graph", broken)
     with pytest.raises(UnsafeWeights, match=r"onnx\.checker"):
         export_onnx(PROFILE, wan_folder, tmp_path / "out", "float32")
     assert list(tmp_path.iterdir()) == []

@@ -81,9 +81,9 @@ def test_values_stay_and_writes_go(function, rewritten):
     program.graph_module.graph.lint()
     for size in (1, 2, 5):
         x = torch.randn(size, 6, 6)
-        made = program.module()(x)
-        assert made.dtype == function(x).dtype
-        assert torch.equal(made, function(x))
+        result = program.module()(x)
+        assert result.dtype == function(x).dtype
+        assert torch.equal(result, function(x))
     writes = [node for node in program.graph.nodes if "copy_" in str(node.target)]
     assert bool(writes) == (rewritten == 0)
 

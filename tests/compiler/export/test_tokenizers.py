@@ -23,11 +23,11 @@ PROMPTS = ("a small red circle moves left over stripes", "a big blue box", "")
 def test_the_tokenizer_alone_makes_the_pipelines_tokens(exported: Path, wan_folder: Path) -> None:
     from tokenizers import Tokenizer
 
-    parts = load_components(wan_folder, PROFILE, torch.float32)
+    components = load_components(wan_folder, PROFILE, torch.float32)
     rule = read_manifest(exported).text
     alone = Tokenizer.from_file(str(exported / rule.tokenizer))
     texts = [*read_prompts(PROFILE.prompts.held_out, 8), "", "Ünïcode & ½", "red " * 100]
-    ids, _ = parts.tokenizer.ids(texts)
+    ids, _ = components.tokenizer.ids(texts)
     alone.enable_truncation(rule.tokens)
     alone.enable_padding(length=rule.tokens, pad_id=rule.padding_id, pad_token=rule.padding_token)
     assert [encoded.ids for encoded in alone.encode_batch(texts)] == ids.tolist()
@@ -46,9 +46,9 @@ def test_a_tokenizer_that_reads_otherwise_alone_is_refused(wan_folder: Path, tmp
             return getattr(self.inner, name)
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
-            made = self.inner(*args, **kwargs)
-            made["input_ids"] += 1
-            return made
+            batch = self.inner(*args, **kwargs)
+            batch["input_ids"] += 1
+            return batch
 
     own = load_components(wan_folder, PROFILE, torch.float32).tokenizer
     with pytest.raises(ParityMismatch, match=r"tokenizer\.json"):

@@ -14,7 +14,7 @@ import numpy as np  # noqa: E402
 import onnx_ir as ir  # noqa: E402
 
 from budc.compiler.export.graphs import OPSET  # noqa: E402
-from budc.compiler.export.weights import ALIGNMENT, INLINE, WeightFile  # noqa: E402
+from budc.compiler.export.weights import ALIGNMENT, INLINE, WeightWriter  # noqa: E402
 
 
 def model_with(**tensors: Any) -> ir.Model:
@@ -27,9 +27,9 @@ def test_equal_tensors_are_written_once_whichever_graph_and_shape_they_have() ->
     a, b = np.arange(1000, dtype=np.float32), np.arange(1000, dtype=np.float32) + 1
     first, second = model_with(a=a, b=b), model_with(c=a.reshape(10, 100), small=a[:4])
     file = io.BytesIO()
-    weights = WeightFile(file, "weights.onnx.data")
-    weights.take(first)
-    weights.take(second)
+    weights = WeightWriter(file, "weights.onnx.data")
+    weights.externalize(first)
+    weights.externalize(second)
     assert len(file.getvalue()) == ALIGNMENT + a.nbytes
     shared = second.graph.initializers["c"].const_value
     assert isinstance(shared, ir.ExternalTensor)
@@ -45,5 +45,5 @@ def test_equal_tensors_are_written_once_whichever_graph_and_shape_they_have() ->
 def test_equal_bytes_of_another_type_are_another_tensor() -> None:
     a = np.zeros(1000, np.float32)
     file = io.BytesIO()
-    WeightFile(file, "weights.onnx.data").take(model_with(a=a, b=a.view(np.int32)))
+    WeightWriter(file, "weights.onnx.data").externalize(model_with(a=a, b=a.view(np.int32)))
     assert len(file.getvalue()) == ALIGNMENT + a.nbytes

@@ -1,7 +1,7 @@
-"""An export folder that is good, and what it takes to change it as a stranger could.
+"""A good export folder, and ways to change it as an attacker could.
 
-Unless it says otherwise, a test lists the right digests of its own files, so that only the rules are left to
-refuse it.
+Unless a test says otherwise, the manifest lists the right digests of the changed files, so that only the other rules can
+refuse the folder.
 """
 
 import json
@@ -15,7 +15,8 @@ onnx = pytest.importorskip("onnx")
 np = pytest.importorskip("numpy")
 
 from budc.runtimes.exported.folder import describe_export  # noqa: E402
-from budc.runtimes.exported.manifest import INPUTS, MANIFEST, OUTPUTS  # noqa: E402
+from budc.runtimes.exported.manifest import MANIFEST  # noqa: E402
+from budc.runtimes.exported.signatures import INPUTS, OUTPUTS  # noqa: E402
 from budc.schema.errors import ModelError  # noqa: E402
 from budc.schema.hashing import sha256_file  # noqa: E402
 
@@ -25,7 +26,7 @@ FLOAT = onnx.TensorProto.FLOAT
 
 
 class Export:
-    """A good export of a model that multiplies, and what it takes to change it and list it again."""
+    """A good export of a model that multiplies by 2, which can be changed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -71,7 +72,7 @@ class Export:
         return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 23)], ir_version=10)
 
     def list_files(self, **fields: Any) -> None:
-        """Write the manifest with the digests of the files as they are now; `fields` replace its own."""
+        """Write the manifest with the digests of the present files; `fields` replace fields of it."""
         files = {
             str(path.relative_to(self.folder)): sha256_file(path)
             for path in self.folder.rglob("*")
@@ -114,21 +115,21 @@ class Export:
         (self.folder / MANIFEST).write_text(json.dumps(manifest))
 
     def change(self, apply: Callable[[Any], object], file: str = COMPUTE) -> None:
-        """Change a graph, and list the files again."""
+        """Change a graph, and write the manifest for it."""
         model = onnx.load(self.folder / file, load_external_data=False)
         apply(model)
         onnx.save(model, self.folder / file)
         self.list_files()
 
     def refused(self, error: type[ModelError], *parts: str) -> None:
-        """Expect that the folder is refused, in a message that holds `parts`."""
+        """Assert that the folder is refused in a message that contains all `parts`."""
         with pytest.raises(error) as caught:
             describe_export(self.folder)
         assert all(part in str(caught.value) for part in parts), str(caught.value)
 
     @staticmethod
     def locate(tensor: Any, **entries: str) -> None:
-        """Say that a tensor lies outside of its graph."""
+        """Make a tensor external, with `entries` as its location."""
         tensor.data_location = onnx.TensorProto.EXTERNAL
         del tensor.external_data[:]
         for key, value in entries.items():

@@ -1,4 +1,4 @@
-"""The manifest: strict JSON, of this version, that calls the graphs as the runtime does."""
+"""The manifest: strict JSON of this version, with the graphs' signatures."""
 
 import json
 from collections.abc import Iterable
@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("onnx")
 
 from budc.runtimes.exported.folder import describe_export
-from budc.runtimes.exported.manifest import INPUTS, MANIFEST, Manifest, read_manifest
+from budc.runtimes.exported.manifest import MANIFEST, Manifest, read_manifest
+from budc.runtimes.exported.signatures import INPUTS
 from budc.schema.errors import UnsafeWeights, UnsupportedVersion, WeightsMissing
 
 COMPUTE, CHANNELS = "transformer/compute.onnx", 512

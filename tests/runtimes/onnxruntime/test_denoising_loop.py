@@ -1,4 +1,4 @@
-"""The small graphs, device memory and providers underneath the ONNX runtime."""
+"""Update graph, fused steps, device memory and providers of the ONNX runtime."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,10 +12,10 @@ pytest.importorskip("onnx")
 from onnx import TensorProto, helper  # noqa: E402
 
 from budc.runtimes.onnxruntime import provider as providers  # noqa: E402
-from budc.runtimes.onnxruntime.branches import Slots, grouped, slots_of  # noqa: E402
-from budc.runtimes.onnxruntime.fused_steps import fuse_steps, separate_steps  # noqa: E402
-from budc.runtimes.onnxruntime.io_binding import Buffer, Call  # noqa: E402
-from budc.runtimes.onnxruntime.provider import Provider, choose_provider, encoded  # noqa: E402
+from budc.runtimes.onnxruntime.branches import RingBuffer, group_branches, ring_buffer  # noqa: E402
+from budc.runtimes.onnxruntime.fused_steps import fuse_steps, unfused_steps  # noqa: E402
+from budc.runtimes.onnxruntime.io_binding import BoundSession, DeviceTensor  # noqa: E402
+from budc.runtimes.onnxruntime.provider import Provider, choose_provider, model_bytes  # noqa: E402
 from budc.runtimes.onnxruntime.update_graph import update_model  # noqa: E402
 from budc.runtimes.sampling.solvers import Scheduler, solver_matrices  # noqa: E402
 from budc.runtimes.testing import BRANCHES  # noqa: E402
@@ -47,12 +47,12 @@ def sampler(make_document: Any) -> SamplerBinding:
 def test_the_update_is_guidance_and_the_solver_in_numpy(
     sampler: SamplerBinding, weights: tuple[float, ...], batch: int, dtype: str
 ) -> None:
-    stretches = separate_steps(solver_matrices(sampler), weights)
-    model = update_model(stretches, sampler.timesteps, len(weights), (batch, *LATENTS), dtype)
+    fused = unfused_steps(solver_matrices(sampler), weights)
+    model = update_model(fused, sampler.timesteps, len(weights), (batch, *LATENTS), dtype)
     session = CPU.open(model)
     random = np.random.default_rng(0)
     latents = random.standard_normal((batch, *LATENTS)).astype(np.float32)
-    state = np.zeros((stretches.matrices.shape[1], latents.size), np.float32)
+    state = np.zeros((fused.matrices.shape[1], latents.size), np.float32)
     state[0], until = latents.reshape(-1), np.array([0])
     scheduler = Scheduler(sampler)
     for step in range(sampler.steps):
@@ -70,8 +70,8 @@ def test_the_update_is_guidance_and_the_solver_in_numpy(
 
 
 def guided(weights: Sequence[float], velocities: Any) -> Any:
-    parts = np.split(velocities.astype(np.float32), len(weights))
-    return sum(weight * part for weight, part in zip(weights, parts, strict=True))
+    branches = np.split(velocities.astype(np.float32), len(weights))
+    return sum(weight * velocity for weight, velocity in zip(weights, branches, strict=True))
 
 
 SHARED = ((), (1.0,), (), (1.5, -0.5), (1.25, -0.25))
@@ -88,23 +88,23 @@ def test_an_update_takes_every_step_up_to_the_next_forward(
     sampler: SamplerBinding, rows: Any, ends: dict[int, int], dtype: str
 ) -> None:
     policy = velocity_policy(rows)
-    groups, batch, weights = grouped(policy, BRANCHES), 2, (5.0, -4.0)
-    stretches = fuse_steps(solver_matrices(sampler), policy, groups, weights)
-    assert stretches.ends == ends
-    session = CPU.open(update_model(stretches, sampler.timesteps, 2, (batch, *LATENTS), dtype))
-    random, remembered = np.random.default_rng(0), stretches.matrices.shape[1]
+    groups, batch, weights = group_branches(policy, BRANCHES), 2, (5.0, -4.0)
+    fused = fuse_steps(solver_matrices(sampler), policy, groups, weights)
+    assert fused.ends == ends
+    session = CPU.open(update_model(fused, sampler.timesteps, 2, (batch, *LATENTS), dtype))
+    random, state_rows = np.random.default_rng(0), fused.matrices.shape[1]
     latents = random.standard_normal((batch, *LATENTS)).astype(np.float32)
-    start = np.zeros((remembered, latents.size), np.float32)
+    start = np.zeros((state_rows, latents.size), np.float32)
     start[0], slots = latents.reshape(-1), np.zeros((2, 2, batch, *LATENTS), dtype)
-    scheduler, known, until = Scheduler(sampler), ([], []), np.array([ends[0]])
+    scheduler, computed, until = Scheduler(sampler), ([], []), np.array([ends[0]])
     for step in range(sampler.steps):
-        for branch, (table, own) in enumerate(zip(rows, known, strict=True)):
-            if not table[step]:
-                own.insert(0, random.standard_normal((batch, *LATENTS)).astype(dtype))
-                slots[(len(own) - 1) % 2, branch] = own[0]
+        for branch, (predictor, newest) in enumerate(zip(rows, computed, strict=True)):
+            if not predictor[step]:
+                newest.insert(0, random.standard_normal((batch, *LATENTS)).astype(dtype))
+                slots[(len(newest) - 1) % 2, branch] = newest[0]
         used = [
-            np.tensordot(table[step] or (1.0,), np.stack(own[: len(table[step]) or 1]).astype(np.float32), 1)
-            for table, own in zip(rows, known, strict=True)
+            np.tensordot(row, np.stack(newest[: len(row)]).astype(np.float32), 1)
+            for row, newest in zip((predictor[step] or (1.0,) for predictor in rows), computed, strict=True)
         ]
         latents = scheduler.step(guided(weights, np.concatenate(used)), latents)
         velocities = slots.reshape(-1, *LATENTS)
@@ -114,7 +114,7 @@ def test_an_update_takes_every_step_up_to_the_next_forward(
             start, until, _, timestep = session.run(None, before)
             if ends[step] + 1 < sampler.steps:
                 assert timestep.tolist() == [sampler.timesteps[ends[step] + 1]] * 4
-        # No step of the stretch but the last is ever there, unless it is asked for.
+        # The state after an earlier step of the interval is computed only on request.
         partly = session.run(None, before | {"until": np.array([step])})[0]
         np.testing.assert_allclose(partly[0], latents.reshape(-1), atol=1e-5)
         if step in ends.values():
@@ -122,34 +122,31 @@ def test_an_update_takes_every_step_up_to_the_next_forward(
 
 
 def velocity_policy(rows: Any) -> Policy:
-    branches = [
-        BranchPolicy(names=[name], mask=[not row for row in own], predictor=[list(row) for row in own])
-        for name, own in zip(BRANCHES, rows, strict=True)
-    ]
+    branches = [BranchPolicy.of([name], predictor) for name, predictor in zip(BRANCHES, rows, strict=True)]
     return Policy(payload="velocity", branches=branches)
 
 
-def test_a_ring_has_as_many_slots_as_are_kept() -> None:
+def test_a_ring_buffer_has_as_many_slots_as_are_kept() -> None:
     policy = velocity_policy(
         (((), (), (1.0,), (), (1.0, 1.0, 1.0), ()), ((), (1.0,), (), (1.0,), (), (1.0,)))
     )
-    assert slots_of(policy, "cond") == Slots(count=3, filled=(0, 1, 2, 2, 0, 0))
-    assert slots_of(policy, "uncond") == Slots(count=1, filled=(0,) * 6)
+    assert ring_buffer(policy, "cond") == RingBuffer(slots=3, slot_at=(0, 1, 2, 2, 0, 0))
+    assert ring_buffer(policy, "uncond") == RingBuffer(slots=1, slot_at=(0,) * 6)
     everything = velocity_policy((((),) * 3, ((),) * 3))
-    assert slots_of(everything, "cond_uncond") == Slots(count=1, filled=(0, 0, 0))
+    assert ring_buffer(everything, "cond_uncond") == RingBuffer(slots=1, slot_at=(0, 0, 0))
 
 
-def test_a_call_reads_and_writes_rows_in_place() -> None:
+def test_a_bound_session_reads_and_writes_rows_in_place() -> None:
     session = CPU.open(doubling())
-    source, target = (Buffer.of(CPU, np.zeros((4, 3), np.float32)) for _ in range(2))
-    call = Call(session, {"x": source.rows(1, 3)}, {"y": target.rows(2, 4)})
+    source, target = (DeviceTensor.of(CPU, np.zeros((4, 3), np.float32)) for _ in range(2))
+    bound = BoundSession(session, {"x": source.rows(1, 3)}, {"y": target.rows(2, 4)})
     source.write(np.arange(12, dtype=np.float32).reshape(4, 3))
-    call()
+    bound.run()
     np.testing.assert_array_equal(target.read()[2:], 2 * source.read()[1:3])
     np.testing.assert_array_equal(target.rows(2, 4).read(), 2 * source.rows(1, 3).read())
     np.testing.assert_array_equal(target.read()[:2], 0)
     source.write(np.ones((4, 3), np.float32))
-    call()
+    bound.run()
     np.testing.assert_array_equal(target.read()[2:], 2)
     with pytest.raises(AssertionError):
         source.write(np.ones((3, 3), np.float32))
@@ -157,7 +154,7 @@ def test_a_call_reads_and_writes_rows_in_place() -> None:
 
 def doubling() -> bytes:
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3]) for name in "xy")
-    return encoded(helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "doubling", [x], [y]))
+    return model_bytes(helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "doubling", [x], [y]))
 
 
 def test_unknown_providers() -> None:

@@ -1,4 +1,4 @@
-"""The ONNX runtime's own: what it opens, what it refuses, batches, payloads, and what stays in place."""
+"""The ONNX pipeline: what it opens and refuses, batches, either kind of payload, and memory."""
 
 import shutil
 import warnings
@@ -14,9 +14,15 @@ pytest.importorskip("onnxruntime")
 
 from budc.runtimes.onnxruntime.denoising_loop import DenoisingLoop  # noqa: E402
 from budc.runtimes.onnxruntime.noise import seeded_noise  # noqa: E402
-from budc.runtimes.onnxruntime.pipeline import OnnxPipeline, UncalibratedWarning, UnsignedWarning, load  # noqa: E402
+from budc.runtimes.onnxruntime.pipeline import (  # noqa: E402
+    OnnxPipeline,
+    UncalibratedWarning,
+    UnsignedWarning,
+    choose_provider,
+    load,
+)
 from budc.runtimes.onnxruntime.provider import Provider  # noqa: E402
-from budc.runtimes.onnxruntime.sessions import Sessions  # noqa: E402
+from budc.runtimes.onnxruntime.sessions import DenoiserSessions  # noqa: E402
 from budc.runtimes.sampling.solvers import Scheduler  # noqa: E402
 from budc.runtimes.testing import GOLDEN, STEPS  # noqa: E402
 from budc.schema.artifact import read, seal  # noqa: E402
@@ -53,7 +59,7 @@ def pipe(document: PolicyDocument, exported: Path) -> OnnxPipeline:
 def opened(document: PolicyDocument, folder: Path, **options: Any) -> OnnxPipeline:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnsignedWarning)
-        return load(document, folder, allow_unsigned=True, threads=1, **options)
+        return load(document, folder, allow_unsigned=True, provider=choose_provider("cpu", 1), **options)
 
 
 # What is believed ------------------------------------------------------------------------------------------
@@ -61,11 +67,11 @@ def opened(document: PolicyDocument, folder: Path, **options: Any) -> OnnxPipeli
 
 def test_signed_artifacts(document: PolicyDocument, exported: Path, signer: Any, trust: Any) -> None:
     artifact = read(seal(document, signer))
-    made = load(artifact, exported, trust=trust, threads=1).generate(PROMPTS[0])
-    assert made.frames.shape == (9, 64, 64, 3)
-    assert 0 <= made.frames.min() < made.frames.max() <= 1
-    assert made.latents.shape == (1, 16, 3, 8, 8)
-    assert made.seconds > 0
+    generation = load(artifact, exported, trust=trust).generate(PROMPTS[0])
+    assert generation.frames.shape == (9, 64, 64, 3)
+    assert 0 <= generation.frames.min() < generation.frames.max() <= 1
+    assert generation.latents.shape == (1, 16, 3, 8, 8)
+    assert generation.seconds > 0
     with pytest.raises(UntrustedKey):
         load(artifact, exported)
 
@@ -100,7 +106,7 @@ def test_every_file_is_verified(document: PolicyDocument, exported: Path, tmp_pa
     (folder / name).write_bytes(data)
     with pytest.raises(WeightsMismatch, match=name):
         opened(document, folder)
-    # Uncalibrated runs may be of other weights, but never of files that nobody described.
+    # An uncalibrated run may use other weights, but only files that match the manifest.
     with pytest.raises((WeightsMismatch, UnsafeWeights), match=name):
         opened(document, folder, allow_uncalibrated=True)
 
@@ -131,8 +137,10 @@ def test_several_denoisers(document: PolicyDocument, exported: Path) -> None:
     document = GOLDEN["plain reuse"].document(document)
     expert = Expert(denoiser="transformer_2", first_step=3, guidance=3.0)
     sampler = msgspec.structs.replace(document.sampler, experts=[expert])
-    said = "for transformer WanTransformer3DModel, transformer_2 WanTransformer3DModel, the export has a Wan"
-    with pytest.raises(UnsupportedModel, match=said):
+    message = (
+        "for transformer WanTransformer3DModel, transformer_2 WanTransformer3DModel, the export has a Wan"
+    )
+    with pytest.raises(UnsupportedModel, match=message):
         opened(msgspec.structs.replace(document, model=model, sampler=sampler), exported)
 
 
@@ -141,7 +149,7 @@ def test_several_denoisers(document: PolicyDocument, exported: Path) -> None:
 
 def test_a_batch_is_its_samples_one_by_one(pipe: OnnxPipeline) -> None:
     noise = np.concatenate([seeded_noise((1, 16, 3, 8, 8), seed) for seed in (5, 6)])
-    together = pipe.denoiser(2).run(pipe.encode(PROMPTS), noise)
+    together = pipe.denoising_loop(2).run(pipe.encode(PROMPTS), noise)
     alone = [pipe.generate(prompt, seed=5 + i).latents for i, prompt in enumerate(PROMPTS)]
     np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-4)
     assert np.abs(together[0] - together[1]).max() > 0.1
@@ -149,11 +157,11 @@ def test_a_batch_is_its_samples_one_by_one(pipe: OnnxPipeline) -> None:
 
 def test_what_does_not_fit_is_refused(pipe: OnnxPipeline) -> None:
     with pytest.raises(RefusedRun, match=r"noise: \(2, 16, 3, 8, 8\)"):
-        pipe.denoiser(1).run(pipe.encode(PROMPTS[:1]), np.zeros((2, 16, 3, 8, 8), np.float32))
+        pipe.denoising_loop(1).run(pipe.encode(PROMPTS[:1]), np.zeros((2, 16, 3, 8, 8), np.float32))
     with pytest.raises(RefusedRun, match=r"encoder_hidden_states: \(4, 32, 96\)"):
-        pipe.denoiser(1).run(pipe.encode(PROMPTS), pipe.noise(0))
+        pipe.denoising_loop(1).run(pipe.encode(PROMPTS), pipe.noise(0))
     with pytest.raises(RefusedRun, match="encoder_hidden_states: nothing"):
-        pipe.denoiser(1).run({}, pipe.noise(0))
+        pipe.denoising_loop(1).run({}, pipe.noise(0))
 
 
 @pytest.mark.parametrize("name", ["three terms", "separate branches", "one evaluation"])
@@ -182,11 +190,11 @@ def test_the_velocity_can_be_what_is_reused(
 
 def test_steps_without_a_forward_are_taken_together(document: PolicyDocument, exported: Path) -> None:
     pipe = opened(reusing_velocities("three terms", document), exported)
-    made = pipe.generate(PROMPTS[0], seed=3).latents
-    assert pipe.denoiser(1)._updates == pipe.denoiser(1).calls_of["compute"] // 2 == 3
-    seen: list[int] = []
-    np.testing.assert_array_equal(pipe.generate(PROMPTS[0], seed=3, on_step=seen.append).latents, made)
-    assert seen == list(range(STEPS))
+    latents = pipe.generate(PROMPTS[0], seed=3).latents
+    assert pipe.denoising_loop(1)._updates.count == pipe.denoising_loop(1).forwards["compute"] // 2 == 3
+    steps: list[int] = []
+    np.testing.assert_array_equal(pipe.generate(PROMPTS[0], seed=3, on_step=steps.append).latents, latents)
+    assert steps == list(range(STEPS))
 
 
 @pytest.mark.parametrize("payload", ["velocity", "trunk-residual"])
@@ -198,11 +206,11 @@ def test_a_run_that_is_ended_has_the_latents_of_that_step(
     if payload == "velocity":
         document = reusing_velocities(name, document)
     pipe = opened(document, exported)
-    denoiser, scheduler = pipe.denoiser(1), Scheduler(document.sampler)
+    loop, scheduler = pipe.denoising_loop(1), Scheduler(document.sampler)
     latents = pipe.noise(3)
     for last in range(STEPS):
         ended = pipe.generate(PROMPTS[0], seed=3, on_step=lambda step, last=last: step != last).latents
-        cond, uncond = denoiser.velocities.values()
+        cond, uncond = loop.velocities.values()
         latents = scheduler.step(uncond + document.sampler.guidance * (cond - uncond), latents)
         np.testing.assert_allclose(ended, latents, atol=1e-5)
     np.testing.assert_array_equal(ended, pipe.generate(PROMPTS[0], seed=3).latents)
@@ -210,10 +218,10 @@ def test_a_run_that_is_ended_has_the_latents_of_that_step(
 
 def test_what_an_earlier_run_left_in_a_slot_does_not_matter(document: PolicyDocument, exported: Path) -> None:
     pipe = opened(reusing_velocities("three terms", document), exported)
-    made = pipe.generate(PROMPTS[0], seed=3).latents
-    velocities = pipe.denoiser(1)._tensors.velocities
+    latents = pipe.generate(PROMPTS[0], seed=3).latents
+    velocities = pipe.denoising_loop(1)._buffers.velocities
     velocities.write(np.full(velocities.shape, np.nan, np.float32))
-    np.testing.assert_array_equal(pipe.generate(PROMPTS[0], seed=3).latents, made)
+    np.testing.assert_array_equal(pipe.generate(PROMPTS[0], seed=3).latents, latents)
 
 
 def reusing_velocities(name: str, document: PolicyDocument) -> PolicyDocument:
@@ -227,24 +235,24 @@ def test_frames_are_those_of_diffusers(pipe: OnnxPipeline, wan_folder: Path) -> 
     from diffusers import WanPipeline
 
     latents = np.concatenate([seeded_noise((1, 16, 3, 8, 8), seed) for seed in (1, 2)])
-    theirs = WanPipeline.from_pretrained(wan_folder)
+    reference = WanPipeline.from_pretrained(wan_folder)
     with torch.no_grad():
-        video = theirs.vae.decode(torch.from_numpy(latents), return_dict=False)[0]
-    expected = theirs.video_processor.postprocess_video(video, output_type="np")
+        video = reference.vae.decode(torch.from_numpy(latents), return_dict=False)[0]
+    expected = reference.video_processor.postprocess_video(video, output_type="np")
     np.testing.assert_allclose(pipe.decode(latents), expected, atol=1e-4)
 
 
 def test_text_is_encoded_as_by_the_pipeline(pipe: OnnxPipeline, wan_folder: Path) -> None:
     from diffusers import WanPipeline
 
-    theirs = WanPipeline.from_pretrained(wan_folder)
-    cond, uncond = theirs.encode_prompt(PROMPTS, negative_prompt="", max_sequence_length=32)
+    reference = WanPipeline.from_pretrained(wan_folder)
+    cond, uncond = reference.encode_prompt(PROMPTS, negative_prompt="", max_sequence_length=32)
     expected = torch.cat([cond, uncond]).detach().numpy()
     np.testing.assert_allclose(pipe.encode(PROMPTS)["encoder_hidden_states"], expected, atol=1e-5)
 
 
 class Capturing(Provider):
-    """The CPU, numbering its calls as a device with CUDA graphs would."""
+    """The CPU, with its bound sessions numbered as for CUDA graphs."""
 
     @property
     def captures(self) -> bool:
@@ -252,22 +260,23 @@ class Capturing(Provider):
 
 
 @pytest.mark.parametrize("name", list(GOLDEN))
-def test_every_run_makes_the_same_calls_in_the_same_memory(
+def test_every_run_uses_the_same_bound_sessions(
     name: str, document: PolicyDocument, exported: Path, pipe: OnnxPipeline
 ) -> None:
-    sessions = Sessions(exported, pipe.manifest, Capturing("cpu", 1))
-    denoiser = DenoisingLoop(sessions, GOLDEN[name].document(document))
+    sessions = DenoiserSessions(exported, pipe.manifest, Capturing("cpu", 1))
+    loop = DenoisingLoop(sessions, GOLDEN[name].document(document))
     embeddings, noise = pipe.encode(PROMPTS[:1]), seeded_noise((1, 16, 3, 8, 8), 0)
-    expected = denoiser.run(embeddings, noise)
-    calls = dict(denoiser._calls)
+    expected = loop.run(embeddings, noise)
+    forwards, updates = dict(loop._forwards.bound), dict(loop._updates.bound)
     for stop in (2, STEPS):
-        latents = denoiser.run(embeddings, noise, lambda step, stop=stop: step != stop)
+        latents = loop.run(embeddings, noise, lambda step, stop=stop: step != stop)
     np.testing.assert_array_equal(latents, expected)
-    assert denoiser._calls == calls
-    numbers = [call._options for call in calls.values() if call._options is not None]
-    assert sessions._captured == len(numbers) == len(calls) <= 2 * STEPS + 2
-    # Two updates, one for either state; nothing else is bound twice.
-    assert sum(key[0] == "update" for key in calls) == 2
+    assert (loop._forwards.bound, loop._updates.bound) == (forwards, updates)
+    numbers = [bound.cuda_graph for bound in (*forwards.values(), *updates.values())]
+    assert sorted(numbers) == list(range(1, sessions.cuda_graphs + 1))
+    assert len(numbers) <= 2 * STEPS + 2
+    # Two updates, one for each state; nothing else is bound twice.
+    assert len(updates) == 2
 
 
 @pytest.mark.parametrize(
@@ -276,8 +285,8 @@ def test_every_run_makes_the_same_calls_in_the_same_memory(
 def test_no_more_residuals_are_kept_than_the_policy_needs(
     name: str, slots: int, document: PolicyDocument, exported: Path
 ) -> None:
-    denoiser = opened(GOLDEN[name].document(document), exported).denoiser(1)
-    assert [len(group.residuals) for group in denoiser._tensors.groups] == [slots]
+    loop = opened(GOLDEN[name].document(document), exported).denoising_loop(1)
+    assert [len(group.residuals) for group in loop._buffers.groups] == [slots]
 
 
 def test_guidance_of_one_or_less_leaves_out_the_unconditional_branch(
@@ -287,11 +296,11 @@ def test_guidance_of_one_or_less_leaves_out_the_unconditional_branch(
     pipe = opened(msgspec.structs.replace(document, sampler=sampler), exported)
     assert pipe.encode(PROMPTS[:1])["encoder_hidden_states"].shape == (1, 32, 96)
     pipe.generate(PROMPTS[0])
-    assert pipe.denoiser(1).calls_of == {"compute": 3, "reuse": 1, "reuse_terms": 2}
+    assert pipe.denoising_loop(1).forwards == {"compute": 3, "reuse": 1, "reuse_terms": 2}
 
 
 def test_other_steps_are_refused_before_anything_runs(pipe: OnnxPipeline) -> None:
     with pytest.raises(CalibrationMismatch, match="steps: the policy has 6, this run asks for 50"):
         pipe.generate(PROMPTS[0], steps=50)
-    assert not pipe._denoisers
+    assert not pipe._loops
     assert pipe.generate(PROMPTS[0], steps=6).latents.shape == (1, 16, 3, 8, 8)

@@ -1,4 +1,4 @@
-"""The ONNX runtime with the CUDA provider, on a device that only counts: what is captured, and what is copied when."""
+"""The ONNX runtime with the CUDA provider on a pretended device: what is captured, and what is copied when."""
 
 import warnings
 from pathlib import Path
@@ -26,20 +26,20 @@ def reports(
     exported: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[tuple[str, str], Any]:
-    """What policies of each kind asked of the device, by name and payload."""
-    folder, asked = tmp_path_factory.mktemp("policies"), {}
+    """What each policy asked the device for, by name and payload."""
+    folder, paths = tmp_path_factory.mktemp("policies"), {}
     for name in NAMES:
         for payload in PAYLOADS:
             document = GOLDEN[name].document(untrained_export)
             policy = msgspec.structs.replace(document.policy, payload=payload)
             path = folder / f"{name} {payload}.budc.json"
             path.write_bytes(seal(msgspec.structs.replace(document, policy=policy), None))
-            asked[name, payload] = path
-    return dict(zip(asked, pretended_cuda.watch(exported, list(asked.values())), strict=True))
+            paths[name, payload] = path
+    return dict(zip(paths, pretended_cuda.watch(exported, list(paths.values())), strict=True))
 
 
 def calls(name: str, payload: str) -> list[int]:
-    """How many graphs each step of a policy runs: one for every forward, and one to go on from there."""
+    """How many graphs each step of a policy runs: one a forward, and one for the update after them."""
     groups = BRANCHES if GOLDEN[name].uncond else BRANCHES[:1]
     forwards = []
     for actions in zip(*(GOLDEN[name].expected(branch) for branch in groups), strict=True):
@@ -54,13 +54,13 @@ class TestOnCuda:
         self, reports: Any, name: str, payload: str
     ) -> None:
         expected = calls(name, payload)
-        found = reports[name, payload]["afterTheFirstStep"]
-        assert found == [{"graphs": count} if count else {} for count in expected[1:]]
+        launched = reports[name, payload]["afterTheFirstStep"]
+        assert launched == [{"graphs": count} if count else {} for count in expected[1:]]
         assert reports[name, payload]["run"]["graphs"] == sum(expected)
 
     def test_a_run_copies_its_begin_and_its_end(self, reports: Any, name: str, payload: str) -> None:
         run = dict(reports[name, payload]["run"])
-        # State, velocities, timestep, hidden states, embeddings and the step to go to; then the final state.
+        # State, velocities, timestep, hidden states, embeddings and the first interval's end; then the final state.
         assert run.pop("to_device") == 6
         assert run.pop("to_host") == 1
         assert set(run) == {"graphs"}

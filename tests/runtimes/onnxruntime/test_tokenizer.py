@@ -1,4 +1,4 @@
-"""Prompts read without transformers, against the pipeline's own way."""
+"""Prompts tokenized without transformers, against the pipeline's own tokenizer."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ pytest.importorskip("ftfy")
 
 from budc.policies.profile import find_weights, load_profile
 from budc.runtimes.exported.manifest import TextRule
-from budc.runtimes.onnxruntime.tokenizer import PromptReader, clean
+from budc.runtimes.onnxruntime.tokenizer import PromptTokenizer, clean_prompt
 from budc.schema.errors import UnsafeWeights, WeightsMissing
 
 PROMPTS = (
@@ -47,23 +47,23 @@ def test_ids_and_mask_are_those_of_the_pipeline(tokens: int) -> None:
         return_attention_mask=True,
         return_tensors="np",
     )
-    ids, mask = PromptReader(folder, rule(tokens=tokens))(PROMPTS)
+    ids, mask = PromptTokenizer(folder, rule(tokens=tokens))(PROMPTS)
     assert ids.dtype == mask.dtype == np.int64
     np.testing.assert_array_equal(ids, expected.input_ids)
     np.testing.assert_array_equal(mask, expected.attention_mask)
 
 
 def test_cleaning() -> None:
-    assert clean(" caf\u00c3\u00a9 \n &amp;lt;b&amp;gt;  x ") == "caf\u00e9 <b> x"
+    assert clean_prompt(" caf\u00c3\u00a9 \n &amp;lt;b&amp;gt;  x ") == "caf\u00e9 <b> x"
 
 
 def test_a_damaged_tokenizer_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "tokenizer").mkdir()
     with pytest.raises(WeightsMissing, match=r"tokenizer/tokenizer\.json"):
-        PromptReader(tmp_path, rule())
+        PromptTokenizer(tmp_path, rule())
     (tmp_path / "tokenizer" / "tokenizer.json").write_text('{"version": "1.0"')
     with pytest.raises(UnsafeWeights, match=r"tokenizer/tokenizer\.json: the tokenizer cannot be read"):
-        PromptReader(tmp_path, rule())
+        PromptTokenizer(tmp_path, rule())
 
 
 def test_a_tokenizer_is_not_read_through_a_link_out_of_the_folder(tmp_path: Path) -> None:
@@ -71,4 +71,4 @@ def test_a_tokenizer_is_not_read_through_a_link_out_of_the_folder(tmp_path: Path
     (tmp_path / "elsewhere.json").write_text("{}")
     (tmp_path / "export" / "tokenizer" / "tokenizer.json").symlink_to(tmp_path / "elsewhere.json")
     with pytest.raises(UnsafeWeights, match="out of the model folder"):
-        PromptReader(tmp_path / "export", rule())
+        PromptTokenizer(tmp_path / "export", rule())

@@ -1,4 +1,4 @@
-"""Both runtimes under the conformance suite, on one model: untrained weights, and their export; on CUDA too."""
+"""Both runtimes under the conformance suite, on untrained weights and their export; on CUDA too."""
 
 import contextlib
 import copy
@@ -16,10 +16,10 @@ from budc.runtimes.testing import (
     GOLDEN,
     STEPS,
     OnStep,
+    RunRecord,
     RuntimeConformance,
     RuntimeUnderTest,
-    Seen,
-    watch,
+    record_steps,
 )
 from budc.schema.policy import PolicyDocument
 
@@ -28,9 +28,9 @@ pytest.importorskip("onnxruntime")
 
 from budc.compiler.evaluation.precision import full_float32  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
-from budc.runtimes.diffusers.apply import apply as diffusers  # noqa: E402
+from budc.runtimes.diffusers import apply as diffusers  # noqa: E402
 from budc.runtimes.onnxruntime import pipeline as onnxruntime  # noqa: E402
-from budc.runtimes.onnxruntime.denoising_loop import Residual  # noqa: E402
+from budc.runtimes.onnxruntime.forwards import LinearCombination  # noqa: E402
 
 PROMPT, SEED = "a small red circle moves left over stripes", 7
 PROFILE = load_profile("wan2.1-nano")
@@ -39,11 +39,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::budc.runtimes.admission.trust.U
 
 
 class DiffusersUnderTest:
-    """The pipeline of the folder, with the handle left in place while the document stays the same."""
+    """The pipeline of the folder. A policy stays applied as long as the document is the same."""
 
     def __init__(self, pipe: Any, folder: Path, document: PolicyDocument) -> None:
         self.pipe, self.folder, self.document = pipe, folder, document
-        self._applied: tuple[PolicyDocument, diffusers.Handle] | None = None
+        self._applied: tuple[PolicyDocument, diffusers.AppliedPolicy] | None = None
 
     def run(
         self,
@@ -51,37 +51,36 @@ class DiffusersUnderTest:
         *,
         steps: int | None = None,
         on_step: OnStep | None = None,
-        seen: Seen | None = None,
-    ) -> Seen:
-        seen = Seen() if seen is None else seen
-        handle, velocities = self._apply(document), []
+        record: RunRecord | None = None,
+    ) -> RunRecord:
+        record = RunRecord() if record is None else record
+        policy, velocities = self._apply(document), []
 
         def after(pipe: Any, step: int, _t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             cond, uncond = velocities[-2:]
-            seen.velocities.append({"cond": cond, "uncond": uncond})
-            seen.latents = on_host(tensors["latents"])
+            record.velocities.append({"cond": cond, "uncond": uncond})
+            record.latents = on_host(tensors["latents"])
             if on_step is not None and on_step(step) is False:
                 pipe._interrupt = True
             return tensors
 
         def entered(_module: Any, args: Any, kwargs: Any) -> None:
-            seen.evaluations += len(args[0] if args else kwargs["hidden_states"])
+            record.evaluations += len(args[0] if args else kwargs["hidden_states"])
 
         transformer = self.pipe.transformer
         hooks = [
             transformer.register_forward_hook(lambda _m, _i, output: velocities.append(on_host(output[0]))),
             transformer.blocks[0].register_forward_pre_hook(entered, with_kwargs=True),
         ]
-        stop = watch(handle._machine, on_host, seen)
-        seen.noise = seeded_noise((1, *_latents(PROFILE)), SEED)
+        record.noise = seeded_noise((1, *_latents(PROFILE)), SEED)
         try:
-            self._call(steps or STEPS, after)
+            with record_steps(policy._machine, on_host, record):
+                self._call(steps or STEPS, after)
         finally:
-            stop()
             for hook in hooks:
                 hook.remove()
-        seen.held = handle._machine.held
-        return seen
+        record.held = policy._machine.held
+        return record
 
     def plain(self) -> Any:
         self._remove()
@@ -96,11 +95,11 @@ class DiffusersUnderTest:
         yield
         self.pipe.transformer.delete_adapters("style")
 
-    def _apply(self, document: PolicyDocument) -> diffusers.Handle:
+    def _apply(self, document: PolicyDocument) -> diffusers.AppliedPolicy:
         if self._applied is None or self._applied[0] is not document:
             self._remove()
-            handle = diffusers.apply(self.pipe, document, allow_unsigned=True, weights_dir=self.folder)
-            self._applied = (document, handle)
+            policy = diffusers.apply(self.pipe, document, allow_unsigned=True, weights_dir=self.folder)
+            self._applied = (document, policy)
         return self._applied[1]
 
     def _remove(self) -> None:
@@ -124,7 +123,7 @@ class DiffusersUnderTest:
 
 
 class OnnxUnderTest:
-    """The export, with the pipeline kept while the document stays the same."""
+    """The export. The pipeline stays loaded as long as the document is the same."""
 
     def __init__(
         self, folder: Path, document: PolicyDocument, plain: Any, scratch: Path, provider: str = "cpu"
@@ -139,48 +138,45 @@ class OnnxUnderTest:
         *,
         steps: int | None = None,
         on_step: OnStep | None = None,
-        seen: Seen | None = None,
-    ) -> Seen:
-        seen = Seen() if seen is None else seen
+        record: RunRecord | None = None,
+    ) -> RunRecord:
+        record = RunRecord() if record is None else record
         pipe = self._load(document)
-        denoiser = pipe.denoiser(1)
+        loop = pipe.denoising_loop(1)
 
         def after(step: int) -> object:
-            seen.velocities.append(denoiser.velocities)
+            record.velocities.append(loop.velocities)
             return None if on_step is None else on_step(step)
 
-        def read(residual: Residual) -> Any:
-            return sum(c * buffer.read().astype(np.float64) for c, buffer in residual.terms)
+        def to_array(cached: LinearCombination) -> Any:
+            return sum(c * tensor.read().astype(np.float64) for c, tensor in cached.terms)
 
-        stop = watch(denoiser.machine, read, seen)
-        seen.noise = seeded_noise((1, *pipe.manifest.latents), SEED)
-        try:
-            seen.latents = pipe.generate(PROMPT, seed=SEED, steps=steps, on_step=after).latents
-        finally:
-            stop()
-        seen.evaluations = denoiser.calls_of.get("compute", 0)
-        seen.held = denoiser.machine.held
-        return seen
+        record.noise = seeded_noise((1, *pipe.manifest.latents), SEED)
+        with record_steps(loop.machine, to_array, record):
+            record.latents = pipe.generate(PROMPT, seed=SEED, steps=steps, on_step=after).latents
+        record.evaluations = loop.forwards.get("compute", 0)
+        record.held = loop.machine.held
+        return record
 
     def plain(self) -> Any:
         return self._plain()
 
     @contextlib.contextmanager
     def adapter(self) -> Iterator[None]:
-        # An export takes no adapters; one that was merged before is in the weights.
-        own, self.folder, self._loaded = self.folder, self._scratch / "merged", None
-        shutil.copytree(own, self.folder)
+        # An export takes no adapters, but one may be merged into the weights before the export.
+        original, self.folder, self._loaded = self.folder, self._scratch / "merged", None
+        shutil.copytree(original, self.folder)
         weights = self.folder / "transformer" / "weights.onnx.data"
         data = bytearray(weights.read_bytes())
         data[-1] ^= 1
         weights.write_bytes(data)
         yield
-        self.folder, self._loaded = own, None
+        self.folder, self._loaded = original, None
 
     def _load(self, document: PolicyDocument) -> onnxruntime.OnnxPipeline:
         if self._loaded is None or self._loaded[0] is not document:
-            options: dict[str, Any] = {"provider": self._provider, "threads": 1, "allow_unsigned": True}
-            pipe = onnxruntime.load(document, self.folder, **options)
+            provider = onnxruntime.choose_provider(self._provider, threads=1)
+            pipe = onnxruntime.load(document, self.folder, provider=provider, allow_unsigned=True)
             self._loaded = (document, pipe)
         return self._loaded[1]
 
@@ -275,11 +271,8 @@ def test_both_runtimes_make_the_same_latents(
     actual = OnnxUnderTest(exported, document, None, tmp_path).run(document)
     scale = np.abs(expected.latents).max()
     assert np.abs(actual.latents - expected.latents).max() < 1e-5 * scale
-    for mine, theirs in zip(actual.events, expected.events, strict=True):
+    for mine, theirs in zip(actual.steps, expected.steps, strict=True):
         assert (mine.branch, mine.step, mine.action) == (theirs.branch, theirs.step, theirs.action)
-        if (
-            bound.policy.payload == "trunk-residual"
-        ):  # velocities are tokens in one runtime, latents in the other
-            np.testing.assert_allclose(
-                mine.residual, theirs.residual, atol=1e-5 * np.abs(theirs.residual).max()
-            )
+        # Cached velocities are tokens in one runtime, latents in the other.
+        if bound.policy.payload == "trunk-residual":
+            np.testing.assert_allclose(mine.cached, theirs.cached, atol=1e-5 * np.abs(theirs.cached).max())

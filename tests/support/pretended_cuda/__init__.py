@@ -1,8 +1,8 @@
-"""A CUDA device that is not there: ONNX Runtime's own CUDA provider runs on stand-ins for the libraries below it.
+"""A pretended CUDA device: ONNX Runtime's own CUDA provider runs on stand-ins for the CUDA libraries.
 
-Memory is the host's, kernels compute nothing, and everything that the provider asks the device for is counted. What it
-shows is what the provider decides on the host: which nodes it takes, what it captures, what it copies and when. What
-it cannot show is any value that a kernel would compute, and any time.
+The device's memory is the host's, kernels compute nothing, and everything that the provider asks the device for is
+counted. This shows what the provider decides on the host: which nodes it takes, what it captures, what it copies and
+when. It shows neither values that kernels compute nor times.
 """
 
 import json
@@ -19,22 +19,22 @@ import pytest
 
 HERE = Path(__file__).parent
 CONVOLUTIONS = "libcudnn.so.9"
-"""Opened by name while the provider runs; the other libraries stand in its dynamic section."""
+"""The provider opens it by name while it runs; the other libraries are in its dynamic section."""
 
 
 class PretendedCuda:
-    """Stand-ins, built for the provider that is installed."""
+    """Stand-ins for the CUDA libraries, built for the installed provider."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def watch(self, export: Path, policies: Sequence[Path]) -> list[dict[str, Any]]:
-        """Run policies on an export in a process of its own; return what each asked of the device."""
+        """Run policies on an export in a process of its own; return what each asked the device for."""
         command = [sys.executable, str(HERE / "watched_run.py"), str(export), *map(str, policies)]
         environment = {**os.environ, "LD_LIBRARY_PATH": str(self.folder)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-4000:]
-        reports: list[dict[str, Any]] = json.loads(done.stdout)
+        process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert process.returncode == 0, process.stderr[-4000:]
+        reports: list[dict[str, Any]] = json.loads(process.stdout)
         return reports
 
 
@@ -52,13 +52,13 @@ def pretended_cuda(tmp_path_factory: pytest.TempPathFactory) -> PretendedCuda:
 
 
 def build(provider: Path, folder: Path) -> None:
-    """Compile the stand-ins into `folder`, under the names by which the provider looks for the libraries."""
+    """Compile the stand-ins into `folder`, under the names of the libraries that the provider opens."""
     sources = [HERE / "device.c", HERE / "convolutions.c"]
-    written = set(re.findall(r"\b(\w+)\(", "".join(path.read_text() for path in sources)))
+    implemented = set(re.findall(r"\b(\w+)\(", "".join(path.read_text() for path in sources)))
     symbols = _output("nm", "-D", "--undefined-only", str(provider))
     needed = set(re.findall(r" U ((?:cu|__cuda)\w+)", symbols))
     strings = set(re.findall(rb"(?<![\w])cudnn[A-Z]\w+(?=\0)", provider.read_bytes()))
-    others = sorted((needed | {name.decode() for name in strings}) - written)
+    others = sorted((needed | {name.decode() for name in strings}) - implemented)
     rest = folder / "rest.c"
     rest.write_text("".join(f"int {name}(void) {{ return 0; }}\n" for name in others))
     library = folder / "libpretended.so"

@@ -1,4 +1,4 @@
-/* cuDNN without a device: one engine is offered for whatever is asked, and needs neither workspace nor knobs. */
+/* cuDNN without a device: it offers one engine for everything, which needs neither workspace nor knobs. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -13,9 +13,9 @@ int cudnnBackendCreateDescriptor(int type, void **descriptor) { *descriptor = ma
 int cudnnBackendDestroyDescriptor(void *descriptor) { free(descriptor); return 0; }
 
 int cudnnBackendGetAttribute(void *descriptor, int name, int type, int64_t wanted, int64_t *count, void *values) {
-    int known = type == BOOLEAN || type == INT64 || type == INT32 || (type == DESCRIPTOR && name != KNOB_CHOICES);
+    int supported = type == BOOLEAN || type == INT64 || type == INT32 || (type == DESCRIPTOR && name != KNOB_CHOICES);
     if (count)
-        *count = known;
+        *count = supported;
     if (values && wanted && type == INT64)
         *(int64_t *)values = 0;
     if (values && wanted && type == INT32)

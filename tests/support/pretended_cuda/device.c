@@ -1,6 +1,6 @@
-/* A CUDA runtime and cuBLAS without a device: memory is the host's, kernels and products do nothing, and what the
- * caller asks for is counted. Functions that are not here are made to return 0, which is success in all of these
- * libraries (see __init__.py).
+/* A CUDA runtime and cuBLAS without a device: memory is the host's, kernels and matrix products do nothing, and every
+ * request is counted. All other functions are generated and return 0, which means success in all of these libraries
+ * (see __init__.py).
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -10,7 +10,7 @@
 enum { LAUNCHES, TO_DEVICE, TO_HOST, WITHIN, ALLOCATIONS, CAPTURES, GRAPHS, PRODUCTS, COUNTERS };
 static int64_t counted[COUNTERS];
 static int capturing;
-static char something[8]; /* what handles point to */
+static char opaque[8]; /* what every handle points to */
 
 void pretended_counts(int64_t *into) { memcpy(into, counted, sizeof counted); }
 
@@ -83,25 +83,25 @@ int cudaMemsetAsync(void *at, int value, size_t bytes, void *stream) { return cu
 
 /* Streams and graphs. */
 
-int cudaStreamCreate(void **stream) { *stream = something; return 0; }
-int cudaStreamCreateWithFlags(void **stream, unsigned flags) { *stream = something; return 0; }
-int cudaEventCreate(void **event) { *event = something; return 0; }
-int cudaEventCreateWithFlags(void **event, unsigned flags) { *event = something; return 0; }
+int cudaStreamCreate(void **stream) { *stream = opaque; return 0; }
+int cudaStreamCreateWithFlags(void **stream, unsigned flags) { *stream = opaque; return 0; }
+int cudaEventCreate(void **event) { *event = opaque; return 0; }
+int cudaEventCreateWithFlags(void **event, unsigned flags) { *event = opaque; return 0; }
 int cudaStreamIsCapturing(void *stream, int *status) { *status = capturing; return 0; }
 int cudaStreamBeginCapture(void *stream, int mode) { capturing = 1; return 0; }
 int cudaStreamEndCapture(void *stream, void **graph) {
     counted[CAPTURES]++;
     capturing = 0;
-    *graph = something;
+    *graph = opaque;
     return 0;
 }
-int cudaGraphInstantiate(void **executable, void *graph, unsigned long long flags) { *executable = something; return 0; }
+int cudaGraphInstantiate(void **executable, void *graph, unsigned long long flags) { *executable = opaque; return 0; }
 int cudaGraphLaunch(void *executable, void *stream) { counted[GRAPHS]++; return 0; }
 
 /* Kernels and products. */
 
 void **__cudaRegisterFatBinary(void *binary) { static void *handle; return &handle; }
-int __cudaGetKernel(void **kernel, const void *function) { *kernel = something; return 0; }
+int __cudaGetKernel(void **kernel, const void *function) { *kernel = opaque; return 0; }
 int cudaLaunchKernel(void) { counted[LAUNCHES]++; return 0; }
 int __cudaLaunchKernel(void) { counted[LAUNCHES]++; return 0; }
 int cudaLaunchKernelExC(void) { counted[LAUNCHES]++; return 0; }
@@ -109,8 +109,8 @@ int cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *blocks, const vo
     *blocks = 2;
     return 0;
 }
-int cublasCreate_v2(void **handle) { *handle = something; return 0; }
-int cublasLtCreate(void **handle) { *handle = something; return 0; }
+int cublasCreate_v2(void **handle) { *handle = opaque; return 0; }
+int cublasLtCreate(void **handle) { *handle = opaque; return 0; }
 int cublasGetMathMode(void *handle, int *mode) { *mode = 0; return 0; }
 int cublasSgemm_v2(void) { counted[PRODUCTS]++; return 0; }
 int cublasGemmEx(void) { counted[PRODUCTS]++; return 0; }

@@ -1,4 +1,4 @@
-"""Run policies on an export with the CUDA provider, and print what the device was asked for; see `__init__.py`.
+"""Run policies on an export with the CUDA provider, and print what it asked the device for; see `__init__.py`.
 
 python watched_run.py EXPORT POLICY...
 """
@@ -23,8 +23,8 @@ def counts() -> dict[str, int]:
     return dict(zip(COUNTERS, values, strict=True))
 
 
-def asked(then: dict[str, int], now: dict[str, int]) -> dict[str, int]:
-    return {name: now[name] - then[name] for name in COUNTERS if now[name] != then[name]}
+def difference(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    return {name: after[name] - before[name] for name in COUNTERS if after[name] != before[name]}
 
 
 def watched(export: str, policy: str) -> dict[str, object]:
@@ -32,18 +32,18 @@ def watched(export: str, policy: str) -> dict[str, object]:
         warnings.simplefilter("ignore", UnsignedWarning)
         pipe = load(read(policy), export, provider="cuda", allow_unsigned=True)
     before = counts()
-    made = pipe.generate(PROMPT)
-    first = asked(before, counts())
-    embeddings, noise, denoiser = pipe.encode([PROMPT]), pipe.noise(0), pipe.denoiser(1)
-    before, after = counts(), list[dict[str, int]]()
-    denoiser.run(embeddings, noise, lambda _: after.append(counts()))
-    run = asked(before, counts())
+    generation = pipe.generate(PROMPT)
+    first = difference(before, counts())
+    embeddings, noise, loop = pipe.encode([PROMPT]), pipe.noise(0), pipe.denoising_loop(1)
+    before, after_steps = counts(), list[dict[str, int]]()
+    loop.run(embeddings, noise, lambda _: after_steps.append(counts()))
+    run = difference(before, counts())
     return {
-        "frames": made.frames.shape,
+        "frames": generation.frames.shape,
         "first": first,
         "run": run,
-        "afterTheFirstStep": [asked(then, now) for then, now in pairwise(after)],
-        "forwards": sum(denoiser.calls_of.values()),
+        "afterTheFirstStep": [difference(*pair) for pair in pairwise(after_steps)],
+        "forwards": sum(loop.forwards.values()),
     }
 
 

@@ -1,4 +1,4 @@
-"""An exported model as `budc.compiler.evaluation.parity` wants it: final latents of a prompt, frames of latents."""
+"""An exported model for `budc.compiler.evaluation.parity`: final latents of a prompt, frames of latents."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class ConvertedExport:
-    """The export `variant` in `folder` under `document`, which need not list it yet.
+    """The export in `folder`, of which `variant` lists the files, under `document`, which need not list it yet.
 
     Raises:
         BudcError: see `budc.runtimes.onnxruntime.pipeline.load`.
-        ParityMismatch: ONNX Runtime fails while it runs.
+        ParityMismatch: ONNX Runtime raises while it runs.
     """
 
     def __init__(
@@ -35,32 +35,33 @@ class ConvertedExport:
         self._folder = folder
         model = msgspec.structs.replace(document.model, variants=[variant])
         with warnings.catch_warnings():
-            # Who signed the policy was asked before.
+            # `budc bind` has checked the signature of the policy before.
             warnings.simplefilter("ignore", UnsignedWarning)
-            bound = msgspec.structs.replace(document, model=model)
-            self._pipe = load(bound, folder, allow_unsigned=True, digests=digests)
+            bound_document = msgspec.structs.replace(document, model=model)
+            self._pipe = load(bound_document, folder, allow_unsigned=True, digests=digests)
 
     def latents(self, prompt: str, seed: int) -> Tensor:
         """Return the final latents (1, …) of a prompt, float32."""
         import torch
 
         pipe = self._pipe
-        with self._running():
-            return torch.from_numpy(pipe.denoiser(1).run(pipe.encode([prompt]), pipe.noise(seed)))
+        with self._runtime_errors():
+            latents = pipe.denoising_loop(1).run(pipe.encode([prompt]), pipe.noise(seed))
+        return torch.from_numpy(latents)
 
     def frames(self, latents: Tensor) -> Tensor:
         """Return the frames (1, 3, F, H, W) of final latents, in 0..1."""
         import torch
 
-        with self._running():
+        with self._runtime_errors():
             return torch.from_numpy(self._pipe.decode(latents.numpy())).permute(0, 4, 1, 2, 3)
 
     @contextlib.contextmanager
-    def _running(self) -> Iterator[None]:
+    def _runtime_errors(self) -> Iterator[None]:
         try:
             yield
         except BudcError:
             raise
-        except Exception as error:  # ONNX Runtime's own errors have no narrower base.
+        except Exception as error:  # ONNX Runtime raises nothing narrower.
             reason = str(error).splitlines()[0]
             raise ParityMismatch(f"{self._folder} fails when it is run: {reason}") from error

@@ -1,7 +1,7 @@
-"""Staging: a folder that appears whole or not at all.
+"""A folder that appears whole or not at all.
 
-It is built as a hidden sibling, `.NAME.partial`, and renamed when it is finished. What a kill leaves is that
-sibling; the next attempt removes it. A lock tells a stale one from one that is being written.
+It is built as a hidden sibling, `.NAME.partial`, which is renamed when it is finished. A killed process leaves that
+sibling behind, and the next attempt removes it. A lock tells whether another process is still writing it.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from budc.schema.errors import OutputError
 from budc.schema.files import sync_folder
 
 
-def check_free(folder: Path) -> None:
-    """Refuse a place where a folder cannot be made. Raises OutputError."""
+def check_new_folder(folder: Path) -> None:
+    """Refuse a path where no folder can be made: one that exists, or has no parent. Raises OutputError."""
     if os.path.lexists(folder):
         raise OutputError(f"{folder} exists already", remedy="give another --out, or remove it")
     if not folder.absolute().parent.is_dir():
-        raise OutputError(f"{folder.parent} is not a folder")
+        raise OutputError(f"{folder.parent} is not a folder", remedy="create it first, or give another --out")
 
 
 @contextmanager
-def staged(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder; it becomes `folder` when the with-block ends well, and vanishes when it does not.
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder, which becomes `folder` when the with-block ends, or is removed when it raises.
 
     Raises:
         OutputError: `folder` exists, its parent cannot be written, or another process is making it.
     """
-    check_free(folder)
+    check_new_folder(folder)
     partial = folder.absolute().parent / f".{folder.name}.partial"
     with _locked(partial):
         try:
             yield partial
             _sync(partial)
-            check_free(folder)
+            check_new_folder(folder)
             os.rename(partial, folder)
             sync_folder(folder.absolute().parent)
         except OSError as error:
             raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
         finally:
-            # Still there only if something failed.
+            # It still exists only if something failed.
             shutil.rmtree(partial, ignore_errors=True)
 
 
@@ -82,13 +82,13 @@ def _lock(partial: Path) -> int:
             ) from error
         except FileNotFoundError:
             pass
-        # Whoever held it has just renamed or removed it.
+        # Another process renamed or removed the folder between `mkdir` and `flock`: try again.
         os.close(descriptor)
 
 
 def _sync(folder: Path) -> None:
-    for place, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder):
         for name in names:
-            with open(Path(place, name), "rb") as file:
+            with open(Path(parent, name), "rb") as file:
                 os.fsync(file.fileno())
-        sync_folder(Path(place))
+        sync_folder(Path(parent))

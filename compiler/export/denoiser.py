@@ -1,0 +1,99 @@
+"""The denoiser's three graphs: blocks computed, blocks replaced by a residual, and that residual predicted inside.
+
+They run the two modes of `Trunk`, so that nothing of a model's forward is written a second time here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from budc.compiler.export.sources import EXAMPLES, UNUSED_INPUT, GraphSource
+from budc.compiler.models.pipelines import PipelineAdapter
+from budc.runtimes.exported.signatures import CONDITIONS, TERMS
+from budc.runtimes.sampling.trunk import Trunk, combine
+
+
+class _Compute(nn.Module):
+    """Velocity and trunk residual. `condition` turns the text encoders' outputs into the adapter's condition."""
+
+    def __init__(self, trunk: Trunk, adapter: PipelineAdapter, condition: nn.Module) -> None:
+        super().__init__()
+        self.transformer = trunk.transformer
+        self.condition = condition
+        self.trunk, self.adapter = trunk, adapter
+
+    def forward(
+        self, latents: Tensor, timestep: Tensor, text: Tensor, pooled: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        inputs = self.adapter.inputs(self.condition(text, pooled), latents, timestep)
+        output, residual = self.trunk.compute(**inputs)
+        return self.adapter.velocity(output), residual
+
+
+class _Reuse(_Compute):
+    """The velocity, with `residual` in place of the blocks."""
+
+    def forward(  # type: ignore[override]
+        self, latents: Tensor, timestep: Tensor, text: Tensor, pooled: Tensor, residual: Tensor
+    ) -> Tensor:
+        inputs = self.adapter.inputs(self.condition(text, pooled), latents, timestep)
+        return self.adapter.velocity(self.trunk.reuse(residual, **inputs))
+
+
+class _ReuseTerms(_Reuse):
+    """The velocity, with a combination of residuals in place of the blocks."""
+
+    def forward(  # type: ignore[override]
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        text: Tensor,
+        pooled: Tensor,
+        residual_0: Tensor,
+        residual_1: Tensor,
+        residual_2: Tensor,
+        coefficients: Tensor,
+    ) -> Tensor:
+        residual = combine(coefficients.unbind(), (residual_0, residual_1, residual_2))
+        return super().forward(latents, timestep, text, pooled, residual)
+
+
+def denoiser_sources(
+    transformer: nn.Module,
+    adapter: PipelineAdapter,
+    condition: nn.Module,
+    latents: Tensor,
+    timesteps: Tensor,
+    embeddings: Mapping[str, Tensor],
+) -> list[GraphSource]:
+    """Return the sources of the denoiser's three graphs, with `EXAMPLES` samples each.
+
+    Args:
+        transformer: the denoiser.
+        adapter: of its pipeline.
+        condition: see `budc.compiler.export.components.PipelineComponents`.
+        latents: (n, ...).
+        timesteps: (n,), as the scheduler has them.
+        embeddings: the text encoders' outputs, by name.
+    """
+    trunk = Trunk(transformer)
+    text = next(iter(embeddings.values()))
+    inputs = {"hidden_states": latents.to(text.dtype), "timestep": timesteps.float()}
+    inputs |= {name: embeddings.get(name, UNUSED_INPUT) for name in CONDITIONS}
+    compute = GraphSource("compute", _Compute(trunk, adapter, condition), inputs)
+    _, residual = compute.run(EXAMPLES)
+    # Three different residuals, and coefficients as large as those of real predictors.
+    residuals = {f"residual_{index}": residual.roll(index, 0) for index in range(TERMS)}
+    coefficients = {"coefficients": torch.tensor([2.0, -1.5, 0.5])}
+    return [
+        compute,
+        GraphSource("reuse", _Reuse(trunk, adapter, condition), {**inputs, "residual": residual}),
+        GraphSource(
+            "reuse_terms",
+            _ReuseTerms(trunk, adapter, condition),
+            {**inputs, **residuals, **coefficients},
+        ),
+    ]

@@ -1,0 +1,69 @@
+"""Graph sources: a module and example inputs for each graph of an export, and the files that the graph goes to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from budc.runtimes.exported.signatures import INPUTS, OUTPUTS, GraphName
+
+EXAMPLES = 3
+"""Samples in the example inputs of a source: two are traced, one and all three are compared."""
+
+GRAPH_FILES: Mapping[GraphName, str] = {
+    "compute": "transformer/compute.onnx",
+    "reuse": "transformer/reuse.onnx",
+    "reuse_terms": "transformer/reuse_terms.onnx",
+    "text_encoder": "text_encoder/model.onnx",
+    "vae_decoder": "vae_decoder/model.onnx",
+}
+WEIGHT_FILES: Mapping[GraphName, str] = {
+    "compute": "transformer/weights.onnx.data",
+    "reuse": "transformer/weights.onnx.data",
+    "reuse_terms": "transformer/weights.onnx.data",
+    "text_encoder": "text_encoder/model.onnx.data",
+    "vae_decoder": "vae_decoder/model.onnx.data",
+}
+"""Where the weights of each graph are written; the denoiser's graphs share one file."""
+
+UNUSED_INPUT = torch.zeros(())
+"""Takes the place of an input that a module does not use. It has no batch whose size a graph could take from it."""
+_WITHOUT_BATCH = frozenset({"coefficients"})
+
+
+@dataclass(frozen=True)
+class GraphSource:
+    """What a graph is exported from."""
+
+    name: GraphName
+    module: nn.Module
+    inputs: Mapping[str, Tensor]
+    """Example inputs by the names in `INPUTS`, `EXAMPLES` samples each. The graph leaves out those that the module
+    does not use."""
+    returned: tuple[str, ...] = ()
+    """Names of what the module returns; default all of `OUTPUTS`."""
+
+    def __post_init__(self) -> None:
+        assert tuple(self.inputs) == INPUTS[self.name]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what the module returns, in order."""
+        return self.returned or OUTPUTS[self.name]
+
+    def batch(self, size: int) -> dict[str, Tensor]:
+        """Return the inputs of the first `size` samples."""
+        return {name: value[:size] if self.is_batched(name) else value for name, value in self.inputs.items()}
+
+    def is_batched(self, name: str) -> bool:
+        """Whether the first dimension of an input is the batch."""
+        return name not in _WITHOUT_BATCH and self.inputs[name].ndim > 0
+
+    def run(self, size: int) -> tuple[Tensor, ...]:
+        """Return the module's outputs for the first `size` samples."""
+        with torch.no_grad():
+            outputs = self.module(*self.batch(size).values())
+        return outputs if isinstance(outputs, tuple) else (outputs,)

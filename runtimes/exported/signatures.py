@@ -1,0 +1,72 @@
+"""Signatures of the graphs of an export: the names, types and shapes of their inputs and outputs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, Struct
+
+from budc.schema.policy import Name, Path, Positive
+
+TERMS: Final = 3
+"""Residuals that `reuse_terms` combines; a policy with fewer terms gives the others the coefficient 0."""
+
+GraphName = Literal["compute", "reuse", "reuse_terms", "text_encoder", "vae_decoder"]
+DType = Literal["float32", "float16", "int64"]
+
+CONDITIONS: Final = ("encoder_hidden_states", "pooled_projections")
+"""What the text encoders return and the denoiser takes; the second only where a model pools."""
+_LATENTS = ("hidden_states", "timestep", *CONDITIONS)
+_RESIDUALS = tuple(f"residual_{index}" for index in range(TERMS))
+
+INPUTS: Final[Mapping[GraphName, tuple[str, ...]]] = {
+    "compute": _LATENTS,
+    "reuse": (*_LATENTS, "residual"),
+    "reuse_terms": (*_LATENTS, *_RESIDUALS, "coefficients"),
+    "text_encoder": ("input_ids", "attention_mask", "pooled_input_ids"),
+    "vae_decoder": ("latents",),
+}
+"""The inputs of each graph, in this order; a graph leaves out what its model does not use."""
+
+OUTPUTS: Final[Mapping[GraphName, tuple[str, ...]]] = {
+    "compute": ("velocity", "residual"),
+    "reuse": ("velocity",),
+    "reuse_terms": ("velocity",),
+    "text_encoder": CONDITIONS,
+    "vae_decoder": ("video",),
+}
+"""The outputs of each graph, in this order; text encoders that do not pool leave out the second."""
+
+
+class Strict(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """A part of the manifest: immutable, no unknown fields, camelCase in JSON."""
+
+
+class TensorSpec(Strict, frozen=True, kw_only=True):
+    """One input or output of a graph."""
+
+    name: Name
+    dtype: DType
+    shape: Annotated[Sequence[Positive | None], Meta(min_length=1, max_length=8)]
+    """The extents; null is the batch, which is free."""
+
+
+class Graph(Strict, frozen=True, kw_only=True):
+    """One graph: its file and its signature."""
+
+    file: Path
+    inputs: Annotated[Sequence[TensorSpec], Meta(min_length=1, max_length=16)]
+    outputs: Annotated[Sequence[TensorSpec], Meta(min_length=1, max_length=16)]
+
+
+def check_signature(name: GraphName, graph: Graph) -> None:
+    """Check the names of a graph's inputs and outputs against `INPUTS` and `OUTPUTS`.
+
+    Raises:
+        ValueError: a name is unknown, repeated, in another order, or an output is missing.
+    """
+    outputs, expected = [spec.name for spec in graph.outputs], list(OUTPUTS[name])
+    if outputs != expected and (name != "text_encoder" or outputs != expected[:1]):
+        raise ValueError(f"{graph.file} returns {outputs}, expected {expected}")
+    inputs = [spec.name for spec in graph.inputs]
+    if inputs != [each for each in INPUTS[name] if each in inputs]:
+        raise ValueError(f"{graph.file} takes {inputs}, expected {list(INPUTS[name])}")
