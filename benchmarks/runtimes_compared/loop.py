@@ -14,7 +14,7 @@ SEED = 0
 
 
 class Loop:
-    """One runtime under one policy: `run` is the denoising loop, `forward` one full forward, `settle` waits for both."""
+    """A runtime under a policy: its denoising loop, one full forward, and `settle`, which waits for the device."""
 
     def __init__(
         self,

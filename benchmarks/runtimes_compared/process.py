@@ -79,7 +79,7 @@ def in_a_process(task: str, job: dict[str, Any], threads: int) -> dict[str, Any]
 
 
 def import_seconds(runtime: str, repeats: int) -> float:
-    """Return the median seconds to import a runtime in a fresh interpreter, without the first time, from a cold disk."""
+    """Return the median seconds of an import in a fresh interpreter, without the first, which reads a cold disk."""
     code = f"import time; t = time.perf_counter(); {IMPORTS[runtime]}; print(time.perf_counter() - t)"
     seconds = [
         float(

@@ -147,7 +147,7 @@ def test_weights_of_a_constant_node_are_looked_at_too(export: Any) -> None:
 def test_truncated_weights_are_refused(export: Any) -> None:
     (export.folder / WEIGHTS).write_bytes(bytes(4 * CHANNELS - 1))
     export.list_files()
-    export.refused(UnsafeWeights, WEIGHTS, "cut short")
+    export.refused(UnsafeWeights, WEIGHTS, "only 2047 bytes")
 
 
 def test_oversize_weights_are_refused(export: Any) -> None:
