@@ -1,1 +1,1 @@
-"""What `benchmarks/runtimes.py` measures, and how: one module a runtime, both seen as a loop."""
+"""The measurements of `benchmarks/runtimes.py`: one module a runtime, each of which makes a `Loop`."""

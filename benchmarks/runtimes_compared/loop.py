@@ -44,8 +44,8 @@ class Loop:
 
             self.run(note)
             # The first step includes the time before the loop.
-            for taken, compute in list(zip(np.diff(ends), mask, strict=True))[1:]:
-                (computed if compute else reused).append(float(taken))
+            for seconds, compute in list(zip(np.diff(ends), mask, strict=True))[1:]:
+                (computed if compute else reused).append(float(seconds))
         loop, forward = statistics.median(loops), statistics.median(forwards)
         figures = {
             "loopSeconds": loop,

@@ -31,7 +31,7 @@ def verify_export(
     Args:
         folder: the export.
         variant: lists the sha256 of the manifest and of every file that the manifest lists.
-        sha256: how files are hashed; default in this process, each file once.
+        sha256: how files are hashed; default by a new `DigestCache`.
 
     Raises:
         WeightsMissing, WeightsMismatch: a file is missing, unlisted, or has another sha256 than the variant lists.

@@ -68,5 +68,5 @@ def check_signature(name: GraphName, graph: Graph) -> None:
     if outputs != expected and (name != "text_encoder" or outputs != expected[:1]):
         raise ValueError(f"{graph.file} returns {outputs}, expected {expected}")
     inputs = [spec.name for spec in graph.inputs]
-    if inputs != [each for each in INPUTS[name] if each in inputs]:
+    if inputs != [expected_name for expected_name in INPUTS[name] if expected_name in inputs]:
         raise ValueError(f"{graph.file} takes {inputs}, expected {list(INPUTS[name])}")

@@ -36,7 +36,7 @@ def verify_folder(
     files are those of its own manifest. `digests` is the cache of file digests, default the user's.
 
     Raises:
-        WeightsMissing, WeightsMismatch: the policy lists no export, or another one than this.
+        WeightsMissing, WeightsMismatch: the policy lists no export, or not this one.
         UnsafeWeights: the folder is not safe to open: a link out of it, a malformed graph, custom operators.
     """
     digests = digests or DigestCache.of_user()

@@ -25,7 +25,8 @@ class LinearCombination:
 
 def combine(coefficients: Sequence[float], cached: Sequence[LinearCombination]) -> LinearCombination:
     """Return the combination of single tensors that `StepMachine` asks for."""
-    return LinearCombination(tuple((c, one.terms[0][1]) for c, one in zip(coefficients, cached, strict=True)))
+    tensors = [tensor for single in cached for _, tensor in single.terms]
+    return LinearCombination(tuple(zip(coefficients, tensors, strict=True)))
 
 
 class DenoiserForwards:

@@ -25,11 +25,11 @@ def seeded_noise(shape: Sequence[int], seed: int) -> NDArray[np.float32]:
     if size < _BLOCK:
         raise ValueError(f"noise of shape {tuple(shape)} has {size} values, expected {_BLOCK} or more")
     tail = size % _BLOCK
-    drawn = _uniform(seed, size + (_BLOCK if tail else 0))
-    values = _normal(drawn[: size - tail])
+    uniform = _uniform(seed, size + (_BLOCK if tail else 0))
+    values = _normal(uniform[: size - tail])
     if tail:
         # torch draws the last, incomplete block again as a whole one, which overwrites values before it.
-        values = np.concatenate([values[: size - _BLOCK], _normal(drawn[size:])])
+        values = np.concatenate([values[: size - _BLOCK], _normal(uniform[size:])])
     return values.reshape(shape)
 
 

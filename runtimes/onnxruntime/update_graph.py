@@ -38,23 +38,9 @@ def update_model(
         latents: shape of the latents, (B, ...).
         dtype: "float32" or "float16", of velocities and hidden states; the state is float32.
     """
-    steps, rows, columns = fused.matrices.shape
-    velocities, ends = columns - rows, list(fused.ends.values())
-    next_end = np.arange(steps)
-    next_end[ends[:-1]] = ends[1:]
+    _, rows, columns = fused.matrices.shape
     batch, *sample = latents
     elements = int(np.prod(latents))
-    constants: dict[str, NDArray[np.generic]] = {
-        "matrices": fused.matrices.astype(np.float32),
-        "next_end": next_end.astype(np.int64),
-        # No forward follows the last step, so any number will do there.
-        "timesteps": np.asarray([*timesteps[1:], 0.0], np.float32),
-        "zero": np.array([0], np.int64),
-        "velocity_rows": np.array([velocities, elements], np.int64),
-        "matrix_shape": np.array([rows, columns], np.int64),
-        "latents_shape": np.array(latents, np.int64),
-        "samples": np.array([branches * batch], np.int64),
-    }
     nodes = [
         _node("Gather", ["matrices", "until"], "gathered"),
         _node("Reshape", ["gathered", "matrix_shape"], "matrix"),
@@ -72,7 +58,7 @@ def update_model(
     ]
     inputs = [
         helper.make_tensor_value_info("state", TensorProto.FLOAT, [rows, elements]),
-        helper.make_tensor_value_info("velocities", _TYPES[dtype], [velocities * batch, *sample]),
+        helper.make_tensor_value_info("velocities", _TYPES[dtype], [(columns - rows) * batch, *sample]),
         helper.make_tensor_value_info("until", TensorProto.INT64, [1]),
     ]
     outputs = [
@@ -81,8 +67,29 @@ def update_model(
         helper.make_tensor_value_info("hidden_states", _TYPES[dtype], [branches * batch, *sample]),
         helper.make_tensor_value_info("timestep", TensorProto.FLOAT, [branches * batch]),
     ]
+    constants = _constants(fused, timesteps, branches, latents)
     initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     return model_bytes(helper.make_graph(nodes, "update", inputs, outputs, initializers))
+
+
+def _constants(
+    fused: FusedSteps, timesteps: Sequence[float], branches: int, latents: Sequence[int]
+) -> dict[str, NDArray[np.generic]]:
+    steps, rows, columns = fused.matrices.shape
+    ends = list(fused.ends.values())
+    next_end = np.arange(steps)
+    next_end[ends[:-1]] = ends[1:]
+    return {
+        "matrices": fused.matrices.astype(np.float32),
+        "next_end": next_end.astype(np.int64),
+        # No forward follows the last step, so any number will do there.
+        "timesteps": np.asarray([*timesteps[1:], 0.0], np.float32),
+        "zero": np.array([0], np.int64),
+        "velocity_rows": np.array([columns - rows, int(np.prod(latents))], np.int64),
+        "matrix_shape": np.array([rows, columns], np.int64),
+        "latents_shape": np.array(latents, np.int64),
+        "samples": np.array([branches * latents[0]], np.int64),
+    }
 
 
 def _node(operator: str, inputs: Sequence[str], *outputs: str, **attributes: Any) -> NodeProto:

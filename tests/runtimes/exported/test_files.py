@@ -1,4 +1,4 @@
-"""Files: each with the digest that the manifest lists and the policy binds, and none that could be taken for one."""
+"""Files of an export: each with the digest that manifest and policy list, and no unlisted file beside them."""
 
 import os
 from typing import Any

@@ -1,4 +1,4 @@
-"""Graphs: standard operators alone, called as the runtime calls them."""
+"""Graphs of an export: standard operators alone, with the signature that the manifest lists."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 
 onnx = pytest.importorskip("onnx")
 
-import budc.runtimes.exported.graphs as onnx_graphs  # noqa: E402
+import budc.runtimes.exported.graphs as graphs  # noqa: E402
 from budc.schema.errors import UnsafeWeights  # noqa: E402
 
 COMPUTE, CHANNELS = "transformer/compute.onnx", 512
@@ -116,7 +116,7 @@ def _no_tensor(model: Any) -> None:
         (_no_tensor, "hidden_states"),
     ],
 )
-def test_graphs_that_are_called_in_another_way_are_refused(
+def test_graphs_with_another_signature_are_refused(
     export: Any, attack: Callable[[Any], object], part: str
 ) -> None:
     export.change(attack)
@@ -131,5 +131,5 @@ def test_files_that_are_no_graphs_are_refused(export: Any, data: bytes) -> None:
 
 
 def test_an_oversize_graph_is_refused_unread(export: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_graphs, "GRAPH_LIMIT", 100)
+    monkeypatch.setattr(graphs, "GRAPH_LIMIT", 100)
     export.refused(UnsafeWeights, COMPUTE, "over 100 bytes")

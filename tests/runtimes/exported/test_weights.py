@@ -1,4 +1,4 @@
-"""Weights outside of the graph: none but those that the manifest lists, where and as long as they should be."""
+"""Weights outside of their graph: in a listed file of the folder, within it, and as long as type and shape need."""
 
 import os
 import shutil
@@ -21,11 +21,11 @@ FLOAT = onnx.TensorProto.FLOAT
 
 
 def located(export: Any, **entries: str) -> Callable[[Any], None]:
-    """A change: where the weight of the graph lies."""
-    wanted = {"location": "weights.onnx.data", "offset": "0", "length": str(4 * CHANNELS), **entries}
+    """Return a change of the graph's weight: the good location, but for `entries`."""
+    location = {"location": "weights.onnx.data", "offset": "0", "length": str(4 * CHANNELS), **entries}
 
     def apply(model: Any) -> None:
-        export.locate(model.graph.initializer[0], **wanted)
+        export.locate(model.graph.initializer[0], **location)
 
     return apply
 
@@ -35,8 +35,8 @@ def located(export: Any, **entries: str) -> Callable[[Any], None]:
     ["../../secret.onnx.data", "../../../secret.onnx.data", "/etc/passwd", "..\\secret.onnx.data", "", "."],
 )
 def test_weights_outside_of_the_folder_are_refused(export: Any, location: str) -> None:
-    for place in (export.folder.parent, export.folder.parent.parent):
-        (place / "secret.onnx.data").write_bytes(bytes(4 * CHANNELS))
+    for parent in (export.folder.parent, export.folder.parent.parent):
+        (parent / "secret.onnx.data").write_bytes(bytes(4 * CHANNELS))
     export.change(located(export, location=location))
     export.refused(UnsafeWeights, COMPUTE)
 
@@ -132,7 +132,7 @@ def test_a_type_of_unknown_width_is_refused(export: Any) -> None:
     export.refused(UnsafeWeights, COMPUTE, "weight")
 
 
-def test_weights_of_a_constant_node_are_looked_at_too(export: Any) -> None:
+def test_weights_of_a_constant_node_are_checked_too(export: Any) -> None:
     def constant(model: Any) -> None:
         node = onnx.helper.make_node("Constant", [], ["extra"])
         tensor = onnx.TensorProto(name="hidden", data_type=FLOAT, dims=[1])
