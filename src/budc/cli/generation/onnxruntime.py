@@ -1,4 +1,4 @@
-"""`budc run --runtime onnxruntime`: from prompts to a file, without torch, diffusers or transformers."""
+"""`budc run --runtime onnxruntime`: from prompts to a file without torch, diffusers or transformers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def open_export(
     allow_unsigned: bool,
     allow_uncalibrated: bool,
 ) -> OnnxPipeline:
-    """Open the export in `folder` under the policy, and print what differs from the calibration.
+    """Open the export in `folder` under the policy, and say what is not as calibrated.
 
     Raises:
         UsageError: no folder was given.
@@ -45,7 +45,7 @@ def open_export(
             remedy="--weights DIR, made with `budc export onnx`",
         )
     with warnings.catch_warnings():
-        # This command prints both on stderr itself.
+        # Both are said on stderr by this command itself.
         warnings.simplefilter("ignore", UncalibratedWarning)
         warnings.simplefilter("ignore", UnsignedWarning)
         pipe = load(
@@ -63,8 +63,8 @@ def open_export(
 
 
 def generate_clips(pipe: OnnxPipeline, prompts: Sequence[str], seed: int) -> list[Generation]:
-    """Generate a clip a prompt, clip i from the noise of `seed + i`, with progress on stderr."""
-    generations = []
+    """Generate each prompt, prompt i from the noise of `seed + i`, with progress on stderr."""
+    made = []
     for index, prompt in enumerate(prompts):
         label = f"policy {index + 1}/{len(prompts)}"
         with progress(label, pipe.document.sampler.steps) as bar:
@@ -72,16 +72,16 @@ def generate_clips(pipe: OnnxPipeline, prompts: Sequence[str], seed: int) -> lis
             def count(_step: int, bar: Bar = bar) -> None:
                 bar.advance()
 
-            generations.append(pipe.generate(prompt, seed=seed + index, on_step=count))
-    return generations
+            made.append(pipe.generate(prompt, seed=seed + index, on_step=count))
+    return made
 
 
 def run_onnx(pipe: OnnxPipeline, prompts: Sequence[str], seed: int, out: Path) -> str:
-    """Generate the clips, write them to `out`, and return a line about them. Raises OutputError."""
-    generations = generate_clips(pipe, prompts, seed)
-    write_media(out, [[("", generation.frames)] for generation in generations])
+    """Generate, write `out` and return the line that says so. Raises OutputError."""
+    made = generate_clips(pipe, prompts, seed)
+    write_media(out, [[("", one.frames)] for one in made])
     document = pipe.document
-    seconds = statistics.fmean(generation.seconds for generation in generations)
+    seconds = statistics.fmean(one.seconds for one in made)
     return (
         f"wrote {printable(str(out))}, seed {seed}, {document.budget.nfe} NFE of {document.sampler.steps} steps, "
         f"{seconds:.2f} s each on {pipe.provider.name}"
