@@ -83,7 +83,11 @@ def export_onnx(
 
 
 def _write(
-    model: LoadedModel, components: PipelineComponents, folder: Path, dtype: Literal["float32", "float16"], bar: Bar
+    model: LoadedModel,
+    components: PipelineComponents,
+    folder: Path,
+    dtype: Literal["float32", "float16"],
+    bar: Bar,
 ) -> tuple[Manifest, dict[GraphName, float]]:
     """Write and check the whole folder; return its manifest and the difference of each graph."""
     profile = model.profile
