@@ -1,8 +1,8 @@
-"""Network: a denoiser over a prompt set, in batches that fit its device, every forward counted."""
+"""A denoiser over whole prompt sets, in micro-batches that fit its device, every forward counted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from budc.compiler.denoisers.conditioning import Condition, Conditioning, map_condition
 from budc.compiler.denoisers.denoiser import Denoiser
-from budc.schema.errors import DeviceMemory
+from budc.compiler.denoisers.microbatches import MicroBatches
 
 _BATCH = {"cpu": 32, "cuda": 16}
 R = TypeVar("R")
@@ -25,7 +25,7 @@ class BatchedDenoiser:
     last bit of its result, does not depend on what else is being scored.
 
     `forwards` counts computed forwards of one sample and one branch. `halved` is told the new batch size when
-    device memory did not suffice.
+    device memory did not suffice. Every method raises `DeviceMemory` where one sample does not fit.
     """
 
     def __init__(
@@ -37,16 +37,32 @@ class BatchedDenoiser:
         stack: bool | None = None,
     ) -> None:
         self.denoiser = denoiser
-        self.stack = denoiser.device.type == "cuda" if stack is None else stack
         self.conditions = conditions
-        self.batch = batch or _BATCH[denoiser.device.type]
+        self.stack = denoiser.device.type == "cuda" if stack is None else stack
         self.forwards = 0
-        self.halved = halved
+        self._microbatches = MicroBatches(batch or _BATCH[denoiser.device.type])
+        self._halved = halved
+
+    def unstacked(self, conditions: Conditioning) -> BatchedDenoiser:
+        """Return the denoiser over other conditions, one candidate at a time; the batch size stays common to both."""
+        other = BatchedDenoiser(self.denoiser, conditions, halved=self._halved, stack=False)
+        other._microbatches = self._microbatches
+        return other
 
     @property
     def samples(self) -> int:
         """Number of prompts."""
         return len(self.conditions)
+
+    @property
+    def batch(self) -> int:
+        """The most samples of one forward."""
+        return self._microbatches.at_once
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The guidance branches."""
+        return self.denoiser.branches
 
     def compute(self, branch: str, latents: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """Return (velocity, residual) of one branch; the residual keeps its dtype."""
@@ -58,7 +74,7 @@ class BatchedDenoiser:
             )
             return velocity.float().cpu(), residual.cpu()
 
-        velocities, residuals = zip(*self._batches(len(latents), run), strict=True)
+        velocities, residuals = zip(*self._run(len(latents), run), strict=True)
         self.forwards += len(latents)
         return torch.cat(velocities)[: len(latents)], torch.cat(residuals)[: len(latents)]
 
@@ -75,30 +91,24 @@ class BatchedDenoiser:
             )
             return velocity.float().cpu()
 
-        return torch.cat(self._batches(len(latents), run))[: len(latents)]
+        return torch.cat(self._run(len(latents), run))[: len(latents)]
+
+    def guide(self, velocities: Mapping[str, Tensor], timestep: Tensor) -> Tensor:
+        """Return the guided velocity of every branch's."""
+        return self.denoiser.guide(velocities, timestep)
 
     def _condition(self, branch: str, rows: list[int]) -> Condition:
         samples = [row % self.samples for row in rows]
         device = self.denoiser.device
         return map_condition(self.conditions.embeddings[branch], lambda tensor: tensor[samples].to(device))
 
-    def _batches(self, rows: int, run: Callable[[list[int]], R]) -> list[R]:
-        parts: list[R] = []
-        first = 0
-        while first < rows:
-            size = self._size(first)
-            last = min(first + size, rows)
-            filled = [min(row, rows - 1) for row in range(first, first + size if self._stacks else last)]
-            try:
-                with torch.no_grad():
-                    parts.append(run(filled))
-            except torch.cuda.OutOfMemoryError:
-                pass
-            else:
-                first = last
-                continue
-            self._halve()
-        return parts
+    def _run(self, rows: int, run: Callable[[list[int]], R]) -> list[R]:
+        @torch.no_grad()
+        def microbatch(first: int, last: int) -> R:
+            end = first + self._size(first) if self._stacks else last
+            return run([min(row, rows - 1) for row in range(first, end)])
+
+        return self._microbatches.run(rows, microbatch, size=self._size, halved=self._halved)
 
     @property
     def _stacks(self) -> bool:
@@ -108,12 +118,3 @@ class BatchedDenoiser:
         if self._stacks:
             return self.batch // self.samples * self.samples
         return min(self.batch, self.samples - first % self.samples)
-
-    def _halve(self) -> None:
-        # Called after the exception and its frames are gone: only then can what they held be given back.
-        torch.cuda.empty_cache()
-        if self.batch == 1:
-            raise DeviceMemory("one sample does not fit into the memory of the device")
-        self.batch = max(1, self.batch // 2)
-        if self.halved is not None:
-            self.halved(self.batch)

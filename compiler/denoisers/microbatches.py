@@ -1,4 +1,7 @@
-"""Turns: a batch in parts, as large as the memory of the device allows."""
+"""Micro-batches: many samples in as few pieces as the memory of the device allows.
+
+Every out-of-memory error of the compiler is answered here: make room, or halve the micro-batch, and try again.
+"""
 
 from __future__ import annotations
 
@@ -13,44 +16,58 @@ R = TypeVar("R")
 
 
 class MicroBatches:
-    """Runs `at_once` samples together; where that does not fit, `spare` is asked for memory, then fewer at a time.
+    """Runs up to `at_once` samples together, fewer once these did not fit into the memory of the device.
 
-    `spare` returns whether it made room: a batch that failed is then tried again as it was. What does not fit once is
-    not tried again in later batches.
+    A size that did not fit is not tried again. `make_room` is asked before the size is halved: it returns whether it
+    freed memory, so that the same size deserves another try. `remedy` is what the user is told where not even one
+    sample fits (default: that of `DeviceMemory`).
     """
 
-    def __init__(self, at_once: int, spare: Callable[[], bool]) -> None:
+    def __init__(
+        self, at_once: int, *, make_room: Callable[[], bool] | None = None, remedy: str = ""
+    ) -> None:
         self.at_once = at_once
-        self._spare = spare
+        self._make_room = make_room
+        self._remedy = remedy
 
-    def run(self, samples: int, work: Callable[[int, int], R]) -> list[R]:
-        """Return what `work(first, last)` returns for every part of a batch, in order.
+    def run(
+        self,
+        samples: int,
+        work: Callable[[int, int], R],
+        *,
+        size: Callable[[int], int] | None = None,
+        halved: Callable[[int], object] | None = None,
+    ) -> list[R]:
+        """Return what `work(first, last)` returns for every micro-batch of `samples`, in order.
+
+        `size(first)` is how many samples may run together from `first` on (default: `at_once`); `work` pads a last
+        micro-batch that is shorter, or leaves it short. `halved` is told every new `at_once`.
 
         Raises:
             DeviceMemory: one sample does not fit.
         """
-        parts: list[R] = []
+        results: list[R] = []
         first = 0
         while first < samples:
-            last = min(first + self.at_once, samples)
+            tried = min(self.at_once, samples - first) if size is None else size(first)
+            last = min(first + tried, samples)
             try:
-                parts.append(work(first, last))
+                results.append(work(first, last))
             except torch.cuda.OutOfMemoryError:
                 pass
             else:
                 first = last
                 continue
-            self._make_room(last - first)
-        return parts
+            # Only here, after the exception and its frames are gone, can what they held be freed.
+            torch.cuda.empty_cache()
+            if self._make_room is None or not self._make_room():
+                self._halve(tried, halved)
+        return results
 
-    def _make_room(self, tried: int) -> None:
-        # Called after the exception and its frames are gone: only then can what they held be given back.
-        torch.cuda.empty_cache()
-        if self._spare():
-            return
+    def _halve(self, tried: int, halved: Callable[[int], object] | None) -> None:
         if tried == 1:
-            raise DeviceMemory(
-                "not even one sample can be aligned in the memory of the device",
-                remedy="leave --align away, or use a device with more memory",
-            )
-        self.at_once = tried // 2
+            raise DeviceMemory("one sample does not fit into the memory of the device", remedy=self._remedy)
+        while self.at_once >= tried:
+            self.at_once //= 2
+        if halved is not None:
+            halved(self.at_once)

@@ -1,7 +1,9 @@
-"""Rollouts: from noise to final latents under a policy, through the step machine that deployment uses.
+"""The pipeline's own rollout: from noise to final latents under a policy, on the model and scheduler of deployment.
 
-The loop is the pipeline's own, on latents alone: for every step and branch the machine says compute or
-reuse, the denoiser does it, the branches are guided and the scheduler steps.
+For every step and branch the step machine says compute or reuse, the model does it, the branches are guided and the
+scheduler steps. This loop is kept apart from `budc.compiler.rollouts.step` on purpose. It is the independent witness:
+it steps the real scheduler where the search uses its linear form, so what the search concludes is measured by code
+that the search does not share.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 
 from budc.compiler.denoisers.conditioning import Conditioning
+from budc.compiler.denoisers.microbatches import MicroBatches
 from budc.compiler.models.denoiser import ModelDenoiser, model_denoisers
 from budc.compiler.models.model import LoadedModel
 from budc.compiler.rollouts.policies import forwards_per_sample
@@ -19,7 +22,6 @@ from budc.progress import Bar
 from budc.runtimes.sampling.schedulers import on_schedule
 from budc.runtimes.sampling.steps import Compute, StepMachine
 from budc.runtimes.sampling.trunk import combine
-from budc.schema.errors import DeviceMemory
 from budc.schema.policy import Policy, SamplerBinding
 
 _BATCH = {"cpu": 8, "cuda": 16}
@@ -36,51 +38,39 @@ class PipelineRollout:
         self, model: LoadedModel, batch: int | None = None, halved: Callable[[int], object] | None = None
     ) -> None:
         self.model = model
-        self.batch = batch or model.adapter.batch or _BATCH[model.device.type]
         self.forwards = 0
+        self._microbatches = MicroBatches(batch or model.adapter.batch or _BATCH[model.device.type])
         self._halved = halved
         self._denoisers: dict[str, tuple[ModelDenoiser, ...]] = {}
+
+    @property
+    def batch(self) -> int:
+        """The most samples of one forward."""
+        return self._microbatches.at_once
 
     def run(
         self, policy: Policy, sampler: SamplerBinding, conditions: Conditioning, bar: Bar | None = None
     ) -> Tensor:
         """Return the final latents (N, ...), float32 on the CPU.
 
-        Memory that runs out on the device halves the batch, with a line that says so.
+        Memory that runs out on the device halves the batch, with a line on the bar that says so.
 
         Raises:
             DeviceMemory: a single sample does not fit.
         """
-        parts, first = [], 0
-        while first < len(conditions):
-            last = min(first + self.batch, len(conditions))
-            part = self._try(policy, sampler, conditions.part(first, last))
-            if part is None:
-                self._halve(bar)
-                continue
-            parts.append(part)
+
+        def halved(batch: int) -> None:
+            if self._halved is not None:
+                self._halved(batch)
+            if bar is not None:
+                bar.say(f"out of device memory: going on with batches of {batch}")
+
+        def roll(first: int, last: int) -> Tensor:
+            latents = self._roll(policy, sampler, conditions.part(first, last)).cpu()
             self.forwards += forwards_per_sample(policy) * (last - first)
-            first = last
-        return torch.cat(parts)
+            return latents
 
-    def _try(self, policy: Policy, sampler: SamplerBinding, conditions: Conditioning) -> Tensor | None:
-        try:
-            return self._roll(policy, sampler, conditions).cpu()
-        except torch.cuda.OutOfMemoryError:
-            return None
-
-    def _halve(self, bar: Bar | None) -> None:
-        # Only here, after the exception and its frames are gone, can what they held be given back.
-        torch.cuda.empty_cache()
-        if self.batch == 1:
-            raise DeviceMemory(
-                f"{self.model.profile.name}: one sample does not fit into the memory of the device"
-            )
-        self.batch //= 2
-        if self._halved is not None:
-            self._halved(self.batch)
-        if bar is not None:
-            bar.say(f"out of device memory: going on with batches of {self.batch}")
+        return torch.cat(self._microbatches.run(len(conditions), roll, halved=halved))
 
     @torch.no_grad()
     def _roll(self, policy: Policy, sampler: SamplerBinding, conditions: Conditioning) -> Tensor:

@@ -57,15 +57,7 @@ def reference_run(network: BatchedDenoiser, form: LinearForm, journal: Journal, 
 
     def make(first: int, last: int) -> tuple[Mapping[str, Tensor], Mapping[str, int]]:
         # Not stacked: there is one candidate, and padding would only cost.
-        some = BatchedDenoiser(
-            network.denoiser,
-            network.conditions.part(first, last),
-            network.batch,
-            network.halved,
-            stack=False,
-        )
-        run = _run(some, form, bar.advance)
-        network.batch = min(network.batch, some.batch) if some.batch < last - first else network.batch
+        run = _run(network.unstacked(network.conditions.part(first, last)), form, bar.advance)
         tensors = {"states": run.states, **{f"gram {name}": gram for name, gram in run.gram.items()}}
         return tensors, {"bytes": run.residual_bytes}
 

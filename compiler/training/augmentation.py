@@ -59,10 +59,7 @@ def paired_training_set(
     others = conditions.part(own, len(conditions))
 
     def make(first: int, last: int) -> tuple[Mapping[str, Tensor], Mapping[str, int]]:
-        some = BatchedDenoiser(
-            network.denoiser, others.part(first, last), network.batch, network.halved, stack=False
-        )
-        return {"latents": rollout_policy(some, form, policy)}, {}
+        return {"latents": rollout_policy(network.unstacked(others.part(first, last)), form, policy)}, {}
 
     found = [latents]
     with progress(label, len(others)) as bar:

@@ -72,7 +72,11 @@ def train(
     Raises:
         DeviceMemory: not even one sample's gradient fits into the memory of the device.
     """
-    microbatches = MicroBatches(batch, denoiser.checkpoint_blocks)
+    microbatches = MicroBatches(
+        batch,
+        make_room=denoiser.checkpoint_blocks,
+        remedy="compile without alignment (--align), or use a device with more memory",
+    )
     optimiser = torch.optim.Adam(
         [{"params": [tensor], "lr": rates[name]} for name, tensor in parameters.groups.items()],
         betas=(0.9, 0.99),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from budc.compiler.denoisers.batched import BatchedDenoiser
-from budc.compiler.evaluation.pipeline_rollout import Conditioning
+from budc.compiler.denoisers.conditioning import Conditioning
 from budc.schema.errors import DeviceMemory
 
 TIME = torch.tensor(500.0)
@@ -95,18 +95,29 @@ def test_nothing_is_recorded_for_a_backward_pass():
     assert not made.compute("cond", rows(2), TIME)[0].requires_grad
 
 
-@pytest.mark.parametrize("stack", [False, True])
-def test_memory_that_runs_out_halves_the_batch_and_loses_nothing(stack):
+@pytest.mark.parametrize(("stack", "sizes"), [(False, [3]), (True, [12, 6, 3])])
+def test_memory_that_runs_out_halves_the_batch_and_loses_nothing(stack, sizes):
     told = []
     made = network(6, denoiser=Recorder(room=3), batch=24, halved=told.append, stack=stack)
     velocity, _ = made.compute("cond", rows(12), TIME)
-    assert told == [12, 6, 3]
+    assert told == sizes
     assert made.batch == 3
     assert torch.equal(velocity, rows(12) * 10 + torch.arange(6.0)[:, None].repeat(2, 1))
     assert made.denoiser.sizes == [3, 3, 3, 3]
     assert made.forwards == 12
     made.reuse("cond", rows(12), rows(12), TIME)
-    assert told == [12, 6, 3], "the batch stays small"
+    assert told == sizes, "the batch stays small"
+
+
+def test_an_unstacked_part_shares_the_batch_size_and_counts_its_own_forwards():
+    told = []
+    whole = network(6, denoiser=Recorder(room=2), batch=24, halved=told.append, stack=True)
+    part = whole.unstacked(whole.conditions.part(1, 5))
+    velocity, _ = part.compute("cond", rows(4), TIME)
+    assert torch.equal(velocity, rows(4) * 10 + torch.arange(1.0, 5.0)[:, None])
+    assert told == [3, 1]
+    assert whole.batch == part.batch == 1
+    assert (whole.forwards, part.forwards) == (0, 4)
 
 
 def test_a_sample_that_does_not_fit_is_an_error_of_its_own():

@@ -1,4 +1,4 @@
-"""Turns: what is run together when memory runs out."""
+"""Micro-batches: what runs together when memory runs out."""
 
 from itertools import chain
 
@@ -10,7 +10,7 @@ from budc.schema.errors import DeviceMemory
 
 
 class Device:
-    """Has room for so many samples, and for so many more once `spare` has been asked."""
+    """Has room for so many samples, and for so many more once `make_room` was asked."""
 
     def __init__(self, room, spared=0):
         self.room, self.spared = room, spared
@@ -22,7 +22,7 @@ class Device:
             raise torch.cuda.OutOfMemoryError("no room")
         return list(range(first, last))
 
-    def spare(self):
+    def make_room(self):
         self.room, new, self.spared = self.room + self.spared, self.spared > 0, 0
         return new
 
@@ -37,9 +37,9 @@ class Device:
         (1, 1, [(0, 4), (0, 4), (0, 2), (2, 4), (4, 6)]),
     ],
 )
-def test_a_batch_takes_as_few_turns_as_fit(room, spared, tried):
+def test_there_are_as_few_micro_batches_as_fit(room, spared, tried):
     device = Device(room, spared)
-    microbatches = MicroBatches(4, device.spare)
+    microbatches = MicroBatches(4, make_room=device.make_room)
     assert list(chain.from_iterable(microbatches.run(6, device.work))) == list(range(6))
     assert device.tried == tried
     assert microbatches.at_once == max(last - first for first, last in tried[-2:])
@@ -47,18 +47,42 @@ def test_a_batch_takes_as_few_turns_as_fit(room, spared, tried):
 
 def test_what_did_not_fit_once_is_not_tried_again():
     device = Device(2)
-    microbatches = MicroBatches(4, device.spare)
+    microbatches = MicroBatches(4, make_room=device.make_room)
     microbatches.run(4, device.work)
     device.tried.clear()
     microbatches.run(4, device.work)
     assert device.tried == [(0, 2), (2, 4)]
 
 
+def test_the_new_size_is_told_and_sizes_that_cannot_fit_are_not_tried():
+    device, told = Device(2), []
+    microbatches = MicroBatches(32)
+    microbatches.run(3, device.work, halved=told.append)
+    assert device.tried == [(0, 3), (0, 2), (2, 3)]
+    assert told == [2]
+
+
+def test_the_caller_may_say_how_many_run_together():
+    device, told = Device(2), []
+    microbatches = MicroBatches(4)
+
+    def size(first):
+        return min(microbatches.at_once, 3 - first % 3)
+
+    results = microbatches.run(6, device.work, size=size, halved=told.append)
+    assert list(chain.from_iterable(results)) == list(range(6))
+    assert device.tried == [(0, 3), (0, 2), (2, 3), (3, 5), (5, 6)]
+    assert told == [2]
+
+
 def test_one_sample_that_does_not_fit_is_an_error():
     device = Device(0)
-    with pytest.raises(DeviceMemory, match="not even one sample") as caught:
-        MicroBatches(4, device.spare).run(4, device.work)
-    assert "--align" in caught.value.remedy
+    with pytest.raises(DeviceMemory, match="one sample does not fit") as caught:
+        MicroBatches(4).run(4, device.work)
+    assert "device with more memory" in caught.value.remedy
+    with pytest.raises(DeviceMemory) as caught:
+        MicroBatches(4, remedy="drop it").run(4, device.work)
+    assert caught.value.remedy == "drop it"
 
 
 def test_other_errors_are_not_taken_for_it():
@@ -66,4 +90,4 @@ def test_other_errors_are_not_taken_for_it():
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
-        MicroBatches(4, lambda: False).run(4, broken)
+        MicroBatches(4).run(4, broken)

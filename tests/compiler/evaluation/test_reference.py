@@ -6,7 +6,7 @@ import torch
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.evaluation.reference import reference_set, stored_latents
 from budc.compiler.rollouts.policies import full_policy
-from budc.compiler.storage import tensors as parts
+from budc.compiler.storage import tensors
 from budc.policies.profile import read_prompts
 from budc.schema.errors import JournalCorrupt
 
@@ -16,7 +16,7 @@ BRANCHES = ("cond", "uncond")
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
     """Two samples a file, so that three prompts make two files."""
-    monkeypatch.setattr(parts, "PART", 2)
+    monkeypatch.setattr(tensors, "SHARD_SIZE", 2)
 
 
 def test_a_resumed_part_is_read_whatever_batch_the_device_takes_now(model, sampler, reference, journal):

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.denoisers.denoiser import guide
-from budc.compiler.evaluation.pipeline_rollout import Conditioning
 from budc.compiler.fitting.trajectory import (
     RIDGE,
     differences,

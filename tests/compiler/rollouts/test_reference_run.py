@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from budc.compiler.rollouts.reference_run import reference_run
-from budc.compiler.storage import tensors as parts
+from budc.compiler.storage import tensors
 from budc.schema.errors import JournalCorrupt
 from budc.schema.policy import PAYLOADS
 
@@ -12,7 +12,7 @@ from budc.schema.policy import PAYLOADS
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
     """Two samples a file."""
-    monkeypatch.setattr(parts, "PART", 2)
+    monkeypatch.setattr(tensors, "SHARD_SIZE", 2)
 
 
 def test_states_and_gram_matrices_are_of_what_was_computed(bench):

@@ -5,7 +5,7 @@ import torch
 
 from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.rollouts.reference_run import reference_run
-from budc.compiler.storage import tensors as parts
+from budc.compiler.storage import tensors
 from budc.compiler.training.augmentation import PAIRINGS, paired, paired_training_set
 from budc.schema.errors import JournalCorrupt
 
@@ -42,7 +42,7 @@ def test_no_sample_comes_twice_where_prompts_are_few(bench, journal):
 
 
 def test_full_runs_are_made_once_and_guarded(bench, journal, monkeypatch):
-    monkeypatch.setattr(parts, "PART", 2)
+    monkeypatch.setattr(tensors, "SHARD_SIZE", 2)
     made = bench(4)
     network, form, run = made.network, made.form, made.run
     first = paired_training_set(network, form, run.latents, journal, "paired")

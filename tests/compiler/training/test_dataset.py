@@ -1,4 +1,4 @@
-"""Gradients and errors of a training_set: the same in whatever memory there is."""
+"""Gradients and errors of a training set: the same in whatever memory there is."""
 
 from typing import Any
 
@@ -54,18 +54,18 @@ def parameters(model: Any, denoiser: Any, payload: str) -> PolicyParameters:
 
 
 @pytest.mark.parametrize("payload", ["velocity", "trunk-residual"])
-def test_checkpointed_blocks_and_turns_give_the_same_gradient(model: Any, payload: str) -> None:
+def test_checkpointed_blocks_and_micro_batches_give_the_same_gradient(model: Any, payload: str) -> None:
     denoiser = model_denoiser(model)
     conditions = encode_prompts(model, ["a red box", "a blue ring", "two small stars"], range(3))
     training_set = TrainingSet(conditions, torch.zeros_like(conditions.noise))
     trained, rows = parameters(model, denoiser, payload), [2, 0, 1]
-    expected = gradient(denoiser, trained, training_set, rows, MicroBatches(3, lambda: False))
-    wanted = log_error(denoiser, trained, training_set, MicroBatches(3, lambda: False))
+    expected = gradient(denoiser, trained, training_set, rows, MicroBatches(3))
+    wanted = log_error(denoiser, trained, training_set, MicroBatches(3))
     assert all(found.abs().max() > 0 for found in expected)
     assert not any(network.is_gradient_checkpointing for network in model.denoisers)
 
     crowded = Crowded(denoiser, room=1)
-    microbatches = MicroBatches(3, crowded.checkpoint_blocks)
+    microbatches = MicroBatches(3, make_room=crowded.checkpoint_blocks)
     found = gradient(crowded, trained, training_set, rows, microbatches)
     assert microbatches.at_once == 1
     assert all(network.is_gradient_checkpointing for network in model.denoisers)
@@ -74,7 +74,7 @@ def test_checkpointed_blocks_and_turns_give_the_same_gradient(model: Any, payloa
     assert log_error(crowded, trained, training_set, microbatches) == pytest.approx(wanted, abs=1e-4)
 
 
-def test_blocks_are_checkpointed_before_samples_take_turns(model: Any) -> None:
+def test_blocks_are_checkpointed_before_the_batch_is_halved(model: Any) -> None:
     denoiser = model_denoiser(model)
     conditions = encode_prompts(model, ["a red box", "a blue ring"], range(2))
     training_set = TrainingSet(conditions, torch.zeros_like(conditions.noise))
@@ -84,7 +84,7 @@ def test_blocks_are_checkpointed_before_samples_take_turns(model: Any) -> None:
         crowded.room = 2
         return denoiser.checkpoint_blocks()
 
-    microbatches = MicroBatches(2, checkpoint_blocks)
+    microbatches = MicroBatches(2, make_room=checkpoint_blocks)
     gradient(crowded, parameters(model, denoiser, "velocity"), training_set, [0, 1], microbatches)
     assert microbatches.at_once == 2
     assert any(network.is_gradient_checkpointing for network in model.denoisers)
