@@ -1,10 +1,11 @@
-"""The full run of a prompt set: every state on its way, and the Gram matrices of what it computed.
+"""The reference run of a prompt set: every step computed, the latents of each, and Gram matrices of what it computed.
 
-    states[k] = x_k                       k = 0 … steps
-    gram[b, i, j] = ⟨payload_i, payload_j⟩       of branch b, per element, mean over prompts of the normalised ones
+    states[k] = x_k                            k = 0 … steps
+    gram[n, b, i, j] = ⟨r_i, r_j⟩ / size       of prompt n and branch b; r_i is what a policy could cache at step i
 
-States are what a policy is to follow; from the Gram matrices the reuse error of any combination of steps is a
-small linear solve (`budc.compiler.fitting.gram`). Parts of the prompt set are on disk as soon as they are finished.
+Policies are fitted and scored against the states. From the Gram matrices, the error of reusing any combination of
+steps is a small linear solve (`budc.compiler.fitting.gram`). Every shard of the prompt set is on disk as soon as it is
+finished.
 """
 
 from __future__ import annotations
@@ -17,17 +18,21 @@ from torch import Tensor
 
 from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.rollouts.linear_form import LinearForm
+from budc.compiler.rollouts.payloads import CACHED_PAYLOADS
+from budc.compiler.rollouts.policies import full_policy
+from budc.compiler.rollouts.policy import PolicyTrajectory
+from budc.compiler.rollouts.step import take_step
 from budc.compiler.storage.journal import Journal
 from budc.compiler.storage.tensors import shard_spans, stored_shards
 from budc.progress import progress
-from budc.schema.policy import PAYLOADS
+from budc.schema.policy import PAYLOADS, Payload
 
 
 @dataclass(frozen=True)
 class ReferenceRun:
     """`states` (steps + 1, N, ...) float32; `gram` payload -> (N, branches, steps, steps) float64.
 
-    `residual_bytes`: memory of one sample's trunk residual.
+    `residual_bytes`: memory of one sample's trunk residual of one branch and step.
     """
 
     states: Tensor
@@ -48,61 +53,70 @@ class ReferenceRun:
         return ReferenceRun(self.states[:, first:last], gram, self.residual_bytes)
 
 
-def reference_run(network: BatchedDenoiser, form: LinearForm, journal: Journal, label: str) -> ReferenceRun:
-    """Run every step of every prompt, resuming from the journal; `network.forwards` counts resumed parts too.
+class _ReferenceTrajectory(PolicyTrajectory):
+    """The rollout that computes every step, and keeps what every payload would cache: payload -> branch -> steps."""
+
+    def __init__(self, denoiser: BatchedDenoiser, form: LinearForm) -> None:
+        super().__init__(denoiser, form, full_policy(form.steps, denoiser.branches))
+        self.recorded: dict[Payload, dict[str, list[Tensor]]] = {
+            payload: {branch: [] for branch in denoiser.branches} for payload in PAYLOADS
+        }
+
+    def record(self, branch: str, velocity: Tensor, residual: Tensor) -> None:
+        """Keep what every payload would cache."""
+        super().record(branch, velocity, residual)
+        for payload, branches in self.recorded.items():
+            branches[branch].append(CACHED_PAYLOADS[payload].cached(velocity, residual))
+
+
+def reference_run(denoiser: BatchedDenoiser, form: LinearForm, journal: Journal, label: str) -> ReferenceRun:
+    """Run every step of every prompt, resuming from the journal; `denoiser.forwards` counts resumed shards too.
 
     Raises:
-        JournalCorrupt: a part on disk is not what was written.
+        JournalCorrupt: a shard on disk is not what was written.
+        DeviceMemory: one sample does not fit into the memory of the device.
     """
 
-    def make(first: int, last: int) -> tuple[Mapping[str, Tensor], Mapping[str, int]]:
-        # Not stacked: there is one candidate, and padding would only cost.
-        run = _run(network.unstacked(network.conditions.part(first, last)), form, bar.advance)
-        tensors = {"states": run.states, **{f"gram {name}": gram for name, gram in run.gram.items()}}
-        return tensors, {"bytes": run.residual_bytes}
+    def run_shard(first: int, last: int) -> tuple[Mapping[str, Tensor], Mapping[str, int]]:
+        # Unstacked: there is one candidate, and padding would only cost.
+        shard = _run(denoiser.unstacked(denoiser.conditions.part(first, last)), form, bar.advance)
+        tensors = {"states": shard.states, **{f"gram {name}": gram for name, gram in shard.gram.items()}}
+        return tensors, {"bytes": shard.residual_bytes}
 
-    parts: list[ReferenceRun] = []
-    with progress(label, len(shard_spans(network.samples)) * form.steps) as bar:
-        for part in stored_shards(journal, label, network.samples, make):
-            gram: dict[str, Tensor] = {name: part.tensors[f"gram {name}"] for name in PAYLOADS}
-            parts.append(ReferenceRun(part.tensors["states"], gram, part.notes["bytes"]))
-            network.forwards += form.steps * len(parts[-1]) * len(network.denoiser.branches)
-            for _ in range(form.steps if part.replayed else 0):
+    runs: list[ReferenceRun] = []
+    with progress(label, len(shard_spans(denoiser.samples)) * form.steps) as bar:
+        for shard in stored_shards(journal, label, denoiser.samples, run_shard):
+            gram: dict[str, Tensor] = {name: shard.tensors[f"gram {name}"] for name in PAYLOADS}
+            runs.append(ReferenceRun(shard.tensors["states"], gram, shard.notes["bytes"]))
+            denoiser.forwards += form.steps * len(runs[-1]) * len(denoiser.branches)
+            for _ in range(form.steps if shard.replayed else 0):
                 bar.advance(replayed=True)
     return ReferenceRun(
-        torch.cat([part.states for part in parts], dim=1),
-        {name: torch.cat([part.gram[name] for part in parts]) for name in PAYLOADS},
-        parts[0].residual_bytes,
+        torch.cat([run.states for run in runs], dim=1),
+        {name: torch.cat([run.gram[name] for run in runs]) for name in PAYLOADS},
+        runs[0].residual_bytes,
     )
 
 
-def _run(network: BatchedDenoiser, form: LinearForm, advance: Callable[[], object]) -> ReferenceRun:
-    noise, names = network.conditions.noise, network.denoiser.branches
-    states, guided = [noise], list[Tensor]()
-    payloads: dict[str, dict[str, list[Tensor]]] = {
-        name: {branch: [] for branch in names} for name in PAYLOADS
-    }
-    for step, timestep in enumerate(form.timesteps.float()):
-        velocities = {}
-        for branch in names:
-            velocities[branch], residual = network.compute(branch, states[-1], timestep)
-            payloads["trunk-residual"][branch].append(residual)
-            payloads["velocity"][branch].append(velocities[branch])
-        guided.append(network.denoiser.guide(velocities, timestep))
-        states.append(form.latents(step + 1, noise, guided))
+def _run(denoiser: BatchedDenoiser, form: LinearForm, advance: Callable[[], object]) -> ReferenceRun:
+    trajectory = _ReferenceTrajectory(denoiser, form)
+    states = [trajectory.latents]
+    for _ in range(form.steps):
+        take_step(denoiser, [trajectory])
+        states.append(trajectory.latents)
         advance()
-    gram = {
-        name: torch.stack([_gram(per_step) for per_step in branches.values()], dim=1)
-        for name, branches in payloads.items()
+    gram: dict[str, Tensor] = {
+        payload: torch.stack([_gram(steps) for steps in branches.values()], dim=1)
+        for payload, branches in trajectory.recorded.items()
     }
-    residual = next(iter(payloads["trunk-residual"].values()))[0]
+    residual = next(iter(trajectory.recorded["trunk-residual"].values()))[0]
     return ReferenceRun(torch.stack(states), gram, residual[0].numel() * residual.element_size())
 
 
-def _gram(payloads: list[Tensor]) -> Tensor:
+def _gram(cached: list[Tensor]) -> Tensor:
     # One sample at a time: the residuals of a whole run of a real model are gigabytes.
-    rows = []
-    for sample in range(len(payloads[0])):
-        flat = torch.stack([payload[sample].flatten().float() for payload in payloads])
-        rows.append((flat @ flat.T).double() / flat.shape[1])
-    return torch.stack(rows)
+    matrices = []
+    for sample in range(len(cached[0])):
+        flat = torch.stack([step[sample].flatten().float() for step in cached])
+        matrices.append((flat @ flat.T).double() / flat.shape[1])
+    return torch.stack(matrices)
