@@ -113,7 +113,7 @@ def test_forgetting_changes_no_bit_and_costs_forwards(bench):
     assert [rollout.errors for rollout in little] == [rollout.errors for rollout in plenty]
     assert cramped.network.forwards == sum(rollout.forwards for rollout in little)
     assert roomy.network.forwards < cramped.network.forwards
-    assert len(cramped._states) <= 5 < len(roomy._states)
+    assert len(cramped._nodes) <= 5 < len(roomy._nodes)
 
 
 @pytest.mark.parametrize("memory", [1, 20_000, 4 << 30])
