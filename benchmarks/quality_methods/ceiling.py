@@ -12,8 +12,8 @@ from budc.compiler.rollouts.linear_form import linear_form
 from budc.compiler.rollouts.policies import forwards_per_sample
 from budc.compiler.selection.alignment import aligned
 from budc.compiler.storage.journal import Journal
+from budc.compiler.training.parameters import PolicyParameters
 from budc.compiler.training.trainer import train
-from budc.compiler.training.unrolled import PolicyParameters
 from quality_methods.budc_joint import find
 from quality_methods.outcome import Outcome, static
 from quality_methods.setting import Setting

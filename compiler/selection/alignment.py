@@ -13,8 +13,8 @@ from budc.compiler.selection.arbitration import Arbiter
 from budc.compiler.selection.task import NoiseSchedule, SearchResult, Task
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training.dataset import TrainingSet
+from budc.compiler.training.parameters import PolicyParameters
 from budc.compiler.training.trainer import train
-from budc.compiler.training.unrolled import PolicyParameters
 from budc.schema.policy import Policy
 
 EPOCHS = 0.4, 3

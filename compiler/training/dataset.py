@@ -13,7 +13,8 @@ from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.denoisers.microbatches import MicroBatches
 from budc.compiler.rollouts.metrics import latent_errors, log_errors, log_mean
-from budc.compiler.training.unrolled import Parameters, differentiable_rollout
+from budc.compiler.training.parameters import Parameters
+from budc.compiler.training.unrolled import differentiable_rollout
 
 
 @dataclass(frozen=True)

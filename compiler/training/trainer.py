@@ -23,7 +23,7 @@ from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.denoisers.microbatches import MicroBatches
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training.dataset import TrainingSet, gradient, log_error
-from budc.compiler.training.unrolled import Parameters
+from budc.compiler.training.parameters import Parameters
 from budc.progress import progress
 
 RATES: Mapping[str, float] = {"coefficients": 0.01, "sigmas": 0.02}

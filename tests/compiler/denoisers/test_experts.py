@@ -14,7 +14,8 @@ from budc.compiler.selection.alignment import aligned
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.study import policy_of
 from budc.compiler.storage.journal import Journal
-from budc.compiler.training.unrolled import PolicyParameters, differentiable_rollout
+from budc.compiler.training.parameters import PolicyParameters
+from budc.compiler.training.unrolled import differentiable_rollout
 from budc.runtimes.sampling.steps import plan_branch
 from budc.schema.errors import BudgetImpossible, SemanticsViolation, UsageError
 from budc.schema.mask import StepMask

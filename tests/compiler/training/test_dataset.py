@@ -11,7 +11,7 @@ from budc.compiler.evaluation.reference import encode_prompts  # noqa: E402
 from budc.compiler.models.denoiser import model_denoiser  # noqa: E402
 from budc.compiler.models.model import load_model  # noqa: E402
 from budc.compiler.training.dataset import TrainingSet, gradient, log_error  # noqa: E402
-from budc.compiler.training.unrolled import PolicyParameters  # noqa: E402
+from budc.compiler.training.parameters import PolicyParameters  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
 from budc.schema.policy import BranchPolicy, Policy  # noqa: E402
 

@@ -7,8 +7,8 @@ from budc.compiler.search import Candidate
 from budc.compiler.selection.study import policy_of
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training.dataset import TrainingSet
+from budc.compiler.training.parameters import PolicyParameters
 from budc.compiler.training.trainer import BACKWARD
-from budc.compiler.training.unrolled import PolicyParameters
 
 EPOCHS = 3
 
@@ -24,7 +24,7 @@ def lessons(bench):
 
     def parameters():
         return PolicyParameters(
-            policy, made.scheduler, made.schedule.sigmas, made.schedule.timesteps, learn_sigmas=True
+            policy, made.scheduler, made.schedule.sigmas, made.schedule.timesteps, train_sigmas=True
         )
 
     return made.network.denoiser, parameters, whole.part(0, 7), whole.part(7, 10)

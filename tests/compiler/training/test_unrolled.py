@@ -10,7 +10,8 @@ from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.search import Candidate
 from budc.compiler.selection.alignment import aligned
 from budc.compiler.selection.study import policy_of
-from budc.compiler.training.unrolled import PolicyParameters, differentiable_rollout
+from budc.compiler.training.parameters import PolicyParameters
+from budc.compiler.training.unrolled import differentiable_rollout
 from budc.schema.mask import StepMask
 from budc.schema.predictor import MAX_COEFFICIENT
 from budc.schema.sigmas import Sigmas
@@ -25,7 +26,7 @@ def policy(made, compute=(0, 2, 5), payload="velocity", masks=None):
 
 
 def parameters(made, found, **options):
-    options = {"learn_sigmas": True} | options
+    options = {"train_sigmas": True} | options
     return PolicyParameters(found, made.scheduler, made.schedule.sigmas, made.schedule.timesteps, **options)
 
 
@@ -38,7 +39,7 @@ def test_unrolling_is_following(bench, solver, payload, apart):
     found = policy(made, payload=payload, masks=tuple(masks) if apart else (masks[0],))
     expected = rollout_policy(made.over(), made.form, found)
     fixed = differentiable_rollout(
-        made.network.denoiser, parameters(made, found, learn_sigmas=False), made.network.conditions
+        made.network.denoiser, parameters(made, found, train_sigmas=False), made.network.conditions
     )
     torch.testing.assert_close(fixed.detach(), expected, atol=1e-5, rtol=1e-5)
     # Learned timesteps are sigma times 1000, where the scheduler's own are rounded.
@@ -78,11 +79,10 @@ def test_gradients_reach_every_parameter_and_are_finite_differences(bench):
             assert float(tensor.grad[index]) == pytest.approx(difference, rel=0.05, abs=0.02 * scale)
 
 
-def test_what_is_not_learned_stays(bench):
+def test_sigmas_that_are_not_trained_stay(bench):
     made = bench(steps=6)
     found = policy(made)
-    assert set(parameters(made, found, learn_rows=False).groups) == {"sigmas"}
-    assert set(parameters(made, found, learn_sigmas=False).groups) == {"coefficients"}
+    assert set(parameters(made, found, train_sigmas=False).groups) == {"coefficients"}
 
 
 def test_parameters_start_at_the_policy_and_its_schedule(bench):
@@ -153,7 +153,7 @@ def test_a_schedule_from_pure_noise_can_be_trained_and_is_deployed_as_it_was(ben
     sigmas = [1.0, *made.schedule.sigmas[1:]]
     timesteps = [sigma * 1000 for sigma in sigmas[:-1]]
     found = policy(made)
-    trained = PolicyParameters(found, made.scheduler, sigmas, timesteps, learn_sigmas=True)
+    trained = PolicyParameters(found, made.scheduler, sigmas, timesteps, train_sigmas=True)
     latents = differentiable_rollout(made.network.denoiser, trained, made.network.conditions)
     latents.square().sum().backward()
     assert torch.isfinite(trained.groups["sigmas"].grad).all()

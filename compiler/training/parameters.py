@@ -1,0 +1,112 @@
+"""What is trained: a policy's coefficients and sigmas, as tensors of which a rollout is a differentiable function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from budc.compiler.fitting.trajectory import from_differences, to_differences
+from budc.compiler.rollouts.linear_form import LinearForm, linear_form, trainable
+from budc.compiler.rollouts.policies import forwards_per_sample
+from budc.schema.policy import Payload, Policy
+
+Row = Sequence[float | Tensor]
+
+
+class Parameters(Protocol):
+    """What is trained: `groups` name its tensors, `form` and `row` are functions of them."""
+
+    @property
+    def payload(self) -> Payload:
+        """What is cached, as in a policy."""
+
+    @property
+    def forwards(self) -> int:
+        """Forwards of one sample's rollout, all branches together."""
+
+    @property
+    def groups(self) -> Mapping[str, Tensor]:
+        """Name -> leaf tensor, float64."""
+
+    def form(self) -> LinearForm:
+        """Return the solver's linear form."""
+
+    def row(self, branch: str, step: int) -> Row:
+        """Return a branch's coefficients at a step, newest first; empty where it computes."""
+
+
+@dataclass
+class PolicyParameters:
+    """A policy's coefficients, in the basis of differences, and where `train_sigmas` its sigmas.
+
+    Sigmas are first + (last - first) · cumsum(softmax(log gaps + offsets)), so that they stay monotone with both
+    ends pinned whatever the offsets are. The two on either side of each of `first_steps` are pinned as well, so that
+    no step changes over to another network.
+    """
+
+    policy: Policy
+    scheduler: object
+    sigmas: Sequence[float]
+    timesteps: Sequence[float]
+    train_sigmas: bool
+    first_steps: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        self.payload: Payload = self.policy.payload
+        self.forwards = forwards_per_sample(self.policy)
+        self.groups: dict[str, Tensor] = {}
+        self._coefficients, self._slices = _concatenated(self.policy)
+        if self._slices:
+            self.groups["coefficients"] = self._coefficients.requires_grad_(True)
+        self._start = trainable(self.scheduler, torch.tensor(list(self.sigmas), dtype=torch.float64))
+        around = (index for first in self.first_steps for index in (first - 1, first))
+        self._pinned = sorted({0, *around, len(self._start) - 1})
+        self._log_gaps = ((self._start[:-1] - self._start[1:]) / (self._start[0] - self._start[-1])).log()
+        self._offsets = torch.zeros_like(self._log_gaps)
+        if self.train_sigmas:
+            self.groups["sigmas"] = self._offsets.requires_grad_(True)
+        # A scheduler's own timesteps are rounded to integers; those of trained sigmas are exactly sigma · scale.
+        train_timesteps = getattr(getattr(self.scheduler, "config", None), "num_train_timesteps", None)
+        self.scale = float(train_timesteps or self.timesteps[0] / float(self._start[0]))
+        self._fixed = linear_form(self.scheduler, self.sigmas, self.timesteps)
+
+    def schedule(self) -> Tensor:
+        """Return the sigmas (steps + 1,) float64."""
+        sections = [self._start[:1]]
+        for start, end in pairwise(self._pinned):
+            share = torch.softmax((self._log_gaps + self._offsets)[start:end], 0).cumsum(0)
+            first, last = self._start[start], self._start[end : end + 1]
+            sections += [first + (last - first) * share[:-1], last]
+        return torch.cat(sections)
+
+    def form(self) -> LinearForm:
+        """Return the solver on the present sigmas; timesteps follow them."""
+        if not self.train_sigmas:
+            return self._fixed
+        sigmas = self.schedule()
+        form = linear_form(self.scheduler, sigmas, sigmas[:-1].detach() * self.scale)
+        return LinearForm(form.start, form.velocity, sigmas[:-1] * self.scale)
+
+    def row(self, branch: str, step: int) -> Row:
+        """Return a branch's coefficients at a step, newest first; empty where it computes."""
+        where = self._slices.get((branch, step))
+        return () if where is None else tuple(from_differences(self._coefficients[where]).unbind())
+
+
+def _concatenated(policy: Policy) -> tuple[Tensor, dict[tuple[str, int], slice]]:
+    # All coefficients in the basis of differences, and where the row of (branch, step) is among them.
+    rows = {
+        (name, step): to_differences(row)
+        for entry in policy.branches
+        for name in entry.names
+        for step, row in enumerate(entry.predictor)
+        if row
+    }
+    ends = list(accumulate(map(len, rows.values())))
+    slices = {key: slice(end - len(row), end) for (key, row), end in zip(rows.items(), ends, strict=True)}
+    return torch.cat([torch.zeros(0, dtype=torch.float64), *rows.values()]), slices
