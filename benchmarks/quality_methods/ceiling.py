@@ -9,11 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from budc.compiler.rollouts.linear_form import linear_form
-from budc.compiler.rollouts.policies import forwards_per_sample
 from budc.compiler.selection.alignment import aligned
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training.parameters import PolicyParameters
-from budc.compiler.training.trainer import train
+from budc.compiler.training.trainer import TrainingSettings, train
 from quality_methods.budc_joint import find
 from quality_methods.outcome import Outcome, static
 from quality_methods.setting import Setting
@@ -38,12 +37,9 @@ def ceiling(setting: Setting, nfe: int, seed: int, folder: Path) -> Outcome:
             setting.denoiser,
             parameters,
             *lessons(setting, samples, PROMPTS - JUDGING, journal, NOISES),
-            epochs=EPOCHS,
-            evaluations=forwards_per_sample(found.policy),
-            seed=seed,
-            journal=journal,
-            label=f"{setting.name} ceiling {nfe}",
-            batch=BATCH,
+            TrainingSettings(EPOCHS, seed, BATCH),
+            journal,
+            f"{setting.name} ceiling {nfe}",
         )
     policy, schedule = aligned(found.policy, parameters)
     form = linear_form(setting.model.scheduler, schedule.sigmas, schedule.timesteps)

@@ -24,7 +24,8 @@ from budc.compiler.selection.task import SEARCH_SHARE
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training.augmentation import PAIRINGS, paired_training_set
 from budc.compiler.training.dataset import TrainingSet
-from budc.compiler.training.trainer import train
+from budc.compiler.training.trainer import TrainingSettings, train
+from budc.schema.policy import Payload
 from quality_methods.few_steps import SOLVERS, Form, default_schedule
 from quality_methods.outcome import Outcome, static
 from quality_methods.setting import Samples, Setting
@@ -37,14 +38,17 @@ EPOCHS = 8
 class SolverParameters:
     """A few-step solver's trainable sigmas and, with `coefficients`, corrections, as the trainer wants them."""
 
-    payload = "velocity"
+    payload: Payload = "velocity"
 
-    def __init__(self, solver: Form, sigmas: Tensor, timesteps: Tensor, coefficients: bool = True) -> None:
+    def __init__(
+        self, solver: Form, sigmas: Tensor, timesteps: Tensor, branches: int, coefficients: bool = True
+    ) -> None:
         self._solver = solver
         self._ends = sigmas[[0]], sigmas[[-1]]
         self._gaps = ((sigmas[:-1] - sigmas[1:]) / (sigmas[0] - sigmas[-1])).log()
         self._scale = float(timesteps[0] / sigmas[0])
         steps = len(timesteps)
+        self.forwards = steps * branches
         self._offsets = torch.zeros(steps, dtype=torch.float64, requires_grad=True)
         self._delta = torch.zeros(steps, BAND, dtype=torch.float64, requires_grad=coefficients)
         self.groups: Mapping[str, Tensor] = {"sigmas": self._offsets}
@@ -96,8 +100,10 @@ def trained_steps(
     setting: Setting, nfe: int, solver: str, folder: Path, *, coefficients: bool = True
 ) -> Outcome:
     """Train a solver of `nfe` steps on the calibration prompts, its timesteps alone or all of it, then run it."""
-    samples, evaluations = setting.calibration, nfe * len(setting.branches)
-    parameters = SolverParameters(SOLVERS[solver](setting), *default_schedule(setting, nfe), coefficients)
+    samples, branches = setting.calibration, len(setting.branches)
+    parameters = SolverParameters(
+        SOLVERS[solver](setting), *default_schedule(setting, nfe), branches, coefficients
+    )
     split = round(SEARCH_SHARE * len(samples))
     trained = "" if coefficients else " timesteps"
     with Journal(folder, f"{setting.name} {solver} {nfe} {len(samples)} {EPOCHS}{trained}") as journal:
@@ -105,11 +111,9 @@ def trained_steps(
             setting.denoiser,
             parameters,
             *lessons(setting, samples, split, journal),
-            epochs=EPOCHS,
-            evaluations=evaluations,
-            seed=0,
-            journal=journal,
-            label=f"{setting.name} {solver} {nfe}",
+            TrainingSettings(EPOCHS, seed=0),
+            journal,
+            f"{setting.name} {solver} {nfe}",
         )
     with torch.no_grad():
         form = parameters.form()

@@ -8,13 +8,12 @@ import torch
 
 from budc.compiler.fitting.trajectory import bounded
 from budc.compiler.rollouts.linear_form import linear_form
-from budc.compiler.rollouts.policies import forwards_per_sample
 from budc.compiler.selection.arbitration import Arbiter
 from budc.compiler.selection.task import NoiseSchedule, SearchResult, Task
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training.dataset import TrainingSet
 from budc.compiler.training.parameters import PolicyParameters
-from budc.compiler.training.trainer import train
+from budc.compiler.training.trainer import TrainingSettings, train
 from budc.schema.policy import Policy
 
 EPOCHS = 0.4, 3
@@ -62,12 +61,9 @@ def align(
         parameters,
         training_set,
         arbiter.samples,
-        epochs=many,
-        evaluations=forwards_per_sample(outcome.policy),
-        seed=task.seed,
-        journal=journal,
-        label=f"align {name}",
-        batch=BATCH,
+        TrainingSettings(many, task.seed, BATCH),
+        journal,
+        f"align {name}",
     )
     policy, schedule = aligned(outcome.policy, parameters)
     form = linear_form(task.scheduler, schedule.sigmas, schedule.timesteps)

@@ -1,19 +1,19 @@
-"""Refinement: coefficients and sigmas trained by gradient through the unrolled sampler.
+"""Training of coefficients and sigmas, by gradient through the unrolled sampler.
 
-    loss = mean over a batch of log(mean squared error of the final latents against the full run)
+    loss = mean over a batch of log(mean squared error of the final latents against the reference run)
 
-Adam on the coefficients' differences and the sigmas' log gaps, learning rates falling to zero along a cosine.
-After every epoch the parameters are judged on prompts that they were not trained on, and the best ones are
-returned, the initial ones included: a refinement that does not generalise changes nothing. Where a batch and its
-activations do not fit into the device's memory, blocks are checkpointed too, then the batch is
+Adam on the coefficients' differences and the sigmas' log gaps; learning rates warm up over four steps and fall to zero
+along a cosine. After every epoch the parameters are measured on validation prompts that they are not trained on. The
+best ones are returned, the initial ones included: a training that does not generalise changes nothing. Where a batch
+and its activations do not fit into the device's memory, the transformer's blocks are checkpointed, then the batch is
 split into micro-batches; the gradient is that of the whole batch all the same.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,12 +30,29 @@ RATES: Mapping[str, float] = {"coefficients": 0.01, "sigmas": 0.02}
 """Learning rate of every group of parameters."""
 
 BACKWARD = 2
-"""What a backward pass counts, in forwards."""
+"""The forwards that a backward pass counts as."""
+
+_WARM_UP = 4
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to train: epochs, the seed of the order of samples, samples a step, and learning rates by group.
+
+    A small `batch` costs no more forwards than a large one, and takes more steps.
+    """
+
+    epochs: int
+    seed: int
+    batch: int = 3
+    rates: Mapping[str, float] = field(default_factory=lambda: RATES)
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The best parameters by validation: group -> values; both log losses; forward equivalents; the epoch taken."""
+    """The best parameters by validation, group -> values; log losses before and after; forward equivalents; the best
+    epoch.
+    """
 
     values: dict[str, Tensor]
     before: float
@@ -45,113 +62,119 @@ class TrainingResult:
 
 
 def training_forwards(evaluations: int, train: int, validation: int, epochs: int) -> int:
-    """Return the forward equivalents of a refinement on so many samples, each of so many forwards under the policy."""
+    """Return the forward equivalents of a training on so many samples, each of `evaluations` forwards."""
     return evaluations * (epochs * ((1 + BACKWARD) * train + validation) + validation)
 
 
 def train(
     denoiser: Denoiser,
     parameters: Parameters,
-    train: TrainingSet,
+    training_set: TrainingSet,
     validation: TrainingSet,
-    *,
-    epochs: int,
-    evaluations: int,
-    seed: int,
+    settings: TrainingSettings,
     journal: Journal,
     label: str,
-    batch: int = 3,
-    rates: Mapping[str, float] = RATES,
 ) -> TrainingResult:
-    """Train `parameters` in place for `epochs`, leave them at their best and return it.
+    """Train `parameters` in place, leave them at their best and return it.
 
-    `evaluations` are the forwards of one sample under the policy, all branches together; a small `batch` costs no
-    more of them and takes more steps. Every epoch is in the journal, optimiser included: a killed refinement goes
-    on at the epoch that it was in.
+    Every epoch is in the journal under `label`, with the optimiser's state: a training that was killed goes on at the
+    epoch that it was in.
 
     Raises:
-        DeviceMemory: not even one sample's gradient fits into the memory of the device.
+        DeviceMemory: the gradient of one sample does not fit into the memory of the device.
     """
-    microbatches = MicroBatches(
-        batch,
-        make_room=denoiser.checkpoint_blocks,
-        remedy="compile without alignment (--align), or use a device with more memory",
-    )
-    optimiser = torch.optim.Adam(
-        [{"params": [tensor], "lr": rates[name]} for name, tensor in parameters.groups.items()],
-        betas=(0.9, 0.99),
-    )
-    batches = math.ceil(len(train) / batch)
-    before = journal.get(f"{label} epoch 0")
-    if before is None:
-        before = {
-            "loss": log_error(denoiser, parameters, validation, microbatches),
-            "state": _dump(parameters, optimiser),
-        }
-        journal.put(f"{label} epoch 0", before)
-    best, best_epoch = before, 0
-    with progress(label, epochs * batches) as bar:
-        record = before
-        for epoch in range(1, epochs + 1):
-            known = journal.get(f"{label} epoch {epoch}")
-            if known is None:
-                _load(parameters, optimiser, record["state"])
-                order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed + epoch))
-                for index in range(batches):
-                    done = (epoch - 1) * batches + index
-                    fall = 0.5 * (1 + math.cos(math.pi * done / (epochs * batches)))
-                    for group, name in zip(optimiser.param_groups, parameters.groups, strict=True):
-                        group["lr"] = rates[name] * fall * min(1.0, (done + 1) / 4)
-                    chosen = order[index * batch : (index + 1) * batch]
-                    _step(
-                        optimiser,
-                        parameters,
-                        gradient(denoiser, parameters, train, chosen.tolist(), microbatches),
-                    )
-                    bar.advance()
-                known = {
-                    "loss": log_error(denoiser, parameters, validation, microbatches),
-                    "state": _dump(parameters, optimiser),
-                }
-                journal.put(f"{label} epoch {epoch}", known)
+    trainer = _Trainer(denoiser, parameters, training_set, settings)
+    start = journal.get(f"{label} epoch 0")
+    if start is None:
+        start = trainer.record(validation)
+        journal.put(f"{label} epoch 0", start)
+    record, best, best_epoch = start, start, 0
+    with progress(label, settings.epochs * trainer.batches) as bar:
+        for epoch in range(1, settings.epochs + 1):
+            stored = journal.get(f"{label} epoch {epoch}")
+            if stored is None:
+                trainer.restore(record)
+                trainer.run(epoch, bar.advance)
+                stored = trainer.record(validation)
+                journal.put(f"{label} epoch {epoch}", stored)
             else:
-                for _ in range(batches):
+                for _ in range(trainer.batches):
                     bar.advance(replayed=True)
-            record = known
-            if known["loss"] < best["loss"]:
-                best, best_epoch = known, epoch
-    _load(parameters, optimiser, best["state"])
+            record = stored
+            if record["loss"] < best["loss"]:
+                best, best_epoch = record, epoch
+    trainer.restore(best)
     values = {name: tensor.detach().clone() for name, tensor in parameters.groups.items()}
-    forwards = training_forwards(evaluations, len(train), len(validation), epochs)
-    return TrainingResult(values, before["loss"], best["loss"], forwards, best_epoch)
+    forwards = training_forwards(parameters.forwards, len(training_set), len(validation), settings.epochs)
+    return TrainingResult(values, start["loss"], best["loss"], forwards, best_epoch)
 
 
-def _step(optimiser: torch.optim.Optimizer, parameters: Parameters, gradients: Sequence[Tensor]) -> None:
-    # A batch whose samples leave the range of numbers teaches nothing.
-    if all(torch.isfinite(found).all() for found in gradients):
-        for leaf, found in zip(parameters.groups.values(), gradients, strict=True):
-            leaf.grad = found
-        optimiser.step()
+class _Trainer:
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        parameters: Parameters,
+        training_set: TrainingSet,
+        settings: TrainingSettings,
+    ) -> None:
+        self.batches = math.ceil(len(training_set) / settings.batch)
+        self._denoiser, self._parameters = denoiser, parameters
+        self._training_set, self._settings = training_set, settings
+        self._microbatches = MicroBatches(
+            settings.batch,
+            make_room=denoiser.checkpoint_blocks,
+            remedy="compile without alignment (--align), or use a device with more memory",
+        )
+        self._optimiser = torch.optim.Adam(
+            [{"params": [tensor], "lr": settings.rates[name]} for name, tensor in parameters.groups.items()],
+            betas=(0.9, 0.99),
+        )
 
+    def run(self, epoch: int, advance: Callable[[], object]) -> None:
+        """Train for one epoch (1-based)."""
+        generator = torch.Generator().manual_seed(self._settings.seed + epoch)
+        order = torch.randperm(len(self._training_set), generator=generator)
+        for index, rows in enumerate(order.split(self._settings.batch)):
+            self._set_rates((epoch - 1) * self.batches + index)
+            self._step(
+                gradient(
+                    self._denoiser, self._parameters, self._training_set, rows.tolist(), self._microbatches
+                )
+            )
+            advance()
 
-def _dump(parameters: Parameters, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    dumped: dict[str, Any] = {}
-    for name, tensor in parameters.groups.items():
-        state = optimiser.state.get(tensor, {})
-        dumped[name] = {
-            "values": tensor.detach().tolist(),
-            **{key: value.tolist() for key, value in state.items() if isinstance(value, Tensor)},
-        }
-    return dumped
-
-
-def _load(parameters: Parameters, optimiser: torch.optim.Optimizer, dumped: Mapping[str, Any]) -> None:
-    for name, tensor in parameters.groups.items():
-        stored = dict(dumped[name])
-        with torch.no_grad():
-            tensor.copy_(torch.tensor(stored.pop("values"), dtype=tensor.dtype).view_as(tensor))
-        if stored:
-            optimiser.state[tensor] = {
-                key: torch.tensor(value, dtype=torch.float32 if key == "step" else tensor.dtype)
-                for key, value in stored.items()
+    def record(self, validation: TrainingSet) -> dict[str, Any]:
+        """Return what the journal keeps of the present parameters: their validation loss, and all state."""
+        loss = log_error(self._denoiser, self._parameters, validation, self._microbatches)
+        state: dict[str, Any] = {}
+        for name, tensor in self._parameters.groups.items():
+            moments = self._optimiser.state.get(tensor, {})
+            state[name] = {
+                "values": tensor.detach().tolist(),
+                **{key: value.tolist() for key, value in moments.items() if isinstance(value, Tensor)},
             }
+        return {"loss": loss, "state": state}
+
+    def restore(self, record: Mapping[str, Any]) -> None:
+        """Go back to the parameters and the optimiser's state of a record."""
+        for name, tensor in self._parameters.groups.items():
+            moments = dict(record["state"][name])
+            with torch.no_grad():
+                tensor.copy_(torch.tensor(moments.pop("values"), dtype=tensor.dtype).view_as(tensor))
+            if moments:
+                self._optimiser.state[tensor] = {
+                    key: torch.tensor(value, dtype=torch.float32 if key == "step" else tensor.dtype)
+                    for key, value in moments.items()
+                }
+
+    def _set_rates(self, steps_done: int) -> None:
+        cosine = 0.5 * (1 + math.cos(math.pi * steps_done / (self._settings.epochs * self.batches)))
+        for group, name in zip(self._optimiser.param_groups, self._parameters.groups, strict=True):
+            group["lr"] = self._settings.rates[name] * cosine * min(1.0, (steps_done + 1) / _WARM_UP)
+
+    def _step(self, gradients: Sequence[Tensor]) -> None:
+        # A batch with a gradient that is not finite is left out.
+        if all(torch.isfinite(values).all() for values in gradients):
+            for leaf, values in zip(self._parameters.groups.values(), gradients, strict=True):
+                leaf.grad = values
+            self._optimiser.step()
