@@ -1,1 +1,1 @@
-"""What a policy is searched for: a network in its two modes, computed or reused, over whole prompt sets."""
+"""What a policy is searched for: a denoiser that computes or reuses, alone, in micro-batches, over prompt sets."""

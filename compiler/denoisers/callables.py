@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from budc.compiler.denoisers.conditioning import Condition
-from budc.compiler.denoisers.denoiser import WeightedSum
+from budc.compiler.denoisers.denoiser import WeightedGuidance
 
 
-class CallableDenoiser(WeightedSum):
-    """A pair of functions: `compute(latents, timestep, condition)` returns velocity and residual, `reuse(residual,
-    latents, timestep, condition)` the velocity; timestep (n,).
+class CallableDenoiser(WeightedGuidance):
+    """A pair of functions: `compute(latents, timestep, condition)` returns velocity and residual, and `reuse(residual,
+    latents, timestep, condition)` the velocity. `timestep` is (n,); `weights` is branch -> guidance weight.
     """
 
     def __init__(
@@ -29,9 +29,9 @@ class CallableDenoiser(WeightedSum):
         self.device = device
 
     def compute(self, latents: Tensor, timestep: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Run the whole network."""
+        """Return velocity and residual."""
         return self._compute(latents, timestep.expand(len(latents)), condition)
 
     def reuse(self, residual: Tensor, latents: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """Run what comes before and after the trunk."""
+        """Return the velocity from a residual."""
         return self._reuse(residual, latents, timestep.expand(len(latents)), condition)

@@ -1,7 +1,7 @@
 """Conditioning: what rollouts start from. A branch is conditioned on one tensor, or on several by name.
 
-Every tensor's first dimension counts samples, also of what all samples share (position ids, a guidance scale): so
-that rows of a prompt set are taken in one way, whatever the network wants.
+The first dimension of every tensor counts samples, even where all samples share a value (position ids, a guidance
+scale). Samples of a prompt set can then be selected in the same way for every model.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 Condition = Tensor | Mapping[str, Tensor]
-"""One branch's: a tensor (n, ...), or name -> tensor (n, ...)."""
+"""The condition of one branch: a tensor (n, ...), or name -> tensor (n, ...)."""
 
 
 def map_condition(condition: Condition, change: Callable[[Tensor], Tensor]) -> Condition:
@@ -25,7 +25,7 @@ def map_condition(condition: Condition, change: Callable[[Tensor], Tensor]) -> C
 
 
 def named_tensors(condition: Condition) -> Mapping[str, Tensor]:
-    """Return the condition's tensors by name; a lone one is called ""."""
+    """Return the condition's tensors by name; a single unnamed one is called ""."""
     return {"": condition} if isinstance(condition, Tensor) else condition
 
 
@@ -41,16 +41,16 @@ class Conditioning:
 
     def part(self, first: int, last: int) -> Self:
         """Return the samples first..last-1."""
-        return self._each(lambda tensor: tensor[first:last])
+        return self._map(lambda tensor: tensor[first:last])
 
     def rows(self, chosen: Sequence[int]) -> Self:
         """Return the chosen samples, in that order."""
-        return self._each(lambda tensor: tensor[list(chosen)])
+        return self._map(lambda tensor: tensor[list(chosen)])
 
     def to(self, device: torch.device) -> Self:
-        """Return all of it on a device."""
-        return self._each(lambda tensor: tensor.to(device))
+        """Return a copy on a device."""
+        return self._map(lambda tensor: tensor.to(device))
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
         embeddings = {name: map_condition(value, change) for name, value in self.embeddings.items()}
         return replace(self, embeddings=embeddings, noise=change(self.noise))

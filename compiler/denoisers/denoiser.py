@@ -1,4 +1,4 @@
-"""Denoiser: a network in its two modes, as rollouts call it; nothing of pipelines, checkpoints or files."""
+"""Denoiser: a network in its two modes, compute and reuse, as rollouts call it. Pipelines and files are elsewhere."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from budc.compiler.denoisers.conditioning import Condition
 class Denoiser(Protocol):
     """What a policy is searched for.
 
-    `compute` returns the velocity (n, ...) of latents (n, ...), and the trunk residual of any shape (n, ...);
-    `reuse` the velocity from a residual in the blocks' place. `timestep` is a scalar tensor; `condition` is one
-    branch's: a tensor or several by name, of first dimension n.
+    Latents and velocities are (n, ...), the trunk residual is (n, ...) of any other shape. `timestep` is a scalar
+    tensor; `condition` is that of one branch.
     """
 
     @property
@@ -29,26 +28,32 @@ class Denoiser(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the network lies."""
+        """Where the network is."""
 
     def first_steps(self, timesteps: Sequence[float] | Tensor) -> tuple[int, ...]:
-        """Return the steps of a schedule at which another network takes over; none where there is one network."""
+        """Return the steps of a schedule at which another network takes over; empty where there is one network."""
 
     def compute(self, latents: Tensor, timestep: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Run the whole network."""
+        """Run the whole network; return the velocity, and the residual that its trunk added."""
 
     def reuse(self, residual: Tensor, latents: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """Run what comes before and after the trunk."""
+        """Return the velocity with a residual in the trunk's place: only what is before and after the trunk runs."""
 
     def guide(self, velocities: Mapping[str, Tensor], timestep: Tensor) -> Tensor:
-        """Return the guided velocity (n, ...) of every branch's, differentiably."""
+        """Return the guided velocity (n, ...) of every branch's; differentiable."""
 
     def checkpoint_blocks(self) -> bool:
-        """Keep only what lies between blocks where gradients are wanted; return whether that makes room anew."""
+        """Let backward passes recompute the activations within blocks; return whether that frees memory.
+
+        It does not where it is already so, or cannot be.
+        """
 
 
-class WeightedSum:
-    """One network with the usual guidance: `weights`, branch -> its weight in the guided velocity."""
+class WeightedGuidance:
+    """The part of a denoiser that is common to single networks with linear guidance.
+
+    `weights`: branch -> its weight in the guided velocity.
+    """
 
     weights: Mapping[str, float]
     linear: bool = True
@@ -59,7 +64,7 @@ class WeightedSum:
         return tuple(self.weights)
 
     def first_steps(self, timesteps: Sequence[float] | Tensor) -> tuple[int, ...]:
-        """Return none."""
+        """Return (): there is one network."""
         return ()
 
     def guide(self, velocities: Mapping[str, Tensor], timestep: Tensor) -> Tensor:
@@ -67,7 +72,7 @@ class WeightedSum:
         return guide(self.weights, velocities)
 
     def checkpoint_blocks(self) -> bool:
-        """Make no room."""
+        """Return False: there are no blocks to checkpoint."""
         return False
 
 

@@ -1,7 +1,8 @@
-"""Experts: denoisers that share a run, one after the other, as one denoiser.
+"""Experts: several denoisers that share a run, one after the other, as one denoiser.
 
-Each takes over where the timestep falls below its boundary, and stays until the next one does. What a rollout must
-know of that is at which steps it happens (`Denoiser.first_steps`): they are computed, and residuals do not cross them.
+Each takes over where the timestep falls below its boundary, and stays until the next one does. A rollout needs to know
+only the steps at which that happens (`Denoiser.first_steps`): they are computed, and nothing that was cached before is
+reused after them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from budc.schema.errors import UsageError
 
 
 class ExpertSwitch:
-    """Denoisers of the same branches on the same device; `boundaries` (timesteps, descending) are one fewer."""
+    """Denoisers of the same branches on the same device, in order; `boundaries` (descending) lie between them."""
 
     def __init__(self, denoisers: Sequence[Denoiser], boundaries: Sequence[float]) -> None:
         self._denoisers = tuple(denoisers)
@@ -28,23 +29,23 @@ class ExpertSwitch:
         self.device = self._denoisers[0].device
 
     def first_steps(self, timesteps: Sequence[float] | Tensor) -> tuple[int, ...]:
-        """Return the first step of every denoiser after the first on a schedule, its length where there is none."""
+        """Return the first step of every denoiser but the first; the number of steps where a denoiser has none."""
         return first_steps(timesteps, self._boundaries)
 
     def compute(self, latents: Tensor, timestep: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Run the whole network that has this timestep."""
+        """Run the whole network of this timestep."""
         return self._at(timestep).compute(latents, timestep, condition)
 
     def reuse(self, residual: Tensor, latents: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """Run what comes before and after its trunk."""
+        """Run what is before and after the trunk of this timestep's network."""
         return self._at(timestep).reuse(residual, latents, timestep, condition)
 
     def guide(self, velocities: Mapping[str, Tensor], timestep: Tensor) -> Tensor:
-        """Guide as it is guided."""
+        """Guide as this timestep's network is guided."""
         return self._at(timestep).guide(velocities, timestep)
 
     def checkpoint_blocks(self) -> bool:
-        """Checkpoint those of one more network."""
+        """Checkpoint the blocks of one more network."""
         return any(denoiser.checkpoint_blocks() for denoiser in self._denoisers)
 
     def _at(self, timestep: Tensor) -> Denoiser:
@@ -52,7 +53,7 @@ class ExpertSwitch:
 
 
 def all_run(denoiser: Denoiser, timesteps: Sequence[float] | Tensor) -> bool:
-    """Whether every denoiser has a step on a schedule, which a policy can therefore hold."""
+    """Whether every denoiser has a step on a schedule; policies exist only for schedules on which this holds."""
     ends = (0, *denoiser.first_steps(timesteps), len(timesteps))
     return all(before < after for before, after in pairwise(ends))
 
@@ -62,6 +63,6 @@ def check_all_run(denoiser: Denoiser, timesteps: Sequence[float]) -> None:
     if not all_run(denoiser, timesteps):
         begin = ", ".join(map(str, (0, *denoiser.first_steps(timesteps))))
         raise UsageError(
-            f"--steps: of {len(timesteps)} steps some of the model's denoisers have none (they begin at steps {begin})",
-            remedy="use more steps",
+            f"of {len(timesteps)} steps some of the model's denoisers have none (they begin at steps {begin})",
+            remedy="use more steps: --steps on the command line, a longer schedule of `sigmas` in Python",
         )

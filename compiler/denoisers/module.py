@@ -8,20 +8,21 @@ import torch
 from torch import Tensor, nn
 
 from budc.compiler.denoisers.conditioning import Condition
-from budc.compiler.denoisers.denoiser import WeightedSum
+from budc.compiler.denoisers.denoiser import WeightedGuidance
 from budc.runtimes.sampling.families import Family, Span
 from budc.runtimes.sampling.trunk import Trunk
 from budc.schema.errors import UnsupportedModel
 
 
-class ModuleDenoiser(WeightedSum):
+class ModuleDenoiser(WeightedGuidance):
     """Any module that is called as `module(latents, timestep, condition)` and returns the velocity.
 
-    latents (n, ...), timestep (n,), condition (n, ...) or several by name. `blocks` names its trunk: the
-    `ModuleList` that its forward iterates over, each block taking the hidden state first and returning the next one.
+    Latents are (n, ...), the timestep (n,), the condition (n, ...) or several by name. `blocks` names the trunk: the
+    `ModuleList` that the forward iterates over; each block takes the hidden state as its first argument and returns
+    the next one. `weights` is branch -> guidance weight.
 
     Raises:
-        UnsupportedModel: there is no such list of blocks.
+        UnsupportedModel: there is no such list of blocks; when computing, the forward does not iterate over it.
     """
 
     def __init__(self, module: nn.Module, weights: Mapping[str, float], blocks: str = "blocks") -> None:
@@ -31,7 +32,7 @@ class ModuleDenoiser(WeightedSum):
         self.device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
     def compute(self, latents: Tensor, timestep: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Run the whole network."""
+        """Run the whole module."""
         with self._trunk.installed():
             self._trunk.arm_compute()
             try:

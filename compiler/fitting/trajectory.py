@@ -1,19 +1,19 @@
-"""Tracking: coefficients that keep a policy on the full run's path, fitted along its own trajectory.
+"""Coefficients fitted along a policy's own trajectory, so that it stays near the reference run.
 
-A policy's inputs differ from the full run's, so coefficients fitted on the full run alone extrapolate from the
-wrong place. Here they are fitted as the rollout goes: at a reused step the next state is all but linear in the
-coefficients of all branches that reuse,
+Under a policy, the latents of a step differ from those of the reference run, so coefficients fitted on the reference
+run alone fit other inputs than they meet. Here they are fitted during the rollout. At a reused step the next latents
+are nearly linear in the coefficients c of all branches that reuse,
 
     x_{k+1}(c) = rest + h · g(v(c)),        v_b(c) ≈ v_b(c⁰) + J_b (c - c⁰)
 
-with the guidance g, a weighted sum of the branches or at least smooth in them. So the c that bring it closest to the
-full run's x*_{k+1}, over all prompts at once, are one small least-squares solve. Errors of earlier steps are part of
-rest, hence corrected as far as the residuals at hand can. It costs no forward beyond those of the rollout, and the
-coefficients are then constants of the policy.
+with the guidance g, which is a weighted sum of the branches or at least smooth in them. The c that bring x_{k+1}
+closest to the reference run's x*_{k+1}, over all prompts at once, are one small least-squares solve. The errors of
+earlier steps are in `rest`, so the fit also corrects these, as far as the cached tensors allow. It costs no forward
+beyond those of the rollout. Afterwards the coefficients are constants of the policy.
 
 Prompts are weighted by the inverse of their error (one step of iteratively reweighted least squares), because a
-few prompts that flip to another mode would otherwise own the fit. The solve is in differences of residuals, r_0,
-r_0 - r_1, r_0 - 2 r_1 + r_2, and regularised towards the coefficients that the Gram matrix of the full run gives.
+few prompts that flip to another mode would otherwise dominate the fit. The solve is in differences of cached tensors,
+r_0, r_0 - r_1, r_0 - 2 r_1 + r_2, and regularised towards the coefficients that the reference run's Gram matrix gives.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ RIDGE = 3e-4
 """Regularisation towards the prior, relative to the mean squared column."""
 
 SECANT = 0.05
-"""Step of the secant that linearises the head around a trunk residual."""
+"""Step of the secant by which the velocity is linearised in a trunk residual."""
 
 CoefficientRows = Mapping[str, tuple[float, ...]]
+"""Branch -> its coefficients at one step, newest first."""
 
 
 def to_differences(row: Sequence[float]) -> Tensor:
@@ -48,14 +49,14 @@ def from_differences(values: Tensor) -> Tensor:
     return row[..., : values.shape[-1]]
 
 
-def differences(residuals: Sequence[Tensor]) -> list[Tensor]:
-    """Return r_0, r_0 - r_1, r_0 - 2 r_1 + r_2 of up to three residuals, newest first."""
-    found = [residuals[0]]
-    if len(residuals) > 1:
-        found.append(residuals[0] - residuals[1])
-    if len(residuals) > 2:
-        found.append(residuals[0] - 2 * residuals[1] + residuals[2])
-    return found
+def differences(cached: Sequence[Tensor]) -> list[Tensor]:
+    """Return r_0, r_0 - r_1, r_0 - 2 r_1 + r_2 of up to three cached tensors, newest first."""
+    basis = [cached[0]]
+    if len(cached) > 1:
+        basis.append(cached[0] - cached[1])
+    if len(cached) > 2:
+        basis.append(cached[0] - 2 * cached[1] + cached[2])
+    return basis
 
 
 def solve_trajectory(
@@ -64,12 +65,12 @@ def solve_trajectory(
     prior: Tensor,
     ridge: float = RIDGE,
 ) -> Tensor:
-    """Return the move d (columns,) from the linearisation point that minimises, over d,
+    """Return the move d (terms,) from the linearisation point that minimises
 
         Σ_p weight_p ‖target_p - columns_p · d‖² + ridge · scale · ‖d - prior‖²
 
-    target (N, size), columns (terms, N, size), prior (terms,): the move that leads back to the prior. weight_p is
-    1 / ‖target_p‖, scale the mean squared weighted column.
+    over d, for target (N, size), columns (terms, N, size) and prior (terms,), the move that leads back to the prior
+    coefficients. weight_p is 1 / ‖target_p‖, and scale the mean square of the weighted columns.
     """
     weight = target.double().square().mean(1).clamp_min(1e-24).rsqrt()
     root = (weight / weight.mean()).sqrt()
@@ -83,7 +84,7 @@ def solve_trajectory(
 
 
 def fit_trajectory(
-    residuals: Mapping[str, Sequence[Tensor]],
+    cached: Mapping[str, Sequence[Tensor]],
     prior: CoefficientRows,
     velocity: Callable[[str, Tensor], Tensor],
     guide: Callable[[Mapping[str, Tensor]], Tensor],
@@ -93,50 +94,51 @@ def fit_trajectory(
 ) -> dict[str, tuple[float, ...]]:
     """Return one row per reusing branch, newest first.
 
-    `residuals` holds what each of them may combine, newest first; `velocity(branch, residual)` is the network's
-    head, `guide` returns the guided velocity (N, ...) from these branches' own, both exactly linear where `linear`;
-    `target(v)` is what it should change by, given that it is v now.
+    `cached` holds what each of them may combine, newest first. `velocity(branch, combined)` returns its velocity and
+    `guide(velocities)` the guided one (N, ...) from the velocities of these branches; `linear` says that both are
+    exactly linear. `target(v)` is the change that the guided velocity should make, where it is v now.
     """
-    rows = {branch: to_differences(prior[branch]) for branch in residuals}
-    start = {branch: values.clone() for branch, values in rows.items()}
+    rows = {branch: to_differences(prior[branch]) for branch in cached}
+    start = {branch: row.clone() for branch, row in rows.items()}
     for _ in range(1 if linear else 2):
-        bases = {branch: differences(residuals[branch])[: len(values)] for branch, values in rows.items()}
-        now = {branch: _combined(bases[branch], values) for branch, values in rows.items()}
-        reused = {branch: velocity(branch, residual) for branch, residual in now.items()}
+        bases = {branch: differences(cached[branch])[: len(row)] for branch, row in rows.items()}
+        combined = {branch: _combined(bases[branch], row) for branch, row in rows.items()}
+        velocities = {branch: velocity(branch, value) for branch, value in combined.items()}
         columns: list[Tensor] = []
         for branch, basis in bases.items():
-            for part in basis:
+            for direction in basis:
                 if linear:
-                    slope = velocity(branch, part)
+                    slope = velocity(branch, direction)
                 else:
-                    slope = (velocity(branch, now[branch] + SECANT * part) - reused[branch]) / SECANT
-                columns.append(_along(guide, reused, branch, slope))
+                    moved = velocity(branch, combined[branch] + SECANT * direction)
+                    slope = (moved - velocities[branch]) / SECANT
+                columns.append(_guided_derivative(guide, velocities, branch, slope))
         stacked = torch.stack(columns).flatten(2)
         back = torch.cat([start[branch] - rows[branch] for branch in rows])
-        move = solve_trajectory(target(guide(reused)).flatten(1), stacked, back)
-        for branch, part in zip(rows, move.split([len(values) for values in rows.values()]), strict=True):
-            rows[branch] = rows[branch] + part
-    return {branch: tuple(from_differences(values).tolist()) for branch, values in rows.items()}
+        move = solve_trajectory(target(guide(velocities)).flatten(1), stacked, back)
+        moves = move.split([len(row) for row in rows.values()])
+        rows = {branch: row + own for (branch, row), own in zip(rows.items(), moves, strict=True)}
+    return {branch: tuple(from_differences(row).tolist()) for branch, row in rows.items()}
 
 
-def _along(
+def _guided_derivative(
     guide: Callable[[Mapping[str, Tensor]], Tensor],
     velocities: Mapping[str, Tensor],
     branch: str,
     slope: Tensor,
 ) -> Tensor:
-    # How the guided velocity moves as one branch's moves along the slope; a weighted sum's is exactly weight · slope.
-    def one(velocity: Tensor) -> Tensor:
+    # Of the guided velocity, as one branch's moves along the slope; for a weighted sum exactly weight · slope.
+    def guided(velocity: Tensor) -> Tensor:
         return guide({**velocities, branch: velocity})
 
-    moved: Tensor = torch.autograd.functional.jvp(one, velocities[branch], slope)[1]
-    return moved
+    derivative: Tensor = torch.autograd.functional.jvp(guided, velocities[branch], slope)[1]
+    return derivative
 
 
-def _combined(basis: Sequence[Tensor], values: Tensor) -> Tensor:
-    total = basis[0] * float(values[0])
-    for part, value in zip(basis[1:], values[1:], strict=True):
-        total = total + part * float(value)
+def _combined(basis: Sequence[Tensor], row: Tensor) -> Tensor:
+    total = basis[0] * float(row[0])
+    for direction, value in zip(basis[1:], row[1:], strict=True):
+        total = total + direction * float(value)
     return total
 
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from budc.compiler.denoisers.conditioning import Condition
-from budc.compiler.denoisers.denoiser import Denoiser, WeightedSum
+from budc.compiler.denoisers.denoiser import Denoiser, WeightedGuidance
 from budc.compiler.denoisers.experts import ExpertSwitch
 from budc.compiler.models.model import LoadedModel
 from budc.runtimes.sampling.trunk import Trunk
 from budc.schema.policy import Payload
 
 
-class ModelDenoiser(WeightedSum):
+class ModelDenoiser(WeightedGuidance):
     """One denoiser of a loaded model, by its `index`; `payload` says what computed steps leave for reused ones, see
     `Trunk`.
     """

@@ -89,7 +89,7 @@ class CoefficientFit:
         self, trajectory: CandidateTrajectory, current: CurrentStep, prior: CoefficientRows
     ) -> dict[str, tuple[float, ...]]:
         step = trajectory.step
-        rest = self.form.without(step + 1, trajectory.noise, trajectory.velocities)
+        rest = self.form.partial_latents(step + 1, trajectory.noise, trajectory.velocities)
         weight = float(self.form.velocity[step + 1, step])
         wanted = (self._states[step + 1] - rest) / weight
         return fit_trajectory(

@@ -1,10 +1,10 @@
-"""The solver as a linear form: every sampler budc compiles for is linear in noise and velocities.
+"""The solver as a linear form: every sampler that budc compiles for is linear in the noise and the velocities.
 
     x_k = start[k] · x_0 + Σ_{j<k} velocity[k, j] · v_j          k = 0 … steps
 
-v_j is the guided velocity of step j, x_0 the initial latents. Euler, UniPC, DPM++ and Adams-Bashforth differ
-only in the numbers, which depend on the sigmas alone; they are read off the scheduler itself, by stepping it
-through unit vectors, so that nothing here can disagree with the solver that deployment runs.
+v_j is the guided velocity of step j, x_0 the noise. Euler, UniPC, DPM++ and Adams-Bashforth differ only in the
+coefficients, which depend on the sigmas alone. They are read off the scheduler itself, by stepping it through unit
+vectors, so they cannot disagree with the solver that deployment runs.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class LinearForm:
         """Number of steps."""
         return len(self.timesteps)
 
-    def without(self, step: int, noise: Tensor, velocities: Sequence[Tensor]) -> Tensor:
-        """Return the part of x_step that the given velocities and the noise (N, ...) decide."""
+    def partial_latents(self, step: int, noise: Tensor, velocities: Sequence[Tensor]) -> Tensor:
+        """Return x_step as it would be if every velocity after the given ones were zero; noise (N, ...)."""
         latents = noise * self.start[step].to(noise.dtype)
         for weight, velocity in zip(self.velocity[step].to(noise.dtype), velocities, strict=False):
             latents = latents + weight * velocity
@@ -47,34 +47,34 @@ class LinearForm:
         """Return x_step (N, ...) from the velocities of the steps before it."""
         if step == 0:
             return noise
-        return self.without(step, noise, velocities[:step])
+        return self.partial_latents(step, noise, velocities[:step])
 
 
 def linear_form(
     scheduler: Any, sigmas: Sequence[float] | Tensor, timesteps: Sequence[float] | Tensor
 ) -> LinearForm:
-    """Read a scheduler's linear form on a schedule (`steps + 1` sigmas, `steps` timesteps); it is left untouched.
+    """Return a scheduler's linear form on a schedule of `steps + 1` sigmas and `steps` timesteps.
 
-    Where `sigmas` is a tensor that requires gradients, so does the form. Its terminal 0 is then taken as 1e-6:
-    solvers in log-SNR have a finite value there, but no finite derivative.
+    The scheduler itself is not changed. Where `sigmas` is a tensor that requires gradients, so does the form. The
+    terminal 0 is then taken as 1e-6: solvers in log-SNR have a finite value there, but no finite derivative.
 
     Raises:
         UnsupportedModel: the scheduler is not linear (thresholding), or draws noise of its own.
     """
     if getattr(scheduler, "config", {}).get("thresholding"):
         raise _refused(scheduler)
-    wanted = isinstance(sigmas, Tensor) and sigmas.requires_grad
+    differentiable = isinstance(sigmas, Tensor) and sigmas.requires_grad
     schedule = torch.as_tensor(sigmas, dtype=torch.float64)
-    if wanted:
+    if differentiable:
         schedule = torch.cat([schedule[:-1], schedule[-1:].clamp_min(_TINY)])
     times = torch.as_tensor(timesteps, dtype=torch.float64)
     steps = len(times)
     basis = torch.eye(steps + 1, dtype=torch.float64)
-    rows = _walk(scheduler, schedule, times, basis)
-    if not wanted:
+    rows = _states(scheduler, schedule, times, basis)
+    if not differentiable:
         generator = torch.Generator().manual_seed(0)
         probe = torch.randn(steps + 1, 1, generator=generator, dtype=torch.float64)
-        if not torch.allclose(rows @ probe, _walk(scheduler, schedule, times, probe), atol=_TOLERANCE):
+        if not torch.allclose(rows @ probe, _states(scheduler, schedule, times, probe), atol=_TOLERANCE):
             raise _refused(scheduler)
     return LinearForm(rows[:, 0], rows[:, 1:], times)
 
@@ -82,8 +82,8 @@ def linear_form(
 def trainable(scheduler: Any, sigmas: Tensor) -> Tensor:
     """Return a schedule (steps + 1,) at which the solver has derivatives.
 
-    The log-SNR of pure noise is infinite, so a solver in log-SNR begins 1e-6 below a sigma of 1, as the library's own
-    schedules do.
+    The log-SNR of pure noise is infinite, so for a solver in log-SNR the first sigma is at most 1 - 1e-6, as in the
+    schedules of diffusers.
     """
     if not hasattr(scheduler, "_sigma_to_alpha_sigma_t"):
         return sigmas
@@ -97,8 +97,8 @@ def _refused(scheduler: Any) -> UnsupportedModel:
     )
 
 
-def _walk(scheduler: Any, sigmas: Tensor, timesteps: Tensor, inputs: Tensor) -> Tensor:
-    # inputs (steps + 1, width): the noise, then each velocity. Returns all states (steps + 1, width).
+def _states(scheduler: Any, sigmas: Tensor, timesteps: Tensor, inputs: Tensor) -> Tensor:
+    # All states (steps + 1, width) of a run from inputs (steps + 1, width): the noise, then every velocity.
     stepper = on_schedule(scheduler, sigmas.detach().tolist(), timesteps.detach().tolist())
     stepper.sigmas = sigmas
     states = [inputs[0:1]]

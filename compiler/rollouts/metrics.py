@@ -1,4 +1,4 @@
-"""Metrics of a rollout against the full run, per prompt, and their summaries.
+"""Metrics of a rollout against the reference run, per prompt, and their summaries.
 
 Latent error: mean squared difference of the final latents (lower is better). PSNR: of decoded frames in
 0..1, dB (higher is better).
@@ -30,23 +30,23 @@ def psnrs(frames: Tensor, reference: Tensor) -> list[float]:
     return [PSNR_CAP if error <= 10 ** (-PSNR_CAP / 10) else -10 * math.log10(error) for error in errors]
 
 
-def largest_difference(found: Tensor, expected: Tensor) -> float:
-    """Return the largest difference of two tensors' values; infinite where one is not a number or shapes differ."""
-    if found.shape != expected.shape:
+def largest_difference(actual: Tensor, expected: Tensor) -> float:
+    """Return the largest difference of two tensors' values; infinite where shapes differ or a value is NaN."""
+    if actual.shape != expected.shape:
         return math.inf
-    largest = float((found.double() - expected.double()).abs().max())
+    largest = float((actual.double() - expected.double()).abs().max())
     return math.inf if math.isnan(largest) else largest
 
 
-def relative_difference(found: Tensor, expected: Tensor) -> float:
-    """Return the largest difference of two tensors' values as a share of the largest of `expected`.
+def relative_difference(actual: Tensor, expected: Tensor) -> float:
+    """Return the largest difference of two tensors' values, as a share of the largest value of `expected`.
 
     Infinite where a value is not finite, or where all of `expected` is 0.
     """
     largest = float(expected.double().abs().max())
     if not 0 < largest < math.inf:
         return math.inf
-    return largest_difference(found, expected) / largest
+    return largest_difference(actual, expected) / largest
 
 
 def _standard_error(values: Sequence[float]) -> float:
@@ -54,13 +54,13 @@ def _standard_error(values: Sequence[float]) -> float:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the nearest-rank percentile: the least value that `share` of the values do not exceed."""
+    """Return the nearest-rank percentile: the smallest value that `share` (0..1) of the values do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def latent_metric(errors: Sequence[float]) -> Metric:
-    """Summarise latent errors: the geometric mean is robust to the few prompts that flip to another mode."""
+    """Summarise latent errors; the geometric mean is robust to the few prompts that flip to another mode."""
     positive = min(errors) > 0
     return Metric(
         name=LATENT_MSE,
@@ -86,7 +86,7 @@ def psnr_metric(values: Sequence[float]) -> Metric:
 
 
 ERROR_FLOOR = 1e-30
-"""Squared errors below this count as this: an exact rollout has a finite logarithm."""
+"""Smaller squared errors count as this, so that an exact rollout has a finite logarithm."""
 
 
 def log_mean(errors: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""Policies that need no search, and what a policy costs."""
+"""Policies that need no search, and the forwards of a policy."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""The journal: what a compile has measured, on disk before it is used, so that a kill loses one rollout.
+"""The journal: what a compile has measured, on disk before it is used, so that a kill loses one rollout at most.
 
 A folder holds `journal.jsonl` (a header, then one record a line, each with a checksum, appended and synced)
-and tensors as safetensors. A torn last line, which a kill can leave, is cut off; any other damage is refused.
-The folder is named after what determines the measurements, so it is never resumed by another compile.
+and tensors as safetensors. An incomplete last line, which a kill can leave, is cut off; any other damage is refused.
+The folder's name contains a fingerprint of everything that the measurements depend on, so that no other compile
+resumes from it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, Self
 from budc.schema.errors import JournalBusy, JournalCorrupt, OutputError
 
 DONE = ".done"
-"""Ends the name of a journal's folder while it is removed."""
+"""Suffix of a journal's folder while it is removed."""
 
 
 def _line(record: Any) -> bytes:
@@ -60,7 +61,7 @@ class Journal:
         while True:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                # Unbuffered: what could not be written must not be tried again when the file is closed.
+                # Unbuffered: a write that has failed must not be tried again when the file is closed.
                 file = FileIO(self._path, "a+")
             except OSError as error:
                 raise OutputError(
@@ -80,16 +81,16 @@ class Journal:
                 raise OutputError(
                     f"{self._path}: cannot be locked: {error.strerror}", remedy="put --out on a local disk"
                 ) from error
-            # The compile that held it has just ended and removed it.
+            # The compile that held the lock has just ended and removed the folder: make it again.
             file.close()
 
     def _read(self, fingerprint: str) -> None:
         self._file.seek(0)
         data = self._file.readall()
-        whole, _, torn = data.rpartition(b"\n")
-        lines = whole.split(b"\n") if whole else []
-        if torn:
-            self._file.truncate(len(data) - len(torn))
+        complete, _, incomplete = data.rpartition(b"\n")
+        lines = complete.split(b"\n") if complete else []
+        if incomplete:
+            self._file.truncate(len(data) - len(incomplete))
         for number, line in enumerate(lines, 1):
             try:
                 record = _record(line)
@@ -122,14 +123,14 @@ class Journal:
         return self.records.get(key)
 
     def discard(self) -> None:
-        """Remove the folder, once its compile's artifact stands."""
-        # At once, under another name: a kill must not leave records without the tensors that they name, nor may
-        # what another process begins in its place be removed with it.
-        done = self.folder.with_name(f"{self.folder.name}{DONE}")
-        shutil.rmtree(done, ignore_errors=True)
+        """Remove the folder, once the compile's artifact is written."""
+        # Renamed first: a kill in between must not leave records without their tensors, and a folder that another
+        # process makes under the old name must not be removed.
+        discarded = self.folder.with_name(f"{self.folder.name}{DONE}")
+        shutil.rmtree(discarded, ignore_errors=True)
         with contextlib.suppress(OSError):
-            self.folder.rename(done)
-        shutil.rmtree(done, ignore_errors=True)
+            self.folder.rename(discarded)
+        shutil.rmtree(discarded, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self

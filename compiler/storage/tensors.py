@@ -1,4 +1,7 @@
-"""Parts: tensors of a prompt set, a file at a time, on disk as soon as they are finished and never made twice."""
+"""Shards: tensors of a prompt set in files of a few samples each, on disk as soon as they are computed.
+
+A compile that is resumed reads them instead of computing them again.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ from budc.schema.files import write_atomic
 from budc.schema.hashing import sha256_file
 
 SHARD_SIZE = 8
-"""Samples a file; the same whatever batch fits the device, so that a resumed compile finds them."""
+"""Samples of a shard. It does not depend on the batch that fits the device, so a resumed compile finds its shards."""
 
 
 class Shard(NamedTuple):
-    """One file: its tensors, what was noted of it, and whether an earlier call had made it."""
+    """One file: its tensors, the notes that the journal has on it, and whether it was read from disk."""
 
     tensors: Mapping[str, Tensor]
     notes: Mapping[str, Any]
@@ -26,7 +29,7 @@ class Shard(NamedTuple):
 
 
 def shard_spans(samples: int) -> list[tuple[int, int]]:
-    """Return (first, last + 1) of every part."""
+    """Return the samples of every shard, (first, last + 1)."""
     return [(first, min(first + SHARD_SIZE, samples)) for first in range(0, samples, SHARD_SIZE)]
 
 
@@ -34,23 +37,25 @@ def stored_shards(
     journal: Journal,
     label: str,
     samples: int,
-    make: Callable[[int, int], tuple[Mapping[str, Tensor], Mapping[str, Any]]],
+    compute: Callable[[int, int], tuple[Mapping[str, Tensor], Mapping[str, Any]]],
 ) -> Iterator[Shard]:
-    """Yield every part in order: from the journal's folder, or from `make(first, last)`, which returns tensors, notes.
+    """Yield every shard in order: from the journal's folder, or computed and stored there.
+
+    `compute(first, last)` returns the tensors of these samples, and notes for the journal.
 
     Raises:
-        JournalCorrupt: a part on disk is not what was written.
+        JournalCorrupt: a shard on disk is not what was written.
     """
     for first, last in shard_spans(samples):
         key = f"{label} {first}:{last}"
         path = journal.folder / f"{label.replace(' ', '-')}-{first}-{last}.safetensors"
-        known = journal.get(key)
-        if known is None:
-            tensors, notes = make(first, last)
+        notes = journal.get(key)
+        if notes is None:
+            tensors, notes = compute(first, last)
             write_atomic(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
             journal.put(key, {**notes, "sha256": sha256_file(path)})
             yield Shard(tensors, notes, replayed=False)
             continue
-        if not path.is_file() or sha256_file(path) != known["sha256"]:
-            raise JournalCorrupt(f"{path}: is not what was written")
-        yield Shard(load_file(path), known, replayed=True)
+        if not path.is_file() or sha256_file(path) != notes["sha256"]:
+            raise JournalCorrupt(f"{path}: is missing, or not what this compile has written")
+        yield Shard(load_file(path), notes, replayed=True)

@@ -1,7 +1,7 @@
-"""Pairings: prompts with each other's noise, so that what trains by gradient has more samples than there are prompts.
+"""Augmentation: prompts paired with each other's noise, so that training has more samples than there are prompts.
 
-Two dozen samples are learned by heart within a few epochs. Another noise makes another sample of the same prompt, and
-costs one full run; the noise is that of another prompt, so that nothing must be known of how noise is drawn.
+On two dozen samples, training overfits within a few epochs. Another noise makes another sample of the same prompt, at
+the cost of one reference run. The noise is another prompt's, so nothing here needs to know how noise is drawn.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from budc.compiler.training.dataset import TrainingSet
 from budc.progress import progress
 
 PAIRINGS = 3
-"""Samples of a prompt."""
+"""Samples of every prompt, each with another noise."""
 
 
 def paired(conditions: Conditioning, times: int) -> Conditioning:
-    """Return N prompts `times` over (times · N, ...), the k-th time with the noise of the prompt k places before."""
+    """Return N prompts `times` over (times · N, ...), the k-th time with the noise of the prompt k before it."""
 
     def repeated(tensor: Tensor) -> Tensor:
         return torch.cat([tensor] * times)
@@ -38,33 +38,34 @@ def paired(conditions: Conditioning, times: int) -> Conditioning:
 
 
 def paired_training_set(
-    network: BatchedDenoiser,
+    denoiser: BatchedDenoiser,
     form: LinearForm,
     latents: Tensor,
     journal: Journal,
     label: str,
     times: int = PAIRINGS,
 ) -> TrainingSet:
-    """Return the prompts of `network` in so many pairings, or as many as there are prompts.
+    """Return the prompts of `denoiser`, each with `times` noises, or with as many as there are prompts.
 
-    `latents` (N, ...) are what the full run of the prompts with their own noise ends in. The other full runs are
-    on disk as soon as they are finished.
+    `latents` (N, ...) are the final latents of the reference run from the prompts' own noise. The other reference runs
+    are made here, and are on disk under `label` as soon as they are finished.
 
     Raises:
-        JournalCorrupt: a part on disk is not what was written.
+        JournalCorrupt: a shard on disk is not what was written.
+        DeviceMemory: one sample does not fit into the memory of the device.
     """
-    own = network.samples
-    conditions = paired(network.conditions, min(times, own))
-    policy = full_policy(form.steps, network.denoiser.branches)
+    own = denoiser.samples
+    conditions = paired(denoiser.conditions, min(times, own))
+    policy = full_policy(form.steps, denoiser.branches)
     others = conditions.part(own, len(conditions))
 
-    def make(first: int, last: int) -> tuple[Mapping[str, Tensor], Mapping[str, int]]:
-        return {"latents": rollout_policy(network.unstacked(others.part(first, last)), form, policy)}, {}
+    def run_shard(first: int, last: int) -> tuple[Mapping[str, Tensor], Mapping[str, int]]:
+        return {"latents": rollout_policy(denoiser.unstacked(others.part(first, last)), form, policy)}, {}
 
-    found = [latents]
+    final = [latents]
     with progress(label, len(others)) as bar:
-        for part in stored_shards(journal, label, len(others), make):
-            found.append(part.tensors["latents"])
-            for _ in range(len(found[-1])):
-                bar.advance(replayed=part.replayed)
-    return TrainingSet(conditions, torch.cat(found))
+        for shard in stored_shards(journal, label, len(others), run_shard):
+            final.append(shard.tensors["latents"])
+            for _ in range(len(final[-1])):
+                bar.advance(replayed=shard.replayed)
+    return TrainingSet(conditions, torch.cat(final))

@@ -1,4 +1,4 @@
-"""Training set: prompts with the latents that it should end in, and how a policy in training does on it."""
+"""Training set: prompts with the latents to end in, and the loss and gradient of parameters on it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from budc.compiler.training.unrolled import differentiable_rollout
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """A prompt set and the latents that it should end in, (N, ...)."""
+    """A prompt set and the latents that its rollouts should end in, (N, ...)."""
 
     conditions: Conditioning
     latents: Tensor
@@ -32,7 +32,7 @@ class TrainingSet:
         return TrainingSet(self.conditions.part(first, last), self.latents[first:last])
 
     def rows(self, rows: list[int]) -> TrainingSet:
-        """Return some samples."""
+        """Return the samples of these rows, in that order."""
         return TrainingSet(self.conditions.rows(rows), self.latents[rows])
 
 
@@ -43,23 +43,23 @@ def gradient(
     rows: list[int],
     microbatches: MicroBatches,
 ) -> list[Tensor]:
-    """Return the gradient, a tensor a group, of the mean log error over some samples.
+    """Return the gradient of the mean log error over the samples `rows`, one tensor for every group of parameters.
 
     Raises:
-        DeviceMemory: that of one sample does not fit.
+        DeviceMemory: the gradient of one sample does not fit into the memory of the device.
     """
     leaves = list(parameters.groups.values())
 
-    def found(first: int, last: int) -> Sequence[Tensor]:
+    def micro_gradient(first: int, last: int) -> Sequence[Tensor]:
         part = training_set.rows(rows[first:last])
         latents = differentiable_rollout(denoiser, parameters, part.conditions)
         errors = (latents - part.latents.to(latents.device)).square().flatten(1).mean(1)
         loss = log_errors(errors).sum() / len(rows)
-        # Returned, not added up in the leaves: there a backward that failed half-way would leave its half.
+        # Returned, not accumulated in the leaves: a backward pass that runs out of memory would leave a part there.
         return torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
 
-    parts = microbatches.run(len(rows), found)
-    return [torch.stack(group).sum(0) for group in zip(*parts, strict=True)]
+    gradients = microbatches.run(len(rows), micro_gradient)
+    return [torch.stack(group).sum(0) for group in zip(*gradients, strict=True)]
 
 
 @torch.no_grad()
@@ -69,15 +69,12 @@ def log_error(
     """Return the mean log error of a training set, at most 1e9.
 
     Raises:
-        DeviceMemory: one sample does not fit.
+        DeviceMemory: one sample does not fit into the memory of the device.
     """
 
-    def found(first: int, last: int) -> list[float]:
+    def errors(first: int, last: int) -> list[float]:
         part = training_set.part(first, last)
-        return latent_errors(
-            differentiable_rollout(denoiser, parameters, part.conditions).cpu(), part.latents
-        )
+        latents = differentiable_rollout(denoiser, parameters, part.conditions)
+        return latent_errors(latents.cpu(), part.latents)
 
-    errors = list(chain.from_iterable(microbatches.run(len(training_set), found)))
-    loss = log_mean(errors)
-    return min(loss, 1e9)
+    return min(log_mean(list(chain.from_iterable(microbatches.run(len(training_set), errors)))), 1e9)

@@ -8,7 +8,7 @@ from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteSchedul
 
 from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.denoisers.conditioning import Conditioning
-from budc.compiler.denoisers.denoiser import WeightedSum
+from budc.compiler.denoisers.denoiser import WeightedGuidance
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.evaluation.reference import reference_set
 from budc.compiler.models.model import load_model
@@ -50,7 +50,7 @@ def reference(pipeline_rollout, sampler, prompt_file, journal):
 
 
 @dataclass
-class Toy(WeightedSum):
+class Toy(WeightedGuidance):
     """The exact velocity of a flow from noise to two clusters about a point that the condition names.
 
     Each coordinate of the data is condition ± 1 with a spread of 0.3. The trunk residual is an odd, slightly bent
@@ -77,7 +77,7 @@ class Toy(WeightedSum):
 
 
 @dataclass
-class Ringing(WeightedSum):
+class Ringing(WeightedGuidance):
     """A velocity that depends on time alone, turning in a plane that the condition (n, 2, size) spans.
 
     Once two steps are computed, every other one is a combination of them, the same for all prompts.
@@ -97,7 +97,7 @@ class Ringing(WeightedSum):
 
 
 @dataclass
-class Glitches(WeightedSum):
+class Glitches(WeightedGuidance):
     """The mean of a condition (n, 12), and at twelfths of the way a glitch that turns from one to the next.
 
     All twelve glitches add up to nothing, so that the full run of twelve steps ends where a constant velocity ends;

@@ -74,7 +74,7 @@ def test_without_leaves_out_the_last_velocity(toys):
     schedule = toys.schedule(scheduler, 5)
     form = linear_form(scheduler, schedule.sigmas, schedule.timesteps)
     noise, velocities = torch.randn(2, 3), [torch.randn(2, 3) for _ in range(5)]
-    rest = form.without(5, noise, velocities[:4])
+    rest = form.partial_latents(5, noise, velocities[:4])
     torch.testing.assert_close(
         rest + float(form.velocity[5, 4]) * velocities[4], form.latents(5, noise, velocities)
     )
