@@ -56,7 +56,7 @@ class BatchedDenoiser:
 
     @property
     def batch(self) -> int:
-        """The most samples of one forward."""
+        """Samples of one forward, at most."""
         return self._microbatches.at_once
 
     @property

@@ -63,6 +63,6 @@ def check_all_run(denoiser: Denoiser, timesteps: Sequence[float]) -> None:
     if not all_run(denoiser, timesteps):
         begin = ", ".join(map(str, (0, *denoiser.first_steps(timesteps))))
         raise UsageError(
-            f"of {len(timesteps)} steps some of the model's denoisers have none (they begin at steps {begin})",
-            remedy="use more steps: --steps on the command line, a longer schedule of `sigmas` in Python",
+            f"--steps: of {len(timesteps)} steps some of the model's denoisers have none (they begin at steps {begin})",
+            remedy="use more steps",
         )

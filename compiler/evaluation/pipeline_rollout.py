@@ -45,7 +45,7 @@ class PipelineRollout:
 
     @property
     def batch(self) -> int:
-        """The most samples of one forward."""
+        """Samples of one forward, at most."""
         return self._microbatches.at_once
 
     def run(

@@ -114,7 +114,7 @@ class CandidateTrajectory(Trajectory):
         self._coefficients = coefficients
 
     def extended(self, prefix: Prefix) -> CandidateTrajectory:
-        """Return a copy that stands before the last step of a longer prefix; this one has come at least as far."""
+        """Return a copy at the last step of a longer prefix, not yet taken; this one has taken all steps before it."""
         copy = CandidateTrajectory(prefix, self.noise, self._coefficients)
         copy.velocities, copy.rows = self.velocities[: prefix.step], self.rows[: prefix.step]
         # Nothing that is cached crosses from one network to the next.

@@ -57,7 +57,7 @@ class Tree:
         self._nodes: dict[Prefix, CandidateTrajectory] = {}
 
     def note(self, candidate: Candidate) -> int:
-        """Remember a candidate by its prefixes alone; return the forwards that rolling it out costs at this point."""
+        """Remember a candidate by its prefixes alone; return the forwards that its rollout costs at this point."""
         path = self._prefixes(candidate)
         fresh = self._missing(path, self._remembered)
         cost = sum(len(prefix.computing) for prefix in fresh) * self.network.samples
@@ -107,7 +107,7 @@ class Tree:
         return prefixes(candidate, self.network.branches)
 
     def _missing(self, path: Sequence[Prefix], nodes: Mapping[Prefix, object]) -> list[Prefix]:
-        # From the longest back to one that is there: what is before it is not needed.
+        # From the longest back to the first that is in `nodes`; shorter prefixes are not needed then.
         missing: list[Prefix] = []
         for prefix in reversed(path):
             if prefix in nodes:

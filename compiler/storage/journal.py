@@ -81,7 +81,7 @@ class Journal:
                 raise OutputError(
                     f"{self._path}: cannot be locked: {error.strerror}", remedy="put --out on a local disk"
                 ) from error
-            # The compile that held the lock has just ended and removed the folder: make it again.
+            # The compile that held it has just ended and removed it.
             file.close()
 
     def _read(self, fingerprint: str) -> None:
