@@ -1,4 +1,4 @@
-"""Batches of a network: what is run together, what is counted, and what happens when memory runs out."""
+"""Batches of a denoiser: what runs together, what is counted, and what happens when memory runs out."""
 
 from dataclasses import dataclass, field
 
@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 @dataclass
 class Recorder:
-    """A denoiser that keeps the batches it was called with, and that has room for so many rows."""
+    """A denoiser that records its batches, and has memory for `room` rows."""
 
     room: int = 10**6
     weights: dict[str, float] = field(default_factory=lambda: {"cond": 1.0})
@@ -64,48 +64,48 @@ def rows(count):
     ],
 )
 def test_batches_do_not_depend_on_how_many_candidates_there_are(samples, batch, stack, candidates, sizes):
-    made = network(samples, batch=batch, stack=stack)
+    batched = network(samples, batch=batch, stack=stack)
     latents = rows(samples * candidates)
-    velocity, residual = made.compute("cond", latents, TIME)
-    assert made.denoiser.sizes == sizes
+    velocity, residual = batched.compute("cond", latents, TIME)
+    assert batched.denoiser.sizes == sizes
     condition = torch.arange(float(samples))[:, None].repeat(candidates, 1)
     assert torch.equal(velocity, latents * 10 + condition)
     assert torch.equal(residual, (latents * 100 + condition).half()), "a residual keeps its dtype"
-    assert made.forwards == samples * candidates, "what is padded is not counted"
+    assert batched.forwards == samples * candidates, "what is padded is not counted"
 
 
 def test_padding_repeats_the_last_row_and_is_cut_off():
-    made = network(2, batch=8, stack=True)
-    velocity, _ = made.compute("cond", rows(2), TIME)
-    assert made.denoiser.batches[0].tolist() == [1000.0] + [1001.0] * 7
+    batched = network(2, batch=8, stack=True)
+    velocity, _ = batched.compute("cond", rows(2), TIME)
+    assert batched.denoiser.batches[0].tolist() == [1000.0] + [1001.0] * 7
     assert len(velocity) == 2
 
 
 def test_reused_steps_are_batched_alike_and_cost_nothing():
-    made = network(3, batch=2, stack=False)
-    found = made.reuse("cond", rows(3), rows(3), TIME)
-    assert made.denoiser.sizes == [2, 1]
-    assert torch.equal(found, 2 * rows(3) + torch.arange(3.0)[:, None])
-    assert made.forwards == 0
+    batched = network(3, batch=2, stack=False)
+    velocity = batched.reuse("cond", rows(3), rows(3), TIME)
+    assert batched.denoiser.sizes == [2, 1]
+    assert torch.equal(velocity, 2 * rows(3) + torch.arange(3.0)[:, None])
+    assert batched.forwards == 0
 
 
 def test_nothing_is_recorded_for_a_backward_pass():
-    made = network(2)
-    made.denoiser.compute = lambda latents, *_: (latents.clone().requires_grad_(True) * 2, latents)
-    assert not made.compute("cond", rows(2), TIME)[0].requires_grad
+    batched = network(2)
+    batched.denoiser.compute = lambda latents, *_: (latents.clone().requires_grad_(True) * 2, latents)
+    assert not batched.compute("cond", rows(2), TIME)[0].requires_grad
 
 
 @pytest.mark.parametrize(("stack", "sizes"), [(False, [3]), (True, [12, 6, 3])])
 def test_memory_that_runs_out_halves_the_batch_and_loses_nothing(stack, sizes):
     told = []
-    made = network(6, denoiser=Recorder(room=3), batch=24, halved=told.append, stack=stack)
-    velocity, _ = made.compute("cond", rows(12), TIME)
+    batched = network(6, denoiser=Recorder(room=3), batch=24, halved=told.append, stack=stack)
+    velocity, _ = batched.compute("cond", rows(12), TIME)
     assert told == sizes
-    assert made.batch == 3
+    assert batched.batch == 3
     assert torch.equal(velocity, rows(12) * 10 + torch.arange(6.0)[:, None].repeat(2, 1))
-    assert made.denoiser.sizes == [3, 3, 3, 3]
-    assert made.forwards == 12
-    made.reuse("cond", rows(12), rows(12), TIME)
+    assert batched.denoiser.sizes == [3, 3, 3, 3]
+    assert batched.forwards == 12
+    batched.reuse("cond", rows(12), rows(12), TIME)
     assert told == sizes, "the batch stays small"
 
 

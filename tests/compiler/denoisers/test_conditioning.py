@@ -1,4 +1,4 @@
-"""Conditioning: rows are taken from every tensor alike, whether a branch has one or several."""
+"""Conditioning: samples are selected in the same way, whether a branch has one tensor or several."""
 
 import pytest
 
@@ -58,9 +58,9 @@ def _compile(gain: torch.Tensor, scale: torch.Tensor) -> budc.Compiled:
 
 
 def test_a_network_of_several_conditions_compiles() -> None:
-    one, other = (_compile(torch.linspace(0.5, top, 4), torch.ones(4)) for top in (1.0, 2.0))
-    assert sum(one.policy.branches[0].mask) == 3
-    assert one.outcome.loss != other.outcome.loss
+    narrow, wide = (_compile(torch.linspace(0.5, top, 4), torch.ones(4)) for top in (1.0, 2.0))
+    assert sum(narrow.policy.branches[0].mask) == 3
+    assert narrow.outcome.loss != wide.outcome.loss
 
 
 def test_a_tensor_of_another_number_of_samples_is_named() -> None:

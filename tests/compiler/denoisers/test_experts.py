@@ -1,4 +1,4 @@
-"""Networks that share a run, on formulas: each with its own steps, its own residuals and its own guidance."""
+"""Denoisers that share a run, on formulas: each with steps, residuals and guidance of its own."""
 
 import sys
 
@@ -25,7 +25,7 @@ BOUNDARY = 800.0
 
 @pytest.fixture
 def pair(toys):
-    """Two toy networks, of which the second one is guided less."""
+    """Two toy denoisers; the second has weaker guidance."""
     first, second = toys.toy(), toys.toy(weights={"cond": 1.5, "uncond": -0.5})
     return ExpertSwitch([first, second], [BOUNDARY])
 
@@ -56,68 +56,68 @@ def test_three_networks(toys):
     three = ExpertSwitch([toys.toy(), toys.toy(), toys.toy()], [800, 300])
     assert three.first_steps([1000, 700, 500, 200]) == (1, 3)
     assert not all_run(three, [1000, 200])
-    for timestep, place in ((800.0, 0), (799.0, 1), (300.0, 1), (299.0, 2)):
-        assert three._at(torch.tensor(timestep)) is three._denoisers[place]
+    for timestep, index in ((800.0, 0), (799.0, 1), (300.0, 1), (299.0, 2)):
+        assert three._at(torch.tensor(timestep)) is three._denoisers[index]
 
 
 @pytest.mark.parametrize("payload", ["velocity", "trunk-residual"])
 @pytest.mark.parametrize("rule", ["plain", "gram", "tracked"])
-def test_the_tree_rolls_out_what_is_followed_and_unrolled(bench, pair, payload, rule):
-    made = bench(steps=9, samples=4, denoiser=pair)
-    (first,) = pair.first_steps(made.schedule.timesteps)
+def test_tree_policy_rollout_and_differentiable_rollout_agree(bench, pair, payload, rule):
+    toy = bench(steps=9, samples=4, denoiser=pair)
+    (first,) = pair.first_steps(toy.schedule.timesteps)
     assert 2 < first < 6
     masks = (
         StepMask.from_compute_steps(9, (0, 1, first, 7)),
         StepMask.from_compute_steps(9, (0, 2, first, first + 1)),
     )
     candidate = Candidate(masks, rule, payload)
-    (rollout,) = made.tree().roll_out([candidate])
-    policy = policy_of(made.tree(), candidate, rollout.rows)
+    (rollout,) = toy.tree().roll_out([candidate])
+    policy = policy_of(toy.tree(), candidate, rollout.rows)
     for branch in policy.branches:
         plan = plan_branch(branch.mask, branch.predictor, [first])
         assert plan[first - 1].keep == 0
         assert len(branch.predictor[first + 1]) <= 1
-    found = rollout_policy(made.over(), made.form, policy)
-    errors = (found - made.run.latents).square().flatten(1).mean(1)
+    latents = rollout_policy(toy.over(), toy.form, policy)
+    errors = (latents - toy.run.latents).square().flatten(1).mean(1)
     assert rollout.errors == pytest.approx(errors.tolist(), rel=1e-4)
     parameters = PolicyParameters(
-        policy, made.scheduler, made.schedule.sigmas, made.schedule.timesteps, False, first_steps=[first]
+        policy, toy.scheduler, toy.schedule.sigmas, toy.schedule.timesteps, False, first_steps=[first]
     )
-    unrolled = differentiable_rollout(pair, parameters, made.network.conditions)
-    torch.testing.assert_close(unrolled.detach(), found, atol=1e-5, rtol=1e-5)
+    unrolled = differentiable_rollout(pair, parameters, toy.network.conditions)
+    torch.testing.assert_close(unrolled.detach(), latents, atol=1e-5, rtol=1e-5)
 
 
 def test_a_policy_that_reuses_a_first_step_does_not_run(bench, pair):
-    made = bench(steps=9, samples=2, denoiser=pair)
+    toy = bench(steps=9, samples=2, denoiser=pair)
     candidate = Candidate.of(9, (0, 1, 8))
     rows = [dict.fromkeys(pair.branches, () if k in (0, 1, 8) else (1.0,)) for k in range(9)]
     with pytest.raises(SemanticsViolation, match="its denoiser has computed 0 before it"):
-        rollout_policy(made.over(), made.form, policy_of(made.tree(), candidate, rows))
+        rollout_policy(toy.over(), toy.form, policy_of(toy.tree(), candidate, rows))
 
 
 def test_errors_of_reuse_do_not_look_over_a_first_step(bench, pair):
-    made = bench(steps=8, samples=3, denoiser=pair)
-    gram = mean_gram(made.run.gram["trunk-residual"])
-    two, apart, one = (
+    toy = bench(steps=8, samples=3, denoiser=pair)
+    gram = mean_gram(toy.run.gram["trunk-residual"])
+    unsplit, split, single = (
         segment_errors(gram, 2),
         segment_errors(gram, 2, first_steps=[4]),
         segment_errors(gram, 1),
     )
-    assert torch.equal(apart[2, 5], one[2, 5])
-    assert torch.equal(apart[3, 4], one[3, 4])
-    assert torch.equal(apart[4, 5], two[4, 5])
-    assert torch.equal(apart[1, 3], two[1, 3])
-    assert not torch.equal(two[2, 5], one[2, 5])
+    assert torch.equal(split[2, 5], single[2, 5])
+    assert torch.equal(split[3, 4], single[3, 4])
+    assert torch.equal(split[4, 5], unsplit[4, 5])
+    assert torch.equal(split[1, 3], unsplit[1, 3])
+    assert not torch.equal(unsplit[2, 5], single[2, 5])
 
 
 @pytest.mark.parametrize("solver", ["euler", "unipc"])
-def test_learned_sigmas_never_cross_a_boundary(bench, pair, solver):
-    made = bench(steps=8, samples=2, solver=solver, denoiser=pair)
-    (first,) = pair.first_steps(made.schedule.timesteps)
+def test_trained_sigmas_never_cross_a_boundary(bench, pair, solver):
+    toy = bench(steps=8, samples=2, solver=solver, denoiser=pair)
+    (first,) = pair.first_steps(toy.schedule.timesteps)
     candidate = Candidate.of(8, (0, 2, first, 7), "tracked")
-    policy = policy_of(made.tree(), candidate, made.tree().roll_out([candidate])[0].rows)
+    policy = policy_of(toy.tree(), candidate, toy.tree().roll_out([candidate])[0].rows)
     trained = PolicyParameters(
-        policy, made.scheduler, made.schedule.sigmas, made.schedule.timesteps, True, first_steps=[first]
+        policy, toy.scheduler, toy.schedule.sigmas, toy.schedule.timesteps, True, first_steps=[first]
     )
     for seed in range(20):
         with torch.no_grad():
@@ -125,15 +125,15 @@ def test_learned_sigmas_never_cross_a_boundary(bench, pair, solver):
             trained.groups["sigmas"].copy_(offsets)
         sigmas = trained.schedule()
         assert (sigmas.diff() < 0).all()
-        assert sigmas[first - 1 : first + 1].tolist() == list(made.schedule.sigmas[first - 1 : first + 1])
+        assert sigmas[first - 1 : first + 1].tolist() == list(toy.schedule.sigmas[first - 1 : first + 1])
         _, schedule = aligned(policy, trained)
         assert pair.first_steps(schedule.timesteps) == (first,)
-    assert not torch.allclose(sigmas, torch.tensor(made.schedule.sigmas, dtype=torch.float64), atol=1e-2)
+    assert not torch.allclose(sigmas, torch.tensor(toy.schedule.sigmas, dtype=torch.float64), atol=1e-2)
 
 
-def test_two_networks_of_one_s_own(toys, pair):
+def test_two_denoisers_of_the_users_own(toys, pair):
     conditions = toys.conditions(8)
-    found = budc.compile_policy(
+    compiled = budc.compile_policy(
         pair,
         conditioning=conditions.embeddings,
         noise=conditions.noise,
@@ -145,14 +145,14 @@ def test_two_networks_of_one_s_own(toys, pair):
         align=True,
         steps="auto",
     )
-    (first,) = pair.first_steps(found.timesteps)
-    for branch in found.policy.branches:
+    (first,) = pair.first_steps(compiled.timesteps)
+    for branch in compiled.policy.branches:
         assert branch.mask[first]
         plan_branch(branch.mask, branch.predictor, [first])
-    assert found.report["policy"].geometric_mean <= found.report["uniform"].geometric_mean
+    assert compiled.report["policy"].geometric_mean <= compiled.report["uniform"].geometric_mean
 
 
-def test_what_two_networks_cannot_have(toys, pair):
+def test_budgets_and_schedules_that_leave_a_denoiser_no_step_are_refused(toys, pair):
     conditions = toys.conditions(8)
     given = {
         "conditioning": conditions.embeddings,
@@ -173,12 +173,12 @@ def test_every_search_finds_a_policy_that_keeps_the_split(
 ):
     monkeypatch.setattr(sys.modules["budc.compiler.search.paper"], "ANNEALING_STEPS", 10)
     monkeypatch.setattr(sys.modules["budc.compiler.search.anneal"], "MOVES", 10)
-    wanted = task(
+    searched = task(
         7, 3, denoiser=pair, search=search, separate=separate, published_masks=((0, 1, 2), (0, 2, 6))
     )
-    (first,) = pair.first_steps(wanted.schedule.timesteps)
+    (first,) = pair.first_steps(searched.schedule.timesteps)
     with Journal(tmp_path, "find") as journal:
-        outcome = Finder(wanted, journal).find(wanted)
+        outcome = Finder(searched, journal).find(searched)
     assert sum(sum(branch.mask) * len(branch.names) for branch in outcome.policy.branches) == 6
     for branch in outcome.policy.branches:
         assert branch.mask[first]

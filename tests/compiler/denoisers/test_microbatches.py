@@ -10,7 +10,7 @@ from budc.schema.errors import DeviceMemory
 
 
 class Device:
-    """Has room for so many samples, and for so many more once `make_room` was asked."""
+    """Has memory for `room` samples, and for `spared` more once `make_room` was asked."""
 
     def __init__(self, room, spared=0):
         self.room, self.spared = room, spared

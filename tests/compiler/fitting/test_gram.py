@@ -31,8 +31,8 @@ def dense(residuals, step, history, ridge):
     stacked = torch.cat([columns, (ridge * scale).sqrt() * torch.eye(len(history), dtype=torch.float64)])
     target = residuals[step] / math.sqrt(SIZE)
     right = torch.cat([target, torch.zeros(len(history), dtype=torch.float64)])
-    found = torch.linalg.lstsq(stacked, right).solution
-    return found, float((target - columns @ found).square().sum())
+    solution = torch.linalg.lstsq(stacked, right).solution
+    return solution, float((target - columns @ solution).square().sum())
 
 
 @pytest.mark.parametrize("history", [[2], [3, 1], [3, 2, 0], [4, 3, 2]])
@@ -62,13 +62,13 @@ def test_the_error_tensor_is_brute_force(residuals, terms):
     for previous in range(STEPS):
         for last in range(STEPS):
             for step in range(STEPS):
-                found = float(errors[previous, last, step])
+                error = float(errors[previous, last, step])
                 if not previous <= last < step:
-                    assert found == math.inf
+                    assert error == math.inf
                     continue
                 history = [last] if terms == 1 or previous == last else [last, previous]
                 expected = sum(fit(branch, step, history)[1] for branch in gram)
-                assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
+                assert error == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 def test_every_prompt_has_the_same_say():

@@ -1,4 +1,4 @@
-"""Tracking: the solve, its basis, and policies that it makes exact."""
+"""Coefficients along a trajectory: the solve, its basis, and policies that it makes exact."""
 
 import pytest
 import torch
@@ -33,8 +33,8 @@ def test_the_basis_of_differences_is_there_and_back(row):
 @given(ROWS)
 def test_a_row_means_the_same_in_either_basis(row):
     residuals = list(torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
-    parts = differences(residuals[: len(row)])
-    combined = sum(value * part for value, part in zip(to_differences(row), parts, strict=True))
+    basis = differences(residuals[: len(row)])
+    combined = sum(value * direction for value, direction in zip(to_differences(row), basis, strict=True))
     torch.testing.assert_close(combined, combine(row, residuals[: len(row)]))
 
 
@@ -79,7 +79,7 @@ def test_what_can_be_reached_is_reached(linear, rescaled):
     generator = torch.Generator().manual_seed(2)
     residuals = {name: [torch.randn(3, 9, generator=generator) for _ in range(2)] for name in "ab"}
     weights = {"a": 2.0, "b": -1.0}
-    wanted = {"a": (1.1, -0.2), "b": (0.8, 0.3)}
+    goal = {"a": (1.1, -0.2), "b": (0.8, 0.3)}
 
     def head(branch, residual):
         return residual if linear else residual + 0.05 * torch.sin(residual)
@@ -92,22 +92,22 @@ def test_what_can_be_reached_is_reached(linear, rescaled):
     def guided(rows):
         return guidance({b: head(b, combine(rows[b], residuals[b])) for b in weights})
 
-    found = fit_trajectory(
+    rows = fit_trajectory(
         residuals,
         {"a": (1.0, 0.0), "b": (1.0, 0.0)},
         head,
         guidance,
-        lambda now: guided(wanted) - now,
+        lambda now: guided(goal) - now,
         linear=linear and not rescaled,
     )
-    prior_error = (guided({"a": (1.0, 0.0), "b": (1.0, 0.0)}) - guided(wanted)).norm()
-    assert (guided(found) - guided(wanted)).norm() < 2e-3 * prior_error
+    prior_error = (guided({"a": (1.0, 0.0), "b": (1.0, 0.0)}) - guided(goal)).norm()
+    assert (guided(rows) - guided(goal)).norm() < 2e-3 * prior_error
     if linear and not rescaled:
-        for branch, row in wanted.items():
-            assert found[branch] == pytest.approx(row, abs=2e-3)
+        for branch, row in goal.items():
+            assert rows[branch] == pytest.approx(row, abs=2e-3)
 
 
-def test_two_terms_reproduce_the_full_run_where_two_terms_suffice(toys, bench):
+def test_two_terms_reproduce_the_reference_run_where_two_terms_suffice(toys, bench):
     """Velocities that turn in a plane: once two were computed, every further one is a combination of them."""
     sigmas = torch.linspace(1, 0, 11)
     schedule = NoiseSchedule(tuple(sigmas.tolist()), tuple((sigmas[:-1] * 1000).tolist()))
@@ -115,8 +115,8 @@ def test_two_terms_reproduce_the_full_run_where_two_terms_suffice(toys, bench):
     conditions = Conditioning(
         {"only": torch.randn(6, 2, 5, generator=generator)}, torch.randn(6, 5, generator=generator)
     )
-    made = bench(schedule=schedule, denoiser=toys.ringing(), conditions=conditions)
-    tree = made.tree()
+    toy = bench(schedule=schedule, denoiser=toys.ringing(), conditions=conditions)
+    tree = toy.tree()
     errors, policies = {}, {}
     for rule in ("plain", "gram", "tracked"):
         candidate = Candidate.of(10, (0, 3), rule, "velocity")
@@ -127,6 +127,6 @@ def test_two_terms_reproduce_the_full_run_where_two_terms_suffice(toys, bench):
     assert errors["tracked"] < 1e-4 * errors["plain"]
     assert errors["tracked"] < errors["gram"]
     assert sum(policies["tracked"].branches[0].mask) == 2
-    latents = rollout_policy(made.over(), made.form, policies["tracked"])
-    assert latent_errors(latents, made.run.latents) == pytest.approx(list(rollout.errors))
+    latents = rollout_policy(toy.over(), toy.form, policies["tracked"])
+    assert latent_errors(latents, toy.run.latents) == pytest.approx(list(rollout.errors))
     assert max(rollout.errors) < 1e-3

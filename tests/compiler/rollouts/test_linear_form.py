@@ -39,8 +39,8 @@ def test_the_form_is_the_scheduler(toys, solver, steps):
     noise = torch.randn(2, 3, 4, generator=generator)
     velocities = [torch.randn(2, 3, 4, generator=generator) for _ in range(steps)]
     for step, state in enumerate(stepped(scheduler, schedule, noise, velocities)):
-        found = form.latents(step, noise, velocities)
-        torch.testing.assert_close(found, state, atol=1e-6, rtol=1e-6)
+        latents = form.latents(step, noise, velocities)
+        torch.testing.assert_close(latents, state, atol=1e-6, rtol=1e-6)
         # Of a solver that looks ahead, a state would not be decided by the velocities before it.
         assert not form.velocity[step, step:].any()
 

@@ -45,9 +45,9 @@ def test_percentile_is_a_value_of_the_sample():
 
 def test_differences_are_the_largest_and_relative_to_the_largest_value():
     expected = torch.tensor([1.0, -4.0, 2.0])
-    found = torch.tensor([1.5, -4.0, 2.25])
-    assert largest_difference(found, expected) == 0.5
-    assert relative_difference(found, expected) == 0.125
+    actual = torch.tensor([1.5, -4.0, 2.25])
+    assert largest_difference(actual, expected) == 0.5
+    assert relative_difference(actual, expected) == 0.125
     assert relative_difference(expected, expected) == 0.0
 
 

@@ -1,23 +1,26 @@
-"""What is cached of a computed step, and what a reused one makes of it."""
+"""What is cached of a computed step, and the velocity that a reused step makes of it."""
 
-import pytest
 import torch
 
 from budc.compiler.rollouts.payloads import CACHED_PAYLOADS
 from budc.schema.policy import PAYLOADS
+
+VELOCITY, RESIDUAL = torch.tensor(1.0), torch.tensor(2.0)
 
 
 def test_every_payload_of_the_format_can_be_rolled_out():
     assert tuple(CACHED_PAYLOADS) == PAYLOADS
 
 
-@pytest.mark.parametrize(
-    ("payload", "cached", "velocity", "linear"),
-    [("trunk-residual", 2.0, 20.0, False), ("velocity", 1.0, 1.0, True)],
-)
-def test_a_residual_runs_the_network_and_a_velocity_does_not(payload, cached, velocity, linear):
-    kind = CACHED_PAYLOADS[payload]
-    kept = kind.cached(torch.tensor(1.0), torch.tensor(2.0))
-    assert float(kept) == cached
-    assert float(kind.velocity(kept, lambda residual: 10 * residual)) == velocity
-    assert kind.linear is linear
+def test_a_cached_residual_runs_the_network_around_it():
+    payload = CACHED_PAYLOADS["trunk-residual"]
+    assert payload.cached(VELOCITY, RESIDUAL) is RESIDUAL
+    assert float(payload.velocity(RESIDUAL, lambda residual: 10 * residual)) == 20.0
+    assert not payload.linear
+
+
+def test_a_cached_velocity_runs_nothing():
+    payload = CACHED_PAYLOADS["velocity"]
+    assert payload.cached(VELOCITY, RESIDUAL) is VELOCITY
+    assert payload.velocity(VELOCITY, lambda _: torch.tensor(0.0)) is VELOCITY
+    assert payload.linear

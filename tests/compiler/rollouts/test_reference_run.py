@@ -1,4 +1,4 @@
-"""The full run: its states and Gram matrices, and parts that survive."""
+"""The reference run: its states and Gram matrices, and shards that survive a kill."""
 
 import pytest
 import torch
@@ -10,33 +10,33 @@ from budc.schema.policy import PAYLOADS
 
 
 @pytest.fixture(autouse=True)
-def small_parts(monkeypatch):
+def small_shards(monkeypatch):
     """Two samples a file."""
     monkeypatch.setattr(tensors, "SHARD_SIZE", 2)
 
 
 def test_states_and_gram_matrices_are_of_what_was_computed(bench):
-    made = bench(steps=5, samples=3, solver="unipc")
-    denoiser, conditions = made.network.denoiser, made.network.conditions
+    toy = bench(steps=5, samples=3, solver="unipc")
+    denoiser, conditions = toy.network.denoiser, toy.network.conditions
     velocities, payloads = [], {name: [] for name in PAYLOADS}
-    for step, timestep in enumerate(made.form.timesteps.float()):
-        state = made.form.latents(step, conditions.noise, velocities)
-        torch.testing.assert_close(made.run.states[step], state)
+    for step, timestep in enumerate(toy.form.timesteps.float()):
+        state = toy.form.latents(step, conditions.noise, velocities)
+        torch.testing.assert_close(toy.run.states[step], state)
         pairs = [denoiser.compute(state, timestep, conditions.embeddings[name]) for name in denoiser.weights]
         payloads["velocity"].append(torch.stack([velocity for velocity, _ in pairs]))
         payloads["trunk-residual"].append(torch.stack([residual for _, residual in pairs]))
         velocities.append(3.0 * pairs[0][0] - 2.0 * pairs[1][0])
-    torch.testing.assert_close(made.run.latents, made.form.latents(5, conditions.noise, velocities))
+    torch.testing.assert_close(toy.run.latents, toy.form.latents(5, conditions.noise, velocities))
     for name in PAYLOADS:
         flat = torch.stack(payloads[name]).flatten(3).double()
         expected = torch.einsum("ibnd,jbnd->nbij", flat, flat) / flat.shape[-1]
-        torch.testing.assert_close(made.run.gram[name], expected, rtol=1e-5, atol=1e-6)
-    assert made.run.residual_bytes == 2 * 3 * 4
-    assert made.network.forwards == 5 * 3 * 2
+        torch.testing.assert_close(toy.run.gram[name], expected, rtol=1e-5, atol=1e-6)
+    assert toy.run.residual_bytes == 2 * 3 * 4
+    assert toy.network.forwards == 5 * 3 * 2
 
 
 def test_only_what_is_missing_is_run_again_and_both_are_counted(bench, toys, journal):
-    made = bench(steps=4, samples=5)
+    toy = bench(steps=4, samples=5)
 
     class Stopping(toys.toy):
         def compute(self, *arguments):
@@ -44,33 +44,33 @@ def test_only_what_is_missing_is_run_again_and_both_are_counted(bench, toys, jou
                 raise KeyboardInterrupt
             return super().compute(*arguments)
 
-    network = made.over()
+    network = toy.over()
     network.denoiser = Stopping()
     with pytest.raises(KeyboardInterrupt):
-        reference_run(network, made.form, journal, "again")
-    network = made.over()
+        reference_run(network, toy.form, journal, "again")
+    network = toy.over()
     network.denoiser = toys.toy()
-    run = reference_run(network, made.form, journal, "again")
-    assert network.denoiser.calls == [2] * 8 + [1] * 8, "the first part of two prompts stands"
+    run = reference_run(network, toy.form, journal, "again")
+    assert network.denoiser.calls == [2] * 8 + [1] * 8, "the first shard of two prompts is not run again"
     assert network.forwards == 4 * 2 * 5
-    assert torch.equal(run.states, made.run.states)
-    assert all(torch.equal(run.gram[name], made.run.gram[name]) for name in PAYLOADS)
+    assert torch.equal(run.states, toy.run.states)
+    assert all(torch.equal(run.gram[name], toy.run.gram[name]) for name in PAYLOADS)
 
 
 @pytest.mark.parametrize("damage", ["flip", "remove"])
-def test_a_part_that_is_not_what_was_written_is_refused(bench, journal, damage):
-    made = bench(steps=4, samples=3)
-    reference_run(made.over(), made.form, journal, "some run")
+def test_a_shard_that_is_not_what_was_written_is_refused(bench, journal, damage):
+    toy = bench(steps=4, samples=3)
+    reference_run(toy.over(), toy.form, journal, "some run")
     path = journal.folder / "some-run-2-3.safetensors"
     data = bytearray(path.read_bytes())
     data[-3] ^= 1
     path.unlink() if damage == "remove" else path.write_bytes(data)
     with pytest.raises(JournalCorrupt, match="some-run-2-3"):
-        reference_run(made.over(), made.form, journal, "some run")
+        reference_run(toy.over(), toy.form, journal, "some run")
 
 
 def test_a_batch_that_was_halved_stays_so(bench, toys, journal):
-    made = bench(steps=3, samples=4)
+    toy = bench(steps=3, samples=4)
 
     class Small(toys.toy):
         def compute(self, latents, *arguments):
@@ -79,12 +79,12 @@ def test_a_batch_that_was_halved_stays_so(bench, toys, journal):
             return super().compute(latents, *arguments)
 
     told = []
-    network = made.over(batch=4, halved=told.append)
+    network = toy.over(batch=4, halved=told.append)
     network.denoiser = Small()
-    run = reference_run(network, made.form, journal, "small")
-    assert told == [1], "of the two samples of a file not even two fitted"
+    run = reference_run(network, toy.form, journal, "small")
+    assert told == [1], "a shard has two samples: one at a time is the next size to try"
     assert network.batch == 1
-    torch.testing.assert_close(run.states, made.run.states)
+    torch.testing.assert_close(run.states, toy.run.states)
 
 
 def test_a_part_of_a_run_is_that_of_its_samples(bench):

@@ -26,19 +26,19 @@ PAYLOADS = ("trunk-residual", "velocity")
 def drawn(steps, nfe, count, seed=0, rules=RULES, payloads=PAYLOADS, width=1):
     """Random candidates; with `width` of 2, branches have masks of their own."""
     rng = random.Random(seed)
-    found = []
+    candidates = []
     for _ in range(count):
         masks = tuple(
             StepMask.from_compute_steps(steps, (0, *sorted(rng.sample(range(1, steps), nfe - 1))))
             for _ in range(width)
         )
-        found.append(Candidate(masks, rng.choice(rules), rng.choice(payloads)))
-    return found
+        candidates.append(Candidate(masks, rng.choice(rules), rng.choice(payloads)))
+    return candidates
 
 
 @pytest.fixture(scope="module")
 def tiny(model, sampler, prompt_file, tmp_path_factory):
-    """The untrained transformer on three prompts: (denoiser, conditions, form, full run)."""
+    """The untrained transformer on three prompts: (denoiser, conditions, form, reference run)."""
     from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
     from budc.compiler.storage.journal import Journal
 
@@ -57,17 +57,17 @@ def tiny(model, sampler, prompt_file, tmp_path_factory):
 @pytest.mark.parametrize("solver", ["euler", "unipc"])
 @pytest.mark.parametrize("width", [1, 2])
 def test_shared_prefixes_change_no_bit(bench, solver, width):
-    made = bench(steps=9, solver=solver)
+    toy = bench(steps=9, solver=solver)
     candidates = drawn(9, 4, 40, width=width)
-    shared = made.tree()
+    shared = toy.tree()
     together = shared.roll_out(candidates[:25]) + [
         shared.roll_out([candidate])[0] for candidate in candidates[25:]
     ]
     for candidate, rollout in zip(candidates, together, strict=True):
-        (alone,) = made.tree().roll_out([candidate])
+        (alone,) = toy.tree().roll_out([candidate])
         assert rollout.errors == alone.errors, candidate.key
         assert rollout.rows == alone.rows, candidate.key
-    apart = sum(made.tree().roll_out([candidate])[0].forwards for candidate in candidates)
+    apart = sum(toy.tree().roll_out([candidate])[0].forwards for candidate in candidates)
     assert apart == sum(len(m.compute_steps) for c in candidates for m in c.masks * (3 - width)) * 5
     assert shared.network.forwards == sum(rollout.forwards for rollout in together) < 0.8 * apart
 
@@ -89,7 +89,7 @@ def test_on_a_transformer_sharing_and_stacking_change_no_bit(tiny):
 
 
 def test_rollouts_are_the_pipelines_loop_under_the_policy_found(tiny, model, sampler, pipeline_rollout):
-    """Three ways to the same latents: the tree, the coefficients followed, and the real scheduler."""
+    """Three ways to the same latents: the tree, a rollout of its coefficients, and the real scheduler."""
     denoiser, conditions, form, run = tiny
     tree = Tree(BatchedDenoiser(denoiser, conditions), form, run)
     candidates = drawn(6, 3, 4, seed=1) + drawn(6, 2, 2, seed=2, rules=("tracked",), width=2)
@@ -105,9 +105,9 @@ def test_rollouts_are_the_pipelines_loop_under_the_policy_found(tiny, model, sam
 
 
 def test_forgetting_changes_no_bit_and_costs_forwards(bench):
-    made = bench(steps=10)
+    toy = bench(steps=10)
     candidates = drawn(10, 5, 30)
-    roomy, cramped = made.tree(), made.tree(memory=1)
+    roomy, cramped = toy.tree(), toy.tree(memory=1)
     plenty = [roomy.roll_out([candidate])[0] for candidate in candidates]
     little = [cramped.roll_out([candidate])[0] for candidate in candidates]
     assert [rollout.errors for rollout in little] == [rollout.errors for rollout in plenty]
@@ -119,11 +119,11 @@ def test_forgetting_changes_no_bit_and_costs_forwards(bench):
 @pytest.mark.parametrize("memory", [1, 20_000, 4 << 30])
 @pytest.mark.parametrize("killed_at", [1, 7, 15])
 def test_a_resumed_search_counts_what_an_undisturbed_one_counts(bench, memory, killed_at):
-    made = bench(steps=8)
+    toy = bench(steps=8)
     candidates = drawn(8, 4, 24, rules=("tracked",), payloads=("velocity",))
-    undisturbed = made.tree(memory)
+    undisturbed = toy.tree(memory)
     expected = [undisturbed.roll_out([candidate])[0] for candidate in candidates]
-    resumed = made.tree(memory)
+    resumed = toy.tree(memory)
     counted = [resumed.note(candidate) for candidate in candidates[:killed_at]]
     assert resumed.network.forwards == 0
     rolled = [resumed.roll_out([candidate])[0] for candidate in candidates[killed_at:]]
@@ -134,8 +134,8 @@ def test_a_resumed_search_counts_what_an_undisturbed_one_counts(bench, memory, k
 
 
 def test_a_candidate_twice_costs_once(bench):
-    made = bench()
-    tree = made.tree()
+    toy = bench()
+    tree = toy.tree()
     (candidate,) = drawn(8, 3, 1)
     first, second = tree.roll_out([candidate, candidate])
     assert (first.errors, first.rows) == (second.errors, second.rows)
@@ -144,8 +144,8 @@ def test_a_candidate_twice_costs_once(bench):
 
 
 def test_branches_with_masks_of_their_own(bench):
-    made = bench(steps=6)
-    tree = made.tree()
+    toy = bench(steps=6)
+    tree = toy.tree()
     cond, uncond = StepMask.from_compute_steps(6, (0, 2, 4)), StepMask.from_compute_steps(6, (0, 5))
     candidate = Candidate((cond, uncond), "tracked", "velocity")
     (rollout,) = tree.roll_out([candidate])
@@ -163,12 +163,12 @@ def test_branches_with_masks_of_their_own(bench):
     assert [len(row.get("uncond", ())) for row in rollout.rows] == [0, 1, 1, 1, 1, 0]
     policy = policy_of(tree, candidate, rollout.rows)
     assert [branch.names for branch in policy.branches] == [["cond"], ["uncond"]]
-    found = latent_errors(rollout_policy(made.over(), made.form, policy), made.run.latents)
-    assert found == pytest.approx(rollout.errors)
+    errors = latent_errors(rollout_policy(toy.over(), toy.form, policy), toy.run.latents)
+    assert errors == pytest.approx(rollout.errors)
     # One mask given twice is one mask.
     same = Candidate((cond, cond), "plain"), Candidate((cond,), "plain")
-    assert made.tree().roll_out([same[0]])[0] == made.tree().roll_out([same[1]])[0]
-    assert policy_of(tree, same[0], made.tree().roll_out([same[0]])[0].rows).branches[0].names == [
+    assert toy.tree().roll_out([same[0]])[0] == toy.tree().roll_out([same[1]])[0]
+    assert policy_of(tree, same[0], toy.tree().roll_out([same[0]])[0].rows).branches[0].names == [
         "cond",
         "uncond",
     ]

@@ -1,4 +1,4 @@
-"""Prompts paired with each other's noise: which samples there are, and that each comes with its own full run."""
+"""Prompts paired with each other's noise: which samples there are, and that each has a reference run of its own."""
 
 import pytest
 import torch
@@ -12,19 +12,19 @@ from budc.schema.errors import JournalCorrupt
 
 def test_every_prompt_meets_other_noises(toys):
     conditions = toys.conditions(5)
-    many = paired(conditions, 3)
-    assert len(many) == 15
+    pairs = paired(conditions, 3)
+    assert len(pairs) == 15
     for name, embedding in conditions.embeddings.items():
-        assert torch.equal(many.embeddings[name], torch.cat([embedding] * 3))
+        assert torch.equal(pairs.embeddings[name], torch.cat([embedding] * 3))
     noises = {tuple(noise.flatten().tolist()): index for index, noise in enumerate(conditions.noise)}
-    met = [noises[tuple(noise.flatten().tolist())] for noise in many.noise]
+    met = [noises[tuple(noise.flatten().tolist())] for noise in pairs.noise]
     assert met[:5] == [0, 1, 2, 3, 4]
     assert len({(index % 5, noise) for index, noise in enumerate(met)}) == 15
 
 
-def test_latents_are_those_of_a_full_run_from_the_paired_noise(bench, journal):
-    made = bench(4)
-    network, form, run = made.network, made.form, made.run
+def test_latents_are_those_of_a_reference_run_from_the_paired_noise(bench, journal):
+    toy = bench(4)
+    network, form, run = toy.network, toy.form, toy.run
     training_set = paired_training_set(network, form, run.latents, journal, "paired")
     assert len(training_set) == PAIRINGS * network.samples
     again = reference_run(
@@ -37,20 +37,20 @@ def test_latents_are_those_of_a_full_run_from_the_paired_noise(bench, journal):
 
 
 def test_no_sample_comes_twice_where_prompts_are_few(bench, journal):
-    made = bench(4, samples=2)
-    assert len(paired_training_set(made.network, made.form, made.run.latents, journal, "paired")) == 4
+    toy = bench(4, samples=2)
+    assert len(paired_training_set(toy.network, toy.form, toy.run.latents, journal, "paired")) == 4
 
 
-def test_full_runs_are_made_once_and_guarded(bench, journal, monkeypatch):
+def test_reference_runs_are_made_once_and_guarded(bench, journal, monkeypatch):
     monkeypatch.setattr(tensors, "SHARD_SIZE", 2)
-    made = bench(4)
-    network, form, run = made.network, made.form, made.run
+    toy = bench(4)
+    network, form, run = toy.network, toy.form, toy.run
     first = paired_training_set(network, form, run.latents, journal, "paired")
     before = sum(network.denoiser.calls)
     second = paired_training_set(network, form, run.latents, journal, "paired")
     assert sum(network.denoiser.calls) == before
     assert torch.equal(first.latents, second.latents)
-    part = next(journal.folder.glob("paired-*.safetensors"))
-    part.write_bytes(part.read_bytes()[:-1])
-    with pytest.raises(JournalCorrupt, match=part.name):
+    shard = next(journal.folder.glob("paired-*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(JournalCorrupt, match=shard.name):
         paired_training_set(network, form, run.latents, journal, "paired")

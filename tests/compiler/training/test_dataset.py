@@ -29,7 +29,7 @@ def model(request: pytest.FixtureRequest) -> Any:
 
 
 class Crowded:
-    """A denoiser whose gradients have room for so many samples; blocks that are checkpointed make room."""
+    """A denoiser with memory for `room` samples."""
 
     def __init__(self, denoiser: Any, room: int) -> None:
         self._denoiser, self.room = denoiser, room
@@ -60,18 +60,18 @@ def test_checkpointed_blocks_and_micro_batches_give_the_same_gradient(model: Any
     training_set = TrainingSet(conditions, torch.zeros_like(conditions.noise))
     trained, rows = parameters(model, denoiser, payload), [2, 0, 1]
     expected = gradient(denoiser, trained, training_set, rows, MicroBatches(3))
-    wanted = log_error(denoiser, trained, training_set, MicroBatches(3))
-    assert all(found.abs().max() > 0 for found in expected)
+    expected_loss = log_error(denoiser, trained, training_set, MicroBatches(3))
+    assert all(values.abs().max() > 0 for values in expected)
     assert not any(network.is_gradient_checkpointing for network in model.denoisers)
 
     crowded = Crowded(denoiser, room=1)
     microbatches = MicroBatches(3, make_room=crowded.checkpoint_blocks)
-    found = gradient(crowded, trained, training_set, rows, microbatches)
+    gradients = gradient(crowded, trained, training_set, rows, microbatches)
     assert microbatches.at_once == 1
     assert all(network.is_gradient_checkpointing for network in model.denoisers)
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
-    assert log_error(crowded, trained, training_set, microbatches) == pytest.approx(wanted, abs=1e-4)
+    for actual, wanted in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=1e-3, atol=1e-6)
+    assert log_error(crowded, trained, training_set, microbatches) == pytest.approx(expected_loss, abs=1e-4)
 
 
 def test_blocks_are_checkpointed_before_the_batch_is_halved(model: Any) -> None:

@@ -16,18 +16,18 @@ EPOCHS = 3
 @pytest.fixture
 def toy_training(bench):
     """A toy, a policy of plain reuse on it, and prompts to train on (7) and to validate by (3)."""
-    made = bench(steps=6, samples=10)
-    tree = made.tree()
+    toy = bench(steps=6, samples=10)
+    tree = toy.tree()
     candidate = Candidate.of(6, (0, 2, 4), "plain", "velocity")
     policy = policy_of(tree, candidate, tree.roll_out([candidate])[0].rows)
-    whole = TrainingSet(made.network.conditions, made.run.latents)
+    whole = TrainingSet(toy.network.conditions, toy.run.latents)
 
     def parameters():
         return PolicyParameters(
-            policy, made.scheduler, made.schedule.sigmas, made.schedule.timesteps, train_sigmas=True
+            policy, toy.scheduler, toy.schedule.sigmas, toy.schedule.timesteps, train_sigmas=True
         )
 
-    return made.network.denoiser, parameters, whole.part(0, 7), whole.part(7, 10)
+    return toy.network.denoiser, parameters, whole.part(0, 7), whole.part(7, 10)
 
 
 def trained(toy_training, journal, parameters=None, validation=None, epochs=EPOCHS, seed=0):
@@ -44,25 +44,25 @@ def trained(toy_training, journal, parameters=None, validation=None, epochs=EPOC
 
 
 def test_it_lowers_the_loss_of_prompts_that_it_has_not_seen(toy_training, journal):
-    found = trained(toy_training, journal, epochs=8)
-    assert found.after < found.before - 0.1
-    assert 1 <= found.epoch <= 8
+    result = trained(toy_training, journal, epochs=8)
+    assert result.after < result.before - 0.1
+    assert 1 <= result.epoch <= 8
     # A backward counts two forwards; each epoch is validated, and so is the start.
-    assert found.forwards == 8 * ((1 + BACKWARD) * 6 * 7 + 6 * 3) + 6 * 3
+    assert result.forwards == 8 * ((1 + BACKWARD) * 6 * 7 + 6 * 3) + 6 * 3
 
 
 def test_it_lowers_the_loss_that_it_trains(toy_training, journal, tmp_path):
     _, make, training_set, _ = toy_training
-    found = trained(toy_training, journal, validation=training_set, epochs=8)
-    assert found.after < found.before - 0.2
+    result = trained(toy_training, journal, validation=training_set, epochs=8)
+    assert result.after < result.before - 0.2
     # The parameters are left at their best: validating them again gives the same.
     parameters = make()
     for name, tensor in parameters.groups.items():
         with torch.no_grad():
-            tensor.copy_(found.values[name])
+            tensor.copy_(result.values[name])
     with Journal(tmp_path / "again", "print") as other:
         again = trained(toy_training, other, parameters, training_set, epochs=0)
-    assert again.before == pytest.approx(found.after, abs=1e-6)
+    assert again.before == pytest.approx(result.after, abs=1e-6)
 
 
 def test_what_does_not_generalise_changes_nothing(toy_training, journal):
@@ -75,12 +75,12 @@ def test_what_does_not_generalise_changes_nothing(toy_training, journal):
     perfect = TrainingSet(
         validation.conditions, differentiable_rollout(denoiser, parameters, validation.conditions).detach()
     )
-    found = trained(toy_training, journal, parameters, perfect)
-    assert found.epoch == 0
-    assert found.after == found.before
+    result = trained(toy_training, journal, parameters, perfect)
+    assert result.epoch == 0
+    assert result.after == result.before
     for name, tensor in parameters.groups.items():
         assert torch.equal(tensor, start[name])
-        assert torch.equal(found.values[name], start[name])
+        assert torch.equal(result.values[name], start[name])
     assert any(
         journal.get(f"align epoch {epoch}")["state"][name]["values"] != start[name].tolist()
         for epoch in (1, 2, 3)
@@ -106,31 +106,31 @@ def test_a_training_killed_after_any_epoch_ends_the_same_to_the_last_bit(
         trained(toy_training, journal)
     monkeypatch.setattr(Journal, "put", put)
     with Journal(tmp_path / "killed", "print") as journal:
-        found = trained(toy_training, journal)
-    assert (found.before, found.after, found.epoch, found.forwards) == (
+        result = trained(toy_training, journal)
+    assert (result.before, result.after, result.epoch, result.forwards) == (
         expected.before,
         expected.after,
         expected.epoch,
         expected.forwards,
     )
     for name, values in expected.values.items():
-        assert torch.equal(found.values[name], values)
+        assert torch.equal(result.values[name], values)
     files = [(tmp_path / name / "journal.jsonl").read_bytes() for name in ("undisturbed", "killed")]
     assert files[0] == files[1]
 
 
 def test_the_seed_decides_the_order_of_prompts(toy_training, tmp_path):
-    found = []
+    losses = []
     for number, seed in enumerate((0, 0, 1)):
         with Journal(tmp_path / str(number), "print") as journal:
-            found.append(trained(toy_training, journal, epochs=1, seed=seed).after)
-    assert found[0] == found[1] != found[2]
+            losses.append(trained(toy_training, journal, epochs=1, seed=seed).after)
+    assert losses[0] == losses[1] != losses[2]
 
 
 def test_a_gradient_that_is_not_finite_moves_nothing(toy_training, journal):
     denoiser, make, training_set, validation = toy_training
     broken = TrainingSet(training_set.conditions, torch.full_like(training_set.latents, float("nan")))
-    found = trained((denoiser, make, broken, validation), journal)
-    assert found.epoch == 0
+    result = trained((denoiser, make, broken, validation), journal)
+    assert result.epoch == 0
     for name, tensor in make().groups.items():
-        assert torch.equal(found.values[name], tensor)
+        assert torch.equal(result.values[name], tensor)

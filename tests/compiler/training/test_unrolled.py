@@ -17,50 +17,48 @@ from budc.schema.predictor import MAX_COEFFICIENT
 from budc.schema.sigmas import Sigmas
 
 
-def policy(made, compute=(0, 2, 5), payload="velocity", masks=None):
-    steps = made.schedule.steps
+def policy(toy, compute=(0, 2, 5), payload="velocity", masks=None):
+    steps = toy.schedule.steps
     masks = masks or (StepMask.from_compute_steps(steps, compute),)
     candidate = Candidate(masks, "tracked", payload)
-    tree = made.tree()
+    tree = toy.tree()
     return policy_of(tree, candidate, tree.roll_out([candidate])[0].rows)
 
 
-def parameters(made, found, **options):
+def parameters(toy, start, **options):
     options = {"train_sigmas": True} | options
-    return PolicyParameters(found, made.scheduler, made.schedule.sigmas, made.schedule.timesteps, **options)
+    return PolicyParameters(start, toy.scheduler, toy.schedule.sigmas, toy.schedule.timesteps, **options)
 
 
 @pytest.mark.parametrize("solver", ["euler", "unipc"])
 @pytest.mark.parametrize("payload", ["velocity", "trunk-residual"])
 @pytest.mark.parametrize("apart", [False, True])
-def test_unrolling_is_following(bench, solver, payload, apart):
-    made = bench(steps=7, samples=4, solver=solver)
+def test_unrolled_and_policy_rollout_agree(bench, solver, payload, apart):
+    toy = bench(steps=7, samples=4, solver=solver)
     masks = [StepMask.from_compute_steps(7, steps) for steps in ((0, 2, 5), (0, 1, 4, 6))]
-    found = policy(made, payload=payload, masks=tuple(masks) if apart else (masks[0],))
-    expected = rollout_policy(made.over(), made.form, found)
+    start = policy(toy, payload=payload, masks=tuple(masks) if apart else (masks[0],))
+    expected = rollout_policy(toy.over(), toy.form, start)
     fixed = differentiable_rollout(
-        made.network.denoiser, parameters(made, found, train_sigmas=False), made.network.conditions
+        toy.network.denoiser, parameters(toy, start, train_sigmas=False), toy.network.conditions
     )
     torch.testing.assert_close(fixed.detach(), expected, atol=1e-5, rtol=1e-5)
-    # Learned timesteps are sigma times 1000, where the scheduler's own are rounded.
-    trained = parameters(made, found)
-    learned = differentiable_rollout(made.network.denoiser, trained, made.network.conditions)
-    again, schedule = aligned(found, trained)
-    form = linear_form(made.scheduler, schedule.sigmas, schedule.timesteps)
-    torch.testing.assert_close(
-        learned.detach(), rollout_policy(made.over(), form, again), atol=1e-3, rtol=1e-3
-    )
+    # Timesteps of trained sigmas are sigma times 1000, where the scheduler's own are rounded.
+    trained = parameters(toy, start)
+    learned = differentiable_rollout(toy.network.denoiser, trained, toy.network.conditions)
+    end, schedule = aligned(start, trained)
+    form = linear_form(toy.scheduler, schedule.sigmas, schedule.timesteps)
+    torch.testing.assert_close(learned.detach(), rollout_policy(toy.over(), form, end), atol=1e-3, rtol=1e-3)
     assert learned.requires_grad
 
 
 def test_gradients_reach_every_parameter_and_are_finite_differences(bench):
-    made = bench(steps=6, samples=3)
-    trained = parameters(made, policy(made, payload="trunk-residual"))
+    toy = bench(steps=6, samples=3)
+    trained = parameters(toy, policy(toy, payload="trunk-residual"))
     assert set(trained.groups) == {"coefficients", "sigmas"}
 
     def loss():
-        latents = differentiable_rollout(made.network.denoiser, trained, made.network.conditions)
-        return (latents - made.run.latents).double().square().mean()
+        latents = differentiable_rollout(toy.network.denoiser, trained, toy.network.conditions)
+        return (latents - toy.run.latents).double().square().mean()
 
     loss().backward()
     for tensor in trained.groups.values():
@@ -80,21 +78,21 @@ def test_gradients_reach_every_parameter_and_are_finite_differences(bench):
 
 
 def test_sigmas_that_are_not_trained_stay(bench):
-    made = bench(steps=6)
-    found = policy(made)
-    assert set(parameters(made, found, train_sigmas=False).groups) == {"coefficients"}
+    toy = bench(steps=6)
+    start = policy(toy)
+    assert set(parameters(toy, start, train_sigmas=False).groups) == {"coefficients"}
 
 
 def test_parameters_start_at_the_policy_and_its_schedule(bench):
-    made = bench(steps=7, solver="unipc")
-    found = policy(made)
-    start = parameters(made, found)
-    assert start.schedule().tolist() == pytest.approx(made.schedule.sigmas, abs=1e-6)
-    again, schedule = aligned(found, start)
-    assert schedule.sigmas == pytest.approx(made.schedule.sigmas, abs=1e-6)
-    assert schedule.timesteps == pytest.approx(made.schedule.timesteps, abs=1.0)
-    assert again.payload == found.payload
-    rows = {name: branch.predictor for branch in found.branches for name in branch.names}
+    toy = bench(steps=7, solver="unipc")
+    start = policy(toy)
+    initial = parameters(toy, start)
+    assert initial.schedule().tolist() == pytest.approx(toy.schedule.sigmas, abs=1e-6)
+    again, schedule = aligned(start, initial)
+    assert schedule.sigmas == pytest.approx(toy.schedule.sigmas, abs=1e-6)
+    assert schedule.timesteps == pytest.approx(toy.schedule.timesteps, abs=1.0)
+    assert again.payload == start.payload
+    rows = {name: branch.predictor for branch in start.branches for name in branch.names}
     for branch in again.branches:
         for name in branch.names:
             for row, expected in zip(branch.predictor, rows[name], strict=True):
@@ -102,12 +100,12 @@ def test_parameters_start_at_the_policy_and_its_schedule(bench):
 
 
 def test_aligned_coefficients_stay_within_what_a_policy_may_hold(bench):
-    made = bench(steps=6)
-    found = policy(made)
-    trained = parameters(made, found)
+    toy = bench(steps=6)
+    start = policy(toy)
+    trained = parameters(toy, start)
     with torch.no_grad():
         trained.groups["coefficients"].mul_(100.0)
-    rows = [row for branch in aligned(found, trained)[0].branches for row in branch.predictor]
+    rows = [row for branch in aligned(start, trained)[0].branches for row in branch.predictor]
     assert max(abs(value) for row in rows for value in row) == MAX_COEFFICIENT
 
 
@@ -128,16 +126,16 @@ def schedules():
 
 @settings(max_examples=60, deadline=None)
 @given(offsets=st.lists(st.floats(-4, 4), min_size=8, max_size=8))
-def test_learned_sigmas_are_monotone_with_both_ends_pinned(schedules, offsets):
-    found, scheduler, sigmas, timesteps = schedules
-    trained = PolicyParameters(found, scheduler, sigmas, timesteps, True)
+def test_trained_sigmas_are_monotone_with_both_ends_pinned(schedules, offsets):
+    start, scheduler, sigmas, timesteps = schedules
+    trained = PolicyParameters(start, scheduler, sigmas, timesteps, True)
     with torch.no_grad():
         trained.groups["sigmas"].copy_(torch.tensor(offsets, dtype=torch.float64))
     levels = trained.schedule().detach()
     assert levels[0] == sigmas[0]
     assert levels[-1] == sigmas[-1] == 0.0
     assert (levels.diff() < 0).all()
-    _, schedule = aligned(found, trained)
+    _, schedule = aligned(start, trained)
     # What an artifact holds, in float32, is valid, and a solver has a finite form on it.
     assert tuple(Sigmas.of(schedule.sigmas)) == schedule.sigmas
     assert torch.isfinite(linear_form(scheduler, schedule.sigmas, schedule.timesteps).velocity).all()
@@ -149,17 +147,15 @@ def test_learned_sigmas_are_monotone_with_both_ends_pinned(schedules, offsets):
 @pytest.mark.parametrize(("solver", "first"), [("euler", 1.0), ("unipc", 1 - 1e-6)])
 def test_a_schedule_from_pure_noise_can_be_trained_and_is_deployed_as_it_was(bench, solver, first):
     # FLUX's begins at exactly 1, where the log-SNR is infinite.
-    made = bench(steps=7, samples=4, solver=solver)
-    sigmas = [1.0, *made.schedule.sigmas[1:]]
+    toy = bench(steps=7, samples=4, solver=solver)
+    sigmas = [1.0, *toy.schedule.sigmas[1:]]
     timesteps = [sigma * 1000 for sigma in sigmas[:-1]]
-    found = policy(made)
-    trained = PolicyParameters(found, made.scheduler, sigmas, timesteps, train_sigmas=True)
-    latents = differentiable_rollout(made.network.denoiser, trained, made.network.conditions)
+    start = policy(toy)
+    trained = PolicyParameters(start, toy.scheduler, sigmas, timesteps, train_sigmas=True)
+    latents = differentiable_rollout(toy.network.denoiser, trained, toy.network.conditions)
     latents.square().sum().backward()
     assert torch.isfinite(trained.groups["sigmas"].grad).all()
-    again, schedule = aligned(found, trained)
+    end, schedule = aligned(start, trained)
     assert schedule.sigmas[0] == pytest.approx(first, abs=1e-7)
-    form = linear_form(made.scheduler, schedule.sigmas, schedule.timesteps)
-    torch.testing.assert_close(
-        latents.detach(), rollout_policy(made.over(), form, again), atol=1e-3, rtol=1e-3
-    )
+    form = linear_form(toy.scheduler, schedule.sigmas, schedule.timesteps)
+    torch.testing.assert_close(latents.detach(), rollout_policy(toy.over(), form, end), atol=1e-3, rtol=1e-3)
