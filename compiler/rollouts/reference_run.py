@@ -61,10 +61,12 @@ class _ReferenceTrajectory(PolicyTrajectory):
         self.recorded: dict[Payload, dict[str, list[Tensor]]] = {
             payload: {branch: [] for branch in denoiser.branches} for payload in PAYLOADS
         }
+        self.residual_bytes = 0
 
     def record(self, branch: str, velocity: Tensor, residual: Tensor) -> None:
-        """Keep what every payload would cache."""
+        """Keep what every payload would cache, and the size of one sample's residual."""
         super().record(branch, velocity, residual)
+        self.residual_bytes = residual[0].numel() * residual.element_size()
         for payload, branches in self.recorded.items():
             branches[branch].append(CACHED_PAYLOADS[payload].cached(velocity, residual))
 
@@ -109,8 +111,7 @@ def _run(denoiser: BatchedDenoiser, form: LinearForm, advance: Callable[[], obje
         payload: torch.stack([_gram(steps) for steps in branches.values()], dim=1)
         for payload, branches in trajectory.recorded.items()
     }
-    residual = next(iter(trajectory.recorded["trunk-residual"].values()))[0]
-    return ReferenceRun(torch.stack(states), gram, residual[0].numel() * residual.element_size())
+    return ReferenceRun(torch.stack(states), gram, trajectory.residual_bytes)
 
 
 def _gram(cached: list[Tensor]) -> Tensor:
