@@ -34,11 +34,11 @@ class ModuleDenoiser(WeightedGuidance):
     def compute(self, latents: Tensor, timestep: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         """Run the whole module."""
         with self._trunk.installed():
-            self._trunk.arm_compute()
+            self._trunk.set_compute()
             try:
                 velocity: Tensor = self._module(latents, timestep.expand(len(latents)), condition)
             finally:
-                residual = self._trunk.disarm()
+                residual = self._trunk.clear()
         if residual is None:
             raise UnsupportedModel(
                 f"{type(self._module).__name__} did not iterate over its blocks",
@@ -49,9 +49,9 @@ class ModuleDenoiser(WeightedGuidance):
     def reuse(self, residual: Tensor, latents: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Run what comes before and after the blocks."""
         with self._trunk.installed():
-            self._trunk.arm_reuse(residual)
+            self._trunk.set_reuse(residual)
             try:
                 velocity: Tensor = self._module(latents, timestep.expand(len(latents)), condition)
             finally:
-                self._trunk.disarm()
+                self._trunk.clear()
         return velocity

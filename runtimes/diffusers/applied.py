@@ -33,7 +33,7 @@ from budc.runtimes.diffusers.checks import (
 from budc.runtimes.diffusers.denoiser import PolicyDenoiser
 from budc.runtimes.diffusers.method_patch import MethodPatch
 from budc.runtimes.diffusers.output_checks import OutputChecks
-from budc.runtimes.sampling.schedulers import apply_schedule, schedule_in_place, step_index
+from budc.runtimes.sampling.schedulers import apply_schedule, schedule_version, step_index
 from budc.runtimes.sampling.steps import Compute, StepMachine
 from budc.runtimes.sampling.trunk import combine
 from budc.schema.errors import BudcError, CacheConflict, CalibrationMismatch, RefusedRun
@@ -122,7 +122,7 @@ class AppliedPolicy:
         sampler = self.document.sampler
         check_schedule(self.document, len(self._scheduler.timesteps), kwargs, self._family)
         apply_schedule(self._scheduler, sampler.sigmas, sampler.timesteps)
-        self._schedule = schedule_in_place(self._scheduler)
+        self._schedule = schedule_version(self._scheduler)
         self._check_run()
         self._running, self._named = True, False
         if self._implicit:
@@ -141,7 +141,7 @@ class AppliedPolicy:
         self._running = self._computing = False
         self._machine.begin_run()
         for denoiser in self._denoisers:
-            denoiser.trunk.disarm()
+            denoiser.trunk.clear()
 
     def _maybe_free_model_hooks(self) -> Any:
         # The last thing a pipeline does, interrupted or not: residuals of a run cut short are let go here.
@@ -186,7 +186,7 @@ class AppliedPolicy:
         )
 
     def _enter(self, *branches: str, called: PolicyDenoiser | None = None) -> None:
-        if schedule_in_place(self._scheduler) != self._schedule:
+        if schedule_version(self._scheduler) != self._schedule:
             raise CalibrationMismatch(
                 "sigmas: the schedule was changed during the run, the policy has its own",
                 remedy="do not set sigmas or timesteps on the scheduler while a policy is applied",
@@ -202,12 +202,12 @@ class AppliedPolicy:
         reused = [action.cached for action in actions if not isinstance(action, Compute)]
         self._computing = not reused
         if self._computing:
-            self._now.trunk.arm_compute()
+            self._now.trunk.set_compute()
         else:
-            self._now.trunk.arm_reuse(reused[0] if len(reused) == 1 else torch.cat(reused))
+            self._now.trunk.set_reuse(reused[0] if len(reused) == 1 else torch.cat(reused))
 
     def _leave(self, *branches: str) -> None:
-        recorded = self._now.trunk.disarm()
+        recorded = self._now.trunk.clear()
         if not self._computing:
             return
         if recorded is None:

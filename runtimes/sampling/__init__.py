@@ -1,1 +1,1 @@
-"""What search and every runtime share: steps, the trunk, transformer families, schedulers, solvers."""
+"""What the search and every runtime share: the step machine, the trunk, transformer families, schedulers, solvers."""

@@ -13,10 +13,10 @@ from budc.schema.errors import UnsupportedModel
 
 @dataclass(frozen=True)
 class Span:
-    """One block list of the trunk: attribute name, place in the trunk, and what its blocks return.
+    """One block list of the trunk: attribute name, position in the trunk, and what its blocks return.
 
-    `returns` is "hidden", "text, hidden" or "hidden, text"; hidden is what carries the residual. `leads` is said of
-    a list before the trunk, which always runs.
+    `returns` is "hidden", "text, hidden" or "hidden, text"; the residual is the change of hidden. `leads` is true
+    for a list before the trunk, whose blocks always run.
     """
 
     name: str
@@ -27,12 +27,12 @@ class Span:
 
 
 SigmaRule = Literal["none", "to-last", "to-last-single", "to-zero"]
-"""What a pipeline hands to `set_timesteps`: "none", a number of steps; else unshifted sigmas, see
-`budc.runtimes.sampling.schedulers.passed_sigmas`."""
+"""What a pipeline passes to `set_timesteps`: for "none" a number of steps, else unshifted sigmas (see
+`budc.runtimes.sampling.schedulers.passed_sigmas`)."""
 
 Layout = Literal["volume", "image", "packed"]
-"""How latents lie: (batch, channels, frames, rows, columns), (batch, channels, rows, columns), or 2 × 2 cells in a
-sequence."""
+"""Shape of latents: (batch, channels, frames, rows, columns), (batch, channels, rows, columns), or a sequence of
+2 × 2 cells."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,14 @@ class Family:
     """How to find the trunk of a transformer class, and what its pipelines do around it.
 
     `spans` are in forward order. `projection` is the path of the last layer, whose output is the velocity in
-    tokens. `refused_inputs` enter between the blocks and so cannot be reused with them. `passes_mu` says that the
-    pipelines shift the schedule by resolution where the scheduler asks for it. `batched` are the guidance branches
-    of one forward, in the order of their rows, where the pipelines enter no `cache_context` for each.
+    tokens. `refused_inputs` enter between the blocks, so they are lost where the blocks are skipped. `passes_mu` says
+    that the pipelines shift the schedule by resolution where the scheduler's configuration says so. `batched` are the
+    guidance branches of one forward, in the order of their rows, where the pipelines do not call `cache_context` for
+    each branch.
 
-    `lead` is a list before the trunk, of the image's tokens alone, where the trunk's hidden state holds the text's
-    after them. Only the image's reach the output, so payloads are cut to them: their shape is then the same for
-    every prompt and every batch.
+    `lead` is a block list before the trunk that sees the image's tokens alone, where the trunk's hidden state holds
+    the text's tokens after them. Only the image's tokens reach the output, so only theirs are cached: the cached
+    tensor then has one shape for every prompt and every batch.
     """
 
     name: str
@@ -109,7 +110,5 @@ def family_of(transformer: object) -> Family:
     name = type(transformer).__name__
     if name not in FAMILIES:
         expected = ", ".join(sorted(FAMILIES))
-        raise UnsupportedModel(
-            f"no trunk is known for the transformer class {name}, expected one of {expected}"
-        )
+        raise UnsupportedModel(f"the transformer class {name} is not supported, expected one of {expected}")
     return FAMILIES[name]

@@ -16,7 +16,7 @@ def loading(folder: Path) -> Iterator[None]:
     """Load something from `folder` in the with-block.
 
     Raises:
-        WeightsMissing: whatever diffusers, transformers or safetensors could not make of it.
+        WeightsMissing: diffusers, transformers or safetensors could not load it; the message has their reason.
     """
     try:
         yield

@@ -1,8 +1,8 @@
-"""Schedulers: what of a sampler a policy is bound to, and its exact schedule put onto an instance.
+"""Schedulers: the settings that a policy is bound to, and how its exact schedule is set on a scheduler.
 
-The compiler and the runtime both come through here, so that the sigmas a policy was searched on are, bit
-for bit, the sigmas it runs on. sigmas: `steps + 1` noise levels, terminal value included. timesteps:
-`steps` values, what the transformer is given, terminal value not included.
+The compiler and the runtime both use this module, so a policy runs on the sigmas that it was searched on, bit for
+bit. sigmas: `steps + 1` noise levels, terminal value included. timesteps: `steps` values, as the transformer is
+given them, terminal value not included.
 """
 
 import copy
@@ -126,18 +126,18 @@ def resolution_shift(config: Mapping[str, Any], image_tokens: int) -> float:
 
 
 def apply_schedule(scheduler: Any, sigmas: Sequence[float], timesteps: Sequence[float]) -> None:
-    """Put the exact schedule onto a scheduler whose own `set_timesteps` has just run.
+    """Set the exact schedule on a scheduler whose own `set_timesteps` has just run.
 
     That call has reset the multistep history and the step index. Sigmas stay on the device where the
-    scheduler keeps them (the CPU for UniPC); timesteps keep its dtype unless that would cut off a fraction.
+    scheduler has them (the CPU for UniPC); timesteps keep its dtype unless that would cut off a fraction.
     """
     scheduler.sigmas = torch.tensor(
         list(sigmas), dtype=scheduler.sigmas.dtype, device=scheduler.sigmas.device
     )
-    kept = scheduler.timesteps
+    own = scheduler.timesteps
     whole = all(float(t).is_integer() for t in timesteps)
-    dtype = kept.dtype if whole or kept.dtype.is_floating_point else torch.float32
-    scheduler.timesteps = torch.tensor(list(timesteps), dtype=dtype, device=kept.device)
+    dtype = own.dtype if whole or own.dtype.is_floating_point else torch.float32
+    scheduler.timesteps = torch.tensor(list(timesteps), dtype=dtype, device=own.device)
 
 
 def on_schedule(
@@ -145,7 +145,7 @@ def on_schedule(
 ) -> Any:
     """Return a copy of `scheduler` at the beginning of a run on exactly this schedule."""
     copied = copy.deepcopy(scheduler)
-    # A shift by resolution must be given, but what it makes is replaced.
+    # Some schedulers demand a shift by resolution; the schedule that it gives is replaced.
     shift = {"mu": 0.0} if copied.config.get("use_dynamic_shifting") else {}
     copied.set_timesteps(len(timesteps), device=device, **shift)
     apply_schedule(copied, sigmas, timesteps)
@@ -153,18 +153,21 @@ def on_schedule(
     return copied
 
 
-def schedule_in_place(scheduler: Any) -> tuple[int, ...]:
-    """Return what changes when a scheduler's sigmas or timesteps are replaced or written to; reads no value."""
+def schedule_version(scheduler: Any) -> tuple[int, ...]:
+    """Return numbers that change when a scheduler's sigmas or timesteps are replaced or written to.
+
+    No value is read, so nothing waits for the device.
+    """
     tensors = (scheduler.sigmas, scheduler.timesteps)
-    # Tensors made in inference mode count no versions; of those, replacement alone is noticed.
-    return tuple(part for t in tensors for part in (id(t), 0 if t.is_inference() else t._version))
+    # Tensors made in inference mode have no version; only their replacement is noticed.
+    return tuple(number for t in tensors for number in (id(t), 0 if t.is_inference() else t._version))
 
 
 def first_steps(timesteps: Sequence[float] | torch.Tensor, boundaries: Sequence[float]) -> tuple[int, ...]:
     """Return for each timestep of `boundaries`, descending, the first of `timesteps` that is below it.
 
-    It is the number of steps where none is. Pipelines with several denoisers run the next one from there on, and
-    compare in single precision.
+    Where no timestep is below it, that is the number of steps. Pipelines with several denoisers switch to the next
+    one at this step, and compare in single precision.
     """
     times = torch.as_tensor(timesteps, dtype=torch.float32)
     return tuple(int((times >= boundary).sum()) for boundary in boundaries)
@@ -173,7 +176,7 @@ def first_steps(timesteps: Sequence[float] | torch.Tensor, boundaries: Sequence[
 def step_index(scheduler: Any) -> int:
     """Return the 0-based step that the scheduler is at, during the forwards of that step.
 
-    Schedulers know their step index only once they have stepped; until then it is where the run begins.
+    Before their first step schedulers have no step index; it is then the index at which the run begins.
     """
     index = scheduler.step_index
     if index is None:
@@ -183,17 +186,17 @@ def step_index(scheduler: Any) -> int:
 
 def relevant_config(scheduler: Any) -> dict[str, Any]:
     """Return the scheduler's settings as JSON values: every constructor argument, nothing private."""
-    known = _constructor(scheduler)
-    return {name: _plain(value) for name, value in scheduler.config.items() if name in known}
+    parameters = _constructor(scheduler)
+    return {name: _plain(value) for name, value in scheduler.config.items() if name in parameters}
 
 
 def config_differences(expected: Mapping[str, Any], scheduler: Any) -> dict[str, tuple[object, object]]:
     """Return name → (expected, actual) for every setting of `scheduler` that is not as in `expected`.
 
-    A setting that `expected` does not know (added by a later release) must be at its default.
+    A setting that is not in `expected` (added by a later release) must be at its default.
     """
-    actual, known = relevant_config(scheduler), _constructor(scheduler)
-    wanted = {name: _plain(parameter.default) for name, parameter in known.items() if name in actual} | {
+    actual, parameters = relevant_config(scheduler), _constructor(scheduler)
+    wanted = {name: _plain(parameter.default) for name, parameter in parameters.items() if name in actual} | {
         name: _plain(value) for name, value in expected.items()
     }
     return {

@@ -1,9 +1,13 @@
-"""Span: block lists that step aside for one forward, and the markers that stand in their place.
+"""Block lists that can be skipped for one forward, and the markers that replace their blocks.
 
-In compute mode the iteration of the lists puts a marker before the first block and one after the last; in
-reuse mode it yields nothing but one adding marker; otherwise it yields the blocks. A list that leads to the trunk
-yields its blocks in every mode, after a marker that counts tokens. `budc.runtimes.sampling.trunk` puts them in place, a
-`Gate` says which mode it is.
+What iterating over the lists yields depends on the mode of their `Gate`:
+
+- "compute": the blocks, with a marker before the first that keeps h_in and one after the last that caches the residual.
+- "reuse": no block, only one marker, which adds the cached residual.
+- "off": the blocks.
+
+A list that leads to the trunk yields its blocks in every mode, after a marker that counts tokens.
+`budc.runtimes.sampling.trunk` installs and removes them.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,35 +23,36 @@ Mode = Literal["off", "compute", "reuse"]
 
 
 class Gate:
-    """What the markers of one transformer share: the mode, the residual to add, the one recorded.
+    """What the markers of one transformer share: the mode, and the cached tensor that they use or record.
 
-    `tokens`: of how many tokens, the first ones, payloads are; None for all.
+    `payload` names the kind of tensor. `cached` is what a reused forward uses, `recorded` what a computed one has
+    produced. Both hold the first `tokens` tokens of the sequence; None means all.
     """
 
     def __init__(self, payload: Payload) -> None:
         self.payload = payload
         self.set("off")
 
-    def set(self, mode: Mode, reused: Tensor | None = None) -> None:
-        """Enter a mode, with nothing left of the forward before."""
+    def set(self, mode: Mode, cached: Tensor | None = None) -> None:
+        """Enter a mode and forget the forward before."""
         self.mode: Mode = mode
-        self.reused = reused
+        self.cached = cached
         self.entering: Tensor | None = None
         self.recorded: Tensor | None = None
         self.tokens: int | None = None
 
-    def record(self, payload: Tensor) -> None:
-        """Keep what a computed forward produced; a second one in the same call would overwrite it."""
+    def record(self, cached: Tensor) -> None:
+        """Keep what a computed forward produced; refuse a second one, which would overwrite it."""
         if self.recorded is not None:
             raise RefusedRun(
                 "the transformer ran twice in one step of one branch",
                 remedy="do not split a batch over several forwards while a policy is applied",
             )
-        self.recorded = payload
+        self.recorded = cached
 
 
 class Marker:
-    """A stand-in for a block: takes what a block takes, returns `action(h)` as a block would."""
+    """Called like a block, returns `action(h)` in the form that a block returns h."""
 
     def __init__(self, action: Callable[[Tensor], Tensor], returns: str) -> None:
         self.action = action
@@ -66,16 +71,16 @@ class Marker:
 
 
 class SpanList(nn.ModuleList):
-    """A transformer's block list that can step aside for one forward. Made and undone by `Trunk` only.
+    """A transformer's block list that can be skipped for one forward; only `Trunk` makes and unmakes it.
 
-    Copies and pickles of it, and slices, are plain `ModuleList`s.
+    Its copies, pickles and slices are plain `ModuleList`s.
     """
 
     _budc_gate: Gate
     _budc_span: Span
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield the blocks; inside a forward, the blocks between markers or the adding marker alone."""
+        """Yield the blocks, with markers around them or a marker in their place as the mode asks."""
         gate, span = self._budc_gate, self._budc_span
         if gate.mode == "off":
             return iter(self._modules.values())
@@ -113,10 +118,10 @@ class SpanList(nn.ModuleList):
         return [*before, *blocks, *after]
 
     def _reusing(self, gate: Gate, span: Span) -> list[Any]:
-        reused = gate.reused
-        if gate.payload != "trunk-residual" or not span.last or reused is None:
+        cached = gate.cached
+        if gate.payload != "trunk-residual" or not span.last or cached is None:
             return []
-        return [Marker(lambda hidden: hidden[:, : gate.tokens] + reused, span.returns)]
+        return [Marker(lambda hidden: hidden[:, : gate.tokens] + cached, span.returns)]
 
     def __getitem__(self, idx: Any) -> Any:
         """Index as a list does; a slice is a plain `ModuleList`, as block-level offloading expects."""
@@ -125,7 +130,7 @@ class SpanList(nn.ModuleList):
         return super().__getitem__(idx)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Reduce to a plain `ModuleList`: a copy belongs to nobody's run, and loads where budc is missing."""
+        """Reduce to a plain `ModuleList`: a copy has no policy, and loads where budc is not installed."""
         state = {name: value for name, value in self.__dict__.items() if not name.startswith("_budc_")}
         return nn.ModuleList, (), state
 
@@ -137,13 +142,13 @@ class VelocityHook:
         self.gate = gate
 
     def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        """Return the projection's output, or the reused velocity in its place."""
+        """Return the projection's output, or the cached velocity in its place."""
         if self.gate.mode == "compute":
             self.gate.record(output[:, : self.gate.tokens])
-        elif self.gate.mode == "reuse" and self.gate.reused is not None:
-            return self.gate.reused
+        elif self.gate.mode == "reuse" and self.gate.cached is not None:
+            return self.gate.cached
         return output
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """A copied model keeps a hook that is never switched on."""
+        """Reduce to a hook of its own gate, which stays off: a copied model keeps the hook, without effect."""
         return VelocityHook, (Gate("velocity"),)

@@ -1,4 +1,4 @@
-"""The step machine: what a policy asks for at every step, and the few cached tensors that it needs.
+"""The step machine: whether each step computes or reuses, and the few cached tensors that reuse needs.
 
     machine = StepMachine(policy, combine)
     machine.begin_run()
@@ -8,10 +8,9 @@
         case Reuse(cached):
             ...                                       # r̂ = Σ_i c_i · r_i, already combined
 
-It imports no framework: what is cached, trunk residuals or velocities, is whatever `combine` can add up (torch,
-numpy, ONNX Runtime). Steps are
-named by the caller from the scheduler's own state, branches by the pipeline's own name; nothing is counted
-here.
+It imports no framework: what is cached, trunk residuals or velocities, may be of any type that `combine` can add
+up (torch, numpy, ONNX Runtime). The caller takes the step from the scheduler's own state and the branch from the
+pipeline's own name for it; nothing is counted here.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -43,9 +42,8 @@ class Reuse(Generic[R]):
 class PlannedStep:
     """One step of one branch.
 
-    `coefficients` are newest first and empty where the step is computed. `keep` is how many residuals,
-    newest first, later steps still need once this step is done: what a runtime holds in memory, and never
-    more.
+    `coefficients` are newest first, and empty where the step is computed. `keep` is how many cached tensors,
+    newest first, later steps still need once this step is done. A runtime holds that many and never more.
     """
 
     coefficients: tuple[float, ...]
@@ -62,11 +60,11 @@ def plan_branch(
 ) -> tuple[PlannedStep, ...]:
     """Return one `PlannedStep` per step for a mask (true = compute) and its predictor rows.
 
-    Trailing zero coefficients are dropped: they ask for a residual that adds nothing. At each of `first_steps`
-    another denoiser takes over: residuals begin anew, and none is kept until then.
+    Trailing zero coefficients are dropped: they would hold a tensor that adds nothing. At each of `first_steps`
+    another denoiser takes over: nothing cached is carried from one denoiser to the next.
 
     Raises:
-        SemanticsViolation: a row is missing, or asks for more residuals than are computed by then.
+        SemanticsViolation: a row is missing, or reuses more tensors than have been computed by then.
     """
     if len(mask) != len(predictor):
         raise SemanticsViolation(f"predictor has {len(predictor)} rows, but the mask has {len(mask)} steps")
@@ -79,7 +77,7 @@ def plan_branch(
             computed += 1
         elif not 1 <= len(row) <= computed:
             raise SemanticsViolation(
-                f"step {step} reuses {len(row)} residuals, but its denoiser has computed {computed} before it"
+                f"step {step} combines {len(row)} computed steps, but its denoiser has {computed} before it"
             )
     keeps: list[int] = []
     needed = 0
@@ -111,8 +109,8 @@ class StepMachine(Generic[R]):
     """Runs a policy over the steps of one generation, for every guidance branch by name.
 
     `combine(coefficients, cached)` returns Σ_i coefficients[i] · cached[i]; both are newest first and
-    of one length. Branches are independent; a branch starts anew whenever its step 0 is asked for, so what
-    a run left behind when it was ended early is never used. `first_steps`: see `plan_branch`.
+    of one length. Branches are independent. A branch starts anew at its step 0, so what an interrupted run left
+    behind is never used. `first_steps`: see `plan_branch`.
     """
 
     def __init__(
@@ -141,8 +139,8 @@ class StepMachine(Generic[R]):
     def branches_at(self, step: int) -> tuple[str, ...]:
         """Return those of `names` that are at `step` now, by themselves or in a batch with others."""
         entered = [name for name, branch in self._branches.items() if branch.at == step]
-        found = {part for name in entered for part in (name, *BATCHED_BRANCHES.get(name, ()))}
-        return tuple(name for name in self.names if name in found)
+        running = {branch for name in entered for branch in (name, *BATCHED_BRANCHES.get(name, ()))}
+        return tuple(name for name in self.names if name in running)
 
     def begin_run(self) -> None:
         """Forget everything: a run starts, or one has ended early."""
@@ -153,8 +151,8 @@ class StepMachine(Generic[R]):
 
         Raises:
             CalibrationMismatch: the policy has no such branch, or not so many steps.
-            RefusedRun: steps were left out, repeated or asked for before step 0, or a computed step's
-                result was never recorded.
+            RefusedRun: a step was left out or repeated, the run did not start at step 0, or nothing was recorded
+                in a computed step.
         """
         state = self._enter(branch, step)
         planned = state.plan[step]
@@ -166,15 +164,15 @@ class StepMachine(Generic[R]):
         return Reuse(cached)
 
     def record(self, branch: str, cached: R) -> None:
-        """Cache what the step of `branch` computed that `step` has just told to compute.
+        """Cache what `branch` has computed, after `step` returned `Compute`.
 
         Raises:
-            RefusedRun: no computed step of this branch awaits one (the model was run twice in one step).
+            RefusedRun: the branch is not in a computed step, or has recorded in it already (the model ran twice).
         """
         state = self._branches.get(branch)
         if state is None or not state.awaiting:
             raise RefusedRun(
-                f"branch {branch!r}: a residual was recorded, but no computed step awaits one",
+                f"branch {branch!r}: the transformer ran where no step was to be computed",
                 remedy="run the transformer once per branch and step",
             )
         state.awaiting = False
@@ -185,33 +183,34 @@ class StepMachine(Generic[R]):
         if step == 0:
             self._branches[branch] = _Branch(self._plan(branch), at=0)
             return self._branches[branch]
-        known = self._branches.get(branch)
-        if known is None:
+        state = self._branches.get(branch)
+        if state is None:
             self._plan(branch)
             raise RefusedRun(
                 f"branch {branch!r} starts at step {step}, but a policy starts at step 0",
                 remedy="run all steps of the schedule (no image-to-image strength, no denoising start)",
             )
-        if known.awaiting:
+        if state.awaiting:
             raise RefusedRun(
-                f"branch {branch!r}: step {known.at} was to be computed, but recorded no residual"
+                f"branch {branch!r}: step {state.at} was to be computed, but the transformer did not run",
+                remedy="run the transformer once per branch and step",
             )
-        if step >= len(known.plan):
+        if step >= len(state.plan):
             raise CalibrationMismatch(
-                f"steps: the policy has {len(known.plan)}, this run asks for step {step}"
+                f"steps: the policy has {len(state.plan)}, this run asks for step {step} (counted from 0)"
             )
-        if step != known.at + 1:
+        if step != state.at + 1:
             raise RefusedRun(
-                f"branch {branch!r} went from step {known.at} to step {step}",
+                f"branch {branch!r} went from step {state.at} to step {step}",
                 remedy="run every step once and in order; call the scheduler's set_timesteps before each run",
             )
-        known.at = step
-        return known
+        state.at = step
+        return state
 
     def _plan(self, branch: str) -> tuple[PlannedStep, ...]:
         if branch in self._plans:
             return self._plans[branch]
-        plans = [self._plans.get(part) for part in BATCHED_BRANCHES.get(branch, ())]
+        plans = [self._plans.get(name) for name in BATCHED_BRANCHES.get(branch, ())]
         if plans and plans[0] is not None and all(plan == plans[0] for plan in plans):
             return plans[0]
         names = ", ".join(self._plans)

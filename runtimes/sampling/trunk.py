@@ -1,4 +1,4 @@
-"""Trunk: a transformer whose blocks can be run and recorded, or replaced by what they added before.
+"""Trunk: a transformer whose blocks are run and recorded, or skipped and replaced by what they added before.
 
     r = h_out - h_in            recorded while the blocks run
     h_out ≈ h_in + r̂            in their place
@@ -9,12 +9,12 @@ latents and timestep. Tokens that the output does not depend on (text in the sam
 
     trunk = Trunk(transformer)
     with trunk.installed():
-        velocity, residual = trunk.compute(hidden_states=x, timestep=t, ...)
-        velocity = trunk.reuse(residual, hidden_states=x, timestep=t, ...)
+        velocity, cached = trunk.compute(hidden_states=x, timestep=t, ...)
+        velocity = trunk.reuse(cached, hidden_states=x, timestep=t, ...)
 
-How: the instance's block lists become `SpanList`s, which outside of such a call are the lists they were. The
-blocks stay where they are, so names, hooks, adapters, offloading and compilation keep working, and computing
-returns h_out itself, bit for bit.
+How: the instance's block lists become `SpanList`s, which behave as before outside of such a call. The blocks stay
+where they are, so names, hooks, adapters, offloading and compilation keep working, and a computed forward returns
+h_out itself, bit for bit.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,28 +30,28 @@ from budc.schema.errors import CacheConflict, UnsupportedModel
 from budc.schema.policy import Payload
 
 
-def combine(coefficients: Sequence[float | Tensor], residuals: Sequence[Tensor]) -> Tensor:
-    """Return Σ_i coefficients[i] · residuals[i], newest first, in the residuals' dtype.
+def combine(coefficients: Sequence[float | Tensor], cached: Sequence[Tensor]) -> Tensor:
+    """Return Σ_i coefficients[i] · cached[i], newest first, in the dtype of the cached tensors.
 
-    Half-precision residuals are added up in float32. Coefficients may be tensors (training, one value per
-    sample); a lone 1.0 returns the residual itself.
+    Half-precision tensors are added up in float32. Coefficients may be tensors (in training, one value per sample).
+    A single coefficient of 1.0 returns the cached tensor itself.
     """
-    newest = residuals[0]
+    newest = cached[0]
     if len(coefficients) == 1 and isinstance(coefficients[0], float) and coefficients[0] == 1.0:
         return newest
     wide = torch.float32 if newest.dtype in (torch.bfloat16, torch.float16) else newest.dtype
     total = newest.to(wide) * coefficients[0]
-    for coefficient, residual in zip(coefficients[1:], residuals[1:], strict=True):
-        total = total + residual.to(wide) * coefficient
+    for coefficient, tensor in zip(coefficients[1:], cached[1:], strict=True):
+        total = total + tensor.to(wide) * coefficient
     return total.to(newest.dtype)
 
 
 class Trunk:
-    """Functional access to a transformer's two modes: blocks computed, or their payload reused.
+    """Functional access to a transformer's two modes: blocks computed, or skipped and a cached tensor reused.
 
-    `payload` says what is carried: "trunk-residual" (h_out - h_in), or "velocity" (the model's output, as
-    tokens before it is put back into latents). Both calls are differentiable in everything they are given
-    and keep nothing. `family` describes a transformer that is of none of the known classes.
+    `payload` names what is cached: "trunk-residual" (h_out - h_in), or "velocity" (the model's output, as tokens
+    before they are put back into latents). `compute` and `reuse` are differentiable in all their tensors and keep
+    none of them. `family` describes a transformer whose class is in no known family.
 
     Raises:
         UnsupportedModel: no family is known by the transformer's class name.
@@ -80,17 +80,16 @@ class Trunk:
 
     @property
     def is_installed(self) -> bool:
-        """Whether this trunk's block lists are in place."""
+        """Whether the transformer's block lists are those of this trunk."""
         return all(
             isinstance(blocks, SpanList) and blocks._budc_gate is self.gate for _, blocks in self._lists
         )
 
     def install(self) -> None:
-        """Put the spanning lists in place, on this instance only.
+        """Turn the block lists of this instance into `SpanList`s.
 
         Raises:
-            CacheConflict: something else (another cache, another trunk) already stands in for the block
-                lists.
+            CacheConflict: another cache, or another trunk, has replaced them already.
         """
         for span, blocks in self._lists:
             if type(blocks) is not nn.ModuleList:
@@ -107,8 +106,8 @@ class Trunk:
             self._hook = projection.register_forward_hook(VelocityHook(self.gate))
 
     def uninstall(self) -> None:
-        """Leave the transformer exactly as `install` found it. Harmless when nothing is installed."""
-        self.disarm()
+        """Put the transformer back exactly as it was before `install`; do nothing when not installed."""
+        self.clear()
         for _, blocks in self._lists:
             if isinstance(blocks, SpanList) and blocks._budc_gate is self.gate:
                 del blocks.__dict__["_budc_gate"], blocks.__dict__["_budc_span"]
@@ -119,7 +118,7 @@ class Trunk:
 
     @contextmanager
     def installed(self) -> Iterator["Trunk"]:
-        """Install for the length of a with-block; nested in another one of the same trunk, do nothing."""
+        """Install for the length of a with-block; do nothing where this trunk is installed already."""
         if self.is_installed:
             yield self
             return
@@ -129,45 +128,51 @@ class Trunk:
         finally:
             self.uninstall()
 
-    def arm_compute(self) -> None:
-        """Let the next forward compute its blocks and record the payload for `disarm`."""
+    def set_compute(self) -> None:
+        """Let the next forward run its blocks and record what is to be cached, which `clear` returns."""
         self.gate.set("compute")
 
-    def arm_reuse(self, payload: Tensor) -> None:
-        """Let the next forward skip its blocks and use `payload`."""
-        self.gate.set("reuse", payload)
+    def set_reuse(self, cached: Tensor) -> None:
+        """Let the next forward skip its blocks and use `cached`."""
+        self.gate.set("reuse", cached)
 
-    def disarm(self) -> Tensor | None:
-        """Return to the untouched forward; return what a computed forward recorded, else None."""
+    def clear(self) -> Tensor | None:
+        """Go back to the plain forward; return what a computed forward recorded, else None."""
         recorded = self.gate.recorded
         self.gate.set("off")
         return recorded
 
     def compute(self, **inputs: Any) -> tuple[Tensor, Tensor]:
-        """Run the transformer's forward on keyword `inputs`; return (output, payload).
+        """Run the transformer's forward on keyword `inputs`; return (velocity, what is to be cached).
 
-        The output, which is the velocity, is bit-equal to the untouched forward's; some transformers return it as
-        a list of samples.
+        The velocity is bit-equal to the plain forward's; some transformers return it as a list of samples.
+
+        Raises:
+            UnsupportedModel: an input enters between the blocks (ControlNet), so the blocks cannot be skipped.
         """
         self._check(inputs)
         with self.installed():
-            self.arm_compute()
+            self.set_compute()
             try:
                 velocity = self.transformer(**inputs, return_dict=False)[0]
             finally:
-                recorded = self.disarm()
+                recorded = self.clear()
         assert recorded is not None
         return velocity, recorded
 
-    def reuse(self, payload: Tensor, **inputs: Any) -> Tensor:
-        """Run the forward with `payload` in place of the blocks (or of the output); return the velocity."""
+    def reuse(self, cached: Tensor, **inputs: Any) -> Tensor:
+        """Run the forward with `cached` in place of the blocks (or of the output); return the velocity.
+
+        Raises:
+            UnsupportedModel: see `compute`.
+        """
         self._check(inputs)
         with self.installed():
-            self.arm_reuse(payload)
+            self.set_reuse(cached)
             try:
                 velocity: Tensor = self.transformer(**inputs, return_dict=False)[0]
             finally:
-                self.disarm()
+                self.clear()
         return velocity
 
     def _check(self, inputs: dict[str, Any]) -> None:
@@ -175,5 +180,5 @@ class Trunk:
             if inputs.get(name) is not None:
                 raise UnsupportedModel(
                     f"{type(self.transformer).__name__} was given {name}, which enters between the blocks",
-                    remedy="run without ControlNet; its residuals cannot be reused with the trunk's",
+                    remedy="run without ControlNet: what it adds between the blocks is lost where they are skipped",
                 )

@@ -8,9 +8,9 @@ Every solver here is linear in its tensors, so one step is one small matrix over
 
     [x_{k+1}, memory_{k+1}] = M_k [x_k, memory_k, v_k]
 
-The matrices follow from the sigmas, before anything runs (`solver_matrices`). A runtime multiplies them
-wherever its latents are: here in numpy, in `runtimes/onnxruntime/update_graph.py` as a graph. Steps agree
-with those of diffusers to 1e-6; the settings that a solver does not know are refused by name.
+The matrices follow from the sigmas, before anything runs (`solver_matrices`). A runtime multiplies by them on the
+device that holds its latents: here in numpy, in `runtimes/onnxruntime/update_graph.py` as a graph. Steps agree with
+those of diffusers to 1e-6. A setting that a solver does not implement is refused by name.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,7 +37,7 @@ def solver_matrices(sampler: SamplerBinding) -> Matrices:
     """Return the matrix of every step of the sampler.
 
     Raises:
-        UnsupportedModel: the scheduler, or a setting of it, is not known here; the message names it.
+        UnsupportedModel: the scheduler, or a setting of it, has no solver here; the message names it.
     """
     if sampler.scheduler not in SOLVERS:
         raise UnsupportedModel(
@@ -69,8 +69,8 @@ class Scheduler:
         matrix = self._matrices[self.step_index]
         if self._memory is None:
             self._memory = np.zeros((len(matrix) - 1, latents.size), np.float32)
-        known = [latents.reshape(1, -1), self._memory, velocity.reshape(1, -1).astype(np.float32)]
-        after = matrix @ np.concatenate(known)
+        state = [latents.reshape(1, -1), self._memory, velocity.reshape(1, -1).astype(np.float32)]
+        after = matrix @ np.concatenate(state)
         self._memory = after[1:]
         self.step_index += 1
         return np.asarray(after[0], np.float32).reshape(latents.shape)

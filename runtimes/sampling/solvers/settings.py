@@ -14,7 +14,7 @@ def check_settings(
     Args:
         sampler: the binding.
         accepted: settings of the update rule and the values that are implemented.
-        schedule: settings that shape the sigmas alone; a binding brings its sigmas, so any value will do.
+        schedule: settings that affect the sigmas alone; a binding has its own sigmas, so any value is accepted.
 
     Raises:
         UnsupportedModel: an unknown setting, or a value that is not implemented.
@@ -25,7 +25,7 @@ def check_settings(
         where = f"scheduler: {sampler.scheduler}.{name}"
         remedy = "run the policy with the diffusers runtime"
         if name not in accepted:
-            raise UnsupportedModel(f"{where} is not known to this solver", remedy=remedy)
+            raise UnsupportedModel(f"{where} is a setting that this solver does not implement", remedy=remedy)
         if value not in accepted[name]:
-            known = ", ".join(repr(item) for item in accepted[name])
-            raise UnsupportedModel(f"{where} is {value!r}, only {known} is implemented", remedy=remedy)
+            values = ", ".join(repr(item) for item in accepted[name])
+            raise UnsupportedModel(f"{where} is {value!r}, only {values} is implemented", remedy=remedy)

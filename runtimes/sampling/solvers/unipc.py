@@ -5,8 +5,7 @@ evaluated at it, then predicts x_{k+1} from the corrected sample and the last `s
 
     x_t = σ_t/σ_s x_s - α_t B (m_s + Σ_i ρ_i (m_i - m_s) / r_i)        B = e^h - 1, h = -(λ_t - λ_s)
 
-A step is linear in what it remembers, so it is written once, on the unit vectors of (x, last, m_0, …, v): what
-comes out is its matrix.
+A step is linear in (x, last, m_0, …, v), so its matrix is what the step makes of the unit vectors.
 """
 
 import math

@@ -17,8 +17,8 @@ MASK = [True, True, False, False, True, False]
 ROWS: list[list[float]] = [[], [], [2.0, -1.0], [1.0], [], [1.0, 0.5, 0.25]]
 
 
-def total(coefficients: Sequence[float], residuals: Sequence[float]) -> float:
-    return sum(c * r for c, r in zip(coefficients, residuals, strict=True))
+def total(coefficients: Sequence[float], cached: Sequence[float]) -> float:
+    return sum(c * r for c, r in zip(coefficients, cached, strict=True))
 
 
 Rows = Sequence[Sequence[float]]
@@ -34,7 +34,7 @@ def machine(
 
 
 def drive(steps: StepMachine[float], branch: str, count: int, offset: float = 0.0) -> list[float | None]:
-    """Run a branch; the residual computed at step k is k + offset. None where computed."""
+    """Run a branch; what is computed at step k is k + offset. None where computed."""
     seen: list[float | None] = []
     for k in range(count):
         action = steps.step(branch, k)
@@ -93,7 +93,7 @@ def policies(draw: st.DrawFn) -> tuple[list[bool], list[list[float]]]:
         ("CRR", [[], [1.0], [1.0]], [7], [1, 1, 0]),
     ],
 )
-def test_residuals_are_let_go_where_another_denoiser_takes_over(
+def test_nothing_cached_is_kept_where_another_denoiser_takes_over(
     mask: str, rows: list[list[float]], first_steps: list[int], keeps: list[int]
 ) -> None:
     plan = plan_branch([letter == "C" for letter in mask], rows, first_steps)
@@ -103,11 +103,11 @@ def test_residuals_are_let_go_where_another_denoiser_takes_over(
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([[], [], [1.0], [1.0]], "step 2 reuses 1 residuals, but its denoiser has computed 0 before it"),
-        ([[], [], [], [1.0, -1.0]], "step 3 reuses 2 residuals, but its denoiser has computed 1 before it"),
+        ([[], [], [1.0], [1.0]], "step 2 combines 1 computed steps, but its denoiser has 0 before it"),
+        ([[], [], [], [1.0, -1.0]], "step 3 combines 2 computed steps, but its denoiser has 1 before it"),
     ],
 )
-def test_residuals_do_not_cross_denoisers(rows: list[list[float]], said: str) -> None:
+def test_nothing_cached_crosses_denoisers(rows: list[list[float]], said: str) -> None:
     mask = [not row for row in rows]
     plan_branch(mask, rows)
     with pytest.raises(SemanticsViolation, match=said):
@@ -219,12 +219,12 @@ def test_begin_run_lets_go_of_everything() -> None:
         steps.step("cond", 2)
 
 
-@pytest.mark.parametrize(("done", "asked"), [(1, 2), (2, 1), (3, 5), (3, 2)])
-def test_steps_that_jump_are_refused(done: int, asked: int) -> None:
+@pytest.mark.parametrize(("done", "following"), [(1, 2), (2, 1), (3, 5), (3, 2)])
+def test_steps_that_jump_are_refused(done: int, following: int) -> None:
     steps = machine((["cond"], MASK, ROWS))
     drive(steps, "cond", done)
-    with pytest.raises(RefusedRun, match=f"from step {done - 1} to step {asked}"):
-        steps.step("cond", asked)
+    with pytest.raises(RefusedRun, match=f"from step {done - 1} to step {following}"):
+        steps.step("cond", following)
 
 
 def test_reuse_before_compute_is_refused() -> None:
@@ -242,11 +242,11 @@ def test_more_steps_than_the_policy_has() -> None:
 def test_a_computed_step_must_be_recorded_once() -> None:
     steps = machine((["cond"], MASK, ROWS))
     steps.step("cond", 0)
-    with pytest.raises(RefusedRun, match="step 0 was to be computed, but recorded no residual"):
+    with pytest.raises(RefusedRun, match="step 0 was to be computed, but the transformer did not run"):
         steps.step("cond", 1)
     steps = machine((["cond"], MASK, ROWS))
     drive(steps, "cond", 1)
-    with pytest.raises(RefusedRun, match="no computed step awaits one"):
+    with pytest.raises(RefusedRun, match="the transformer ran where no step was to be computed"):
         steps.record("cond", 1.0)
 
 

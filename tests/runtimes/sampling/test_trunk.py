@@ -272,7 +272,7 @@ def test_both_modes_export(transformer: Any) -> None:
 def test_running_twice_in_one_call_is_refused(transformer: Any) -> None:
     given, trunk = inputs(transformer), Trunk(transformer)
     with trunk.installed():
-        trunk.arm_compute()
+        trunk.set_compute()
         transformer(**given)
         with pytest.raises(RefusedRun, match="ran twice in one step"):
             transformer(**given)
@@ -288,7 +288,8 @@ def test_one_trunk_at_a_time(transformer: Any) -> None:
 
 def test_unknown_class() -> None:
     with pytest.raises(
-        UnsupportedModel, match="class Linear, expected one of FluxTransformer2DModel, Hunyuan"
+        UnsupportedModel,
+        match="class Linear is not supported, expected one of FluxTransformer2DModel, Hunyuan",
     ):
         Trunk(torch.nn.Linear(2, 2))
 
