@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from budc.policies.profile import find_weights, load_profile, read_prompts
-from budc.runtimes.diffusers.apply import UnsignedWarning, applied
+from budc.runtimes.admission.trust import UnsignedWarning
+from budc.runtimes.diffusers.apply import applied
 from budc.schema.artifact import open_artifact
 from budc.schema.mask import StepMask
 from budc.schema.policy import BranchPolicy, Metric, Policy, PolicyDocument

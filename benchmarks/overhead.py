@@ -26,7 +26,8 @@ from budc.compiler.models.binding import model_binding
 from budc.compiler.models.model import load_model
 from budc.compiler.rollouts.policies import shared_policy
 from budc.policies.profile import ModelProfile, find_weights, load_profile, read_prompts
-from budc.runtimes.diffusers.apply import UnsignedWarning, applied
+from budc.runtimes.admission.trust import UnsignedWarning
+from budc.runtimes.diffusers.apply import applied
 from budc.schema.mask import StepMask
 from budc.schema.policy import (
     SCHEMA_VERSION,

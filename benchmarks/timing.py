@@ -22,7 +22,7 @@ def load(document: PolicyDocument) -> tuple[Any, Any]:
     quiet_libraries()
     profile = load_profile(document.model.profile)
     folder = find_weights(profile, None)
-    pipe = load_pipeline(profile, folder)
+    pipe = load_pipeline(profile, weights=folder)
     pipe.set_progress_bar_config(disable=True)
     return pipe, folder
 

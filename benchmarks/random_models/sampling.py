@@ -81,7 +81,7 @@ class Sampling:
     def under(self, document: PolicyDocument) -> Iterator[None]:
         """Apply a policy for the length of a with-block. Random weights have no identity to be checked."""
         handle = AppliedPolicy(self.pipe, document, SettingsCheck())
-        handle.arm()
+        handle.install()
         try:
             yield
         finally:

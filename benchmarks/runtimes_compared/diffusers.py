@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import timing
 import torch
 
@@ -26,7 +25,7 @@ def prepare(path: Path, weights: Path, prompt: str, threads: int, _provider: str
     quiet_libraries()
     artifact = read(path)
     profile = load_profile(artifact.document.model.profile)
-    pipe = load_pipeline(msgspec.structs.replace(profile, dtype=artifact.document.shape.dtype), weights)
+    pipe = load_pipeline(profile, weights=weights, dtype=artifact.document.shape.dtype)
     pipe.set_progress_bar_config(disable=True)
     sampler, branches = artifact.document.sampler, len(artifact.document.budget.branches)
     arguments = timing.arguments(pipe, artifact.document, prompt)

@@ -1,7 +1,7 @@
 """Calibrated and actual settings of a run, compared one field at a time.
 
-A difference is refused, naming the field and both values. Where the user allowed uncalibrated runs it is
-warned of once a run and remembered instead, so that a result can be marked.
+A difference is refused with the field and both values. Where the user allowed uncalibrated runs it is recorded, and
+warned of once a run.
 """
 
 import warnings
@@ -11,11 +11,11 @@ from budc.schema.errors import CalibrationMismatch
 
 
 class UncalibratedWarning(UserWarning):
-    """A run differs from what its policy was calibrated for; the quality report does not speak for it."""
+    """A run differs from what its policy was calibrated for, so the policy's quality report does not hold for it."""
 
 
 class SettingsCheck:
-    """Judges differences for one run: refuse (the default), or warn where `allow` is true.
+    """Compares the settings of one run: refuses a difference (the default), or warns of it where `allow` is true.
 
     `differences` maps each field that differed to a sentence with both values.
     """
@@ -36,12 +36,12 @@ class SettingsCheck:
     def require_settings(
         self, prefix: str, differences: Mapping[str, tuple[object, object]], remedy: str
     ) -> None:
-        """Judge the fields of a nested setting, given as name → (expected, actual)."""
+        """Compare the fields of a nested setting, given as name → (expected, actual)."""
         for name, (expected, actual) in differences.items():
             self.require(f"{prefix}.{name}", expected, actual, remedy)
 
     def differ(self, field: str, what: str, remedy: str = "") -> None:
-        """Judge a difference that is already known.
+        """Refuse or record a difference that the caller has found.
 
         Raises:
             CalibrationMismatch: uncalibrated runs are not allowed.

@@ -1,10 +1,14 @@
-"""What a runtime is given to run, turned into a policy that somebody vouches for."""
+"""May this policy run: who has signed what a runtime was given, and is the signature trusted."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from os import PathLike
+from pathlib import Path
 
 from budc.schema.artifact import Artifact, check_age, open_artifact, verify
-from budc.schema.errors import Unsigned
+from budc.schema.errors import Unsigned, UntrustedKey
 from budc.schema.policy import PolicyDocument
 from budc.schema.statement import encode_statement, policy_id
 from budc.schema.trust import Trust
@@ -12,48 +16,88 @@ from budc.schema.trust import Trust
 Source = str | PathLike[str] | Artifact | PolicyDocument
 """A `.budc.json` file, what was read from one, or a document that was never sealed."""
 
+_SHOWN = len("sha256:") + 12
+"""Characters of a fingerprint that are shown for a key without a name."""
+
 
 class UnsignedWarning(UserWarning):
     """A policy runs without a signature, because the user allowed it."""
 
 
-def trusted_document(
+@dataclass(frozen=True)
+class TrustedPolicy:
+    """A policy document that may run."""
+
+    document: PolicyDocument
+    signers: tuple[str, ...] = ()
+    """The trusted keys that signed it, by name or fingerprint; empty where it is unsigned."""
+
+
+def trusted_policy(
     artifact: Source, trust: Trust | str | PathLike[str] | None, allow_unsigned: bool
-) -> PolicyDocument:
-    """Return the policy in `artifact`; for a runtime's entry point, whose caller is who gets warned.
+) -> TrustedPolicy:
+    """Return the policy in `artifact` if it may run. Call it in a runtime's entry point, whose caller gets the warning.
 
     Args:
         artifact: what the user gave.
-        trust: whom to believe: a `Trust`, the path of one public key, or nobody.
+        trust: whom to trust: a `Trust`, the path of one public key, or nobody.
         allow_unsigned: run what nobody signed, with an `UnsignedWarning`.
 
     Raises:
         TrustError: nobody trusted has signed it, it is denied, or it has expired.
         ArtifactError: it is not a valid policy.
     """
-    if trust is not None and not isinstance(trust, Trust):
-        trust = Trust.from_pem(trust)
-    believed = trust or Trust(keys=())
+    trusted = _as_trust(trust)
     if isinstance(artifact, PolicyDocument):
         if not allow_unsigned:
-            raise Unsigned("a bare policy document carries no signature")
-        believed.check_denied(policy_id(encode_statement(artifact)))
-        check_age(artifact, believed)
-        _say_unsigned(artifact)
-        return artifact
-    if not isinstance(artifact, Artifact):
-        artifact = open_artifact(artifact, believed, allow_unsigned=allow_unsigned)
-    elif (artifact.signed or not allow_unsigned) and (trust or not artifact.verified_by):
-        # An artifact that was merely read has been believed by nobody.
-        verify(artifact, believed)
-    else:
-        # Believed earlier, or unsigned by permission; it may have expired since.
-        believed.check_denied(artifact.policy_id)
-        check_age(artifact.document, believed)
+            raise Unsigned(
+                "a bare policy document has no signature",
+                remedy="pass a signed artifact, or allow_unsigned=True to run it all the same",
+            )
+        trusted.check_denied(policy_id(encode_statement(artifact)))
+        check_age(artifact, trusted)
+        _warn_unsigned(artifact)
+        return TrustedPolicy(artifact)
+    with _python_remedies(trust_given=trust is not None):
+        if not isinstance(artifact, Artifact):
+            artifact = open_artifact(artifact, trusted, allow_unsigned=allow_unsigned)
+        elif (artifact.signed or not allow_unsigned) and (trust is not None or not artifact.verified_by):
+            # An artifact that was merely read has not been verified.
+            artifact = replace(artifact, verified_by=verify(artifact, trusted))
+        else:
+            # Verified earlier, or allowed to be unsigned; it may have expired since.
+            trusted.check_denied(artifact.policy_id)
+            check_age(artifact.document, trusted)
     if not artifact.signed:
-        _say_unsigned(artifact.document)
-    return artifact.document
+        _warn_unsigned(artifact.document)
+    fingerprints = [key.fingerprint for key in artifact.verified_by]
+    signers = tuple(trusted.names.get(key, f"{key[:_SHOWN]}…") for key in fingerprints)
+    return TrustedPolicy(artifact.document, signers)
 
 
-def _say_unsigned(document: PolicyDocument) -> None:
+def _as_trust(trust: Trust | str | PathLike[str] | None) -> Trust:
+    if trust is None:
+        return Trust(keys=())
+    if isinstance(trust, Trust):
+        return trust
+    trusted = Trust.from_pem(trust)
+    return replace(trusted, names={key.fingerprint: Path(trust).name for key in trusted.keys})
+
+
+@contextmanager
+def _python_remedies(trust_given: bool) -> Iterator[None]:
+    """Name Python's arguments in the remedies of errors that are the user's to mend."""
+    try:
+        yield
+    except Unsigned as error:
+        remedy = "ask its publisher for a signed one, or pass allow_unsigned=True to run it all the same"
+        raise Unsigned(str(error), remedy=remedy) from error
+    except UntrustedKey as error:
+        if trust_given:
+            raise
+        remedy = "pass trust=, the public key of its publisher, if you trust them"
+        raise UntrustedKey(str(error), remedy=remedy) from error
+
+
+def _warn_unsigned(document: PolicyDocument) -> None:
     warnings.warn(f"{document.name} is not signed: nobody vouches for it", UnsignedWarning, stacklevel=4)

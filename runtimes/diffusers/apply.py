@@ -1,15 +1,14 @@
 """diffusers: run a pipeline under a policy.
 
-    handle = apply(pipe, "policy.budc.json", trust=trust)
+    applied_policy = budc.apply(pipe, "policy.budc.json", trust="release.pub")
     video = pipe(prompt, num_inference_steps=50).frames       # as always
-    handle.remove()
+    applied_policy.remove()
 
-    with applied(pipe, "policy.budc.json", trust=trust):
+    with budc.applied(pipe, "policy.budc.json", trust="release.pub"):
         video = pipe(prompt, num_inference_steps=50).frames
 
-Only this pipeline instance changes, and `remove` puts it back exactly. A copy of an armed pipeline is a
-plain one. Settings other than the calibrated ones are refused; `allow_uncalibrated=True` runs them with a
-warning.
+Only this pipeline instance changes, and `remove` puts it back exactly. A copy of the pipeline has no policy. Settings
+other than the calibrated ones are refused; `allow_uncalibrated=True` runs them with a warning.
 """
 
 from collections.abc import Iterator
@@ -18,8 +17,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from budc.runtimes.admission.settings import SettingsCheck, UncalibratedWarning
-from budc.runtimes.admission.trust import Source, UnsignedWarning, trusted_document
+from budc.runtimes.admission.settings import SettingsCheck
+from budc.runtimes.admission.trust import Source, trusted_policy
 from budc.schema.digest_cache import DigestCache
 from budc.schema.errors import MissingExtra, UnsupportedModel
 from budc.schema.policy import PolicyDocument
@@ -37,9 +36,9 @@ except ModuleNotFoundError as missing:
     ) from missing
 
 DENOISERS = ("transformer", "transformer_2")
-"""Components of a pipeline that denoise, in the order in which they share a run."""
+"""Components of a pipeline that denoise, in the order in which they run."""
 
-__all__ = ["AppliedPolicy", "UncalibratedWarning", "UnsignedWarning", "applied", "apply"]
+__all__ = ["AppliedPolicy", "applied", "apply"]
 
 
 def apply(
@@ -52,56 +51,61 @@ def apply(
     weights_dir: str | PathLike[str] | None = None,
     digests: DigestCache | None = None,
 ) -> AppliedPolicy:
-    """Apply a policy to a diffusers pipeline instance and return the handle that removes it.
+    """Apply a policy to a diffusers pipeline instance; return what removes it.
 
-    `artifact` is the path of a `.budc.json` file, or what `open_artifact` returned for one; a bare
-    `PolicyDocument` counts as unsigned. `trust` says whose signature is believed: a `Trust`, or the path of one
-    public key. `weights_dir` is the model folder to check; without it the folder
-    that each transformer says it was loaded from, and without that the weights in memory. `digests` remembers
-    the model's files by their times; the user's cache by default.
+    Args:
+        pipe: the pipeline.
+        artifact: the path of a `.budc.json` file, or what `open_artifact` returned for one; a bare `PolicyDocument`
+            counts as unsigned.
+        trust: whose signature is trusted: a `Trust`, or the path of one public key.
+        allow_unsigned: run what nobody signed, with an `UnsignedWarning`.
+        allow_uncalibrated: run other settings or weights than the calibrated ones, with an `UncalibratedWarning`.
+        weights_dir: the model folder, whose files are verified; by default the folder that each transformer was
+            loaded from, and where there is none the weights in memory.
+        digests: caches the digests of the model's files by their times; the user's cache by default.
 
     Raises:
-        TrustError: nobody trusted has signed the artifact.
+        TrustError: nobody trusted has signed the artifact, it is denied, or it has expired.
+        ArtifactError: it is not a valid policy.
         ModelError: the pipeline's model is another one, or of a kind that is not supported.
-        CalibrationMismatch: the sampler, its split between denoisers or the adapters are others than the
-            calibrated ones.
+        CalibrationMismatch: the sampler, its split between denoisers or the adapters are not the calibrated ones.
         CacheConflict: a policy or another cache is on a transformer already.
     """
-    document = trusted_document(artifact, trust, allow_unsigned)
-    calibration = SettingsCheck(allow_uncalibrated)
-    _check_pipeline(pipe, document, calibration)
+    policy = trusted_policy(artifact, trust, allow_unsigned)
+    document, settings = policy.document, SettingsCheck(allow_uncalibrated)
+    _check_pipeline(pipe, document, settings)
     folder = Path(weights_dir) if weights_dir else None
     transformers = [unwrapped(getattr(pipe, denoiser.name)) for denoiser in document.model.denoisers]
     for denoiser, transformer in zip(document.model.denoisers, transformers, strict=True):
-        verify_model(transformer, denoiser, document, calibration, weights_dir=folder, digests=digests)
-    check_sampler(document, pipe.scheduler, calibration)
+        verify_model(transformer, denoiser, document, settings, weights_dir=folder, digests=digests)
+    check_sampler(document, pipe.scheduler, settings)
     check_experts(document, pipe)
     for transformer in transformers:
-        check_adapters(document, transformer, calibration)
-    handle = AppliedPolicy(pipe, document, calibration)
-    handle.arm()
-    return handle
+        check_adapters(document, transformer, settings)
+    applied_policy = AppliedPolicy(pipe, document, settings, policy.signers)
+    applied_policy.install()
+    return applied_policy
 
 
 @contextmanager
 def applied(pipe: Any, artifact: Source, **options: Any) -> Iterator[AppliedPolicy]:
     """Apply a policy for the length of a with-block; `options` are those of `apply`."""
-    handle = apply(pipe, artifact, **options)
+    applied_policy = apply(pipe, artifact, **options)
     try:
-        yield handle
+        yield applied_policy
     finally:
-        handle.remove()
+        applied_policy.remove()
 
 
-def _check_pipeline(pipe: Any, document: PolicyDocument, calibration: SettingsCheck) -> None:
+def _check_pipeline(pipe: Any, document: PolicyDocument, settings: SettingsCheck) -> None:
     model = document.model
     names = [denoiser.name for denoiser in model.denoisers]
-    found = [name for name in DENOISERS if getattr(pipe, name, None) is not None]
-    if names != found:
+    present = [name for name in DENOISERS if getattr(pipe, name, None) is not None]
+    if names != present:
         raise UnsupportedModel(
-            f"denoisers: the policy has {', '.join(names)}, the pipeline has {', '.join(found) or 'none'}",
+            f"denoisers: the policy has {', '.join(names)}, the pipeline has {', '.join(present) or 'none'}",
             remedy="use the model that the policy was compiled for",
         )
     classes = [cls.__name__ for cls in type(pipe).__mro__]
     if model.pipeline_class not in classes:
-        calibration.require("pipeline", model.pipeline_class, classes[0])
+        settings.require("pipeline", model.pipeline_class, classes[0])

@@ -1,23 +1,33 @@
-"""Conflicts: other caches and adapters found on a transformer."""
+"""Conflicts: other caches, other policies and adapters on a transformer."""
 
 from typing import Any
 
+from budc.runtimes.diffusers.cache_marker import CacheMarker
 from budc.schema.errors import CacheConflict
 
+REMOVE_POLICY = "call `.remove()` on what budc.apply returned (or leave the with-block of budc.applied)"
+"""How a user removes a policy, for remedies."""
 
-def refuse_other_caches(transformer: Any) -> None:
-    """Refuse a transformer that already skips work by another method.
 
-    Two caches on one model reuse each other's reused output; neither was measured so.
+def refuse_other_caches(transformer: Any, own: CacheMarker) -> None:
+    """Refuse a transformer that already skips work by another method, or under another policy than that of `own`.
+
+    Two caches on one model would reuse what the other has reused, and no policy was measured so.
 
     Raises:
-        CacheConflict: the library's `enable_cache` is on, or one of its stateful or skipping hooks is
-            registered.
+        CacheConflict: the library's `enable_cache` is on, another policy is applied, or a stateful or skipping hook of
+            the library is registered.
     """
-    if getattr(transformer, "is_cache_enabled", False):
-        config = type(getattr(transformer, "_cache_config", None)).__name__
+    config = getattr(transformer, "_cache_config", None)
+    if getattr(transformer, "is_cache_enabled", False) and config is not own:
+        name = type(transformer).__name__
+        if isinstance(config, CacheMarker):
+            raise CacheConflict(
+                f"the policy {config.policy} is applied to this {name} already",
+                remedy=f"first {REMOVE_POLICY}",
+            )
         raise CacheConflict(
-            f"another cache is enabled on {type(transformer).__name__} ({config})",
+            f"another cache is enabled on {name} ({type(config).__name__})",
             remedy="call transformer.disable_cache() before applying a policy",
         )
     for path, module in transformer.named_modules():
@@ -42,6 +52,6 @@ def active_adapters(transformer: Any) -> tuple[str, ...]:
         active.update(module.merged_adapters)
         if not module.disable_adapters:
             names = module.active_adapters
-            held = getattr(module, "lora_A", None)
-            active.update(names if held is None else (name for name in names if name in held))
+            adapters = getattr(module, "lora_A", None)
+            active.update(names if adapters is None else (name for name in names if name in adapters))
     return tuple(sorted(active))

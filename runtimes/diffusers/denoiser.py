@@ -1,18 +1,19 @@
-"""Armed denoiser: one transformer of a pipeline with a policy's trunk in it, from `arm` to `remove`."""
+"""One transformer of a pipeline with a policy's trunk in it, from `install` to `remove`."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import nn
 
 from budc.runtimes.admission.settings import SettingsCheck
+from budc.runtimes.diffusers.cache_marker import CacheMarker
 from budc.runtimes.diffusers.checks import check_adapters, check_dtype
-from budc.runtimes.diffusers.conflicts import refuse_other_caches
+from budc.runtimes.diffusers.conflicts import REMOVE_POLICY, refuse_other_caches
 from budc.runtimes.diffusers.method_patch import MethodPatch
 from budc.runtimes.sampling.trunk import Trunk
 from budc.schema.errors import CacheConflict, RefusedRun
-from budc.schema.policy import Payload, PolicyDocument
+from budc.schema.policy import PolicyDocument
 
 
 def unwrapped(transformer: Any) -> nn.Module:
@@ -22,14 +23,16 @@ def unwrapped(transformer: Any) -> nn.Module:
 
 
 class PolicyDenoiser:
-    """The pipeline's component `name`; its trunk carries `payload`."""
+    """The pipeline's component `name` under the policy in `document`."""
 
-    def __init__(self, pipe: Any, name: str, payload: Payload) -> None:
+    def __init__(self, pipe: Any, name: str, document: PolicyDocument) -> None:
         self.name = name
         self.transformer = unwrapped(getattr(pipe, name))
-        self.trunk = Trunk(self.transformer, payload)
+        self.trunk = Trunk(self.transformer, document.policy.payload)
         self._pipe = pipe
-        self._overrides: dict[str, MethodPatch] = {}
+        self._document = document
+        self._marker = CacheMarker(document.name)
+        self._patches: list[MethodPatch] = []
 
     @property
     def is_compiled(self) -> bool:
@@ -37,54 +40,67 @@ class PolicyDenoiser:
         wrapped = getattr(self._pipe, self.name) is not self.transformer
         return wrapped or bool(self.transformer._compiled_call_impl)
 
-    def arm(self, cache_context: Callable[..., AbstractContextManager[None]]) -> None:
-        """Put the trunk in place, and `cache_context` in place of the transformer's own.
+    def install(self, cache_context: Callable[..., AbstractContextManager[None]]) -> None:
+        """Install the trunk, and replace the transformer's methods for caches.
+
+        Args:
+            cache_context: called with the transformer's own `cache_context` and its arguments.
 
         Raises:
             CacheConflict: another cache or another policy is on the transformer.
         """
-        refuse_other_caches(self.transformer)
+        refuse_other_caches(self.transformer, self._marker)
         self.trunk.install()
-        for name, replacement in (("cache_context", cache_context), ("enable_cache", self._enable_cache)):
-            if hasattr(self.transformer, name):
-                self._overrides[name] = MethodPatch(self.transformer, name, replacement)
+        self._marker.install(self.transformer)
+        methods: dict[str, Callable[..., Any]] = {
+            "cache_context": cache_context,
+            "enable_cache": self._enable_cache,
+            "disable_cache": self._disable_cache,
+        }
+        self._patches = [
+            MethodPatch(self.transformer, name, replacement)
+            for name, replacement in methods.items()
+            if hasattr(self.transformer, name)
+        ]
 
     def remove(self) -> None:
-        """Leave the transformer as it was before `arm`; calling it again does nothing."""
-        for override in reversed(self._overrides.values()):
-            override.remove()
-        self._overrides.clear()
+        """Put the transformer back as it was before `install`; calling it again does nothing."""
+        for patch in reversed(self._patches):
+            patch.remove()
+        self._patches = []
+        self._marker.remove(self.transformer)
         self.trunk.uninstall()
 
-    def cache_context(self, name: str, **kwargs: Any) -> AbstractContextManager[None]:
-        """Enter what the transformer itself does for a branch."""
-        entered: AbstractContextManager[None] = self._overrides["cache_context"].original(name, **kwargs)
-        return entered
-
-    def check(self, document: PolicyDocument, calibration: SettingsCheck) -> None:
-        """Judge the transformer as it is at the beginning of a run.
+    def check(self, settings: SettingsCheck) -> None:
+        """Check the transformer as it is at the beginning of a run.
 
         Raises:
-            RefusedRun: it was exchanged since, or its block list was.
+            RefusedRun: the pipeline has another transformer since, or the transformer other blocks.
             CacheConflict: another cache was put on it.
-            CalibrationMismatch: its dtype or its adapters are others than the calibrated ones.
+            CalibrationMismatch: its dtype or its adapters are not the calibrated ones.
         """
         if unwrapped(getattr(self._pipe, self.name)) is not self.transformer:
             raise RefusedRun(
                 f"pipe.{self.name} is another one than the policy was applied to",
-                remedy="remove the handle and apply the policy to the new transformer",
+                remedy=f"{REMOVE_POLICY}, then apply the policy to the new transformer",
             )
         if not self.trunk.is_installed:
             raise RefusedRun(
                 "the transformer's block list was replaced since the policy was applied",
-                remedy="remove the handle, change the transformer, then apply the policy again",
+                remedy=f"{REMOVE_POLICY}, change the transformer, then apply the policy again",
             )
-        refuse_other_caches(self.transformer)
-        check_dtype(document, self.transformer, calibration)
-        check_adapters(document, self.transformer, calibration)
+        refuse_other_caches(self.transformer, self._marker)
+        check_dtype(self._document, self.transformer, settings)
+        check_adapters(self._document, self.transformer, settings)
 
-    def _enable_cache(self, config: Any) -> None:
+    def _enable_cache(self, _original: object, config: Any) -> NoReturn:
         raise CacheConflict(
             f"{type(config).__name__}: a policy is applied to this transformer",
-            remedy="remove the policy's handle before enabling another cache",
+            remedy=f"{REMOVE_POLICY} before enabling another cache",
+        )
+
+    def _disable_cache(self, _original: object) -> NoReturn:
+        raise CacheConflict(
+            f"the cache of this transformer is the policy {self._document.name}, which disable_cache cannot remove",
+            remedy=REMOVE_POLICY,
         )

@@ -1,4 +1,4 @@
-"""Override: one method replaced on one instance, and put back exactly."""
+"""One method replaced on one instance, and put back exactly."""
 
 import copy
 import functools
@@ -7,30 +7,32 @@ from typing import Any
 
 
 class MethodPatch:
-    """Puts `replacement` in place of `owner.name`, on this instance only.
+    """Replaces the method `owner.name`, on this instance only, by `replacement(original, *args, **kwargs)`.
 
-    `original` is what was there. A copy or a pickle of the owner holds the owner's own method again: a copy
-    belongs to nobody's run.
+    `original` is the method that was there. A copy or a pickle of the owner has the original method again: a copy
+    has no policy.
     """
 
     def __init__(self, owner: object, name: str, replacement: Callable[..., Any]) -> None:
         self._owner = owner
         self._name = name
-        self._replacement = replacement
+        self._replacement: Callable[..., Any] | None = replacement
         self._was_own = name in vars(owner)
         self.original: Callable[..., Any] = getattr(owner, name)
         # Libraries inspect the signatures of set_timesteps and step before they call them.
         functools.update_wrapper(self, self.original)
-        # Past __setattr__, which pipelines and modules use to register components.
+        # Not by setattr: pipelines and modules register components in __setattr__.
         vars(owner)[name] = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the replacement."""
-        return self._replacement(*args, **kwargs)
+        """Call the replacement; after `remove`, the original."""
+        if self._replacement is None:
+            return self.original(*args, **kwargs)
+        return self._replacement(self.original, *args, **kwargs)
 
     def remove(self) -> None:
-        """Put back what was there; if someone has wrapped this override since, become transparent instead."""
-        self._replacement = self.original
+        """Put the original back. Where someone has wrapped this patch since, only pass calls through."""
+        self._replacement = None
         if vars(self._owner).get(self._name) is not self:
             return
         if self._was_own:
@@ -42,8 +44,8 @@ class MethodPatch:
         return copy.deepcopy(self.original, memo)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _itself, (self.original,)
+        return _identity, (self.original,)
 
 
-def _itself(value: Any) -> Any:
+def _identity(value: Any) -> Any:
     return value

@@ -1,4 +1,4 @@
-"""What a pipeline is asked for: size and text length, read off its own calls before anything is computed."""
+"""Checks of size and text length, which the pipeline's own calls show before anything is computed."""
 
 from collections.abc import Callable
 from inspect import signature
@@ -13,10 +13,10 @@ from budc.schema.policy import PolicyDocument
 
 
 class OutputChecks:
-    """Judges what a run is to make against what a policy was calibrated for.
+    """Compares the output that a run will make with the one that the policy was calibrated for.
 
-    Raises, where its methods say nothing else:
-        CalibrationMismatch: it differs, and uncalibrated runs are not allowed.
+    Raises:
+        CalibrationMismatch: by each method, where they differ and uncalibrated runs are not allowed.
     """
 
     def __init__(
@@ -24,44 +24,44 @@ class OutputChecks:
         pipe: Any,
         transformer: Any,
         document: PolicyDocument,
-        calibration: SettingsCheck,
+        settings: SettingsCheck,
         family: Family,
     ) -> None:
         self._pipe = pipe
         self._shape = document.shape
         self._transformer = transformer
-        self._calibration = calibration
+        self._settings = settings
         self._family = family
         self._size = Size(self._shape.frames, self._shape.height, self._shape.width)
 
     def prepare_latents(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call the pipeline's `prepare_latents`, and judge the size that it was given and the one that it made."""
+        """Call the pipeline's `prepare_latents`; check the size that it was given and that of its latents."""
         given = signature(original).bind(*args, **kwargs).arguments
         if "height" in given and "width" in given:
-            self._judge(Size(given.get("num_frames", 1), given["height"], given["width"]))
+            self._check_size(Size(given.get("num_frames", 1), given["height"], given["width"]))
         prepared = original(*args, **kwargs)
         if (size := prepared_size(self._family, self._pipe, prepared)) is not None:
-            self._judge(size)
+            self._check_size(size)
         return prepared
 
     def encode_prompt(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call the pipeline's `encode_prompt`, and judge the length of the text that comes out."""
+        """Call the pipeline's `encode_prompt`; check the number of text tokens that it returns."""
         encoded = original(*args, **kwargs)
         embeds = encoded[0] if isinstance(encoded, tuple) else encoded
         wanted = self._shape.text_tokens
         if wanted is not None and isinstance(embeds, Tensor):
             remedy = f"pass max_sequence_length={wanted}"
-            self._calibration.require("text tokens", wanted, embeds.shape[1], remedy)
+            self._settings.require("text tokens", wanted, embeds.shape[1], remedy)
         return encoded
 
-    def check_tokens(self, found: int) -> None:
-        """Judge the number of tokens that a trunk really had."""
+    def check_tokens(self, tokens: int) -> None:
+        """Check the number of tokens that a transformer's blocks had."""
         wanted = trunk_tokens(self._family, self._pipe, self._transformer, self._size)
         if wanted is not None:
             remedy = "use the calibrated height, width and number of frames"
-            self._calibration.require("shape", f"{wanted} tokens", f"{found} tokens", remedy)
+            self._settings.require("shape", f"{wanted} tokens", f"{tokens} tokens", remedy)
 
-    def _judge(self, size: Size) -> None:
+    def _check_size(self, size: Size) -> None:
         for field in ("frames", "height", "width"):
-            self._calibration.require(field, getattr(self._shape, field), getattr(size, field))
+            self._settings.require(field, getattr(self._shape, field), getattr(size, field))
         self._size = size

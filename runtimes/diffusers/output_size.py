@@ -1,4 +1,4 @@
-"""Shapes: the output size that a pipeline is about to make, read from the latents that it prepared.
+"""The output size that a pipeline will make, read from the latents that it has prepared.
 
 Sizes are (frames, height, width) in pixels, frames 1 for images; tokens are what the blocks see.
 """
@@ -17,10 +17,10 @@ class Size(NamedTuple):
 
 
 def prepared_size(family: Family, pipe: Any, prepared: Any) -> Size | None:
-    """Return the output size that what the pipeline's `prepare_latents` returned will decode to.
+    """Return the output size for `prepared`, which the pipeline's `prepare_latents` returned.
 
-    None where it does not show: packed latents have lost their rows and columns, and only some pipelines
-    return position ids with them, which still hold these.
+    None where it cannot be told: packed latents do not show rows and columns. Some pipelines return position ids
+    with them, which do.
     """
     latents = prepared[0] if isinstance(prepared, tuple) else prepared
     if family.layout == "volume":
@@ -39,9 +39,9 @@ def prepared_size(family: Family, pipe: Any, prepared: Any) -> Size | None:
 
 
 def trunk_tokens(family: Family, pipe: Any, transformer: Any, size: Size) -> int | None:
-    """Return how many tokens with a residual an output of `size` has inside the blocks, per sample.
+    """Return how many tokens are cached for an output of `size`, per sample.
 
-    None where the transformer pads them to a length that it alone knows.
+    None where the transformer pads them to a length that its configuration does not tell.
     """
     if family.layout == "volume":
         patch_frames, patch_rows, patch_columns = _patch(transformer.config)

@@ -1,16 +1,25 @@
-"""Loading the pipeline that an artifact names, as its profile deploys it, from local safetensors alone."""
+"""Loading a model's pipeline as its profile deploys it, from local safetensors alone.
+
+pipe = budc.load_pipeline("wan2.1-nano")                             # its weights are part of the package
+pipe = budc.load_pipeline("wan2.1", weights="/models/Wan2.1-T2V-1.3B-Diffusers")
+"""
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from budc.schema.errors import UnsupportedModel, UsageError
+from budc.policies.profile import ModelProfile, find_weights, load_profile
+from budc.schema.errors import MissingExtra, UnsupportedModel, UsageError, WeightsMissing
 
 if TYPE_CHECKING:
-    from budc.policies.profile import ModelProfile
+    import torch
+
     from budc.schema.policy import PolicyDocument
 
+
+_DTYPES = ("float32", "bfloat16", "float16")
 
 _SAME_DTYPE = ("FluxPipeline",)
 """Pipelines that do not cast latents to the VAE's dtype before they decode."""
@@ -22,8 +31,6 @@ def profile_of(document: PolicyDocument) -> ModelProfile:
     Raises:
         UnsupportedModel: this release has none of that name, or one of another pipeline class.
     """
-    from budc.policies.profile import load_profile
-
     model = document.model
     try:
         profile = load_profile(model.profile)
@@ -39,26 +46,67 @@ def profile_of(document: PolicyDocument) -> ModelProfile:
     return profile
 
 
-def load_pipeline(profile: ModelProfile, folder: Path) -> Any:
-    """Return the pipeline in `folder` with the profile's scheduler, on the first CUDA device or the CPU.
+def load_pipeline(
+    name_or_profile: str | ModelProfile,
+    *,
+    weights: str | PathLike[str] | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> Any:
+    """Return a model's diffusers pipeline with the profile's scheduler and dtypes. Nothing is downloaded.
 
-    The transformer and the text encoder are in the profile's dtype; the VAE stays in float32, in which the
-    compiler decodes too, unless the pipeline hands it latents in the transformer's dtype.
+    The transformer and the text encoder are in `dtype`; the VAE stays in float32, in which the compiler decodes too,
+    unless the pipeline hands it latents in the transformer's dtype.
+
+    Args:
+        name_or_profile: the name of a model as `budc models` lists it, or a profile.
+        weights: the model folder; by default the weights in the package, or the hub's cache.
+        device: by default the first CUDA device, or the CPU.
+        dtype: "float32", "bfloat16" or "float16", or torch's own; by default the profile's.
 
     Raises:
-        WeightsMissing: a part is missing, or there only as something other than safetensors.
+        UsageError: no model has that name, or `dtype` is another one.
+        WeightsMissing: there are no weights, or a part is missing or not in safetensors.
+        MissingExtra: torch or diffusers is not installed.
     """
-    import diffusers
-    import torch
+    profile = _profile(name_or_profile) if isinstance(name_or_profile, str) else name_or_profile
+    dtype_name = profile.dtype if dtype is None else str(dtype).removeprefix("torch.")
+    if dtype_name not in _DTYPES:
+        raise UsageError(f"dtype: {dtype}", remedy=f"use one of {', '.join(_DTYPES)}")
+    folder = _folder(profile, weights)
+    try:
+        import diffusers
+        import torch
 
-    from budc.runtimes.sampling.loading import loading
-
-    dtype = getattr(torch, profile.dtype)
-    dtypes = {"default": dtype, "vae": dtype if profile.pipeline_class in _SAME_DTYPE else torch.float32}
+        from budc.runtimes.sampling.loading import loading
+    except ModuleNotFoundError as missing:
+        raise MissingExtra(
+            f"loading a pipeline needs {missing.name}, which is not installed (extra budc[torch])",
+            remedy="pip install 'budc[torch]'",
+        ) from missing
+    default = getattr(torch, dtype_name)
+    dtypes = {"default": default, "vae": default if profile.pipeline_class in _SAME_DTYPE else torch.float32}
     with loading(folder):
         pipe = getattr(diffusers, profile.pipeline_class).from_pretrained(
             folder, dtype=dtypes, use_safetensors=True, local_files_only=True
         )
     scheduler = getattr(diffusers, profile.scheduler)
     pipe.scheduler = scheduler.from_config(pipe.scheduler.config, **profile.scheduler_config)
-    return pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+    return pipe.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _profile(name: str) -> ModelProfile:
+    try:
+        return load_profile(name)
+    except UsageError as error:
+        raise UsageError(f"no model is named {name!r}", remedy=error.remedy) from error
+
+
+def _folder(profile: ModelProfile, weights: str | PathLike[str] | None) -> Path:
+    try:
+        return find_weights(profile, None if weights is None else Path(weights))
+    except WeightsMissing as error:
+        remedy = (
+            f"pass weights=, the model folder, or load {profile.try_instead!r}, which is part of the package"
+        )
+        raise WeightsMissing(str(error), remedy=remedy) from error

@@ -1,13 +1,12 @@
-"""Identity: is the model in this pipeline the one that the policy is bound to?
+"""Weights: is the model in this pipeline the one that the policy is bound to?
 
-1. The model folder is known (given, or the transformer remembers where it was loaded from): every file of one
-   accepted variant must match its digest, and the weights in memory must be the ones in those files: rows
-   spread over each tensor, the first and the last among them, are compared, which a fine-tune, a fused
-   adapter or a second model does not pass. An edit of a few chosen rows in memory can pass.
+1. Where the model folder is known (it was given, or the transformer's configuration names it), every file of one
+   accepted variant must match its digest, and the weights in memory must be those of the files. Up to `ROWS` rows
+   of each tensor are compared, the first and the last among them. A fine-tune, a fused adapter or another model
+   fails; an edit of a few chosen rows in memory can pass.
 2. Otherwise the tensor root is computed from the weights in memory and compared.
 
-Weights of the same architecture but other values are refused, unless uncalibrated
-runs are allowed.
+Weights of the same architecture but other values are refused, unless uncalibrated runs are allowed.
 """
 
 import hashlib
@@ -26,7 +25,7 @@ from budc.schema.errors import ModelError, UnsafeWeights, UnsupportedModel, Weig
 from budc.schema.policy import DenoiserBinding, PolicyDocument, Variant
 
 ROWS = 16
-"""Rows of a tensor in memory that are compared with its file."""
+"""How many rows of a tensor in memory are compared with its file, at most."""
 
 _DTYPES: Mapping[torch.dtype, str] = {
     torch.float64: "F64",
@@ -42,21 +41,21 @@ _DTYPES: Mapping[torch.dtype, str] = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-"""How safetensors headers, and so the tensor root, call a dtype."""
+"""The name of a dtype in safetensors headers, and so in the tensor root."""
 
 
 def verify_model(
     transformer: nn.Module,
     denoiser: DenoiserBinding,
     document: PolicyDocument,
-    calibration: SettingsCheck,
+    settings: SettingsCheck,
     *,
     weights_dir: Path | None = None,
     digests: DigestCache | None = None,
 ) -> None:
-    """Verify the transformer against the policy's model binding, in which it is `denoiser`.
+    """Verify the transformer against `denoiser`, its binding in the policy.
 
-    `weights_dir` is the model folder; `digests` remembers what was hashed before, default the user's cache.
+    `weights_dir` is the model folder; `digests` caches the files' digests, by default the user's cache.
 
     Raises:
         UnsupportedModel: the transformer's class is another one.
@@ -76,7 +75,7 @@ def verify_model(
                     folder, document.model.variants, sha256=digests or DigestCache.of_user()
                 )
             except WeightsMissing:
-                # What the transformer remembers may have another layout; what the user says may not.
+                # The folder that the transformer names may have another layout; one that the user gave may not.
                 if weights_dir is not None:
                     raise
         if folder is None or variant is None:
@@ -86,24 +85,24 @@ def verify_model(
     except UnsafeWeights:
         raise
     except ModelError as error:
-        if not calibration.allow or memory_architecture(transformer) != denoiser.architecture:
+        if not settings.allow or memory_architecture(transformer) != denoiser.architecture:
             raise
-        calibration.differ("weights", str(error))
+        settings.differ("weights", str(error))
 
 
 def loaded_from(transformer: Any, component: str) -> Path | None:
-    """Return the model folder that a transformer remembers being loaded from, if it still is one."""
-    remembered = transformer.config.get("_name_or_path")
-    if not remembered or not Path(remembered).is_dir():
+    """Return the model folder that a transformer was loaded from, if its configuration names one that exists."""
+    name = transformer.config.get("_name_or_path")
+    if not name or not Path(name).is_dir():
         return None
-    folder = Path(remembered)
+    folder = Path(name)
     return folder.parent if folder.name == component else folder
 
 
 def memory_root(transformer: nn.Module) -> str:
     """Return the weights' tensor root as `budc.schema.digests` defines it, from the values in memory.
 
-    Equal to that of the files they were loaded from, unless they were cast since.
+    It equals that of the files that they were loaded from, unless they were cast since.
     """
     return root_of(TENSORS, {name.encode(): _value_record(t) for name, t in _weights(transformer).items()})
 
@@ -118,37 +117,37 @@ def _verify_memory(transformer: nn.Module, denoiser: DenoiserBinding) -> None:
     if any(tensor.is_meta for tensor in _weights(transformer).values()):
         raise WeightsMismatch(
             f"{denoiser.name}: its folder is not known and its weights are not in memory",
-            remedy="pass weights_dir, the model folder",
+            remedy="pass weights_dir=, the model folder",
         )
     root = memory_root(transformer)
     if root != denoiser.tensor_root:
         raise WeightsMismatch(
             f"{denoiser.name}: the weights in memory have tensor root {root}, "
             f"the policy is for {denoiser.tensor_root}",
-            remedy="pass weights_dir, the model folder, if the weights were cast after loading",
+            remedy="pass weights_dir=, the model folder, if the weights were cast after loading",
         )
 
 
 def _verify_loaded(transformer: nn.Module, denoiser: DenoiserBinding, folder: Path, variant: Variant) -> None:
-    """Compare rows of every tensor in memory with its file's, cast as the model was."""
+    """Compare rows of every tensor in memory with its file's, cast to the dtype in memory."""
     weights = _weights(transformer)
-    seen: set[str] = set()
+    in_files: set[str] = set()
     for name, rows in _rows(folder, denoiser.name, variant):
         tensor = weights.get(name)
         if tensor is None:
             raise WeightsMismatch(f"{denoiser.name} has no tensor {name}, which is in the model folder")
-        seen.add(name)
+        in_files.add(name)
         if tensor.is_meta:
             continue
-        mine = tensor.detach()[_spread(len(tensor))] if tensor.ndim else tensor.detach()
-        if mine.shape != rows.shape or not torch.equal(mine.cpu(), rows.to(tensor.dtype)):
+        loaded = tensor.detach()[_spread(len(tensor))] if tensor.ndim else tensor.detach()
+        if loaded.shape != rows.shape or not torch.equal(loaded.cpu(), rows.to(tensor.dtype)):
             raise WeightsMismatch(
                 f"{denoiser.name}.{name} in memory is not what the model folder holds "
                 "(fine-tuned, fused or quantised?)",
                 remedy="load the pipeline anew from the model folder, or compile a policy for this model",
             )
-    if seen != weights.keys():
-        missing = min(weights.keys() - seen)
+    if in_files != weights.keys():
+        missing = min(weights.keys() - in_files)
         raise WeightsMismatch(f"{denoiser.name}.{missing} is in memory, but in no file that the policy lists")
 
 
@@ -163,16 +162,16 @@ def _rows(folder: Path, component: str, variant: Variant) -> Iterator[tuple[str,
         if path.endswith(".safetensors") and path.split("/")[0] == component:
             with safe_open(folder / path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118 (the handle is no mapping)
-                    part = file.get_slice(name)
-                    shape = part.get_shape()
+                    stored = file.get_slice(name)
+                    shape = stored.get_shape()
                     if shape and shape[0]:
-                        yield name, torch.cat([part[row : row + 1] for row in _spread(shape[0])])
+                        yield name, torch.cat([stored[row : row + 1] for row in _spread(shape[0])])
                     else:
                         yield name, file.get_tensor(name)
 
 
 def _weights(transformer: nn.Module) -> dict[str, Tensor]:
-    """The model's own tensors under their own names, adapters left aside."""
+    """Return the model's own tensors under their own names, without those of adapters."""
     return {
         name.replace(".base_layer.", "."): tensor
         for name, tensor in transformer.state_dict().items()

@@ -16,7 +16,7 @@ from os import PathLike
 from pathlib import Path
 
 from budc.runtimes.admission.settings import SettingsCheck, UncalibratedWarning
-from budc.runtimes.admission.trust import Source, UnsignedWarning, trusted_document
+from budc.runtimes.admission.trust import Source, UnsignedWarning, trusted_policy
 from budc.runtimes.exported.manifest import Manifest
 from budc.schema.digest_cache import DigestCache
 from budc.schema.errors import CalibrationMismatch, MissingExtra
@@ -94,7 +94,7 @@ def load(
         CalibrationMismatch: the export is for another shape, text length, scheduler or pipeline.
         ProviderMissing: the provider cannot be used on this machine.
     """
-    document = trusted_document(artifact, trust, allow_unsigned)
+    document = trusted_policy(artifact, trust, allow_unsigned).document
     chosen = choose_provider(provider) if isinstance(provider, str) else provider
     settings = SettingsCheck(allow_uncalibrated)
     manifest = verify_folder(Path(folder), document, settings, digests=digests)

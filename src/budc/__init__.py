@@ -2,12 +2,12 @@
 
     import budc
 
-    trust = budc.Trust.from_pem("publisher.pub")
-    with budc.applied(pipe, "wan2.1-nfe10.budc.json", trust=trust):
+    pipe = budc.load_pipeline("wan2.1-nano")  # or any diffusers pipeline of your own
+    with budc.applied(pipe, "wan2.1-nano-nfe10.budc.json", trust="publisher.pub"):
         video = pipe(prompt, num_inference_steps=50).frames
 
-Importing budc imports nothing heavy: each name is loaded where it is first used, and only `apply`, `applied`,
-`compile_policy` and `Compiled` need torch.
+Importing budc imports nothing heavy: each name is loaded where it is first used. `apply`, `applied`, `AppliedPolicy`,
+`load_pipeline`, `compile_policy` and `Compiled` need torch, `load_onnx` needs ONNX Runtime.
 """
 
 from importlib import import_module
@@ -15,7 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from budc.compiler.api import Compiled, compile_policy
-    from budc.runtimes.diffusers.apply import applied, apply
+    from budc.runtimes.admission.settings import UncalibratedWarning
+    from budc.runtimes.admission.trust import UnsignedWarning
+    from budc.runtimes.diffusers.apply import AppliedPolicy, applied, apply
+    from budc.runtimes.diffusers.pipeline import load_pipeline
+    from budc.runtimes.onnxruntime.pipeline import load as load_onnx
     from budc.schema.artifact import open_artifact
     from budc.schema.discover import load_policy
     from budc.schema.errors import BudcError
@@ -24,24 +28,36 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "AppliedPolicy": "budc.runtimes.diffusers.apply",
     "BudcError": "budc.schema.errors",
-    "Trust": "budc.schema.trust",
     "Compiled": "budc.compiler.api",
+    "Trust": "budc.schema.trust",
+    "UncalibratedWarning": "budc.runtimes.admission.settings",
+    "UnsignedWarning": "budc.runtimes.admission.trust",
     "applied": "budc.runtimes.diffusers.apply",
     "apply": "budc.runtimes.diffusers.apply",
     "compile_policy": "budc.compiler.api",
+    "load_onnx": "budc.runtimes.onnxruntime.pipeline",
+    "load_pipeline": "budc.runtimes.diffusers.pipeline",
     "load_policy": "budc.schema.discover",
     "open_artifact": "budc.schema.artifact",
 }
+_NAMES_AT_HOME = {"load_onnx": "load"}
+"""What a public name is called in its module, where it is not the same."""
 
 __all__ = [
+    "AppliedPolicy",
     "BudcError",
     "Compiled",
     "Trust",
+    "UncalibratedWarning",
+    "UnsignedWarning",
     "__version__",
     "applied",
     "apply",
     "compile_policy",
+    "load_onnx",
+    "load_pipeline",
     "load_policy",
     "open_artifact",
 ]
@@ -54,7 +70,7 @@ def __getattr__(name: str) -> Any:
 
         value: Any = version("budc")
     elif name in _HOMES:
-        value = getattr(import_module(_HOMES[name]), name)
+        value = getattr(import_module(_HOMES[name]), _NAMES_AT_HOME.get(name, name))
     else:
         raise AttributeError(f"module 'budc' has no attribute {name!r}")
     globals()[name] = value

@@ -80,7 +80,7 @@ def run(profile, folder, cuda):
 
 @pytest.fixture
 def pipe(profile, folder, cuda):
-    pipe = load_pipeline(profile, folder)
+    pipe = load_pipeline(profile, weights=folder)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(cuda)
 

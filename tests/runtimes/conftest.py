@@ -13,7 +13,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from budc.runtimes.diffusers.apply import AppliedPolicy, UnsignedWarning, apply  # noqa: E402
+from budc.runtimes.admission.trust import UnsignedWarning  # noqa: E402
+from budc.runtimes.diffusers.apply import AppliedPolicy, apply  # noqa: E402
 from budc.runtimes.diffusers.weights import memory_architecture, memory_root  # noqa: E402
 from budc.runtimes.sampling.families import family_of  # noqa: E402
 from budc.runtimes.sampling.schedulers import sampler_binding  # noqa: E402
@@ -112,7 +113,7 @@ def pipe(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def arm() -> Callable[..., AppliedPolicy]:
+def apply_quietly() -> Callable[..., AppliedPolicy]:
     """`apply` without the warning that a bare document is not signed."""
 
     def quietly(pipe: Any, document: PolicyDocument, **options: Any) -> AppliedPolicy:
@@ -125,17 +126,17 @@ def arm() -> Callable[..., AppliedPolicy]:
 
 @pytest.fixture
 def applied_quietly(
-    arm: Callable[..., AppliedPolicy],
+    apply_quietly: Callable[..., AppliedPolicy],
 ) -> Callable[..., AbstractContextManager[AppliedPolicy]]:
-    """`arm` for the length of a with-block."""
+    """`apply_quietly` for the length of a with-block."""
 
     @contextlib.contextmanager
     def context(pipe: Any, document: PolicyDocument, **options: Any) -> Iterator[AppliedPolicy]:
-        handle = arm(pipe, document, **options)
+        applied_policy = apply_quietly(pipe, document, **options)
         try:
-            yield handle
+            yield applied_policy
         finally:
-            handle.remove()
+            applied_policy.remove()
 
     return context
 

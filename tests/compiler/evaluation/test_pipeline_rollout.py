@@ -38,7 +38,7 @@ def test_a_full_rollout_is_the_untouched_pipeline_bit_for_bit(pipe, reference, s
     assert torch.equal(reference.latents[:2], generate(pipe, reference, sampler.steps))
 
 
-@pytest.mark.filterwarnings("ignore::budc.runtimes.diffusers.apply.UnsignedWarning")
+@pytest.mark.filterwarnings("ignore::budc.runtimes.admission.trust.UnsignedWarning")
 @pytest.mark.parametrize(
     "rows",
     [((), (1.0,), (), (1.0,), (1.0,), (1.0,)), ((), (1.0,), (), (1.5, -0.5), (), (1.25, -0.5, 0.25))],

@@ -1,11 +1,11 @@
-"""Whom the runtimes believe: one function for all of them."""
+"""Which policies may run: one function for all runtimes."""
 
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from budc.runtimes.admission.trust import UnsignedWarning, trusted_document
+from budc.runtimes.admission.trust import TrustedPolicy, UnsignedWarning, trusted_policy
 from budc.schema.artifact import open_artifact, read, seal
 from budc.schema.errors import Denied, Unsigned, UntrustedKey
 from budc.schema.policy import PolicyDocument
@@ -25,24 +25,45 @@ def test_a_denied_policy_is_refused_in_whatever_form_it_comes(
     denying = replace(trust, denied=frozenset({read(path).policy_id}))
     for form in (path, read(path), open_artifact(path, trust), document):
         with pytest.raises(Denied):
-            trusted_document(form, denying, allow_unsigned=True)
-    assert trusted_document(path, trust, allow_unsigned=False) == document
+            trusted_policy(form, denying, allow_unsigned=True)
+    assert trusted_policy(path, trust, allow_unsigned=False).document == document
 
 
 def test_what_nobody_signed_needs_permission_and_warns(document: PolicyDocument, trust: Trust) -> None:
     unsigned = read(seal(document, None))
     for form in (document, unsigned):
-        with pytest.raises(Unsigned):
-            trusted_document(form, trust, allow_unsigned=False)
+        with pytest.raises(Unsigned) as refused:
+            trusted_policy(form, trust, allow_unsigned=False)
+        assert "allow_unsigned=True" in refused.value.remedy
         with pytest.warns(UnsignedWarning, match="nobody vouches"):
-            assert trusted_document(form, trust, allow_unsigned=True) == document
+            assert trusted_policy(form, trust, allow_unsigned=True) == TrustedPolicy(document)
 
 
-def test_what_was_merely_read_is_believed_by_nobody(
-    document: PolicyDocument, signer: Any, trust: Trust
-) -> None:
+def test_what_was_merely_read_is_not_verified(document: PolicyDocument, signer: Any, trust: Trust) -> None:
     data = seal(document, signer)
     for allow_unsigned in (False, True):
         with pytest.raises(UntrustedKey):
-            trusted_document(read(data), None, allow_unsigned)
-    assert trusted_document(open_artifact(data, trust), None, allow_unsigned=False) == document
+            trusted_policy(read(data), None, allow_unsigned)
+    assert trusted_policy(open_artifact(data, trust), None, allow_unsigned=False).document == document
+
+
+def test_a_signed_policy_without_trust_names_the_argument(document: PolicyDocument, signer: Any) -> None:
+    artifact = read(seal(document, signer))
+    with pytest.raises(UntrustedKey) as refused:
+        trusted_policy(artifact, None, allow_unsigned=False)
+    assert "pass trust=" in refused.value.remedy
+
+
+def test_signers_are_named_by_trust_by_file_or_by_fingerprint(
+    document: PolicyDocument, signer: Any, trust: Trust, tmp_path: Any
+) -> None:
+    artifact = read(seal(document, signer))
+    (key,) = trust.keys
+    named = replace(trust, names={key.fingerprint: "release"})
+    assert trusted_policy(artifact, named, allow_unsigned=False).signers == ("release",)
+    (tmp_path / "publisher.pub").write_bytes(key.pem)
+    assert trusted_policy(artifact, tmp_path / "publisher.pub", allow_unsigned=False).signers == (
+        "publisher.pub",
+    )
+    (shortened,) = trusted_policy(artifact, trust, allow_unsigned=False).signers
+    assert key.fingerprint.startswith(shortened.removesuffix("…"))

@@ -15,7 +15,7 @@ from budc.schema.policy import BranchPolicy, PolicyDocument  # noqa: E402
 
 Run = Callable[..., Any]
 CompiledFor = Callable[..., PolicyDocument]
-Arm = Callable[..., AppliedPolicy]
+ApplyQuietly = Callable[..., AppliedPolicy]
 AppliedQuietly = Callable[..., contextlib.AbstractContextManager[AppliedPolicy]]
 
 STEPS = 6
@@ -100,77 +100,85 @@ def test_computing_every_step_is_the_untouched_pipeline(
 @pytest.mark.parametrize("payload", PAYLOADS)
 @pytest.mark.parametrize("batch", [1, 2])
 def test_equals_a_loop_written_by_hand(
-    pipe: Any, run: Run, compiled_for: CompiledFor, payload: str, batch: int, arm: Arm
+    pipe: Any, run: Run, compiled_for: CompiledFor, payload: str, batch: int, apply_quietly: ApplyQuietly
 ) -> None:
     options: dict[str, Any] = {"batch": batch}
     expected = by_hand(pipe, run, payload, **options)
-    arm(pipe, compiled_for(pipe, payload=payload))
+    apply_quietly(pipe, compiled_for(pipe, payload=payload))
     result = run(pipe, **options)
     torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
     full = run(copy.deepcopy(pipe), **options)
     assert (result - full).abs().max() > 100 * (result - expected).abs().max()
 
 
-def test_reused_steps_run_no_block(pipe: Any, run: Run, compiled_for: CompiledFor, arm: Arm) -> None:
+def test_reused_steps_run_no_block(
+    pipe: Any, run: Run, compiled_for: CompiledFor, apply_quietly: ApplyQuietly
+) -> None:
     calls: list[int] = []
     name = "blocks" if hasattr(pipe.transformer, "blocks") else "single_transformer_blocks"
     getattr(pipe.transformer, name)[0].register_forward_hook(lambda *_: calls.append(1))
-    arm(pipe, compiled_for(pipe))
+    apply_quietly(pipe, compiled_for(pipe))
     run(pipe)
     assert len(calls) == 3 * (2 if name == "blocks" else 1)
 
 
 def test_branches_may_have_masks_of_their_own(
-    wan: Any, run: Run, compiled_for: CompiledFor, arm: Arm
+    wan: Any, run: Run, compiled_for: CompiledFor, apply_quietly: ApplyQuietly
 ) -> None:
     rows = [list(row) for row in PREDICTOR]
     cond = BranchPolicy(names=["cond"], mask=list(MASK), predictor=rows)
     uncond = BranchPolicy(names=["uncond"], mask=[True] + [False] * 5, predictor=[[]] + [[1.0]] * 5)
     calls: list[Any] = []
     wan.transformer.blocks[0].register_forward_hook(lambda _, args, out: calls.append(args[1].sum().item()))
-    arm(wan, compiled_for(wan, branches=[cond, uncond]))
+    apply_quietly(wan, compiled_for(wan, branches=[cond, uncond]))
     run(wan)
     assert sorted(calls.count(value) for value in set(calls)) == [1, 3]
 
 
 def test_several_calls_in_a_row_and_two_seeds(
-    pipe: Any, run: Run, compiled_for: CompiledFor, arm: Arm
+    pipe: Any, run: Run, compiled_for: CompiledFor, apply_quietly: ApplyQuietly
 ) -> None:
-    arm(pipe, compiled_for(pipe))
+    apply_quietly(pipe, compiled_for(pipe))
     first, other = run(pipe), run(pipe, seed=1)
     assert torch.equal(run(pipe), first)
     assert torch.equal(run(pipe, seed=1), other)
     assert not torch.equal(first, other)
 
 
-def test_runs_in_inference_mode(wan: Any, run: Run, compiled_for: CompiledFor, arm: Arm) -> None:
-    arm(wan, compiled_for(wan))
+def test_runs_in_inference_mode(
+    wan: Any, run: Run, compiled_for: CompiledFor, apply_quietly: ApplyQuietly
+) -> None:
+    apply_quietly(wan, compiled_for(wan))
     expected = run(wan)
     with torch.inference_mode():
         assert torch.equal(run(wan), expected)
 
 
-def test_decodes_as_always(wan: Any, run: Run, compiled_for: CompiledFor, arm: Arm) -> None:
-    arm(wan, compiled_for(wan))
+def test_decodes_as_always(
+    wan: Any, run: Run, compiled_for: CompiledFor, apply_quietly: ApplyQuietly
+) -> None:
+    apply_quietly(wan, compiled_for(wan))
     assert run(wan, output_type="pt").shape == (1, 5, 3, 16, 32)
 
 
 def test_adapters_where_the_policy_allows_them(
-    wan: Any, run: Run, compiled_for: CompiledFor, arm: Arm
+    wan: Any, run: Run, compiled_for: CompiledFor, apply_quietly: ApplyQuietly
 ) -> None:
     peft = pytest.importorskip("peft")
     document = compiled_for(wan, adapters="any")
     plain = run(wan)
     wan.transformer.add_adapter(peft.LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False))
     expected = by_hand(wan, run, "trunk-residual")
-    arm(wan, document)
+    apply_quietly(wan, document)
     torch.testing.assert_close(run(wan), expected, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(run(wan), plain)
 
 
-def test_a_single_branch_needs_no_name(flux: Any, run: Run, compiled_for: CompiledFor, arm: Arm) -> None:
+def test_a_single_branch_needs_no_name(
+    flux: Any, run: Run, compiled_for: CompiledFor, apply_quietly: ApplyQuietly
+) -> None:
     expected = by_hand(flux, run, "trunk-residual")
-    arm(flux, compiled_for(flux))
+    apply_quietly(flux, compiled_for(flux))
     # As pipelines do that never call `cache_context`.
     vars(flux.transformer)["cache_context"] = lambda name, **_: contextlib.nullcontext()
     torch.testing.assert_close(run(flux), expected, rtol=1e-5, atol=1e-5)
@@ -180,14 +188,16 @@ def test_a_single_branch_needs_no_name(flux: Any, run: Run, compiled_for: Compil
 # Schedules -----------------------------------------------------------------------------------------------
 
 
-def test_exact_sigmas_are_not_shifted_again(pipe: Any, run: Run, compiled_for: CompiledFor, arm: Arm) -> None:
+def test_exact_sigmas_are_not_shifted_again(
+    pipe: Any, run: Run, compiled_for: CompiledFor, apply_quietly: ApplyQuietly
+) -> None:
     sigmas = [0.99, 0.9, 0.7, 0.55, 0.3, 0.05, 0.0]
     document = compiled_for(pipe, [True] * STEPS, [[]] * STEPS, sigmas=sigmas)
     seen: list[float] = []
     pipe.transformer.register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(float(kwargs["timestep"][0])), with_kwargs=True
     )
-    arm(pipe, document)
+    apply_quietly(pipe, document)
     first = run(pipe)
     assert torch.equal(pipe.scheduler.sigmas, torch.tensor(sigmas))
     assert pipe.scheduler.sigmas.device.type == "cpu"
@@ -197,10 +207,12 @@ def test_exact_sigmas_are_not_shifted_again(pipe: Any, run: Run, compiled_for: C
     assert torch.equal(run(pipe), first)
 
 
-def test_default_schedule_stays_bit_equal(pipe: Any, compiled_for: CompiledFor, run: Run, arm: Arm) -> None:
+def test_default_schedule_stays_bit_equal(
+    pipe: Any, compiled_for: CompiledFor, run: Run, apply_quietly: ApplyQuietly
+) -> None:
     run(pipe)
     sigmas, timesteps = pipe.scheduler.sigmas.clone(), pipe.scheduler.timesteps.clone()
-    arm(pipe, compiled_for(pipe))
+    apply_quietly(pipe, compiled_for(pipe))
     run(pipe)
     assert torch.equal(pipe.scheduler.sigmas, sigmas)
     assert torch.equal(pipe.scheduler.timesteps, timesteps)
@@ -208,9 +220,9 @@ def test_default_schedule_stays_bit_equal(pipe: Any, compiled_for: CompiledFor, 
 
 
 def test_step_is_known_before_the_scheduler_has_stepped(
-    pipe: Any, run: Run, compiled_for: CompiledFor, arm: Arm
+    pipe: Any, run: Run, compiled_for: CompiledFor, apply_quietly: ApplyQuietly
 ) -> None:
-    arm(pipe, compiled_for(pipe))
+    apply_quietly(pipe, compiled_for(pipe))
     indices: list[Any] = []
     pipe.transformer.register_forward_pre_hook(
         lambda *_: indices.append((pipe.scheduler.step_index, pipe.scheduler.begin_index))
@@ -223,16 +235,18 @@ def test_step_is_known_before_the_scheduler_has_stepped(
 
 @pytest.mark.parametrize("allow", [False, True])
 def test_another_number_of_steps_never_runs(
-    pipe: Any, run: Run, compiled_for: CompiledFor, allow: bool, arm: Arm
+    pipe: Any, run: Run, compiled_for: CompiledFor, allow: bool, apply_quietly: ApplyQuietly
 ) -> None:
-    arm(pipe, compiled_for(pipe), allow_uncalibrated=allow)
+    apply_quietly(pipe, compiled_for(pipe), allow_uncalibrated=allow)
     with pytest.raises(CalibrationMismatch, match="steps: the policy has 6, this run asks for 5"):
         run(pipe, num_inference_steps=5)
     run(pipe)
 
 
-def test_sigmas_of_the_caller_are_refused(flux: Any, run: Run, compiled_for: CompiledFor, arm: Arm) -> None:
-    arm(flux, compiled_for(flux))
+def test_sigmas_of_the_caller_are_refused(
+    flux: Any, run: Run, compiled_for: CompiledFor, apply_quietly: ApplyQuietly
+) -> None:
+    apply_quietly(flux, compiled_for(flux))
     with pytest.raises(CalibrationMismatch, match="sigmas: the policy brings its own schedule"):
         run(flux, sigmas=[1.0, 0.9, 0.8, 0.5, 0.3, 0.1])
 
@@ -243,9 +257,14 @@ def test_sigmas_of_the_caller_are_refused(flux: Any, run: Run, compiled_for: Com
 @pytest.mark.parametrize("payload", PAYLOADS)
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_an_exception_in_a_forward_leaves_nothing(
-    pipe: Any, run: Run, compiled_for: CompiledFor, payload: str, error: type[BaseException], arm: Arm
+    pipe: Any,
+    run: Run,
+    compiled_for: CompiledFor,
+    payload: str,
+    error: type[BaseException],
+    apply_quietly: ApplyQuietly,
 ) -> None:
-    handle = arm(pipe, compiled_for(pipe, payload=payload))
+    applied_policy = apply_quietly(pipe, compiled_for(pipe, payload=payload))
     expected, full = run(pipe), run(copy.deepcopy(pipe))
     count = 0
 
@@ -259,16 +278,16 @@ def test_an_exception_in_a_forward_leaves_nothing(
     with pytest.raises(error):
         run(pipe, seed=1)
     hook.remove()
-    assert handle._machine.held == 0
+    assert applied_policy._run.forwards.held == 0
     assert torch.equal(run(pipe), expected)
-    handle.remove()
+    applied_policy.remove()
     assert torch.equal(run(pipe), full)
 
 
 def test_an_exception_in_a_callback_is_not_seen_by_the_next_run(
-    pipe: Any, run: Run, compiled_for: CompiledFor, arm: Arm
+    pipe: Any, run: Run, compiled_for: CompiledFor, apply_quietly: ApplyQuietly
 ) -> None:
-    arm(pipe, compiled_for(pipe))
+    apply_quietly(pipe, compiled_for(pipe))
     expected = run(pipe)
 
     def fail(_: Any, step: int, __: Any, tensors: Any) -> Any:
@@ -281,23 +300,27 @@ def test_an_exception_in_a_callback_is_not_seen_by_the_next_run(
     assert torch.equal(run(pipe), expected)
 
 
-def test_an_interrupt_lets_go_of_residuals(pipe: Any, run: Run, compiled_for: CompiledFor, arm: Arm) -> None:
-    handle = arm(pipe, compiled_for(pipe))
+def test_an_interrupt_lets_go_of_residuals(
+    pipe: Any, run: Run, compiled_for: CompiledFor, apply_quietly: ApplyQuietly
+) -> None:
+    applied_policy = apply_quietly(pipe, compiled_for(pipe))
     expected = run(pipe)
 
     def stop(pipeline: Any, step: int, _: Any, tensors: Any) -> Any:
         if step == 2:
             pipeline._interrupt = True
-            assert handle._machine.held > 0
+            assert applied_policy._run.forwards.held > 0
         return tensors
 
     run(pipe, seed=1, callback_on_step_end=stop)
-    assert handle._machine.held == 0
+    assert applied_policy._run.forwards.held == 0
     assert torch.equal(run(pipe), expected)
 
 
-def test_a_call_without_a_run_is_refused(wan: Any, run: Run, compiled_for: CompiledFor, arm: Arm) -> None:
-    arm(wan, compiled_for(wan))
+def test_a_call_without_a_run_is_refused(
+    wan: Any, run: Run, compiled_for: CompiledFor, apply_quietly: ApplyQuietly
+) -> None:
+    apply_quietly(wan, compiled_for(wan))
     run(wan)
     with pytest.raises(RefusedRun, match="without a run"), wan.transformer.cache_context("cond"):
         pass

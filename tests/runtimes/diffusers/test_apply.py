@@ -13,7 +13,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from budc.runtimes.diffusers.apply import UnsignedWarning, applied, apply
+from budc.runtimes.admission.settings import UncalibratedWarning
+from budc.runtimes.admission.trust import UnsignedWarning
+from budc.runtimes.diffusers.apply import applied, apply
 from budc.schema.artifact import open_artifact, read, seal
 from budc.schema.digests import file_digests
 from budc.schema.errors import (
@@ -58,10 +60,27 @@ def published(wan: Any, compiled_for: CompiledFor, tmp_path: Path) -> Published:
 
 def test_a_signed_file_runs(wan: Any, published: Published, run: Any) -> None:
     full = run(wan)
-    with applied(wan, published.signed, trust=published.trust, weights_dir=published.folder) as handle:
-        assert handle.document == open_artifact(published.signed, published.trust).document
+    with applied(
+        wan, published.signed, trust=published.trust, weights_dir=published.folder
+    ) as applied_policy:
+        assert applied_policy.document == open_artifact(published.signed, published.trust).document
         assert (run(wan) - full).abs().max() > 0
-        assert handle.uncalibrated == ()
+        assert applied_policy.uncalibrated == ()
+
+
+def test_what_apply_returns_says_what_it_is(wan: Any, published: Published, run: Any) -> None:
+    key = published.folder / "release.pub"
+    with applied(wan, published.signed, trust=key, weights_dir=published.folder) as applied_policy:
+        said = "<AppliedPolicy tiny on WanPipeline: 3 of 6 steps computed, signed by release.pub>"
+        assert repr(applied_policy) == said
+    assert repr(applied_policy) == "<AppliedPolicy tiny on WanPipeline: removed>"
+    applied_policy = quietly(wan, published.document, allow_uncalibrated=True)
+    with pytest.warns(UncalibratedWarning):
+        run(wan, guidance_scale=3.0)
+    assert repr(applied_policy) == (
+        "<AppliedPolicy tiny on WanPipeline: 3 of 6 steps computed, unsigned, "
+        "uncalibrated (guidance: the policy was calibrated for 5.0, this run has 3.0)>"
+    )
 
 
 def test_an_opened_artifact_runs(wan: Any, published: Published) -> None:
@@ -130,8 +149,8 @@ def test_another_pipeline_class(wan: Any, published: Published) -> None:
         CalibrationMismatch, match=r"pipeline: .* for WanVACEPipeline, this run has WanPipeline"
     ):
         quietly(wan, document)
-    handle = quietly(wan, document, allow_uncalibrated=True)
-    assert len(handle.uncalibrated) == 1
+    applied_policy = quietly(wan, document, allow_uncalibrated=True)
+    assert len(applied_policy.uncalibrated) == 1
 
 
 def test_a_subclass_of_the_pipeline_will_do(wan: Any, published: Published) -> None:

@@ -1,4 +1,4 @@
-"""Arming a pipeline and letting go of it: nothing of it stays, and what else patches a pipeline is told apart."""
+"""Applying and removing a policy: nothing of it stays, and other patches of a pipeline are told from its own."""
 
 import copy
 import gc
@@ -13,14 +13,15 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch._dynamo.testing import CompileCounterWithBackend  # noqa: E402
 
-from budc.runtimes.diffusers.apply import AppliedPolicy, UnsignedWarning, applied  # noqa: E402
+from budc.runtimes.admission.trust import UnsignedWarning  # noqa: E402
+from budc.runtimes.diffusers.apply import AppliedPolicy, applied  # noqa: E402
 from budc.runtimes.sampling.span import SpanList  # noqa: E402
 from budc.schema.errors import CacheConflict  # noqa: E402
 from budc.schema.policy import PolicyDocument  # noqa: E402
 
 Run = Callable[..., Any]
 CompiledFor = Callable[..., PolicyDocument]
-Arm = Callable[..., AppliedPolicy]
+ApplyQuietly = Callable[..., AppliedPolicy]
 AppliedQuietly = Callable[..., AbstractContextManager[AppliedPolicy]]
 
 STEPS = 6
@@ -35,14 +36,16 @@ def snapshot(pipe: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
-def test_remove_undoes_everything(pipe: Any, compiled_for: CompiledFor, payload: str, arm: Arm) -> None:
+def test_remove_undoes_everything(
+    pipe: Any, compiled_for: CompiledFor, payload: str, apply_quietly: ApplyQuietly
+) -> None:
     document = compiled_for(pipe, payload=payload)
     before = snapshot(pipe)
-    handle = arm(pipe, document)
+    applied_policy = apply_quietly(pipe, document)
     assert snapshot(pipe) != before
-    handle.remove()
+    applied_policy.remove()
     assert snapshot(pipe) == before
-    handle.remove()
+    applied_policy.remove()
     assert snapshot(pipe) == before
 
 
@@ -58,9 +61,11 @@ def test_removed_after_runs(
     assert "cache_context" not in vars(pipe.transformer)
 
 
-def test_nothing_holds_the_pipeline_after_remove(wan: Any, compiled_for: CompiledFor, arm: Arm) -> None:
+def test_nothing_holds_the_pipeline_after_remove(
+    wan: Any, compiled_for: CompiledFor, apply_quietly: ApplyQuietly
+) -> None:
     other = copy.deepcopy(wan)
-    arm(other, compiled_for(other)).remove()
+    apply_quietly(other, compiled_for(other)).remove()
     gone = weakref.ref(other)
     del other
     gc.collect()
@@ -80,36 +85,43 @@ def test_two_pipelines_of_one_class(
             assert torch.equal(run(pipe), cached)
 
 
-def test_apply_twice(pipe: Any, compiled_for: CompiledFor, arm: Arm) -> None:
+def test_apply_twice(pipe: Any, compiled_for: CompiledFor, apply_quietly: ApplyQuietly) -> None:
     document = compiled_for(pipe)
-    handle = arm(pipe, document)
+    applied_policy = apply_quietly(pipe, document)
     before = snapshot(pipe)
     with pytest.raises(CacheConflict):
-        arm(pipe, document)
+        apply_quietly(pipe, document)
     assert snapshot(pipe) == before
-    handle.remove()
-    arm(pipe, document).remove()
+    applied_policy.remove()
+    apply_quietly(pipe, document).remove()
 
 
-def test_one_scheduler_for_two_pipelines(wan: Any, compiled_for: CompiledFor, arm: Arm) -> None:
+def test_one_scheduler_for_two_pipelines(
+    wan: Any, compiled_for: CompiledFor, apply_quietly: ApplyQuietly
+) -> None:
     other = copy.deepcopy(wan)
     other.scheduler = wan.scheduler
-    arm(wan, compiled_for(wan))
+    apply_quietly(wan, compiled_for(wan))
     with pytest.raises(CacheConflict, match="this scheduler already"):
-        arm(other, compiled_for(other))
+        apply_quietly(other, compiled_for(other))
     assert type(other.transformer.blocks) is torch.nn.ModuleList
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_a_copy_is_a_plain_pipeline(
-    pipe: Any, run: Run, compiled_for: CompiledFor, payload: str, arm: Arm, applied_quietly: AppliedQuietly
+    pipe: Any,
+    run: Run,
+    compiled_for: CompiledFor,
+    payload: str,
+    apply_quietly: ApplyQuietly,
+    applied_quietly: AppliedQuietly,
 ) -> None:
     expected, document = run(pipe), compiled_for(pipe, payload=payload)
-    handle = arm(pipe, document)
+    applied_policy = apply_quietly(pipe, document)
     cached = run(pipe)
     other = copy.deepcopy(pipe)
     again = pickle.loads(pickle.dumps(pipe.transformer))
-    handle.remove()
+    applied_policy.remove()
     assert torch.equal(run(other), expected)
     assert not any(
         isinstance(module, SpanList) for module in (*other.transformer.modules(), *again.modules())
@@ -118,11 +130,11 @@ def test_a_copy_is_a_plain_pipeline(
         assert torch.equal(run(other), cached)
 
 
-def test_saving_an_armed_pipeline(
-    wan: Any, run: Run, compiled_for: CompiledFor, tmp_path: Any, arm: Arm
+def test_saving_a_pipeline_under_a_policy(
+    wan: Any, run: Run, compiled_for: CompiledFor, tmp_path: Any, apply_quietly: ApplyQuietly
 ) -> None:
     full = run(wan)
-    arm(wan, compiled_for(wan))
+    apply_quietly(wan, compiled_for(wan))
     wan.save_pretrained(tmp_path)
     loaded = type(wan).from_pretrained(tmp_path)
     loaded.set_progress_bar_config(disable=True)
@@ -139,27 +151,76 @@ def first_block_cache() -> Any:
     return FirstBlockCacheConfig(threshold=0.1)
 
 
-def test_another_cache_before(pipe: Any, compiled_for: CompiledFor, arm: Arm) -> None:
+def test_another_cache_before(pipe: Any, compiled_for: CompiledFor, apply_quietly: ApplyQuietly) -> None:
     document = compiled_for(pipe)
     pipe.transformer.enable_cache(first_block_cache())
     with pytest.raises(CacheConflict, match=r"another cache is enabled on .* \(FirstBlockCacheConfig\)"):
-        arm(pipe, document)
+        apply_quietly(pipe, document)
     pipe.transformer.disable_cache()
-    arm(pipe, document)
+    before = snapshot(pipe)
+    apply_quietly(pipe, document).remove()
+    assert snapshot(pipe) == before
 
 
-def test_another_cache_while_armed(pipe: Any, run: Run, compiled_for: CompiledFor, arm: Arm) -> None:
+def test_diffusers_knows_that_a_cache_is_enabled(
+    pipe: Any, run: Run, compiled_for: CompiledFor, apply_quietly: ApplyQuietly
+) -> None:
+    transformer = pipe.transformer
+    assert not transformer.is_cache_enabled
+    applied_policy = apply_quietly(pipe, compiled_for(pipe))
+    expected = run(pipe)
+    assert transformer.is_cache_enabled
+    with pytest.raises(CacheConflict, match="the cache of this transformer is the policy tiny") as refused:
+        transformer.disable_cache()
+    assert "call `.remove()`" in refused.value.remedy
+    assert torch.equal(run(pipe), expected)
+    for plain in (copy.deepcopy(transformer), pickle.loads(pickle.dumps(transformer))):
+        assert not plain.is_cache_enabled
+        plain.enable_cache(first_block_cache())
+        plain.disable_cache()
+    applied_policy.remove()
+    assert not transformer.is_cache_enabled
+
+
+def test_two_policies_on_one_transformer(
+    pipe: Any, compiled_for: CompiledFor, apply_quietly: ApplyQuietly
+) -> None:
+    document = compiled_for(pipe)
+    other = type(pipe)(**(pipe.components | {"scheduler": copy.deepcopy(pipe.scheduler)}))
+    applied_policy = apply_quietly(pipe, document)
+    with pytest.raises(CacheConflict, match=r"the policy tiny is applied to this .* already"):
+        apply_quietly(other, document)
+    applied_policy.remove()
+    apply_quietly(other, document)
+
+
+def test_a_cache_that_replaces_the_marker_is_refused_in_a_run_and_stays(
+    pipe: Any, run: Run, compiled_for: CompiledFor, apply_quietly: ApplyQuietly
+) -> None:
+    applied_policy = apply_quietly(pipe, compiled_for(pipe))
+    config = first_block_cache()
+    pipe.transformer._cache_config = config
+    with pytest.raises(CacheConflict, match="another cache is enabled"):
+        run(pipe)
+    applied_policy.remove()
+    assert pipe.transformer._cache_config is config
+
+
+def test_another_cache_while_a_policy_is_applied(
+    pipe: Any, run: Run, compiled_for: CompiledFor, apply_quietly: ApplyQuietly
+) -> None:
     from diffusers.hooks import apply_first_block_cache
 
-    handle = arm(pipe, compiled_for(pipe))
+    applied_policy = apply_quietly(pipe, compiled_for(pipe))
     expected = run(pipe)
-    with pytest.raises(CacheConflict, match="FirstBlockCacheConfig: a policy is applied"):
+    with pytest.raises(CacheConflict, match="FirstBlockCacheConfig: a policy is applied") as refused:
         pipe.transformer.enable_cache(first_block_cache())
+    assert "call `.remove()`" in refused.value.remedy
     assert torch.equal(run(pipe), expected)
     apply_first_block_cache(pipe.transformer, first_block_cache())
     with pytest.raises(CacheConflict, match="the hook fbc_leader_block_hook is registered"):
         run(pipe)
-    handle.remove()
+    applied_policy.remove()
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -170,7 +231,7 @@ def test_group_offloading(
     compiled_for: CompiledFor,
     level: str,
     when: str,
-    arm: Arm,
+    apply_quietly: ApplyQuietly,
     applied_quietly: AppliedQuietly,
 ) -> None:
     document = compiled_for(pipe)
@@ -188,17 +249,22 @@ def test_group_offloading(
 
     if when == "before":
         offload()
-    handle = arm(pipe, document)
+    applied_policy = apply_quietly(pipe, document)
     if when == "after":
         offload()
     assert torch.equal(run(pipe), expected)
-    handle.remove()
+    applied_policy.remove()
     assert not any(isinstance(module, SpanList) for module in pipe.transformer.modules())
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_whole_model_offload_hooks(
-    wan: Any, run: Run, compiled_for: CompiledFor, when: str, arm: Arm, applied_quietly: AppliedQuietly
+    wan: Any,
+    run: Run,
+    compiled_for: CompiledFor,
+    when: str,
+    apply_quietly: ApplyQuietly,
+    applied_quietly: AppliedQuietly,
 ) -> None:
     accelerate = pytest.importorskip("accelerate")
     document = compiled_for(wan)
@@ -210,11 +276,11 @@ def test_whole_model_offload_hooks(
 
     if when == "before":
         offload()
-    handle = arm(wan, document)
+    applied_policy = apply_quietly(wan, document)
     if when == "after":
         offload()
     assert torch.equal(run(wan), expected)
-    handle.remove()
+    applied_policy.remove()
     accelerate.hooks.remove_hook_from_module(wan.transformer)
     assert type(wan.transformer.blocks) is torch.nn.ModuleList
     run(wan)
@@ -229,7 +295,7 @@ def test_two_compiled_graphs_for_all_steps(
     run: Run,
     compiled_for: CompiledFor,
     request: pytest.FixtureRequest,
-    arm: Arm,
+    apply_quietly: ApplyQuietly,
     applied_quietly: AppliedQuietly,
 ) -> None:
     pipe = request.getfixturevalue(family)
@@ -245,13 +311,13 @@ def test_two_compiled_graphs_for_all_steps(
         pipe.transformer.compile(backend=counter, fullgraph=True)
     if how == "wrapper before":
         pipe.transformer = torch.compile(pipe.transformer, backend=counter, fullgraph=True)
-    handle = arm(pipe, document)
+    applied_policy = apply_quietly(pipe, document)
     if how == "wrapper after":
         pipe.transformer = torch.compile(pipe.transformer, backend=counter, fullgraph=True)
     for _ in range(2):
         torch.testing.assert_close(run(pipe), expected, rtol=1e-5, atol=1e-5)
     assert counter.frame_count == 2
-    handle.remove()
+    applied_policy.remove()
 
 
 def test_applied_removes_on_the_way_out_of_an_exception(wan: Any, compiled_for: CompiledFor) -> None:

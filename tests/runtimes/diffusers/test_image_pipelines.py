@@ -72,9 +72,9 @@ def document(compiled_for: Callable[..., PolicyDocument]) -> Callable[..., Polic
 
 
 def applied(pipe: Any, document: PolicyDocument) -> AppliedPolicy:
-    handle = AppliedPolicy(pipe, document, SettingsCheck())
-    handle.arm()
-    return handle
+    applied_policy = AppliedPolicy(pipe, document, SettingsCheck())
+    applied_policy.install()
+    return applied_policy
 
 
 def counted(pipe: Any) -> list[int]:
@@ -90,13 +90,13 @@ def test_a_pipeline_without_branch_names_is_driven_step_by_step(
     pipe = z_image()
     expected = run(pipe, guidance, batch=batch)
     full = document(pipe, guidance, (True,) * 6, ((),) * 6)
-    handle = applied(pipe, full)
+    applied_policy = applied(pipe, full)
     assert torch.equal(run(pipe, guidance, batch=batch), expected)
-    handle.remove()
+    applied_policy.remove()
     calls = counted(pipe)
-    handle = applied(pipe, document(pipe, guidance))
+    applied_policy = applied(pipe, document(pipe, guidance))
     first, again = run(pipe, guidance, batch=batch), run(pipe, guidance, batch=batch)
-    handle.remove()
+    applied_policy.remove()
     # Three computed steps a run, the guided pair in one forward.
     assert calls == [batch * (2 if guidance else 1)] * 6
     assert torch.equal(first, again)
@@ -104,16 +104,26 @@ def test_a_pipeline_without_branch_names_is_driven_step_by_step(
     assert torch.equal(run(pipe, guidance, batch=batch), expected)
 
 
+def test_a_transformer_without_diffusers_caches_is_put_back_exactly(document: Any) -> None:
+    pipe = z_image()
+    before = dict(vars(pipe.transformer))
+    applied_policy = applied(pipe, document(pipe, 4.0))
+    assert not hasattr(pipe.transformer, "is_cache_enabled")
+    assert not hasattr(pipe.transformer, "_cache_config")
+    applied_policy.remove()
+    assert vars(pipe.transformer) == before
+
+
 def test_reuse_is_what_the_trunk_makes_of_the_last_residual(document: Any) -> None:
     pipe = z_image()
     made = []
     with_policy = document(pipe, 4.0, (True, False, True, True, True, True), ((), (1.0,), (), (), (), ()))
-    handle = applied(pipe, with_policy)
+    applied_policy = applied(pipe, with_policy)
     pipe.transformer.register_forward_hook(
         lambda module, args, kwargs, out: made.append((args, kwargs, out[0])), with_kwargs=True
     )
     run(pipe)
-    handle.remove()
+    applied_policy.remove()
     (first, options, _), (second, _, reused) = made[:2]
     names = ("x", "t", "cap_feats")
     trunk = Trunk(pipe.transformer)
@@ -126,12 +136,12 @@ def test_reuse_is_what_the_trunk_makes_of_the_last_residual(document: Any) -> No
 
 def test_guidance_that_changes_the_forward_is_refused(document: Any) -> None:
     pipe = z_image()
-    handle = applied(pipe, document(pipe, 0.0))
+    applied_policy = applied(pipe, document(pipe, 0.0))
     with pytest.raises(
         CalibrationMismatch, match=r"guidance: the policy was calibrated for 0\.0, this run has 4\.0"
     ):
         run(pipe, 4.0)
-    handle.remove()
+    applied_policy.remove()
 
 
 def test_another_size_is_refused(document: Any) -> None:
@@ -139,10 +149,10 @@ def test_another_size_is_refused(document: Any) -> None:
 
     pipe = z_image()
     other = document(pipe, 4.0)
-    handle = applied(pipe, replace(other, shape=replace(other.shape, width=64)))
+    applied_policy = applied(pipe, replace(other, shape=replace(other.shape, width=64)))
     with pytest.raises(CalibrationMismatch, match="width: the policy was calibrated for 64, this run has 48"):
         run(pipe)
-    handle.remove()
+    applied_policy.remove()
 
 
 def test_separate_masks_cannot_be_followed_in_one_forward(document: Any) -> None:
@@ -153,10 +163,10 @@ def test_separate_masks_cannot_be_followed_in_one_forward(document: Any) -> None
     shared = made.policy.branches[0]
     other = BranchPolicy(names=["uncond"], mask=[True] * 6, predictor=[[]] * 6)
     policy = replace(made.policy, branches=[replace(shared, names=["cond"]), other])
-    handle = applied(pipe, replace(made, policy=policy))
+    applied_policy = applied(pipe, replace(made, policy=policy))
     with pytest.raises(CalibrationMismatch, match="separate masks"):
         run(pipe)
-    handle.remove()
+    applied_policy.remove()
 
 
 def test_batched_branches_may_have_coefficients_of_their_own(document: Any) -> None:
@@ -172,9 +182,9 @@ def test_batched_branches_may_have_coefficients_of_their_own(document: Any) -> N
     outputs = []
     pipe.transformer.register_forward_hook(lambda module, args, out: outputs.append(out[0]))
     for policy in (made.policy, replace(made.policy, branches=halves)):
-        handle = applied(pipe, replace(made, policy=policy))
+        applied_policy = applied(pipe, replace(made, policy=policy))
         run(pipe, batch=2)
-        handle.remove()
+        applied_policy.remove()
     # The first reused forward of both runs: conditional rows agree, unconditional ones do not.
     shared_rows, own_rows = (torch.stack(outputs[run * 6 + 1]) for run in (0, 1))
     assert torch.equal(shared_rows[:2], own_rows[:2])
@@ -183,7 +193,7 @@ def test_batched_branches_may_have_coefficients_of_their_own(document: Any) -> N
 
 def test_guidance_that_is_bent_or_ends_is_refused(document: Any) -> None:
     pipe = z_image()
-    handle = applied(pipe, document(pipe, 4.0))
+    applied_policy = applied(pipe, document(pipe, 4.0))
     with pytest.raises(CalibrationMismatch, match=r"cfg_truncation: is 0\.5"):
         run(pipe, cfg_truncation=0.5)
     with pytest.raises(
@@ -191,7 +201,7 @@ def test_guidance_that_is_bent_or_ends_is_refused(document: Any) -> None:
     ):
         run(pipe, cfg_normalization=True)
     run(pipe, cfg_truncation=None)
-    handle.remove()
+    applied_policy.remove()
 
 
 @pytest.mark.parametrize(("payload", "width"), [("trunk-residual", 32), ("velocity", 16)])
@@ -303,16 +313,16 @@ def generate(pipe: Any, options: dict[str, Any]) -> Any:
 def test_pipelines_that_name_their_branches(build: Any, named: Made) -> None:
     pipe, options = build()
     expected = generate(pipe, options)
-    handle = applied(pipe, named(pipe, options, (True,) * 6, ((),) * 6))
+    applied_policy = applied(pipe, named(pipe, options, (True,) * 6, ((),) * 6))
     assert torch.equal(generate(pipe, options), expected)
-    handle.remove()
+    applied_policy.remove()
     calls: list[int] = []
     pipe.transformer.transformer_blocks[0].register_forward_hook(lambda *_: calls.append(1))
     document = named(pipe, options)
-    handle = applied(pipe, document)
+    applied_policy = applied(pipe, document)
     found = generate(pipe, options)
-    assert handle.uncalibrated == ()
-    handle.remove()
+    assert applied_policy.uncalibrated == ()
+    applied_policy.remove()
     assert len(calls) == 3 * sum(len(branch.names) for branch in document.policy.branches)
     assert not torch.allclose(found, expected)
     assert torch.equal(generate(pipe, options), expected)
@@ -325,20 +335,22 @@ def test_a_branch_that_the_pipeline_leaves_out_is_noticed_in_the_first_step(
     named: Made, changed: Any
 ) -> None:
     pipe, options = qwen_image()
-    handle = applied(pipe, named(pipe, options))
+    applied_policy = applied(pipe, named(pipe, options))
     with pytest.raises(
         CalibrationMismatch, match=r"branches: .*calibrated for cond, uncond, this run has cond"
     ):
         generate(pipe, options | changed)
     assert int(pipe.scheduler.step_index or 0) == 0
     generate(pipe, options)
-    assert handle.uncalibrated == ()
+    assert applied_policy.uncalibrated == ()
 
 
 def test_a_branch_that_the_pipeline_leaves_out_may_be_allowed(named: Made) -> None:
     pipe, options = qwen_image()
-    handle = AppliedPolicy(pipe, named(pipe, options), SettingsCheck(allow=True))
-    handle.arm()
+    applied_policy = AppliedPolicy(pipe, named(pipe, options), SettingsCheck(allow=True))
+    applied_policy.install()
     with pytest.warns(UncalibratedWarning, match="this run has cond$"):
         generate(pipe, options | {"true_cfg_scale": 1.0})
-    assert handle.uncalibrated == ("branches: the policy was calibrated for cond, uncond, this run has cond",)
+    assert applied_policy.uncalibrated == (
+        "branches: the policy was calibrated for cond, uncond, this run has cond",
+    )

@@ -198,7 +198,7 @@ def _generate(
 
     document = policy["artifact"].document
     quiet_libraries()
-    pipe = load_pipeline(profile, policy["weights_dir"])
+    pipe = load_pipeline(profile, weights=policy["weights_dir"])
     chosen = methods(document, compare=compare)
     settings = Settings.of(pipe, document, profile)
     for difference in run_methods(pipe, settings, chosen, prompts, seed, policy):
@@ -220,7 +220,7 @@ def _page(made: list[Method], artifact: Artifact, wrote: str) -> str:
 @contextlib.contextmanager
 def _own_warnings() -> Iterator[None]:
     """Silence the runtime's warnings of what this command says itself."""
-    from budc.runtimes.diffusers.apply import UncalibratedWarning, UnsignedWarning
+    from budc import UncalibratedWarning, UnsignedWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UncalibratedWarning)

@@ -17,7 +17,7 @@ from budc.compiler.models.model import load_model  # noqa: E402
 from budc.compiler.request import CompileRequest  # noqa: E402
 from budc.compiler.rollouts.policies import full_policy  # noqa: E402
 from budc.policies.profile import load_profile, read_prompts  # noqa: E402
-from budc.runtimes.diffusers.apply import UnsignedWarning  # noqa: E402
+from budc.runtimes.admission.trust import UnsignedWarning  # noqa: E402
 from budc.schema.errors import UnsupportedModel  # noqa: E402
 
 

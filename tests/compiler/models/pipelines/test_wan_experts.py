@@ -31,7 +31,7 @@ from budc.compiler.rollouts.policies import full_policy, shared_policy  # noqa: 
 from budc.compiler.selection.arbitration import Arbiter  # noqa: E402
 from budc.compiler.transfer import TransferRequest, transfer  # noqa: E402
 from budc.policies.profile import load_profile, read_prompts  # noqa: E402
-from budc.runtimes.diffusers.apply import UnsignedWarning  # noqa: E402
+from budc.runtimes.admission.trust import UnsignedWarning  # noqa: E402
 from budc.schema import semantics  # noqa: E402
 from budc.schema.artifact import Artifact  # noqa: E402
 from budc.schema.errors import (  # noqa: E402
