@@ -10,7 +10,8 @@ from typing import Any
 from budc.runtimes.admission.settings import SettingsCheck
 from budc.runtimes.diffusers.conflicts import active_adapters
 from budc.runtimes.sampling.families import Family
-from budc.runtimes.sampling.schedulers import config_differences, first_steps, passed_sigmas
+from budc.runtimes.sampling.scheduler_config import config_differences
+from budc.runtimes.sampling.schedulers import first_steps, passed_sigmas
 from budc.schema.errors import CalibrationMismatch
 from budc.schema.policy import PolicyDocument
 

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from budc.runtimes.sampling.steps import BATCHED_BRANCHES, PlannedStep, plan_branch
+from budc.runtimes.sampling.step_plan import PlannedStep, plan_branch
+from budc.runtimes.sampling.steps import BATCHED_BRANCHES
 from budc.schema.policy import Policy, PolicyDocument
 
 

@@ -1,4 +1,4 @@
-"""Schedulers: the settings that a policy is bound to, and how its exact schedule is set on a scheduler.
+"""Schedulers: what a policy is bound to, and how its exact schedule is set on a scheduler.
 
 The compiler and the runtime both use this module, so a policy runs on the sigmas that it was searched on, bit for
 bit. sigmas: `steps + 1` noise levels, terminal value included. timesteps: `steps` values, as the transformer is
@@ -6,7 +6,6 @@ given them, terminal value not included.
 """
 
 import copy
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 
 from budc.runtimes.sampling.families import Family, SigmaRule
+from budc.runtimes.sampling.scheduler_config import relevant_config
 from budc.schema.canonical import digest
 from budc.schema.errors import RefusedRun, UnsupportedModel
 from budc.schema.policy import SamplerBinding
@@ -182,40 +182,3 @@ def step_index(scheduler: Any) -> int:
     if index is None:
         index = getattr(scheduler, "begin_index", None)
     return 0 if index is None else int(index)
-
-
-def relevant_config(scheduler: Any) -> dict[str, Any]:
-    """Return the scheduler's settings as JSON values: every constructor argument, nothing private."""
-    parameters = _constructor(scheduler)
-    return {name: _plain(value) for name, value in scheduler.config.items() if name in parameters}
-
-
-def config_differences(expected: Mapping[str, Any], scheduler: Any) -> dict[str, tuple[object, object]]:
-    """Return name → (expected, actual) for every setting of `scheduler` that is not as in `expected`.
-
-    A setting that is not in `expected` (added by a later release) must be at its default.
-    """
-    actual, parameters = relevant_config(scheduler), _constructor(scheduler)
-    wanted = {name: _plain(parameter.default) for name, parameter in parameters.items() if name in actual} | {
-        name: _plain(value) for name, value in expected.items()
-    }
-    return {
-        name: (value, actual.get(name, "nothing"))
-        for name, value in wanted.items()
-        if name not in actual or actual[name] != value
-    }
-
-
-def _constructor(scheduler: Any) -> Mapping[str, inspect.Parameter]:
-    parameters = inspect.signature(type(scheduler).__init__).parameters
-    return {name: p for name, p in parameters.items() if name != "self" and p.kind is not p.VAR_KEYWORD}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str(value)

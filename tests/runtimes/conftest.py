@@ -217,7 +217,7 @@ def document_for(
     names = ["cond", "uncond"] if is_wan else ["cond"]
     size = WAN if is_wan else FLUX
     if branches is None:
-        branches = [BranchPolicy(names=names, mask=list(mask), predictor=[list(row) for row in predictor])]
+        branches = [BranchPolicy.of(names, predictor)]
     family = family_of(pipe.transformer)
     return PolicyDocument(
         schema_version="1.0",

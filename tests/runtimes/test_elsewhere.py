@@ -30,8 +30,8 @@ def test_a_pipeline_under_a_policy(
         for part in pipe.components.values():
             if isinstance(part, torch.nn.Module):
                 part.to(ELSEWHERE)
-        with applied_quietly(pipe, document) as handle:
+        with applied_quietly(pipe, document) as applied_policy:
             there = run(pipe, **{name: value.to(ELSEWHERE) for name, value in given.items()})
             assert isinstance(there, Remote)
-            assert handle.uncalibrated == ()
+            assert applied_policy.uncalibrated == ()
         torch.testing.assert_close(there.cpu(), here, rtol=1e-3, atol=1e-4)

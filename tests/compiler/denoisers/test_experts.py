@@ -16,7 +16,7 @@ from budc.compiler.selection.study import policy_of
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training.parameters import PolicyParameters
 from budc.compiler.training.unrolled import differentiable_rollout
-from budc.runtimes.sampling.steps import plan_branch
+from budc.runtimes.sampling.step_plan import plan_branch
 from budc.schema.errors import BudgetImpossible, SemanticsViolation, UsageError
 from budc.schema.mask import StepMask
 

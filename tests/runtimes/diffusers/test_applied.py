@@ -24,8 +24,8 @@ PREDICTOR = ((), (1.0,), (), (), (1.5, -0.5), (1.25, -0.5, 0.25))
 PAYLOADS = ["trunk-residual", "velocity"]
 
 
-class Stand(torch.nn.Module):
-    """What a hand-written loop puts in place of the blocks: adds a residual."""
+class Adding(torch.nn.Module):
+    """Replaces the blocks in a hand-written loop: adds a residual."""
 
     def __init__(self, residual: Any, text_first: bool) -> None:
         super().__init__()
@@ -55,14 +55,14 @@ def by_hand(
         time = float(inputs["timestep"][0])
         if time not in timesteps:
             timesteps.append(time)
-        k, kept = timesteps.index(time), residuals.setdefault(key, [])
+        k, cached = timesteps.index(time), residuals.setdefault(key, [])
         if not mask[k]:
-            combined = sum(c * r for c, r in zip(predictor[k], kept, strict=False))
+            combined = sum(c * r for c, r in zip(predictor[k], cached, strict=False))
             if payload == "velocity":
                 return (combined,)
             for name in lists:
-                stand = [Stand(combined, not wan)] if name == lists[-1] else []
-                setattr(transformer, name, torch.nn.ModuleList(stand))
+                adding = [Adding(combined, not wan)] if name == lists[-1] else []
+                setattr(transformer, name, torch.nn.ModuleList(adding))
             out = original(**inputs)
             for name, blocks in whole.items():
                 setattr(transformer, name, blocks)
@@ -77,7 +77,7 @@ def by_hand(
         out = original(**inputs)
         into.remove()
         end.remove()
-        kept.insert(0, out[0] if payload == "velocity" else seen[1] - seen[0])
+        cached.insert(0, out[0] if payload == "velocity" else seen[1] - seen[0])
         return out
 
     transformer.forward = forward
@@ -125,9 +125,8 @@ def test_reused_steps_run_no_block(
 def test_branches_may_have_masks_of_their_own(
     wan: Any, run: Run, compiled_for: CompiledFor, apply_quietly: ApplyQuietly
 ) -> None:
-    rows = [list(row) for row in PREDICTOR]
-    cond = BranchPolicy(names=["cond"], mask=list(MASK), predictor=rows)
-    uncond = BranchPolicy(names=["uncond"], mask=[True] + [False] * 5, predictor=[[]] + [[1.0]] * 5)
+    cond = BranchPolicy.of(["cond"], PREDICTOR)
+    uncond = BranchPolicy.plain(["uncond"], [True] + [False] * 5)
     calls: list[Any] = []
     wan.transformer.blocks[0].register_forward_hook(lambda _, args, out: calls.append(args[1].sum().item()))
     apply_quietly(wan, compiled_for(wan, branches=[cond, uncond]))

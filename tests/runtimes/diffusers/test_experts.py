@@ -71,13 +71,13 @@ def by_hand(pipe: Any, call: Run, payload: str, mask: Sequence[bool] = MASK, row
     timesteps: list[float] = []
 
     def follow(transformer: Any) -> None:
-        trunk, original, kept = Trunk(transformer, payload), transformer.forward, dict[float, list[Any]]()
+        trunk, original, cached = Trunk(transformer, payload), transformer.forward, dict[float, list[Any]]()
 
         def forward(*, return_dict: bool, **inputs: Any) -> Any:
             time, text = float(inputs["timestep"][0]), inputs["encoder_hidden_states"].sum().item()
             if time not in timesteps:
                 timesteps.append(time)
-            step, own = timesteps.index(time), kept.setdefault(text, [])
+            step, own = timesteps.index(time), cached.setdefault(text, [])
             transformer.forward = original
             if mask[step]:
                 velocity, residual = trunk.compute(**inputs)
@@ -152,16 +152,16 @@ def test_no_residual_of_the_first_is_held_while_the_second_runs(
 # What the pipeline must agree with -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("ratio", "found"), [(0.9, "2"), (0.5, "5"), (None, "none"), (0.1, "6"), (1.0, "0")])
+@pytest.mark.parametrize(("ratio", "first"), [(0.9, "2"), (0.5, "5"), (None, "none"), (0.1, "6"), (1.0, "0")])
 def test_another_boundary_is_refused_when_applied_and_in_a_run(
     pair: Any,
     call: Run,
     document: PolicyDocument,
     apply_quietly: ApplyQuietly,
     ratio: float | None,
-    found: str,
+    first: str,
 ) -> None:
-    said = rf"boundary_ratio: transformer_2 takes over at step 3 under the policy, in this pipeline at step {found}"
+    said = rf"boundary_ratio: transformer_2 takes over at step 3 under the policy, in this pipeline at step {first}"
     apply_quietly(pair, document)
     pair.register_to_config(boundary_ratio=ratio)
     with pytest.raises(CalibrationMismatch, match=said):
@@ -191,8 +191,8 @@ def test_first_steps_are_those_of_the_pipeline(pair: Any, call: Run, ratio: floa
     calls = calls_of(pair)
     pair.register_to_config(boundary_ratio=ratio)
     call(pair)
-    found = first_steps([999, 937, 857, 750, 600, 376], [ratio * 1000])
-    assert found == (calls.count("transformer") // 2,)
+    first = first_steps([999, 937, 857, 750, 600, 376], [ratio * 1000])
+    assert first == (calls.count("transformer") // 2,)
 
 
 def test_the_other_denoiser_than_the_policy_s_is_refused(

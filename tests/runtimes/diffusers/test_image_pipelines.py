@@ -61,12 +61,10 @@ def document(compiled_for: Callable[..., PolicyDocument]) -> Callable[..., Polic
 
     def make(pipe: Any, guidance: float, mask: Any = MASK, predictor: Any = PREDICTOR) -> PolicyDocument:
         names = ["cond", "uncond"] if guidance else ["cond"]
-        branch = BranchPolicy(names=names, mask=list(mask), predictor=[list(row) for row in predictor])
-        made = compiled_for(pipe, mask, predictor, branches=[branch])
-        sampler = replace(
-            made.sampler, guidance=guidance, guidance_rule="classifier-free" if guidance else "none"
-        )
-        return replace(made, sampler=sampler, shape=replace(made.shape, height=32, width=48))
+        base = compiled_for(pipe, mask, predictor, branches=[BranchPolicy.of(names, predictor)])
+        rule = "classifier-free" if guidance else "none"
+        sampler = replace(base.sampler, guidance=guidance, guidance_rule=rule)
+        return replace(base, sampler=sampler, shape=replace(base.shape, height=32, width=48))
 
     return make
 
@@ -116,15 +114,15 @@ def test_a_transformer_without_diffusers_caches_is_put_back_exactly(document: An
 
 def test_reuse_is_what_the_trunk_makes_of_the_last_residual(document: Any) -> None:
     pipe = z_image()
-    made = []
+    forwards = []
     with_policy = document(pipe, 4.0, (True, False, True, True, True, True), ((), (1.0,), (), (), (), ()))
     applied_policy = applied(pipe, with_policy)
     pipe.transformer.register_forward_hook(
-        lambda module, args, kwargs, out: made.append((args, kwargs, out[0])), with_kwargs=True
+        lambda module, args, kwargs, out: forwards.append((args, kwargs, out[0])), with_kwargs=True
     )
     run(pipe)
     applied_policy.remove()
-    (first, options, _), (second, _, reused) = made[:2]
+    (first, options, _), (second, _, reused) = forwards[:2]
     names = ("x", "t", "cap_feats")
     trunk = Trunk(pipe.transformer)
     with torch.no_grad():
@@ -159,11 +157,10 @@ def test_separate_masks_cannot_be_followed_in_one_forward(document: Any) -> None
     from msgspec.structs import replace
 
     pipe = z_image()
-    made = document(pipe, 4.0)
-    shared = made.policy.branches[0]
-    other = BranchPolicy(names=["uncond"], mask=[True] * 6, predictor=[[]] * 6)
-    policy = replace(made.policy, branches=[replace(shared, names=["cond"]), other])
-    applied_policy = applied(pipe, replace(made, policy=policy))
+    shared_mask = document(pipe, 4.0)
+    branches = [BranchPolicy.of(["cond"], PREDICTOR), BranchPolicy.of(["uncond"], [()] * 6)]
+    policy = replace(shared_mask.policy, branches=branches)
+    applied_policy = applied(pipe, replace(shared_mask, policy=policy))
     with pytest.raises(CalibrationMismatch, match="separate masks"):
         run(pipe)
     applied_policy.remove()
@@ -173,16 +170,15 @@ def test_batched_branches_may_have_coefficients_of_their_own(document: Any) -> N
     from msgspec.structs import replace
 
     pipe = z_image()
-    made = document(pipe, 4.0, (True, False, True, True, True, True), ((), (1.0,), (), (), (), ()))
-    (shared,) = made.policy.branches
-    halves = [
-        replace(shared, names=["cond"]),
-        replace(shared, names=["uncond"], predictor=[[], [0.5], *[[]] * 4]),
+    shared = document(pipe, 4.0, (True, False, True, True, True, True), ((), (1.0,), (), (), (), ()))
+    branches = [
+        BranchPolicy.of([name], [(), (weight,), *[()] * 4])
+        for name, weight in (("cond", 1.0), ("uncond", 0.5))
     ]
     outputs = []
     pipe.transformer.register_forward_hook(lambda module, args, out: outputs.append(out[0]))
-    for policy in (made.policy, replace(made.policy, branches=halves)):
-        applied_policy = applied(pipe, replace(made, policy=policy))
+    for policy in (shared.policy, replace(shared.policy, branches=branches)):
+        applied_policy = applied(pipe, replace(shared, policy=policy))
         run(pipe, batch=2)
         applied_policy.remove()
     # The first reused forward of both runs: conditional rows agree, unconditional ones do not.
@@ -205,18 +201,18 @@ def test_guidance_that_is_bent_or_ends_is_refused(document: Any) -> None:
 
 
 @pytest.mark.parametrize(("payload", "width"), [("trunk-residual", 32), ("velocity", 16)])
-def test_what_is_kept_has_one_shape_for_every_prompt(payload: Any, width: int) -> None:
+def test_what_is_cached_has_one_shape_for_every_prompt(payload: Any, width: int) -> None:
     trunk = Trunk(z_image().transformer, payload)
     latents = torch.randn(4, 1, 4, 10, generator=torch.Generator().manual_seed(0))
     for length in (5, 40):
         text = torch.randn(length, 16, generator=torch.Generator().manual_seed(length))
         inputs = {"x": [latents], "t": torch.tensor([0.5]), "cap_feats": [text]}
         with torch.no_grad():
-            (velocity,), kept = trunk.compute(**inputs)
-            (reused,) = trunk.reuse(kept, **inputs)
+            (velocity,), cached = trunk.compute(**inputs)
+            (reused,) = trunk.reuse(cached, **inputs)
         torch.testing.assert_close(reused, velocity, rtol=1e-4, atol=1e-5)
         # 10 image tokens, padded to 32.
-        assert kept.shape == (1, 32, width)
+        assert cached.shape == (1, 32, width)
 
 
 @pytest.mark.parametrize(
@@ -270,24 +266,23 @@ def hunyuan_video() -> tuple[Any, dict[str, Any]]:
     }
 
 
-Made = Callable[..., PolicyDocument]
+DocumentFor = Callable[..., PolicyDocument]
 
 
 @pytest.fixture
-def named(compiled_for: Made) -> Made:
+def named(compiled_for: DocumentFor) -> DocumentFor:
     """Make a document for one of these pipelines: (pipe, options, mask, predictor)."""
     from msgspec.structs import replace
 
-    def made(
+    def document_for(
         pipe: Any, options: dict[str, Any], mask: Any = MASK, predictor: Any = PREDICTOR
     ) -> PolicyDocument:
         guided = "true_cfg_scale" in options
         names = ["cond", "uncond"] if guided else ["cond"]
-        branch = BranchPolicy(names=names, mask=list(mask), predictor=[list(row) for row in predictor])
-        found = compiled_for(pipe, mask, predictor, branches=[branch])
+        base = compiled_for(pipe, mask, predictor, branches=[BranchPolicy.of(names, predictor)])
         rule: Any
         rule, scale = ("classifier-free", 4.0) if guided else ("distilled", 6.0)
-        shape = replace(found.shape, height=32, width=48, frames=options.get("num_frames", 1))
+        shape = replace(base.shape, height=32, width=48, frames=options.get("num_frames", 1))
         # 32 × 48 pixels are 2 × 3 cells, which Qwen-Image's schedule is shifted for.
         sampler = sampler_binding(
             pipe.scheduler,
@@ -297,9 +292,9 @@ def named(compiled_for: Made) -> Made:
             guidance_rule=rule,
             image_tokens=6,
         )
-        return replace(found, sampler=sampler, shape=shape)
+        return replace(base, sampler=sampler, shape=shape)
 
-    return made
+    return document_for
 
 
 def generate(pipe: Any, options: dict[str, Any]) -> Any:
@@ -310,7 +305,7 @@ def generate(pipe: Any, options: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("build", [qwen_image, hunyuan_video])
-def test_pipelines_that_name_their_branches(build: Any, named: Made) -> None:
+def test_pipelines_that_name_their_branches(build: Any, named: DocumentFor) -> None:
     pipe, options = build()
     expected = generate(pipe, options)
     applied_policy = applied(pipe, named(pipe, options, (True,) * 6, ((),) * 6))
@@ -320,11 +315,11 @@ def test_pipelines_that_name_their_branches(build: Any, named: Made) -> None:
     pipe.transformer.transformer_blocks[0].register_forward_hook(lambda *_: calls.append(1))
     document = named(pipe, options)
     applied_policy = applied(pipe, document)
-    found = generate(pipe, options)
+    latents = generate(pipe, options)
     assert applied_policy.uncalibrated == ()
     applied_policy.remove()
     assert len(calls) == 3 * sum(len(branch.names) for branch in document.policy.branches)
-    assert not torch.allclose(found, expected)
+    assert not torch.allclose(latents, expected)
     assert torch.equal(generate(pipe, options), expected)
 
 
@@ -332,7 +327,7 @@ def test_pipelines_that_name_their_branches(build: Any, named: Made) -> None:
     "changed", [{"true_cfg_scale": 1.0}, {"negative_prompt_embeds": None}], ids=["scale", "negative prompt"]
 )
 def test_a_branch_that_the_pipeline_leaves_out_is_noticed_in_the_first_step(
-    named: Made, changed: Any
+    named: DocumentFor, changed: Any
 ) -> None:
     pipe, options = qwen_image()
     applied_policy = applied(pipe, named(pipe, options))
@@ -345,7 +340,7 @@ def test_a_branch_that_the_pipeline_leaves_out_is_noticed_in_the_first_step(
     assert applied_policy.uncalibrated == ()
 
 
-def test_a_branch_that_the_pipeline_leaves_out_may_be_allowed(named: Made) -> None:
+def test_a_branch_that_the_pipeline_leaves_out_may_be_allowed(named: DocumentFor) -> None:
     pipe, options = qwen_image()
     applied_policy = AppliedPolicy(pipe, named(pipe, options), SettingsCheck(allow=True))
     applied_policy.install()

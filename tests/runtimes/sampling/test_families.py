@@ -106,10 +106,10 @@ def test_the_real_architecture_takes_the_trunk(name: str) -> None:
     counted = sum(len(getattr(model, span.name)) for span in FAMILIES[type(model).__name__].spans)
     with Trunk(model).installed():
         assert list(model.state_dict()) == keys
-        lists = [each for each in model.modules() if isinstance(each, SpanList)]
-        blocks = sum(len(each) for each in lists if not each._budc_span.leads)
+        lists = [module for module in model.modules() if isinstance(module, SpanList)]
+        blocks = sum(len(blocks) for blocks in lists if not blocks._budc_span.leads)
     assert blocks == counted >= 30
-    assert not any(isinstance(each, SpanList) for each in model.modules())
+    assert not any(isinstance(module, SpanList) for module in model.modules())
 
 
 def test_every_family_is_some_profile_s() -> None:
@@ -121,11 +121,11 @@ def test_computing_is_the_untouched_forward_and_reuse_gives_it_back(transformer:
     given = inputs(transformer)
     expected = whole(transformer(**given, return_dict=False)[0])
     trunk = Trunk(transformer, payload)
-    velocity, kept = trunk.compute(**given)
+    velocity, cached = trunk.compute(**given)
     assert torch.equal(whole(velocity), expected)
-    close(trunk.reuse(kept, **given), expected)
+    close(trunk.reuse(cached, **given), expected)
     # Without what the blocks add, the output is another one: the reuse above is not the network's own work.
-    assert not torch.allclose(whole(trunk.reuse(torch.zeros_like(kept), **given)), expected, atol=1e-3)
+    assert not torch.allclose(whole(trunk.reuse(torch.zeros_like(cached), **given)), expected, atol=1e-3)
 
 
 def test_reuse_runs_no_block(transformer: Any) -> None:

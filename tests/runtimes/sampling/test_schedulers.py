@@ -16,10 +16,9 @@ from diffusers import (  # noqa: E402
 )
 
 from budc.runtimes.sampling.families import FAMILIES  # noqa: E402
+from budc.runtimes.sampling.scheduler_config import config_differences, relevant_config  # noqa: E402
 from budc.runtimes.sampling.schedulers import (  # noqa: E402
     apply_schedule,
-    config_differences,
-    relevant_config,
     sampler_binding,
     step_index,
 )

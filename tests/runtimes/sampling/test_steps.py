@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budc.runtimes.sampling.steps import Compute, Reuse, StepMachine, plan_branch
+from budc.runtimes.sampling.step_plan import plan_branch
+from budc.runtimes.sampling.steps import Compute, Reuse, StepMachine
 from budc.schema.errors import CalibrationMismatch, RefusedRun, SemanticsViolation
 from budc.schema.policy import BranchPolicy, Policy
 

@@ -123,16 +123,17 @@ def test_an_exception_inside_leaves_nothing(transformer: Any) -> None:
 
 def test_installing_changes_nothing_that_others_see(transformer: Any) -> None:
     keys, blocks = list(transformer.state_dict()), [list(blocks) for blocks in block_lists(transformer)]
-    before = [dict(vars(each)) for each in (transformer, *block_lists(transformer))]
+    before = [dict(vars(module)) for module in (transformer, *block_lists(transformer))]
     with Trunk(transformer).installed():
         assert list(transformer.state_dict()) == keys
-        assert [list(each) for each in block_lists(transformer)] == blocks
-        assert [each[0] for each in block_lists(transformer)] == [each[0] for each in blocks]
-        assert [len(each) for each in block_lists(transformer)] == [len(each) for each in blocks]
-        assert all(type(each[0:1]) is torch.nn.ModuleList for each in block_lists(transformer))
-    after = [dict(vars(each)) for each in (transformer, *block_lists(transformer))]
+        for installed, plain in zip(block_lists(transformer), blocks, strict=True):
+            assert list(installed) == plain
+            assert installed[0] == plain[0]
+            assert len(installed) == len(plain)
+            assert type(installed[0:1]) is torch.nn.ModuleList
+    after = [dict(vars(module)) for module in (transformer, *block_lists(transformer))]
     assert after == before
-    assert all(type(each) is torch.nn.ModuleList for each in block_lists(transformer))
+    assert all(type(blocks) is torch.nn.ModuleList for blocks in block_lists(transformer))
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
