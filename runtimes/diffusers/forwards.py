@@ -19,7 +19,7 @@ class PolicyForwards:
     """Sets the trunk to compute or reuse before a forward (`enter`), and caches what it computed (`leave`).
 
     The step comes from the scheduler's state. Of several denoisers, the one that the policy has at that step must be
-    the one that the pipeline calls.
+    the one that the pipeline calls. `machine` holds what is cached.
     """
 
     def __init__(
@@ -34,25 +34,15 @@ class PolicyForwards:
         self._denoisers = denoisers
         self._denoiser = denoisers[0]
         self._output_checks = output_checks
-        self._machine: StepMachine[Tensor] = StepMachine(document.policy, combine, self._sampler.first_steps)
+        self.machine: StepMachine[Tensor] = StepMachine(document.policy, combine, self._sampler.first_steps)
         self._schedule: tuple[int, ...] = ()
         self._computing = False
         self.running = False
 
     @property
-    def branches(self) -> tuple[str, ...]:
-        """The branches that the policy names."""
-        return self._machine.names
-
-    @property
     def branches_at_step(self) -> tuple[str, ...]:
         """The branches that have run in the scheduler's current step."""
-        return self._machine.branches_at(step_index(self._scheduler))
-
-    @property
-    def held(self) -> int:
-        """How many cached tensors are in memory now."""
-        return self._machine.held
+        return self.machine.branches_at(step_index(self._scheduler))
 
     def begin_run(self) -> None:
         """Start a run on the schedule that the scheduler has now."""
@@ -62,7 +52,7 @@ class PolicyForwards:
     def end_run(self) -> None:
         """Let go of everything cached; the transformers run plainly until the next run."""
         self.running = self._computing = False
-        self._machine.begin_run()
+        self.machine.begin_run()
         for denoiser in self._denoisers:
             denoiser.trunk.clear()
 
@@ -91,7 +81,7 @@ class PolicyForwards:
                 f"this pipeline runs {called.name}",
                 remedy="use the pipeline's boundary_ratio that the policy was compiled for",
             )
-        actions = [self._machine.step(branch, index) for branch in branches]
+        actions = [self.machine.step(branch, index) for branch in branches]
         cached = [action.cached for action in actions if not isinstance(action, Compute)]
         self._computing = not cached
         if self._computing:
@@ -117,4 +107,4 @@ class PolicyForwards:
             # CUDA graphs write the next step's output into the same memory.
             recorded = recorded.clone()
         for branch, rows in zip(branches, recorded.chunk(len(branches)), strict=True):
-            self._machine.record(branch, rows)
+            self.machine.record(branch, rows)

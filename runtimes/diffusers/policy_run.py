@@ -153,7 +153,7 @@ class PolicyRun:
     def _step_unnamed(self, original: Method, *args: Any, **kwargs: Any) -> Any:
         if not self._unnamed:
             raise CalibrationMismatch(
-                f"branch: the policy has {', '.join(self.forwards.branches)}, "
+                f"branch: the policy has {', '.join(self.forwards.machine.names)}, "
                 f"{type(self._pipe).__name__} does not say which one it runs",
                 remedy="use a pipeline that enters transformer.cache_context for each branch",
             )
@@ -166,7 +166,7 @@ class PolicyRun:
     def _check_branches(self) -> None:
         self._settings.require(
             "branches",
-            ", ".join(self.forwards.branches),
+            ", ".join(self.forwards.machine.names),
             ", ".join(self.forwards.branches_at_step),
             "use the guidance that the policy was compiled for, and a negative prompt where that asks for one",
         )

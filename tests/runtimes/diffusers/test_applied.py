@@ -277,7 +277,7 @@ def test_an_exception_in_a_forward_leaves_nothing(
     with pytest.raises(error):
         run(pipe, seed=1)
     hook.remove()
-    assert applied_policy._run.forwards.held == 0
+    assert applied_policy._run.forwards.machine.held == 0
     assert torch.equal(run(pipe), expected)
     applied_policy.remove()
     assert torch.equal(run(pipe), full)
@@ -308,11 +308,11 @@ def test_an_interrupt_lets_go_of_residuals(
     def stop(pipeline: Any, step: int, _: Any, tensors: Any) -> Any:
         if step == 2:
             pipeline._interrupt = True
-            assert applied_policy._run.forwards.held > 0
+            assert applied_policy._run.forwards.machine.held > 0
         return tensors
 
     run(pipe, seed=1, callback_on_step_end=stop)
-    assert applied_policy._run.forwards.held == 0
+    assert applied_policy._run.forwards.machine.held == 0
     assert torch.equal(run(pipe), expected)
 
 

@@ -142,7 +142,7 @@ def test_no_residual_of_the_first_is_held_while_the_second_runs(
 ) -> None:
     applied_policy, held = apply_quietly(pair, document), list[int]()
     pair.transformer_2.proj_out.register_forward_hook(
-        lambda *_: held.append(applied_policy._run.forwards.held)
+        lambda *_: held.append(applied_policy._run.forwards.machine.held)
     )
     call(pair)
     # At the forwards of both branches: of steps 3 and 4, which compute, and of step 5, which reuses both for the last time.
@@ -207,7 +207,7 @@ def test_the_other_denoiser_than_the_policy_s_is_refused(
         pair.transformer_2.cache_context("cond"),
     ):
         pass
-    assert applied_policy._run.forwards.held == 0
+    assert applied_policy._run.forwards.machine.held == 0
 
 
 @pytest.mark.parametrize("second", [4.0, None])
@@ -368,7 +368,7 @@ def test_an_exception_in_either_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         call(pair, seed=1)
     hook.remove()
-    assert applied_policy._run.forwards.held == 0
+    assert applied_policy._run.forwards.machine.held == 0
     assert torch.equal(call(pair), expected)
 
 
@@ -382,10 +382,10 @@ def test_an_interrupt_lets_go_of_residuals(
     def stop(pipeline: Any, step: int, _: Any, tensors: Any) -> Any:
         if step == last:
             pipeline._interrupt = True
-            held.append(applied_policy._run.forwards.held)
+            held.append(applied_policy._run.forwards.machine.held)
         return tensors
 
     call(pair, seed=1, callback_on_step_end=stop)
     assert held == [0 if last == 2 else 4]
-    assert applied_policy._run.forwards.held == 0
+    assert applied_policy._run.forwards.machine.held == 0
     assert torch.equal(call(pair), expected)

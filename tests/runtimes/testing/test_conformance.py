@@ -74,12 +74,12 @@ class DiffusersUnderTest:
         ]
         record.noise = seeded_noise((1, *_latents(PROFILE)), SEED)
         try:
-            with record_steps(policy._machine, on_host, record):
+            with record_steps(policy._run.forwards.machine, on_host, record):
                 self._call(steps or STEPS, after)
         finally:
             for hook in hooks:
                 hook.remove()
-        record.held = policy._machine.held
+        record.held = policy._run.forwards.machine.held
         return record
 
     def plain(self) -> Any:
