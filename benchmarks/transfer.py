@@ -30,7 +30,8 @@ import torch
 from budc.cli.dependencies import quiet_libraries
 from budc.compiler.compile import compile_artifacts
 from budc.compiler.request import CompileRequest
-from budc.compiler.transfer import TransferRequest, transfer
+from budc.compiler.transfer import transfer
+from budc.compiler.transfer_request import TransferRequest
 from budc.schema.artifact import SUFFIX, Artifact, read
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +53,8 @@ def family(model: str, budgets: Sequence[int], seed: int, work: Path) -> dict[in
     paths = {nfe: folder / f"{model}-nfe{nfe}{SUFFIX}" for nfe in budgets}
     if missing := [nfe for nfe, path in paths.items() if not path.is_file()]:
         sweep = ",".join(map(str, missing))
-        compile_artifacts(CompileRequest(model=model, sweep=sweep, seed=seed, out=folder))
+        request = CompileRequest(model=model, sweep=sweep, seed=seed, out=folder)
+        compile_artifacts(request.resolve())
     return {nfe: read(path) for nfe, path in paths.items()}
 
 
@@ -60,7 +62,8 @@ def moved(source: Artifact, model: str, seed: int, work: Path, *, nearby: bool =
     """Return a policy transferred to `model`, fitted there, with masks `nearby` tried or without."""
     path = work / model / f"{'near' if nearby else 'from'}-{source.document.name}{SUFFIX}"
     if not path.is_file():
-        transfer(source, TransferRequest(to=model, out=path, seed=seed, nearby=nearby))
+        request = TransferRequest(source=source, to=model, out=path, seed=seed, nearby=nearby)
+        transfer(request.resolve())
     return read(path)
 
 

@@ -1,4 +1,5 @@
-"""The compiler: declaration -> policy -> artifact. One pass a module, in this order:
+"""The compiler: a request becomes a plan, a plan becomes a policy, a policy becomes an artifact.
 
-load (model.py), calibrate (calibrate.py), search (study.py and search/), evaluate (evaluate.py), emit (emit.py).
+request.py (what the user asks), compile_plan.py and target.py (resolved, nothing loaded), loaded_target.py (the model
+and its journal), selection/ (search, arbitration, alignment), evaluation/ (the report), emit.py (the artifact).
 """

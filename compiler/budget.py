@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 
+from budc.option_names import option
 from budc.schema.errors import BudgetImpossible
 
 _COUNT = re.compile(r"[0-9]{1,6}\Z")
@@ -15,7 +16,7 @@ def parse_budget(requested: str, steps: int, denoisers: int = 1) -> int:
     """Return the NFE per guidance branch that a request means at `steps` steps.
 
     `"10"` is ten evaluations. `"2.8x"` is the most evaluations that are at least 2.8 times fewer than the
-    full run's; a reused step costs well under 1 % of a computed one, so that is the speed-up within 2 %. Each of
+    reference run's; a reused step costs well under 1 % of a computed one, so that is the speed-up within 2 %. Each of
     the `denoisers` that share the run computes its first step.
 
     Raises:
@@ -28,13 +29,14 @@ def parse_budget(requested: str, steps: int, denoisers: int = 1) -> int:
         nfe = math.floor(steps / float(factor[1]) + 1e-9)
     else:
         raise BudgetImpossible(
-            f"--budget: {requested!r} is neither a number of evaluations nor a speed-up",
-            remedy="give evaluations (--budget 10) or a factor of at least 1 (--budget 2.8x)",
+            f"{option('budget')}: {requested!r} is neither a number of evaluations nor a speed-up",
+            remedy=f"give evaluations ({option('budget', 10)}) or a factor of at least 1 ({option('budget', '2.8x')})",
         )
     if not denoisers <= nfe <= steps:
-        why = f", and each of {denoisers} denoisers computes its first" if denoisers > 1 else ""
+        reason = f", and each of {denoisers} denoisers computes its first" if denoisers > 1 else ""
         raise BudgetImpossible(
-            f"--budget: {requested!r} is {nfe} evaluations, but a run of {steps} steps has {denoisers} to {steps}{why}",
+            f"{option('budget')}: {requested!r} is {nfe} evaluations, but a run of {steps} steps has {denoisers} to "
+            f"{steps}{reason}",
             remedy=f"ask for {denoisers} to {steps}",
         )
     return nfe

@@ -10,14 +10,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from budc.compiler.rollouts.linear_form import linear_form
-from budc.compiler.selection.finder import compile_policies
-from budc.compiler.selection.task import NoiseSchedule, Task
-from budc.compiler.selection.task import SearchResult as Found
+from budc.compiler.rollouts.schedule import NoiseSchedule
+from budc.compiler.selection.finder import Finder
+from budc.compiler.selection.task import SearchResult, Task
 from budc.compiler.storage.journal import Journal
 from budc.policies.published_masks import masks_for
 from budc.schema.policy import SamplerBinding
-from quality_methods.outcome import SearchResult, static
+from quality_methods.outcome import Outcome, static
 from quality_methods.setting import Setting
 
 
@@ -30,13 +29,12 @@ def find(
     align: bool = False,
     auto: bool = False,
     separate: bool = False,
-) -> Found:
+) -> SearchResult:
     """Compile on the calibration prompts; a folder that holds the same search is gone on with."""
     model = setting.model
     task = Task(
         denoiser=setting.denoiser,
-        scheduler=model.scheduler,
-        schedule=_schedule(setting.sampler),
+        schedule=_schedule(setting, setting.sampler),
         conditions=setting.calibration.conditions,
         nfe=nfe,
         annealing=model.profile.search,
@@ -45,17 +43,16 @@ def find(
         align=align,
         separate=separate,
         published_masks=masks_for(model.profile, setting.form.steps, nfe),
-        few_step_schedule=_schedule(model.sampler(nfe)) if auto else None,
+        few_step_schedule=_schedule(setting, model.sampler(nfe)) if auto else None,
     )
     name = f"{setting.name} joint{' separate' * separate} {nfe} {seed} {len(setting.calibration)}"
     with Journal(folder, name) as journal:
-        ((_, found),) = compile_policies(task, [nfe], journal)
-    return found
+        return Finder(task, journal).find(task)
 
 
 def budc_joint(
     setting: Setting, nfe: int, seed: int, folder: Path, *, align: bool = False, auto: bool = False
-) -> SearchResult:
+) -> Outcome:
     """Compile, then run on the held-out prompts.
 
     What the same seed's plain `joint` has measured is not measured again, but is counted.
@@ -66,22 +63,22 @@ def budc_joint(
     return _run(setting, find(setting, nfe, seed, folder, align=align, auto=auto))
 
 
-def budc_separate(setting: Setting, nfe: int, seed: int, folder: Path) -> SearchResult:
+def budc_separate(setting: Setting, nfe: int, seed: int, folder: Path) -> Outcome:
     """Compile with a mask for every branch, then run on the held-out prompts."""
     return _run(setting, find(setting, nfe, seed, folder, separate=True))
 
 
-def _run(setting: Setting, found: Found) -> SearchResult:
-    form = linear_form(setting.model.scheduler, found.schedule.sigmas, found.schedule.timesteps)
+def _run(setting: Setting, result: SearchResult) -> Outcome:
     chosen = {
-        "steps": [list(branch.step_mask().compute_steps) for branch in found.policy.branches],
-        "payload": found.policy.payload,
-        "candidates": found.candidates,
-        "aligned": found.aligned,
-        "notes": list(found.notes),
+        "steps": [list(branch.step_mask().compute_steps) for branch in result.policy.branches],
+        "payload": result.policy.payload,
+        "candidates": result.candidates,
+        "aligned": result.aligned,
+        "notes": list(result.notes),
     }
-    return static(setting, found.policy, form, forwards=found.forwards, chosen=chosen)
+    form = result.schedule.linear_form()
+    return static(setting, result.policy, form, forwards=result.forwards.total, chosen=chosen)
 
 
-def _schedule(sampler: SamplerBinding) -> NoiseSchedule:
-    return NoiseSchedule(tuple(sampler.sigmas), tuple(sampler.timesteps))
+def _schedule(setting: Setting, sampler: SamplerBinding) -> NoiseSchedule:
+    return NoiseSchedule.of(setting.model.scheduler, sampler.sigmas, sampler.timesteps)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from budc.compiler.rollouts.linear_form import linear_form
 from budc.compiler.selection.alignment import aligned
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training.parameters import PolicyParameters
@@ -42,8 +41,7 @@ def ceiling(setting: Setting, nfe: int, seed: int, folder: Path) -> Outcome:
             f"{setting.name} ceiling {nfe}",
         )
     policy, schedule = aligned(found.policy, parameters)
-    form = linear_form(setting.model.scheduler, schedule.sigmas, schedule.timesteps)
     full_runs = NOISES * PROMPTS * setting.form.steps * len(setting.branches)
     chosen = {"epoch": refined.epoch, "logLoss": [refined.before, refined.after]}
-    forwards = found.forwards + full_runs + refined.forwards
-    return static(setting, policy, form, forwards=forwards, chosen=chosen)
+    forwards = found.forwards.total + full_runs + refined.forwards
+    return static(setting, policy, schedule.linear_form(), forwards=forwards, chosen=chosen)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from budc.compiler.denoisers.conditioning import Condition
 from budc.compiler.denoisers.denoiser import Denoiser
+from budc.option_names import worded
 from budc.runtimes.sampling.schedulers import first_steps
 from budc.schema.errors import UsageError
 
@@ -63,6 +64,7 @@ def check_all_run(denoiser: Denoiser, timesteps: Sequence[float]) -> None:
     if not all_run(denoiser, timesteps):
         begin = ", ".join(map(str, (0, *denoiser.first_steps(timesteps))))
         raise UsageError(
-            f"--steps: of {len(timesteps)} steps some of the model's denoisers have none (they begin at steps {begin})",
+            f"{worded('--steps', 'sigmas')}: of {len(timesteps)} steps some of the model's denoisers have none "
+            f"(they begin at steps {begin})",
             remedy="use more steps",
         )

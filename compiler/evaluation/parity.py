@@ -1,22 +1,20 @@
-"""Bind: a policy is taken over to a converted model, after both forms were seen to make the same.
+"""Parity: how far a converted model is from its original under one policy.
 
     parity = measure_parity(model, document, converted, samples=4)
     check_parity(parity, "float32")
-    document = rebound(artifact, variant, parity)
 
 Held-out prompts are run under the policy from the same seeds in both forms, from the prompt to final latents, and
-the original's latents are decoded in both. The reference is PyTorch in float32, so that the tolerance speaks of the
-conversion and of its dtype alone.
+the original's latents are decoded in both. The original runs in PyTorch in float32, so that what differs is due to the
+conversion and its dtype.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import msgspec
 from torch import Tensor
 
 from budc.compiler.denoisers.conditioning import Conditioning
@@ -27,16 +25,14 @@ from budc.compiler.models.model import LoadedModel
 from budc.compiler.rollouts.metrics import largest_difference, relative_difference
 from budc.policies.profile import read_prompts
 from budc.progress import progress
-from budc.schema.artifact import Artifact
 from budc.schema.errors import CalibrationMismatch, ParityMismatch
-from budc.schema.policy import PolicyDocument, SamplerBinding, Variant
-from budc.schema.timestamps import issue_time
+from budc.schema.policy import PolicyDocument, SamplerBinding
 
 LATENT_TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "float16": 2e-2}
 """Largest difference of final latents that is accepted, as a share of their largest value.
 
-In float32 of the worst sample. In float16 of the median one: rounding makes a prompt now and then flip to another
-picture, which says nothing of the conversion.
+In float32 of the worst sample. In float16 of the median one: now and then rounding turns a prompt's picture into
+another, and that is not the conversion's fault.
 """
 
 FRAME_TOLERANCE = 1e-3
@@ -60,11 +56,11 @@ class Parity:
     latents: tuple[float, ...]
     """Largest difference of final latents over the largest value of the original's."""
     frames: tuple[float, ...]
-    """Largest difference of a value of the frames that both make of the original's latents."""
+    """Largest difference of a value in the frames that both decode from the original's latents."""
 
     @property
     def median(self) -> float:
-        """Of the latents' differences, the larger one of two in the middle."""
+        """Of the latents' differences; of two in the middle, the larger."""
         return statistics.median_high(self.latents)
 
     def __str__(self) -> str:
@@ -111,40 +107,20 @@ def measure_parity(
 def check_parity(parity: Parity, dtype: str) -> None:
     """Refuse a conversion that differs by more than its dtype explains. Raises ParityMismatch."""
     latents = max(parity.latents) if dtype == "float32" else parity.median
-    for what, found, accepted in (
+    for text, difference, accepted in (
         ("final latents differ by {:.1e} of their largest value", latents, LATENT_TOLERANCE[dtype]),
         ("frames of the same latents differ by {:.1e}", max(parity.frames), FRAME_TOLERANCE),
     ):
-        if found > accepted:
+        if difference > accepted:
             raise ParityMismatch(
-                f"{what.format(found)} from PyTorch's over {len(parity.latents)} held-out prompts, "
+                f"{text.format(difference)} from PyTorch's over {len(parity.latents)} held-out prompts, "
                 f"at most {accepted:.0e} is accepted in {dtype}"
             )
 
 
-def rebound(
-    artifact: Artifact, variant: Variant, parity: Parity, revision: int | None = None
-) -> PolicyDocument:
-    """Return the policy of `artifact` with one variant more, derived from it.
-
-    A variant of the same name is replaced. `revision` is by default the next one, so that trust files can ask for it.
-    What was measured is noted under `annotations`; the quality report stays that of the original.
-    """
-    document = artifact.document
-    kept: Sequence[Variant] = [known for known in document.model.variants if known.name != variant.name]
-    return msgspec.structs.replace(
-        document,
-        model=msgspec.structs.replace(document.model, variants=[*kept, variant]),
-        revision=document.revision + 1 if revision is None else revision,
-        issued_at=issue_time(),
-        derived_from=artifact.policy_id,
-        annotations={**document.annotations, f"parity.{variant.name}": str(parity)},
-    )
-
-
-def _check_sampler(own: SamplerBinding, asked: SamplerBinding) -> None:
+def _check_sampler(own: SamplerBinding, wanted: SamplerBinding) -> None:
     for field in ("scheduler", "config_digest"):
-        mine, theirs = getattr(own, field), getattr(asked, field)
+        mine, theirs = getattr(own, field), getattr(wanted, field)
         if mine != theirs:
             raise CalibrationMismatch(
                 f"sampler.{field}: the policy was calibrated for {theirs}, the model's profile has {mine}"

@@ -1,7 +1,7 @@
-"""Pass 2, calibrate: prompts become embeddings, noise and the full run's final latents.
+"""The reference run through the pipeline's own scheduler: prompts become embeddings, noise and final latents.
 
-Text encoder and VAE are in memory only while they are needed. What the full runs produced is kept in the
-journal's folder, batch by batch, so a killed compile never runs them twice.
+The text encoder is in memory only while it is needed. Final latents are kept in the journal's folder, part by part, so
+that a compile that was killed rolls out what was missing and nothing else.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HELD_OUT_SEED = 20_000
 
 @dataclass(frozen=True)
 class ReferenceSet:
-    """A prompt set with the full run's final latents, (N, ...)."""
+    """A prompt set with the final latents (N, ...) of its reference run."""
 
     prompts: tuple[str, ...]
     negative: str
@@ -58,7 +58,7 @@ def reference_set(
     journal: Journal,
     label: str,
 ) -> ReferenceSet:
-    """Encode prompts, draw noise and run the full sampler on every one, resuming from the journal."""
+    """Encode prompts, draw noise and run every step of the sampler, resuming from the journal."""
     model = rollout.model
     seeds = tuple(first_seed + index for index in range(len(prompts)))
     conditions = encode_prompts(model, prompts, seeds)
@@ -83,24 +83,24 @@ def stored_latents(
     journal: Journal,
     label: str,
 ) -> Tensor:
-    """Roll out a policy over a prompt set once per compile: each part is on disk as soon as it is finished.
+    """Return the final latents (N, ...) of a policy on a prompt set; each part is on disk as soon as it is finished.
 
-    The forwards that a resumed part cost are counted as if they had been spent now.
+    A part that is on disk already is read, and its forwards are counted as if they had been spent now.
 
     Raises:
         JournalCorrupt: a part on disk is not what was written.
     """
 
-    def make(first: int, last: int) -> tuple[Mapping[str, Tensor], Mapping[str, int]]:
+    def roll_out(first: int, last: int) -> tuple[Mapping[str, Tensor], Mapping[str, int]]:
         before = rollout.forwards
         latents = rollout.run(policy, sampler, conditions.part(first, last), bar)
         return {"latents": latents}, {"forwards": rollout.forwards - before}
 
-    parts: list[Tensor] = []
+    latents: list[Tensor] = []
     with progress(label, len(shard_spans(len(conditions)))) as bar:
-        for part in stored_shards(journal, label, len(conditions), make):
-            parts.append(part.tensors["latents"])
+        for part in stored_shards(journal, label, len(conditions), roll_out):
+            latents.append(part.tensors["latents"])
             if part.replayed:
                 rollout.forwards += part.notes["forwards"]
             bar.advance(replayed=part.replayed)
-    return torch.cat(parts)
+    return torch.cat(latents)

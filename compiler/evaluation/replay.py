@@ -1,8 +1,8 @@
 """Replay: the figures that an artifact reports, measured again on these weights.
 
-They agree to a relative tolerance, which the report states. All held-out prompts: mean, worst, geometric mean and p95
-must agree. Fewer: no sample may be worse than the reported worst, and the mean must lie within `DEVIATIONS` standard
-errors of what so few samples of the reported spread have, both to that tolerance.
+They must agree to a relative tolerance, which the report states. On all held-out prompts, mean, worst, geometric mean
+and p95 are compared. On fewer, no sample may be worse than the reported worst, and the mean must lie within
+`DEVIATIONS` standard errors of the reported one; the standard error is that of so few samples.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from pathlib import Path
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.evaluation.reference import HELD_OUT_SEED, prompt_set, reference_set, stored_latents
 from budc.compiler.evaluation.report import frame_levels
+from budc.compiler.evaluation.tolerance import agreed_tolerance
 from budc.compiler.models.model import default_device, load_model, with_shape
 from budc.compiler.rollouts.metrics import latent_errors, latent_metric, psnr_metric
 from budc.compiler.storage.journal import Journal
 from budc.policies.profile import load_profile, read_prompts
 from budc.schema.errors import QualityMismatch, UnsupportedModel, UsageError
-from budc.schema.policy import REPLAY_TOLERANCE, Metric, PolicyDocument, Quality
+from budc.schema.policy import Metric, PolicyDocument
 from budc.schema.report_names import FULL
 
 DEVIATIONS = 4.0
@@ -34,21 +35,6 @@ class Replayed:
     measured: Metric
 
 
-def agreed_tolerance(report: Quality, asked: float | None = None) -> float:
-    """Return the relative tolerance that a report states, or the stricter one that is asked for.
-
-    Raises:
-        UsageError: what is asked for is laxer; a report is not held to less than it promises.
-    """
-    stated = REPLAY_TOLERANCE if report.replay_tolerance is None else report.replay_tolerance
-    if asked is not None and asked > stated:
-        raise UsageError(
-            f"--tolerance: {asked:g} is laxer than the {stated:g} that the report states",
-            remedy=f"--tolerance of at most {stated:g}, or leave it out",
-        )
-    return stated if asked is None else asked
-
-
 def replay(
     document: PolicyDocument, folder: Path, samples: int | None = None, tolerance: float | None = None
 ) -> list[Replayed]:
@@ -59,7 +45,7 @@ def replay(
     Raises:
         UsageError: `tolerance` is laxer than the report's own.
         UnsupportedModel: this release does not have the profile or the prompts that the figures were measured with.
-        QualityMismatch: a figure is another one.
+        QualityMismatch: a figure differs.
     """
     report = document.quality
     tolerance = agreed_tolerance(report, tolerance)
@@ -77,7 +63,7 @@ def replay(
     chosen = prompts[: samples or len(prompts)]
     with tempfile.TemporaryDirectory(prefix="budc-replay-") as name, Journal(Path(name), "replay") as journal:
         rollout = PipelineRollout(model)
-        held = reference_set(rollout, model.sampler(full_steps), chosen, HELD_OUT_SEED, journal, "full run")
+        held = reference_set(rollout, model.sampler(full_steps), chosen, HELD_OUT_SEED, journal, "reference")
         latents = stored_latents(
             rollout, document.policy, document.sampler, held.conditions, journal, "policy"
         )
@@ -86,21 +72,21 @@ def replay(
         metric.name: metric
         for metric in (latent_metric(latent_errors(latents, held.latents)), psnr_metric(levels))
     }
-    found = [Replayed(metric, measured[metric.name]) for metric in report.metrics if metric.name in measured]
-    for pair in found:
+    pairs = [Replayed(metric, measured[metric.name]) for metric in report.metrics if metric.name in measured]
+    for pair in pairs:
         check(pair, tolerance, whole=len(chosen) == len(prompts))
-    return found
+    return pairs
 
 
 def check(pair: Replayed, tolerance: float, *, whole: bool) -> None:
-    """Hold a measured figure against the reported one. Raises QualityMismatch."""
+    """Compare a measured metric with the reported one. Raises QualityMismatch."""
     reported, measured = pair.reported, pair.measured
     if whole:
         for field in ("mean", "worst", "geometric_mean", "p95"):
-            said, is_ = getattr(reported, field), getattr(measured, field)
-            if said is not None and is_ is not None and not math.isclose(said, is_, rel_tol=tolerance):
+            said, gives = getattr(reported, field), getattr(measured, field)
+            if said is not None and gives is not None and not math.isclose(said, gives, rel_tol=tolerance):
                 raise QualityMismatch(
-                    f"{reported.name}: the report says {field} {said:.6g}, these weights give {is_:.6g}"
+                    f"{reported.name}: the report says {field} {said:.6g}, these weights give {gives:.6g}"
                 )
         return
     lower_is_better = reported.worst >= reported.mean

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from budc.compiler.planning.dry_run import dry_run
 from budc.compiler.search import algorithm
 from budc.compiler.selection.alignment import epochs
+from budc.compiler.selection.split import searched_on
 from budc.compiler.selection.study import FINALISTS
-from budc.compiler.selection.task import searched_on
 from budc.compiler.training.augmentation import PAIRINGS
 from budc.compiler.training.trainer import training_forwards
 from budc.policies.profile import ModelProfile
@@ -51,7 +51,7 @@ def forwards_by_stage(settings: CompileSettings) -> dict[str, int]:
     """
     profile, nfe, steps = settings.profile, settings.nfe, settings.steps
     prompts = settings.calibration_size
-    searched = searched_on(settings.search, prompts, judged=settings.align)
+    searched = searched_on(settings.search, prompts, arbitrates=settings.align)
     search = dry_run(profile, nfe, steps, algorithm(settings.search))
     aligned = settings.align and searched < prompts
     # Samples: an alignment pairs each prompt with several noises, at most as many as there are prompts.

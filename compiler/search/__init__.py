@@ -28,6 +28,7 @@ from budc.compiler.search.paper import candidates_of_paper, paper
 from budc.compiler.search.published import candidates_of_published, published
 from budc.compiler.search.space import Candidate, Proposals, Space
 from budc.compiler.search.uniform import uniform
+from budc.option_names import option
 from budc.schema.errors import UsageError
 
 Objective = Literal["mean", "log-mean"]
@@ -66,7 +67,7 @@ def algorithm(name: str) -> Algorithm:
     """
     if name not in ALGORITHMS:
         raise UsageError(
-            f"--search: no algorithm named {name!r}", remedy=f"use one of {', '.join(ALGORITHMS)}"
+            f"{option('search')}: no algorithm named {name!r}", remedy=f"use one of {', '.join(ALGORITHMS)}"
         )
     return ALGORITHMS[name]
 

@@ -20,6 +20,7 @@ import random
 from itertools import accumulate
 
 from budc.compiler.search.space import Candidate, Proposals, Space
+from budc.option_names import option
 from budc.schema.errors import UsageError
 from budc.schema.policy import Payload
 
@@ -34,7 +35,9 @@ def shortest_path(space: Space, payload: Payload) -> tuple[int, ...]:
         UsageError: the space has no reuse errors of this payload.
     """
     if payload not in space.errors:
-        raise UsageError(f"no reuse errors of the {payload} are known", remedy="use --search hillclimb")
+        raise UsageError(
+            f"no reuse errors of the {payload} are known", remedy=f"use {option('search', 'hillclimb')}"
+        )
     steps, errors = space.steps, space.errors[payload]
 
     def segment(pair: Pair) -> list[float]:

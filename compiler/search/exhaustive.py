@@ -7,6 +7,7 @@ from itertools import islice
 
 from budc.compiler.search.moves import all_candidates, candidate_count
 from budc.compiler.search.space import Proposals, Space
+from budc.option_names import option
 from budc.schema.errors import UsageError
 
 LIMIT = 100_000
@@ -22,9 +23,9 @@ def exhaustive(space: Space, rng: random.Random) -> Proposals:
     total = candidate_count(space)
     if total > LIMIT:
         raise UsageError(
-            f"--search exhaustive: {space.nfe} of {space.steps} steps are {total:,} candidates, "
+            f"{option('search', 'exhaustive')}: {space.nfe} of {space.steps} steps are {total:,} candidates, "
             f"at most {LIMIT:,} are tried",
-            remedy="use --search joint, or fewer steps",
+            remedy=f"use {option('search', 'joint')}, or fewer steps",
         )
     candidates = all_candidates(space)
     batch = list(islice(candidates, BATCH))

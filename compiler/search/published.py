@@ -9,6 +9,7 @@ import random
 
 from budc.compiler.search.moves import with_every_payload
 from budc.compiler.search.space import Candidate, Proposals, Space
+from budc.option_names import option
 from budc.policies.published_masks import published_models
 from budc.schema.errors import UsageError
 
@@ -26,8 +27,9 @@ def published_candidates(space: Space, search: str) -> list[Candidate]:
     """
     if not space.published_masks:
         raise UsageError(
-            f"--search {search}: no mask is published for this model",
-            remedy=f"there are some for {', '.join(published_models())}; otherwise use --search joint",
+            f"{option('search', search)}: no mask is published for this model",
+            remedy=f"there are some for {', '.join(published_models())}; otherwise use "
+            f"{option('search', 'joint')}",
         )
     return [start for steps in space.published_masks for start in with_every_payload(space, steps)]
 

@@ -1,33 +1,44 @@
-"""Arbitration: the prompts that a search did not see, and what policies lose on them."""
+"""Arbitration: what policies lose on prompts that the search did not see."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.denoisers.conditioning import Conditioning
+from budc.compiler.denoisers.experts import all_run
 from budc.compiler.rollouts.linear_form import LinearForm
 from budc.compiler.rollouts.metrics import latent_errors, objective
-from budc.compiler.rollouts.policies import forwards_per_sample
+from budc.compiler.rollouts.policies import forwards_per_sample, full_policy
 from budc.compiler.rollouts.policy import rollout_policy
+from budc.compiler.selection.task import SearchResult, Task
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training.dataset import TrainingSet
 from budc.schema.policy import Policy
 
 
-class Arbiter:
-    """Measures policies on `training_set`, each once; the journal keeps what it found.
+@dataclass(frozen=True)
+class Contender:
+    """What may become the result of a search, and its loss by the arbiter."""
 
-    `forwards` counts what the measurements cost, those read from the journal included; `over` makes a network over
-    conditions.
+    loss: float
+    result: SearchResult
+
+
+class Arbiter:
+    """Measures policies on `samples`, each policy once; the journal keeps the losses.
+
+    `forwards` counts what the measurements cost, those read from the journal included; `batched` puts the denoiser
+    over conditions.
     """
 
     def __init__(
-        self, training_set: TrainingSet, over: Callable[[Conditioning], BatchedDenoiser], journal: Journal
+        self, samples: TrainingSet, batched: Callable[[Conditioning], BatchedDenoiser], journal: Journal
     ) -> None:
-        self.samples = training_set
+        self.samples = samples
         self.forwards = 0
-        self._over = over
+        self._batched = batched
         self._journal = journal
         self._losses: dict[str, float] = {}
 
@@ -38,11 +49,24 @@ class Arbiter:
         """
         if label not in self._losses:
             key = f"arbitration {label} on {len(self.samples)}"
-            known = self._journal.get(key)
-            if known is None:
-                found = rollout_policy(self._over(self.samples.conditions), form, policy)
-                known = min(objective("log-mean", latent_errors(found, self.samples.latents)), 1e9)
-                self._journal.put(key, known)
-            self._losses[label] = float(known)
+            loss = self._journal.get(key)
+            if loss is None:
+                latents = rollout_policy(self._batched(self.samples.conditions), form, policy)
+                loss = min(objective("log-mean", latent_errors(latents, self.samples.latents)), 1e9)
+                self._journal.put(key, loss)
+            self._losses[label] = float(loss)
             self.forwards += forwards_per_sample(policy) * len(self.samples)
         return self._losses[label]
+
+
+def few_steps(task: Task, arbiter: Arbiter) -> list[Contender]:
+    """Return the policy of as many plain steps as the budget, where the task lets it win."""
+    schedule = task.few_step_schedule
+    if schedule is None or task.nfe >= task.schedule.steps:
+        return []
+    if not all_run(task.denoiser, schedule.timesteps):
+        # So few steps leave one of several denoisers none; no policy can hold that.
+        return []
+    policy = full_policy(schedule.steps, task.denoiser.branches)
+    loss = arbiter.loss(f"{task.nfe} few steps", policy, schedule.linear_form())
+    return [Contender(loss, SearchResult(policy, schedule, loss))]

@@ -1,9 +1,9 @@
-"""Pass 3, search: the loop between an algorithm that proposes and rollouts that score.
+"""Study: the loop between an algorithm that proposes candidates and rollouts that score them.
 
-    loss(candidate) = mean over prompts of the squared error of the final latents against the full run (`mean`),
-                      or of its logarithm (`log-mean`), which the few prompts that flip to another mode cannot own
+    loss(candidate) = mean over prompts of the squared error of the final latents against the reference run (`mean`),
+                      or of its logarithm (`log-mean`), in which the few prompts that flip to another mode weigh little
 
-Every candidate is scored once: scores and coefficients are in the journal before the algorithm sees them.
+Every candidate is scored once: its loss and coefficients are in the journal before the algorithm sees them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from budc.compiler.rollouts.metrics import objective
 from budc.compiler.rollouts.tree import Tree
 from budc.compiler.search import Candidate, Space, algorithm
 from budc.compiler.storage.journal import Journal
-from budc.progress import progress
+from budc.option_names import option, worded
+from budc.progress import Bar, progress
 from budc.schema.errors import CompileError
 from budc.schema.policy import Policy
 
@@ -42,6 +43,53 @@ class StudyResult(msgspec.Struct, frozen=True):
     forwards: int
 
 
+class _Record(msgspec.Struct, frozen=True):
+    """What is known of a scored candidate."""
+
+    candidate: Candidate
+    loss: float
+    rows: Sequence[CoefficientRows]
+    forwards: int
+
+
+class _Scores:
+    """Scores candidates, each once, and remembers them; the journal keeps them for a resumed study."""
+
+    def __init__(self, name: str, tree: Tree, journal: Journal, bar: Bar) -> None:
+        self.records: dict[str, _Record] = {}
+        self._name, self._tree, self._journal, self._bar = name, tree, journal, bar
+        self._objective = algorithm(name).objective
+
+    def losses(self, candidates: Sequence[Candidate]) -> list[float]:
+        """Return the losses of candidates; those that are not known yet are rolled out together."""
+        unknown: list[Candidate] = []
+        for candidate in {c.key: c for c in candidates if c.key not in self.records}.values():
+            entry = self._journal.get(f"{self._name} {candidate.key}")
+            if entry is None:
+                unknown.append(candidate)
+                continue
+            self._tree.note(candidate)
+            loss = math.inf if entry["loss"] is None else entry["loss"]
+            self._add(_Record(candidate, loss, entry["rows"], entry["forwards"]), replayed=True)
+        for candidate, rollout in zip(unknown, self._tree.roll_out(unknown), strict=True):
+            loss = objective(self._objective, rollout.errors)
+            if not math.isfinite(loss) and candidate.rule == "plain":
+                raise _not_finite(f"candidate {candidate.key}: the final latents are not finite")
+            entry = {
+                "loss": loss if math.isfinite(loss) else None,
+                "rows": rollout.rows,
+                "forwards": rollout.forwards,
+            }
+            self._journal.put(f"{self._name} {candidate.key}", entry)
+            self._add(_Record(candidate, loss, rollout.rows, rollout.forwards))
+        return [self.records[candidate.key].loss for candidate in candidates]
+
+    def _add(self, record: _Record, *, replayed: bool = False) -> None:
+        self.records[record.candidate.key] = record
+        lowest = min(record.loss for record in self.records.values())
+        self._bar.advance(f"best {lowest:.3g}", replayed=replayed)
+
+
 def search(name: str, space: Space, tree: Tree, journal: Journal, seed: int) -> StudyResult:
     """Run an algorithm to its end and return the best `FINALISTS` of what it scored.
 
@@ -51,63 +99,39 @@ def search(name: str, space: Space, tree: Tree, journal: Journal, seed: int) -> 
             are.
     """
     chosen = algorithm(name)
-    walk = chosen.propose(space, random.Random(seed))
-    known: dict[str, tuple[Candidate, float, Sequence[CoefficientRows], int]] = {}
-
-    def score(candidates: Sequence[Candidate]) -> list[float]:
-        fresh: list[Candidate] = []
-        for candidate in {c.key: c for c in candidates if c.key not in known}.values():
-            record = journal.get(f"{name} {candidate.key}")
-            if record is None:
-                fresh.append(candidate)
-                continue
-            tree.note(candidate)
-            loss = math.inf if record["loss"] is None else record["loss"]
-            known[candidate.key] = (candidate, loss, record["rows"], record["forwards"])
-            bar.advance(f"best {_lowest(known):.3g}", replayed=True)
-        for candidate, rollout in zip(fresh, tree.roll_out(fresh), strict=True):
-            loss = objective(chosen.objective, rollout.errors)
-            if not math.isfinite(loss) and candidate.rule == "plain":
-                raise CompileError(
-                    f"candidate {candidate.key}: the final latents are not finite",
-                    remedy="check that the full run works in the profile's dtype; try another search or budget",
-                )
-            record = {
-                "loss": loss if math.isfinite(loss) else None,
-                "rows": rollout.rows,
-                "forwards": rollout.forwards,
-            }
-            journal.put(f"{name} {candidate.key}", record)
-            known[candidate.key] = (candidate, loss, rollout.rows, rollout.forwards)
-            bar.advance(f"best {_lowest(known):.3g}")
-        return [known[candidate.key][1] for candidate in candidates]
-
+    proposals = chosen.propose(space, random.Random(seed))
     with progress(f"search ({name})", chosen.max_candidates(space)) as bar:
-        candidates = next(walk)
+        scores = _Scores(name, tree, journal, bar)
+        candidates = next(proposals)
         while True:
             try:
-                candidates = walk.send(score(candidates))
+                candidates = proposals.send(scores.losses(candidates))
             except StopIteration:
                 break
-    ranked = sorted(known.values(), key=lambda entry: entry[1])
+    records = scores.records.values()
     finalists = tuple(
-        Scored(candidate, loss, policy_of(tree, candidate, rows))
-        for candidate, loss, rows, _ in ranked[:FINALISTS]
-        if math.isfinite(loss)
+        Scored(record.candidate, record.loss, policy_of(tree, record.candidate, record.rows))
+        for record in sorted(records, key=lambda record: record.loss)[:FINALISTS]
+        if math.isfinite(record.loss)
     )
     if not finalists:
-        raise CompileError(
-            f"--search {name}: the final latents of none of {len(known)} candidates are finite",
-            remedy="check that the full run works in the profile's dtype; try another search or budget",
+        raise _not_finite(
+            f"{option('search', name)}: the final latents of none of {len(records)} candidates are finite"
         )
-    return StudyResult(finalists, len(known), sum(entry[3] for entry in known.values()))
+    return StudyResult(finalists, len(records), sum(record.forwards for record in records))
+
+
+def _not_finite(message: str) -> CompileError:
+    return CompileError(
+        message,
+        remedy=worded(
+            "check that the full run works in the profile's dtype; try another search or budget",
+            "check that the network's own run of all steps is finite; try another search or budget",
+        ),
+    )
 
 
 def policy_of(tree: Tree, candidate: Candidate, rows: Sequence[CoefficientRows]) -> Policy:
     """Return the policy with these coefficients; branches that agree in everything share an entry."""
     branches = tree.network.denoiser.branches
     return Policy.of(candidate.payload, {name: [row.get(name, ()) for row in rows] for name in branches})
-
-
-def _lowest(known: dict[str, tuple[Candidate, float, Sequence[CoefficientRows], int]]) -> float:
-    return min(entry[1] for entry in known.values())

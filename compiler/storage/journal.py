@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from budc.option_names import worded
 from budc.schema.errors import JournalBusy, JournalCorrupt, OutputError
 
 DONE = ".done"
@@ -79,7 +80,8 @@ class Journal:
             except OSError as error:
                 file.close()
                 raise OutputError(
-                    f"{self._path}: cannot be locked: {error.strerror}", remedy="put --out on a local disk"
+                    f"{self._path}: cannot be locked: {error.strerror}",
+                    remedy=f"put {worded('--out', 'work')} on a local disk",
                 ) from error
             # The compile that held it has just ended and removed it.
             file.close()

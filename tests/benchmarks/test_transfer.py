@@ -67,14 +67,16 @@ def test_a_row_is_what_two_reports_say(artifact):
 
 def test_artifacts_that_stand_are_taken_as_they_are(artifact, tmp_path, monkeypatch):
     compiled, carried = [], []
-    made = {6: "six", 8: "eight"}
-    monkeypatch.setattr(benchmark, "read", lambda path: made[int(path.name.split("nfe")[1].split(".")[0])])
+    family = {6: "six", 8: "eight"}
+    for request in (benchmark.CompileRequest, benchmark.TransferRequest):
+        monkeypatch.setattr(request, "resolve", lambda self: self)
+    monkeypatch.setattr(benchmark, "read", lambda path: family[int(path.name.split("nfe")[1].split(".")[0])])
     monkeypatch.setattr(benchmark, "compile_artifacts", lambda request: compiled.append(request.sweep))
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model-nfe6.budc.json").touch()
-    assert benchmark.family("model", [6, 8], 0, tmp_path) == made
+    assert benchmark.family("model", [6, 8], 0, tmp_path) == family
     assert compiled == ["8"]
-    monkeypatch.setattr(benchmark, "transfer", lambda source, request: carried.append(request.out.name))
+    monkeypatch.setattr(benchmark, "transfer", lambda request: carried.append(request.out.name))
     source = artifact(0.1, 1)
     name = f"from-{source.document.name}.budc.json"
     monkeypatch.setattr(benchmark, "read", lambda path: path.name)

@@ -1,6 +1,7 @@
 """An untrained model with a short schedule, loaded once, and denoisers that are formulas."""
 
 from dataclasses import dataclass, field
+from itertools import count
 
 import pytest
 import torch
@@ -12,10 +13,10 @@ from budc.compiler.denoisers.denoiser import WeightedGuidance
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.evaluation.reference import reference_set
 from budc.compiler.models.model import load_model
-from budc.compiler.rollouts.linear_form import linear_form
 from budc.compiler.rollouts.reference_run import reference_run
+from budc.compiler.rollouts.schedule import NoiseSchedule
 from budc.compiler.rollouts.tree import MEMORY, Tree
-from budc.compiler.selection.task import NoiseSchedule, Task
+from budc.compiler.selection.task import Task
 from budc.compiler.storage.journal import Journal
 from budc.policies.profile import AnnealingSettings, load_profile, read_prompts
 
@@ -100,7 +101,7 @@ class Ringing(WeightedGuidance):
 class Glitches(WeightedGuidance):
     """The mean of a condition (n, 12), and at twelfths of the way a glitch that turns from one to the next.
 
-    All twelve glitches add up to nothing, so that the full run of twelve steps ends where a constant velocity ends;
+    All twelve glitches add up to nothing, so that the run of all twelve steps ends where a constant velocity ends;
     but no few of them say what the others are.
     """
 
@@ -108,9 +109,9 @@ class Glitches(WeightedGuidance):
     device: torch.device = CPU
 
     def compute(self, latents, timestep, condition):
-        place = 12 * float(timestep) / 1000
+        twelfth = 12 * float(timestep) / 1000
         mean = condition.mean(1, keepdim=True)
-        glitch = torch.roll(condition - mean, round(place), 1) * (abs(place - round(place)) < 1e-3)
+        glitch = torch.roll(condition - mean, round(twelfth), 1) * (abs(twelfth - round(twelfth)) < 1e-3)
         velocity = mean + 5 * glitch
         return velocity, velocity
 
@@ -135,7 +136,7 @@ SCHEDULERS = {
 def schedule_of(scheduler, steps):
     """Return the schedule that a scheduler makes itself."""
     scheduler.set_timesteps(steps)
-    return NoiseSchedule(tuple(scheduler.sigmas.tolist()), tuple(float(t) for t in scheduler.timesteps))
+    return NoiseSchedule.of(scheduler, scheduler.sigmas.tolist(), map(float, scheduler.timesteps))
 
 
 def conditions_of(samples, branches=("cond", "uncond"), shape=(2, 3), seed=0):
@@ -149,7 +150,7 @@ def conditions_of(samples, branches=("cond", "uncond"), shape=(2, 3), seed=0):
 
 @dataclass
 class Bench:
-    """A toy denoiser on a prompt set, its full run done; `tree()` makes a fresh tree over it."""
+    """A toy denoiser on a prompt set, its reference run done; `tree()` makes a fresh tree over it."""
 
     scheduler: object
     schedule: NoiseSchedule
@@ -180,7 +181,7 @@ def toys():
 @pytest.fixture
 def bench(tmp_path):
     """Return a function that makes a `Bench`."""
-    made = []
+    numbers = count()
 
     def bench(steps=8, samples=5, solver="euler", denoiser=None, seed=0, schedule=None, conditions=None):
         scheduler = SCHEDULERS[solver]()
@@ -189,9 +190,8 @@ def bench(tmp_path):
         network = BatchedDenoiser(
             denoiser, conditions or conditions_of(samples, denoiser.branches, seed=seed)
         )
-        form = linear_form(scheduler, schedule.sigmas, schedule.timesteps)
-        made.append(1)
-        with Journal(tmp_path / f"bench {len(made)}", "bench") as journal:
+        form = schedule.linear_form()
+        with Journal(tmp_path / f"bench {next(numbers)}", "bench") as journal:
             run = reference_run(network, form, journal, "full")
         return Bench(scheduler, schedule, network, form, run)
 
@@ -205,14 +205,13 @@ def task(toys):
     def task(steps=8, nfe=3, samples=8, solver="euler", denoiser=None, shape=(2, 3), **fields):
         denoiser = denoiser or Toy()
         scheduler = SCHEDULERS[solver]()
-        given = {
+        defaults = {
             "denoiser": denoiser,
-            "scheduler": scheduler,
             "schedule": schedule_of(scheduler, steps),
             "conditions": conditions_of(samples, denoiser.branches, shape),
             "nfe": nfe,
             "annealing": toys.defaults,
         }
-        return Task(**given | fields)
+        return Task(**defaults | fields)
 
     return task

@@ -27,20 +27,20 @@ from budc.schema.trust import Trust
 
 def compiled(flags):
     """Compile one policy."""
-    (artifact,) = compile_artifacts(make_request({}, flags))
+    (artifact,) = compile_artifacts(make_request({}, flags).resolve())
     return artifact
 
 
 @pytest.fixture
 def flags(wan_folder, prompt_file, tmp_path, monkeypatch):
     """A compile that takes seconds."""
-    import budc.compiler.compile as passes
+    import budc.compiler.target as target
 
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     held_out = ("a tiny green dot sails right over stripes", "a great yellow box goes down on checks")
-    read = passes.read_prompts
+    read = target.read_prompts
     monkeypatch.setattr(
-        passes,
+        target,
         "read_prompts",
         lambda name, limit=None: held_out if "held-out" in str(name) else read(name, limit),
     )
@@ -142,9 +142,9 @@ def test_interrupted_at_every_stage_it_ends_with_the_same_payload(flags, tmp_pat
     # After the first and the last measurement of every stage.
     last = len(stages) - 1
     stops = [
-        place + 1
-        for place, stage in enumerate(stages)
-        if place in (0, last) or stage != stages[place - 1] or stage != stages[place + 1]
+        index + 1
+        for index, stage in enumerate(stages)
+        if index in (0, last) or stage != stages[index - 1] or stage != stages[index + 1]
     ]
     for stop in stops:
         written.clear()
@@ -161,7 +161,7 @@ def test_a_sweep_is_a_family_that_shares_the_full_run(flags, tmp_path):
     family = tmp_path / "family"
     family.mkdir()
     flags = {key: value for key, value in flags.items() if key != "budget"}
-    artifacts = compile_artifacts(make_request({}, flags | {"sweep": "2,2x,4", "out": family}))
+    artifacts = compile_artifacts(make_request({}, flags | {"sweep": "2,2x,4", "out": family}).resolve())
     assert [artifact.document.budget.nfe for artifact in artifacts] == [2, 3, 4]
     assert [artifact.document.budget.requested for artifact in artifacts] == ["2", "2x", "4"]
     assert sorted(path.name for path in family.iterdir()) == [
@@ -174,7 +174,7 @@ def test_a_sweep_is_a_family_that_shares_the_full_run(flags, tmp_path):
 def test_a_sweep_needs_a_folder(flags):
     flags = {key: value for key, value in flags.items() if key != "budget"}
     with pytest.raises(OutputError, match="folder"):
-        compile_artifacts(make_request({}, flags | {"sweep": "2,3"}))
+        make_request({}, flags | {"sweep": "2,3"}).resolve()
 
 
 def test_an_aligned_policy_is_deployed_on_its_own_schedule(model, sampler, pipeline_rollout, reference):
@@ -182,29 +182,26 @@ def test_an_aligned_policy_is_deployed_on_its_own_schedule(model, sampler, pipel
     from budc.compiler.compile import _deployed
     from budc.compiler.denoisers.batched import BatchedDenoiser
     from budc.compiler.models.denoiser import ModelDenoiser
-    from budc.compiler.rollouts.linear_form import linear_form
     from budc.compiler.rollouts.policies import full_policy
     from budc.compiler.rollouts.policy import rollout_policy
-    from budc.compiler.selection.task import NoiseSchedule, SearchResult
+    from budc.compiler.rollouts.schedule import NoiseSchedule
+    from budc.compiler.selection.task import SearchResult
 
     sigmas = tuple(torch.tensor([0.9998, 0.9, 0.7, 0.41, 0.0]).tolist())
-    schedule = NoiseSchedule(sigmas, tuple(torch.tensor([1000 * sigma for sigma in sigmas[:-1]]).tolist()))
+    timesteps = torch.tensor([1000 * sigma for sigma in sigmas[:-1]]).tolist()
+    schedule = NoiseSchedule.of(model.scheduler, sigmas, timesteps)
     policy = full_policy(4, ("cond", "uncond"))
-    found = SearchResult(policy, schedule, 0.0, 1, 1, True, ())
-    binding = _deployed(model, sampler, found)
+    result = SearchResult(policy, schedule, 0.0, aligned=True)
+    binding = _deployed(model, sampler, result)
     assert (binding.steps, tuple(binding.sigmas)) == (4, sigmas)
-    form = linear_form(model.scheduler, schedule.sigmas, schedule.timesteps)
-    followed = rollout_policy(BatchedDenoiser(ModelDenoiser(model), reference.conditions), form, policy)
+    network = BatchedDenoiser(ModelDenoiser(model), reference.conditions)
+    followed = rollout_policy(network, schedule.linear_form(), policy)
     rolled = pipeline_rollout.run(policy, binding, reference.conditions)
     torch.testing.assert_close(rolled, followed, atol=1e-5, rtol=1e-5)
     # The solver's own few steps, where alignment gained nothing, and the full schedule.
-    assert _deployed(model, sampler, replace(found, aligned=False)) == model.sampler(4)
-    assert (
-        _deployed(
-            model, sampler, SearchResult(policy, NoiseSchedule((0.0,) * 7, (0.0,) * 6), 0, 1, 1, False, ())
-        )
-        == sampler
-    )
+    assert _deployed(model, sampler, replace(result, aligned=False)) == model.sampler(4)
+    full = NoiseSchedule(model.scheduler, (0.0,) * 7, (0.0,) * 6)
+    assert _deployed(model, sampler, SearchResult(policy, full, 0.0)) == sampler
 
 
 def test_a_real_profile_goes_the_same_road(flags, wan_folder, monkeypatch, capsys):
@@ -254,7 +251,7 @@ def test_bad_input_is_refused_before_any_rollout(flags, change, error, word, mon
 
 @pytest.mark.parametrize("asked", [{"align": True}, {"steps": "auto", "budget": "4"}])
 def test_too_few_prompts_to_judge_by_are_refused_before_any_rollout(flags, asked, tmp_path, monkeypatch):
-    monkeypatch.setattr("budc.compiler.compile.load_model", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("budc.compiler.loaded_target.load_model", lambda *_: pytest.fail("loaded"))
     few = tmp_path / "few.txt"
     few.write_text("a red circle\na blue square\n")
     with pytest.raises(UsageError, match="2 calibration prompts leave none"):

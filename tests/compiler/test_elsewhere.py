@@ -12,8 +12,9 @@ import budc.compiler.selection.alignment as alignment  # noqa: E402
 from budc.compiler.evaluation.reference import encode_prompts  # noqa: E402
 from budc.compiler.models.denoiser import model_denoiser  # noqa: E402
 from budc.compiler.models.model import load_model  # noqa: E402
+from budc.compiler.rollouts.schedule import NoiseSchedule  # noqa: E402
 from budc.compiler.selection.finder import Finder  # noqa: E402
-from budc.compiler.selection.task import NoiseSchedule, SearchResult, Task  # noqa: E402
+from budc.compiler.selection.task import SearchResult, Task  # noqa: E402
 from budc.compiler.storage.journal import Journal  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
 
@@ -50,12 +51,11 @@ def model(request: pytest.FixtureRequest) -> Any:
     return load_model(profile, request.getfixturevalue(f"{name}_folder"), CPU)
 
 
-def found(model: Any, conditions: Any, journal: Any) -> SearchResult:
+def searched(model: Any, conditions: Any, journal: Any) -> SearchResult:
     sampler = model.sampler(6)
     task = Task(
         denoiser=model_denoiser(model),
-        scheduler=model.scheduler,
-        schedule=NoiseSchedule(tuple(sampler.sigmas), tuple(sampler.timesteps)),
+        schedule=NoiseSchedule.of(model.scheduler, sampler.sigmas, sampler.timesteps),
         conditions=conditions,
         nfe=3,
         annealing=model.profile.search,
@@ -72,9 +72,9 @@ def test_a_search_and_its_alignment(model: Any, tmp_path: Any, monkeypatch: pyte
     conditions = encode_prompts(
         model, ["a red box", "a blue ring", "two small stars", "a tall house"], range(4)
     )
-    here = found(model, conditions, tmp_path / "here")
+    here = searched(model, conditions, tmp_path / "here")
     with elsewhere():
-        there = found(moved(model), conditions, tmp_path / "there")
+        there = searched(moved(model), conditions, tmp_path / "there")
     assert there.forwards == here.forwards
     assert there.loss == pytest.approx(here.loss, abs=0.01)
 

@@ -12,7 +12,7 @@ def smaller(name):
     profile = load(name)
     return msgspec.structs.replace(profile, prompts=msgspec.structs.replace(profile.prompts, held_out_size=2))
 requests.load_profile = smaller
-compile_artifacts(requests.make_request({}, flags))
+compile_artifacts(requests.make_request({}, flags).resolve())
 """
 
 
@@ -31,10 +31,10 @@ def check_kills(tmp_path, flags, kills):
     measured = []
     for kill_after in kills:
         measured += attempt(out, kill_after)
-        kept = killing.journalled(tmp_path)
+        records = killing.journalled(tmp_path)
         # Whatever was reported is on disk; the kill may have come between the two for one, and no more are lost.
-        assert kept[: len(measured)] == measured
-        measured = kept
+        assert records[: len(measured)] == measured
+        measured = records
     measured += attempt(out)
     assert measured == needed, "nothing is measured twice"
     assert out.read_bytes() == undisturbed.read_bytes()

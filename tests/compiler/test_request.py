@@ -1,9 +1,21 @@
+import subprocess
+import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from budc.compiler.request import check_request, make_request, read_source
-from budc.schema.errors import BudgetImpossible, UsageError
+import budc.compiler.request as request_module
+from budc.compiler.request import make_request, read_source
+from budc.policies.profile import load_profile
+from budc.schema.errors import (
+    BudgetImpossible,
+    KeyUnusable,
+    OutputError,
+    UnsupportedModel,
+    UsageError,
+    WeightsMissing,
+)
 
 
 def test_flags_override_the_source_and_paths_are_relative_to_it(tmp_path):
@@ -54,26 +66,85 @@ def test_a_missing_source_is_refused():
 )
 def test_bad_values_are_refused(source):
     with pytest.raises(UsageError):
-        make_request(source, {})
+        make_request(source, {}).resolve()
 
 
-def checked(**fields):
-    return check_request(make_request({"model": "wan2.1-nano"}, fields))
+def resolved(**fields):
+    return make_request({"model": "wan2.1-nano"}, fields).resolve()
+
+
+def budgets(plan):
+    return {planned.nfe: planned.budget for planned in plan.policies}
 
 
 def test_a_budget_becomes_evaluations():
-    profile, steps, budgets = checked(budget="2.8x")
-    assert (profile.name, steps, budgets) == (
-        "wan2.1-nano",
-        profile.steps,
-        {profile.steps * 10 // 28: "2.8x"},
-    )
-    assert checked(budget="4", steps=12)[1:] == (12, {4: "4"})
-    assert checked(budget="4", steps="auto")[1:] == (profile.steps, {4: "4"})
+    plan = resolved(budget="2.8x")
+    steps = load_profile("wan2.1-nano").steps
+    assert (plan.target.profile.name, plan.steps, plan.auto_steps) == ("wan2.1-nano", steps, False)
+    assert budgets(plan) == {steps * 10 // 28: "2.8x"}
+    few, auto = resolved(budget="4", steps=12), resolved(budget="4", steps="auto")
+    assert (few.steps, few.auto_steps, budgets(few)) == (12, False, {4: "4"})
+    assert (auto.steps, auto.auto_steps, budgets(auto)) == (steps, True, {4: "4"})
+
+
+def test_policies_are_named_after_the_model_or_as_the_user_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (planned,) = resolved(budget="4").policies
+    assert (planned.name, planned.path) == ("wan2.1-nano-nfe4", Path("wan2.1-nano-nfe4.budc.json"))
+    (planned,) = resolved(budget="4", name="mine").policies
+    assert (planned.name, planned.path) == ("mine", Path("mine.budc.json"))
+    (planned,) = resolved(budget="4", name="mine", out="other.json").policies
+    assert (planned.name, planned.path) == ("mine", Path("other.json"))
+    family = resolved(sweep="4,5", name="mine", out=tmp_path).policies
+    assert [planned.name for planned in family] == ["mine-nfe4", "mine-nfe5"]
+    assert [planned.path for planned in family] == [tmp_path / f"mine-nfe{nfe}.budc.json" for nfe in (4, 5)]
+
+
+def test_the_cheapest_refusal_comes_first(tmp_path):
+    """Each request has all the faults of those after it."""
+    faults = {
+        "model": ("no-such", UsageError, "no profile named 'no-such'"),
+        "search": ("no-such", UsageError, "no algorithm named 'no-such'"),
+        "budget": ("0", BudgetImpossible, "--budget"),
+        "name": ("two words", UsageError, "--name"),
+        "key": (str(tmp_path / "no.key"), KeyUnusable, "no.key"),
+        "out": (tmp_path / "none" / "policy.budc.json", OutputError, "--out"),
+        "calibration": (tmp_path / "none.txt", UsageError, "cannot read prompts"),
+        "weights": (tmp_path / "no-weights", WeightsMissing, "no-weights"),
+    }
+    fields = {name: value for name, (value, _, _) in faults.items()}
+    for name, (_, error, message) in faults.items():
+        with pytest.raises(error, match=message):
+            make_request({}, fields).resolve()
+        good = {"model": "wan2.1-nano", "budget": "4"}
+        fields = {key: value for key, value in fields.items() if key != name} | (
+            {name: good[name]} if name in good else {}
+        )
+    assert make_request({}, fields).resolve().policies[0].nfe == 4
+
+
+def test_an_unsupported_pipeline_is_refused_before_its_weights_are_looked_for(monkeypatch):
+    other = msgspec.structs.replace(load_profile("wan2.1-nano"), pipeline_class="LTXPipeline")
+    monkeypatch.setattr(request_module, "load_profile", lambda name: other)
+    with pytest.raises(UnsupportedModel, match="cannot compile for LTXPipeline"):
+        resolved(budget="4", weights="nowhere")
+
+
+def test_a_request_is_resolved_without_a_framework():
+    code = """
+import sys
+from budc.compiler.request import make_request
+from budc.compiler.transfer_request import TransferRequest
+make_request({}, {"model": "wan2.1-nano", "budget": "4"}).resolve()
+heavy = {"torch", "numpy", "diffusers", "transformers", "onnxruntime"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_sweep_is_several_budgets(tmp_path):
-    assert checked(sweep="6, 8,5x", steps=40)[2] == {6: "6", 8: "5x"}
+    assert budgets(resolved(sweep="6, 8,5x", steps=40)) == {6: "6", 8: "5x"}
     path = tmp_path / "policy.toml"
     path.write_text(
         'model = "wan2.1-nano"\nsweep = "6,8"\nsteps = "auto"\nalign = true\nbranches = "separate"\n'
@@ -91,7 +162,7 @@ def test_a_sweep_is_several_budgets(tmp_path):
 @pytest.mark.parametrize("sweep", ["", "6,", "6,60", "6;8", "6,,8"])
 def test_a_sweep_that_is_none_is_refused(sweep):
     with pytest.raises(BudgetImpossible, match="--budget"):
-        checked(sweep=sweep, steps=50)
+        resolved(sweep=sweep, steps=50)
 
 
 def test_a_budget_and_a_sweep_are_one_too_many():
@@ -103,9 +174,9 @@ def test_a_budget_and_a_sweep_are_one_too_many():
 @pytest.mark.parametrize("search", ["paper", "uniform"])
 def test_reference_searches_leave_no_prompts_to_judge_by(flags, search):
     with pytest.raises(UsageError, match=f"--search {search} leaves no prompts") as caught:
-        checked(budget="6", search=search, **flags)
+        resolved(budget="6", search=search, **flags)
     assert "joint" in caught.value.remedy
-    checked(budget="6", **flags)
+    resolved(budget="6", **flags)
 
 
 @pytest.mark.parametrize(
@@ -119,5 +190,5 @@ def test_bad_choices_are_refused(fields):
 def test_masks_of_their_own_are_refused_where_branches_share_a_forward():
     make = {"budget": "8", "branches": "separate"}
     with pytest.raises(UsageError, match="ZImagePipeline runs its branches in one forward"):
-        check_request(make_request({"model": "z-image"}, make))
-    check_request(make_request({"model": "wan2.1-nano"}, make))
+        make_request({"model": "z-image"}, make).resolve()
+    make_request({"model": "wan2.1-nano"}, make).resolve()

@@ -11,21 +11,23 @@ pytest.importorskip("diffusers")
 
 from msgspec.structs import replace  # noqa: E402
 
-from budc.compiler import transfer as module  # noqa: E402
+from budc.compiler import transfer_request as module  # noqa: E402
 from budc.compiler.compatibility import check_family  # noqa: E402
 from budc.compiler.compile import compile_artifacts  # noqa: E402
 from budc.compiler.request import CompileRequest  # noqa: E402
-from budc.compiler.transfer import TransferRequest, transfer  # noqa: E402
+from budc.compiler.transfer import transfer  # noqa: E402
+from budc.compiler.transfer_request import TransferRequest  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
 from budc.schema.artifact import Artifact  # noqa: E402
-from budc.schema.errors import CalibrationMismatch, UnsupportedModel, UsageError  # noqa: E402
+from budc.schema.errors import CalibrationMismatch, OutputError, UnsupportedModel, UsageError  # noqa: E402
+from budc.schema.keys import generate_key  # noqa: E402
 
 
 @pytest.fixture
 def source(flux_profile: str, flux_folder: Path, tmp_path: Path) -> Artifact:
     out = tmp_path / "source.budc.json"
     request = CompileRequest(model=flux_profile, budget="3", weights=flux_folder, search="uniform", out=out)
-    return compile_artifacts(request)[0]
+    return compile_artifacts(request.resolve())[0]
 
 
 @pytest.fixture(scope="session")
@@ -43,48 +45,93 @@ def sibling(flux_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def moved(source: Artifact, folder: Path, out: Path, **options: Any) -> Artifact:
-    return transfer(source, TransferRequest("flux-tiny", out, folder, **options))
+    request = TransferRequest(source=source, to="flux-tiny", weights=folder, out=out, **options)
+    return transfer(request.resolve())
 
 
 def test_masks_stay_and_coefficients_are_fitted_on_the_target(
     source: Artifact, sibling: Path, tmp_path: Path
 ) -> None:
-    before, made = source.document, moved(source, sibling, tmp_path / "moved.budc.json").document
-    assert made.derived_from == source.policy_id
-    assert [b.mask for b in made.policy.branches] == [b.mask for b in before.policy.branches]
-    assert made.policy.payload == before.policy.payload
-    assert made.policy != before.policy
-    assert made.model.denoisers[0].tensor_root != before.model.denoisers[0].tensor_root
-    assert made.sampler == before.sampler
+    before, after = source.document, moved(source, sibling, tmp_path / "moved.budc.json").document
+    assert after.derived_from == source.policy_id
+    assert [b.mask for b in after.policy.branches] == [b.mask for b in before.policy.branches]
+    assert after.policy.payload == before.policy.payload
+    assert after.policy != before.policy
+    assert after.model.denoisers[0].tensor_root != before.model.denoisers[0].tensor_root
+    assert after.sampler == before.sampler
     # One full run of the four calibration prompts, and one rollout.
-    assert made.search.forwards == 4 * (6 + 3)
-    names = [baseline.name for baseline in made.quality.baselines]
+    assert after.search.forwards == 4 * (6 + 3)
+    names = [baseline.name for baseline in after.quality.baselines]
     assert names == ["frozen", "uniform", "fewer-steps", "full"]
-    frozen, uniform = made.quality.baselines[:2]
+    frozen, uniform = after.quality.baselines[:2]
     # The source was the uniform mask with plain reuse, so as it came it is just that.
     assert frozen.metrics == uniform.metrics
-    assert made.quality.metrics[0].geometric_mean < frozen.metrics[0].geometric_mean
+    assert after.quality.metrics[0].geometric_mean < frozen.metrics[0].geometric_mean
 
 
 def test_frozen_is_the_same_policy_on_other_weights(source: Artifact, sibling: Path, tmp_path: Path) -> None:
-    made = moved(source, sibling, tmp_path / "moved.budc.json", frozen=True).document
-    assert made.policy == source.document.policy
-    assert made.search.forwards == made.search.candidates == 0
-    assert "frozen" not in [baseline.name for baseline in made.quality.baselines]
-    assert made.quality.metrics != source.document.quality.metrics
+    document = moved(source, sibling, tmp_path / "moved.budc.json", frozen=True).document
+    assert document.policy == source.document.policy
+    assert document.search.forwards == document.search.candidates == 0
+    assert "frozen" not in [baseline.name for baseline in document.quality.baselines]
+    assert document.quality.metrics != source.document.quality.metrics
 
 
 def test_masks_near_the_policy_s_own_are_tried_where_asked_for(
     source: Artifact, sibling: Path, tmp_path: Path
 ) -> None:
     plain = moved(source, sibling, tmp_path / "plain.budc.json").document
-    made = moved(source, sibling, tmp_path / "near.budc.json", nearby=True).document
-    assert made.search.settings["nearby"] is True
+    document = moved(source, sibling, tmp_path / "near.budc.json", nearby=True).document
+    assert document.search.settings["nearby"] is True
     # Every payload with the policy's mask, and up to eight masks more; of 6 steps there are ten.
-    assert made.search.candidates == 1 + 9
-    assert plain.search.forwards < made.search.forwards
-    assert made.policy.branches[0].mask.count(True) == 3
-    assert made.derived_from == source.policy_id
+    assert document.search.candidates == 1 + 9
+    assert plain.search.forwards < document.search.forwards
+    assert document.policy.branches[0].mask.count(True) == 3
+    assert document.derived_from == source.policy_id
+
+
+def test_name_revision_key_and_prompts_are_the_user_s(
+    source: Artifact, sibling: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prompts.txt").write_text("a red box\na blue ring\n")
+    monkeypatch.setenv("RELEASE_KEY", generate_key().private.decode())
+    request = TransferRequest(
+        source=source,
+        to="flux-tiny",
+        weights=sibling,
+        frozen=True,
+        name="mine",
+        revision=7,
+        key="env:RELEASE_KEY",
+        calibration=tmp_path / "prompts.txt",
+        rehash=True,
+    )
+    artifact = transfer(request.resolve())
+    assert artifact.path == Path("mine.budc.json")
+    assert artifact.signed
+    assert (artifact.document.name, artifact.document.revision) == ("mine", 7)
+    assert artifact.document.quality.calibration.size == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"to": "flux-tinny"}, UsageError, "no profile named"),
+        ({"name": "two words"}, UsageError, "--name"),
+        ({"revision": 0}, UsageError, "revision is 0"),
+        ({"out": Path("nowhere/x.budc.json")}, OutputError, "--out"),
+        ({"calibration": Path("nowhere.txt")}, UsageError, "cannot read prompts"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_refused_when_the_request_is_resolved(
+    source: Artifact, fields: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        TransferRequest(
+            **{"source": source, "to": "flux-tiny", "weights": Path("nowhere")} | fields
+        ).resolve()
 
 
 def test_nearby_with_frozen_is_refused(source: Artifact, sibling: Path, tmp_path: Path) -> None:
@@ -103,9 +150,15 @@ def test_nearby_needs_one_mask(source: Artifact, sibling: Path, tmp_path: Path) 
 
 
 def test_a_native_search_stands_beside(source: Artifact, sibling: Path, tmp_path: Path) -> None:
-    made = moved(source, sibling, tmp_path / "moved.budc.json", native=True).document
-    assert [b.name for b in made.quality.baselines] == ["frozen", "native", "uniform", "fewer-steps", "full"]
-    assert all(b.nfe == 3 for b in made.quality.baselines[:2])
+    document = moved(source, sibling, tmp_path / "moved.budc.json", native=True).document
+    assert [b.name for b in document.quality.baselines] == [
+        "frozen",
+        "native",
+        "uniform",
+        "fewer-steps",
+        "full",
+    ]
+    assert all(b.nfe == 3 for b in document.quality.baselines[:2])
 
 
 def test_the_result_runs_on_the_target_and_not_on_the_source(
@@ -116,11 +169,11 @@ def test_the_result_runs_on_the_target_and_not_on_the_source(
     import budc
     from budc.schema.errors import WeightsMismatch
 
-    made = moved(source, sibling, tmp_path / "moved.budc.json")
+    artifact = moved(source, sibling, tmp_path / "moved.budc.json")
     with pytest.warns(UserWarning, match="not signed"):
-        budc.apply(FluxPipeline.from_pretrained(sibling), made, allow_unsigned=True).remove()
+        budc.apply(FluxPipeline.from_pretrained(sibling), artifact, allow_unsigned=True).remove()
     with pytest.warns(UserWarning, match="not signed"), pytest.raises(WeightsMismatch):
-        budc.apply(FluxPipeline.from_pretrained(flux_folder), made, allow_unsigned=True)
+        budc.apply(FluxPipeline.from_pretrained(flux_folder), artifact, allow_unsigned=True)
 
 
 @pytest.mark.parametrize(
@@ -146,10 +199,10 @@ def test_another_sampling_is_refused_unless_told_so(
     with pytest.raises(CalibrationMismatch, match=said):
         moved(source, sibling, out)
     assert not out.exists()
-    made = moved(source, sibling, out, differing=True).document
-    assert made.sampler.steps == 6
-    assert made.sampler.guidance == changed.guidance
-    assert made.search.settings["differing"] is True
+    document = moved(source, sibling, out, differing=True).document
+    assert document.sampler.steps == 6
+    assert document.sampler.guidance == changed.guidance
+    assert document.search.settings["differing"] is True
 
 
 def test_another_family_is_refused_unless_told_so(source: Artifact) -> None:

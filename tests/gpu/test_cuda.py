@@ -52,7 +52,7 @@ def artifact(profile, tmp_path_factory):
     """A policy that was searched on the device, with predictors of several terms."""
     out = tmp_path_factory.mktemp("compiled") / "p.budc.json"
     request = CompileRequest(model=profile.name, budget=str(NFE), steps=STEPS, search="dp", out=out)
-    return compile_artifacts(request)[0]
+    return compile_artifacts(request.resolve())[0]
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_one_seed_gives_one_payload_on_the_device(profile, artifact, tmp_path):
     request = CompileRequest(
         model=profile.name, budget=str(NFE), steps=STEPS, search="dp", out=tmp_path / "again.budc.json"
     )
-    again = compile_artifacts(request)[0].document
+    again = compile_artifacts(request.resolve())[0].document
     first = msgspec.structs.replace(artifact.document, issued_at=again.issued_at)
     assert again == first
 

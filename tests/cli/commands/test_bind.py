@@ -12,7 +12,8 @@ onnx = pytest.importorskip("onnx")
 
 import numpy as np  # noqa: E402
 
-from budc.compiler.evaluation.parity import Parity, check_parity, rebound  # noqa: E402
+from budc.compiler.bind import rebound  # noqa: E402
+from budc.compiler.evaluation.parity import Parity, check_parity  # noqa: E402
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout  # noqa: E402
 from budc.compiler.models.binding import model_binding  # noqa: E402
 from budc.compiler.models.model import load_model  # noqa: E402

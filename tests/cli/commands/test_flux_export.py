@@ -39,7 +39,7 @@ def bound(budc, export, tmp_path_factory):
     """A policy whose predictors have several terms, bound to the export."""
     place = tmp_path_factory.mktemp("bound")
     request = CompileRequest(model=PROFILE.name, budget="4", steps=8, search="dp", out=place / "p.budc.json")
-    (artifact,) = compile_artifacts(request)
+    (artifact,) = compile_artifacts(request.resolve())
     assert max(len(row) for branch in artifact.document.policy.branches for row in branch.predictor) > 1
     assert budc("keygen", "--out", place / "release").code == 0
     done = budc(

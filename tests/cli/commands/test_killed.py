@@ -185,7 +185,7 @@ def test_transfer(survives, flux_profile, flux_folder, tmp_path):
     request = CompileRequest(
         model=flux_profile, budget="3", weights=flux_folder, search="uniform", out=source
     )
-    compile_artifacts(request)
+    compile_artifacts(request.resolve())
     transfer = ("transfer", source, "--to", flux_profile, "--weights", flux_folder, "--allow-unsigned")
     survives(
         lambda place: (*transfer, "--out", place / "out.budc.json"),

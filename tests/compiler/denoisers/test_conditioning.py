@@ -48,11 +48,11 @@ def _compile(gain: torch.Tensor, scale: torch.Tensor) -> budc.Compiled:
     noise = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     return budc.compile_policy(
         _pair(),
-        {"cond": {"gain": gain, "scale": scale}},
-        noise,
-        FlowMatchEulerDiscreteScheduler(),
-        [1 - k / 6 for k in range(7)],
-        3,
+        conditioning={"cond": {"gain": gain, "scale": scale}},
+        noise=noise,
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        sigmas=[1 - k / 6 for k in range(7)],
+        budget=3,
         search="uniform",
     )
 

@@ -5,7 +5,8 @@ import pytest
 
 import budc.compiler.evaluation.replay as replaying
 from budc.compiler.evaluation.reference import HELD_OUT_SEED, prompt_set
-from budc.compiler.evaluation.replay import Replayed, agreed_tolerance, check, replay
+from budc.compiler.evaluation.replay import Replayed, check, replay
+from budc.compiler.evaluation.tolerance import agreed_tolerance
 from budc.policies.profile import load_profile, read_prompts
 from budc.schema.errors import QualityMismatch, UsageError
 from budc.schema.policy import REPLAY_TOLERANCE, Metric, Shape

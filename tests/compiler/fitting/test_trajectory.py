@@ -17,9 +17,9 @@ from budc.compiler.fitting.trajectory import (
 )
 from budc.compiler.rollouts.metrics import latent_errors
 from budc.compiler.rollouts.policy import rollout_policy
+from budc.compiler.rollouts.schedule import NoiseSchedule
 from budc.compiler.search import Candidate
 from budc.compiler.selection.study import policy_of
-from budc.compiler.selection.task import NoiseSchedule
 from budc.runtimes.sampling.trunk import combine
 
 ROWS = st.lists(st.floats(-8, 8), min_size=1, max_size=3)
@@ -110,7 +110,7 @@ def test_what_can_be_reached_is_reached(linear, rescaled):
 def test_two_terms_reproduce_the_reference_run_where_two_terms_suffice(toys, bench):
     """Velocities that turn in a plane: once two were computed, every further one is a combination of them."""
     sigmas = torch.linspace(1, 0, 11)
-    schedule = NoiseSchedule(tuple(sigmas.tolist()), tuple((sigmas[:-1] * 1000).tolist()))
+    schedule = NoiseSchedule.of(toys.schedulers["euler"](), sigmas.tolist(), (sigmas[:-1] * 1000).tolist())
     generator = torch.Generator().manual_seed(0)
     conditions = Conditioning(
         {"only": torch.randn(6, 2, 5, generator=generator)}, torch.randn(6, 5, generator=generator)

@@ -83,11 +83,11 @@ def test_forwards_are_those_that_a_compile_spends(search: str, align: bool) -> N
 
     compiled = budc.compile_policy(
         (compute, lambda residual, latents, timestep, gain: residual),
-        {"cond": torch.ones(8, 1), "uncond": -torch.ones(8, 1)},
-        noise,
-        FlowMatchEulerDiscreteScheduler(),
-        [1 - k / 8 for k in range(9)],
-        3,
+        conditioning={"cond": torch.ones(8, 1), "uncond": -torch.ones(8, 1)},
+        noise=noise,
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        sigmas=[1 - k / 8 for k in range(9)],
+        budget=3,
         guidance={"cond": 2.0, "uncond": -1.0},
         search=search,
         align=align,
@@ -97,7 +97,9 @@ def test_forwards_are_those_that_a_compile_spends(search: str, align: bool) -> N
     assert ("alignment" in stages, "refit" in stages) == (align, search == "dp" and not align)
     spent = sum(stages.values()) - stages["report"]
     # How many candidates a path has depends on what the full run is like.
-    assert spent == pytest.approx(compiled.outcome.forwards, abs=0 if search == "uniform" else 3 * 6 * 2)
+    assert spent == pytest.approx(
+        compiled.outcome.forwards.total, abs=0 if search == "uniform" else 3 * 6 * 2
+    )
 
 
 @pytest.mark.parametrize("name", ["flux.1-dev", "wan2.1", "z-image"])

@@ -47,12 +47,12 @@ def test_the_form_is_the_scheduler(toys, solver, steps):
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_schedule_of_ones_own_is_followed_too(toys, solver):
-    from budc.compiler.selection.task import NoiseSchedule
+    from budc.compiler.rollouts.schedule import NoiseSchedule
 
     scheduler = toys.schedulers[solver]()
     sigmas = torch.tensor([0.999, 0.9, 0.55, 0.5, 0.13, 0.0])
-    schedule = NoiseSchedule(tuple(sigmas.tolist()), tuple((sigmas[:-1] * 1000).tolist()))
-    form = linear_form(scheduler, schedule.sigmas, schedule.timesteps)
+    schedule = NoiseSchedule.of(scheduler, sigmas.tolist(), (sigmas[:-1] * 1000).tolist())
+    form = schedule.linear_form()
     noise, velocities = torch.ones(1, 2), [torch.full((1, 2), float(k * k)) for k in range(5)]
     torch.testing.assert_close(
         form.latents(5, noise, velocities), stepped(scheduler, schedule, noise, velocities)[-1]

@@ -11,6 +11,7 @@ import pytest
 from budc.compiler.rollouts.metrics import objective
 from budc.compiler.search import ALGORITHMS
 from budc.compiler.selection.finder import Finder
+from budc.compiler.selection.space import space_of
 from budc.compiler.storage.journal import Journal
 
 
@@ -33,26 +34,26 @@ def landscape(toys, task, folder, solver, steps, nfe, seed):
     with Journal(folder / f"agreement {seed}", "agreement") as journal:
         finder = Finder(given, journal)
     tree = finder._tree(16)
-    space = finder._space(finder.task, tree)
-    known = {}
+    space = space_of(finder.task, tree)
+    losses = {}
 
     def roll(candidates):
         for candidate, rollout in zip(candidates, tree.roll_out(candidates), strict=True):
-            known[candidate.masks, candidate.payload] = objective("log-mean", rollout.errors)
-        return [known[candidate.masks, candidate.payload] for candidate in candidates]
+            losses[candidate.masks, candidate.payload] = objective("log-mean", rollout.errors)
+        return [losses[candidate.masks, candidate.payload] for candidate in candidates]
 
     walked("exhaustive", space, roll)
-    assert len(known) == 2 * math.comb(steps - 1, nfe - 1)
-    return space, known
+    assert len(losses) == 2 * math.comb(steps - 1, nfe - 1)
+    return space, losses
 
 
-def ratio(space, known):
+def ratio(space, losses):
     """Return the error of what the default search finds over that of the best candidate."""
 
     def look_up(candidates):
-        return [known[candidate.masks, candidate.payload] for candidate in candidates]
+        return [losses[candidate.masks, candidate.payload] for candidate in candidates]
 
-    return math.exp(walked("joint", space, look_up) - min(known.values()))
+    return math.exp(walked("joint", space, look_up) - min(losses.values()))
 
 
 @pytest.mark.parametrize("solver", ["euler", "unipc"])

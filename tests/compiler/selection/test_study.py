@@ -23,28 +23,28 @@ def space(toys):
 
 
 def test_the_reference_search_scores_every_mask_once_and_finds_the_best(bench, space, journal):
-    made = bench(steps=6)
-    found = search("paper", space(), made.tree(), journal, seed=0)
+    toy = bench(steps=6)
+    study = search("paper", space(), toy.tree(), journal, seed=0)
     # Two computed steps of six, the first of them fixed: five masks.
     assert set(journal.records) == {f"paper 0,{step}" for step in range(1, 6)}
-    assert found.candidates == 5
+    assert study.candidates == 5
     losses = {key: record["loss"] for key, record in journal.records.items()}
-    assert [scored.loss for scored in found.finalists] == sorted(losses.values())[:FINALISTS]
-    for scored in found.finalists:
+    assert [scored.loss for scored in study.finalists] == sorted(losses.values())[:FINALISTS]
+    for scored in study.finalists:
         assert scored.loss == losses[f"paper {scored.candidate.key}"]
-        errors = latent_errors(rollout_policy(made.over(), made.form, scored.policy), made.run.latents)
+        errors = latent_errors(rollout_policy(toy.over(), toy.form, scored.policy), toy.run.latents)
         assert scored.loss == pytest.approx(sum(errors) / len(errors), rel=1e-6)
     # Five second evaluations, and one first that all share; two branches, five prompts.
-    assert found.forwards == (5 + 1) * 2 * 5
+    assert study.forwards == (5 + 1) * 2 * 5
 
 
 def test_losses_of_the_default_search_are_geometric_means(bench, space, journal):
-    made = bench(steps=6)
-    found = search("joint", space(), made.tree(), journal, seed=0)
-    best = found.finalists[0]
+    toy = bench(steps=6)
+    study = search("joint", space(), toy.tree(), journal, seed=0)
+    best = study.finalists[0]
     assert best.candidate.rule == "tracked"
     assert best.policy.payload == best.candidate.payload
-    errors = latent_errors(rollout_policy(made.over(), made.form, best.policy), made.run.latents)
+    errors = latent_errors(rollout_policy(toy.over(), toy.form, best.policy), toy.run.latents)
     assert best.loss == pytest.approx(sum(math.log(error) for error in errors) / len(errors), abs=1e-5)
     assert best.loss == min(record["loss"] for record in journal.records.values())
 
@@ -60,10 +60,10 @@ def test_the_objective():
 
 @pytest.mark.parametrize("name", ["joint", "anneal", "paper"])
 def test_a_search_killed_after_any_record_ends_the_same(bench, space, tmp_path, monkeypatch, name):
-    made = bench(steps=7, samples=2)
+    toy = bench(steps=7, samples=2)
     wanted = space(7, 3)
     with Journal(tmp_path / "undisturbed", "print") as journal:
-        expected = search(name, wanted, made.tree(), journal, seed=3)
+        expected = search(name, wanted, toy.tree(), journal, seed=3)
     written = (tmp_path / "undisturbed" / "journal.jsonl").read_bytes()
     count = written.count(b"\n") - 1
     put = Journal.put
@@ -76,20 +76,20 @@ def test_a_search_killed_after_any_record_ends_the_same(bench, space, tmp_path, 
 
         monkeypatch.setattr(Journal, "put", stopping)
         with Journal(tmp_path / f"killed {stop}", "print") as journal, pytest.raises(KeyboardInterrupt):
-            search(name, wanted, made.tree(), journal, seed=3)
+            search(name, wanted, toy.tree(), journal, seed=3)
         monkeypatch.setattr(Journal, "put", put)
         with Journal(tmp_path / f"killed {stop}", "print") as journal:
             assert len(journal.records) == stop
-            assert search(name, wanted, made.tree(), journal, seed=3) == expected
+            assert search(name, wanted, toy.tree(), journal, seed=3) == expected
         assert (tmp_path / f"killed {stop}" / "journal.jsonl").read_bytes() == written
 
 
 def test_what_is_in_the_journal_is_not_rolled_out_again(bench, space, journal, monkeypatch):
-    made = bench(steps=6)
-    found = search("joint", space(), made.tree(), journal, seed=0)
+    toy = bench(steps=6)
+    study = search("joint", space(), toy.tree(), journal, seed=0)
     rolled = []
     monkeypatch.setattr(Tree, "roll_out", lambda self, candidates: rolled.extend(candidates) or [])
-    assert search("joint", space(), made.tree(), journal, seed=0) == found
+    assert search("joint", space(), toy.tree(), journal, seed=0) == study
     assert rolled == []
 
 
@@ -108,17 +108,18 @@ def test_latents_that_are_not_finite_are_an_error_that_names_the_candidate(
 
 
 def test_a_fit_that_ran_away_loses_and_is_no_error(bench, space, journal, monkeypatch):
-    roll = Tree.roll
+    roll_out = Tree.roll_out
 
     def partly(self, candidates):
         return [
-            broken(self, [c])[0] if c.payload == "trunk-residual" else roll(self, [c])[0] for c in candidates
+            broken(self, [c])[0] if c.payload == "trunk-residual" else roll_out(self, [c])[0]
+            for c in candidates
         ]
 
     monkeypatch.setattr(Tree, "roll_out", partly)
-    found = search("dp", space(errors=flat(6)), bench(steps=6).tree(), journal, seed=0)
-    assert [scored.candidate.payload for scored in found.finalists] == ["velocity"]
-    assert found.candidates == 2
+    study = search("dp", space(errors=flat(6)), bench(steps=6).tree(), journal, seed=0)
+    assert [scored.candidate.payload for scored in study.finalists] == ["velocity"]
+    assert study.candidates == 2
 
 
 def test_a_search_in_which_nothing_is_finite_is_an_error(bench, space, journal, monkeypatch):

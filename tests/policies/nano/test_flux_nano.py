@@ -66,7 +66,7 @@ def document(tmp_path_factory):
                 search="dp",
                 calibration=prompts,
                 out=folder / "flux.budc.json",
-            )
+            ).resolve()
         )
     return artifact.document
 

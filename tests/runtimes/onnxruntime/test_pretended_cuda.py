@@ -88,7 +88,7 @@ def test_other_exports_are_captured_whole(
         warnings.simplefilter("ignore")
         export_onnx(profile, find_weights(profile, None), export, dtype)
     request = CompileRequest(model=model, budget="2", steps=4, search="uniform", out=tmp_path / "p.budc.json")
-    (path,) = [artifact.path for artifact in compile_artifacts(request)]
+    (path,) = [artifact.path for artifact in compile_artifacts(request.resolve())]
     document = read(path).document
     variants = [*document.model.variants, describe_export(export)[0]]
     binding = msgspec.structs.replace(document.model, variants=variants)

@@ -98,7 +98,8 @@ def bind_command(
     path = out or policy.with_name(f"{policy.name.removesuffix(SUFFIX)}.{variant.name}{SUFFIX}")
     check_place(path)
     with contextlib.redirect_stdout(sys.stderr):
-        from budc.compiler.evaluation.parity import check_parity, rebound
+        from budc.compiler.bind import rebound
+        from budc.compiler.evaluation.parity import check_parity
 
         quiet_libraries()
         parity = _measure(artifact, variant, export, weights, samples, digests)

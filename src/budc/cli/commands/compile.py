@@ -26,7 +26,7 @@ from budc.cli.output.summary import (
 from budc.cli.output.tables import fields
 
 if TYPE_CHECKING:
-    from budc.compiler.request import CompileRequest
+    from budc.compiler.compile_plan import CompilePlan
     from budc.schema.artifact import Artifact
 
 _PATH = click.Path(path_type=Path)
@@ -85,12 +85,11 @@ def compile_command(source: Path | None, as_json: bool, **flags: Any) -> None:
     What to compile is said by flags, or in POLICY.toml under the same names; flags win. Progress goes to stderr.
     A compile that was stopped goes on where it stopped when it is called again.
     """
-    from budc.compiler.request import check_request, make_request, read_source
+    from budc.compiler.request import make_request, read_source
 
     request = make_request(read_source(source) if source else {}, flags)
-    check_request(request)
     try:
-        artifacts = _compile(request)
+        artifacts = _compile(request.resolve(), downloads=request.download)
     except KeyboardInterrupt:
         raise Interrupted(": the same command goes on where this one stopped") from None
     if as_json:
@@ -103,14 +102,14 @@ def compile_command(source: Path | None, as_json: bool, **flags: Any) -> None:
             click.echo(f"{artifact.path}: {said}", err=True)
 
 
-def _compile(request: CompileRequest) -> list[Artifact]:
+def _compile(plan: CompilePlan, *, downloads: bool) -> list[Artifact]:
     require(*MODEL_PACKAGES)
     # Whatever a library prints must not end up in the result.
     with contextlib.redirect_stdout(sys.stderr):
         from budc.compiler.compile import compile_artifacts
 
-        quiet_libraries(downloads=request.download)
-        return compile_artifacts(request)
+        quiet_libraries(downloads=downloads)
+        return compile_artifacts(plan)
 
 
 def page(artifact: Artifact) -> str:

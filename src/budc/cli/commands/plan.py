@@ -58,14 +58,14 @@ def plan_command(
         from budc.compiler.planning.devices import device as named
         from budc.compiler.planning.estimate import estimate_compile
         from budc.compiler.planning.forwards import CompileSettings
-        from budc.compiler.request import check_judged
+        from budc.compiler.selection.split import check_arbitrated
         from budc.policies.profile import load_profile
 
         quiet_libraries()
         profile = load_profile(model)
         wanted = steps or profile.steps
         nfe = parse_budget(budget, wanted, len(profile.denoisers))
-        check_judged(search, {"--align": align})
+        check_arbitrated(search, align=align)
         target = named(name) if name else None
         folder = None if target else _here(profile, weights)
         cost = forward_cost(profile, folder)

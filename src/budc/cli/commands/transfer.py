@@ -30,7 +30,7 @@ _PATH = click.Path(path_type=Path)
     is_flag=True,
     help="Accept another family, number of steps, scheduler or guidance.",
 )
-@click.option("--key", type=_PATH, metavar="PEM", help="Private key to sign the new artifact with.")
+@click.option("--key", metavar="PEM", help="Private key to sign the new artifact with.")
 @click.option(
     "--trust",
     "publishers",
@@ -52,7 +52,7 @@ def transfer_command(
     nearby: bool,
     native: bool,
     differing: bool,
-    key: Path | None,
+    key: str | None,
     publishers: tuple[Path, ...],
     allow_unsigned: bool,
     name: str | None,
@@ -64,21 +64,34 @@ def transfer_command(
     Masks and payload stay; coefficients are fitted on the target, and the report is measured there, beside the
     policy as it came. The new artifact names the old one in `derivedFrom`.
     """
+    from budc.compiler.transfer_request import TransferRequest
+
     require(*MODEL_PACKAGES)
     source = open_trusted(policy, load_trust(publishers), allow_unsigned=allow_unsigned)
+    request = TransferRequest(
+        source=source,
+        to=to,
+        weights=weights,
+        out=out,
+        frozen=frozen,
+        nearby=nearby,
+        native=native,
+        differing=differing,
+        key=key,
+        name=name,
+        seed=seed,
+    )
     try:
+        plan = request.resolve()
         # Whatever a library prints must not end up in the result.
         with contextlib.redirect_stdout(sys.stderr):
-            from budc.compiler.transfer import TransferRequest, transfer
+            from budc.compiler.transfer import transfer
 
             quiet_libraries()
-            request = TransferRequest(
-                to, out, weights, frozen, native, differing, key, name, seed, nearby=nearby
-            )
-            made = transfer(source, request)
+            artifact = transfer(plan)
     except KeyboardInterrupt:
         raise Interrupted(": the same command goes on where this one stopped") from None
     if as_json:
-        click.echo(json.dumps(record(made) | {"derivedFrom": made.document.derived_from}, indent=1))
+        click.echo(json.dumps(record(artifact) | {"derivedFrom": artifact.document.derived_from}, indent=1))
         return
-    click.echo(f"from    {source.policy_id}\n{page(made)}")
+    click.echo(f"from    {source.policy_id}\n{page(artifact)}")

@@ -114,7 +114,8 @@ def _attached(folder: Path) -> list[Path]:
 def _replay(artifact: Artifact, folder: Path, samples: int | None, tolerance: float | None, say: Say) -> None:
     require(*MODEL_PACKAGES)
     with contextlib.redirect_stdout(sys.stderr):
-        from budc.compiler.evaluation.replay import agreed_tolerance, replay
+        from budc.compiler.evaluation.replay import replay
+        from budc.compiler.evaluation.tolerance import agreed_tolerance
 
         quiet_libraries()
         agreed = agreed_tolerance(artifact.document.quality, tolerance)

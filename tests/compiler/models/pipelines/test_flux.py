@@ -48,7 +48,7 @@ def deployed(pipe: Any, prompt: str, seed: int, steps: int, output: str = "laten
 
 def compiled(name: str, folder: Path, out: Path, search: str, budget: str = "3") -> Any:
     request = CompileRequest(model=name, budget=budget, weights=folder, search=search, out=out)
-    (artifact,) = compile_artifacts(request)
+    (artifact,) = compile_artifacts(request.resolve())
     return artifact
 
 

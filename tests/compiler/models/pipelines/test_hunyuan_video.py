@@ -162,7 +162,7 @@ def test_an_artifact_runs_as_it_was_rolled_out(model: Any, folder: Path, tmp_pat
     request = CompileRequest(
         model=NAME, budget="3", weights=folder, search="dp", out=tmp_path / "clip.budc.json"
     )
-    (artifact,) = compile_artifacts(request)
+    (artifact,) = compile_artifacts(request.resolve())
     document = artifact.document
     assert document.budget.nfe == 3
     prompt = read_prompts("held-out.txt", 2)[0]

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
 import budc  # noqa: E402
-from budc.compiler import transfer as transferring  # noqa: E402
+from budc.compiler import transfer_request as transferring  # noqa: E402
 from budc.compiler.compatibility import check_first_steps  # noqa: E402
 from budc.compiler.compile import compile_artifacts  # noqa: E402
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout  # noqa: E402
@@ -29,7 +29,8 @@ from budc.compiler.planning.forwards import CompileSettings  # noqa: E402
 from budc.compiler.request import CompileRequest  # noqa: E402
 from budc.compiler.rollouts.policies import full_policy, shared_policy  # noqa: E402
 from budc.compiler.selection.arbitration import Arbiter  # noqa: E402
-from budc.compiler.transfer import TransferRequest, transfer  # noqa: E402
+from budc.compiler.transfer import transfer  # noqa: E402
+from budc.compiler.transfer_request import TransferRequest  # noqa: E402
 from budc.policies.profile import load_profile, read_prompts  # noqa: E402
 from budc.runtimes.admission.trust import UnsignedWarning  # noqa: E402
 from budc.schema import semantics  # noqa: E402
@@ -79,7 +80,7 @@ Compile = Callable[..., Artifact]
 def compiled(pair_profile: str, pair_folder: Path, tmp_path: Path) -> Compile:
     def compiled(**fields: Any) -> Artifact:
         given = {"budget": "3", "weights": pair_folder, "search": "uniform", "out": tmp_path / "p.budc.json"}
-        return compile_artifacts(CompileRequest(model=pair_profile, **(given | fields)))[0]
+        return compile_artifacts(CompileRequest(model=pair_profile, **(given | fields)).resolve())[0]
 
     return compiled
 
@@ -232,7 +233,7 @@ def test_a_sweep(
 ) -> None:
     _shorten(monkeypatch)
     request = CompileRequest(model=pair_profile, budget="", sweep="2,6", weights=pair_folder, out=tmp_path)
-    for nfe, artifact in zip((2, 6), compile_artifacts(request), strict=True):
+    for nfe, artifact in zip((2, 6), compile_artifacts(request.resolve()), strict=True):
         semantics.check(artifact.document)
         assert artifact.document.budget.nfe == nfe
         (masks,) = {tuple(branch.mask) for branch in artifact.document.policy.branches}
@@ -335,15 +336,15 @@ def test_a_policy_is_transferred_within_the_family_where_the_split_is_the_same(
 ) -> None:
     source = plain
     out = tmp_path / "moved.budc.json"
-    request = TransferRequest("pair-tiny", out, pair_folder)
-    document = transfer(source, request).document
+    request = TransferRequest(source=source, to="pair-tiny", weights=pair_folder, out=out)
+    document = transfer(request.resolve()).document
     semantics.check(document)
     assert document.sampler == source.document.sampler
     for branch in BRANCHES:
         assert document.policy.for_branch(branch).mask == source.document.policy.for_branch(branch).mask
     assert document.policy != source.document.policy
     with pytest.raises(UnsupportedModel, match=r"is for 2 denoisers, wan2.1-nano has 1"):
-        transfer(source, TransferRequest("wan2.1-nano", out, differing=True))
+        replace(request, to="wan2.1-nano", differing=True).resolve()
     profile = load_profile("pair-tiny")
     assert profile.experts is not None
     warmer = replace(profile, experts=replace(profile.experts, guidance=2.0))
@@ -351,7 +352,7 @@ def test_a_policy_is_transferred_within_the_family_where_the_split_is_the_same(
     with pytest.raises(
         CalibrationMismatch, match=r"guidance of transformer_2: the policy was found with 3.0, .* 2.0"
     ):
-        transfer(source, request)
+        request.resolve()
     (expert,) = source.document.sampler.experts
     moved = replace(source.document.sampler, experts=[replace(expert, first_step=2)])
     with pytest.raises(CalibrationMismatch, match=r"take over at step 2 under the policy, in pair-tiny at 3"):

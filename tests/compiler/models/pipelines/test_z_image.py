@@ -151,7 +151,7 @@ def test_an_artifact_runs_as_it_was_rolled_out(
     request = CompileRequest(
         model=name, budget="3", weights=folder, search="dp", out=tmp_path / "z.budc.json"
     )
-    (artifact,) = compile_artifacts(request)
+    (artifact,) = compile_artifacts(request.resolve())
     document = artifact.document
     assert document.budget.nfe == 3
     prompts = read_prompts("held-out.txt", 2)

@@ -1,0 +1,131 @@
+"""A target whose model is loaded: digests, journal, tasks and report, for compile and transfer alike."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+
+from budc.compiler.denoisers.conditioning import Conditioning
+from budc.compiler.denoisers.denoiser import Denoiser
+from budc.compiler.emit import versions
+from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
+from budc.compiler.evaluation.reference import (
+    CALIBRATION_SEED,
+    HELD_OUT_SEED,
+    encode_prompts,
+    prompt_set,
+    reference_set,
+)
+from budc.compiler.evaluation.report import Evaluator
+from budc.compiler.models.binding import model_binding
+from budc.compiler.models.denoiser import model_denoiser
+from budc.compiler.models.folder import component_digests
+from budc.compiler.models.model import LoadedModel, default_device, device_name, load_model
+from budc.compiler.rollouts.schedule import NoiseSchedule
+from budc.compiler.selection.task import Task
+from budc.compiler.storage.journal import Journal
+from budc.compiler.target import Target
+from budc.policies.published_masks import masks_for
+from budc.progress import hashing
+from budc.schema.canonical import digest
+from budc.schema.digest_cache import DigestCache
+from budc.schema.policy import ModelBinding, PromptSet, SamplerBinding
+
+
+@dataclass(frozen=True)
+class LoadedTarget:
+    """A target, its model, what ties a policy to the model's files, and the digests of the files beside these."""
+
+    target: Target
+    model: LoadedModel
+    binding: ModelBinding
+    components: Mapping[str, str]
+
+    @contextmanager
+    def journal(self, out: Path, settings: Mapping[str, object]) -> Iterator[Journal]:
+        """Open the journal beside `out` that belongs to this target and these settings.
+
+        It is named after all that a measurement depends on; name, key and output path are not among it. Remove it
+        with `discard` once the artifact stands.
+        """
+        fingerprint = digest(
+            {
+                **settings,
+                "profile": msgspec.to_builtins(self.target.profile),
+                "prompts": [list(prompts) for prompts in self.target.prompts],
+                "denoisers": msgspec.to_builtins(self.binding),
+                "components": dict(self.components),
+                "versions": versions(),
+                "device": device_name(self.model.device),
+            }
+        )
+        with Journal(out.parent / f".{out.name}.{fingerprint[7:19]}", fingerprint) as journal:
+            if journal.records:
+                print(
+                    f"resuming: {len(journal.records)} measurements are in {journal.folder}", file=sys.stderr
+                )
+            yield journal
+
+    @cached_property
+    def denoiser(self) -> Denoiser:
+        """The model's denoiser, or its experts as one."""
+        return model_denoiser(self.model)
+
+    @cached_property
+    def calibration(self) -> Conditioning:
+        """The calibration prompts, encoded, with their noise."""
+        prompts = self.target.prompts.calibration
+        return encode_prompts(self.model, prompts, range(CALIBRATION_SEED, CALIBRATION_SEED + len(prompts)))
+
+    def calibration_set(self) -> PromptSet:
+        """Name the calibration prompts by content."""
+        profile, prompts = self.target.profile, self.target.prompts.calibration
+        return prompt_set(prompts, profile.prompts.negative, CALIBRATION_SEED)
+
+    def task(self, sampler: SamplerBinding, nfe: int, seed: int) -> Task:
+        """Return the task of a default search for a policy of `nfe` evaluations on a sampler's schedule."""
+        return Task(
+            denoiser=self.denoiser,
+            schedule=self.schedule(sampler),
+            conditions=self.calibration,
+            nfe=nfe,
+            annealing=self.target.profile.search,
+            seed=seed,
+            published_masks=masks_for(self.target.profile, sampler.steps, nfe),
+            batch=self.model.adapter.batch,
+        )
+
+    def schedule(self, sampler: SamplerBinding) -> NoiseSchedule:
+        """Return a sampler's schedule."""
+        return NoiseSchedule.of(self.model.scheduler, sampler.sigmas, sampler.timesteps)
+
+    def evaluator(self, sampler: SamplerBinding, journal: Journal) -> Evaluator:
+        """Run every step of `sampler` on the held-out prompts, for policies to be measured against."""
+        rollout = PipelineRollout(
+            self.model, journal.get("batch"), halved=lambda batch: journal.put("batch", batch)
+        )
+        prompts = self.target.prompts.held_out
+        held_out = reference_set(rollout, sampler, prompts, HELD_OUT_SEED, journal, "held-out full")
+        return Evaluator(rollout, sampler, held_out, journal)
+
+
+def load_target(target: Target) -> LoadedTarget:
+    """Hash a target's files and load its model.
+
+    Raises:
+        BudcError: see `model_binding` and `load_model`.
+    """
+    profile, folder = target.profile, target.folder
+    digests = DigestCache.of_user(watch=hashing, rehash=target.rehash)
+    binding = model_binding(profile, folder, digests)
+    device = default_device()
+    if device.type == "cpu" and not profile.embedded:
+        print(f"no CUDA device: {profile.title} will run on the CPU, which takes days", file=sys.stderr)
+    model = load_model(profile, folder, device)
+    return LoadedTarget(target, model, binding, component_digests(profile, folder, digests))

@@ -1,0 +1,31 @@
+"""The space of candidates that a task's search chooses from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from budc.compiler.fitting.gram import mean_gram, segment_errors
+from budc.compiler.rollouts.tree import Tree
+from budc.compiler.search import Space, algorithm
+from budc.compiler.selection.task import Task
+from budc.schema.policy import PAYLOADS
+
+
+def space_of(task: Task, tree: Tree) -> Space:
+    """Return the space of a task, with the reuse errors of the tree's reference run where the search asks for them."""
+    errors: dict[str, Sequence[Sequence[Sequence[float]]]] = {}
+    first_steps = task.denoiser.first_steps(task.schedule.timesteps)
+    if algorithm(task.search).objective != "mean":
+        for payload in PAYLOADS:
+            gram = mean_gram(tree.run.gram[payload])
+            errors[payload] = segment_errors(gram, 2, first_steps=first_steps).tolist()
+    return Space(
+        steps=task.schedule.steps,
+        nfe=task.nfe,
+        branches=task.denoiser.branches,
+        annealing=task.annealing,
+        separate=task.separate,
+        errors=errors,
+        published_masks=task.published_masks,
+        first_steps=first_steps,
+    )
