@@ -24,6 +24,7 @@ from budc.compiler.denoisers.microbatches import MicroBatches
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training.dataset import TrainingSet, gradient, log_error
 from budc.compiler.training.parameters import Parameters
+from budc.option_names import option
 from budc.progress import progress
 
 RATES: Mapping[str, float] = {"coefficients": 0.01, "sigmas": 0.02}
@@ -123,7 +124,7 @@ class _Trainer:
         self._microbatches = MicroBatches(
             settings.batch,
             make_room=denoiser.checkpoint_blocks,
-            remedy="compile without alignment (--align), or use a device with more memory",
+            remedy=f"compile without alignment ({option('align', True)}), or use a device with more memory",
         )
         self._optimiser = torch.optim.Adam(
             [{"params": [tensor], "lr": settings.rates[name]} for name, tensor in parameters.groups.items()],
