@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from budc.cli.dependencies import quiet_libraries
-from budc.cli.generation.diffusers import Settings
+from budc.cli.generation.pipeline import CallSettings
 from budc.policies.profile import find_weights, load_profile
 from budc.runtimes.diffusers.pipeline import load_pipeline
 from budc.schema.policy import PolicyDocument
@@ -29,7 +29,7 @@ def load(document: PolicyDocument) -> tuple[Any, Any]:
 
 def arguments(pipe: Any, document: PolicyDocument, prompt: str) -> dict[str, Any]:
     """Return what a Wan or FLUX pipeline is called with, steps and noise aside; the prompt is encoded here."""
-    settings = Settings.of(pipe, document, load_profile(document.model.profile)).options
+    settings = CallSettings.of(pipe, document, load_profile(document.model.profile)).arguments
     tokens = {"max_sequence_length": settings.pop("max_sequence_length")}
     if document.model.pipeline_class == "FluxPipeline":
         text, pooled, _ = pipe.encode_prompt(prompt, **tokens)

@@ -11,16 +11,11 @@ can write into the folder in between.
 import os
 
 from budc.runtimes.exported.graphs import check_graphs
-from budc.runtimes.exported.manifest import MANIFEST, Manifest, read_manifest
+from budc.runtimes.exported.manifest import MANIFEST, Manifest, read_manifest, variant_name
 from budc.schema.digest_cache import DigestCache
 from budc.schema.digests import FileDigests, check_files, file_digests
 from budc.schema.errors import WeightsMismatch
 from budc.schema.policy import Variant
-
-
-def variant_name(manifest: Manifest) -> str:
-    """Return the name of an export's variant in a policy."""
-    return f"onnx-{manifest.dtype}"
 
 
 def verify_export(

@@ -108,6 +108,11 @@ class Manifest(Strict, frozen=True, kw_only=True):
         return tuple(name for name in CONDITIONS if name in inputs)
 
 
+def variant_name(manifest: Manifest) -> str:
+    """Return the name under which a policy lists the export."""
+    return f"onnx-{manifest.dtype}"
+
+
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return the bytes of `budc-onnx.json`, checked by reading them back. Raises UnsafeWeights."""
     data = canonical.encode(msgspec.to_builtins(manifest))

@@ -6,17 +6,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 LOG_EVERY = 15.0
 """Seconds between two lines where stderr is not a terminal."""
@@ -25,7 +18,7 @@ WORTH_SHOWING = 1 << 28
 
 
 class Bar:
-    """One pass under way: `advance()` after each unit of work."""
+    """The progress of one pass: call `advance()` after each unit of work."""
 
     def __init__(self, label: str, total: int) -> None:
         self.label, self.total, self.done = label, total, 0
@@ -33,7 +26,7 @@ class Bar:
         self._started = self._shown = time.monotonic()
 
     def advance(self, note: str = "", *, replayed: bool = False) -> None:
-        """Count one unit as done; what an earlier call had done already says nothing about the pace."""
+        """Count one unit as done. `replayed` units were done by an earlier call; the pace leaves them out."""
         self.done += 1
         self._replayed += replayed
         if time.monotonic() - self._shown >= LOG_EVERY:
@@ -47,7 +40,7 @@ class Bar:
             )
 
     def say(self, text: str) -> None:
-        """Print a line that the user must see."""
+        """Print a line for the user."""
         print(text, file=sys.stderr, flush=True)
 
 
@@ -70,6 +63,9 @@ class _Drawn(Bar):
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Bar]:
     """Show one pass for the length of a with-block."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     console = Console(stderr=True)
     if not console.is_terminal:
         yield Bar(label, total)
@@ -82,22 +78,34 @@ def progress(label: str, total: int) -> Iterator[Bar]:
 @contextmanager
 def hashing(total: int) -> Iterator[Callable[[int], None]]:
     """Show the hashing of `total` bytes: a `Watch` for `budc.schema.hashing`."""
-    console = Console(stderr=True)
     if total < WORTH_SHOWING:
         yield lambda _count: None
-    elif not console.is_terminal:
+        return
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
         yield _logged(total)
-    else:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=console) as view:
-            task = view.add_task("hashing the model", total=total)
-            yield lambda count: view.update(task, advance=count)
+        return
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as view:
+        task = view.add_task("hashing the model", total=total)
+        yield lambda count: view.update(task, advance=count)
 
 
 def _logged(total: int) -> Callable[[int], None]:

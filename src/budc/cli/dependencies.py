@@ -1,28 +1,29 @@
-"""What a command needs beyond the core: optional packages, said before minutes are spent, and quiet loading."""
+"""The optional packages of a command: refused early where one is missing, and kept quiet where they are loaded."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import os
+import sys
+from collections.abc import Iterator
 
 from budc.schema.errors import MissingExtra
 
 MODEL_PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "ftfy")
-"""Packages without which no pipeline loads. Some are found missing only halfway through a run."""
+"""Packages that a pipeline needs. Some would be found missing only halfway through a run."""
 ONNX_PACKAGES = ("onnxruntime", "onnx", "tokenizers", "numpy", "ftfy")
-"""Packages without which no exported model runs."""
-_OPTIONAL = {
-    *MODEL_PACKAGES,
-    *ONNX_PACKAGES,
-    "PIL",
-    "accelerate",
-    "huggingface_hub",
-    "imageio",
-    "imageio_ffmpeg",
-}
+"""Packages that an exported model needs."""
+MEDIA_PACKAGES = ("PIL", "imageio", "imageio_ffmpeg")
+"""Packages that pictures and videos need; they come with either extra."""
+RESUMES = "run the same command again to resume"
+"""What is said of a command that goes on where it was stopped."""
+OFFLINE = "HF_HUB_OFFLINE"
+_OPTIONAL = {*MODEL_PACKAGES, *ONNX_PACKAGES, *MEDIA_PACKAGES, "accelerate", "huggingface_hub"}
 
 
 class Interrupted(Exception):  # noqa: N818
-    """The user stopped a command that has more to say about it than that; the text follows "interrupted"."""
+    """The user stopped a command that says what that means; the text follows "interrupted"."""
 
 
 def missing_extra(error: ModuleNotFoundError) -> MissingExtra | None:
@@ -48,6 +49,40 @@ def _refusal(name: str, extra: str | None = None) -> MissingExtra:
     return MissingExtra(
         f"{name} is not installed; it comes with budc[{extra}]", remedy=f"pip install 'budc[{extra}]'"
     )
+
+
+@contextlib.contextmanager
+def model_libraries(*, download: bool = False, if_stopped: str = "") -> Iterator[None]:
+    """Import and use torch, diffusers and transformers in the with-block, with nothing of theirs on stdout.
+
+    Args:
+        download: let the model hub be asked. Otherwise it is not, so that no command waits for a network.
+        if_stopped: what the user should know who interrupts the block; empty for nothing.
+
+    Raises:
+        Interrupted: the user did, and `if_stopped` says what that means.
+    """
+    try:
+        with contextlib.redirect_stdout(sys.stderr), _hub(online=download):
+            quiet_libraries(downloads=download)
+            yield
+    except KeyboardInterrupt:
+        if not if_stopped:
+            raise
+        raise Interrupted(f": {if_stopped}") from None
+
+
+@contextlib.contextmanager
+def _hub(*, online: bool) -> Iterator[None]:
+    """Keep huggingface_hub off the network; it reads this variable once, when it is imported."""
+    if online or OFFLINE in os.environ:
+        yield
+        return
+    os.environ[OFFLINE] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[OFFLINE]
 
 
 def quiet_libraries(*, downloads: bool = False) -> None:

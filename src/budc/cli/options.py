@@ -1,4 +1,7 @@
-"""The flags that say what to sign with, the same for every command that signs."""
+"""The options that several commands share, one definition each, so that a flag means the same everywhere.
+
+`--key` and `--public` say what to sign with, `--trust` says whom to believe.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,88 @@ import click
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
+PATH = click.Path(path_type=Path)
+LARGEST_SEED = 2**53 - 1
+LARGEST_REVISION = 2**31 - 1
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+search_option = click.option("--search", metavar="NAME", help="Search algorithm; default joint.")
+name_option = click.option("--name", metavar="NAME", help="Name of the policy; default MODEL-nfeN.")
+seed_option = click.option(
+    "--seed", type=click.IntRange(0, LARGEST_SEED), metavar="N", help="Seed of the search; default 0."
+)
+device_option = click.option(
+    "--device", metavar="NAME", help="A device by its name, such as h100, in place of this machine."
+)
+calibration_option = click.option(
+    "--calibration",
+    type=PATH,
+    metavar="FILE",
+    help="Prompts to search on, one a line; default the profile's.",
+)
+rehash_option = click.option(
+    "--rehash", is_flag=True, help="Hash every file of the model again, even if an earlier command did."
+)
+download_option = click.option(
+    "--download", is_flag=True, help="Fetch weights that are not here from the model hub."
+)
+allow_unsigned_option = click.option(
+    "--allow-unsigned", is_flag=True, help="Accept an artifact that nobody signed."
+)
+trust_option = click.option(
+    "--trust",
+    "trusted",
+    multiple=True,
+    type=PATH,
+    metavar="KEY|FILE",
+    help="Whom to believe: a public key (PEM) or a trust file (TOML), in place of your own trust file. "
+    "May be given again.",
+)
+
+
+def model_option(*, required: bool = False) -> Callable[[_Command], _Command]:
+    """Give a command `--model`."""
+    return click.option(
+        "--model", required=required, metavar="NAME", help="Model profile; `budc models` lists them."
+    )
+
+
+def budget_option(*, required: bool = False) -> Callable[[_Command], _Command]:
+    """Give a command `--budget`."""
+    return click.option(
+        "--budget",
+        required=required,
+        metavar="10|2.8x",
+        help="Evaluations per guidance branch (10), or how many times fewer than the full run's (2.8x).",
+    )
+
+
+def revision_option(default: str) -> Callable[[_Command], _Command]:
+    """Give a command `--revision`."""
+    return click.option(
+        "--revision",
+        type=click.IntRange(1, LARGEST_REVISION),
+        metavar="N",
+        help=f"Revision under the policy's name; default {default}.",
+    )
+
+
+def weights_option(default: str = "the package's own, or the hub cache") -> Callable[[_Command], _Command]:
+    """Give a command `--weights`; `default` says what happens without it."""
+    return click.option(
+        "--weights", type=PATH, metavar="DIR", help=f"Folder of the model's weights; default {default}."
+    )
+
+
+def out_option(metavar: str, written: str, *, required: bool = False) -> Callable[[_Command], _Command]:
+    """Give a command `--out`; `written` says what it writes there."""
+    return click.option("--out", required=required, type=PATH, metavar=metavar, help=written)
+
 
 def signing_options(command: _Command) -> _Command:
-    """Give a command `--key` and `--public`."""
+    """Give a command `--key` and `--public`, which say what to sign with."""
     public = click.option(
-        "--public",
-        type=click.Path(path_type=Path),
-        metavar="PUB",
-        help="The public half of --key, where that is a URI.",
+        "--public", type=PATH, metavar="FILE", help="Public half of --key; needed where --key is a URI."
     )
     key = click.option(
         "--key",
@@ -26,3 +103,23 @@ def signing_options(command: _Command) -> _Command:
         "hsm:2?label=TOKEN, awskms:…, gcpkms:…, azurekms:…, hv:…",
     )
     return key(public(command))
+
+
+def trust_options(command: _Command) -> _Command:
+    """Give a command `--trust` and `--allow-unsigned`, which say what to believe."""
+    return trust_option(allow_unsigned_option(command))
+
+
+def former_key_option(command: _Command) -> _Command:
+    """Give a command `--key PUB`, the former name of `--trust`: it still works, with a notice on stderr."""
+    return click.option(
+        "--key", "former_keys", multiple=True, type=PATH, hidden=True, callback=_notice_of_former_key
+    )(command)
+
+
+def _notice_of_former_key(
+    _context: click.Context, _parameter: click.Parameter, keys: tuple[Path, ...]
+) -> tuple[Path, ...]:
+    if keys:
+        click.echo("notice: here --key is the former name of --trust; use --trust", err=True)
+    return keys

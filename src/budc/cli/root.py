@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Sequence
 
 import click
 
-import budc
-from budc.cli.commands.attach import attach_command
-from budc.cli.commands.bind import bind_command
-from budc.cli.commands.compile import compile_command
-from budc.cli.commands.export import export_command
-from budc.cli.commands.inspect import inspect_command
-from budc.cli.commands.keygen import keygen_command
-from budc.cli.commands.models import models_command
-from budc.cli.commands.plan import plan_command
-from budc.cli.commands.push import push_command
-from budc.cli.commands.run import run_command
-from budc.cli.commands.sign import sign_command
-from budc.cli.commands.transfer import transfer_command
-from budc.cli.commands.trust import trust_command
-from budc.cli.commands.verify import verify_command
 from budc.cli.dependencies import Interrupted, missing_extra
 from budc.schema.errors import BudcError, UsageError
 
@@ -30,38 +16,55 @@ INTERRUPTED = 130
 """128 + SIGINT, as shells count."""
 PIPE_CLOSED = 1
 
+COMMANDS = (
+    "attach",
+    "bind",
+    "compile",
+    "export",
+    "inspect",
+    "keygen",
+    "models",
+    "plan",
+    "push",
+    "run",
+    "sign",
+    "transfer",
+    "trust",
+    "verify",
+)
+"""Subcommands: NAME is `budc.cli.commands.NAME.NAME_command`."""
 
-def _version(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:
-    if asked:
+
+class LazyGroup(click.Group):
+    """A group that imports a subcommand's module when that subcommand is called, or all of them for `--help`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all subcommands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a subcommand, or None where there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"budc.cli.commands.{cmd_name}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+
+def _version(context: click.Context, _parameter: click.Parameter, requested: bool) -> None:
+    if requested:
+        import budc
+
         click.echo(f"budc {budc.__version__}")
         context.exit()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
 )
 def root() -> None:
     """Compile a diffusion step-caching policy for a fixed budget, sign it, verify it, run it."""
-
-
-for _command in (
-    compile_command,
-    keygen_command,
-    sign_command,
-    trust_command,
-    verify_command,
-    inspect_command,
-    attach_command,
-    push_command,
-    export_command,
-    bind_command,
-    run_command,
-    models_command,
-    plan_command,
-    transfer_command,
-):
-    root.add_command(_command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,15 +84,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         return _report(_usage(error), "--json" in arguments)
     except ModuleNotFoundError as error:
-        known = missing_extra(error)
-        if known is None:
+        refusal = missing_extra(error)
+        if refusal is None:
             raise
-        return _report(known, "--json" in arguments)
+        return _report(refusal, "--json" in arguments)
     except (Interrupted, click.Abort, KeyboardInterrupt) as error:
         click.echo(f"interrupted{error}" if isinstance(error, Interrupted) else "interrupted", err=True)
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the output has seen enough; let the interpreter's own flush at exit find no pipe.
+        # The reader of the output closed it; the interpreter's own flush at exit must not fail on it again.
         sys.stdout = None
         return PIPE_CLOSED
     return code if isinstance(code, int) else 0

@@ -1,4 +1,4 @@
-"""`budc attach`: an artifact to its place beside the model that it is for."""
+"""`budc attach`: put an artifact beside the model that it is for."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from pathlib import Path
 
 import click
 
-from budc.schema.errors import printable
-
-_PATH = click.Path(path_type=Path)
+from budc.cli.options import PATH, rehash_option
 
 
 @click.command("attach")
-@click.argument("policy", type=_PATH)
-@click.argument("model", type=_PATH, metavar="MODEL_DIR")
+@click.argument("policy", type=PATH)
+@click.argument("model", type=PATH, metavar="MODEL_DIR")
 @click.option(
     "--user", is_flag=True, help="Leave MODEL_DIR as it is; keep the policy in a folder of your own."
 )
-@click.option("--rehash", is_flag=True, help="Hash every file of the model again.")
+@rehash_option
 def attach_command(policy: Path, model: Path, user: bool, rehash: bool) -> None:
-    """Put the artifact POLICY beside the model in MODEL_DIR, which must be the one that it was compiled for.
+    """Put the artifact POLICY beside its model.
 
-    `budc verify MODEL_DIR` and `budc run MODEL_DIR` find it there. It is not trusted for being there.
+    MODEL_DIR must hold the model that the policy was compiled for. `budc verify MODEL_DIR` and `budc run MODEL_DIR`
+    find the policy there, and believe it only if you trust its signer.
     """
     from budc.progress import hashing
     from budc.schema.digest_cache import DigestCache
     from budc.schema.discover import SIGNATURE, attach
+    from budc.schema.errors import printable
 
     digests = DigestCache.of_user(watch=hashing, rehash=rehash)
     target = attach(policy, model, user=user, sha256=digests)

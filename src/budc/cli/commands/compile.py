@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from budc.cli.dependencies import MODEL_PACKAGES, Interrupted, quiet_libraries, require
-from budc.cli.options import signing_options
-from budc.cli.output.summary import (
-    beaten,
-    budget,
-    choices,
-    claimed_signers,
-    cost,
-    masks,
-    measured_on,
-    pareto,
-    quality,
+from budc.cli.options import (
+    PATH,
+    budget_option,
+    calibration_option,
+    download_option,
+    json_option,
+    model_option,
+    name_option,
+    out_option,
+    rehash_option,
+    revision_option,
+    search_option,
+    seed_option,
+    signing_options,
+    weights_option,
 )
-from budc.cli.output.tables import fields
 
 if TYPE_CHECKING:
-    from budc.compiler.compile_plan import CompilePlan
+    from budc.compiler.request import CompileRequest
     from budc.schema.artifact import Artifact
-
-_PATH = click.Path(path_type=Path)
 
 
 class Steps(click.ParamType[int | str]):
@@ -39,115 +37,73 @@ class Steps(click.ParamType[int | str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         """Return an int or "auto"."""
-        return "auto" if value == "auto" else int(click.INT.convert(value, param, ctx))
+        return "auto" if value == "auto" else int(click.IntRange(1, 1000).convert(value, param, ctx))
 
 
 @click.command("compile")
-@click.argument("source", required=False, type=_PATH, metavar="[POLICY.toml]")
-@click.option("--model", metavar="NAME", help="Model profile; `budc models` lists them.")
-@click.option("--budget", metavar="10|2.8x", help="Evaluations per guidance branch, or how many times fewer.")
-@click.option("--sweep", metavar="6,8,10", help="Several budgets at once: a family that shares its work.")
+@click.argument("source", required=False, type=PATH, metavar="[POLICY.toml]")
+@model_option()
+@budget_option()
+@click.option("--sweep", metavar="6,8,10", help="Several budgets at once: one policy for each.")
 @click.option(
     "--steps",
     type=Steps(),
     metavar="N|auto",
-    help="Sampler steps; default the profile's. auto: those, or as many as the budget, whichever is better.",
+    help="Sampler steps; default the profile's. auto: these, or as many as the budget, whichever loses less.",
 )
-@click.option(
-    "--weights", type=_PATH, metavar="DIR", help="Model folder; default embedded, or the hub cache."
-)
-@click.option("--search", metavar="NAME", help="Search algorithm; default joint.")
-@click.option(
-    "--align", is_flag=True, default=None, help="Train sigmas and coefficients by gradient as well."
-)
+@weights_option()
+@search_option
+@click.option("--align", is_flag=True, help="Also train sigmas and coefficients by gradient.")
 @click.option(
     "--branches",
     type=click.Choice(["together", "separate"]),
-    help="Guidance branches on one mask (default), or each on its own under the same total.",
+    help="One mask for all guidance branches (default), or one for each, with the same total.",
 )
-@click.option("--seed", type=int, help="Seed of the search; default 0.")
-@click.option("--calibration", type=_PATH, metavar="FILE", help="Prompts to search on, one a line.")
+@seed_option
+@calibration_option
 @signing_options
-@click.option(
-    "--out",
-    type=_PATH,
-    metavar="PATH",
-    help="Artifact to write, or a sweep's folder; default NAME.budc.json here.",
-)
-@click.option("--name", metavar="NAME", help="Name of the policy; default MODEL-nfeN.")
-@click.option("--revision", type=int, help="Revision under that name; default 1.")
-@click.option("--download", is_flag=True, default=None, help="Fetch weights that are not here.")
-@click.option("--rehash", is_flag=True, default=None, help="Hash every file of the model again.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the summary.")
+@out_option("PATH", "Artifact to write, or folder of a sweep; default NAME.budc.json here.")
+@name_option
+@revision_option("1")
+@download_option
+@rehash_option
+@json_option
 def compile_command(source: Path | None, as_json: bool, **flags: Any) -> None:
     """Search the best policy for a budget and write it as an artifact.
 
-    What to compile is said by flags, or in POLICY.toml under the same names; flags win. Progress goes to stderr.
-    A compile that was stopped goes on where it stopped when it is called again.
+    Say what to compile with flags, or in POLICY.toml under the same names; flags win. Progress goes to stderr. When
+    a compile was stopped, the same command resumes it.
     """
     from budc.compiler.request import make_request, read_source
 
-    request = make_request(read_source(source) if source else {}, flags)
-    try:
-        artifacts = _compile(request.resolve(), downloads=request.download)
-    except KeyboardInterrupt:
-        raise Interrupted(": the same command goes on where this one stopped") from None
-    if as_json:
-        records = [record(artifact) for artifact in artifacts]
-        click.echo(json.dumps(records if request.sweep else records[0], indent=1))
-        return
-    click.echo(pareto(artifacts) if request.sweep else page(artifacts[0]))
-    for artifact in artifacts:
-        if said := beaten(artifact.document):
-            click.echo(f"{artifact.path}: {said}", err=True)
+    # A switch that is not given is False, and leaves what the policy source says.
+    given = {name: value for name, value in flags.items() if value not in (None, False)}
+    request = make_request(read_source(source) if source else {}, given)
+    artifacts = _compile(request)
+    _show(artifacts, sweep=request.sweep is not None, as_json=as_json)
 
 
-def _compile(plan: CompilePlan, *, downloads: bool) -> list[Artifact]:
+def _compile(request: CompileRequest) -> list[Artifact]:
+    from budc.cli.dependencies import MODEL_PACKAGES, RESUMES, model_libraries, require
+    from budc.compiler.request import check_request
+
+    check_request(request)
     require(*MODEL_PACKAGES)
-    # Whatever a library prints must not end up in the result.
-    with contextlib.redirect_stdout(sys.stderr):
+    with model_libraries(download=request.download, if_stopped=RESUMES):
         from budc.compiler.compile import compile_artifacts
 
-        quiet_libraries(downloads=downloads)
-        return compile_artifacts(plan)
+        return compile_artifacts(request)
 
 
-def page(artifact: Artifact) -> str:
-    """Return what was compiled as a page of text."""
-    document = artifact.document
-    pairs = [
-        ("wrote", str(artifact.path)),
-        ("policy", artifact.policy_id),
-        ("signed by", _signed(artifact)),
-        ("budget", budget(document)),
-        *masks(document),
-        ("search", cost(document)),
-        *choices(document),
-        ("quality", measured_on(document)),
-    ]
-    return f"{fields(pairs)}\n\n{quality(document)}"
+def _show(artifacts: list[Artifact], *, sweep: bool, as_json: bool) -> None:
+    from budc.cli.output.compiled import page, record
+    from budc.cli.output.summary import beaten, pareto
 
-
-def _signed(artifact: Artifact) -> str:
-    return (
-        claimed_signers(artifact) if artifact.signed else f"{claimed_signers(artifact)}\nto sign, pass --key"
-    )
-
-
-def record(artifact: Artifact) -> dict[str, object]:
-    """Return what was compiled as one JSON object."""
-    import msgspec
-
-    document = artifact.document
-    return {
-        "path": str(artifact.path),
-        "policyId": artifact.policy_id,
-        "name": document.name,
-        "revision": document.revision,
-        "signedBy": [signature.keyid for signature in artifact.signatures],
-        "budget": msgspec.to_builtins(document.budget),
-        "steps": document.sampler.steps,
-        "policy": msgspec.to_builtins(document.policy),
-        "quality": msgspec.to_builtins(document.quality),
-        "search": msgspec.to_builtins(document.search),
-    }
+    if as_json:
+        records = [record(artifact) for artifact in artifacts]
+        click.echo(json.dumps(records if sweep else records[0], indent=1))
+        return
+    click.echo(pareto(artifacts) if sweep else page(artifacts[0]))
+    for artifact in artifacts:
+        if warning := beaten(artifact.document):
+            click.echo(f"{artifact.path}: {warning}", err=True)

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from budc.cli.dependencies import MODEL_PACKAGES, ONNX_PACKAGES, Interrupted, quiet_libraries, require
-from budc.cli.output.tables import fields
-from budc.schema.errors import printable
+from budc.cli.options import json_option, model_option, out_option, weights_option
 
 if TYPE_CHECKING:
     from budc.compiler.export.onnx import Exported
-
-_PATH = click.Path(path_type=Path)
 
 
 @click.group("export")
@@ -26,46 +20,46 @@ def export_command() -> None:
 
 
 @export_command.command("onnx")
-@click.option("--model", required=True, metavar="NAME", help="Model profile; `budc models` lists them.")
-@click.option(
-    "--weights", type=_PATH, metavar="DIR", help="Model folder; default embedded, or the hub cache."
-)
-@click.option("--out", required=True, type=_PATH, metavar="DIR", help="Folder to make; must not exist.")
+@model_option(required=True)
+@weights_option()
+@out_option("DIR", "Folder to make; it must not exist.", required=True)
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16"]),
     default="float32",
     show_default=True,
-    help="Of denoiser and text encoder; the VAE stays in float32.",
+    help="Precision of denoiser and text encoder; the VAE stays in float32.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def onnx_command(
     model: str, weights: Path | None, out: Path, dtype: Literal["float32", "float16"], as_json: bool
 ) -> None:
-    """Export a model to ONNX: denoiser, text encoder, VAE decoder, tokenizer.
+    """Export a model to ONNX.
 
-    Every graph is checked and compared with PyTorch before DIR appears; an export that fails or is killed leaves no
-    DIR behind. To run a policy on it, bind the policy to it with `budc bind`.
+    DIR gets denoiser, text encoder, VAE decoder and tokenizer. Every graph is checked and compared with PyTorch before
+    DIR appears; an export that fails or is stopped leaves no DIR behind. Then `budc bind` binds a policy to the export.
     """
-    require(*MODEL_PACKAGES, *ONNX_PACKAGES, "onnxscript", extra="export")
+    from budc.cli.dependencies import MODEL_PACKAGES, ONNX_PACKAGES, model_libraries, require
+    from budc.compiler.export.staging import check_free
     from budc.policies.profile import find_weights, load_profile
+    from budc.schema.files import check_place
 
     profile = load_profile(model)
+    check_free(out)
+    check_place(out)
+    require(*MODEL_PACKAGES, *ONNX_PACKAGES, "onnxscript", extra="export")
     folder = find_weights(profile, weights)
-    # Whatever a library prints must not end up in the result.
-    with contextlib.redirect_stdout(sys.stderr):
-        # First: pipelines say something as soon as they are imported.
-        quiet_libraries()
+    with model_libraries(if_stopped="nothing was written"):
         from budc.compiler.export.onnx import export_onnx
 
-        try:
-            exported = export_onnx(profile, folder, out, dtype)
-        except KeyboardInterrupt:
-            raise Interrupted(": nothing was written") from None
+        exported = export_onnx(profile, folder, out, dtype)
     click.echo(json.dumps(_record(exported), indent=1) if as_json else _page(exported))
 
 
 def _page(exported: Exported) -> str:
+    from budc.cli.output.tables import fields
+    from budc.schema.errors import printable
+
     manifest = exported.manifest
     sizes = {name: (exported.folder / name).stat().st_size for name in manifest.files}
     pairs = [("wrote", f"{printable(str(exported.folder))}, {sum(sizes.values()) / 1e6:.1f} MB")]

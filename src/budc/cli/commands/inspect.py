@@ -4,102 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from budc.cli.output.summary import budget, claimed_signers, cost, masks, measured_on, quality
-from budc.cli.output.tables import fields, wrapped
-from budc.schema.errors import printable
-
-if TYPE_CHECKING:
-    from budc.schema.artifact import Artifact
-    from budc.schema.policy import PolicyDocument
-
-NOT_VERIFIED = "not verified here: anyone can have written this; `budc verify` decides"
+from budc.cli.options import PATH, json_option
 
 
 @click.command("inspect")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with the whole document.")
+@click.argument("file", type=PATH)
+@json_option
 def inspect_command(file: Path, as_json: bool) -> None:
     """Show what the artifact FILE says.
 
-    The format is checked, signatures are not: nothing shown here is to be believed before `budc verify` passed.
+    Its format is checked, signatures are not: believe nothing of it before `budc verify` has passed.
     """
+    from budc.cli.output.artifact import page, record
     from budc.schema.artifact import read
 
     artifact = read(file)
     click.echo(json.dumps(record(artifact), indent=1) if as_json else page(artifact))
-
-
-def record(artifact: Artifact) -> dict[str, object]:
-    """Return the artifact as JSON holds it, beside what its file claims about signatures."""
-    import msgspec
-
-    return {
-        "verified": False,
-        "policyId": artifact.policy_id,
-        "signed": artifact.signed,
-        "claimedKeyIds": [signature.keyid for signature in artifact.signatures],
-        "hint": artifact.hint,
-        "document": msgspec.to_builtins(artifact.document),
-    }
-
-
-def page(artifact: Artifact) -> str:
-    """Return the artifact as a page of text."""
-    document = artifact.document
-    shape, model = document.shape, document.model
-    frames = f" x {shape.frames} frames" if shape.frames > 1 else ""
-    pairs = [
-        ("name", printable(f"{document.name}, revision {document.revision}")),
-        ("policy", artifact.policy_id),
-        ("issued", printable(document.issued_at + _expiry(document))),
-        ("signed by", f"{claimed_signers(artifact)}\n{NOT_VERIFIED}"),
-        ("model", printable(f"{model.profile} ({model.pipeline_class}), {_variants(document)}")),
-        ("shape", printable(f"{shape.width} x {shape.height}{frames}, {shape.dtype}")),
-        ("sampler", printable(_sampler(document))),
-        *_experts(document),
-        ("budget", budget(document)),
-        *masks(document),
-        ("payload", document.policy.payload),
-        ("sigmas", _sigmas(document)),
-        ("search", cost(document)),
-        ("quality", measured_on(document)),
-    ]
-    if document.derived_from is not None:
-        pairs.insert(2, ("derived from", document.derived_from))
-    pairs += [
-        (f"note {printable(key)}", printable(text)) for key, text in sorted(document.annotations.items())
-    ]
-    return f"{fields(pairs)}\n\n{quality(document)}"
-
-
-def _expiry(document: PolicyDocument) -> str:
-    return f", not after {document.not_after}" if document.not_after else ", does not expire"
-
-
-def _variants(document: PolicyDocument) -> str:
-    names = [f"{variant.name} ({len(variant.files)} files)" for variant in document.model.variants]
-    return f"weights {', '.join(names)}"
-
-
-def _sampler(document: PolicyDocument) -> str:
-    sampler = document.sampler
-    return (
-        f"{sampler.scheduler}, {sampler.steps} steps, guidance {sampler.guidance:g} ({sampler.guidance_rule})"
-    )
-
-
-def _experts(document: PolicyDocument) -> list[tuple[str, str]]:
-    lines = [
-        printable(f"{expert.denoiser} from step {expert.first_step} on, guidance {expert.guidance:g}")
-        for expert in document.sampler.experts
-    ]
-    return [("experts", "\n".join(lines))] if lines else []
-
-
-def _sigmas(document: PolicyDocument) -> str:
-    sigmas = document.sampler.sigmas
-    return f"{len(sigmas)}, from {sigmas[0]:.6g} to {sigmas[-1]:.6g}\n{wrapped(f'{s:.4f}' for s in sigmas)}"

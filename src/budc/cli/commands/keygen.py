@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from budc.cli.options import PATH
 from budc.schema.errors import OutputError
 
 
@@ -14,20 +15,20 @@ from budc.schema.errors import OutputError
 @click.option(
     "--out",
     "prefix",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default="budc",
     show_default=True,
-    help="Writes PREFIX.key and PREFIX.pub.",
     metavar="PREFIX",
+    help="Writes PREFIX.key and PREFIX.pub.",
 )
 @click.option(
-    "--encrypt", is_flag=True, help="Protect PREFIX.key by a passphrase: BUDC_SECRET, or asked for."
+    "--encrypt", is_flag=True, help="Protect PREFIX.key with a passphrase: BUDC_SECRET, or asked for."
 )
 def keygen_command(prefix: Path, encrypt: bool) -> None:
     """Make an ECDSA P-256 key pair for signing artifacts.
 
-    PREFIX.key is the private key, readable by you alone: keep it, sign with `budc compile --key` or `budc sign`.
-    PREFIX.pub is the public key: give it to those who shall believe your artifacts. Existing files are never
+    PREFIX.key is the private key, readable by you alone: keep it, and sign with `budc compile --key` or `budc sign`.
+    PREFIX.pub is the public key: give it to everyone who should believe your artifacts. Existing files are never
     overwritten.
     """
     from budc.schema.keys import PublicKey, generate_key
@@ -42,7 +43,7 @@ def keygen_command(prefix: Path, encrypt: bool) -> None:
     try:
         _create(public, pair.public, 0o644)
     except OutputError:
-        # Half a pair would only be in the way of the next try.
+        # Half a pair would block the next try.
         private.unlink()
         raise
     click.echo(f"private key  {private}")
@@ -51,7 +52,7 @@ def keygen_command(prefix: Path, encrypt: bool) -> None:
 
 
 def _create(path: Path, data: bytes, mode: int) -> None:
-    """Write a file that must not exist yet, and does not if it cannot be written whole."""
+    """Write a file that must not exist yet. If it cannot be written whole, it is removed."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
@@ -65,11 +66,11 @@ def _create(path: Path, data: bytes, mode: int) -> None:
     except FileExistsError:
         raise _exists(path) from None
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+        raise OutputError(f"--out: cannot write {path}: {error.strerror}") from error
 
 
 def _exists(path: Path) -> OutputError:
     return OutputError(
-        f"{path} exists, and keys are never overwritten",
+        f"--out: {path} exists, and keys are never overwritten",
         remedy="choose another --out, or move the old key away",
     )

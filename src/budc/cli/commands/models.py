@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from budc.cli.output.tables import MISSING, table
-from budc.schema.errors import WeightsMissing
+from budc.cli.options import json_option
 
 if TYPE_CHECKING:
     from budc.policies.profile import ModelProfile
 
 
 @click.command("models")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@json_option
 def models_command(as_json: bool) -> None:
-    """List the models that policies can be compiled for.
+    """List the models that a policy can be compiled for.
 
     Weights are looked for in the package and in the hub cache; nothing is downloaded.
     """
+    from budc.cli.output.tables import table
     from budc.policies.profile import load_profile, profile_names
 
     profiles = [load_profile(name) for name in profile_names()]
@@ -31,8 +31,9 @@ def models_command(as_json: bool) -> None:
     click.echo(table(headers, [_row(profile) for profile in profiles], text=("title", "licence", "weights")))
 
 
-def _where(profile: ModelProfile) -> str | None:
+def _weights(profile: ModelProfile) -> str | None:
     from budc.policies.profile import find_weights
+    from budc.schema.errors import WeightsMissing
 
     try:
         return str(find_weights(profile, None))
@@ -41,6 +42,8 @@ def _where(profile: ModelProfile) -> str | None:
 
 
 def _row(profile: ModelProfile) -> list[str]:
+    from budc.cli.output.tables import MISSING
+
     size = f"{profile.size_gb:g} GB" if profile.size_gb else MISSING
     frames = f"x{profile.frames}" if profile.frames > 1 else ""
     missing = f"not found ({profile.repository or 'embedded'})"
@@ -52,12 +55,12 @@ def _row(profile: ModelProfile) -> list[str]:
         str(profile.steps),
         f"{profile.guidance:g}",
         f"{profile.width}x{profile.height}{frames}",
-        _where(profile) or missing,
+        _weights(profile) or missing,
     ]
 
 
 def _record(profile: ModelProfile) -> dict[str, object]:
-    where = _where(profile)
+    weights = _weights(profile)
     return {
         "name": profile.name,
         "title": profile.title,
@@ -71,6 +74,6 @@ def _record(profile: ModelProfile) -> dict[str, object]:
         "height": profile.height,
         "width": profile.width,
         "frames": profile.frames,
-        "weightsFound": where is not None,
-        "weights": where,
+        "weightsFound": weights is not None,
+        "weights": weights,
     }

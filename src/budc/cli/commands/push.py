@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from budc.cli.options import PATH, out_option
 from budc.schema.errors import OutputError, UsageError, printable
 
-_PATH = click.Path(path_type=Path)
+if TYPE_CHECKING:
+    from budc.schema.artifact import Artifact
 
 
 @click.command("push")
-@click.argument("policies", nargs=-1, required=True, type=_PATH, metavar="POLICY...")
-@click.option("--out", required=True, type=_PATH, metavar="FOLDER", help="Made if it is not there.")
-@click.option("--base-model", metavar="REPOSITORY", help="Of the model; default the profile's.")
-@click.option("--licence", default="apache-2.0", show_default=True, help="Of the policies, as hubs name it.")
+@click.argument("policies", nargs=-1, required=True, type=PATH, metavar="POLICY...")
+@out_option("DIR", "Folder to write; made if it does not exist.", required=True)
+@click.option(
+    "--base-model", metavar="REPOSITORY", help="Hub repository of the model; default the profile's."
+)
+@click.option(
+    "--licence",
+    default="apache-2.0",
+    show_default=True,
+    metavar="NAME",
+    help="Licence of the policies, as hubs name it.",
+)
 def push_command(policies: tuple[Path, ...], out: Path, base_model: str | None, licence: str) -> None:
-    """Prepare a hub repository of the artifacts POLICY in a folder. Nothing is sent.
+    """Prepare a folder of policies for a model hub.
 
-    The model's own repository stays as it is; `base_model` in the metadata ties the two together.
+    The folder gets the artifacts POLICY and a README.md with the hub's metadata, whose `base_model` names the model's
+    own repository. Nothing is sent: upload the folder with the hub's client.
     """
-    import json
-
-    from budc.cli.commands.inspect import page
-    from budc.runtimes.diffusers.pipeline import profile_of
     from budc.schema.artifact import SUFFIX, read
     from budc.schema.files import write_atomic
 
@@ -34,22 +44,39 @@ def push_command(policies: tuple[Path, ...], out: Path, base_model: str | None, 
         raise UsageError(
             f"policies of several models: {', '.join(sorted(profiles))}", remedy="push each model's alone"
         )
-    base = base_model or profile_of(artifacts[0].document).repository
-    if not base:
-        raise UsageError("the model's profile names no repository", remedy="--base-model REPOSITORY")
+    base = base_model or _base_model(artifacts)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make {out}: {error.strerror}") from error
-    head = {"base_model": base, "license": licence, "library_name": "budc"}
-    lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items())]
-    lines += ["tags:", "- diffusion", "- caching", "---", "", f"# Step-caching policies for {base}", ""]
-    for artifact in artifacts:
-        name = f"{artifact.document.name}{SUFFIX}"
-        write_atomic(out / name, artifact.path.read_bytes() if artifact.path else b"")
-        lines += [f"## {name}", "", "```text", page(artifact).replace("```", "` ` `"), "```", ""]
-    lines += ["The text above is what the files say; `budc verify` decides whether to believe it.", ""]
-    write_atomic(out / "README.md", "\n".join(lines).encode())
+        raise OutputError(f"--out: cannot make {out}: {error.strerror}") from error
+    for path, artifact in zip(policies, artifacts, strict=True):
+        write_atomic(out / f"{artifact.document.name}{SUFFIX}", path.read_bytes())
+    write_atomic(out / "README.md", _card(artifacts, base, licence).encode())
     click.echo(
         f"prepared  {printable(str(out))}: {len(artifacts)} policies and README.md; upload it with the hub's client"
     )
+
+
+def _base_model(artifacts: Sequence[Artifact]) -> str:
+    from budc.runtimes.diffusers.pipeline import profile_of
+
+    repository = profile_of(artifacts[0].document).repository
+    if not repository:
+        raise UsageError("the model's profile names no repository", remedy="--base-model REPOSITORY")
+    return repository
+
+
+def _card(artifacts: Sequence[Artifact], base: str, licence: str) -> str:
+    """Return the repository's README: metadata for the hub, then what each artifact says."""
+    from budc.cli.output.artifact import page
+    from budc.schema.artifact import SUFFIX
+
+    metadata = {"base_model": base, "license": licence, "library_name": "budc"}
+    lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in metadata.items())]
+    lines += ["tags:", "- diffusion", "- caching", "---", "", f"# Step-caching policies for {base}", ""]
+    for artifact in artifacts:
+        # A fence within the page would end the block.
+        text = page(artifact).replace("```", "` ` `")
+        lines += [f"## {artifact.document.name}{SUFFIX}", "", "```text", text, "```", ""]
+    lines += ["The text above is what the files say; `budc verify` decides whether to believe it.", ""]
+    return "\n".join(lines)

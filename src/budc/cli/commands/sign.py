@@ -1,4 +1,4 @@
-"""`budc sign`: put a signature on an artifact that stands."""
+"""`budc sign`: sign an artifact that is already compiled."""
 
 from __future__ import annotations
 
@@ -6,27 +6,26 @@ from pathlib import Path
 
 import click
 
-from budc.cli.options import signing_options
-from budc.cli.output.summary import claimed_signers
-from budc.cli.output.tables import fields
-from budc.schema.errors import UsageError, printable
-
-_PATH = click.Path(path_type=Path)
+from budc.cli.options import PATH, out_option, signing_options
+from budc.schema.errors import UsageError
 
 
 @click.command("sign")
-@click.argument("file", type=_PATH)
+@click.argument("file", type=PATH)
 @signing_options
-@click.option("--out", type=_PATH, metavar="FILE", help="Write here instead of over FILE.")
-@click.option("--replace", "replace", is_flag=True, help="Drop the signatures that are there.")
+@out_option("FILE", "Artifact to write; default FILE itself.")
+@click.option("--replace", is_flag=True, help="Drop the signatures that it has.")
 def sign_command(file: Path, key: str | None, public: Path | None, out: Path | None, replace: bool) -> None:
     """Sign the artifact FILE, or add a signature to those it has.
 
-    The policy stays what it is, to the byte, and keeps its id. It is checked against schema and semantics before it
-    is signed; whether it is true is yours to judge, with `budc inspect` and `budc verify`. The passphrase of a key
-    or the PIN of a token is taken from BUDC_SECRET, or asked for.
+    The policy keeps every byte and its id. Its form is checked before it is signed; whether it is true is for you to
+    judge, with `budc inspect` and `budc verify`. The passphrase of a key or the PIN of a token is taken from
+    BUDC_SECRET, or asked for.
     """
+    from budc.cli.output.summary import claimed_signers
+    from budc.cli.output.tables import fields
     from budc.schema.artifact import add_signature, read
+    from budc.schema.errors import printable
     from budc.schema.files import write_atomic
     from budc.schema.keys import load_public, load_signer
 

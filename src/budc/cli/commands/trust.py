@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from budc.cli.output.tables import fields, table
+from budc.cli.options import PATH, json_option
 from budc.cli.trust_store import trust_file
 from budc.schema.errors import UsageError, printable
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @click.group("trust")
 def trust_command() -> None:
-    """Say whose artifacts are believed.
+    """Set whose artifacts are believed.
 
-    The trust file is trust.toml in the configuration folder of budc (~/.config/budc on Linux), or what the variable
-    BUDC_TRUST names. It can be written by hand as well; paths in it are relative to it.
+    The trust file is trust.toml in the configuration folder of budc (~/.config/budc on Linux), or the file that the
+    variable BUDC_TRUST names. You may also write it by hand; paths in it are relative to it.
 
     \b
         threshold = 1                          # distinct keys that must have signed
@@ -41,17 +41,17 @@ def trust_command() -> None:
 
 
 @trust_command.command("add")
-@click.argument("key", type=click.Path(path_type=Path), metavar="PUB")
-@click.option("--name", metavar="NAME", help="What you call the key; default the file's name.")
+@click.argument("key", type=PATH, metavar="PUB")
+@click.option("--name", metavar="NAME", help="Your name for the key; default the file's name.")
 @click.option(
     "--family",
     "families",
     multiple=True,
     metavar="FAMILY",
-    help="Believe it for this model family alone; may be given again.",
+    help="Believe it for models of this family only; may be given again.",
 )
 def add_command(key: Path, name: str | None, families: tuple[str, ...]) -> None:
-    """Trust the public key in the file PUB, which is copied."""
+    """Trust the public key in the file PUB. The trust file gets a copy of it."""
     from budc.schema.keys import load_public
     from budc.schema.trust_file import changing
 
@@ -64,7 +64,7 @@ def add_command(key: Path, name: str | None, families: tuple[str, ...]) -> None:
 @trust_command.command("remove")
 @click.argument("key", metavar="NAME|FINGERPRINT")
 def remove_command(key: str) -> None:
-    """Trust a key no longer."""
+    """Stop trusting a key."""
     from budc.schema.trust_file import changing
 
     with changing(trust_file()) as draft:
@@ -74,7 +74,7 @@ def remove_command(key: str) -> None:
 
 @trust_command.command("deny")
 @click.argument("policy", metavar="FILE|POLICY_ID")
-@click.option("--undo", is_flag=True, help="Deny it no longer.")
+@click.option("--undo", is_flag=True, help="Stop denying it.")
 def deny_command(policy: str, undo: bool) -> None:
     """Refuse one policy, whoever signed it."""
     from budc.schema.artifact import read
@@ -99,7 +99,7 @@ def deny_command(policy: str, undo: bool) -> None:
     help="Refuse lower revisions of the policy NAME; may be given again.",
 )
 def require_command(threshold: int | None, revisions: tuple[str, ...]) -> None:
-    """Ask for more signatures, or for newer revisions."""
+    """Require more signatures, or newer revisions."""
     from budc.schema.trust_file import changing
 
     with changing(trust_file()) as draft:
@@ -108,17 +108,20 @@ def require_command(threshold: int | None, revisions: tuple[str, ...]) -> None:
 
 
 @trust_command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def list_command(as_json: bool) -> None:
-    """Show what is trusted."""
+    """Show whom you trust."""
     from budc.schema.trust import Trust, read_trust_file
 
     path = trust_file()
     empty = not path.exists() or not read_trust_file(path).keys
     trust = Trust(keys=()) if empty else Trust.load(path)
-    if as_json:
-        click.echo(json.dumps(_record(path, trust), indent=1))
-        return
+    click.echo(json.dumps(_record(path, trust), indent=1) if as_json else _page(path, trust))
+
+
+def _page(path: Path, trust: Trust) -> str:
+    from budc.cli.output.tables import fields, table
+
     pairs = [("file", printable(str(path))), ("threshold", f"{trust.threshold} of {len(trust.keys)} keys")]
     pairs += [("denied", identity) for identity in sorted(trust.denied)]
     pairs += [
@@ -135,9 +138,7 @@ def list_command(as_json: bool) -> None:
         for key in trust.keys
     ]
     headers = ("key", "families", "algorithm", "fingerprint")
-    click.echo(fields(pairs))
-    if rows:
-        click.echo(f"\n{table(headers, rows, text=headers)}")
+    return fields(pairs) + (f"\n\n{table(headers, rows, text=headers)}" if rows else "")
 
 
 def _record(path: Path, trust: Trust) -> dict[str, object]:
@@ -161,5 +162,7 @@ def _record(path: Path, trust: Trust) -> dict[str, object]:
 def _revision(text: str) -> tuple[str, int]:
     name, _, number = text.partition("=")
     if not name or not number.isascii() or not number.isdigit() or int(number) < 1:
-        raise UsageError(f"--minimum-revision: {text!r} is not NAME=N")
+        raise UsageError(
+            f"--minimum-revision: {text!r} is not NAME=N", remedy="--minimum-revision wan2.1-nfe10=3"
+        )
     return name, int(number)

@@ -2,177 +2,178 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
-from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from budc.cli.dependencies import MODEL_PACKAGES, quiet_libraries, require
-from budc.cli.trust_store import load_trust, open_trusted
-from budc.schema.errors import UsageError, printable
+from budc.cli.options import (
+    PATH,
+    former_key_option,
+    json_option,
+    rehash_option,
+    trust_option,
+    weights_option,
+)
+from budc.schema.errors import ArtifactError, UsageError, printable
 
 if TYPE_CHECKING:
+    from budc.cli.output.layers import Layers
     from budc.schema.artifact import Artifact
     from budc.schema.trust import Trust
 
-Say = Callable[[str, str], None]
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """The flags of `budc verify`."""
+
+    path: Path
+    weights: Path | None
+    replay: bool
+    samples: int | None
+    tolerance: float | None
+    trusted: tuple[Path, ...]
+    former_keys: tuple[Path, ...]
+    rehash: bool
+    as_json: bool
+
+    @property
+    def folder(self) -> Path | None:
+        """The model's folder, if its files are to be checked."""
+        return self.path if self.weights is None and self.path.is_dir() else self.weights
 
 
 @click.command("verify")
-@click.argument("path", type=click.Path(path_type=Path), metavar="FILE|MODEL_DIR")
-@click.option(
-    "--weights",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Also check the model in this folder, file by file; MODEL_DIR is checked as it is.",
-)
-@click.option(
-    "--replay", "replayed", is_flag=True, help="Also measure the report's figures again on the model."
-)
+@click.argument("path", type=PATH, metavar="FILE|MODEL_DIR")
+@weights_option("MODEL_DIR, or for FILE not to check the model")
+@click.option("--replay", is_flag=True, help="Also measure the report's figures again on the model.")
 @click.option("--samples", type=click.IntRange(min=1), metavar="N", help="Replay on N prompts; default all.")
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0, min_open=True),
     metavar="T",
-    help="Replay to this relative difference, stricter than what the report states.",
+    help="Replay to this relative difference; at most what the report states, which is the default.",
 )
-@click.option(
-    "--key",
-    "keys",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="PUB",
-    help="A public key to trust, in place of the trust file; one signature by any --key suffices.",
-)
-@click.option("--rehash", is_flag=True, help="Hash every file of the model again.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, a list for MODEL_DIR.")
-def verify_command(
-    path: Path,
-    weights: Path | None,
-    replayed: bool,
-    samples: int | None,
-    tolerance: float | None,
-    keys: tuple[Path, ...],
-    rehash: bool,
-    as_json: bool,
-) -> None:
-    """Check whether the artifact FILE, or every artifact attached to MODEL_DIR, can be believed.
+@trust_option
+@former_key_option
+@rehash_option
+@json_option
+def verify_command(**flags: Any) -> None:
+    """Check whether an artifact can be believed.
 
-    Layers are checked from the outside in and the first that fails ends it, with an exit code of its own. An
-    unsigned artifact never passes.
+    Checks the artifact FILE, or every artifact attached to MODEL_DIR, from the outside in, layer by layer. The first
+    layer that fails ends the command, with an exit code of its own. An unsigned artifact never passes.
 
-    Without --key the user's trust file says whom to believe; see `budc trust --help`.
+    Without --trust your own trust file says whom to believe; see `budc trust --help`.
     """
-    trust = load_trust(keys)
-    folder = path if path.is_dir() else None
-    weights = folder if weights is None else weights
-    if weights is None and replayed:
-        raise UsageError("--replay measures on a model", remedy="say which: --weights DIR")
-    if not replayed and (samples is not None or tolerance is not None):
-        raise UsageError("--samples and --tolerance say how to replay", remedy="add --replay")
+    from budc.cli.trust_store import load_trust
+
+    options = VerifyOptions(**flags)
+    _check_flags(options)
+    trust = load_trust((*options.trusted, *options.former_keys))
+    if not options.path.is_dir():
+        record = _verify(options.path, options, trust)
+        if options.as_json:
+            click.echo(json.dumps(record, indent=1))
+        return
     records = []
-    for file in _attached(path) if folder is not None else [path]:
-        if folder is not None and not as_json:
+    for file in _attached(options.path):
+        if not options.as_json:
             click.echo(printable(str(file)))
-        layers: list[dict[str, str]] = []
-        say = partial(_say, layers, as_json)
-        artifact = _open(file, trust, say)
-        variant = _check_model(artifact, weights, rehash, say) if weights is not None else None
-        if replayed and weights is not None:
-            _replay(artifact, weights, samples, tolerance, say)
-        if not as_json:
-            if weights is None:
-                click.echo("--  model      not checked: pass --weights DIR")
-            rule = artifact.document.model.adapters.rule
-            click.echo(f"--  adapters   {rule}; those of a pipeline are checked when it runs")
-        records.append(_record(artifact, variant, layers))
-    if as_json:
-        click.echo(json.dumps(records if folder is not None else records[0], indent=1))
+        records.append(_verify(file, options, trust))
+    if options.as_json:
+        click.echo(json.dumps(records, indent=1))
 
 
-def _say(layers: list[dict[str, str]], as_json: bool, layer: str, detail: str) -> None:
-    layers.append({"layer": layer, "detail": detail})
-    if not as_json:
-        click.echo(f"ok  {layer:<9}  {detail}")
+def _check_flags(options: VerifyOptions) -> None:
+    if options.replay and options.folder is None:
+        raise UsageError("--replay measures on a model", remedy="say which: --weights DIR")
+    if not options.replay and (options.samples is not None or options.tolerance is not None):
+        raise UsageError("--samples and --tolerance say how to replay", remedy="add --replay")
 
 
 def _attached(folder: Path) -> list[Path]:
     from budc.schema.discover import policies
-    from budc.schema.errors import ArtifactError
 
-    found = policies(folder)
-    if not found:
+    paths = policies(folder)
+    if not paths:
         raise ArtifactError(f"no policy is attached to {folder}", remedy="budc attach POLICY MODEL_DIR")
-    return found
+    return paths
 
 
-def _replay(artifact: Artifact, folder: Path, samples: int | None, tolerance: float | None, say: Say) -> None:
-    require(*MODEL_PACKAGES)
-    with contextlib.redirect_stdout(sys.stderr):
-        from budc.compiler.evaluation.replay import replay
-        from budc.compiler.evaluation.tolerance import agreed_tolerance
+def _verify(file: Path, options: VerifyOptions, trust: Trust) -> dict[str, object]:
+    """Check one artifact and return its record."""
+    from budc.cli.output.layers import Layers, record
+    from budc.compiler.evaluation.tolerance import agreed_tolerance
 
-        quiet_libraries()
-        agreed = agreed_tolerance(artifact.document.quality, tolerance)
-        found = replay(artifact.document, folder, samples, agreed)
-    for pair in found:
-        name, count = pair.reported.name, pair.measured.samples
-        detail = f"{name} mean {pair.measured.mean:.4g} of {count} samples, reported {pair.reported.mean:.4g}"
-        say("replay", printable(f"{detail} (tolerance {100 * agreed:g} %)"))
+    layers, variant, folder = Layers(options.as_json), None, options.folder
+    artifact = _open(file, trust, layers)
+    tolerance = agreed_tolerance(artifact.document.quality, options.tolerance)
+    if folder is None:
+        layers.unchecked("model", "not checked: pass --weights DIR")
+    else:
+        variant = _check_model(artifact, folder, options.rehash, layers)
+        if options.replay:
+            _replay(artifact, folder, options.samples, tolerance, layers)
+    rule = artifact.document.model.adapters.rule
+    layers.unchecked("adapters", f"{rule}; those of a pipeline are checked when it runs")
+    return record(artifact, variant, layers)
 
 
-def _open(file: Path, trust: Trust, say: Say) -> Artifact:
+def _open(file: Path, trust: Trust, layers: Layers) -> Artifact:
+    from budc.cli.trust_store import open_trusted
     from budc.schema.bundle import MEDIA_TYPE, decode_bundle
     from budc.schema.canonical import MAX_BYTES
     from budc.schema.files import read_limited
 
-    # Read once, so that every layer judges the same bytes. Only `open_artifact` decides; the bundle is decoded
+    # Read once, so that every layer checks the same bytes. Only `open_artifact` decides; the bundle is decoded
     # here first to say how far a refused file came.
     data = read_limited(file, MAX_BYTES)
-    say("size", f"{len(data):,} bytes, at most {MAX_BYTES:,}")
+    layers.passed("size", f"{len(data):,} bytes, at most {MAX_BYTES:,}")
     count = len(decode_bundle(data).envelope.signatures)
-    say("bundle", f"{MEDIA_TYPE}, {count} signature{'' if count == 1 else 's'}")
+    layers.passed("bundle", f"{MEDIA_TYPE}, {count} signature{'' if count == 1 else 's'}")
     artifact = open_trusted(data, trust)
     for key in artifact.verified_by:
         name = trust.names.get(key.fingerprint)
-        say("signature", f"by {f'{name}, ' if name else ''}{key.fingerprint} ({key.algorithm})")
+        layers.passed("signature", f"by {f'{name}, ' if name else ''}{key.fingerprint} ({key.algorithm})")
     document = artifact.document
-    say(
+    layers.passed(
         "payload", f"canonical JSON, schema {document.schema_version}, semantics; policy {artifact.policy_id}"
     )
     minimum = trust.minimum_revisions.get(document.name)
-    asked = f" (at least {minimum} asked for)" if minimum else ""
-    until = document.not_after or "further notice"
-    say(
+    required = f" (at least {minimum} required)" if minimum else ""
+    end = document.not_after or "further notice"
+    layers.passed(
         "age",
-        printable(f"{document.name} revision {document.revision}{asked}, {document.issued_at} until {until}"),
+        printable(
+            f"{document.name} revision {document.revision}{required}, {document.issued_at} until {end}"
+        ),
     )
     return artifact
 
 
-def _check_model(artifact: Artifact, folder: Path, rehash: bool, say: Say) -> str:
+def _check_model(artifact: Artifact, folder: Path, rehash: bool, layers: Layers) -> str:
     from budc.progress import hashing
     from budc.schema.digest_cache import DigestCache
     from budc.schema.digests import find_variant
 
     digests = DigestCache.of_user(watch=hashing, rehash=rehash)
     variant = find_variant(folder, artifact.document.model.variants, sha256=digests)
-    say("model", printable(f"variant {variant.name}: all {len(variant.files)} files of {folder}"))
+    layers.passed("model", printable(f"variant {variant.name}: all {len(variant.files)} files of {folder}"))
     return variant.name
 
 
-def _record(artifact: Artifact, variant: str | None, layers: list[dict[str, str]]) -> dict[str, object]:
-    return {
-        "verified": True,
-        "policyId": artifact.policy_id,
-        "name": artifact.document.name,
-        "revision": artifact.document.revision,
-        "signedBy": [key.fingerprint for key in artifact.verified_by],
-        "variant": variant,
-        "layers": layers,
-    }
+def _replay(artifact: Artifact, folder: Path, samples: int | None, tolerance: float, layers: Layers) -> None:
+    from budc.cli.dependencies import MODEL_PACKAGES, model_libraries, require
+
+    require(*MODEL_PACKAGES)
+    with model_libraries():
+        from budc.compiler.evaluation.replay import replay
+
+        pairs = replay(artifact.document, folder, samples, tolerance)
+    for pair in pairs:
+        name, count = pair.reported.name, pair.measured.samples
+        detail = f"{name} mean {pair.measured.mean:.4g} of {count} samples, reported {pair.reported.mean:.4g}"
+        layers.passed("replay", printable(f"{detail} (tolerance {100 * tolerance:g} %)"))

@@ -1,4 +1,4 @@
-"""A policy beside the full run and beside fewer steps of the same solver, from the same noise."""
+"""A policy compared with the full run and with fewer steps of the same solver, from the same noise."""
 
 from __future__ import annotations
 
@@ -6,29 +6,33 @@ import statistics
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from budc.cli.generation.diffusers import Settings, TimedGeneration, generate
+from budc.cli.generation.pipeline import CallSettings, TimedGeneration, generate
 from budc.cli.output.media import Frames
 from budc.cli.output.tables import MISSING, number, table
 from budc.compiler.rollouts.metrics import latent_errors, psnrs
-from budc.runtimes.diffusers.apply import applied
+from budc.runtimes.diffusers.apply import AppliedPolicy, applied
+from budc.runtimes.diffusers.pipeline import profile_of
 from budc.schema.policy import PolicyDocument
 from budc.schema.report_names import FULL
+
+if TYPE_CHECKING:
+    from budc.cli.generation.request import GenerationRequest
 
 
 @dataclass
 class Method:
-    """One way to generate, and what it made for each prompt."""
+    """One way to generate, and its result for each prompt."""
 
     name: str
     steps: int
     nfe: int
     policy: bool = False
-    made: list[TimedGeneration] = field(default_factory=list)
+    generations: list[TimedGeneration] = field(default_factory=list)
 
     @property
     def label(self) -> str:
@@ -47,72 +51,70 @@ def methods(document: PolicyDocument, *, compare: bool) -> list[Method]:
     return [Method("full run", full, full), policy, Method("fewer steps", nfe, nfe)]
 
 
-def run_methods(
-    pipe: Any,
-    settings: Settings,
-    chosen: Sequence[Method],
-    prompts: Sequence[str],
-    seed: int,
-    policy: dict[str, Any],
-) -> tuple[str, ...]:
-    """Generate every prompt by every method, prompt i from the noise of `seed + i`.
-
-    Args:
-        pipe: the pipeline.
-        settings: how to call it.
-        chosen: the methods; what they make is appended to them.
-        prompts: one generation each.
-        seed: of the first prompt.
-        policy: what `budc.runtimes.diffusers.apply.applied` is given beside the pipeline.
+def run_methods(pipe: Any, request: GenerationRequest, methods: Sequence[Method]) -> tuple[str, ...]:
+    """Generate every prompt by every method, whose `generations` are filled.
 
     Returns:
         What differed from the calibration, a sentence each.
     """
+    settings = CallSettings.of(pipe, request.document, profile_of(request.document))
+    prompts, seed = request.prompts, request.seed
     differences: dict[str, None] = {}
-    if len(chosen) > 1:
+    if len(methods) > 1:
         # The first steps of a process are slower than the others, and would be charged to the first method.
         generate(pipe, settings, prompts[0], seed, 2, "warm-up")
-    for method in chosen:
-        with applied(pipe, **policy) if method.policy else _plain() as handle:
+    for method in methods:
+        with _applied(pipe, request) if method.policy else nullcontext() as policy:
             for index, prompt in enumerate(prompts):
                 label = f"{method.name} {index + 1}/{len(prompts)}"
-                method.made.append(generate(pipe, settings, prompt, seed + index, method.steps, label))
-                if handle is not None:
-                    differences |= dict.fromkeys(handle.uncalibrated)
+                method.generations.append(generate(pipe, settings, prompt, seed + index, method.steps, label))
+                if policy is not None:
+                    differences |= dict.fromkeys(policy.uncalibrated)
     return tuple(differences)
 
 
-def _plain() -> AbstractContextManager[None]:
-    return nullcontext()
+def _applied(pipe: Any, request: GenerationRequest) -> AbstractContextManager[AppliedPolicy]:
+    return applied(
+        pipe,
+        request.artifact,
+        trust=request.trust,
+        allow_unsigned=request.allow_unsigned,
+        allow_uncalibrated=request.allow_uncalibrated,
+        weights_dir=request.weights,
+        digests=request.digests,
+    )
 
 
-def comparison_table(chosen: Sequence[Method]) -> str:
+def comparison_table(methods: Sequence[Method]) -> str:
     """Return the methods' cost and their distance from the first one, the full run; means over the prompts."""
-    reference = chosen[0]
+    reference = methods[0]
     rows = []
-    for method in chosen:
-        seconds = statistics.fmean(made.seconds for made in method.made)
+    for method in methods:
+        seconds = statistics.fmean(generation.seconds for generation in method.generations)
         row = [method.name, str(method.nfe), f"{seconds:.2f}"]
         if method is reference:
             row += [MISSING, MISSING]
         else:
             errors = latent_errors(_latents(method), _latents(reference))
-            levels = psnrs(_frames(method), _frames(reference))
-            row += [number(statistics.fmean(errors)), f"{statistics.fmean(levels):.1f}"]
+            psnr = psnrs(_frames(method), _frames(reference))
+            row += [number(statistics.fmean(errors)), f"{statistics.fmean(psnr):.1f}"]
         rows.append(row)
     return table(["method", "NFE", "seconds", "latent error", "PSNR dB"], rows)
 
 
 def _latents(method: Method) -> Tensor:
-    return torch.cat([made.latents for made in method.made])
+    return torch.cat([generation.latents for generation in method.generations])
 
 
 def _frames(method: Method) -> Tensor:
-    return torch.stack([torch.from_numpy(made.frames) for made in method.made])
+    return torch.stack([torch.from_numpy(generation.frames) for generation in method.generations])
 
 
-def pictures(chosen: Sequence[Method]) -> list[list[tuple[str, Frames]]]:
-    """Return for each prompt its clips with their labels; a method on its own needs none."""
-    named = len(chosen) > 1
-    clips = [[(method.label if named else "", made.frames) for made in method.made] for method in chosen]
+def pictures(methods: Sequence[Method]) -> list[list[tuple[str, Frames]]]:
+    """Return for each prompt its clips with their labels; a single method needs no label."""
+    labelled = len(methods) > 1
+    clips = [
+        [(method.label if labelled else "", generation.frames) for generation in method.generations]
+        for method in methods
+    ]
     return [list(row) for row in zip(*clips, strict=True)]

@@ -4,85 +4,66 @@ from __future__ import annotations
 
 import statistics
 import warnings
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from budc.cli.output.media import write_media
 from budc.progress import Bar, progress
-from budc.schema.errors import UsageError, printable
+from budc.schema.errors import printable
 
 if TYPE_CHECKING:
+    from budc.cli.generation.request import GenerationRequest
     from budc.runtimes.onnxruntime.pipeline import Generation, OnnxPipeline
-    from budc.schema.artifact import Artifact
-    from budc.schema.digest_cache import DigestCache
-    from budc.schema.trust import Trust
 
 
-def open_export(
-    artifact: Artifact,
-    folder: Path | None,
-    trust: Trust,
-    provider: str,
-    digests: DigestCache,
-    *,
-    allow_unsigned: bool,
-    allow_uncalibrated: bool,
-) -> OnnxPipeline:
-    """Open the export in `folder` under the policy, and say what is not as calibrated.
+def run_onnx(request: GenerationRequest, provider: str) -> str:
+    """Generate, write the file and return what to print.
 
     Raises:
-        UsageError: no folder was given.
-        BudcError: see `budc.runtimes.onnxruntime.pipeline.load`.
+        BudcError: see `budc.runtimes.onnxruntime.pipeline.load`, or the file cannot be written.
     """
+    pipe = _open(request, provider)
+    clips = _generate(pipe, request)
+    write_media(request.out, [[("", clip.frames)] for clip in clips])
+    document = pipe.document
+    seconds = statistics.fmean(clip.seconds for clip in clips)
+    return (
+        f"wrote {printable(str(request.out))}, seed {request.seed}, "
+        f"{document.budget.nfe} NFE of {document.sampler.steps} steps, {seconds:.2f} s each on {pipe.provider.name}"
+    )
+
+
+def _open(request: GenerationRequest, provider: str) -> OnnxPipeline:
+    """Open the export under the policy, and say on stderr what is not as calibrated."""
     from budc.runtimes.onnxruntime.pipeline import UncalibratedWarning, UnsignedWarning, load
 
-    if folder is None:
-        raise UsageError(
-            "--weights: the ONNX runtime needs the folder of an export",
-            remedy="--weights DIR, made with `budc export onnx`",
-        )
     with warnings.catch_warnings():
-        # Both are said on stderr by this command itself.
+        # This command says both on stderr itself.
         warnings.simplefilter("ignore", UncalibratedWarning)
         warnings.simplefilter("ignore", UnsignedWarning)
         pipe = load(
-            artifact,
-            folder,
-            trust=trust,
+            request.artifact,
+            request.weights,
+            trust=request.trust,
             provider=provider,
-            digests=digests,
-            allow_unsigned=allow_unsigned,
-            allow_uncalibrated=allow_uncalibrated,
+            digests=request.digests,
+            allow_unsigned=request.allow_unsigned,
+            allow_uncalibrated=request.allow_uncalibrated,
         )
     for difference in pipe.uncalibrated:
         click.echo(f"uncalibrated: {printable(difference)}", err=True)
     return pipe
 
 
-def generate_clips(pipe: OnnxPipeline, prompts: Sequence[str], seed: int) -> list[Generation]:
-    """Generate each prompt, prompt i from the noise of `seed + i`, with progress on stderr."""
-    made = []
-    for index, prompt in enumerate(prompts):
-        label = f"policy {index + 1}/{len(prompts)}"
+def _generate(pipe: OnnxPipeline, request: GenerationRequest) -> list[Generation]:
+    clips = []
+    for index, prompt in enumerate(request.prompts):
+        label = f"policy {index + 1}/{len(request.prompts)}"
         with progress(label, pipe.document.sampler.steps) as bar:
 
             def count(_step: int, bar: Bar = bar) -> None:
                 bar.advance()
 
-            made.append(pipe.generate(prompt, seed=seed + index, on_step=count))
-    return made
-
-
-def run_onnx(pipe: OnnxPipeline, prompts: Sequence[str], seed: int, out: Path) -> str:
-    """Generate, write `out` and return the line that says so. Raises OutputError."""
-    made = generate_clips(pipe, prompts, seed)
-    write_media(out, [[("", one.frames)] for one in made])
-    document = pipe.document
-    seconds = statistics.fmean(one.seconds for one in made)
-    return (
-        f"wrote {printable(str(out))}, seed {seed}, {document.budget.nfe} NFE of {document.sampler.steps} steps, "
-        f"{seconds:.2f} s each on {pipe.provider.name}"
-    )
+            clips.append(pipe.generate(prompt, seed=request.seed + index, on_step=count))
+    return clips

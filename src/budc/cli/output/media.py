@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from budc.schema.errors import OutputError, UsageError
-from budc.schema.files import check_place, write_atomic
+from budc.schema.errors import OutputError
+from budc.schema.files import write_atomic
 
-SUFFIXES = (".mp4", ".png")
 SMALL, ENLARGED = 256, 4
 SHORT, SLOW, USUAL = 33, 8, 16
 """Clips of up to `SHORT` frames play at `SLOW` frames per second, longer ones at `USUAL`."""
@@ -105,18 +104,3 @@ def _even(frame: Pixels) -> Pixels:
     """Repeat the last row or column where a size is odd: 4:2:0 video has none."""
     height, width = frame.shape[:2]
     return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-
-
-def check_target(path: Path) -> None:
-    """Refuse a path that could not be written, before anything is loaded.
-
-    Raises:
-        UsageError: a suffix other than those of `SUFFIXES`.
-        OutputError: a folder, or in a folder that is missing or not writable.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(
-            f"--out: {path} has the suffix {path.suffix or '(none)'!r}",
-            remedy=f"end it in {' or '.join(SUFFIXES)}",
-        )
-    check_place(path)

@@ -1,15 +1,18 @@
-"""What a person wants to know of a policy: mask, quality against the baselines, and what the search cost."""
+"""Parts of a policy's page: budget, masks, quality against the baselines, and what the search cost."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from budc.cli.output.tables import MISSING, number, strip, table, wrapped
-from budc.schema.artifact import Artifact
 from budc.schema.errors import printable
-from budc.schema.policy import Metric, PolicyDocument
 from budc.schema.predictor import Predictor
 from budc.schema.report_names import FEWER_STEPS, LATENT_MSE, PSNR, UNIFORM
+
+if TYPE_CHECKING:
+    from budc.schema.artifact import Artifact
+    from budc.schema.policy import Metric, PolicyDocument
 
 UNSIGNED = "UNSIGNED: nobody vouches for this file, and it runs only with --allow-unsigned"
 
@@ -30,10 +33,10 @@ def masks(document: PolicyDocument) -> list[tuple[str, str]]:
     groups = document.policy.branches
     for branch in groups:
         mask, predictor = branch.step_mask(), branch.step_predictor()
-        of = f" ({', '.join(branch.names)})" if len(groups) > 1 else ""
-        pairs.append((f"mask{of}", strip(mask)))
-        pairs.append((f"computed{of}", wrapped(str(step) for step in mask.compute_steps)))
-        pairs.append((f"predictor{of}", _predictor(predictor, plain=Predictor.plain_reuse(mask))))
+        names = f" ({', '.join(branch.names)})" if len(groups) > 1 else ""
+        pairs.append((f"mask{names}", strip(mask)))
+        pairs.append((f"computed{names}", wrapped(str(step) for step in mask.compute_steps)))
+        pairs.append((f"predictor{names}", _predictor(predictor, plain=Predictor.plain_reuse(mask))))
     return pairs
 
 
@@ -48,15 +51,15 @@ def _predictor(predictor: Predictor, plain: Predictor) -> str:
 
 def budget(document: PolicyDocument) -> str:
     """Return the evaluations per branch beside the steps and what was asked for."""
-    asked, steps = document.budget, document.sampler.steps
-    counts = set(asked.branches.values())
-    if len(counts) == 1:
-        each = f"per branch ({', '.join(asked.branches)})" if len(asked.branches) > 1 else ""
+    budget, steps = document.budget, document.sampler.steps
+    counts = budget.branches
+    if len(set(counts.values())) > 1:
+        by_branch = f"({', '.join(f'{name} {count}' for name, count in counts.items())})"
     else:
-        each = f"({', '.join(f'{name} {count}' for name, count in asked.branches.items())})"
-    spent, full = sum(asked.branches.values()), steps * len(asked.branches)
+        by_branch = f"per branch ({', '.join(counts)})" if len(counts) > 1 else ""
+    factor = steps * len(counts) / sum(counts.values())
     return printable(
-        f"{asked.nfe} of {steps} steps {each} (asked for {asked.requested}), {full / spent:.2g}x fewer"
+        f"{budget.nfe} of {steps} steps {by_branch} (asked for {budget.requested}), {factor:.2g}x fewer"
     )
 
 
@@ -80,22 +83,22 @@ def _row(metrics: Sequence[Metric], others: Sequence[str]) -> list[str]:
     by_name = {metric.name: metric for metric in metrics}
     latent = by_name.get(LATENT_MSE)
     if latent is None:
-        shown = [MISSING] * 5
+        cells = [MISSING] * 5
     else:
         values = (latent.geometric_mean, latent.mean, latent.standard_error, latent.p95, latent.worst)
-        shown = [number(value) for value in values]
-    return shown + [number(by_name[name].mean) if name in by_name else MISSING for name in others]
+        cells = [number(value) for value in values]
+    return cells + [number(by_name[name].mean) if name in by_name else MISSING for name in others]
 
 
 def measured_on(document: PolicyDocument) -> str:
     """Return which prompts the quality table was measured on, and which the search saw."""
     report = document.quality
-    stated = (
+    tolerance = (
         f"; to be measured again to {100 * report.replay_tolerance:g} %" if report.replay_tolerance else ""
     )
     return printable(
         f"{report.held_out.size} held-out prompts; searched on {report.calibration.size} others "
-        f"for the objective {report.objective}{stated}"
+        f"for the objective {report.objective}{tolerance}"
     )
 
 
@@ -107,15 +110,17 @@ def choices(document: PolicyDocument) -> list[tuple[str, str]]:
 
 
 def beaten(document: PolicyDocument) -> str:
-    """Return a sentence where a few steps of the solver alone lose less, and what to do; else nothing."""
-    ours = _latent(document.quality.metrics)
-    few = next((item for item in document.quality.baselines if item.name == FEWER_STEPS), None)
-    theirs = _latent(few.metrics) if few else None
-    if ours is None or theirs is None or few is None or document.sampler.steps == few.nfe or theirs >= ours:
+    """Return a warning where as many plain steps lose less than the policy, and what to do; else an empty text."""
+    policy = _latent(document.quality.metrics)
+    fewer = next((item for item in document.quality.baselines if item.name == FEWER_STEPS), None)
+    plain = _latent(fewer.metrics) if fewer else None
+    if policy is None or plain is None or fewer is None:
+        return ""
+    if document.sampler.steps == fewer.nfe or plain >= policy:
         return ""
     return (
-        f"{few.nfe} plain steps of {document.sampler.scheduler} lose less than this policy at the same NFE "
-        f"(held-out {LATENT_MSE} {number(theirs)} against {number(ours)}, geometric mean): "
+        f"{fewer.nfe} plain steps of {document.sampler.scheduler} lose less than this policy at the same NFE "
+        f"(held-out {LATENT_MSE} {number(plain)} against {number(policy)}, geometric mean): "
         "compile with --steps auto --align, which makes such steps the policy where they win"
     )
 
@@ -160,8 +165,8 @@ def pareto(artifacts: Sequence[Artifact]) -> str:
 
 def cost(document: PolicyDocument) -> str:
     """Return what the search was and what it spent."""
-    found = document.search
+    search = document.search
     return printable(
-        f"{found.algorithm}, seed {found.seed}: {found.candidates:,} candidates scored, "
-        f"{found.forwards:,} transformer forwards spent"
+        f"{search.algorithm}, seed {search.seed}: {search.candidates:,} candidates scored, "
+        f"{search.forwards:,} transformer forwards spent"
     )

@@ -1,7 +1,7 @@
 """Rendering: tables, mask strips and numbers as text, with bold headers only where stdout is a terminal.
 
-Everything is rendered to a string at its natural width, so that nothing is ever wrapped but by the terminal,
-and whatever comes from a file passes `printable` on the way.
+Everything is rendered to a string at its natural width, so that only the terminal ever wraps it. Text from a file
+passes `printable` on the way. rich is imported with the first table.
 """
 
 from __future__ import annotations
@@ -10,41 +10,42 @@ import io
 import sys
 import textwrap
 from collections.abc import Collection, Iterable, Sequence
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from budc.schema.errors import printable
-from budc.schema.mask import StepMask
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from budc.schema.mask import StepMask
 
 _WIDTH = 20_000
 _TEXT_WIDTH = 100
 MISSING = "–"
 
 
-def cell(text: str) -> Text:
-    """Return text from anywhere as a table cell: one line, no markup, no control characters."""
-    return Text(printable(text))
-
-
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, text: Collection[str] = ()) -> str:
-    """Return a table as text; columns of text (the first, and those named by `text`) are aligned to the left."""
+    """Return a table as text; columns of text (the first, and those named by `text`) are aligned to the left.
+
+    A cell is one line without markup and control characters, wherever its text comes from.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
     view = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for index, header in enumerate(headers):
         view.add_column(
-            cell(header), justify="left" if index == 0 or header in text else "right", no_wrap=True
+            Text(printable(header)), justify="left" if index == 0 or header in text else "right", no_wrap=True
         )
     for row in rows:
-        view.add_row(*(cell(value) for value in row))
+        view.add_row(*(Text(printable(value)) for value in row))
     return _text(view)
 
 
 def fields(pairs: Iterable[tuple[str, str]]) -> str:
-    """Return name and value pairs, a line each, the values under each other.
+    """Return name and value pairs, a line each, with aligned values; further lines of a value stand under its first.
 
-    Lines of a value after its first stand under it. A value is shown as it is given: who passes something
-    from a file passes it through `printable` first.
+    Values are shown as they are: pass text from a file through `printable` first.
     """
     pairs = list(pairs)
     width = max(len(name) for name, _ in pairs)
@@ -71,14 +72,14 @@ def strip(mask: StepMask) -> str:
 
 def ruler(steps: int) -> str:
     """Return a line on which each number starts under the step that it names."""
-    every = 5 if steps <= 30 else 10
-    marks = "".join(f"{step:<{every}}" for step in range(0, steps, every))
+    interval = 5 if steps <= 30 else 10
+    marks = "".join(f"{step:<{interval}}" for step in range(0, steps, interval))
     return marks.rstrip()
 
 
 def wrapped(words: Iterable[str], *, gap: str = " ") -> str:
     """Return words on lines of at most 100 characters; a word is never broken."""
-    # Spaces within a word, and the gap's own, are hidden from the wrapper, which breaks at any.
+    # The wrapper breaks at any space: those within a word or a gap become NULs, and come back afterwards.
     glued = " ".join(word.replace(" ", "\0") + "\0" * (len(gap) - 1) for word in words)
     lines = textwrap.wrap(glued, _TEXT_WIDTH, break_long_words=False, break_on_hyphens=False)
     return "\n".join(line.replace("\0", " ").rstrip() for line in lines)
@@ -90,6 +91,8 @@ def number(value: float | None) -> str:
 
 
 def _text(view: Table) -> str:
+    from rich.console import Console
+
     console = Console(
         file=io.StringIO(),
         width=_WIDTH,

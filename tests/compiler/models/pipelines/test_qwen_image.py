@@ -13,7 +13,7 @@ diffusers = pytest.importorskip("diffusers")
 from elsewhere import rollouts  # noqa: E402
 
 import budc  # noqa: E402
-from budc.cli.generation.diffusers import Settings, generate  # noqa: E402
+from budc.cli.generation.pipeline import CallSettings, generate  # noqa: E402
 from budc.compiler.compile import compile_artifacts  # noqa: E402
 from budc.compiler.denoisers.batched import BatchedDenoiser  # noqa: E402
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout  # noqa: E402
@@ -165,10 +165,10 @@ def test_an_artifact_runs_as_it_was_rolled_out(
         warnings.simplefilter("ignore", UnsignedWarning)
         with budc.applied(pipe, artifact.path, allow_unsigned=True) as handle:
             made = deployed(pipe, prompt, HELD_OUT_SEED + 1)
-            settings = Settings.of(pipe, document, model.profile)
+            settings = CallSettings.of(pipe, document, model.profile)
             run = generate(pipe, settings, prompt, HELD_OUT_SEED + 1, 6, "as budc run does")
             assert handle.uncalibrated == ()
-    assert settings.options["true_cfg_scale"] == 4.0
+    assert settings.arguments["true_cfg_scale"] == 4.0
     assert torch.equal(made, expected)
     assert torch.equal(run.latents, expected)
     assert not torch.allclose(made, deployed(pipe, prompt, HELD_OUT_SEED + 1), rtol=1e-3)

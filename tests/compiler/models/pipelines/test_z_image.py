@@ -13,7 +13,7 @@ diffusers = pytest.importorskip("diffusers")
 from elsewhere import rollouts  # noqa: E402
 
 import budc  # noqa: E402
-from budc.cli.generation.diffusers import Settings, generate  # noqa: E402
+from budc.cli.generation.pipeline import CallSettings, generate  # noqa: E402
 from budc.compiler.compile import compile_artifacts  # noqa: E402
 from budc.compiler.denoisers.batched import BatchedDenoiser  # noqa: E402
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout  # noqa: E402
@@ -161,7 +161,7 @@ def test_an_artifact_runs_as_it_was_rolled_out(
         warnings.simplefilter("ignore", UnsignedWarning)
         with budc.applied(pipe, artifact.path, allow_unsigned=True) as handle:
             made = [deployed(pipe, name, prompt, HELD_OUT_SEED + i) for i, prompt in enumerate(prompts)]
-            settings = Settings.of(pipe, document, model.profile)
+            settings = CallSettings.of(pipe, document, model.profile)
             run = generate(pipe, settings, prompts[0], HELD_OUT_SEED, 6, "as budc run does")
             both = deployed(pipe, name, list(prompts), HELD_OUT_SEED)
             assert handle.uncalibrated == ()

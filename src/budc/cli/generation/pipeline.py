@@ -1,0 +1,137 @@
+"""One generation through a pipeline: its frames, its final latents and the seconds of its denoising loop."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from budc.cli.output.media import Frames
+from budc.progress import Bar, progress
+
+if TYPE_CHECKING:
+    from budc.policies.profile import ModelProfile
+    from budc.schema.policy import PolicyDocument
+
+
+@dataclass(frozen=True)
+class TimedGeneration:
+    """The result of one run of the pipeline."""
+
+    frames: Frames
+    latents: Tensor
+    """The final latents, (1, ...), float32 on the CPU."""
+    seconds: float
+    """Of the denoising loop: no text encoding, no decoding."""
+
+
+@dataclass(frozen=True)
+class CallSettings:
+    """The arguments that a policy's document prescribes for a call of its pipeline."""
+
+    arguments: dict[str, Any]
+
+    @classmethod
+    def of(cls, pipe: Any, document: PolicyDocument, profile: ModelProfile) -> CallSettings:
+        """Return the settings that `document` was calibrated for, those that this pipeline takes."""
+        shape = document.shape
+        calibrated = {
+            "negative_prompt": profile.prompts.negative,
+            "height": shape.height,
+            "width": shape.width,
+            "num_frames": shape.frames,
+            "max_sequence_length": shape.text_tokens,
+            "guidance_scale": document.sampler.guidance,
+        }
+        for expert in document.sampler.experts:
+            calibrated["guidance_scale_2"] = expert.guidance
+        accepted = inspect.signature(type(pipe).__call__).parameters
+        if document.sampler.guidance_rule == "classifier-free" and "true_cfg_scale" in accepted:
+            # Qwen-Image: its guidance_scale is for a distilled edition.
+            calibrated["true_cfg_scale"] = calibrated.pop("guidance_scale")
+        return cls(
+            {name: value for name, value in calibrated.items() if name in accepted and value is not None}
+        )
+
+
+def generate(
+    pipe: Any, settings: CallSettings, prompt: str, seed: int, steps: int, label: str
+) -> TimedGeneration:
+    """Run the pipeline once, from the CPU noise of `seed`, with progress on stderr.
+
+    Raises:
+        BudcError: a policy is applied and refuses the run.
+    """
+    final: list[Tensor] = []
+
+    def store_latents(
+        _pipe: Any, _step: int, _timestep: Any, tensors: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        final[:] = [tensors["latents"]]
+        return tensors
+
+    with _timed(pipe, label) as clock:
+        output = pipe(
+            prompt=prompt,
+            num_inference_steps=steps,
+            generator=torch.Generator().manual_seed(seed),
+            callback_on_step_end=store_latents,
+            callback_on_step_end_tensor_inputs=["latents"],
+            output_type="np",
+            return_dict=False,
+            **settings.arguments,
+        )[0]
+    frames = np.asarray(output, dtype=np.float32)
+    # A video pipeline returns (1, F, H, W, 3), an image pipeline (1, H, W, 3).
+    return TimedGeneration(frames[0] if frames.ndim == 5 else frames, final[0].float().cpu(), clock.seconds)
+
+
+class _Clock:
+    """The pipeline's progress bar for one run, which it opens and closes exactly around the denoising loop."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.seconds = 0.0
+
+    @contextmanager
+    def __call__(self, total: int) -> Iterator[_ProgressBar]:
+        with progress(self.label, total) as bar:
+            _synchronize()
+            started = time.perf_counter()
+            yield _ProgressBar(bar)
+            _synchronize()
+            self.seconds = time.perf_counter() - started
+
+
+class _ProgressBar:
+    """The one method of a progress bar that pipelines call."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+
+    def update(self, count: int = 1) -> None:
+        for _ in range(count):
+            self._bar.advance()
+
+
+@contextmanager
+def _timed(pipe: Any, label: str) -> Iterator[_Clock]:
+    clock = _Clock(label)
+    pipe.progress_bar = clock
+    try:
+        yield clock
+    finally:
+        # The class's own progress bar shows again.
+        del pipe.progress_bar
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

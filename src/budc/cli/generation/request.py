@@ -1,0 +1,33 @@
+"""What a generation is asked for: a policy, opened and believed, and what to make with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from budc.schema.artifact import Artifact
+    from budc.schema.digest_cache import DigestCache
+    from budc.schema.policy import PolicyDocument
+    from budc.schema.trust import Trust
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """One call of `budc run`. Prompt i starts from the noise of `seed + i`; `weights` is the model's folder."""
+
+    artifact: Artifact
+    trust: Trust
+    allow_unsigned: bool
+    allow_uncalibrated: bool
+    digests: DigestCache
+    weights: Path
+    prompts: tuple[str, ...]
+    seed: int
+    out: Path
+
+    @property
+    def document(self) -> PolicyDocument:
+        """What the artifact says."""
+        return self.artifact.document

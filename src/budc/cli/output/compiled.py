@@ -1,0 +1,54 @@
+"""What a compile or a transfer wrote, as a page of text or as JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from budc.cli.output.summary import budget, choices, claimed_signers, cost, masks, measured_on, quality
+from budc.cli.output.tables import fields
+
+if TYPE_CHECKING:
+    from budc.schema.artifact import Artifact
+
+
+def page(artifact: Artifact) -> str:
+    """Return what was compiled as a page of text."""
+    document = artifact.document
+    pairs = [
+        ("wrote", str(artifact.path)),
+        ("policy", artifact.policy_id),
+        ("signed by", _signed(artifact)),
+        ("budget", budget(document)),
+        *masks(document),
+        ("search", cost(document)),
+        *choices(document),
+        ("quality", measured_on(document)),
+    ]
+    return f"{fields(pairs)}\n\n{quality(document)}"
+
+
+def _signed(artifact: Artifact) -> str:
+    return (
+        claimed_signers(artifact)
+        if artifact.signed
+        else f"{claimed_signers(artifact)}\nto sign it: budc sign FILE --key KEY"
+    )
+
+
+def record(artifact: Artifact) -> dict[str, object]:
+    """Return what was compiled as one JSON object."""
+    import msgspec
+
+    document = artifact.document
+    return {
+        "path": str(artifact.path),
+        "policyId": artifact.policy_id,
+        "name": document.name,
+        "revision": document.revision,
+        "signedBy": [signature.keyid for signature in artifact.signatures],
+        "budget": msgspec.to_builtins(document.budget),
+        "steps": document.sampler.steps,
+        "policy": msgspec.to_builtins(document.policy),
+        "quality": msgspec.to_builtins(document.quality),
+        "search": msgspec.to_builtins(document.search),
+    }
