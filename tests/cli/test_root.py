@@ -40,7 +40,7 @@ import sys
 import budc
 from budc.cli import main
 artifact, public, prefix = sys.argv[1:]
-for arguments in (["--help"], ["models"], ["inspect", artifact], ["verify", artifact, "--key", public],
+for arguments in (["--help"], ["models"], ["inspect", artifact], ["verify", artifact, "--trust", public],
                   ["keygen", "--out", prefix], ["run", "--help"], ["compile", "--help"]):
     assert main(arguments) == 0, arguments
 print(*{"torch", "numpy", "diffusers", "transformers", "onnx", "PIL"} & sys.modules.keys(), file=sys.stderr)
@@ -127,7 +127,7 @@ def test_missing_packages_are_named_before_anything_is_loaded(budc, monkeypatch,
     monkeypatch.setitem(sys.modules, package, None)
     for arguments in (
         ["compile", "--model", "wan2.1-nano", "--budget", "3", "--json"],
-        ["run", sealed(), "--key", public, "--prompt", "x", "--out", "x.png"],
+        ["run", sealed(), "--trust", public, "--prompt", "x", "--out", "x.png"],
     ):
         outcome = budc(*arguments)
         assert outcome.code == 60

@@ -43,10 +43,10 @@ def test_attached_policies_are_found_by_folder(budc, made, model, public, trust)
         assert outcome.code == 0, outcome.err
         assert (model / "budc" / f"wan-nfe{nfe}.budc.json").is_file()
         assert outcome.err == ""
-    outcome = budc("verify", model, "--key", public)
+    outcome = budc("verify", model, "--trust", public)
     assert outcome.code == 0, outcome.err
     assert outcome.out.count("variant original: all 3 files") == 2
-    assert len(budc("verify", model, "--key", public, "--json").record) == 2
+    assert len(budc("verify", model, "--trust", public, "--json").record) == 2
     assert load_policy(model, 3, trust=trust).document.name == "wan-nfe3"
     assert api.load_policy(model, name="wan-nfe2", trust=trust).document.budget.nfe == 2
     for wrong in ({"nfe": 4}, {"name": "x"}, {}):
@@ -68,8 +68,8 @@ def test_found_is_not_trusted(budc, made, model, trust):
 def test_nothing_attached(budc, model, trust, public):
     with pytest.raises(ArtifactError, match="no policy is attached"):
         load_policy(model, trust=trust)
-    assert budc("verify", model, "--key", public).code == 10
-    assert budc("run", model, "--key", public, "--prompt", "x", "--out", model / "x.png").code == 10
+    assert budc("verify", model, "--trust", public).code == 10
+    assert budc("run", model, "--trust", public, "--prompt", "x", "--out", model / "x.png").code == 10
 
 
 def test_another_model_is_refused(budc, made, model):
@@ -94,7 +94,7 @@ def test_a_model_folder_of_others_is_left_as_it_is(budc, made, model, trust, pub
     assert outcome.code == 0, outcome.err
     assert sorted(model.rglob("*")) == before
     assert policies(model) == list(user_folder(model).glob("*.budc.json"))
-    assert budc("verify", model, "--key", public).code == 0
+    assert budc("verify", model, "--trust", public).code == 0
     assert load_policy(model, trust=trust).path.parent == user_folder(model)
 
 
@@ -162,7 +162,7 @@ def test_run_and_replay_by_model_folder(budc, compiled, shrunken, tmp_path, monk
         model,
         "--nfe",
         "3",
-        "--key",
+        "--trust",
         compiled.public,
         "--prompt",
         "a red circle",
@@ -170,13 +170,13 @@ def test_run_and_replay_by_model_folder(budc, compiled, shrunken, tmp_path, monk
         tmp_path / "x.png",
     )
     assert outcome.code == 0, outcome.err
-    outcome = budc("verify", model, "--key", compiled.public, "--replay", "--json")
+    outcome = budc("verify", model, "--trust", compiled.public, "--replay", "--json")
     assert outcome.code == 0, outcome.err
     details = [layer["detail"] for layer in outcome.record[0]["layers"] if layer["layer"] == "replay"]
     assert [detail.split()[0] for detail in details] == ["latent-mse", "psnr"]
     assert all("of 3 samples" in detail for detail in details)
     outcome = budc(
-        "verify", compiled.path, "--key", compiled.public, "--weights", model, "--replay", "--samples", "2"
+        "verify", compiled.path, "--trust", compiled.public, "--weights", model, "--replay", "--samples", "2"
     )
     assert outcome.code == 0, outcome.err
     assert "of 2 samples" in outcome.out
@@ -202,7 +202,7 @@ def test_a_report_that_is_not_true_is_refused(budc, compiled, tmp_path, samples)
     path.write_bytes(seal(document, load_signer(compiled.public.with_suffix(".key"))))
     flags = ("--samples", samples) if samples else ()
     outcome = budc(
-        "verify", path, "--key", compiled.public, "--weights", compiled.weights, "--replay", *flags, "--json"
+        "verify", path, "--trust", compiled.public, "--weights", compiled.weights, "--replay", *flags, "--json"
     )
     assert outcome.code == 29, outcome.err
     assert json.loads(outcome.out)["error"] == "QualityMismatch"
@@ -223,7 +223,7 @@ def test_the_tolerance_is_the_reports_and_may_be_stricter(budc, compiled, tmp_pa
     path = tmp_path / "coarse.budc.json"
     signer = load_signer(compiled.public.with_suffix(".key"))
     path.write_bytes(seal(msgspec.structs.replace(document, quality=quality), signer))
-    verify = ("verify", path, "--key", compiled.public, "--weights", compiled.weights)
+    verify = ("verify", path, "--trust", compiled.public, "--weights", compiled.weights)
     outcome = budc(*verify, "--replay")
     assert outcome.code == 0, outcome.err
     assert "(tolerance 5 %)" in outcome.out
@@ -236,5 +236,5 @@ def test_the_tolerance_is_the_reports_and_may_be_stricter(budc, compiled, tmp_pa
 
 def test_replay_needs_a_model_and_prompts_that_are_here(budc, made, model, public):
     path = made()
-    assert budc("verify", path, "--key", public, "--replay").code == 2
-    assert budc("verify", path, "--key", public, "--replay", "--weights", model).code == 34
+    assert budc("verify", path, "--trust", public, "--replay").code == 2
+    assert budc("verify", path, "--trust", public, "--replay", "--weights", model).code == 34

@@ -104,7 +104,7 @@ def test_the_bound_policy_still_holds_for_the_original(bind, budc, public, polic
     assert bind().code == 0
     bound = policy.with_name("policy.onnx-float32.budc.json")
     for folder, variant in ((weights, "original"), (exported, "onnx-float32")):
-        outcome = budc("verify", bound, "--key", public, "--weights", folder)
+        outcome = budc("verify", bound, "--trust", public, "--weights", folder)
         assert outcome.code == 0, outcome.err
         assert f"variant {variant}" in outcome.out
 

@@ -91,7 +91,7 @@ def test_an_interrupted_compile_says_that_it_resumes(budc, compiled, monkeypatch
     monkeypatch.setattr("budc.compiler.compile.compile_artifacts", interrupt)
     outcome = budc("compile", "--model", "wan2.1-nano", "--budget", "3")
     assert outcome.code == 130
-    assert outcome.err.splitlines() == ["interrupted: the same command goes on where this one stopped"]
+    assert outcome.err.splitlines() == ["interrupted: run the same command again to resume"]
     assert outcome.out == ""
 
 

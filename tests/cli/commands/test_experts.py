@@ -33,18 +33,18 @@ def test_from_the_policy_to_the_clip(budc, policy, pair_folder, tmp_path):
 
 def test_what_takes_one_denoiser_refuses_two(budc, policy, pair_profile, pair_folder, tmp_path):
     pytest.importorskip("onnxscript")
-    from budc.cli.commands.bind import _measure
+    from budc.cli.commands.bind import _original
     from budc.schema.artifact import read
     from budc.schema.errors import UnsupportedModel
+    from budc.schema.hashing import sha256_files
 
     flags = ("--weights", pair_folder, "--out", tmp_path / "onnx")
     outcome = budc("export", "onnx", "--model", pair_profile, *flags)
     said = "pair-tiny has 2 denoisers (transformer, transformer_2), one is supported"
     assert outcome.code == 34
     assert f"export: {said}" in outcome.err
-    # Before the export is looked at: there is none.
     with pytest.raises(UnsupportedModel) as refused:
-        _measure(read(policy), None, tmp_path / "onnx", pair_folder, 1, None)
+        _original(read(policy).document, pair_folder, sha256_files)
     assert str(refused.value) == f"bind: {said}"
 
 

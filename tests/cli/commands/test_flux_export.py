@@ -68,7 +68,7 @@ def test_the_manifest_says_how_flux_is_called(export):
 
 def test_both_runtimes_make_the_same_picture(budc, bound, export, tmp_path):
     public = bound.with_name("release.pub")
-    common = ("run", bound, "--key", public, "--prompt", PROMPT, "--seed", "3")
+    common = ("run", bound, "--trust", public, "--prompt", PROMPT, "--seed", "3")
     onnx = budc(*common, "--runtime", "onnxruntime", "--weights", export, "--out", tmp_path / "onnx.png")
     assert onnx.code == 0, onnx.err
     plain = budc(*common, "--out", tmp_path / "torch.png")

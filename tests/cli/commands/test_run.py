@@ -32,7 +32,7 @@ def rows(outcome):
 
 
 def test_png_has_a_row_a_prompt(run, compiled, tmp_path):
-    outcome = run(tmp_path / "x.png", "--key", compiled.public, "--prompt", "a blue cross rises")
+    outcome = run(tmp_path / "x.png", "--trust", compiled.public, "--prompt", "a blue cross rises")
     assert outcome.code == 0, outcome.err
     assert imageio.imread(tmp_path / "x.png").shape == (2 * 32 * 4, 5 * 48 * 4, 3)
     assert "3 NFE of 6 steps" in outcome.out
@@ -40,7 +40,7 @@ def test_png_has_a_row_a_prompt(run, compiled, tmp_path):
 
 
 def test_compare(run, compiled, tmp_path, read_video):
-    outcome = run(tmp_path / "x.mp4", "--key", compiled.public, "--compare", "--seed", "7")
+    outcome = run(tmp_path / "x.mp4", "--trust", compiled.public, "--compare", "--seed", "7")
     assert outcome.code == 0, outcome.err
     table = rows(outcome)
     assert [cells[0] for cells in table.values()] == ["6", "3", "3"]
@@ -85,7 +85,7 @@ def signed_like(compiled, tmp_path):
 
 def test_unsigned_only_with_the_flag_and_said_each_time(run, compiled, signed_like, tmp_path):
     unsigned = signed_like(lambda mask: mask)
-    assert run(tmp_path / "x.png", "--key", compiled.public, file=unsigned).code == 21
+    assert run(tmp_path / "x.png", "--trust", compiled.public, file=unsigned).code == 21
     assert not (tmp_path / "x.png").exists()
     outcome = run(tmp_path / "x.png", "--allow-unsigned", file=unsigned)
     assert outcome.code == 0
@@ -95,7 +95,7 @@ def test_unsigned_only_with_the_flag_and_said_each_time(run, compiled, signed_li
 def test_the_flag_does_not_let_untrusted_signatures_pass(run, tmp_path):
     outcome = run(tmp_path / "x.png", "--allow-unsigned")
     assert outcome.code == 23
-    assert "--key PUB" in outcome.err
+    assert "--trust PUB" in outcome.err
 
 
 def test_other_weights_are_refused_or_marked(run, compiled, tmp_path):
@@ -105,10 +105,10 @@ def test_other_weights_are_refused_or_marked(run, compiled, tmp_path):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    outcome = run(tmp_path / "x.png", "--key", compiled.public, weights=folder)
+    outcome = run(tmp_path / "x.png", "--trust", compiled.public, weights=folder)
     assert outcome.code == 32
     assert not (tmp_path / "x.png").exists()
-    outcome = run(tmp_path / "x.png", "--key", compiled.public, "--allow-uncalibrated", weights=folder)
+    outcome = run(tmp_path / "x.png", "--trust", compiled.public, "--allow-uncalibrated", weights=folder)
     assert outcome.code == 0
     assert outcome.err.startswith("uncalibrated: weights: ")
 
@@ -118,7 +118,7 @@ def test_pickled_weights_are_not_loaded(run, compiled, tmp_path):
     shutil.copytree(compiled.weights, folder)
     path = folder / "vae" / "diffusion_pytorch_model.safetensors"
     path.rename(path.with_suffix(".bin"))
-    outcome = run(tmp_path / "x.png", "--key", compiled.public, weights=folder)
+    outcome = run(tmp_path / "x.png", "--trust", compiled.public, weights=folder)
     assert outcome.code == 31
 
 
@@ -128,7 +128,7 @@ def test_targets_are_refused_before_the_artifact_is_opened(run, tmp_path, name, 
 
 
 def test_unknown_profile(budc, sealed, public, tmp_path):
-    outcome = budc("run", sealed(), "--key", public, "--prompt", PROMPT, "--out", tmp_path / "x.png")
+    outcome = budc("run", sealed(), "--trust", public, "--prompt", PROMPT, "--out", tmp_path / "x.png")
     assert outcome.code == 34
     assert "model profile wan" in outcome.err
 

@@ -56,7 +56,7 @@ def bound(exported: Path, wan_folder: Path, make_document: Any, signer: Any, tmp
 @pytest.fixture
 def run(budc: Any, bound: Path, public: Path, exported: Path) -> Any:
     def call(out: Path, *flags: object, weights: Path = exported) -> Any:
-        given = ("run", bound, "--key", public, "--runtime", "onnxruntime", "--prompt", PROMPT)
+        given = ("run", bound, "--trust", public, "--runtime", "onnxruntime", "--prompt", PROMPT)
         return budc(*given, "--out", out, "--weights", weights, *flags)
 
     return call
@@ -66,7 +66,7 @@ def test_from_prompt_to_file_without_torch(
     bound: Path, public: Path, exported: Path, tmp_path: Path, read_video: Any
 ) -> None:
     out = tmp_path / "x.mp4"
-    command = [sys.executable, "-W", "error", "-c", WITHOUT_TORCH, "run", bound, "--key", public]
+    command = [sys.executable, "-W", "error", "-c", WITHOUT_TORCH, "run", bound, "--trust", public]
     command += ["--runtime", "onnxruntime", "--weights", exported, "--prompt", PROMPT, "--out", out]
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -81,7 +81,7 @@ def test_pictures_are_those_of_the_other_runtime(
 ) -> None:
     both = ("--prompt", "a blue cross rises", "--seed", "3")
     assert run(tmp_path / "onnx.png", *both).code == 0
-    given = ("run", bound, "--key", public, "--weights", wan_folder, "--prompt", PROMPT)
+    given = ("run", bound, "--trust", public, "--weights", wan_folder, "--prompt", PROMPT)
     outcome = budc(*given, "--out", tmp_path / "torch.png", *both)
     assert outcome.code == 0, outcome.err
     onnx, torch_ = (imageio.imread(tmp_path / f"{name}.png").astype(int) for name in ("onnx", "torch"))
@@ -96,7 +96,7 @@ def test_a_policy_attached_to_the_export_is_found(
     folder = tmp_path / "export"
     shutil.copytree(exported, folder)
     assert budc("attach", bound, folder).code == 0
-    given = ("run", folder, "--key", public, "--runtime", "onnxruntime", "--prompt", PROMPT)
+    given = ("run", folder, "--trust", public, "--runtime", "onnxruntime", "--prompt", PROMPT)
     outcome = budc(*given, "--out", tmp_path / "x.png", "--rehash")
     assert outcome.code == 0, outcome.err
     assert (tmp_path / "x.png").exists()
@@ -123,7 +123,7 @@ def test_flags_that_do_not_go_together(
     outcome = run(tmp_path / "x.png", "--compare")
     assert outcome.code == 2
     assert "--compare: only with --runtime diffusers" in outcome.err
-    given = ("run", bound, "--key", public, "--prompt", PROMPT, "--out", tmp_path / "x.png")
+    given = ("run", bound, "--trust", public, "--prompt", PROMPT, "--out", tmp_path / "x.png")
     outcome = budc(*given, "--provider", "cpu")
     assert outcome.code == 2
     assert "--provider: only with --runtime onnxruntime" in outcome.err

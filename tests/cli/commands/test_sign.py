@@ -20,7 +20,7 @@ def test_an_unsigned_artifact_is_signed_in_place(budc, sealed, pair):
     assert outcome.code == 0, outcome.err
     assert before.policy_id in outcome.out
     assert read(path).payload == before.payload
-    assert budc("verify", path, "--key", f"{pair}.pub").code == 0
+    assert budc("verify", path, "--trust", f"{pair}.pub").code == 0
 
 
 def test_a_second_signature_and_a_threshold(budc, sealed, public, pair, tmp_path):
@@ -41,8 +41,8 @@ def test_a_second_signature_and_a_threshold(budc, sealed, public, pair, tmp_path
 def test_replace_drops_the_others(budc, sealed, public, pair):
     path = sealed()
     assert budc("sign", path, "--key", f"{pair}.key", "--replace").code == 0
-    assert budc("verify", path, "--key", public).code == 23
-    assert budc("verify", path, "--key", f"{pair}.pub").code == 0
+    assert budc("verify", path, "--trust", public).code == 23
+    assert budc("verify", path, "--trust", f"{pair}.pub").code == 0
 
 
 def test_an_encrypted_key_takes_its_passphrase_from_the_environment(budc, sealed, tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ def layers(outcome):
 
 def test_every_layer_that_passed_has_a_line(budc, sealed, public, model):
     folder, binding = model
-    outcome = budc("verify", sealed(model=binding), "--key", public, "--weights", folder)
+    outcome = budc("verify", sealed(model=binding), "--trust", public, "--weights", folder)
     assert outcome.code == 0
     assert layers(outcome) == ["size", "bundle", "signature", "payload", "age", "model"]
     assert load_public(public).fingerprint in outcome.out
@@ -31,7 +31,7 @@ def test_every_layer_that_passed_has_a_line(budc, sealed, public, model):
 
 
 def test_without_weights_the_model_is_said_to_be_unchecked(budc, sealed, public):
-    outcome = budc("verify", sealed(), "--key", public)
+    outcome = budc("verify", sealed(), "--trust", public)
     assert outcome.code == 0
     assert "not checked: pass --weights" in outcome.out
 
@@ -40,7 +40,7 @@ def test_changed_weights(budc, sealed, public, model):
     folder, binding = model
     path = sealed(model=binding)
     (folder / FILES[2]).write_text("another content")
-    outcome = budc("verify", path, "--key", public, "--weights", folder)
+    outcome = budc("verify", path, "--trust", public, "--weights", folder)
     assert outcome.code == 32
     assert FILES[2] in outcome.err
     assert layers(outcome)[-1] == "age"
@@ -48,7 +48,7 @@ def test_changed_weights(budc, sealed, public, model):
 
 def test_json(budc, sealed, public, model):
     folder, binding = model
-    record = budc("verify", sealed(model=binding), "--key", public, "--weights", folder, "--json").record
+    record = budc("verify", sealed(model=binding), "--trust", public, "--weights", folder, "--json").record
     assert record["verified"] is True
     assert record["signedBy"] == [load_public(public).fingerprint]
     assert record["variant"] == "original"
@@ -56,7 +56,7 @@ def test_json(budc, sealed, public, model):
 
 
 def test_json_of_a_refusal_is_one_object(budc, sealed, public):
-    outcome = budc("verify", sealed(signed=False), "--key", public, "--json")
+    outcome = budc("verify", sealed(signed=False), "--trust", public, "--json")
     assert outcome.record["error"] == "Unsigned"
     assert outcome.record["exitCode"] == outcome.code == 21
 
@@ -64,7 +64,7 @@ def test_json_of_a_refusal_is_one_object(budc, sealed, public):
 def test_nobody_trusted(budc, sealed, configuration):
     outcome = budc("verify", sealed())
     assert outcome.code == 23
-    assert "--key PUB" in outcome.err
+    assert "--trust PUB" in outcome.err
     assert str(configuration / "trust.toml") in outcome.err
     assert layers(outcome) == ["size", "bundle"]
 
@@ -72,13 +72,13 @@ def test_nobody_trusted(budc, sealed, configuration):
 def test_another_key(budc, sealed, tmp_path):
     other = tmp_path / "other.pub"
     other.write_bytes(generate_key().public)
-    assert budc("verify", sealed(), "--key", other).code == 23
+    assert budc("verify", sealed(), "--trust", other).code == 23
 
 
 def test_one_of_several_keys_suffices(budc, sealed, public, tmp_path):
     other = tmp_path / "other.pub"
     other.write_bytes(generate_key().public)
-    assert budc("verify", sealed(), "--key", other, "--key", public).code == 0
+    assert budc("verify", sealed(), "--trust", other, "--trust", public).code == 0
 
 
 def test_changed_content(budc, sealed, public, make_document):
@@ -86,14 +86,14 @@ def test_changed_content(budc, sealed, public, make_document):
     bundle, other = json.loads(path.read_text()), json.loads(sealed(signed=False, name="other").read_text())
     bundle["dsseEnvelope"]["payload"] = other["dsseEnvelope"]["payload"]
     path.write_text(json.dumps(bundle))
-    outcome = budc("verify", path, "--key", public)
+    outcome = budc("verify", path, "--trust", public)
     assert outcome.code == 22
     assert layers(outcome) == ["size", "bundle"]
 
 
 def test_expired(budc, sealed, public):
     path = sealed(issued_at="2020-01-01T00:00:00Z", not_after="2020-01-02T00:00:00Z")
-    outcome = budc("verify", path, "--key", public)
+    outcome = budc("verify", path, "--trust", public)
     assert outcome.code == 25
     assert "2020-01-02" in outcome.err
 
@@ -106,7 +106,7 @@ def test_trust_file(budc, sealed, public, configuration):
     assert budc("verify", sealed(revision=1)).code == 27
     outcome = budc("verify", sealed(revision=2))
     assert outcome.code == 0
-    assert "revision 2 (at least 2 asked for)" in outcome.out
+    assert "revision 2 (at least 2 required)" in outcome.out
     trust.write_text("keys = 3\n")
     assert budc("verify", sealed()).code == 20
 
@@ -115,5 +115,5 @@ def test_files_that_are_no_artifacts(budc, tmp_path, public):
     path = tmp_path / "x.budc.json"
     for data, code in ((b"{", 12), (b"{}", 13), (b" " * (1 << 20) + b"{}", 11)):
         path.write_bytes(data)
-        assert budc("verify", path, "--key", public).code == code
-    assert budc("verify", tmp_path / "none", "--key", public).code == 10
+        assert budc("verify", path, "--trust", public).code == code
+    assert budc("verify", tmp_path / "none", "--trust", public).code == 10

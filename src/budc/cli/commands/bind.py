@@ -126,8 +126,10 @@ def _target(options: BindOptions) -> Path:
     from budc.schema.artifact import SUFFIX
     from budc.schema.files import check_place
 
-    name = f"{options.policy.name.removesuffix(SUFFIX)}.{variant_name(read_manifest(options.export))}{SUFFIX}"
-    path = options.out or options.policy.with_name(name)
+    path = options.out
+    if path is None:
+        variant = variant_name(read_manifest(options.export))
+        path = options.policy.with_name(f"{options.policy.name.removesuffix(SUFFIX)}.{variant}{SUFFIX}")
     check_place(path)
     return path
 

@@ -77,7 +77,7 @@ def compile_command(source: Path | None, as_json: bool, **flags: Any) -> None:
     from budc.compiler.request import make_request, read_source
 
     # A switch that is not given is False, and leaves what the policy source says.
-    given = {name: value for name, value in flags.items() if value not in (None, False)}
+    given = {name: value for name, value in flags.items() if value is not None and value is not False}
     request = make_request(read_source(source) if source else {}, given)
     artifacts = _compile(request)
     _show(artifacts, sweep=request.sweep is not None, as_json=as_json)
