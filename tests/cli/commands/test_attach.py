@@ -23,8 +23,8 @@ def model(model_folder):
 
 
 @pytest.fixture
-def made(tmp_path, model, make_document, signer):
-    """Write a signed artifact for `model`: `made(steps=6, nfe=3, name=...)`."""
+def bound_policy(tmp_path, model, make_document, signer):
+    """Write a signed artifact bound to `model`: `bound_policy(steps=6, nfe=3, name=...)`."""
 
     def write(**fields):
         binding = make_document().model
@@ -37,9 +37,9 @@ def made(tmp_path, model, make_document, signer):
     return write
 
 
-def test_attached_policies_are_found_by_folder(budc, made, model, public, trust):
+def test_attached_policies_are_found_by_folder(budc, bound_policy, model, public, trust):
     for nfe in (2, 3):
-        outcome = budc("attach", made(name=f"wan-nfe{nfe}", nfe=nfe), model)
+        outcome = budc("attach", bound_policy(name=f"wan-nfe{nfe}", nfe=nfe), model)
         assert outcome.code == 0, outcome.err
         assert (model / "budc" / f"wan-nfe{nfe}.budc.json").is_file()
         assert outcome.err == ""
@@ -54,8 +54,8 @@ def test_attached_policies_are_found_by_folder(budc, made, model, public, trust)
             load_policy(model, **wrong, trust=trust)
 
 
-def test_found_is_not_trusted(budc, made, model, trust):
-    budc("attach", made(), model)
+def test_found_is_not_trusted(budc, bound_policy, model, trust):
+    budc("attach", bound_policy(), model)
     with pytest.raises(UntrustedKey):
         load_policy(model, trust=Trust(()))
     assert budc("verify", model).code == 23
@@ -72,25 +72,25 @@ def test_nothing_attached(budc, model, trust, public):
     assert budc("run", model, "--trust", public, "--prompt", "x", "--out", model / "x.png").code == 10
 
 
-def test_another_model_is_refused(budc, made, model):
-    path = made()
+def test_another_model_is_refused(budc, bound_policy, model):
+    path = bound_policy()
     (model / FILES[1]).write_text("other")
     assert budc("attach", path, model).code == 32
     assert not (model / "budc").exists()
 
 
-def test_a_newer_revision_is_not_replaced_by_an_older_one(budc, made, model, trust):
-    assert budc("attach", made(revision=2), model).code == 0
-    assert budc("attach", made(revision=3), model).code == 0
-    outcome = budc("attach", made(revision=1), model)
+def test_a_newer_revision_is_not_replaced_by_an_older_one(budc, bound_policy, model, trust):
+    assert budc("attach", bound_policy(revision=2), model).code == 0
+    assert budc("attach", bound_policy(revision=3), model).code == 0
+    outcome = budc("attach", bound_policy(revision=1), model)
     assert outcome.code == 2
     assert "revision 3" in outcome.err
     assert load_policy(model, trust=trust).document.revision == 3
 
 
-def test_a_model_folder_of_others_is_left_as_it_is(budc, made, model, trust, public):
+def test_a_model_folder_of_others_is_left_as_it_is(budc, bound_policy, model, trust, public):
     before = sorted(model.rglob("*"))
-    outcome = budc("attach", made(), model, "--user")
+    outcome = budc("attach", bound_policy(), model, "--user")
     assert outcome.code == 0, outcome.err
     assert sorted(model.rglob("*")) == before
     assert policies(model) == list(user_folder(model).glob("*.budc.json"))
@@ -98,15 +98,15 @@ def test_a_model_folder_of_others_is_left_as_it_is(budc, made, model, trust, pub
     assert load_policy(model, trust=trust).path.parent == user_folder(model)
 
 
-def test_a_file_in_the_folders_place_says_what_to_do(budc, made, model):
+def test_a_file_in_the_folders_place_says_what_to_do(budc, bound_policy, model):
     (model / "budc").write_text("")
-    outcome = budc("attach", made(), model)
+    outcome = budc("attach", bound_policy(), model)
     assert outcome.code == 61
     assert "--user" in outcome.err
 
 
-def test_a_model_signature_that_was_made_before_is_spoken_of(budc, made, model):
-    path = made()
+def test_a_model_signature_that_was_made_before_is_spoken_of(budc, bound_policy, model):
+    path = bound_policy()
     (model / "model.sig").write_text("{}")
     outcome = budc("attach", path, model)
     assert outcome.code == 0
@@ -115,8 +115,8 @@ def test_a_model_signature_that_was_made_before_is_spoken_of(budc, made, model):
     assert budc("attach", path, model, "--user").err == ""
 
 
-def test_links_are_followed_into_a_hub_caches_blobs_only(budc, made, model, tmp_path, trust):
-    path = made()
+def test_links_are_followed_into_a_hub_caches_blobs_only(budc, bound_policy, model, tmp_path, trust):
+    path = bound_policy()
     repository = tmp_path / "models--someone--wan"
     snapshot = repository / "snapshots" / "0123abcd"
     (repository / "blobs").mkdir(parents=True)
@@ -128,7 +128,7 @@ def test_links_are_followed_into_a_hub_caches_blobs_only(budc, made, model, tmp_
     (snapshot / "budc").mkdir()
     (snapshot / "budc" / "a.budc.json").symlink_to("../../../blobs/policy")
     assert load_policy(snapshot, trust=trust).document.name == read(path).document.name
-    assert budc("attach", made(name="second"), snapshot).code == 0
+    assert budc("attach", bound_policy(name="second"), snapshot).code == 0
     assert len(policies(snapshot)) == 2
     shutil.copy(path, repository / "elsewhere")
     (snapshot / "budc" / "b.budc.json").symlink_to("../../../elsewhere")
@@ -136,8 +136,8 @@ def test_links_are_followed_into_a_hub_caches_blobs_only(budc, made, model, tmp_
         policies(snapshot)
 
 
-def test_push_prepares_a_folder(budc, made, tmp_path):
-    first, second = made(name="wan-nfe2", nfe=2), made(name="wan-nfe3")
+def test_push_prepares_a_folder(budc, bound_policy, tmp_path):
+    first, second = bound_policy(name="wan-nfe2", nfe=2), bound_policy(name="wan-nfe3")
     out = tmp_path / "repository"
     assert budc("push", first, second, "--out", out, "--base-model", "someone/wan").code == 0
     assert sorted(path.name for path in out.iterdir()) == [
@@ -202,7 +202,15 @@ def test_a_report_that_is_not_true_is_refused(budc, compiled, tmp_path, samples)
     path.write_bytes(seal(document, load_signer(compiled.public.with_suffix(".key"))))
     flags = ("--samples", samples) if samples else ()
     outcome = budc(
-        "verify", path, "--trust", compiled.public, "--weights", compiled.weights, "--replay", *flags, "--json"
+        "verify",
+        path,
+        "--trust",
+        compiled.public,
+        "--weights",
+        compiled.weights,
+        "--replay",
+        *flags,
+        "--json",
     )
     assert outcome.code == 29, outcome.err
     assert json.loads(outcome.out)["error"] == "QualityMismatch"
@@ -234,7 +242,7 @@ def test_the_tolerance_is_the_reports_and_may_be_stricter(budc, compiled, tmp_pa
     assert budc(*verify, "--tolerance", "0.01").code == 2
 
 
-def test_replay_needs_a_model_and_prompts_that_are_here(budc, made, model, public):
-    path = made()
+def test_replay_needs_a_model_and_prompts_that_are_here(budc, bound_policy, model, public):
+    path = bound_policy()
     assert budc("verify", path, "--trust", public, "--replay").code == 2
     assert budc("verify", path, "--trust", public, "--replay", "--weights", model).code == 34

@@ -37,18 +37,18 @@ def export(budc, tmp_path_factory):
 @pytest.fixture(scope="module")
 def bound(budc, export, tmp_path_factory):
     """A policy whose predictors have several terms, bound to the export."""
-    place = tmp_path_factory.mktemp("bound")
-    request = CompileRequest(model=PROFILE.name, budget="4", steps=8, search="dp", out=place / "p.budc.json")
+    folder = tmp_path_factory.mktemp("bound")
+    request = CompileRequest(model=PROFILE.name, budget="4", steps=8, search="dp", out=folder / "p.budc.json")
     (artifact,) = compile_artifacts(request.resolve())
     assert max(len(row) for branch in artifact.document.policy.branches for row in branch.predictor) > 1
-    assert budc("keygen", "--out", place / "release").code == 0
+    assert budc("keygen", "--out", folder / "release").code == 0
     done = budc(
-        *("bind", place / "p.budc.json", "--variant", export, "--key", place / "release.key"),
+        *("bind", folder / "p.budc.json", "--variant", export, "--key", folder / "release.key"),
         *("--samples", "2", "--allow-unsigned", "--json"),
-        *("--out", place / "bound.budc.json"),
+        *("--out", folder / "bound.budc.json"),
     )
     assert done.code == 0, done.err
-    return place / "bound.budc.json"
+    return folder / "bound.budc.json"
 
 
 def test_the_manifest_says_how_flux_is_called(export):
@@ -73,11 +73,11 @@ def test_both_runtimes_make_the_same_picture(budc, bound, export, tmp_path):
     assert onnx.code == 0, onnx.err
     plain = budc(*common, "--out", tmp_path / "torch.png")
     assert plain.code == 0, plain.err
-    made, wanted = (np.asarray(Image.open(tmp_path / name), int) for name in ("onnx.png", "torch.png"))
-    assert made.shape == wanted.shape
-    assert wanted.std() > 1
+    actual, expected = (np.asarray(Image.open(tmp_path / name), int) for name in ("onnx.png", "torch.png"))
+    assert actual.shape == expected.shape
+    assert expected.std() > 1
     # Rounding to whole values may fall either way.
-    assert np.abs(made - wanted).max() <= 1
+    assert np.abs(actual - expected).max() <= 1
 
 
 def test_the_final_latents_are_those_of_the_pipeline(bound, export):
@@ -121,8 +121,8 @@ def test_no_torch_is_imported(bound, export):
 import json, sys
 from budc.runtimes.onnxruntime.pipeline import load
 pipe = load({str(bound)!r}, {str(export)!r}, trust={str(bound.with_name("release.pub"))!r})
-made = pipe.generate({PROMPT!r})
-print(json.dumps([made.frames.shape, "torch" in sys.modules, "transformers" in sys.modules]))
+clip = pipe.generate({PROMPT!r})
+print(json.dumps([clip.frames.shape, "torch" in sys.modules, "transformers" in sys.modules]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [[1, 64, 64, 3], False, False]

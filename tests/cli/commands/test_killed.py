@@ -33,13 +33,13 @@ pytestmark = pytest.mark.slow
 def survives(tmp_path):
     """Kill a command again and again: `survives(arguments, name, whole, script)`.
 
-    `arguments(place)` calls the command so that it makes `place / name`; `whole(path)` returns what that is, and
+    `arguments(folder)` calls the command so that it makes `folder / name`; `whole(path)` returns what that is, and
     raises where it is not whole.
     """
 
     def check_command(arguments, name, whole, script=killing.COMMAND, **given):
-        undisturbed, place = tmp_path / "undisturbed", tmp_path / "killed"
-        for folder in (undisturbed, place):
+        undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+        for folder in (undisturbed, killed):
             folder.mkdir()
 
         def attempt(folder, seconds=None):
@@ -51,27 +51,27 @@ def survives(tmp_path):
         remove(undisturbed / name)
         needed, seconds, _ = attempt(undisturbed)
         assert whole(undisturbed / name) == expected
-        kept = []
+        journalled = []
 
         def check(ended):
-            nonlocal kept
-            reported, kept = kept + ended.measured, killing.journalled((place / name).parent)
-            if (place / name).exists():
-                assert whole(place / name) == expected
+            nonlocal journalled
+            reported, journalled = journalled + ended.measured, killing.journalled((killed / name).parent)
+            if (killed / name).exists():
+                assert whole(killed / name) == expected
                 assert ended.killed or reported == needed, "something was lost, or measured twice"
-                remove(place / name)
+                remove(killed / name)
             else:
                 assert ended.killed
-                assert kept[: len(reported)] == reported
-                assert kept == needed[: len(kept)]
+                assert journalled[: len(reported)] == reported
+                assert journalled == needed[: len(journalled)]
 
         moments = killing.at_random_moments(
-            lambda at: attempt(place, at), check, KILLS, seconds, bool(needed)
+            lambda at: attempt(killed, at), check, KILLS, seconds, bool(needed)
         )
-        check(attempt(place))
-        check(attempt(place))
+        check(attempt(killed))
+        check(attempt(killed))
         # No folder is left, and no file but what a kill leaves of one that was being written.
-        left = [path for path in (place / name).parent.iterdir() if path.suffix != ".tmp"]
+        left = [path for path in (killed / name).parent.iterdir() if path.suffix != ".tmp"]
         assert left == []
         print(
             f"{name}: {seconds:.2f} s undisturbed, {len(moments)} kills at {min(moments):.2f} … {max(moments):.2f} s"
@@ -134,7 +134,7 @@ def policy(small, make_document, signer, tmp_path):
 
 @pytest.fixture
 def export(small):
-    """`budc export onnx` of that pipeline, without a place."""
+    """`budc export onnx` of that pipeline, without its folder."""
     return ["export", "onnx", "--model", "wan2.1-nano", "--weights", str(small), "--out"]
 
 
@@ -143,7 +143,7 @@ def test_export(survives, export):
         describe_export(folder)
         return (folder / MANIFEST).read_bytes()
 
-    survives(lambda place: (*export, place / "out"), "out", whole, SMALLER + killing.COMMAND)
+    survives(lambda folder: (*export, folder / "out"), "out", whole, SMALLER + killing.COMMAND)
 
 
 def test_bind(survives, policy, small, export, trust, key_pair, tmp_path):
@@ -151,7 +151,7 @@ def test_bind(survives, policy, small, export, trust, key_pair, tmp_path):
     (tmp_path / "release.key").write_bytes(key_pair.private)
     bind = ("bind", policy, "--variant", tmp_path / "onnx", "--key", tmp_path / "release.key")
     survives(
-        lambda place: (*bind, "--weights", small, "--samples", 1, "--out", place / "out.budc.json"),
+        lambda folder: (*bind, "--weights", small, "--samples", 1, "--out", folder / "out.budc.json"),
         "out.budc.json",
         # ECDSA signs the same payload differently each time.
         lambda path: open_artifact(path, trust).payload,
@@ -160,10 +160,10 @@ def test_bind(survives, policy, small, export, trust, key_pair, tmp_path):
 
 
 def test_attach(survives, policy, small, trust):
-    def attach(place):
-        if not (place / "model").exists():
-            shutil.copytree(small, place / "model")
-        return ("attach", policy, place / "model")
+    def attach(folder):
+        if not (folder / "model").exists():
+            shutil.copytree(small, folder / "model")
+        return ("attach", policy, folder / "model")
 
     def whole(path):
         variants = open_artifact(path, trust).document.model.variants
@@ -188,7 +188,7 @@ def test_transfer(survives, flux_profile, flux_folder, tmp_path):
     compile_artifacts(request.resolve())
     transfer = ("transfer", source, "--to", flux_profile, "--weights", flux_folder, "--allow-unsigned")
     survives(
-        lambda place: (*transfer, "--out", place / "out.budc.json"),
+        lambda folder: (*transfer, "--out", folder / "out.budc.json"),
         "out.budc.json",
         lambda path: read(path).payload,
         SHELF + killing.COMMAND,

@@ -29,12 +29,12 @@ def test_an_embedded_model_is_timed_here(budc):
 
 
 def test_an_alignment_is_planned_with_its_gradient(budc):
-    asked = ("plan", "--model", "flux.1-dev", "--budget", "10", "--device", "h100")
-    plain, aligned = budc(*asked, "--json").record, budc(*asked, "--align", "--json").record
+    command = ("plan", "--model", "flux.1-dev", "--budget", "10", "--device", "h100")
+    plain, aligned = budc(*command, "--json").record, budc(*command, "--align", "--json").record
     assert aligned["forwards"] > plain["forwards"]
     assert "alignment" in aligned["parts"]
     assert (plain["memory"]["gradients"], aligned["memory"]["gradients"] > 10**9) == (0, True)
-    assert "for a sample's gradient" in budc(*asked, "--align").out
+    assert "for a sample's gradient" in budc(*command, "--align").out
 
 
 def test_bad_input(budc):

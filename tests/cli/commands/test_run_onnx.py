@@ -56,8 +56,8 @@ def bound(exported: Path, wan_folder: Path, make_document: Any, signer: Any, tmp
 @pytest.fixture
 def run(budc: Any, bound: Path, public: Path, exported: Path) -> Any:
     def call(out: Path, *flags: object, weights: Path = exported) -> Any:
-        given = ("run", bound, "--trust", public, "--runtime", "onnxruntime", "--prompt", PROMPT)
-        return budc(*given, "--out", out, "--weights", weights, *flags)
+        command = ("run", bound, "--trust", public, "--runtime", "onnxruntime", "--prompt", PROMPT)
+        return budc(*command, "--out", out, "--weights", weights, *flags)
 
     return call
 
@@ -81,8 +81,8 @@ def test_pictures_are_those_of_the_other_runtime(
 ) -> None:
     both = ("--prompt", "a blue cross rises", "--seed", "3")
     assert run(tmp_path / "onnx.png", *both).code == 0
-    given = ("run", bound, "--trust", public, "--weights", wan_folder, "--prompt", PROMPT)
-    outcome = budc(*given, "--out", tmp_path / "torch.png", *both)
+    command = ("run", bound, "--trust", public, "--weights", wan_folder, "--prompt", PROMPT)
+    outcome = budc(*command, "--out", tmp_path / "torch.png", *both)
     assert outcome.code == 0, outcome.err
     onnx, torch_ = (imageio.imread(tmp_path / f"{name}.png").astype(int) for name in ("onnx", "torch"))
     assert onnx.shape == (2 * 64 * 4, 9 * 64 * 4, 3)
@@ -96,8 +96,8 @@ def test_a_policy_attached_to_the_export_is_found(
     folder = tmp_path / "export"
     shutil.copytree(exported, folder)
     assert budc("attach", bound, folder).code == 0
-    given = ("run", folder, "--trust", public, "--runtime", "onnxruntime", "--prompt", PROMPT)
-    outcome = budc(*given, "--out", tmp_path / "x.png", "--rehash")
+    command = ("run", folder, "--trust", public, "--runtime", "onnxruntime", "--prompt", PROMPT)
+    outcome = budc(*command, "--out", tmp_path / "x.png", "--rehash")
     assert outcome.code == 0, outcome.err
     assert (tmp_path / "x.png").exists()
 
@@ -123,11 +123,11 @@ def test_flags_that_do_not_go_together(
     outcome = run(tmp_path / "x.png", "--compare")
     assert outcome.code == 2
     assert "--compare: only with --runtime diffusers" in outcome.err
-    given = ("run", bound, "--trust", public, "--prompt", PROMPT, "--out", tmp_path / "x.png")
-    outcome = budc(*given, "--provider", "cpu")
+    command = ("run", bound, "--trust", public, "--prompt", PROMPT, "--out", tmp_path / "x.png")
+    outcome = budc(*command, "--provider", "cpu")
     assert outcome.code == 2
     assert "--provider: only with --runtime onnxruntime" in outcome.err
-    outcome = budc(*given, "--runtime", "onnxruntime")
+    outcome = budc(*command, "--runtime", "onnxruntime")
     assert outcome.code == 2
     assert "budc export onnx" in outcome.err
 

@@ -22,12 +22,8 @@ from budc.cli.options import (
 from budc.schema.errors import UsageError
 
 if TYPE_CHECKING:
-    from budc.cli.generation.converted import ConvertedExport
-    from budc.compiler.evaluation.parity import Parity
     from budc.schema.artifact import Artifact
-    from budc.schema.digest_cache import DigestCache
     from budc.schema.keys import Signer
-    from budc.schema.policy import PolicyDocument, Variant
 
 
 @dataclass(frozen=True)
@@ -82,15 +78,33 @@ def bind_command(**flags: Any) -> None:
     POLICY must be signed by a key that you trust. The key that --key signs with counts as trusted, within the limits
     of the trust file.
     """
+    from budc.cli.generation.binding import BindRequest, bind_export
+    from budc.cli.output.binding import page, record
+    from budc.progress import hashing
+    from budc.schema.artifact import read, seal
+    from budc.schema.digest_cache import DigestCache
+    from budc.schema.files import write_atomic
+
     options = BindOptions(**flags)
     signer = _signer(options)
     artifact = _open(options, signer)
     path = _target(options)
-    bound, variant, parity = _bind(options, artifact, signer, path)
+    bound = bind_export(
+        BindRequest(
+            artifact=artifact,
+            export=options.export,
+            weights=options.weights,
+            samples=options.samples,
+            revision=options.revision,
+            digests=DigestCache.of_user(watch=hashing, rehash=options.rehash),
+        )
+    )
+    write_atomic(path, seal(bound.document, signer))
+    written = read(path)
     click.echo(
-        json.dumps(_record(bound, variant, parity), indent=1)
+        json.dumps(record(written, bound.variant, bound.parity), indent=1)
         if options.as_json
-        else _page(bound, variant, parity)
+        else page(written, bound.variant, bound.parity)
     )
 
 
@@ -132,92 +146,3 @@ def _target(options: BindOptions) -> Path:
         path = options.policy.with_name(f"{options.policy.name.removesuffix(SUFFIX)}.{variant}{SUFFIX}")
     check_place(path)
     return path
-
-
-def _bind(
-    options: BindOptions, artifact: Artifact, signer: Signer, path: Path
-) -> tuple[Artifact, Variant, Parity]:
-    """Compare both forms and write the new artifact; return it, the variant that it gained, and how they agree."""
-    from budc.cli.dependencies import MODEL_PACKAGES, ONNX_PACKAGES, model_libraries, require
-    from budc.progress import hashing
-    from budc.schema.artifact import read, seal
-    from budc.schema.digest_cache import DigestCache
-    from budc.schema.files import write_atomic
-
-    require(*MODEL_PACKAGES, *ONNX_PACKAGES, extra="export")
-    document = artifact.document
-    digests = DigestCache.of_user(watch=hashing, rehash=options.rehash)
-    weights = _original(document, options.weights, digests)
-    with model_libraries():
-        from budc.cli.generation.converted import ConvertedExport
-        from budc.compiler.evaluation.parity import check_parity, rebound
-        from budc.runtimes.exported.folder import describe_export
-
-        variant, manifest = describe_export(options.export, sha256=digests)
-        converted = ConvertedExport(document, variant, options.export, digests)
-        parity = _measure(document, weights, converted, options.samples)
-        check_parity(parity, manifest.dtype)
-    write_atomic(path, seal(rebound(artifact, variant, parity, options.revision), signer))
-    return read(path), variant, parity
-
-
-def _original(document: PolicyDocument, weights: Path | None, digests: DigestCache) -> Path:
-    """Return the folder of the model that the policy was compiled for, whose files are checked."""
-    from budc.compiler.models.model import check_single
-    from budc.policies.profile import find_weights
-    from budc.runtimes.diffusers.pipeline import profile_of
-    from budc.runtimes.exported.manifest import MANIFEST
-    from budc.schema.digests import find_variant
-
-    profile = profile_of(document)
-    check_single(profile, "bind")
-    folder = find_weights(profile, weights)
-    originals = [variant for variant in document.model.variants if MANIFEST not in variant.files]
-    find_variant(folder, originals, sha256=digests)
-    return folder
-
-
-def _measure(document: PolicyDocument, weights: Path, converted: ConvertedExport, samples: int) -> Parity:
-    """Run held-out prompts under the policy in both forms."""
-    import msgspec
-
-    from budc.compiler.evaluation.parity import measure_parity
-    from budc.compiler.models.model import as_measured, default_device, load_model
-    from budc.runtimes.diffusers.pipeline import profile_of
-
-    # In float32 whatever the policy was measured in: rounding would hide what a conversion changed.
-    profile = msgspec.structs.replace(as_measured(profile_of(document), document.shape), dtype="float32")
-    return measure_parity(load_model(profile, weights, default_device()), document, converted, samples)
-
-
-def _page(bound: Artifact, variant: Variant, parity: Parity) -> str:
-    from budc.cli.output.tables import fields
-    from budc.schema.errors import printable
-
-    document = bound.document
-    return fields(
-        [
-            ("wrote", printable(str(bound.path))),
-            ("policy", f"{bound.policy_id}, revision {document.revision}"),
-            ("derived from", str(document.derived_from)),
-            ("variant", f"{variant.name}, {len(variant.files)} files"),
-            ("parity", str(parity)),
-        ]
-    )
-
-
-def _record(bound: Artifact, variant: Variant, parity: Parity) -> dict[str, object]:
-    return {
-        "path": str(bound.path),
-        "policyId": bound.policy_id,
-        "revision": bound.document.revision,
-        "derivedFrom": bound.document.derived_from,
-        "signedBy": [signature.keyid for signature in bound.signatures],
-        "variant": variant.name,
-        "parity": {
-            "samples": len(parity.latents),
-            "latents": max(parity.latents),
-            "latentsMedian": parity.median,
-            "frames": max(parity.frames),
-        },
-    }

@@ -1,0 +1,92 @@
+"""`budc bind`: the policy runs on the original and on its export, and gains the export as a variant if both agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from budc.cli.dependencies import MODEL_PACKAGES, ONNX_PACKAGES, model_libraries, require
+
+if TYPE_CHECKING:
+    from budc.cli.generation.converted import ConvertedExport
+    from budc.compiler.evaluation.parity import Parity
+    from budc.schema.artifact import Artifact
+    from budc.schema.digest_cache import DigestCache
+    from budc.schema.policy import PolicyDocument, Variant
+
+
+@dataclass(frozen=True)
+class BindRequest:
+    """What to bind. `export` is the folder of the export, `weights` that of the original, by default the profile's."""
+
+    artifact: Artifact
+    export: Path
+    weights: Path | None
+    samples: int
+    revision: int | None
+    digests: DigestCache
+
+
+class Bound(NamedTuple):
+    """The new document, the variant that it gained, and how both forms agree."""
+
+    document: PolicyDocument
+    variant: Variant
+    parity: Parity
+
+
+def bind_export(request: BindRequest) -> Bound:
+    """Compare both forms of the model under the policy and return the policy with one variant more.
+
+    Raises:
+        MissingExtra: a package of either form is not installed.
+        BudcError: the original is another model, the export cannot be used, or the two do not agree.
+    """
+    require(*MODEL_PACKAGES, *ONNX_PACKAGES, extra="export")
+    document = request.artifact.document
+    weights = find_original(document, request.weights, request.digests)
+    with model_libraries():
+        from budc.cli.generation.converted import ConvertedExport
+        from budc.compiler.evaluation.parity import check_parity, rebound
+        from budc.runtimes.exported.folder import describe_export
+
+        variant, manifest = describe_export(request.export, sha256=request.digests)
+        converted = ConvertedExport(document, variant, request.export, request.digests)
+        parity = _measure(document, weights, converted, request.samples)
+        check_parity(parity, manifest.dtype)
+        return Bound(rebound(request.artifact, variant, parity, request.revision), variant, parity)
+
+
+def find_original(document: PolicyDocument, weights: Path | None, digests: DigestCache) -> Path:
+    """Return the folder of the model that the policy was compiled for, whose files are checked.
+
+    Raises:
+        UnsupportedModel: a model of several denoisers.
+        ModelError: the weights are missing, or others.
+    """
+    from budc.compiler.models.model import check_single
+    from budc.policies.profile import find_weights
+    from budc.runtimes.diffusers.pipeline import profile_of
+    from budc.runtimes.exported.manifest import MANIFEST
+    from budc.schema.digests import find_variant
+
+    profile = profile_of(document)
+    check_single(profile, "bind")
+    folder = find_weights(profile, weights)
+    originals = [variant for variant in document.model.variants if MANIFEST not in variant.files]
+    find_variant(folder, originals, sha256=digests)
+    return folder
+
+
+def _measure(document: PolicyDocument, weights: Path, converted: ConvertedExport, samples: int) -> Parity:
+    """Run held-out prompts under the policy in both forms."""
+    import msgspec
+
+    from budc.compiler.evaluation.parity import measure_parity
+    from budc.compiler.models.model import as_measured, default_device, load_model
+    from budc.runtimes.diffusers.pipeline import profile_of
+
+    # In float32 whatever the policy was measured in: rounding would hide what a conversion changed.
+    profile = msgspec.structs.replace(as_measured(profile_of(document), document.shape), dtype="float32")
+    return measure_parity(load_model(profile, weights, default_device()), document, converted, samples)
