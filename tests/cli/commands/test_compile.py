@@ -84,6 +84,20 @@ def test_a_policy_that_plain_steps_beat_says_so(make_document):
                 assert part in text
 
 
+@pytest.mark.parametrize(("flags", "seed", "align"), [((), 5, True), (("--seed", "0"), 0, True)])
+def test_a_flag_wins_even_if_it_is_zero(budc, monkeypatch, tmp_path, flags, seed, align):
+    plans = []
+
+    def stop(plan):
+        plans.append(plan)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("budc.compiler.compile.compile_artifacts", stop)
+    (tmp_path / "policy.toml").write_text('model = "wan2.1-nano"\nbudget = 3\nseed = 5\nalign = true\n')
+    budc("compile", tmp_path / "policy.toml", "--out", tmp_path / "x.budc.json", *flags)
+    assert [(plan.seed, plan.align) for plan in plans] == [(seed, align)]
+
+
 def test_an_interrupted_compile_says_that_it_resumes(budc, compiled, monkeypatch):
     def interrupt(_):
         raise KeyboardInterrupt
