@@ -44,7 +44,7 @@ class Bar:
         print(text, file=sys.stderr, flush=True)
 
 
-class _Drawn(Bar):
+class _TerminalBar(Bar):
     def __init__(self, label: str, total: int, view: Progress) -> None:
         super().__init__(label, total)
         self._view = view
@@ -72,7 +72,7 @@ def progress(label: str, total: int) -> Iterator[Bar]:
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as view:
-        yield _Drawn(label, total, view)
+        yield _TerminalBar(label, total, view)
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def hashing(total: int) -> Iterator[Callable[[int], None]]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _logged(total)
+        yield _log_hashing(total)
         return
     from rich.progress import (
         BarColumn,
@@ -108,7 +108,7 @@ def hashing(total: int) -> Iterator[Callable[[int], None]]:
         yield lambda count: view.update(task, advance=count)
 
 
-def _logged(total: int) -> Callable[[int], None]:
+def _log_hashing(total: int) -> Callable[[int], None]:
     started = shown = time.monotonic()
     done = 0
 

@@ -54,6 +54,21 @@ print(*{"torch", "numpy", "diffusers", "transformers", "onnx", "PIL"} & sys.modu
     assert done.stderr == "\n"
 
 
+def test_a_command_is_imported_when_it_is_called():
+    script = """
+import sys
+from budc.cli import main
+heavy = {"rich", "cryptography", "msgspec", "torch", "numpy"}
+commands = {name for name in sys.modules if name.startswith("budc.cli.commands.")}
+print(sorted(heavy & sys.modules.keys()), sorted(commands))
+assert main(["models", "--help"]) == 0
+print(sorted(name for name in sys.modules if name.startswith("budc.cli.commands.")))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[0] == "[] []"
+    assert done.stdout.splitlines()[-1] == "['budc.cli.commands.models']"
+
+
 def test_a_closed_pipe_is_quiet(sealed):
     reader, writer = os.pipe()
     os.close(reader)
