@@ -7,9 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
+
+from budc.schema.errors import UsageError
+
+if TYPE_CHECKING:
+    from budc.schema.keys import Signer
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
@@ -103,6 +108,19 @@ def signing_options(command: _Command) -> _Command:
         "hsm:2?label=TOKEN, awskms:…, gcpkms:…, azurekms:…, hv:…",
     )
     return key(public(command))
+
+
+def required_signer(key: str | None, public: Path | None) -> Signer:
+    """Return the signer of `--key` and `--public`, for a command that always signs.
+
+    Raises:
+        UsageError: no key is given. KeyUnusable: it cannot be used.
+    """
+    from budc.schema.keys import load_public, load_signer
+
+    if key is None:
+        raise UsageError("--key: no key is given to sign with", remedy="--key KEY; `budc keygen` makes one")
+    return load_signer(key, public=load_public(public) if public is not None else None)
 
 
 def trust_options(command: _Command) -> _Command:

@@ -14,6 +14,7 @@ from budc.cli.options import (
     json_option,
     out_option,
     rehash_option,
+    required_signer,
     revision_option,
     signing_options,
     trust_options,
@@ -86,7 +87,7 @@ def bind_command(**flags: Any) -> None:
     from budc.schema.files import write_atomic
 
     options = BindOptions(**flags)
-    signer = _signer(options)
+    signer = required_signer(options.key, options.public)
     artifact = _open(options, signer)
     path = _target(options)
     bound = bind_export(
@@ -106,15 +107,6 @@ def bind_command(**flags: Any) -> None:
         if options.as_json
         else page(written, bound.variant, bound.parity)
     )
-
-
-def _signer(options: BindOptions) -> Signer:
-    from budc.schema.keys import load_public, load_signer
-
-    if options.key is None:
-        raise UsageError("no key given", remedy="--key KEY; `budc keygen` makes one")
-    public = load_public(options.public) if options.public is not None else None
-    return load_signer(options.key, public=public)
 
 
 def _open(options: BindOptions, signer: Signer) -> Artifact:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from budc.cli.options import PATH, out_option, signing_options
-from budc.schema.errors import UsageError
+from budc.cli.options import PATH, out_option, required_signer, signing_options
 
 
 @click.command("sign")
@@ -27,12 +26,9 @@ def sign_command(file: Path, key: str | None, public: Path | None, out: Path | N
     from budc.schema.artifact import add_signature, read
     from budc.schema.errors import printable
     from budc.schema.files import write_atomic
-    from budc.schema.keys import load_public, load_signer
 
-    if key is None:
-        raise UsageError("no key given", remedy="budc sign FILE --key KEY; `budc keygen` makes one")
+    signer = required_signer(key, public)
     artifact = read(file)
-    signer = load_signer(key, public=load_public(public) if public is not None else None)
     data = add_signature(artifact, signer, replace_others=replace)
     target = file if out is None else out
     write_atomic(target, data)
