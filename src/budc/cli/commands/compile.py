@@ -26,7 +26,7 @@ from budc.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from budc.compiler.request import CompileRequest
+    from budc.compiler.compile_plan import CompilePlan
     from budc.schema.artifact import Artifact
 
 
@@ -79,20 +79,18 @@ def compile_command(source: Path | None, as_json: bool, **flags: Any) -> None:
     # A switch that is not given is False, and leaves what the policy source says.
     given = {name: value for name, value in flags.items() if value is not None and value is not False}
     request = make_request(read_source(source) if source else {}, given)
-    artifacts = _compile(request)
+    artifacts = _compile(request.resolve(), download=request.download)
     _show(artifacts, sweep=request.sweep is not None, as_json=as_json)
 
 
-def _compile(request: CompileRequest) -> list[Artifact]:
+def _compile(plan: CompilePlan, *, download: bool) -> list[Artifact]:
     from budc.cli.dependencies import MODEL_PACKAGES, RESUMES, model_libraries, require
-    from budc.compiler.request import check_request
 
-    check_request(request)
     require(*MODEL_PACKAGES)
-    with model_libraries(download=request.download, if_stopped=RESUMES):
+    with model_libraries(download=download, if_stopped=RESUMES):
         from budc.compiler.compile import compile_artifacts
 
-        return compile_artifacts(request)
+        return compile_artifacts(plan)
 
 
 def _show(artifacts: list[Artifact], *, sweep: bool, as_json: bool) -> None:

@@ -77,7 +77,7 @@ def _resolve(
     """Refuse what can be refused without a model library."""
     from budc.compiler.budget import parse_budget
     from budc.compiler.planning.devices import device as device_named
-    from budc.compiler.request import check_judged
+    from budc.compiler.selection.split import check_arbitrated
     from budc.policies.profile import load_profile
 
     if weights is not None and device is not None:
@@ -87,7 +87,7 @@ def _resolve(
     profile = load_profile(model)
     steps, search = steps or profile.steps, search or "joint"
     nfe = parse_budget(budget, steps, len(profile.denoisers))
-    check_judged(search, {"--align": align})
+    check_arbitrated(search, align=align)
     chosen = device_named(device) if device is not None else None
     folder = _folder(profile, weights) if chosen is None else None
     return PlannedCompile(profile, nfe, steps, search, align, chosen, folder)

@@ -24,7 +24,7 @@ from budc.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from budc.compiler.transfer import TransferRequest
+    from budc.compiler.transfer_request import TransferPlan
     from budc.schema.artifact import Artifact
 
 
@@ -64,22 +64,23 @@ def transfer_command(
     """
     from budc.cli.output.compiled import page, record
     from budc.cli.trust_store import load_trust, open_trusted
-    from budc.compiler.transfer import TransferRequest
+    from budc.compiler.transfer_request import TransferRequest
 
     source = open_trusted(policy, load_trust(trusted), allow_unsigned=allow_unsigned)
-    request = TransferRequest(**{name: value for name, value in flags.items() if value is not None})
-    written = _transfer(source, request)
+    given = {name: value for name, value in flags.items() if value is not None}
+    request = TransferRequest(source=source, **given)
+    written = _transfer(request.resolve(), download=request.download)
     if as_json:
         click.echo(json.dumps(record(written) | {"derivedFrom": written.document.derived_from}, indent=1))
     else:
         click.echo(f"from    {source.policy_id}\n{page(written)}")
 
 
-def _transfer(source: Artifact, request: TransferRequest) -> Artifact:
+def _transfer(plan: TransferPlan, *, download: bool) -> Artifact:
     from budc.cli.dependencies import MODEL_PACKAGES, RESUMES, model_libraries, require
 
     require(*MODEL_PACKAGES)
-    with model_libraries(download=request.download, if_stopped=RESUMES):
+    with model_libraries(download=download, if_stopped=RESUMES):
         from budc.compiler.transfer import transfer
 
-        return transfer(source, request)
+        return transfer(plan)

@@ -48,7 +48,8 @@ def bind_export(request: BindRequest) -> Bound:
     weights = find_original(document, request.weights, request.digests)
     with model_libraries():
         from budc.cli.generation.converted import ConvertedExport
-        from budc.compiler.evaluation.parity import check_parity, rebound
+        from budc.compiler.bind import rebound
+        from budc.compiler.evaluation.parity import check_parity
         from budc.runtimes.exported.folder import describe_export
 
         variant, manifest = describe_export(request.export, sha256=request.digests)
@@ -65,14 +66,14 @@ def find_original(document: PolicyDocument, weights: Path | None, digests: Diges
         UnsupportedModel: a model of several denoisers.
         ModelError: the weights are missing, or others.
     """
-    from budc.compiler.models.model import check_single
+    from budc.compiler.models.supported import check_one_denoiser
     from budc.policies.profile import find_weights
     from budc.runtimes.diffusers.pipeline import profile_of
     from budc.runtimes.exported.manifest import MANIFEST
     from budc.schema.digests import find_variant
 
     profile = profile_of(document)
-    check_single(profile, "bind")
+    check_one_denoiser(profile, "bind")
     folder = find_weights(profile, weights)
     originals = [variant for variant in document.model.variants if MANIFEST not in variant.files]
     find_variant(folder, originals, sha256=digests)
