@@ -119,7 +119,6 @@ REFUSALS = {
         f"{ONNX} --out none/x.png": 61,
         f"{ONNX} --trust none": 26,
         f"{ONNX} --weights none": 31,
-        f"{ONNX} --weights model": 31,
     },
     "bind": {
         "bind policy.budc.json --variant none": 2,

@@ -74,7 +74,7 @@ def test_it_verifies_and_means_what_it_meant(path: Path, expected: dict[str, Any
 
 def test_the_command_line_verifies_one() -> None:
     golden = HERE / "v1.0"
-    assert main(["verify", str(golden / "compiled.budc.json"), "--key", str(golden / "compiled.pub")]) == 0
+    assert main(["verify", str(golden / "compiled.budc.json"), "--trust", str(golden / "compiled.pub")]) == 0
 
 
 def test_the_worked_example_of_the_specification_holds() -> None:

@@ -17,7 +17,7 @@ from budc.cli.options import (
     trust_options,
     weights_option,
 )
-from budc.schema.errors import UsageError
+from budc.schema.errors import UsageError, WeightsMissing
 
 if TYPE_CHECKING:
     from budc.cli.generation.request import GenerationRequest
@@ -172,10 +172,10 @@ def _weights(options: RunOptions, artifact: Artifact) -> Path:
                 "--weights: the ONNX runtime needs the folder of an export",
                 remedy="--weights DIR, made with `budc export onnx`",
             )
-        from budc.runtimes.exported.manifest import read_manifest
-
-        # A folder that is no export is refused before ONNX Runtime is imported.
-        read_manifest(folder)
+        if not folder.is_dir():
+            raise WeightsMissing(
+                f"--weights: {folder} is not a folder", remedy="--weights DIR, made with `budc export onnx`"
+            )
         return folder
     from budc.policies.profile import find_weights
     from budc.runtimes.diffusers.pipeline import profile_of
