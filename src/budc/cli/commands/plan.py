@@ -106,17 +106,20 @@ def _folder(profile: ModelProfile, weights: Path | None) -> Path | None:
 
 def _text(planned: PlannedCompile, as_json: bool) -> str:
     from budc.cli.output.plan import page, record
+    from budc.compiler.planning.advice import advise
     from budc.compiler.planning.cost import forward_cost, gradient_memory
-    from budc.compiler.planning.plan import make_plan, savings
+    from budc.compiler.planning.estimate import estimate_compile
+    from budc.compiler.planning.forwards import CompileSettings
 
-    profile, steps, search, device = planned.profile, planned.steps, planned.search, planned.device
+    profile, device = planned.profile, planned.device
+    settings = CompileSettings(profile, planned.nfe, planned.steps, planned.search, planned.align)
     cost = forward_cost(profile, planned.folder)
     seconds = _seconds(profile, planned.folder) if planned.folder else None
-    gradients = gradient_memory(profile, planned.folder) if planned.align else None
-    plan = make_plan(profile, planned.nfe, steps, search, cost, device, seconds, gradients=gradients)
-    advice = savings(plan, steps, search, device)
+    gradients = gradient_memory(profile, planned.folder) if planned.align else 0
+    estimate = estimate_compile(settings, cost, device, seconds, gradients)
+    advice = advise(estimate, device)
     return (
-        json.dumps(record(plan, device, advice), indent=1) if as_json else page(plan, device, steps, advice)
+        json.dumps(record(estimate, device, advice), indent=1) if as_json else page(estimate, device, advice)
     )
 
 
