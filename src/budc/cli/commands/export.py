@@ -40,14 +40,14 @@ def onnx_command(
     DIR appears; an export that fails or is stopped leaves no DIR behind. Then `budc bind` binds a policy to the export.
     """
     from budc.cli.dependencies import MODEL_PACKAGES, ONNX_PACKAGES, model_libraries, require
-    from budc.compiler.export.staging import check_free
+    from budc.compiler.export.atomic_folder import check_new_folder
     from budc.compiler.models.supported import check_one_denoiser
     from budc.policies.profile import find_weights, load_profile
     from budc.schema.files import check_place
 
     profile = load_profile(model)
     check_one_denoiser(profile, "export")
-    check_free(out)
+    check_new_folder(out)
     check_place(out)
     require(*MODEL_PACKAGES, *ONNX_PACKAGES, "onnxscript", extra="export")
     folder = find_weights(profile, weights)
