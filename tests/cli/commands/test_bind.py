@@ -87,11 +87,11 @@ def test_binding_lists_the_export_and_signs_again(bind, policy, exported, trust,
 
 
 def test_both_forms_are_compared_without_tf32(bind, monkeypatch):
-    seen, roll = [], PipelineRollout.roll
+    seen, run = [], PipelineRollout.run
 
     def watched(*arguments):
         seen.append(torch.backends.cudnn.conv.fp32_precision)
-        return roll(*arguments)
+        return run(*arguments)
 
     monkeypatch.setattr(PipelineRollout, "run", watched)
     before = torch.backends.cudnn.conv.fp32_precision
