@@ -30,7 +30,8 @@ class ConvertedExport:
     ) -> None:
         import msgspec
 
-        from budc.runtimes.onnxruntime.pipeline import UnsignedWarning, load
+        from budc.runtimes.admission.trust import UnsignedWarning
+        from budc.runtimes.onnxruntime.pipeline import load
 
         self._folder = folder
         model = msgspec.structs.replace(document.model, variants=[variant])

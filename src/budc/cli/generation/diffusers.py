@@ -47,7 +47,7 @@ def _generate(request: GenerationRequest, compare: bool) -> list[Method]:
     from budc.cli.output.media import write_media
     from budc.runtimes.diffusers.pipeline import load_pipeline, profile_of
 
-    pipe = load_pipeline(profile_of(request.document), request.weights)
+    pipe = load_pipeline(profile_of(request.document), weights=request.weights)
     chosen = methods(request.document, compare=compare)
     for difference in run_methods(pipe, request, chosen):
         click.echo(f"uncalibrated: {printable(difference)}", err=True)
@@ -69,7 +69,8 @@ def _page(request: GenerationRequest, methods: Sequence[Method]) -> str:
 @contextlib.contextmanager
 def _without_runtime_warnings() -> Iterator[None]:
     """Silence the runtime's warnings of what this command says itself."""
-    from budc.runtimes.diffusers.apply import UncalibratedWarning, UnsignedWarning
+    from budc.runtimes.admission.settings import UncalibratedWarning
+    from budc.runtimes.admission.trust import UnsignedWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UncalibratedWarning)

@@ -36,7 +36,9 @@ def run_onnx(request: GenerationRequest, provider: str) -> str:
 
 def _open(request: GenerationRequest, provider: str) -> OnnxPipeline:
     """Open the export under the policy, and say on stderr what is not as calibrated."""
-    from budc.runtimes.onnxruntime.pipeline import UncalibratedWarning, UnsignedWarning, load
+    from budc.runtimes.admission.settings import UncalibratedWarning
+    from budc.runtimes.admission.trust import UnsignedWarning
+    from budc.runtimes.onnxruntime.pipeline import load
 
     with warnings.catch_warnings():
         # This command says both on stderr itself.
