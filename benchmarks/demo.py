@@ -25,7 +25,8 @@ from budc.runtimes.admission.trust import UnsignedWarning
 from budc.runtimes.diffusers.apply import applied
 from budc.schema.artifact import open_artifact
 from budc.schema.mask import StepMask
-from budc.schema.policy import BranchPolicy, Metric, Policy, PolicyDocument
+from budc.schema.policy import Metric, Policy, PolicyDocument
+from budc.schema.predictor import Predictor
 from budc.schema.trust import Trust
 
 NAMES = {"uniform": "uniform mask", "fewer-steps": "fewer steps, no cache", "full": "full run"}
@@ -42,8 +43,7 @@ def budc(*arguments: str) -> None:
 def uniform(document: PolicyDocument) -> PolicyDocument:
     """Return the document with the uniform mask in place of the one that was found."""
     mask = StepMask.uniform(document.sampler.steps, document.budget.nfe)
-    shared = BranchPolicy.plain(document.budget.branches, mask)
-    policy = Policy(payload="trunk-residual", branches=[shared])
+    policy = Policy.of("trunk-residual", dict.fromkeys(document.budget.branches, Predictor.plain_reuse(mask)))
     return msgspec.structs.replace(document, policy=policy)
 
 

@@ -1,4 +1,4 @@
-"""Model profiles: one TOML a model says what is compiled, at which settings, on which prompts.
+"""Model profiles: one TOML file a model, with its classes, sampler settings, prompts and origin.
 
     profile = load_profile("wan2.1-nano")
     folder = find_weights(profile, None)
@@ -22,7 +22,7 @@ _HERE = Path(str(files("budc.policies")))
 
 
 class Prompts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Prompt files, relative to the profiles, and how many of each are used."""
+    """Prompt files, relative to the profiles, and how many prompts of each are used."""
 
     calibration: str
     calibration_size: int
@@ -41,7 +41,7 @@ class AnnealingSettings(
     protected_fraction: float
 
 
-class Fused(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class FusedAdapter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """An adapter (LoRA) that is fused into the denoiser's weights before anything is compiled."""
 
     repository: str
@@ -54,7 +54,7 @@ class Experts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     boundary: float
     guidance: float
-    """Guidance scale of the second one."""
+    """Guidance scale of the second denoiser."""
 
 
 class ModelProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -77,20 +77,20 @@ class ModelProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     width: int
     frames: int
     text_tokens: int | None = None
-    """Length that the pipeline pads the text to; none where the prompt decides."""
+    """Number of tokens that the pipeline pads the text to; None if it does not pad."""
     dtype: Literal["float32", "bfloat16", "float16"]
     repository: str = ""
     revision: str = "main"
     licence: str
     size_gb: float
     embedded: str = ""
-    """Folder of weights inside the package, relative to the profiles; empty for hub models."""
+    """Folder of weights inside the package, relative to the profiles; empty for models of a hub."""
     try_instead: str = "wan2.1-nano"
     parameters: float = 0.0
-    """Published size of one denoiser, in billions; 0 where the weights are in the package."""
+    """Published number of parameters of one denoiser, in billions; 0 for embedded models."""
     architecture: dict[str, dict[str, bool | int | float | str]] = {}
-    """Denoiser -> settings that its config.json must have: what the published size and cost follow from."""
-    fused: Fused | None = None
+    """Denoiser -> settings that its config.json must have; size and cost are computed from them."""
+    fused: FusedAdapter | None = None
     experts: Experts | None = None
     prompts: Prompts
     search: AnnealingSettings
@@ -119,7 +119,7 @@ def load_profile(name: str) -> ModelProfile:
 
 
 def read_prompts(name: str | Path, limit: int | None = None) -> tuple[str, ...]:
-    """Read a prompt file, one prompt a line; a shipped name or a path.
+    """Read a prompt file, one prompt a line, by the name of a shipped one or by path.
 
     Raises:
         UsageError: the file is missing, not UTF-8, holds fewer prompts than asked for, or repeats one.
@@ -133,7 +133,7 @@ def read_prompts(name: str | Path, limit: int | None = None) -> tuple[str, ...]:
         ) from error
     prompts = tuple(line for line in lines if line)
     if len(set(prompts)) != len(prompts):
-        raise UsageError(f"{path}: a prompt stands twice", remedy="remove the repeated line")
+        raise UsageError(f"{path}: a prompt is there twice", remedy="remove the repeated line")
     if not prompts or (limit is not None and len(prompts) < limit):
         raise UsageError(
             f"{path}: {len(prompts)} prompts, {limit or 1} needed", remedy="add prompts, one a line"
@@ -142,7 +142,7 @@ def read_prompts(name: str | Path, limit: int | None = None) -> tuple[str, ...]:
 
 
 def _hub_snapshot(profile: ModelProfile) -> Path:
-    # As the hub client finds its cache, which is not a dependency of reading a profile.
+    # The same rules as the hub client's, which is not imported to read a profile.
     caches = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
     home = Path(os.environ.get("HF_HOME", caches / "huggingface"))
     cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
@@ -153,35 +153,35 @@ def _hub_snapshot(profile: ModelProfile) -> Path:
 
 
 def find_weights(profile: ModelProfile, folder: Path | None, *, download: bool = False) -> Path:
-    """Return the folder that holds the model: the one given, the embedded one, or the hub cache's.
+    """Return the folder that holds the model: `folder` if given, else the embedded one or that of the hub cache.
 
     Nothing is fetched unless `download` is true.
 
     Raises:
-        WeightsMissing: no such folder; the message says where it looked and what to fetch.
+        WeightsMissing: there is no model in it; the message says where it was searched and what to fetch.
     """
     if folder is None and profile.embedded:
         folder = _HERE / profile.embedded
     if folder is None and download and profile.repository and profile.fused is None:
-        # Also where a snapshot stands: an interrupted one is completed, a whole one costs a look.
+        # Also if there is a snapshot: an interrupted download is completed, a complete one is only looked up.
         return _download(profile)
-    looked = folder if folder is not None else _hub_snapshot(profile)
+    searched = folder if folder is not None else _hub_snapshot(profile)
     if profile.fused is not None and folder is None:
-        raise _unfused(profile, profile.fused, looked)
-    if (looked / "model_index.json").is_file():
-        return looked
+        raise _unfused(profile, profile.fused, searched)
+    if (searched / "model_index.json").is_file():
+        return searched
     origin = f"{profile.repository}, {profile.size_gb:g} GB" if profile.repository else "part of the package"
     raise WeightsMissing(
-        f"{profile.name}: no weights in {looked} (model_index.json is missing; {origin})",
+        f"{profile.name}: no weights in {searched} (model_index.json is missing; {origin})",
         remedy=f"--weights DIR, or --download to fetch {profile.repository}, or --model {profile.try_instead}"
         if profile.repository
         else "--weights DIR with a trained folder",
     )
 
 
-def _unfused(profile: ModelProfile, fused: Fused, looked: Path) -> WeightsMissing:
+def _unfused(profile: ModelProfile, fused: FusedAdapter, searched: Path) -> WeightsMissing:
     return WeightsMissing(
-        f"{profile.name}: no folder given ({profile.repository} is looked for in {looked}; {profile.size_gb:g} GB, "
+        f"{profile.name}: no folder given ({profile.repository} is looked for in {searched}; {profile.size_gb:g} GB, "
         f"and {fused.repository}/{fused.file} must be fused into it at scale {fused.scale:g})",
         remedy=f"fuse it (docs/models.md) and pass --weights DIR, or --model {profile.try_instead}",
     )

@@ -1,9 +1,9 @@
-"""Schedules that others have published: which of `steps` steps their searches compute.
+"""Published masks: which of their steps the searches of others compute, read from `published-masks.json`.
 
-    schedules_for(load_profile("wan2.1"), steps=50, nfe=10)
+    masks_for(load_profile("wan2.1"), steps=50, nfe=10)
 
-They are facts of the real models (`published-masks.json`, with its source), good for a warm start: none was
-measured here, and the siblings of a model take its schedules.
+They were found on the real models and serve as a warm start for a search; none was measured here. Models of one family
+share them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from budc.policies.profile import ModelProfile
 MASKS_FILE = "published-masks.json"
 
 
-class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the schedules are from."""
+class Publication(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the masks were published."""
 
     repository: str
     commit: str
@@ -31,9 +31,9 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PublishedMask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One published schedule: what it was found for, by which method, and the steps that it computes.
+    """One published mask: the model it was found for, the method, and the steps that it computes.
 
-    It is taken for profiles whose family begins with `family`.
+    It serves all profiles whose family begins with `family`.
     """
 
     model: str
@@ -46,58 +46,61 @@ class PublishedMask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PublishedMasks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The file: schedules of `steps` steps, and their source."""
+    """The content of the file: masks of `steps` steps each, and their source."""
 
     about: str
-    source: Source
+    source: Publication
     steps: int
-    schedules: tuple[PublishedMask, ...]
+    masks: tuple[PublishedMask, ...]
 
 
 @cache
 def published_masks() -> PublishedMasks:
-    """Read the published schedules."""
+    """Read the published masks."""
     content = files("budc.policies").joinpath(MASKS_FILE).read_bytes()
     return msgspec.json.decode(content, type=PublishedMasks)
 
 
 def published_models() -> tuple[str, ...]:
-    """Return the models that there are schedules for, in the file's order."""
-    return tuple(dict.fromkeys(schedule.model for schedule in published_masks().schedules))
+    """Return the models that there are published masks for, in the file's order."""
+    return tuple(dict.fromkeys(mask.model for mask in published_masks().masks))
 
 
 def masks_for(profile: ModelProfile, steps: int, nfe: int) -> tuple[tuple[int, ...], ...]:
-    """Return the schedules published for a model at the nearest NFE, scaled to `steps` and `nfe`, each once.
+    """Return the computed steps of the masks published for a model at the nearest NFE, scaled to `steps` and `nfe`.
 
-    Where two NFE are equally near, both are taken. Empty where the model has none.
+    Where two NFE are equally near, masks of both are returned. Equal ones are returned once. Empty if the model has
+    none.
     """
-    known = published_masks()
-    found = [schedule for schedule in known.schedules if profile.family.startswith(schedule.family)]
-    nearest = min((abs(schedule.nfe - nfe) for schedule in found), default=0)
+    published = published_masks()
+    own = [mask for mask in published.masks if profile.family.startswith(mask.family)]
+    nearest = min((abs(mask.nfe - nfe) for mask in own), default=0)
     return tuple(
         dict.fromkeys(
-            scaled(schedule.compute_steps, known.steps, steps, nfe)
-            for schedule in found
-            if abs(schedule.nfe - nfe) == nearest
+            scale_steps(mask.compute_steps, published.steps, steps, nfe)
+            for mask in own
+            if abs(mask.nfe - nfe) == nearest
         )
     )
 
 
-def scaled(compute_steps: Sequence[int], steps: int, wanted_steps: int, wanted_nfe: int) -> tuple[int, ...]:
-    """Return a schedule of `steps` steps stretched to `wanted_steps`, of which it computes `wanted_nfe`.
+def scale_steps(
+    compute_steps: Sequence[int], steps: int, target_steps: int, target_nfe: int
+) -> tuple[int, ...]:
+    """Scale the computed steps of a schedule of `steps` steps to one of `target_steps` that computes `target_nfe`.
 
-    The i-th computed step is a piecewise linear function of i; it is read at as many places, evenly spread, the
-    ends included, and rounded. Steps that fall together are moved apart, so that they ascend strictly from 0.
+    The i-th computed step is read as a piecewise linear function of i, at `target_nfe` evenly spread positions that
+    include both ends, and rounded. Steps that would coincide are moved apart: the result is strictly ascending from 0.
     """
-    segments, last = len(compute_steps) - 1, max(1, wanted_nfe - 1)
-    found: list[int] = []
-    for index in range(wanted_nfe):
-        place = Fraction(index * segments, last)
-        low = int(place)
+    segments, last = len(compute_steps) - 1, max(1, target_nfe - 1)
+    scaled: list[int] = []
+    for index in range(target_nfe):
+        position = Fraction(index * segments, last)
+        low = int(position)
         high = min(low + 1, segments)
-        step = compute_steps[low] + (compute_steps[high] - compute_steps[low]) * (place - low)
-        rounded = round(step * Fraction(wanted_steps - 1, max(1, steps - 1)))
-        found.append(max(rounded, found[-1] + 1) if found else 0)
-    # What was pushed beyond the end comes back: room for those that follow is left to every step.
-    room = wanted_steps - wanted_nfe
-    return tuple(min(step, room + index) for index, step in enumerate(found))
+        step = compute_steps[low] + (compute_steps[high] - compute_steps[low]) * (position - low)
+        rounded = round(step * Fraction(target_steps - 1, max(1, steps - 1)))
+        scaled.append(max(rounded, scaled[-1] + 1) if scaled else 0)
+    # Moving apart may exceed the last step: each step is cut back so far that those after it still fit.
+    room = target_steps - target_nfe
+    return tuple(min(step, room + index) for index, step in enumerate(scaled))

@@ -1,4 +1,4 @@
-"""The artifact: sealing a policy document into a file, and getting it back out of one that can be believed.
+"""Artifacts: a policy document is written to a signed file, and read back only from a file that can be believed.
 
     signer = load_signer("release.key")
     write_atomic("wan-nfe10.budc.json", seal(document, signer))
@@ -30,17 +30,17 @@ from budc.schema.trust import Trust
 
 SUFFIX = ".budc.json"
 CLOCK_SKEW = timedelta(days=1)
-"""How far behind its publisher's a clock may be. Nothing is believed about an age before that."""
+"""How far this machine's clock may be behind the publisher's. Further behind, it counts as set back."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A policy document beside the exact bytes that it was read from."""
+    """A policy document and the exact bytes that it was read from."""
 
     payload: bytes
     document: PolicyDocument
     policy_id: str
-    """"sha256:<hex>" of `payload`; the signatures and the bundle around it do not enter."""
+    """Sha256 of `payload` as "sha256:<hex>"; signatures and bundle do not change it."""
     signatures: tuple[Signature, ...] = ()
     hint: str = ""
     """What the bundle says about the key; proves nothing."""
@@ -50,7 +50,7 @@ class Artifact:
 
     @property
     def signed(self) -> bool:
-        """Whether there is a signature at all, by whomever."""
+        """Whether there is any signature, trusted or not."""
         return bool(self.signatures)
 
 
@@ -71,9 +71,14 @@ def seal(document: PolicyDocument, signer: Signer | None) -> bytes:
 
 
 def add_signature(artifact: Artifact, signer: Signer, *, replace_others: bool = False) -> bytes:
-    """Return the file of an artifact that was read, with a signature by `signer` more, or with no other.
+    """Return the file of `artifact` with a signature by `signer` added.
 
-    The payload is signed as it is, so the policy id stays. What the other signatures are worth is not judged.
+    The payload is signed as it is, so the policy id stays. Signatures that are already there are not verified.
+
+    Args:
+        artifact: from `read`.
+        signer: signs the payload.
+        replace_others: drop the signatures that are already there.
 
     Raises:
         ArtifactError: the payload does not follow the published schema, or the file would be too large.
@@ -81,25 +86,26 @@ def add_signature(artifact: Artifact, signer: Signer, *, replace_others: bool = 
         KeyUnusable: the signer fails.
     """
     check_schema(artifact.payload)
-    made = dsse.sign(artifact.payload, signer)
+    signed = dsse.sign(artifact.payload, signer)
     if replace_others:
-        return encode_bundle(made)
+        return encode_bundle(signed)
     key = public_of(signer)
-    message = dsse.pae(made.payload_type, made.payload)
+    message = dsse.pae(signed.payload_type, signed.payload)
     if any(key.verifies(signature.value, message) for signature in artifact.signatures):
         raise UsageError(
-            f"{key.fingerprint} has signed this artifact already", remedy="nothing is to be done"
+            f"{key.fingerprint} has signed this artifact already",
+            remedy="its signature is in the file; there is nothing to do",
         )
     if len(artifact.signatures) >= dsse.MAX_SIGNATURES:
         raise UsageError(
-            f"the artifact has {len(artifact.signatures)} signatures, which is the most that are read",
+            f"the artifact has {len(artifact.signatures)} signatures, the most that a file may have",
             remedy="replace them: budc sign --replace",
         )
-    return encode_bundle(replace(made, signatures=artifact.signatures + made.signatures))
+    return encode_bundle(replace(signed, signatures=artifact.signatures + signed.signatures))
 
 
 def read(source: bytes | str | os.PathLike[str]) -> Artifact:
-    """Return the artifact in `source` (bytes or a path) without a decision about trust: for inspection only.
+    """Return the artifact in `source` (bytes or a path) without deciding about trust: for inspection only.
 
     Raises:
         ArtifactError, WrongPayloadType, UnsafeWeights: what it holds is not a valid policy.
@@ -110,7 +116,7 @@ def read(source: bytes | str | os.PathLike[str]) -> Artifact:
 
 
 def verify(artifact: Artifact, trust: Trust, now: datetime | None = None) -> tuple[PublicKey, ...]:
-    """Return the trusted keys that signed an artifact which is already read; checks expiry and revision too.
+    """Return the trusted keys that signed an artifact from `read`. Expiry and revision are checked too.
 
     Args:
         artifact: from `read`.
@@ -134,13 +140,15 @@ def open_artifact(
     allow_unsigned: bool = False,
     now: datetime | None = None,
 ) -> Artifact:
-    """Return the artifact in `source` (bytes or a path), of which nothing was parsed before it was believed.
+    """Return the artifact in `source` (bytes or a path) if it can be believed.
+
+    The payload is parsed only after a trusted signature over its bytes has been verified.
 
     Args:
         source: the file.
         trust: whom to believe.
-        allow_unsigned: take an artifact that has no signature at all; `Artifact.signed` is then False, and
-            the caller says so. A signature that is there must verify all the same.
+        allow_unsigned: accept an artifact that has no signature at all. `Artifact.signed` is then False, which
+            the caller should tell the user. If there are signatures, they must still verify.
         now: a moment with a time zone; default the clock.
 
     Raises:
@@ -180,11 +188,12 @@ def _artifact(bundle: Bundle, path: Path | None) -> Artifact:
 
 
 def check_age(document: PolicyDocument, trust: Trust, now: datetime | None = None) -> None:
-    """Refuse what is older than `trust` allows, or expired at `now` (default the clock), or of an age nobody can tell.
+    """Refuse a document that is older than `trust` allows, or expired at `now` (default: the clock).
 
     Raises:
-        RevisionTooOld, Expired: just that. Expired too if `now` is so far before `issuedAt` that the clock
-            was set back: what has expired would pass.
+        RevisionTooOld: below the minimum revision.
+        Expired: `notAfter` has passed; or `now` is so far before `issuedAt` that the clock must have been set
+            back, so that nobody can tell.
     """
     trust.check_revision(document)
     if document.not_after is None:
@@ -196,5 +205,5 @@ def check_age(document: PolicyDocument, trust: Trust, now: datetime | None = Non
         raise Expired(
             f"{document.name} may have expired: by this machine's clock it is {format_time(moment)}, "
             f"and the policy was issued at {document.issued_at}",
-            remedy="set the clock; it was set back",
+            remedy="set this machine's clock, which is behind",
         )

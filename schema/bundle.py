@@ -5,9 +5,9 @@
      "mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json",
      "verificationMaterial":{"publicKey":{"hint":"sha256:…"}}}
 
-Nothing here is signed except through the envelope, so nothing here is believed: the hint, the key ids and
-the log entries that other tools add decide nothing. A bundle holds one signature for Sigstore's own clients;
-this reader takes up to `MAX_SIGNATURES`, and none for an unsigned artifact.
+Only the envelope's payload is signed. The hint, the key ids and the log entries that other tools add are not, so
+they decide nothing. Sigstore's own clients expect one signature; this reader accepts none (an unsigned
+artifact) to `MAX_SIGNATURES`.
 """
 
 import base64
@@ -59,7 +59,7 @@ class _Bundle(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
 
 @dataclass(frozen=True)
 class Bundle:
-    """An envelope and the hint beside it."""
+    """An envelope and the key hint of its bundle."""
 
     envelope: Envelope
     hint: str = ""
@@ -92,10 +92,10 @@ def encode_bundle(envelope: Envelope) -> bytes:
 
 
 def decode_bundle(data: bytes) -> Bundle:
-    """Return the envelope in the artifact file `data`. Its payload and its signatures are not looked at.
+    """Return the envelope in the artifact file `data`. Its payload is not parsed and its signatures are not verified.
 
     Raises:
-        ArtifactTooLarge, ArtifactSyntax: over the size cap, not JSON, or not base64 where it should be.
+        ArtifactTooLarge, ArtifactSyntax: over the size cap, not JSON, or malformed base64.
         UnsupportedVersion: a bundle of another version.
         SchemaViolation: not such a bundle.
     """

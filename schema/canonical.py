@@ -1,13 +1,13 @@
-"""Canonical JSON (RFC 8785) and the strict parser in front of it.
+"""Canonical JSON (RFC 8785) and a strict JSON parser.
 
     >>> encode({"b": 1.0, "a": [True, None]})
     b'{"a":[true,null],"b":1}'
     >>> decode(b'{"a":[true,null],"b":1}')
     {'a': [True, None], 'b': 1}
 
-What is signed is bytes. Two readers agree on their meaning only if no byte string has two readings, so
-`decode` encodes what it parsed and compares: duplicate keys, -0.0, digits beyond a double, escapes that are
-not needed and whitespace all fail that one comparison.
+Signatures are over bytes, and two readers must never take different values from the same bytes. So `decode`
+encodes what it parsed and compares: -0.0, digits beyond a double, needless escapes and whitespace all fail that
+one comparison.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _BRACKET = re.compile(rb"[\[\]{}]")
 
 
 def encode(value: object) -> bytes:
-    """Return the RFC 8785 bytes of `value`, made of dict, list, tuple, str, int, float, bool and None.
+    """Return the RFC 8785 bytes of `value`, which holds dict, list, tuple, str, int, float, bool and None only.
 
     Raises:
         ArtifactSyntax: a number that is not finite or beyond 2**53, text that is not Unicode, another type.
@@ -107,7 +107,7 @@ def _find_bad_number(value: object, path: str) -> str:
         _SAFE_INTEGER if isinstance(value, int) else _LARGEST
     ):
         return f" - at `{path}`"
-    return next((found for at, item in items if (found := _find_bad_number(item, at))), "")
+    return next((where for at, item in items if (where := _find_bad_number(item, at))), "")
 
 
 def _refuse_deep(data: bytes, what: str) -> None:

@@ -1,10 +1,10 @@
-"""DigestCache: not hashing the same 28 GB at every start.
+"""DigestCache: remembers the digests of files, so that 28 GB of weights are not hashed at every start.
 
-A digest is kept under the device, inode, size and the times, in nanoseconds, of the content (mtime) and
-of any change (ctime, which no user program can set back). A file that changed within the last seconds is
-hashed every time, as a further change may fall within the same tick of the clock. Whoever can write
-the cache file can make a wrong model pass, so it belongs to the user who runs, like the trust file: one that
-belongs to another or that others may write is not read.
+A digest is stored under the file's device, inode, size, and the times in nanoseconds of its last change of content
+(mtime) and of any change (ctime, which no user program can set back). A file that changed within the last seconds
+is always hashed, as another change may fall within the same tick of the clock. Whoever can write the cache file can
+make a wrong model pass, so it belongs to the user, like the trust file: a cache that belongs to another user, or that
+others may write, is not read.
 """
 
 import contextlib
@@ -39,9 +39,9 @@ class DigestCache:
     """A `FileDigests` that remembers: `check_files(folder, variant, sha256=cache)`.
 
     Args:
-        path: where digests are kept for the next process; without one they live as long as the object.
-        watch: shows the reading of what is not remembered.
-        rehash: believe nothing that an earlier process remembered; what is read now is remembered again.
+        path: file that keeps digests for later processes; without one they last as long as the object.
+        watch: shows the reading of files whose digests are not remembered.
+        rehash: ignore what earlier processes remembered; what is hashed now is remembered.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class DigestCache:
     ) -> None:
         self._path = None if path is None else Path(path)
         self._watch = watch
-        self._known = {} if self._path is None or rehash else _load(self._path)
+        self._digests = {} if self._path is None or rehash else _load(self._path)
         self._new: dict[str, str] = {}
 
     @classmethod
@@ -62,17 +62,17 @@ class DigestCache:
         return cls(cache_folder() / "digests.json", watch=watch, rehash=rehash)
 
     def __call__(self, paths: Iterable[Path]) -> dict[Path, str]:
-        """Return path -> sha256 in hex; what is not remembered is read, in parallel, and then is.
+        """Return path -> sha256 in hex. Files that are not remembered are read in parallel, and then remembered.
 
         Raises:
             WeightsMissing: a file cannot be read.
         """
         keys = {path: _key(path) for path in paths}
-        missing = [path for path, key in keys.items() if key not in self._known]
+        missing = [path for path, key in keys.items() if key not in self._digests]
         settled = _settled(missing)
         read = sha256_files(missing, watch=self._watch)
         self._learn(keys, read, settled)
-        return {path: read[path] if path in read else self._known[key] for path, key in keys.items()}
+        return {path: read[path] if path in read else self._digests[key] for path, key in keys.items()}
 
     def with_root(self, paths: Iterable[Path]) -> tuple[dict[Path, str], str]:
         """Return path -> sha256 and the tensor root of these safetensors files together, from one read of each.
@@ -81,23 +81,23 @@ class DigestCache:
             WeightsMissing, UnsafeWeights: see `budc.schema.hashing.scan_files` and `root_of_scans`.
         """
         keys = {path: _key(path) for path in paths}
-        if all(key in self._known for key in keys.values()):
-            digests = {path: self._known[key] for path, key in keys.items()}
-            root = self._known.get(_root_key(digests))
+        if all(key in self._digests for key in keys.values()):
+            digests = {path: self._digests[key] for path, key in keys.items()}
+            root = self._digests.get(_root_key(digests))
             if root is not None:
                 return digests, root
         settled = _settled(keys)
         scans = scan_files(keys, watch=self._watch)
         digests, root = {path: scan.sha256 for path, scan in scans.items()}, root_of_scans(scans)
-        # A fact about contents, whatever files hold them: nothing can make it stale.
-        self._new[_root_key(digests)] = self._known[_root_key(digests)] = root
+        # The root follows from the digests alone, so it never becomes stale.
+        self._new[_root_key(digests)] = self._digests[_root_key(digests)] = root
         self._learn(keys, digests, settled)
         return digests, root
 
     def save(self) -> None:
-        """Add what was learnt to the cache's file, if it has one; other processes may do so at the same time.
+        """Add new digests to the cache's file, if it has one; several processes may do so at once.
 
-        A cache that cannot be written is none: nothing is raised.
+        A file that cannot be written is not an error.
         """
         if self._path is None or not self._new:
             return
@@ -110,10 +110,10 @@ class DigestCache:
                 self._new.clear()
 
     def _learn(self, keys: dict[Path, str], digests: dict[Path, str], settled: set[Path]) -> None:
-        """Remember the files that stood still before they were read and do so now."""
+        """Remember files that had not changed for a while before they were read, and did not change since."""
         for path, digest in digests.items():
             if path in settled and _key(path) == keys[path]:
-                self._known[keys[path]] = self._new[keys[path]] = digest
+                self._digests[keys[path]] = self._new[keys[path]] = digest
         self.save()
 
 
@@ -128,7 +128,7 @@ def _key(path: Path) -> str:
 
 
 def _settled(paths: Iterable[Path]) -> set[Path]:
-    """Return those that have stood still for a while; asked before a read, as a change during it may not show."""
+    """Return those that have not changed for a while. Ask before reading: a change during it may not show."""
     now = time.time_ns()
     stats = {path: _stat(path) for path in paths}
     return {

@@ -82,7 +82,7 @@ def check_files(
                 f"expects {variant.files[relative][:12]}…"
             )
     for relative, path in paths.items():
-        # A policy may have been bound to it all the same; its loader shall not be who finds out.
+        # A matching digest does not make a file well formed: refuse a malformed one here, before a loader fails on it.
         if relative.endswith(".safetensors"):
             _header(path)
 

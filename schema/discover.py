@@ -1,7 +1,7 @@
 """Policies beside the weights: `MODEL_DIR/budc/NAME.budc.json`, or a folder of the user's own.
 
-What is found is never trusted for being there: `load_policy` opens every file against the user's trust and
-chooses among those that are believed.
+A file is not trusted for lying there: `load_policy` opens every one against the user's trust and chooses among
+those that are believed.
 """
 
 import hashlib
@@ -35,11 +35,9 @@ def policies(model: str | os.PathLike[str]) -> list[Path]:
     Raises:
         UnsafeWeights: one of them is a link out of the model folder, or no file.
     """
-    found = []
-    for name in _names(Path(model, FOLDER)):
-        found.append(model_folder.resolve(model, f"{FOLDER}/{name}"))
+    beside = [model_folder.resolve(model, f"{FOLDER}/{name}") for name in _names(Path(model, FOLDER))]
     own = user_folder(model)
-    return found + [own / name for name in _names(own)]
+    return beside + [own / name for name in _names(own)]
 
 
 def load_policy(
@@ -56,8 +54,8 @@ def load_policy(
 
     Raises:
         ArtifactError: no policy is attached.
-        UsageError: none of those that are believed is meant, or several are.
-        BudcError: none is believed; why the first is not.
+        UsageError: `nfe` and `name` leave none of those that are believed, or several.
+        BudcError: none is believed; the reason of the first.
     """
     paths = policies(model)
     if not paths:
@@ -72,22 +70,22 @@ def load_policy(
         except BudcError as error:
             refusals.append(error)
             continue
-        known = believed.get(artifact.document.name)
-        if known is None or known.document.revision < artifact.document.revision:
+        other = believed.get(artifact.document.name)
+        if other is None or other.document.revision < artifact.document.revision:
             believed[artifact.document.name] = replace(artifact, path=path)
     if not believed:
         raise refusals[0]
-    meant = [
+    matching = [
         artifact
         for artifact in believed.values()
         if nfe in (None, artifact.document.budget.nfe) and name in (None, artifact.document.name)
     ]
-    if len(meant) == 1:
-        return meant[0]
+    if len(matching) == 1:
+        return matching[0]
     listed = ", ".join(f"{a.document.name} (NFE {a.document.budget.nfe})" for a in believed.values())
-    refused = f"; {len(refusals)} more are not believed" if refusals else ""
+    refused = f"; {len(refusals)} others are not believed" if refusals else ""
     raise UsageError(
-        f"{len(meant)} policies attached to {model} are meant, of {listed}{refused}",
+        f"{len(matching)} policies attached to {model} match, of {listed}{refused}",
         remedy="choose one by its NFE or its name",
     )
 
@@ -99,40 +97,40 @@ def attach(
     user: bool = False,
     sha256: FileDigests = sha256_files,
 ) -> Path:
-    """Copy an artifact to its place beside the model that it is bound to, whole or not at all; return the place.
+    """Copy an artifact beside the model that it is bound to, whole or not at all; return the new file.
 
     Args:
-        source: the artifact; it is not judged by trust, which is for those who use it.
-        model: the model folder, of which every file must be one of the artifact's variants'.
-        user: keep it in the user's own folder and leave the model's as it is.
+        source: the artifact. Its signatures are not verified: that is up to whoever runs it.
+        model: the model folder; its files must be those of one of the artifact's variants.
+        user: write to the user's own folder and leave the model folder as it is.
         sha256: hashes the model's files.
 
     Raises:
-        ArtifactError, ModelError: the artifact is none, or is for another model.
-        UsageError: a newer revision is attached under that name.
+        ArtifactError, ModelError: not an artifact, or one for another model.
+        UsageError: a newer revision is already attached under that name.
         OutputError: the folder cannot be written.
     """
     artifact = read(source)
     find_variant(model, artifact.document.model.variants, sha256=sha256)
-    place = user_folder(model) if user else Path(model, FOLDER)
-    target = place / f"{artifact.document.name}{SUFFIX}"
+    folder = user_folder(model) if user else Path(model, FOLDER)
+    target = folder / f"{artifact.document.name}{SUFFIX}"
     if target.is_file():
         attached = read(target).document
         if attached.revision > artifact.document.revision:
             raise UsageError(
                 f"{target} is revision {attached.revision}, newer than {artifact.document.revision}",
-                remedy="remove that file first, if the older one is meant",
+                remedy="remove that file first if you want the older one",
             )
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        if not user and place.is_symlink():
-            raise OutputError(f"{place} is a link", remedy="remove it, or attach with --user")
+        folder.mkdir(parents=True, exist_ok=True)
+        if not user and folder.is_symlink():
+            raise OutputError(f"{folder} is a link", remedy="remove it, or attach with --user")
         write_atomic(target, Path(source).read_bytes())
     except (OSError, OutputError) as error:
         if user or (isinstance(error, OutputError) and not isinstance(error.__cause__, OSError)):
             raise
         raise OutputError(
-            f"{place} cannot be written: {error}",
+            f"{folder} cannot be written: {error}",
             remedy="attach with --user, which leaves the model folder alone",
         ) from error
     return target

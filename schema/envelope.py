@@ -8,8 +8,8 @@ Rules of verification, in their order:
 2. An envelope without signatures is unsigned.
 3. Every signature is tried against every trusted key, each with the key's own algorithm. Distinct keys are
    counted, so one key that signed twice counts once. Key ids and hints take no part in this.
-4. When too few keys verified, the key ids and the hint decide only which error is reported: a signature that
-   names a trusted key means changed content, otherwise the signer is simply not trusted.
+4. When too few keys verified, the key ids and the hint choose the error message and nothing else: if they name
+   a trusted key, the content was changed; otherwise the signer is not trusted.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ def pae(payload_type: str, payload: bytes) -> bytes:
 
 
 def sign(payload: bytes, signer: Signer, *, payload_type: str = PAYLOAD_TYPE) -> Envelope:
-    """Return the envelope of `payload` with one signature, which has been verified.
+    """Return the envelope of `payload` with one signature, which is verified before it is returned.
 
     Raises:
         KeyUnusable: the signer fails, or signs with something other than the key that it shows.
@@ -59,7 +59,7 @@ def sign(payload: bytes, signer: Signer, *, payload_type: str = PAYLOAD_TYPE) ->
     except Exception as error:  # clients of five vendors, each with errors of its own
         raise KeyUnusable(f"signing with {key.fingerprint} failed: {error}") from error
     if not key.verifies(value, message):
-        raise KeyUnusable(f"what the signer made is not a signature by {key.fingerprint}")
+        raise KeyUnusable(f"the signer's output is not a signature by {key.fingerprint}")
     return Envelope(payload, payload_type, (Signature(value, key.fingerprint),))
 
 
@@ -108,4 +108,4 @@ def verify(
     if not keys:
         raise UntrustedKey("the artifact is signed, but there is no trusted key to check it against")
     who = next(iter(sorted(claimed - {""})), "a key that it does not name")
-    raise UntrustedKey(f"the artifact is signed by {who}, which is none of the {len(keys)} trusted keys")
+    raise UntrustedKey(f"the artifact is signed by {who}, not by any of the {len(keys)} trusted keys")

@@ -1,6 +1,6 @@
-"""Every way budc refuses, as one tree of exceptions.
+"""All errors of budc, as one tree of exceptions.
 
-Each class is one reason, with an exit code of its own and a remedy that names the next thing to try::
+Each class stands for one reason. It has an exit code of its own and a remedy, the next thing to try::
 
     try:
         artifact = open_artifact(path, trust)
@@ -8,12 +8,12 @@ Each class is one reason, with an exit code of its own and a remedy that names t
         print(f"error: {error}\\n  try: {error.remedy}")
         raise SystemExit(error.exit_code)
 
-Messages quote files that nobody has verified yet, so they are cut to one line of printable characters here,
-once, and never where they are shown.
+Messages quote files that nobody has verified, so `BudcError` itself cuts them to one line of printable characters;
+whoever shows them need not.
 """
 
 # ruff: noqa: N818
-# A class is named after what it found, as it reads in `except Unsigned`; the tree says that it is an error.
+# Classes are named after the reason, as in `except Unsigned`, without the suffix Error.
 
 import unicodedata
 from typing import ClassVar
@@ -75,7 +75,7 @@ class SchemaViolation(ArtifactError):
 
 
 class SemanticsViolation(ArtifactError):
-    """Every field is well formed, but together they do not describe a policy."""
+    """Every field is well formed, but they contradict each other."""
 
     exit_code = 14
     default_remedy = "compile the policy anew; its lengths, budget and coefficients must agree"
@@ -89,7 +89,7 @@ class UnsupportedVersion(ArtifactError):
 
 
 class TrustError(BudcError):
-    """The artifact may be well formed, but there is no reason to believe it."""
+    """The artifact may be well formed, but nobody who is trusted vouches for it."""
 
     exit_code = 20
     default_remedy = "check the trusted keys and where the artifact comes from"
@@ -124,7 +124,7 @@ class WrongPayloadType(TrustError):
 
 
 class Expired(TrustError):
-    """The artifact's `notAfter` has passed, or may have: the clock was set back."""
+    """The artifact's `notAfter` has passed, or the clock was set back so that it may have."""
 
     exit_code = 25
     default_remedy = "fetch a newer revision from the publisher"
@@ -201,7 +201,7 @@ class ParityMismatch(ModelError):
 
 
 class RefusedRun(BudcError):
-    """The artifact and the model are good, but this run is not the one that was calibrated."""
+    """Artifact and model are good, but this run differs from the one that was calibrated."""
 
     exit_code = 40
     default_remedy = "run with the settings that the policy was compiled for"

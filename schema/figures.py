@@ -1,13 +1,13 @@
-"""Figures of a quality report, held against each other: what no measurement can give is refused.
+"""Plausibility of a quality report: figures that no measurement can give are refused.
 
 1. No metric has more samples than the held-out set has prompts.
 2. `mean` and `p95` are not on different sides of `worst`. A `latent-mse` is never negative and its worst is the
    largest value; the worst `psnr` is the smallest one.
 3. `geometricMean` is neither negative nor above the mean.
-4. The baseline `full` is the full run itself, held against itself: no fewer evaluations than the budget, and no
+4. The baseline `full` compares the full run with itself: at least as many evaluations as the budget, and no
    latent error.
 
-What a measurement could have given is not judged here: `budc verify --replay` measures it again.
+Whether plausible figures are true is not judged here: `budc verify --replay` measures them again.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from budc.schema.policy import Metric, PolicyDocument
 from budc.schema.report_names import FULL, LATENT_MSE, PSNR
 
 _ROUNDING = 1e-9
-"""Relative: the mean of equal values is one of them up to rounding only."""
+"""Relative tolerance: the mean of equal values may differ from them by rounding."""
 
 
 def check_figures(document: PolicyDocument) -> None:
@@ -44,9 +44,9 @@ def _metrics(document: PolicyDocument) -> Iterator[tuple[str, Metric]]:
     quality = document.quality
     for index, metric in enumerate(quality.metrics):
         yield f"quality.metrics[{index}] ({metric.name})", metric
-    for place, baseline in enumerate(quality.baselines):
+    for row, baseline in enumerate(quality.baselines):
         for index, metric in enumerate(baseline.metrics):
-            yield f"quality.baselines[{place}].metrics[{index}] ({metric.name})", metric
+            yield f"quality.baselines[{row}].metrics[{index}] ({metric.name})", metric
 
 
 def _check_metric(where: str, metric: Metric, prompts: int) -> None:

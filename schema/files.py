@@ -33,7 +33,7 @@ def read_limited(path: str | os.PathLike[str], limit: int) -> bytes:
 
 
 def check_place(path: str | os.PathLike[str]) -> None:
-    """Refuse a path that could not be written, before the work whose result it shall hold.
+    """Refuse a path that cannot be written; called before long work, so that its result is not lost.
 
     Raises:
         OutputError: a folder, or in a folder that is missing or not writable.

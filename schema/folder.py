@@ -1,4 +1,4 @@
-"""Files of a model folder by their relative paths, without ever leaving the folder.
+"""Files of a model folder by relative path; none outside of the folder is ever opened.
 
 Links are followed only to files inside the folder, with one exception: a snapshot of the hub cache
 (`…/snapshots/<revision>`) consists of links into the `blobs` folder two levels up.
@@ -41,21 +41,21 @@ def resolve(folder: str | os.PathLike[str], relative: str) -> Path:
 
 
 def unlisted(folder: str | os.PathLike[str], relatives: Iterable[str]) -> list[str]:
-    """Return weights and shard indices that a loader could pick in place of the listed ones beside them.
+    """Return weights and shard indices that lie beside listed ones and that a loader could pick instead.
 
     Args:
         folder: the model folder.
-        relatives: the paths that are accounted for.
+        relatives: the listed paths.
     """
     listed = set(relatives)
-    places = {path.rpartition("/")[0] for path in listed if path.endswith(_LOADABLE)}
-    found = []
-    for place in sorted(places):
-        for name in sorted(os.listdir(Path(folder, place))):
-            relative = f"{place}/{name}" if place else name
+    subfolders = {path.rpartition("/")[0] for path in listed if path.endswith(_LOADABLE)}
+    rivals = []
+    for subfolder in sorted(subfolders):
+        for name in sorted(os.listdir(Path(folder, subfolder))):
+            relative = f"{subfolder}/{name}" if subfolder else name
             if name.endswith(_LOADABLE) and relative not in listed:
-                found.append(relative)
-    return found
+                rivals.append(relative)
+    return rivals
 
 
 def _allowed(root: Path) -> tuple[Path, ...]:

@@ -1,7 +1,7 @@
 """Reading large files once, several at a time: sha256 of each and, where it is asked for, of their tensors.
 
-hashlib works outside the interpreter's lock, so threads keep as many cores busy as there are files. Who wants
-to show progress passes a `Watch`; this package draws nothing.
+hashlib releases the interpreter's lock, so threads keep as many cores busy as there are files. A caller that
+shows progress passes a `Watch`; nothing is printed here.
 """
 
 import hashlib
@@ -17,17 +17,17 @@ from budc.schema.errors import UnsafeWeights, WeightsMissing
 from budc.schema.tensors import TensorEntry, open_weights, read_header
 
 CHUNK = 1 << 20
-"""Bytes read at a time, and so the grain of progress."""
+"""Bytes read at a time, and between two reports of progress."""
 
 Advance = Callable[[int], None]
-"""Is told how many bytes were read since it was told last; calls never overlap."""
+"""Called with the number of bytes read since the last call; calls never overlap."""
 Watch = Callable[[int], AbstractContextManager[Advance]]
-"""Shows the reading of so many bytes: a context manager around it, giving the function to advance by."""
+"""Called with the total number of bytes; returns a context manager around the reading that gives an `Advance`."""
 _Result = TypeVar("_Result")
 
 
 class Scan(NamedTuple):
-    """What one read of a safetensors file gives: its own sha256 and, by tensor, that of its bytes."""
+    """Digests from one read of a safetensors file: sha256 of the file and of each tensor's bytes."""
 
     sha256: str
     tensors: Mapping[TensorEntry, bytes]
@@ -52,7 +52,7 @@ def sha256_files(
     Raises:
         WeightsMissing: a file cannot be read.
     """
-    return _each(paths, _sha256, watch, workers)
+    return _read_all(paths, _sha256, watch, workers)
 
 
 def scan_files(
@@ -64,16 +64,16 @@ def scan_files(
         WeightsMissing: a file cannot be read.
         UnsafeWeights: a file is malformed, or was cut while it was read.
     """
-    return _each(paths, _scan, watch, workers)
+    return _read_all(paths, _scan, watch, workers)
 
 
-def _each(
+def _read_all(
     paths: Iterable[Path], read: Callable[[Path, Advance], _Result], watch: Watch, workers: int | None
 ) -> dict[Path, _Result]:
     sizes = {path: _size(path) for path in paths}
     if not sizes:
         return {}
-    # The largest first, so that the last core is not left alone with a file that nobody had begun.
+    # Largest first, so that no large file is begun when all others are done.
     ordered = sorted(sizes, key=lambda path: -sizes[path])
     lock = Lock()
     with watch(sum(sizes.values())) as advance:
@@ -88,8 +88,8 @@ def _each(
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-    found = dict(zip(ordered, results, strict=True))
-    return {path: found[path] for path in sizes}
+    by_path = dict(zip(ordered, results, strict=True))
+    return {path: by_path[path] for path in sizes}
 
 
 def _size(path: Path) -> int:

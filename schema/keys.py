@@ -1,8 +1,8 @@
 """Keys: making, loading and using them. ECDSA P-256 with SHA-256 by default, Ed25519 accepted, nothing else.
 
-A `PublicKey` verifies with the algorithm of its own kind; what a file says about algorithms is never read.
-A signer is any object with the two members of `Signer`, which those of the package securesystemslib have, so
-a key may live in a file, in an environment variable, in AWS, Google or Azure KMS, in Vault or in a PKCS#11 token.
+A `PublicKey` verifies with the algorithm of its own kind; a file cannot choose another one. A signer is any object
+with the two members of `Signer`, such as those of the package securesystemslib. So a private key may be in a file,
+in an environment variable, in AWS, Google or Azure KMS, in Vault or in a PKCS#11 token.
 """
 
 import hashlib
@@ -144,7 +144,7 @@ def load_signer(
     Raises:
         KeyUnusable: the key cannot be read, is not ECDSA P-256 or Ed25519, or is not the one of `public`.
     """
-    # These pull in every KMS client that is installed; verifying needs none of them.
+    # Imported here: it loads every KMS client that is installed, and verifying needs none of them.
     from securesystemslib.signer import SIGNER_FOR_URI_SCHEME, CryptoSigner, SSlibKey
     from securesystemslib.signer import Signer as AnySigner
 
@@ -190,7 +190,7 @@ def _private(pem: bytes, where: str, secret: Secret) -> PrivateKeyTypes:
     try:
         try:
             return load_pem_private_key(pem, None)
-        except TypeError:  # cryptography's way of saying that it is encrypted
+        except TypeError:  # raised where the key is encrypted
             return load_pem_private_key(pem, secret(f"passphrase of {where}").encode())
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise KeyUnusable(f"{where}: not a private key that can be read: {error}") from error

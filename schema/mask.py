@@ -4,7 +4,7 @@
     >>> mask.strip(), mask.compute_steps, mask.nfe
     ('█·█·█·', (0, 2, 4), 3)
 
-True means compute, False means reuse; this is the only polarity in budc.
+True means compute, False means reuse, everywhere in budc.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ MAX_STEPS = 1000
 class StepMask(tuple[bool, ...]):
     """One bool per step, True = compute. The first step is always computed.
 
-    A StepMask is a tuple that cannot be wrong: it compares, hashes and pickles as a tuple of bool does.
+    A StepMask is a validated tuple: it compares, hashes and pickles as a tuple of bool does.
 
     Raises:
         SemanticsViolation: empty, longer than `MAX_STEPS`, an entry that is not a bool, or step 0 reused.
@@ -73,15 +73,15 @@ class StepMask(tuple[bool, ...]):
         return cls.from_compute_steps(steps, (round(i * steps / nfe) for i in range(nfe)))
 
     def through(self, steps: Iterable[int]) -> Self:
-        """Return the mask that computes `steps` as well, and no more in all: the nearest other ones move there.
+        """Return a mask of the same NFE that computes `steps`: the nearest other computed steps move there.
 
-        Of two that are equally near the earlier one moves, and the first step never does.
+        Of two that are equally near, the earlier one moves. The first step never moves.
 
             >>> StepMask.uniform(steps=8, nfe=3).through([4]).strip()
             '█···██··'
 
         Raises:
-            SemanticsViolation: a step is outside of the schedule, or `nfe` are too few.
+            SemanticsViolation: a step is outside of the schedule, or there are more `steps` than `nfe` allows.
         """
         wanted = {0, *steps}
         chosen = set(self.compute_steps)

@@ -1,10 +1,10 @@
 """PolicyDocument: the Python reading of `policy-v1.schema.json`, field for field.
 
-Structs are frozen and validate nothing when they are constructed: `budc.schema.artifact.seal` decodes what it
-encoded before it signs, so a document that breaks a bound is refused there with the field named. Names are
+Structs are frozen and are not validated when they are constructed. `budc.schema.artifact.seal` decodes the encoded
+document before it signs, so a value out of bounds is refused there and the error names the field. Names are
 snake_case here and camelCase in JSON. An optional field that is not set is left out of the JSON, never null.
 
-Numbers in JSON have one kind: a `5.0` put into a scheduler config or a search setting is read back as `5`.
+JSON does not tell 5.0 from 5: a `5.0` in a scheduler config or a search setting is read back as `5`.
 """
 
 from bisect import bisect_right
@@ -19,8 +19,8 @@ from budc.schema.predictor import MAX_COEFFICIENT, MAX_TERMS, Predictor
 from budc.schema.sigmas import MAX_SIGMA, Sigmas
 
 REPLAY_TOLERANCE: Final = 0.02
-"""Of a report that states none. Other hardware and library versions move figures by less where weights and prompts are
-the same."""
+"""Tolerance of a report that states none. On the same weights and prompts, other hardware and library versions change
+figures by less."""
 
 SCHEMA_VERSION: Final = "1.0"
 PREDICATE_TYPE: Final = "urn:budc:policy:v1"
@@ -33,7 +33,7 @@ _MAGNITUDE = 1e15
 _COUNT = 10**15
 
 Payload = Literal["trunk-residual", "velocity"]
-"""What a reused step takes over: what the blocks added, or the velocity."""
+"""What a reused step takes from computed ones: the residual of the blocks, or the velocity."""
 PAYLOADS: Final[tuple[Payload, ...]] = get_args(Payload)
 
 Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._-]*\Z")]
@@ -64,8 +64,8 @@ Pixels = Annotated[int, Meta(ge=1, le=65536)]
 Guidance = Annotated[float, Meta(ge=-1000, le=1000)]
 Integer = Annotated[int, Meta(ge=-_COUNT, le=_COUNT)]
 Scalar = bool | Integer | Number | Text | None
-# Strings in a scheduler config have no pattern here, and `budc.schema.semantics` looks for hidden characters:
-# msgspec 0.22 frees the pattern twice, at exit, where one union holds a patterned str and a list.
+# Strings in a scheduler config have no pattern here; `budc.schema.semantics` refuses hidden characters instead.
+# Reason: msgspec 0.22 frees a pattern twice, at exit, if a union holds both a str with a pattern and a list.
 ConfigScalar = bool | Integer | Number | Annotated[str, Meta(max_length=1024)] | None
 ConfigValue = ConfigScalar | Annotated[Sequence[ConfigScalar], Meta(max_length=1000)]
 Settings = Annotated[Mapping[Name, Scalar], Meta(max_length=256)]
@@ -74,11 +74,11 @@ Settings = Annotated[Mapping[Name, Scalar], Meta(max_length=256)]
 class _Strict(
     Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True
 ):
-    """What every part has in common: immutable, no unknown fields, camelCase, unset fields left out."""
+    """Base of all parts: immutable, no unknown fields, camelCase, unset fields left out."""
 
 
 class DenoiserBinding(_Strict, frozen=True, kw_only=True):
-    """One network whose blocks the policy skips, by content."""
+    """One network whose blocks the policy skips, identified by its content."""
 
     name: Name
     """Component of the pipeline, "transformer" or "transformer_2"."""
@@ -129,7 +129,7 @@ class Expert(_Strict, frozen=True, kw_only=True):
 
 
 class SamplerBinding(_Strict, frozen=True, kw_only=True):
-    """The sampler that the policy was made for, exactly."""
+    """The sampler that the policy was made for."""
 
     scheduler: Name
     """Class name."""
@@ -158,13 +158,13 @@ class SamplerBinding(_Strict, frozen=True, kw_only=True):
         return tuple(expert.first_step for expert in self.experts)
 
     def expert_at(self, step: int) -> int:
-        """Return which denoiser runs at a step, 0 for the first."""
+        """Return the index of the denoiser that runs at a step, 0 for the first."""
         return bisect_right(self.first_steps, step)
 
     def guidance_at(self, step: int) -> float:
         """Return the guidance scale of a step."""
-        place = self.expert_at(step)
-        return self.experts[place - 1].guidance if place else self.guidance
+        denoiser = self.expert_at(step)
+        return self.experts[denoiser - 1].guidance if denoiser else self.guidance
 
     def schedule(self) -> Sigmas:
         """Return the sigmas as a validated schedule. Raises SemanticsViolation."""
@@ -172,7 +172,7 @@ class SamplerBinding(_Strict, frozen=True, kw_only=True):
 
 
 class Shape(_Strict, frozen=True, kw_only=True):
-    """The output for which quality was measured."""
+    """The size and precision of output for which quality was measured."""
 
     height: Pixels
     width: Pixels
@@ -184,10 +184,10 @@ class Shape(_Strict, frozen=True, kw_only=True):
 
 
 class Budget(_Strict, frozen=True, kw_only=True):
-    """What was asked for, and the number of evaluations it became."""
+    """The requested budget, and the number of evaluations that it gives."""
 
     requested: Text
-    """As the user wrote it: "10", "2.8x", …"""
+    """As the user wrote it: "10", "2.8x", and so on."""
     nfe: StepCount
     """Evaluations of the blocks per guidance branch; of the branch with most where they differ."""
     branches: Annotated[Mapping[Name, StepCount], Meta(min_length=1, max_length=16)]
@@ -242,13 +242,13 @@ class Policy(_Strict, frozen=True, kw_only=True):
     @classmethod
     def of(cls, payload: Payload, rows: Mapping[str, Iterable[Iterable[float]]]) -> Self:
         """Return the policy with these coefficients per branch and step; branches that agree share an entry."""
-        together: dict[tuple[tuple[float, ...], ...], list[str]] = {}
-        for name, own in rows.items():
-            together.setdefault(tuple(tuple(row) for row in own), []).append(name)
-        return cls(payload=payload, branches=[BranchPolicy.of(names, own) for own, names in together.items()])
+        sharing: dict[tuple[tuple[float, ...], ...], list[str]] = {}
+        for name, branch_rows in rows.items():
+            sharing.setdefault(tuple(tuple(row) for row in branch_rows), []).append(name)
+        return cls(payload=payload, branches=[BranchPolicy.of(names, own) for own, names in sharing.items()])
 
     def for_branch(self, name: str) -> BranchPolicy:
-        """Return what applies to the guidance branch `name`.
+        """Return the entry of the guidance branch `name`.
 
         Raises:
             SemanticsViolation: the policy has no such branch.
@@ -256,23 +256,23 @@ class Policy(_Strict, frozen=True, kw_only=True):
         for branch in self.branches:
             if name in branch.names:
                 return branch
-        known = ", ".join(known for branch in self.branches for known in branch.names)
+        names = ", ".join(other for branch in self.branches for other in branch.names)
         raise SemanticsViolation(
-            f"policy has no guidance branch {name!r}, only {known}",
+            f"policy has no guidance branch {name!r}, only {names}",
             remedy="use a policy that was compiled with the guidance of this run",
         )
 
 
 class PromptSet(_Strict, frozen=True, kw_only=True):
-    """A set of prompts and seeds, by content."""
+    """A set of prompts and seeds, identified by its content."""
 
     digest: Digest
     size: Count
-    """0 where a policy needed no calibration."""
+    """0 if the policy needed no calibration."""
 
 
 class Metric(_Strict, frozen=True, kw_only=True):
-    """One measure over the held-out prompts, the cached run against the full run."""
+    """One measure of the cached run against the full run, over the held-out prompts."""
 
     name: Name
     """"latent-mse", "psnr", …"""
@@ -290,7 +290,7 @@ _Metrics = Annotated[Sequence[Metric], Meta(max_length=64)]
 
 
 class Baseline(_Strict, frozen=True, kw_only=True):
-    """Something simpler, measured on the same prompts."""
+    """A simpler method, measured on the same prompts."""
 
     name: Name
     nfe: StepCount
@@ -298,7 +298,7 @@ class Baseline(_Strict, frozen=True, kw_only=True):
 
 
 class Quality(_Strict, frozen=True, kw_only=True):
-    """What the policy costs in quality, and what simpler things cost at the same NFE."""
+    """What the policy costs in quality, and what simpler methods cost."""
 
     objective: Name
     calibration: PromptSet
@@ -310,7 +310,7 @@ class Quality(_Strict, frozen=True, kw_only=True):
 
 
 class Search(_Strict, frozen=True, kw_only=True):
-    """How the policy was found; enough to find it again."""
+    """How the policy was found: enough to repeat the search."""
 
     algorithm: Name
     seed: Annotated[int, Meta(ge=0, le=2**53 - 1)]

@@ -1,4 +1,4 @@
-"""Predictor: how a reused step is made from the residuals of the steps computed before it.
+"""Predictor: how a reused step is predicted from the residuals of the steps computed before it.
 
     r̂_k = Σ_i c[k, i] · r_{prev_i}        prev_0 is the newest computed step, prev_1 the one before it, …
 
@@ -23,7 +23,7 @@ MAX_COEFFICIENT = 64.0
 class Predictor(tuple[tuple[float, ...], ...]):
     """One row of coefficients per step, newest residual first; a computed step has an empty row.
 
-    The rows fix the mask (`Predictor.mask`). A Predictor is a tuple of tuples that cannot be wrong.
+    The rows fix the mask (`Predictor.mask`). A Predictor is a validated tuple of tuples.
 
     Raises:
         SemanticsViolation: no rows or more than `MAX_STEPS`; a row longer than `MAX_TERMS` or than the number
@@ -52,7 +52,7 @@ class Predictor(tuple[tuple[float, ...], ...]):
                     f"predictor[{step}] needs {len(row)} residuals, but only {computed} come before it"
                 )
             for term, coefficient in enumerate(row):
-                # NaN fails every comparison, so it is caught by the same line.
+                # NaN fails every comparison, so this line refuses it too.
                 if not abs(coefficient) <= MAX_COEFFICIENT:
                     raise SemanticsViolation(
                         f"predictor[{step}][{term}] is {coefficient}, outside ±{MAX_COEFFICIENT:g}"
@@ -66,7 +66,7 @@ class Predictor(tuple[tuple[float, ...], ...]):
     def of(cls, rows: Iterable[Iterable[float]], mask: StepMask, first_steps: Sequence[int] = ()) -> Self:
         """Return the predictor with these rows, which must belong to `mask`.
 
-        `first_steps`: ascending, where another denoiser takes over, whose residuals begin anew.
+        `first_steps`, ascending, are the steps at which another denoiser takes over; it reuses its own residuals only.
 
         Raises:
             SemanticsViolation: the rows are not one per step, or are not empty exactly where `mask` computes;

@@ -1,7 +1,7 @@
-"""The published JSON Schema, applied by an implementation that shares nothing with the Structs.
+"""The published JSON Schema, applied by a validator that is independent of the Structs.
 
-Reading an artifact does not need it: the Structs say the same, and a test holds the two together. Sealing one
-does it all the same, so that nothing is signed which another language's reader would refuse.
+Reading an artifact does not need it: the Structs say the same, which a test checks. Sealing one uses it, so that
+nothing is signed which a reader in another language would refuse.
 """
 
 import json
@@ -17,14 +17,14 @@ SCHEMA_FILE = "policy-v1.schema.json"
 
 @cache
 def load_schema() -> dict[str, Any]:
-    """Return `policy-v1.schema.json` as it lies beside this module."""
+    """Return the content of `policy-v1.schema.json`."""
     schema: dict[str, Any] = json.loads(files("budc.schema").joinpath(SCHEMA_FILE).read_text("utf-8"))
     return schema
 
 
 @cache
 def _validator() -> Any:
-    # Imported here: it costs a tenth of a second, which only writing has to pay.
+    # Imported here: it takes a tenth of a second and only writing needs it.
     from jsonschema import Draft202012Validator
 
     return Draft202012Validator(load_schema())
@@ -35,7 +35,7 @@ def check_schema(payload: bytes) -> None:
 
     Raises:
         ArtifactError: the payload is not canonical JSON.
-        SchemaViolation: the predicate does not follow the schema; the message names the place.
+        SchemaViolation: the predicate does not follow the schema; the message names the field.
     """
     value = canonical.decode(payload, what="payload")
     predicate = value.get("predicate") if isinstance(value, dict) else None

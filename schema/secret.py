@@ -1,4 +1,4 @@
-"""The one secret that a key may need: the passphrase of an encrypted PEM, or the PIN of a token."""
+"""The secret that protects a key: the passphrase of an encrypted PEM, or the PIN of a token."""
 
 import getpass
 import os
@@ -10,14 +10,14 @@ from budc.schema.errors import KeyUnusable
 VARIABLE = "BUDC_SECRET"
 
 Secret = Callable[[str], str]
-"""Returns the secret of what it is told, "passphrase of release.key" or "pin"."""
+"""Takes a description such as "passphrase of release.key" or "pin"; returns the secret."""
 
 
 def ask_secret(what: str) -> str:
     """Return the secret from the environment (BUDC_SECRET), else ask the person at the terminal.
 
     Raises:
-        KeyUnusable: neither is there.
+        KeyUnusable: the variable is not set and there is no terminal.
     """
     value = os.environ.get(VARIABLE)
     if value is not None:

@@ -1,17 +1,17 @@
-"""The rules that a schema cannot say: how the parts of a PolicyDocument must agree.
+"""Rules beyond the schema: how the parts of a PolicyDocument must agree.
 
 1. sampler: `steps + 1` sigmas, strictly decreasing; `steps` timesteps, never increasing; `configDigest` is
    the digest of `config`; no hidden characters in the config's strings.
 2. policy: every branch mask has `steps` entries and computes step 0; coefficients exactly where reused, and
    only on steps computed before. No branch is named twice.
    experts: the denoisers after the first, in their order; each takes over within the schedule and later than
-   the one before it. Every mask computes its first step, and no coefficients reach back over it.
+   the one before it. Every mask computes each expert's first step, and no coefficients use residuals from before it.
 3. budget: names the same branches as the policy, each with the sum of its mask; `nfe` is the largest of
    them.
 4. model: names of denoisers and variants are unique; every file of a variant is of a kind that can be opened
    safely; digests of adapters where, and only where, the rule is "listed".
 5. quality: the held-out set is not the calibration set; a metric is named once per list, a baseline once per
-   NFE; figures do not contradict each other or the budget (`budc.schema.figures`).
+   NFE; figures are plausible (`budc.schema.figures`).
 6. time: real dates, `notAfter` later than `issuedAt`.
 """
 
@@ -54,7 +54,7 @@ def check(document: PolicyDocument) -> None:
 
 
 def check_suffix(path: str) -> None:
-    """Refuse a weight file that loading could execute or that nothing here can read.
+    """Refuse a file that could run code when it is loaded, or that budc cannot read.
 
     Raises:
         UnsafeWeights: `path` does not end in one of `SAFE_SUFFIXES`.
@@ -97,20 +97,20 @@ def _refuse_hidden(config: Mapping[str, object]) -> None:
 
 def _check_experts(document: PolicyDocument) -> None:
     sampler = document.sampler
-    found = [expert.denoiser for expert in sampler.experts]
-    wanted = [denoiser.name for denoiser in document.model.denoisers[1:]]
-    if found != wanted:
+    listed = [expert.denoiser for expert in sampler.experts]
+    expected = [denoiser.name for denoiser in document.model.denoisers[1:]]
+    if listed != expected:
         raise SemanticsViolation(
-            f"sampler.experts names {', '.join(found) or 'no denoiser'}, "
-            f"expected those after the first of model.denoisers: {', '.join(wanted) or 'none'}"
+            f"sampler.experts names {', '.join(listed) or 'no denoiser'}, "
+            f"expected those after the first of model.denoisers: {', '.join(expected) or 'none'}"
         )
-    before = 0
+    previous = 0
     for index, step in enumerate(sampler.first_steps):
-        if not before < step < sampler.steps:
+        if not previous < step < sampler.steps:
             raise SemanticsViolation(
-                f"sampler.experts[{index}].firstStep is {step}, expected {before + 1} to {sampler.steps - 1}"
+                f"sampler.experts[{index}].firstStep is {step}, expected {previous + 1} to {sampler.steps - 1}"
             )
-        before = step
+        previous = step
 
 
 def _check_policy(document: PolicyDocument) -> None:

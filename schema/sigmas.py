@@ -1,4 +1,4 @@
-"""Sigmas: the noise levels that a sampler walks down, terminal value included."""
+"""Sigmas: the noise levels of a sampler, terminal value included."""
 
 import math
 from collections.abc import Iterable
@@ -13,8 +13,8 @@ MAX_SIGMA = 1e6
 class Sigmas(tuple[float, ...]):
     """`steps + 1` noise levels, strictly decreasing; the last is the terminal value (0 for most samplers).
 
-    Step k moves the latents from `sigmas[k]` to `sigmas[k + 1]`. A Sigmas is a tuple of float that cannot be
-    wrong; its entries are kept exactly as given.
+    Step k moves the latents from `sigmas[k]` to `sigmas[k + 1]`. A Sigmas is a validated tuple of float;
+    its entries are kept exactly as given.
 
     Raises:
         SemanticsViolation: fewer than two or too many values, one that is not finite, negative or above

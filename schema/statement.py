@@ -58,7 +58,7 @@ def subjects(document: PolicyDocument) -> list[Subject]:
 def encode_statement(document: PolicyDocument) -> bytes:
     """Return the payload bytes for `document`, checked by decoding them again.
 
-    Structs hold whatever they were given, so nothing is believed before it has been read back.
+    Structs are not validated when they are constructed; decoding is what checks them.
 
     Raises:
         ArtifactSyntax, ArtifactTooLarge, SchemaViolation, SemanticsViolation, UnsafeWeights: as for a file.
@@ -74,10 +74,10 @@ def encode_statement(document: PolicyDocument) -> bytes:
 
 
 def decode_statement(payload: bytes) -> PolicyDocument:
-    """Return the document in `payload`; what it returns satisfies the schema and the semantics.
+    """Return the document in `payload`, which follows the schema and the semantics.
 
     Raises:
-        ArtifactTooLarge, ArtifactSyntax: the bytes are not canonical JSON of an allowed size.
+        ArtifactTooLarge, ArtifactSyntax: the bytes are not canonical JSON, or too many bytes.
         WrongPayloadType: not a statement, or a statement about something else.
         UnsupportedVersion: a policy of another version.
         SchemaViolation: a field is unknown, missing, of the wrong type or out of bounds.
@@ -91,7 +91,7 @@ def decode_statement(payload: bytes) -> PolicyDocument:
     except msgspec.ValidationError as error:
         raise SchemaViolation(f"payload does not follow the schema: {error}") from None
     if _encode(statement) != payload:
-        # Only an optional field spelled out as null or empty reads the same and writes differently.
+        # Canonical JSON that decodes and yet encodes differently: an optional field spelled out as null or empty.
         raise SchemaViolation("payload holds an optional field that is null or empty; leave such a field out")
     document = statement.predicate
     if list(statement.subject) != subjects(document):
@@ -108,7 +108,7 @@ def _encode(statement: Statement) -> bytes:
 
 
 def _check_types(value: object) -> None:
-    """Say what this is before judging its fields, so that a newer version is not reported as malformed."""
+    """Check types and version before the fields, so that a newer version is not reported as malformed."""
     if not isinstance(value, dict) or value.get("_type") != STATEMENT_TYPE:
         raise WrongPayloadType("payload is not an in-toto Statement v1")
     predicate_type = value.get("predicateType")

@@ -1,8 +1,7 @@
-"""Reading safetensors files as far as identity needs it: names, dtypes, shapes and where the bytes lie.
+"""Headers of safetensors files: names, dtypes, shapes and byte offsets of the tensors.
 
-The layout (8 bytes of header length, little endian; that much JSON; the tensors) is the one of
-huggingface/safetensors. The rules are strict so that no byte of the file escapes the digests: the tensors
-cover the data part exactly, without holes or overlap.
+The layout is that of huggingface/safetensors: 8 bytes of header length (little endian), a JSON header, the tensors.
+Tensors must cover the data part exactly, without holes or overlap, so that digests of tensors cover every byte.
 """
 
 import os
@@ -45,7 +44,7 @@ def read_header(file: BufferedReader, path: str | os.PathLike[str]) -> list[Tens
     """Return the tensors of an open safetensors file, in the order of their bytes.
 
     Args:
-        file: at offset 0; afterwards anywhere.
+        file: at offset 0; its position afterwards is undefined.
         path: how messages call the file.
 
     Raises:

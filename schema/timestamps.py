@@ -1,4 +1,4 @@
-"""Time as artifacts write it: RFC 3339, UTC, whole seconds, "2026-07-01T12:00:00Z"."""
+"""Timestamps of artifacts: RFC 3339, UTC, whole seconds, "2026-07-01T12:00:00Z"."""
 
 import os
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ def parse_time(text: str, *, field: str) -> datetime:
 
 
 def issue_time(environ: Mapping[str, str] | None = None) -> str:
-    """Return the time for `issuedAt`: SOURCE_DATE_EPOCH of `environ` (default os.environ) if set, else now.
+    """Return the time for `issuedAt`: SOURCE_DATE_EPOCH of `environ` (default: os.environ) if set, else now.
 
     Raises:
         UsageError: SOURCE_DATE_EPOCH is not a whole number of seconds that a date can hold.

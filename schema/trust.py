@@ -1,4 +1,4 @@
-"""Trust: whose signatures are believed, for what, how many are needed, and what is refused all the same.
+"""Trust: whose signatures are believed, for which models, how many are needed, and what is refused.
 
 A trust file is TOML, written by hand or by `budc trust`:
 
@@ -13,8 +13,8 @@ A trust file is TOML, written by hand or by `budc trust`:
     file = "release.pub"                     # relative to the trust file; or `pem`, the key itself
     families = ["wan"]                       # model families that this key may sign for; default all
 
-`keys = ["release.pub"]`, a list of files, is short for keys without names and limits. Where the file lives is
-decided by who calls; an artifact never says what to trust.
+`keys = ["release.pub"]`, a list of files, is short for keys without names and limits. The caller says where the
+trust file is; nothing in an artifact can choose what to trust.
 """
 
 import os
@@ -46,7 +46,7 @@ Count = Annotated[int, Meta(ge=1)]
 
 
 class KeyEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A trusted key as the file has it: by path or in full."""
+    """A trusted key in a trust file: by path or as PEM text."""
 
     name: Name | None = None
     file: str | None = None
@@ -73,7 +73,7 @@ class Trust:
     denied: frozenset[str] = frozenset()
     """Policy ids."""
     families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Fingerprint → model families that the key may sign for; a key that is not named may for all."""
+    """Fingerprint → model families that the key may sign for; a key that is missing here may sign for all."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Fingerprint → what the user calls the key."""
 
@@ -83,19 +83,19 @@ class Trust:
 
     @classmethod
     def from_pem(cls, *paths: str | os.PathLike[str]) -> "Trust":
-        """Return the trust in the keys of these PEM files, any one of which suffices. Raises KeyUnusable."""
+        """Return trust in the keys of these PEM files; a signature by any one suffices. Raises KeyUnusable."""
         return cls(tuple(load_public(path) for path in paths))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Trust":
-        """Return what the trust file at `path` says.
+        """Return the trust that the file at `path` describes.
 
         Raises:
-            TrustError: it cannot be read or is not of the form that this module describes.
-            KeyUnusable: a key that it names cannot be.
+            TrustError: the file cannot be read or does not have the form that this module describes.
+            KeyUnusable: a key that it names cannot be used.
         """
         content = read_trust_file(path)
-        loaded = [(key_of(entry, path), entry) for entry in map(named, content.keys)]
+        loaded = [(key_of(entry, path), entry) for entry in map(long_form, content.keys)]
         if not loaded:
             raise TrustError(f"trust file {path}: `keys` names no key", remedy=_REMEDY)
         keys = tuple(dict.fromkeys(key for key, _ in loaded))
@@ -113,12 +113,12 @@ class Trust:
         )
 
     def check_denied(self, policy_id: str) -> None:
-        """Refuse a policy that the user denies by its id. Raises Denied."""
+        """Refuse a policy whose id the trust file denies. Raises Denied."""
         if policy_id in self.denied:
             raise Denied(f"the trust file denies the policy {policy_id}")
 
     def check_family(self, document: PolicyDocument, signed_by: Sequence[PublicKey]) -> tuple[PublicKey, ...]:
-        """Return those of the verified signers that may sign for the document's model family.
+        """Return those verified signers that may sign for the document's model family.
 
         Raises:
             UntrustedKey: they are fewer than the threshold.
@@ -157,8 +157,8 @@ def read_trust_file(path: str | os.PathLike[str]) -> TrustFile:
         raise TrustError(f"trust file {path}: {error}", remedy=_REMEDY) from error
 
 
-def named(entry: KeyEntry | str) -> KeyEntry:
-    """Return an entry in its long form."""
+def long_form(entry: KeyEntry | str) -> KeyEntry:
+    """Return an entry of `keys` in its long form."""
     return KeyEntry(file=entry) if isinstance(entry, str) else entry
 
 

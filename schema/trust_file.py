@@ -1,6 +1,6 @@
-"""Changing a trust file: adding and removing keys, denying policies, raising minimums; written whole or not at all.
+"""Changing a trust file: adding and removing keys, denying policies, raising minimums.
 
-Comments of a file that was written by hand are not kept.
+The file is written whole or not at all. Comments of a file that was written by hand are lost.
 """
 
 import fcntl
@@ -17,15 +17,15 @@ from budc.schema.errors import OutputError, TrustError, UsageError
 from budc.schema.files import write_atomic
 from budc.schema.keys import PublicKey
 from budc.schema.policy import Digest, Name
-from budc.schema.trust import KeyEntry, Trust, TrustFile, key_of, named, read_trust_file
+from budc.schema.trust import KeyEntry, Trust, TrustFile, key_of, long_form, read_trust_file
 
 
 @contextmanager
 def changing(path: Path) -> Iterator["Draft"]:
-    """Change the trust file at `path` in the with-block; one process at a time, nothing is written on an error.
+    """Change the trust file at `path` in the with-block, one process at a time. On an error nothing is written.
 
     Raises:
-        TrustError: the file is there and cannot be used, or could not be after the change.
+        TrustError: the existing file cannot be used, or the changed one could not.
         OutputError: it cannot be written.
     """
     try:
@@ -50,14 +50,14 @@ class Draft:
         self.content = read_trust_file(path) if path.exists() else TrustFile()
 
     def add(self, key: PublicKey, name: str, families: Sequence[str] = ()) -> None:
-        """Trust a key under a name; the key itself goes into the file.
+        """Trust a key under a name; its PEM text is written to the file.
 
         Raises:
-            UsageError: the name or a family cannot be one, or the name or the key is there already.
+            UsageError: the name or a family is malformed, or the name or the key is there already.
         """
         for word in (name, *families):
             _check(word, Name, f"{word!r} is not a name")
-        for old in map(named, self.content.keys):
+        for old in map(long_form, self.content.keys):
             if old.name == name:
                 raise UsageError(f"a key named {name} is trusted already", remedy=f"budc trust remove {name}")
             if key_of(old, self.path) == key:
@@ -66,16 +66,16 @@ class Draft:
         self.content = replace(self.content, keys=[*self.content.keys, entry])
 
     def remove(self, name: str) -> None:
-        """Trust a key no longer, given by its name, its file or its fingerprint. Raises UsageError."""
-        kept = [entry for entry in self.content.keys if not self._is(named(entry), name)]
-        if len(kept) == len(self.content.keys):
+        """Remove a trusted key, given by its name, its file or its fingerprint. Raises UsageError."""
+        remaining = [entry for entry in self.content.keys if not self._is(long_form(entry), name)]
+        if len(remaining) == len(self.content.keys):
             raise UsageError(f"no key {name} is trusted", remedy="budc trust list")
-        if kept and len(kept) < self.content.threshold:
+        if remaining and len(remaining) < self.content.threshold:
             raise UsageError(
-                f"{self.content.threshold} signatures are required, and {len(kept)} keys would be left",
+                f"{self.content.threshold} signatures are required, and {len(remaining)} keys would be left",
                 remedy="lower the threshold first: budc trust require --threshold N",
             )
-        self.content = replace(self.content, keys=kept)
+        self.content = replace(self.content, keys=remaining)
 
     def deny(self, policy_id: str) -> None:
         """Refuse a policy by its id from now on. Raises UsageError."""
@@ -83,7 +83,7 @@ class Draft:
         self.content = replace(self.content, denied=sorted({*self.content.denied, policy_id}))
 
     def allow(self, policy_id: str) -> None:
-        """Deny a policy no longer. Raises UsageError."""
+        """Take back the denial of a policy. Raises UsageError."""
         if policy_id not in self.content.denied:
             raise UsageError(f"{policy_id} is not denied", remedy="budc trust list")
         self.content = replace(self.content, denied=[i for i in self.content.denied if i != policy_id])
@@ -124,7 +124,7 @@ def encode(content: TrustFile) -> str:
         lines += [
             f"{_text(name)} = {revision}" for name, revision in sorted(content.minimum_revision.items())
         ]
-    for entry in map(named, content.keys):
+    for entry in map(long_form, content.keys):
         lines += ["", "[[keys]]"]
         lines += [f"name = {_text(entry.name)}"] if entry.name else []
         lines += [f"file = {_text(entry.file)}"] if entry.file else []

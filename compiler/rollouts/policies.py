@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from budc.schema.mask import StepMask
-from budc.schema.policy import BranchPolicy, Policy
+from budc.schema.policy import Policy
 from budc.schema.predictor import Predictor
 
 
 def shared_policy(mask: StepMask, predictor: Predictor, branches: tuple[str, ...]) -> Policy:
     """Return the policy that all guidance branches follow together."""
-    return Policy(payload="trunk-residual", branches=[BranchPolicy.of(branches, predictor)])
+    return Policy.of("trunk-residual", dict.fromkeys(branches, predictor))
 
 
 def full_policy(steps: int, branches: tuple[str, ...]) -> Policy:

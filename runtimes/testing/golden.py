@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from budc.schema.policy import BranchPolicy, Policy, PolicyDocument
+from budc.schema.policy import Policy, PolicyDocument
 
 BRANCHES = ("cond", "uncond")
 STEPS = 6
@@ -30,17 +30,12 @@ class GoldenPolicy:
 
     def document(self, base: PolicyDocument) -> PolicyDocument:
         """Return `base` with this policy, and with these sigmas if there are any."""
-        if self.uncond_predictor is None:
-            branches = [BranchPolicy.of(BRANCHES, self.predictor)]
-        else:
-            branches = [
-                BranchPolicy.of(("cond",), self.predictor),
-                BranchPolicy.of(("uncond",), self.uncond_predictor),
-            ]
-        evaluations = {name: sum(branch.mask) for branch in branches for name in branch.names}
+        uncond = self.predictor if self.uncond_predictor is None else self.uncond_predictor
+        policy = Policy.of(base.policy.payload, dict(zip(BRANCHES, (self.predictor, uncond), strict=True)))
+        evaluations = {name: policy.for_branch(name).step_mask().nfe for name in BRANCHES}
         document = msgspec.structs.replace(
             base,
-            policy=Policy(payload=base.policy.payload, branches=branches),
+            policy=policy,
             budget=msgspec.structs.replace(base.budget, nfe=max(evaluations.values()), branches=evaluations),
         )
         if self.sigmas is None:

@@ -48,10 +48,7 @@ class Refusals:
 
     def test_a_branch_that_the_policy_does_not_have_is_refused(self, runtime: RuntimeUnderTest) -> None:
         branch = runtime.document.policy.branches[0]
-        policy = Policy(
-            payload=runtime.document.policy.payload,
-            branches=[msgspec.structs.replace(branch, names=["cond"])],
-        )
+        policy = Policy.of(runtime.document.policy.payload, {"cond": branch.predictor})
         budget = runtime.document.budget
         fewer = msgspec.structs.replace(budget, branches={"cond": budget.branches["cond"]})
         document = msgspec.structs.replace(runtime.document, policy=policy, budget=fewer)

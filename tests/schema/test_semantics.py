@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from budc.schema import canonical, semantics
 from budc.schema.errors import BudcError, SemanticsViolation, UnsafeWeights
 from budc.schema.mask import StepMask
-from budc.schema.policy import AdapterRule, BranchPolicy, Expert, PolicyDocument, PromptSet, Variant
+from budc.schema.policy import AdapterRule, Expert, Policy, PolicyDocument, PromptSet, Variant
 
 MakeDocument = Callable[..., PolicyDocument]
 Change = Callable[[PolicyDocument], PolicyDocument]
@@ -168,11 +168,8 @@ def test_unusual_but_consistent_documents_are_accepted(document: PolicyDocument,
 
 
 def test_branches_may_have_masks_of_their_own(document: PolicyDocument) -> None:
-    branches = [
-        BranchPolicy(names=["cond"], mask=MASK, predictor=[[], [1.0], [], [2.0, -1.0]]),
-        BranchPolicy(names=["uncond"], mask=[True, False, False, False], predictor=[[], [1.0], [1.0], [0.5]]),
-    ]
-    document = replace(document, policy=replace(document.policy, branches=branches))
+    rows = {"cond": [[], [1.0], [], [2.0, -1.0]], "uncond": [[], [1.0], [1.0], [0.5]]}
+    document = replace(document, policy=Policy.of(document.policy.payload, rows))
     with pytest.raises(SemanticsViolation, match="uncond is 2, but its mask computes 1"):
         semantics.check(document)
     document = budget(branches={"cond": 2, "uncond": 1})(document)
@@ -244,11 +241,8 @@ def test_coefficients_do_not_reach_back_over_a_first_step(document: PolicyDocume
 
 
 def test_every_branch_computes_a_first_step(document: PolicyDocument) -> None:
-    branches = [
-        BranchPolicy(names=["cond"], mask=MASK, predictor=[[], [1.0], [], [1.0]]),
-        BranchPolicy(names=["uncond"], mask=[True, True, False, False], predictor=[[], [], [1.0], [1.0]]),
-    ]
-    document = replace(document, policy=replace(document.policy, branches=branches))
+    rows = {"cond": [[], [1.0], [], [1.0]], "uncond": [[], [], [1.0], [1.0]]}
+    document = replace(document, policy=Policy.of(document.policy.payload, rows))
     semantics.check(document)
     with pytest.raises(SemanticsViolation, match=r"branches\[1\]: mask\[2\] is false"):
         semantics.check(split(expert("transformer_2", 2))(document))
@@ -256,10 +250,10 @@ def test_every_branch_computes_a_first_step(document: PolicyDocument) -> None:
 
 def test_every_step_has_its_denoiser_and_its_guidance(document: PolicyDocument) -> None:
     experts = [expert("transformer_2", 2), Expert(denoiser="transformer_3", first_step=3, guidance=1.5)]
-    found = split(*experts)(branch(mask=[True, False, True, True], predictor=[[], [1.0], [], []])(document))
-    found = budget(nfe=3, branches={"cond": 3, "uncond": 3})(found)
-    semantics.check(found)
-    assert [found.sampler.expert_at(step) for step in range(4)] == [0, 0, 1, 2]
-    assert [found.sampler.guidance_at(step) for step in range(4)] == [5.0, 5.0, 3.0, 1.5]
+    shared = split(*experts)(branch(mask=[True, False, True, True], predictor=[[], [1.0], [], []])(document))
+    shared = budget(nfe=3, branches={"cond": 3, "uncond": 3})(shared)
+    semantics.check(shared)
+    assert [shared.sampler.expert_at(step) for step in range(4)] == [0, 0, 1, 2]
+    assert [shared.sampler.guidance_at(step) for step in range(4)] == [5.0, 5.0, 3.0, 1.5]
     assert document.sampler.first_steps == ()
     assert [document.sampler.guidance_at(step) for step in range(4)] == [5.0] * 4

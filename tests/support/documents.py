@@ -11,7 +11,6 @@ from budc.schema.mask import StepMask
 from budc.schema.policy import (
     AdapterRule,
     Baseline,
-    BranchPolicy,
     Budget,
     DenoiserBinding,
     Metric,
@@ -109,7 +108,6 @@ def _document(
     """Return a valid document with one mask, shared by `branches`; `fields` replace whole parts."""
     mask = StepMask.uniform(steps, nfe) if mask is None else mask
     predictor = Predictor.plain_reuse(mask) if predictor is None else predictor
-    rows = [list(row) for row in predictor]
     document = PolicyDocument(
         schema_version="1.0",
         name="wan-nano-nfe3",
@@ -119,10 +117,7 @@ def _document(
         sampler=_sampler(mask.steps, len(branches)),
         shape=Shape(height=64, width=64, frames=9, dtype="float32", text_tokens=32),
         budget=Budget(requested=str(mask.nfe), nfe=mask.nfe, branches=dict.fromkeys(branches, mask.nfe)),
-        policy=Policy(
-            payload="trunk-residual",
-            branches=[BranchPolicy(names=list(branches), mask=list(mask), predictor=rows)],
-        ),
+        policy=Policy.of("trunk-residual", dict.fromkeys(branches, predictor)),
         quality=_quality(mask.nfe),
         search=_search(),
     )

@@ -13,7 +13,7 @@ from budc.compiler.models.model import load_model  # noqa: E402
 from budc.compiler.training.dataset import TrainingSet, gradient, log_error  # noqa: E402
 from budc.compiler.training.parameters import PolicyParameters  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
-from budc.schema.policy import BranchPolicy, Policy  # noqa: E402
+from budc.schema.policy import Policy  # noqa: E402
 
 STEPS = 6
 
@@ -46,10 +46,8 @@ class Crowded:
 def parameters(model: Any, denoiser: Any, payload: str) -> PolicyParameters:
     sampler = model.sampler(STEPS)
     computed = {0, 3, *denoiser.first_steps(sampler.timesteps)}
-    mask = [step in computed for step in range(STEPS)]
     rows = [[] if step in computed else [1.0] for step in range(STEPS)]
-    branch = BranchPolicy(names=list(denoiser.branches), mask=mask, predictor=rows)
-    policy = Policy(payload=payload, branches=[branch])
+    policy = Policy.of(payload, dict.fromkeys(denoiser.branches, rows))
     return PolicyParameters(policy, model.scheduler, sampler.sigmas, sampler.timesteps, True)
 
 

@@ -20,7 +20,7 @@ from budc.runtimes.onnxruntime.update_graph import update_model  # noqa: E402
 from budc.runtimes.sampling.solvers import Scheduler, solver_matrices  # noqa: E402
 from budc.runtimes.testing import BRANCHES  # noqa: E402
 from budc.schema.errors import ProviderMissing, UnsafeWeights, UsageError  # noqa: E402
-from budc.schema.policy import BranchPolicy, Policy, SamplerBinding  # noqa: E402
+from budc.schema.policy import Policy, SamplerBinding  # noqa: E402
 
 CPU = Provider("cpu", 1)
 LATENTS = (4, 3, 2, 2)
@@ -122,8 +122,7 @@ def test_an_update_takes_every_step_up_to_the_next_forward(
 
 
 def velocity_policy(rows: Any) -> Policy:
-    branches = [BranchPolicy.of([name], predictor) for name, predictor in zip(BRANCHES, rows, strict=True)]
-    return Policy(payload="velocity", branches=branches)
+    return Policy.of("velocity", dict(zip(BRANCHES, rows, strict=True)))
 
 
 def test_a_ring_buffer_has_as_many_slots_as_are_kept() -> None:

@@ -25,12 +25,8 @@ def total(coefficients: Sequence[float], cached: Sequence[float]) -> float:
 Rows = Sequence[Sequence[float]]
 
 
-def machine(
-    *branches: tuple[Sequence[str], Sequence[bool], Rows], first_steps: Sequence[int] = ()
-) -> StepMachine[float]:
-    policies = [
-        BranchPolicy(names=list(n), mask=list(m), predictor=[list(r) for r in p]) for n, m, p in branches
-    ]
+def machine(*branches: tuple[Sequence[str], Rows], first_steps: Sequence[int] = ()) -> StepMachine[float]:
+    policies = [BranchPolicy.of(names, rows) for names, rows in branches]
     return StepMachine(Policy(payload="trunk-residual", branches=policies), total, first_steps)
 
 
@@ -66,13 +62,13 @@ def test_keeps_only_what_later_steps_need(mask: str, rows: list[list[float]], ke
 
 
 def test_reuses_newest_first() -> None:
-    steps = machine((["cond"], MASK, ROWS))
+    steps = machine((["cond"], ROWS))
     assert drive(steps, "cond", 6) == [None, None, 2.0 * 1 - 1.0 * 0, 1.0, None, 4 + 0.5 * 1 + 0.25 * 0]
     assert steps.held == 0
 
 
 def test_zero_coefficient_alone_adds_nothing() -> None:
-    assert drive(machine((["cond"], [True, False], [[], [0.0]])), "cond", 2) == [None, 0.0]
+    assert drive(machine((["cond"], [[], [0.0]])), "cond", 2) == [None, 0.0]
 
 
 @st.composite
@@ -127,10 +123,10 @@ def shared_policies(draw: st.DrawFn) -> tuple[list[bool], list[list[float]], lis
 @given(shared_policies())
 def test_denoisers_run_as_if_each_were_alone(policy: tuple[list[bool], list[list[float]], list[int]]) -> None:
     mask, rows, first_steps = policy
-    together = drive(machine((["cond"], mask, rows), first_steps=first_steps), "cond", len(mask))
+    together = drive(machine((["cond"], rows), first_steps=first_steps), "cond", len(mask))
     apart: list[float | None] = []
     for first, end in itertools.pairwise([0, *first_steps, len(mask)]):
-        one = machine((["cond"], mask[first:end], rows[first:end]))
+        one = machine((["cond"], rows[first:end]))
         apart += drive(one, "cond", end - first, offset=first)
     assert together == apart
 
@@ -138,7 +134,7 @@ def test_denoisers_run_as_if_each_were_alone(policy: tuple[list[bool], list[list
 @given(policies())
 def test_equals_the_definition_and_holds_no_more(policy: tuple[list[bool], list[list[float]]]) -> None:
     mask, rows = policy
-    steps = machine((["cond"], mask, rows))
+    steps = machine((["cond"], rows))
     computed: list[float] = []
     for k, compute in enumerate(mask):
         action = steps.step("cond", k)
@@ -153,7 +149,7 @@ def test_equals_the_definition_and_holds_no_more(policy: tuple[list[bool], list[
 
 
 def test_branches_are_apart() -> None:
-    steps = machine((["cond", "uncond"], MASK, ROWS))
+    steps = machine((["cond", "uncond"], ROWS))
     both = []
     for k in range(6):
         for name, offset in (("cond", 0.0), ("uncond", 100.0)):
@@ -166,23 +162,23 @@ def test_branches_are_apart() -> None:
 
 
 def test_branches_may_have_masks_of_their_own() -> None:
-    steps = machine((["cond"], [True, True], [[], []]), (["uncond"], [True, False], [[], [1.0]]))
+    steps = machine((["cond"], [[], []]), (["uncond"], [[], [1.0]]))
     assert drive(steps, "cond", 2) == [None, None]
     assert drive(steps, "uncond", 2, offset=7.0) == [None, 7.0]
 
 
 def test_batched_branches_share_one_mask() -> None:
-    assert drive(machine((["cond", "uncond"], MASK, ROWS)), "cond_uncond", 6)[2] == 2.0
+    assert drive(machine((["cond", "uncond"], ROWS)), "cond_uncond", 6)[2] == 2.0
 
 
 def test_batched_branches_with_separate_masks_are_refused() -> None:
-    steps = machine((["cond"], [True, True], [[], []]), (["uncond"], [True, False], [[], [1.0]]))
+    steps = machine((["cond"], [[], []]), (["uncond"], [[], [1.0]]))
     with pytest.raises(CalibrationMismatch, match="separate masks for cond, uncond"):
         steps.step("cond_uncond", 0)
 
 
 def test_branches_at_a_step_are_those_that_were_asked_for() -> None:
-    steps = machine((["cond", "uncond"], MASK, ROWS))
+    steps = machine((["cond", "uncond"], ROWS))
     steps.step("uncond", 0)
     assert steps.branches_at(0) == ("uncond",)
     steps.step("cond", 0)
@@ -195,23 +191,23 @@ def test_branches_at_a_step_are_those_that_were_asked_for() -> None:
 
 def test_unknown_branch_is_refused() -> None:
     with pytest.raises(CalibrationMismatch, match="the policy has cond, this run asks for uncond"):
-        machine((["cond"], MASK, ROWS)).step("uncond", 0)
+        machine((["cond"], ROWS)).step("uncond", 0)
 
 
 def test_batched_name_of_a_half_known_pair_is_refused() -> None:
     with pytest.raises(CalibrationMismatch, match="this run asks for cond_uncond"):
-        machine((["cond"], MASK, ROWS)).step("cond_uncond", 0)
+        machine((["cond"], ROWS)).step("cond_uncond", 0)
 
 
 def test_step_zero_starts_anew_after_a_run_cut_short() -> None:
-    steps = machine((["cond"], MASK, ROWS))
+    steps = machine((["cond"], ROWS))
     drive(steps, "cond", 3, offset=1000.0)
     steps.step("cond", 3)
-    assert drive(steps, "cond", 6) == drive(machine((["cond"], MASK, ROWS)), "cond", 6)
+    assert drive(steps, "cond", 6) == drive(machine((["cond"], ROWS)), "cond", 6)
 
 
 def test_begin_run_lets_go_of_everything() -> None:
-    steps = machine((["cond"], MASK, ROWS))
+    steps = machine((["cond"], ROWS))
     drive(steps, "cond", 2)
     assert steps.held == 2
     steps.begin_run()
@@ -222,7 +218,7 @@ def test_begin_run_lets_go_of_everything() -> None:
 
 @pytest.mark.parametrize(("done", "following"), [(1, 2), (2, 1), (3, 5), (3, 2)])
 def test_steps_that_jump_are_refused(done: int, following: int) -> None:
-    steps = machine((["cond"], MASK, ROWS))
+    steps = machine((["cond"], ROWS))
     drive(steps, "cond", done)
     with pytest.raises(RefusedRun, match=f"from step {done - 1} to step {following}"):
         steps.step("cond", following)
@@ -230,22 +226,22 @@ def test_steps_that_jump_are_refused(done: int, following: int) -> None:
 
 def test_reuse_before_compute_is_refused() -> None:
     with pytest.raises(RefusedRun, match="starts at step 2, but a policy starts at step 0"):
-        machine((["cond"], MASK, ROWS)).step("cond", 2)
+        machine((["cond"], ROWS)).step("cond", 2)
 
 
 def test_more_steps_than_the_policy_has() -> None:
-    steps = machine((["cond"], MASK, ROWS))
+    steps = machine((["cond"], ROWS))
     drive(steps, "cond", 6)
     with pytest.raises(CalibrationMismatch, match="the policy has 6, this run asks for step 6"):
         steps.step("cond", 6)
 
 
 def test_a_computed_step_must_be_recorded_once() -> None:
-    steps = machine((["cond"], MASK, ROWS))
+    steps = machine((["cond"], ROWS))
     steps.step("cond", 0)
     with pytest.raises(RefusedRun, match="step 0 was to be computed, but the transformer did not run"):
         steps.step("cond", 1)
-    steps = machine((["cond"], MASK, ROWS))
+    steps = machine((["cond"], ROWS))
     drive(steps, "cond", 1)
     with pytest.raises(RefusedRun, match="the transformer ran where no step was to be computed"):
         steps.record("cond", 1.0)
@@ -263,7 +259,7 @@ def test_plan_refuses_what_cannot_run(mask: list[bool], rows: list[list[float]])
 def test_masks_of_one_length_all_run() -> None:
     for tail in itertools.product([True, False], repeat=5):
         mask = [True, *tail]
-        seen = drive(machine((["cond"], mask, [[] if c else [1.0] for c in mask])), "cond", 6)
+        seen = drive(machine((["cond"], [[] if c else [1.0] for c in mask])), "cond", 6)
         newest = [max(j for j in range(k + 1) if mask[j]) for k in range(6)]
         assert seen == [None if mask[k] else float(newest[k]) for k in range(6)]
 
