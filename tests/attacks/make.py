@@ -24,10 +24,10 @@ from typing import Any
 from attack_corpus.experts import experts
 from attack_corpus.forge import MODEL, Case, policy, statement
 from attack_corpus.models import models, weights
-from attack_corpus.reports import reports
-from attack_corpus.semantics import paths, semantics
-from attack_corpus.signatures import ages, signatures, statements
-from attack_corpus.syntax import schema, syntax
+from attack_corpus.reports import impossible, malformed
+from attack_corpus.semantics import paths, repeated, sampling, semantics
+from attack_corpus.signatures import ages, encodings, forged, signers, statements
+from attack_corpus.syntax import schema, syntax, values
 from attack_corpus.trusts import trusts
 
 HERE = Path(__file__).parent
@@ -35,17 +35,19 @@ HERE = Path(__file__).parent
 
 def artifacts() -> dict[str, tuple[bytes, Case]]:
     """Return name → (file, what it gets)."""
-    found: dict[str, tuple[bytes, Case]] = {}
+    cases: dict[str, tuple[bytes, Case]] = {}
 
     def add(name: str, data: bytes, error: str, why: str, **rest: Any) -> None:
-        assert name not in found, name
-        found[name] = (data, Case(error, why, **rest))
+        assert name not in cases, name
+        cases[name] = (data, Case(error, why, **rest))
 
-    for layer in (signatures, statements, ages, syntax, schema, paths, semantics, experts):
+    for layer in (forged, signers, encodings, statements, ages, syntax, values, schema, paths):
         layer(add)
-    for name, (data, error, why) in reports().items():
+    for layer in (semantics, sampling, repeated, experts):
+        layer(add)
+    for name, (data, error, why) in {**malformed(), **impossible()}.items():
         add(f"report-{name}", data, error, why)
-    return found
+    return cases
 
 
 def make(folder: Path) -> None:

@@ -61,8 +61,8 @@ def test_what_the_attacks_on_experts_start_from_is_believed(corpus: Path, forge:
     trust = Trust.load(corpus / "trust" / "default.toml")
     for experts in ([("transformer_2", 4, 3)], [("transformer_2", 2, 3), ("transformer_3", 4, 1)]):
         artifact = open_artifact(forge.policy(forge.shared(*experts)), trust)
-        found = artifact.document.sampler.experts
-        assert [(expert.denoiser, expert.first_step, expert.guidance) for expert in found] == experts
+        read = artifact.document.sampler.experts
+        assert [(expert.denoiser, expert.first_step, expert.guidance) for expert in read] == experts
 
 
 # Who judges -----------------------------------------------------------------------------------------------
@@ -252,9 +252,9 @@ def test_the_good_model_gets_past_these_checks(
     )
     monkeypatch.setenv("BUDC_TRUST", str(trust))
     document = open_artifact(path, Trust.load(trust)).document
-    for known in (folder, None):
+    for weights_dir in (folder, None):
         verify_model(
-            pipe.transformer, document.model.denoisers[0], document, SettingsCheck(), weights_dir=known
+            pipe.transformer, document.model.denoisers[0], document, SettingsCheck(), weights_dir=weights_dir
         )
     code, out = command("verify", path, "--weights", folder, "--json")
     assert (code, json.loads(out)["variant"]) == (0, "original")

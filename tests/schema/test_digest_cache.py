@@ -46,31 +46,31 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return seen
 
 
-def one(cache: DigestCache, path: Path) -> str:
+def digest_of(cache: DigestCache, path: Path) -> str:
     return cache([path])[path]
 
 
 def test_a_file_is_hashed_once(weights: Path, hashed: list[Path]) -> None:
     cache = DigestCache()
-    assert one(cache, weights) == one(cache, weights) == hashlib.sha256(b"content").hexdigest()
+    assert digest_of(cache, weights) == digest_of(cache, weights) == hashlib.sha256(b"content").hexdigest()
     assert hashed == [weights]
 
 
 def test_the_next_process_is_served(weights: Path, hashed: list[Path], tmp_path: Path) -> None:
-    digest = one(DigestCache(tmp_path / "new" / "cache.json"), weights)
-    assert one(DigestCache(tmp_path / "new" / "cache.json"), weights) == digest
+    digest = digest_of(DigestCache(tmp_path / "new" / "cache.json"), weights)
+    assert digest_of(DigestCache(tmp_path / "new" / "cache.json"), weights) == digest
     assert len(hashed) == 1
     assert (tmp_path / "new" / "cache.json").stat().st_mode & 0o077 == 0
 
 
 def test_rehash_believes_no_earlier_process(weights: Path, hashed: list[Path], tmp_path: Path) -> None:
     path = tmp_path / "cache.json"
-    one(DigestCache(path), weights)
+    digest_of(DigestCache(path), weights)
     content = json.loads(path.read_text())
     path.write_text(json.dumps(dict.fromkeys(content, "0" * 64)))
-    assert one(DigestCache(path), weights) == "0" * 64
-    assert one(DigestCache(path, rehash=True), weights) == hashlib.sha256(b"content").hexdigest()
-    assert one(DigestCache(path), weights) == hashlib.sha256(b"content").hexdigest()
+    assert digest_of(DigestCache(path), weights) == "0" * 64
+    assert digest_of(DigestCache(path, rehash=True), weights) == hashlib.sha256(b"content").hexdigest()
+    assert digest_of(DigestCache(path), weights) == hashlib.sha256(b"content").hexdigest()
     assert len(hashed) == 2
 
 
@@ -90,21 +90,21 @@ def test_other_content_is_hashed_again_even_if_its_time_is_set_back(
     weights: Path, hashed: list[Path]
 ) -> None:
     cache = DigestCache()
-    one(cache, weights)
+    digest_of(cache, weights)
     before = weights.stat()
     while weights.stat().st_ctime_ns == before.st_ctime_ns:  # until the file system's clock has ticked
         weights.write_bytes(b"CONTENT")
         os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert weights.stat().st_mtime_ns == before.st_mtime_ns
-    assert one(cache, weights) == hashlib.sha256(b"CONTENT").hexdigest()
+    assert digest_of(cache, weights) == hashlib.sha256(b"CONTENT").hexdigest()
 
 
 def test_a_file_that_has_just_changed_is_not_remembered(tmp_path: Path, hashed: list[Path]) -> None:
     path = tmp_path / "new"
     path.write_bytes(b"content")
     cache = DigestCache()
-    one(cache, path)
-    one(cache, path)
+    digest_of(cache, path)
+    digest_of(cache, path)
     assert hashed == [path, path]
 
 
@@ -123,8 +123,8 @@ def test_a_file_that_settles_while_it_is_read_is_not_remembered(
     os.utime(path)
     monkeypatch.setattr(digest_cache, "sha256_files", slowly)
     cache = DigestCache()
-    one(cache, path)
-    one(cache, path)
+    digest_of(cache, path)
+    digest_of(cache, path)
     assert hashed[0] == path
     assert len(hashed) == 2
 
@@ -136,13 +136,13 @@ def test_a_clock_that_is_set_back_makes_nothing_stale(
     path.write_bytes(b"content")
     clock = time.time_ns()
     monkeypatch.setattr(time, "time_ns", lambda: clock + 3_600_000_000_000)
-    one(DigestCache(tmp_path / "cache.json"), path)
+    digest_of(DigestCache(tmp_path / "cache.json"), path)
     monkeypatch.setattr(time, "time_ns", lambda: clock - 3_600_000_000_000)
-    assert one(DigestCache(tmp_path / "cache.json"), path) == hashlib.sha256(b"content").hexdigest()
+    assert digest_of(DigestCache(tmp_path / "cache.json"), path) == hashlib.sha256(b"content").hexdigest()
     assert hashed == [path]
     path.write_bytes(b"CONTENT")  # in what is the future by that clock, so every read counts
     for _ in range(2):
-        assert one(DigestCache(tmp_path / "cache.json"), path) == hashlib.sha256(b"CONTENT").hexdigest()
+        assert digest_of(DigestCache(tmp_path / "cache.json"), path) == hashlib.sha256(b"CONTENT").hexdigest()
     assert hashed == [path] * 3
 
 
@@ -151,7 +151,7 @@ def test_a_damaged_cache_is_an_empty_one(
     weights: Path, hashed: list[Path], tmp_path: Path, content: str
 ) -> None:
     (tmp_path / "cache.json").write_text(content)
-    one(DigestCache(tmp_path / "cache.json"), weights)
+    digest_of(DigestCache(tmp_path / "cache.json"), weights)
     assert hashed == [weights]
 
 
@@ -159,16 +159,16 @@ def test_a_cache_that_others_may_write_is_not_believed(
     weights: Path, hashed: list[Path], tmp_path: Path
 ) -> None:
     path = tmp_path / "cache.json"
-    one(DigestCache(path), weights)
+    digest_of(DigestCache(path), weights)
     path.chmod(0o666)
-    one(DigestCache(path), weights)
+    digest_of(DigestCache(path), weights)
     assert len(hashed) == 2
 
 
 def test_a_cache_that_cannot_be_written_is_none(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     cache = DigestCache(tmp_path / "file" / "cache.json")
-    assert one(cache, weights) == hashlib.sha256(b"content").hexdigest()
+    assert digest_of(cache, weights) == hashlib.sha256(b"content").hexdigest()
 
 
 def test_the_saved_cache_is_bounded(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +177,7 @@ def test_the_saved_cache_is_bounded(weights: Path, tmp_path: Path, monkeypatch: 
     for index in range(4):
         path = tmp_path / str(index)
         path.write_bytes(bytes([index]))
-        one(cache, path)
+        digest_of(cache, path)
     assert set(json.loads((tmp_path / "cache.json").read_text()).values()) == {
         hashlib.sha256(bytes([index])).hexdigest() for index in (2, 3)
     }
@@ -216,4 +216,4 @@ def test_the_users_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_missing_file_is_missing(tmp_path: Path) -> None:
     with pytest.raises(WeightsMissing):
-        one(DigestCache(), tmp_path / "gone")
+        digest_of(DigestCache(), tmp_path / "gone")

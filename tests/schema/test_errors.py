@@ -10,7 +10,7 @@ SPEC = Path(__file__).parents[2] / "docs" / "spec" / "artifact-v1.md"
 
 
 def tree(base: type[BudcError] = BudcError) -> list[type[BudcError]]:
-    return [base, *(found for child in base.__subclasses__() for found in tree(child))]
+    return [base, *(kind for child in base.__subclasses__() for kind in tree(child))]
 
 
 def test_every_class_has_an_exit_code_and_a_remedy_of_its_own() -> None:

@@ -28,10 +28,10 @@ def test_many_files_are_what_each_is(tmp_path: Path, workers: int | None) -> Non
     paths = [tmp_path / str(index) for index in range(7)]
     for index, path in enumerate(paths):
         path.write_bytes(bytes([index]) * index * 700_000)
-    found = sha256_files(paths, workers=workers)
-    assert list(found) == paths
-    assert found == {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-    assert all(sha256_file(path) == found[path] for path in paths)
+    digests = sha256_files(paths, workers=workers)
+    assert list(digests) == paths
+    assert digests == {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    assert all(sha256_file(path) == digests[path] for path in paths)
     assert sha256_files([]) == {}
 
 
@@ -44,8 +44,8 @@ def test_a_scan_gives_file_and_tensors_whatever_the_chunks(
     contents = safetensors(path, {"a": 5, "none": 0, "b": 300, "c": 1, "last": 0})
     (scan,) = scan_files([path]).values()
     assert scan.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    found = {entry.name: digest for entry, digest in scan.tensors.items()}
-    assert found == {name: hashlib.sha256(data).digest() for name, data in contents.items()}
+    digests = {entry.name: digest for entry, digest in scan.tensors.items()}
+    assert digests == {name: hashlib.sha256(data).digest() for name, data in contents.items()}
 
 
 def test_the_watch_sees_every_byte_once_even_from_several_threads(tmp_path: Path) -> None:

@@ -85,9 +85,9 @@ def test_a_mask_through_given_steps_moves_the_nearest_others(
     compute: tuple[int, ...], steps: tuple[int, ...], expected: tuple[int, ...]
 ) -> None:
     mask = StepMask.from_compute_steps(8, compute)
-    found = mask.through(steps)
-    assert found.compute_steps == expected
-    assert found.nfe == mask.nfe
+    moved = mask.through(steps)
+    assert moved.compute_steps == expected
+    assert moved.nfe == mask.nfe
 
 
 def test_too_many_given_steps_are_refused() -> None:

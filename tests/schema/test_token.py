@@ -79,9 +79,9 @@ def test_a_token_signs_and_everybody_verifies(tmp_path: Path, make_document: Mak
 
     label = ("--free", "--label", "budc", "--pin", "1234", "--so-pin", "5678")
     assert run("softhsm2-util", "--init-token", *label).returncode == 0
-    made = run(sys.executable, "-c", MAKE, tmp_path / "token.pub")
-    assert made.returncode == 0, made.stderr
-    uri = made.stdout.strip()
+    token = run(sys.executable, "-c", MAKE, tmp_path / "token.pub")
+    assert token.returncode == 0, token.stderr
+    uri = token.stdout.strip()
     assert uri == "hsm:2?label=budc"
 
     path = tmp_path / "x.budc.json"

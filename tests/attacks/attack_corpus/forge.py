@@ -109,16 +109,16 @@ def bound(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def changed(*place: str | int, to: Any) -> dict[str, Any]:
+def changed(*path: str | int, to: Any) -> dict[str, Any]:
     """Return the statement with one value of its predicate replaced; `to` may be a function of the old one."""
     value = copy.deepcopy(statement())
     holder: Any = value["predicate"]
-    for key in place[:-1]:
+    for key in path[:-1]:
         holder = holder[key]
-    holder[place[-1]] = to(holder[place[-1]]) if callable(to) else to
-    if place[:1] == ("model",):
+    holder[path[-1]] = to(holder[path[-1]]) if callable(to) else to
+    if path[:1] == ("model",):
         bound(value)
-    if place[:2] == ("sampler", "config"):
+    if path[:2] == ("sampler", "config"):
         config = value["predicate"]["sampler"]["config"]
         value["predicate"]["sampler"]["configDigest"] = (
             "sha256:" + hashlib.sha256(rfc8785.dumps(config)).hexdigest()
@@ -141,13 +141,13 @@ def shared(*experts: tuple[str, Any, Any], denoisers: int | None = None) -> dict
     return value
 
 
-def without(*place: str | int) -> dict[str, Any]:
+def without(*path: str | int) -> dict[str, Any]:
     """Return the statement without one field of its predicate."""
     value = copy.deepcopy(statement())
     holder: Any = value["predicate"]
-    for key in place[:-1]:
+    for key in path[:-1]:
         holder = holder[key]
-    del holder[place[-1]]
+    del holder[path[-1]]
     return value
 
 

@@ -23,7 +23,7 @@ def weights() -> dict[str, tuple[bytes, Case]]:
     good = safetensors(WEIGHTS)
     entry = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
     header = int.from_bytes(good[:8], "little")
-    found = {
+    files = {
         "empty": (b"", "no header"),
         "pickle": (b"\x80\x04\x95\x0c\x00\x00\x00\x00\x00\x00\x00\x8c\x02os\x94.", "a pickle under another name"),
         "zip": (b"PK\x03\x04" + b"\0" * 40, "a zip archive, as torch.save writes"),
@@ -41,66 +41,87 @@ def weights() -> dict[str, tuple[bytes, Case]]:
         "unknown-dtype": (safetensors(WEIGHTS, **{"proj.bias": {"dtype": "PICKLE", "shape": [1], "data_offsets": [8, 12]}}), "a dtype that is not known"),
         "huge-shape": (safetensors(WEIGHTS, **{"proj.bias": {"dtype": "F32", "shape": [1 << 62, 1 << 62], "data_offsets": [8, 12]}}), "a product of extents that overflows"),
     }  # fmt: skip
-    return {name: (data, Case("UnsafeWeights", why)) for name, (data, why) in found.items()}
+    return {name: (data, Case("UnsafeWeights", why)) for name, (data, why) in files.items()}
 
 
 def _header(text: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
+def cut(folder: Path) -> None:
+    """Cut the weights' last byte."""
+    (folder / SHARD).write_bytes(MODEL[SHARD][:-1])
+
+
+def flip(folder: Path) -> None:
+    """Change the weights' last byte."""
+    (folder / SHARD).write_bytes(MODEL[SHARD][:-1] + b"\x41")
+
+
+def metadata(folder: Path) -> None:
+    """Add metadata to the weights' header."""
+    (folder / SHARD).write_bytes(safetensors(WEIGHTS, __metadata__={"format": "pt"}))
+
+
+def linked(relative: str, target: str) -> Callable[[Path], None]:
+    """Return a change: a file becomes a link."""
+
+    def change(folder: Path) -> None:
+        (folder / relative).unlink()
+        (folder / relative).symlink_to(target)
+
+    return change
+
+
+def outside(folder: Path) -> None:
+    """Make the denoiser's folder a link out of the model's."""
+    beside = folder.with_name(f"{folder.name}.outside")
+    (folder / "transformer").rename(beside)
+    (folder / "transformer").symlink_to(beside)
+
+
+def snapshot(folder: Path) -> None:
+    """Make a hub snapshot whose link leads not to a blob but to another file of the cache."""
+    (folder / "blobs").mkdir()
+    (folder / "secret.json").write_bytes(MODEL[CONFIG])
+    revision = folder / "snapshots" / "rev"
+    revision.mkdir(parents=True)
+    for part in ("transformer", "scheduler"):
+        (folder / part).rename(revision / part)
+    (revision / CONFIG).unlink()
+    (revision / CONFIG).symlink_to("../../../secret.json")
+
+
+def beside(name: str, data: bytes) -> Callable[[Path], None]:
+    """Return a change: another file beside the weights."""
+    return lambda folder: (folder / "transformer" / name).write_bytes(data) and None
+
+
+def remove(relative: str) -> Callable[[Path], None]:
+    """Return a change: a file is gone."""
+    return lambda folder: (folder / relative).unlink()
+
+
+def directory(folder: Path) -> None:
+    """Put a folder in place of a file."""
+    (folder / CONFIG).unlink()
+    (folder / CONFIG).mkdir()
+
+
+def pipe(folder: Path) -> None:
+    """Put a named pipe in place of a file."""
+    (folder / CONFIG).unlink()
+    os.mkfifo(folder / CONFIG)
+
+
+def swap(folder: Path) -> None:
+    """Exchange two files."""
+    (folder / CONFIG).write_bytes(MODEL[SCHEDULER])
+    (folder / SCHEDULER).write_bytes(MODEL[CONFIG])
+
+
 def models() -> dict[str, tuple[Callable[[Path], None], Case]]:
     """Return name → (what is done to a good model folder, what it then gets)."""
-
-    def cut(folder: Path) -> None:
-        (folder / SHARD).write_bytes(MODEL[SHARD][:-1])
-
-    def flip(folder: Path) -> None:
-        (folder / SHARD).write_bytes(MODEL[SHARD][:-1] + b"\x41")
-
-    def metadata(folder: Path) -> None:
-        (folder / SHARD).write_bytes(safetensors(WEIGHTS, __metadata__={"format": "pt"}))
-
-    def linked(relative: str, target: str) -> Callable[[Path], None]:
-        def change(folder: Path) -> None:
-            (folder / relative).unlink()
-            (folder / relative).symlink_to(target)
-
-        return change
-
-    def outside(folder: Path) -> None:
-        beside = folder.with_name(f"{folder.name}.outside")
-        (folder / "transformer").rename(beside)
-        (folder / "transformer").symlink_to(beside)
-
-    def snapshot(folder: Path) -> None:
-        # A hub snapshot whose link leads not to a blob but to another file of the cache.
-        (folder / "blobs").mkdir()
-        (folder / "secret.json").write_bytes(MODEL[CONFIG])
-        place = folder / "snapshots" / "rev"
-        place.mkdir(parents=True)
-        for part in ("transformer", "scheduler"):
-            (folder / part).rename(place / part)
-        (place / CONFIG).unlink()
-        (place / CONFIG).symlink_to("../../../secret.json")
-
-    def beside(name: str, data: bytes) -> Callable[[Path], None]:
-        return lambda folder: (folder / "transformer" / name).write_bytes(data) and None
-
-    def remove(relative: str) -> Callable[[Path], None]:
-        return lambda folder: (folder / relative).unlink()
-
-    def directory(folder: Path) -> None:
-        (folder / CONFIG).unlink()
-        (folder / CONFIG).mkdir()
-
-    def pipe(folder: Path) -> None:
-        (folder / CONFIG).unlink()
-        os.mkfifo(folder / CONFIG)
-
-    def swap(folder: Path) -> None:
-        (folder / CONFIG).write_bytes(MODEL[SCHEDULER])
-        (folder / SCHEDULER).write_bytes(MODEL[CONFIG])
-
     index = json.dumps({"weight_map": {"proj.weight": "evil.safetensors"}}).encode()
     pickle = b"\x80\x04N."
     return {

@@ -12,24 +12,27 @@ from attack_corpus.forge import (
 )
 
 
-def reports() -> dict[str, tuple[bytes, str, str]]:
-    """Return name → (file, error, why) for quality reports that no measurement can give."""
+def metric(**fields: Any) -> bytes:
+    """Return the policy with fields of its first metric replaced."""
+    return policy(changed("quality", "metrics", 0, to=lambda old: old | fields))
 
-    def metric(**fields: Any) -> bytes:
-        return policy(changed("quality", "metrics", 0, to=lambda old: old | fields))
 
-    def full(nfe: int, error: float) -> bytes:
-        nothing = {"name": "latent-mse", "mean": error, "standardError": 0, "worst": error, "samples": 128}
-        return policy(
-            changed(
-                "quality", "baselines", to=lambda b: [*b, {"name": "full", "nfe": nfe, "metrics": [nothing]}]
-            )
-        )
+def full(nfe: int, error: float) -> bytes:
+    """Return the policy with a baseline `full`."""
+    nothing = {"name": "latent-mse", "mean": error, "standardError": 0, "worst": error, "samples": 128}
+    return policy(
+        changed("quality", "baselines", to=lambda b: [*b, {"name": "full", "nfe": nfe, "metrics": [nothing]}])
+    )
 
-    def tolerance(value: Any) -> bytes:
-        return policy(changed("quality", "replayTolerance", to=value))
 
-    schema, semantics = "SchemaViolation", "SemanticsViolation"
+def tolerance(value: Any) -> bytes:
+    """Return the policy with this tolerance of a replay."""
+    return policy(changed("quality", "replayTolerance", to=value))
+
+
+def malformed() -> dict[str, tuple[bytes, str, str]]:
+    """Return name → (file, error, why) for reports with fields out of bounds."""
+    schema = "SchemaViolation"
     return {
         "missing-metrics": (policy(without("quality", "metrics")), schema, "a report that says nothing"),
         "nan": (raw(b'"mean":0.00014', b'"mean":NaN'), "ArtifactSyntax", "an error that is not a number"),
@@ -56,6 +59,13 @@ def reports() -> dict[str, tuple[bytes, str, str]]:
         "tolerance-negative": (tolerance(-0.02), schema, "a tolerance below nothing"),
         "tolerance-everything": (tolerance(1), schema, "a tolerance that any figure satisfies"),
         "tolerance-null": (tolerance(None), schema, "no tolerance, spelled out"),
+    }
+
+
+def impossible() -> dict[str, tuple[bytes, str, str]]:
+    """Return name → (file, error, why) for reports whose figures no measurement can give."""
+    semantics = "SemanticsViolation"
+    return {
         "negative-error": (metric(mean=-0.00014, worst=0.0001), semantics, "a squared error below nothing"),
         "worst-is-better": (
             metric(worst=0.0001),

@@ -92,6 +92,10 @@ def semantics(add: Add) -> None:
         "SemanticsViolation",
         "a reused step without a prediction",
     )
+
+
+def sampling(add: Add) -> None:
+    """Samplers that contradict themselves."""
     add(
         "semantics-sigmas-too-few",
         policy(changed("sampler", "sigmas", to=lambda s: s[:-1])),
@@ -122,6 +126,10 @@ def semantics(add: Add) -> None:
         "SemanticsViolation",
         "a terminal escape in a setting",
     )
+
+
+def repeated(add: Add) -> None:
+    """Things that are named twice or that belong together."""
     add(
         "semantics-held-out-is-calibration",
         policy(changed("quality", "heldOut", to=statement()["predicate"]["quality"]["calibration"])),

@@ -23,8 +23,8 @@ from attack_corpus.forge import (
 )
 
 
-def signatures(add: Add) -> None:
-    """Signatures that are forged, missing, too many or of another key."""
+def forged(add: Add) -> None:
+    """Signatures over something else, or that are no signature at all."""
     valid = payload_of(statement())
     other = payload_of(changed("revision", to=2))
     add(
@@ -63,6 +63,11 @@ def signatures(add: Add) -> None:
         "SignatureInvalid",
         "a signature over a text, used for a policy",
     )
+
+
+def signers(add: Add) -> None:
+    """Artifacts that nobody signed, or too few of those who are trusted."""
+    valid = payload_of(statement())
     add(
         "sig-stripped",
         edited(lambda v: v["dsseEnvelope"].pop("signatures")),
@@ -112,6 +117,18 @@ def signatures(add: Add) -> None:
         "one trusted signature where two are required",
         trust="two",
     )
+    add(
+        "sig-key-of-other-family",
+        bundle(valid, TRUSTED),
+        "UntrustedKey",
+        "a key that may sign for another family",
+        trust="family",
+    )
+
+
+def encodings(add: Add) -> None:
+    """Signatures that are written as none may be, or that choose how they are checked."""
+    valid = payload_of(statement())
     add("sig-seventeen", bundle(valid, *[TRUSTED] * 17), "SchemaViolation", "more signatures than are read")
     add("sig-not-base64", signature("sig", "!!!!"), "ArtifactSyntax", "a signature that is not base64")
     add("sig-urlsafe-base64", signature("sig", "-_-_"), "ArtifactSyntax", "the other alphabet of base64")
@@ -135,13 +152,6 @@ def signatures(add: Add) -> None:
         edited(lambda v: v.__setitem__("verificationMaterial", {"certificate": {"rawBytes": "AAAA"}})),
         "SchemaViolation",
         "a certificate of the file's own choice",
-    )
-    add(
-        "sig-key-of-other-family",
-        bundle(valid, TRUSTED),
-        "UntrustedKey",
-        "a key that may sign for another family",
-        trust="family",
     )
     add(
         "sig-wrong-payload-type",

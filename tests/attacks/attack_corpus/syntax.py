@@ -56,6 +56,10 @@ def syntax(add: Add) -> None:
         "ArtifactSyntax",
         "two values of a field",
     )
+
+
+def values(add: Add) -> None:
+    """JSON values with two spellings, or that the format does not have."""
     add("json-nan", raw(b'"guidance":5', b'"guidance":NaN'), "ArtifactSyntax", "not a number")
     add("json-infinity", raw(b'"guidance":5', b'"guidance":Infinity'), "ArtifactSyntax", "infinity")
     add(
