@@ -6,12 +6,13 @@ is typed or printed elsewhere and are not run.
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from budc.schema.artifact import read, seal
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(sh|python|toml)(?: (?P<name>\S+))?\n(?P<body>.*?)^```$", re.M | re.S)
@@ -21,8 +22,9 @@ DOCUMENTS = [
     if any(match[1] in ("sh", "python") for match in BLOCK.finditer(path.read_text(encoding="utf-8")))
 ]
 
-GIVEN = {"trust.md": {"policy.budc.json": ROOT / "tests" / "golden" / "v1.0" / "unsigned.budc.json"}}
-"""What a document says is there before its first example."""
+COMPILED = ROOT / "tests" / "golden" / "v1.0" / "compiled.budc.json"
+GIVEN = {"trust.md": {"policy.budc.json": seal(read(COMPILED).document, None)}}
+"""Files that must be there before a document's first example."""
 
 
 def run(kind, body, folder):
@@ -41,8 +43,8 @@ def test_there_are_examples():
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_examples_run_as_written(path, tmp_path):
-    for name, source in GIVEN.get(path.name, {}).items():
-        shutil.copy(source, tmp_path / name)
+    for name, content in GIVEN.get(path.name, {}).items():
+        (tmp_path / name).write_bytes(content)
     for match in BLOCK.finditer(path.read_text(encoding="utf-8")):
         kind, name, body = match[1], match["name"], match["body"]
         if name:
