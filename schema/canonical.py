@@ -15,6 +15,7 @@ import json
 import math
 import re
 import sys
+from collections.abc import Iterable
 from typing import NoReturn
 
 import rfc8785
@@ -25,8 +26,10 @@ MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 _SAFE_INTEGER = 2**53 - 1
 _LARGEST = sys.float_info.max
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
-_BRACKET = re.compile(rb"[\[\]{}]")
+# A string without an end matches too, up to the end of the text: each byte is looked at once.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_BRACKETS = b"[]{}"
+_NO_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
 
 
 def encode(value: object) -> bytes:
@@ -38,7 +41,8 @@ def encode(value: object) -> bytes:
     try:
         return rfc8785.dumps(value)  # type: ignore[arg-type]
     except (ValueError, RecursionError) as error:
-        where = _find_bad_number(value, "$") if isinstance(error, rfc8785.CanonicalizationError) else ""
+        path = _bad_number_path(value) if isinstance(error, rfc8785.CanonicalizationError) else None
+        where = "" if path is None else f" - at `${path}`"
         raise ArtifactSyntax(f"not representable as canonical JSON: {error}{where}") from error
 
 
@@ -96,34 +100,39 @@ def decode(data: bytes, *, what: str = "artifact") -> object:
     return value
 
 
-def _find_bad_number(value: object, path: str) -> str:
-    """Return " - at `path`" of the first number without a canonical form, or "" if it is not a number."""
-    items: list[tuple[str, object]] = []
+def _bad_number_path(value: object) -> str | None:
+    """Return the path of the first number without a canonical form below `value`, such as ".a[2]"."""
+    if isinstance(value, float | int):
+        limit = _SAFE_INTEGER if isinstance(value, int) else _LARGEST
+        return None if abs(value) <= limit else ""
+    items: Iterable[tuple[object, object]] = ()
     if isinstance(value, dict):
-        items = [(f"{path}.{key}", item) for key, item in value.items()]
+        items = value.items()
     elif isinstance(value, list | tuple):
-        items = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
-    elif isinstance(value, float | int) and not abs(value) <= (
-        _SAFE_INTEGER if isinstance(value, int) else _LARGEST
-    ):
-        return f" - at `{path}`"
-    return next((where for at, item in items if (where := _find_bad_number(item, at))), "")
+        items = enumerate(value)
+    # The path is put together on the way back: made for every item, it would take quadratic time.
+    for key, item in items:
+        path = _bad_number_path(item)
+        if path is not None:
+            return (f".{key}" if isinstance(value, dict) else f"[{key}]") + path
+    return None
 
 
 def _refuse_deep(data: bytes, what: str) -> None:
     """Count brackets outside strings before the parser, which recurses, sees them."""
     depth = 0
-    for bracket in _BRACKET.findall(_STRING.sub(b"", data)):
+    for bracket in _STRING.sub(b"", data).translate(None, _NO_BRACKETS):
         depth += 1 if bracket in b"[{" else -1
         if depth > MAX_DEPTH:
             raise ArtifactSyntax(f"{what} is nested more than {MAX_DEPTH} deep")
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"duplicate key {next(key for key in keys if keys.count(key) > 1)!r}")
+    result: dict[str, object] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"duplicate key {key!r}")
+        result[key] = value
     return result
 
 

@@ -16,6 +16,7 @@ import json
 import random
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,29 @@ SPLICES = [
 ]  # fmt: skip
 
 
+SECONDS = 3.0
+"""Processor time that judging one input may take, on a slow machine; all are at most about a MiB."""
+LONG = 1 << 16
+GROWN: Sequence[Callable[[int], bytes]] = (
+    lambda size: b'\\"' * (size // 2),
+    lambda size: b'"' * size,
+    lambda size: b"\\" * size,
+    lambda size: b"9" * size,
+    lambda size: b"0." + b"1" * size,
+    lambda size: b"[" * size,
+    lambda size: b'{"a":' * (size // 5),
+    lambda size: b".a" * (size // 2),
+    lambda size: b",".join(b'"%x":0' % key for key in range(size // 8)),
+    lambda size: b"\n".join(b"k%x = 0" % key for key in range(size // 10)),
+)
+"""Structures of so many bytes that a reader may take too long for: strings, numbers, nesting, keys."""
+
+
 def mutated(data: bytes, rng: random.Random) -> bytes:
-    """Return bytes with one to four edits: flips, splices, repeats, cuts."""
+    """Return bytes with one to four edits, flips, splices, repeats, cuts, or with a large structure in them."""
+    if rng.random() < 0.05:
+        at = rng.randrange(len(data) + 1)
+        return data[:at] + rng.choice(GROWN)(rng.choice((1000, LONG))) + data[at:]
     for _ in range(rng.randint(1, 4)):
         at = rng.randrange(len(data) + 1)
         end = min(len(data), at + rng.choice((0, 1, 2, 8, 64)))
@@ -110,7 +132,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
 
 
 def mutated_value(value: Any, rng: random.Random) -> Any:
-    """Return a JSON value with one place in it replaced, removed, doubled or swapped with another."""
+    """Return a JSON value of which one part is replaced, removed, doubled or swapped with another."""
     if isinstance(value, dict) and value and rng.random() < 0.9:
         key = rng.choice(sorted(value))
         rest = {name: item for name, item in value.items() if name != key}
@@ -131,8 +153,27 @@ def mutated_value(value: Any, rng: random.Random) -> Any:
     other: Sequence[Any] = (
         None, True, False, 0, 1, -1, 2, 1000, 10**16, 0.5, 1e300, -1e-300, "", "x", "a\n", "\x1b[0m", "../x", "/x", [], {}, [0], {"a": 1},
         "0" * 64, "sha256:" + "0" * 64, "2026-02-30T00:00:00Z", [True], [[1.0]], "😀" * 600,
+        2**53 - 1, -(2**53) + 1, 1.7976931348623157e308, 5e-324,
     )  # fmt: skip
+    if rng.random() < 0.02:
+        return grown_value(rng)
     return rng.choice([*other, value * 2 if isinstance(value, str) else value])
+
+
+def grown_value(rng: random.Random) -> Any:
+    """Return a large JSON value: a long string, many keys, a long list, or deep nesting."""
+    size = rng.choice((100, LONG // 8))
+    deep: Any = 0
+    for _ in range(rng.choice((31, 33, 300))):
+        deep = [deep] if rng.random() < 0.5 else {"a": deep}
+    return rng.choice(
+        (
+            rng.choice(('"', "\\", "a/", "😀")) * size,
+            {f"k{key:x}": 0 for key in range(size)},
+            [0.1] * size,
+            deep,
+        )
+    )
 
 
 def corpus() -> dict[str, list[bytes]]:
@@ -159,6 +200,15 @@ def corpus() -> dict[str, list[bytes]]:
     }
 
 
+def timed(target: Callable[[bytes], bool], data: bytes) -> bool:
+    """Return what `target` does. Raises AssertionError if it takes longer than any input may."""
+    start = time.process_time()
+    accepted = target(data)
+    taken = time.process_time() - start
+    assert taken < SECONDS, f"took {taken:.1f} s for {len(data)} bytes, {SECONDS:g} s are allowed"
+    return accepted
+
+
 def fuzz(runs: int, seed: int, crashes: Path) -> int:
     """Mutate at random `runs` times; return 1 if an invariant was broken."""
     rng, seeds = random.Random(seed), corpus()
@@ -174,7 +224,7 @@ def fuzz(runs: int, seed: int, crashes: Path) -> int:
         else:
             data = mutated(data, rng)
         try:
-            accepted[target] += TARGETS[target](data)
+            accepted[target] += timed(TARGETS[target], data)
         except Exception as error:
             crashes.mkdir(parents=True, exist_ok=True)
             path = crashes / f"{target}-{hashlib.sha256(data).hexdigest()[:16]}"
@@ -192,16 +242,16 @@ def fuzz_guided(runs: int) -> None:
     atheris.instrument_all()
     names = sorted(TARGETS)
 
-    def one(data: bytes) -> None:
+    def check(data: bytes) -> None:
         if data:
-            TARGETS[names[data[0] % len(names)]](data[1:])
+            timed(TARGETS[names[data[0] % len(names)]], data[1:])
 
     folder = SCRATCH / "corpus"
     folder.mkdir()
     for name, items in corpus().items():
         for index, data in enumerate(items):
             (folder / f"{name}-{index}").write_bytes(bytes([names.index(name)]) + data)
-    atheris.Setup([sys.argv[0], f"-runs={runs or -1}", str(folder)], one)
+    atheris.Setup([sys.argv[0], f"-runs={runs or -1}", str(folder)], check)
     atheris.Fuzz()
 
 

@@ -1,5 +1,8 @@
+import contextlib
 import json
 import math
+import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -96,6 +99,54 @@ def test_the_size_cap_comes_before_everything() -> None:
     with pytest.raises(ArtifactTooLarge):
         canonical.parse(b"\xff" * (canonical.MAX_BYTES + 1))
     assert canonical.parse(b" " * (canonical.MAX_BYTES - 1) + b"1") == 1
+
+
+# What a quadratic reader chokes on, by the number of bytes.
+HOSTILE: dict[str, Callable[[int], bytes]] = {
+    "escaped-quotes": lambda size: b'"' + b'\\"' * (size // 2),
+    "quotes": lambda size: b'"' * size,
+    "backslashes": lambda size: b'"' + b"\\" * size,
+    "key-repeated-last": lambda size: (
+        b"{" + b",".join(b'"%08x":0' % key for key in range(size // 13)) + b',"%08x":0}' % (size // 13 - 1)
+    ),
+    "key-repeated-first": lambda size: (
+        b'{"00000000":0,' + b",".join(b'"%08x":0' % key for key in range(size // 13)) + b"}"
+    ),
+    "digits": lambda size: b"9" * size,
+    "fraction": lambda size: b"0." + b"1" * size,
+    "exponent": lambda size: b"1e" + b"9" * size,
+    "bad-surrogates": lambda size: b'"' + b"\\ud83d" * (size // 6) + b'"',
+    "closing-brackets": lambda size: b"]" * size,
+    "long-keys": lambda size: b"{" + b",".join(b'"%01000d":0' % key for key in range(size // 1004)) + b"}",
+    "long-key-above-numbers": lambda size: b'{"' + b"k" * (size // 2) + b'":[' + b"0," * (size // 4) + b"0]}",
+}
+
+
+def seconds(data: bytes) -> float:
+    """Processor time of judging `data`; the least of three, as others use the machine too."""
+
+    def once() -> float:
+        start = time.process_time()
+        with contextlib.suppress(ArtifactSyntax):
+            canonical.decode(data)
+        return time.process_time() - start
+
+    return min(once() for _ in range(3))
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_any_text_is_judged_in_time_proportional_to_its_size(name: str) -> None:
+    quarter, whole = (seconds(HOSTILE[name](size)) for size in (1 << 18, (1 << 20) - 2000))
+    assert whole < 9 * quarter + 0.1, "4 is proportional, 16 is quadratic"
+    assert whole < 4, "a processor that is four times slower than one of 2020 has 4 s"
+
+
+def test_the_path_of_a_bad_number_is_made_in_time_proportional_to_the_document() -> None:
+    value = {"k" * 100_000: [0.0] * 100_000 + [math.inf]}
+    start = time.process_time()
+    with pytest.raises(ArtifactSyntax):
+        canonical.encode(value)
+    assert time.process_time() - start < 4
 
 
 def test_digest_is_of_the_canonical_bytes() -> None:

@@ -31,6 +31,7 @@ def weights() -> dict[str, tuple[bytes, Case]]:
         "header-not-json": (good[:8] + b"x" * header + good[8 + header :], "a header that is no JSON"),
         "header-deep": ((200_000).to_bytes(8, "little") + b"[" * 100_000 + b"]" * 100_000, "a header nested deep"),
         "header-duplicate": (_header(b'{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}'), "one tensor twice"),
+        "header-string-without-end": (_header(b'{"' + b'\\"' * 100_000), "a header of escaped quotes without an end"),
         "header-a-list": (_header(b"[]"), "a header that is no object"),
         "hole": (safetensors(WEIGHTS, **{"proj.bias": {"dtype": "F32", "shape": [0], "data_offsets": [12, 12]}}), "bytes that no tensor has"),
         "overlap": (safetensors(WEIGHTS, **{"proj.bias": entry}), "two tensors in the same bytes"),

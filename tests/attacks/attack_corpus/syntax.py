@@ -51,6 +51,19 @@ def syntax(add: Add) -> None:
         "two media types: readers differ in which one counts",
     )
     add(
+        "json-string-without-end",
+        b'{"mediaType":"' + b'\\"' * (1 << 17),
+        "ArtifactSyntax",
+        "escaped quotes without an end: quadratic for a parser that tries a string at each of them",
+    )
+    keys = b",".join(b'"%x":0' % key for key in range(20_000))
+    add(
+        "json-duplicate-key-last",
+        b"{" + keys + b',"4e1f":0}',
+        "ArtifactSyntax",
+        "the last of many keys, twice: quadratic for a reader that counts each of them",
+    )
+    add(
         "json-duplicate-key-in-payload",
         raw(b'"frames":9', b'"frames":9,"frames":81'),
         "ArtifactSyntax",
