@@ -38,6 +38,10 @@ from budc.schema.files import read_limited
 from budc.schema.secret import Secret, ask_secret
 
 _KEY_BYTES = 1 << 16
+_BEGIN = b"-----BEGIN "
+_FIELD = 2**255 - 19
+_EDWARDS_D = -121665 * pow(121666, -1, _FIELD) % _FIELD
+"""Prime and curve constant of Ed25519 (RFC 8032)."""
 
 
 class Signer(Protocol):
@@ -72,8 +76,14 @@ class PublicKey:
         """Return the key in a SubjectPublicKeyInfo PEM.
 
         Raises:
-            KeyUnusable: not such a PEM, or neither ECDSA P-256 nor Ed25519.
+            KeyUnusable: not one such PEM, neither ECDSA P-256 nor Ed25519, or an Ed25519 key whose signatures
+                prove nothing.
         """
+        if pem.count(_BEGIN) > 1:
+            raise KeyUnusable(
+                f"{pem.count(_BEGIN)} PEM blocks where one public key is expected",
+                remedy="keep each key in a file of its own",
+            )
         try:
             key = load_pem_public_key(pem)
         except (ValueError, UnsupportedAlgorithm) as error:
@@ -82,6 +92,8 @@ class PublicKey:
             isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1)
         ):
             raise KeyUnusable("the public key is neither ECDSA P-256 nor Ed25519")
+        if isinstance(key, Ed25519PublicKey):
+            _refuse_weak(key.public_bytes_raw())
         der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         return cls(
             fingerprint="sha256:" + hashlib.sha256(der).hexdigest(),
@@ -186,7 +198,22 @@ def public_of(signer: Signer) -> PublicKey:
     return PublicKey.from_pem(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
 
 
+def _refuse_weak(raw: bytes) -> None:
+    """Refuse an Ed25519 key that is a point of small order, for which one signature verifies any message.
+
+    A point's order divides 8 if and only if y (y² - 1) (d y⁴ + 2 y² - 1) = 0: the factors are the orders 4, 1 and 2,
+    and 8. A y beyond the field is a second spelling of a key, which would count as another one.
+    """
+    y = int.from_bytes(raw, "little") % 2**255
+    if y >= _FIELD:
+        raise KeyUnusable("the Ed25519 key is not written in its one canonical form")
+    if y * (y * y - 1) * (_EDWARDS_D * y**4 + 2 * y * y - 1) % _FIELD == 0:
+        raise KeyUnusable("the Ed25519 key is a point of small order: anybody can sign for it")
+
+
 def _private(pem: bytes, where: str, secret: Secret) -> PrivateKeyTypes:
+    if pem.count(b"PRIVATE KEY-----") > 2:
+        raise KeyUnusable(f"{where}: several private keys", remedy="keep each key in a file of its own")
     try:
         try:
             return load_pem_private_key(pem, None)

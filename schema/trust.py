@@ -11,7 +11,7 @@ A trust file is TOML, written by hand or by `budc trust`:
     [[keys]]
     name = "release"
     file = "release.pub"                     # relative to the trust file; or `pem`, the key itself
-    families = ["wan"]                       # model families that this key may sign for; default all
+    families = ["wan2.1"]                    # model families that this key may sign for; default all, [] none
 
 `keys = ["release.pub"]`, a list of files, is short for keys without names and limits. The caller says where the
 trust file is; nothing in an artifact can choose what to trust.
@@ -19,7 +19,7 @@ trust file is; nothing in an artifact can choose what to trust.
 
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -51,7 +51,7 @@ class KeyEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Name | None = None
     file: str | None = None
     pem: str | None = None
-    families: list[Name] = []
+    families: list[Name] | None = None
 
 
 class TrustFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
@@ -98,7 +98,9 @@ class Trust:
         loaded = [(key_of(entry, path), entry) for entry in map(long_form, content.keys)]
         if not loaded:
             raise TrustError(f"trust file {path}: `keys` names no key", remedy=_REMEDY)
-        keys = tuple(dict.fromkeys(key for key, _ in loaded))
+        keys = tuple(key for key, _ in loaded)
+        _refuse_repeated(path, "the key", (key.fingerprint for key in keys))
+        _refuse_repeated(path, "a key named", (entry.name for _, entry in loaded if entry.name))
         if content.threshold > len(keys):
             raise KeyUnusable(
                 f"trust file {path}: {content.threshold} signatures required of {len(keys)} keys"
@@ -108,7 +110,9 @@ class Trust:
             threshold=content.threshold,
             minimum_revisions=content.minimum_revision,
             denied=frozenset(content.denied),
-            families={key.fingerprint: tuple(entry.families) for key, entry in loaded if entry.families},
+            families={
+                key.fingerprint: tuple(entry.families) for key, entry in loaded if entry.families is not None
+            },
             names={key.fingerprint: entry.name for key, entry in loaded if entry.name},
         )
 
@@ -155,6 +159,15 @@ def read_trust_file(path: str | os.PathLike[str]) -> TrustFile:
         return msgspec.convert(content, TrustFile)
     except (BudcError, ValueError, RecursionError) as error:
         raise TrustError(f"trust file {path}: {error}", remedy=_REMEDY) from error
+
+
+def _refuse_repeated(path: str | os.PathLike[str], what: str, names: Iterable[str]) -> None:
+    """Refuse a trust file that says the same thing twice: two entries could set different limits."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise TrustError(f"trust file {path}: {what} {name} is there twice", remedy="remove one entry")
+        seen.add(name)
 
 
 def long_form(entry: KeyEntry | str) -> KeyEntry:

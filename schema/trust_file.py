@@ -50,7 +50,7 @@ class Draft:
         self.content = read_trust_file(path) if path.exists() else TrustFile()
 
     def add(self, key: PublicKey, name: str, families: Sequence[str] = ()) -> None:
-        """Trust a key under a name; its PEM text is written to the file.
+        """Trust a key under a name, for these model families or for all; its PEM text is written to the file.
 
         Raises:
             UsageError: the name or a family is malformed, or the name or the key is there already.
@@ -62,7 +62,7 @@ class Draft:
                 raise UsageError(f"a key named {name} is trusted already", remedy=f"budc trust remove {name}")
             if key_of(old, self.path) == key:
                 raise UsageError(f"{key.fingerprint} is trusted already, as {old.name or old.file}")
-        entry = KeyEntry(name=name, pem=key.pem.decode(), families=list(families))
+        entry = KeyEntry(name=name, pem=key.pem.decode(), families=list(families) or None)
         self.content = replace(self.content, keys=[*self.content.keys, entry])
 
     def remove(self, name: str) -> None:
@@ -129,7 +129,7 @@ def encode(content: TrustFile) -> str:
         lines += [f"name = {_text(entry.name)}"] if entry.name else []
         lines += [f"file = {_text(entry.file)}"] if entry.file else []
         lines += [f'pem = """\n{entry.pem}"""'] if entry.pem else []
-        lines += [f"families = {_list(entry.families)}"] if entry.families else []
+        lines += [f"families = {_list(entry.families)}"] if entry.families is not None else []
     return "\n".join(lines) + "\n"
 
 

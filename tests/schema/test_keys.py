@@ -109,6 +109,36 @@ def test_private_keys_that_are_not_accepted_are_refused_by_path(tmp_path: Path, 
         load_signer(save(tmp_path, data))
 
 
+P = 2**255 - 19
+TORSION = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+"""The y of two points of order 8; P - TORSION is that of the two others."""
+
+
+@pytest.mark.parametrize("sign", [0, 1])
+@pytest.mark.parametrize("y", [0, 1, P - 1, P, P + 1, P + 2, TORSION, P - TORSION])
+def test_ed25519_keys_that_anybody_can_sign_for_are_refused(tmp_path: Path, y: int, sign: int) -> None:
+    raw = (y | sign << 255).to_bytes(32, "little")
+    key = ed25519.Ed25519PublicKey.from_public_bytes(raw)
+    pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    with pytest.raises(KeyUnusable, match=r"key\.pem: the Ed25519 key is"):
+        load_public(save(tmp_path, pem))
+
+
+def test_one_signature_would_verify_any_message_under_a_key_of_small_order() -> None:
+    """Why such keys are refused: R = the identity and S = 0 is a signature over everything."""
+    key = ed25519.Ed25519PublicKey.from_public_bytes((1).to_bytes(32, "little"))
+    for message in (b"one", b"another"):
+        key.verify((1).to_bytes(32, "little") + bytes(32), message)
+
+
+def test_a_key_file_with_several_keys_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(KeyUnusable, match="2 PEM blocks"):
+        load_public(save(tmp_path, ED25519.public + generate_key().public))
+    with pytest.raises(KeyUnusable, match="several private keys"):
+        load_signer(save(tmp_path, ED25519.private + generate_key().private))
+    load_signer(save(tmp_path, generate_key().private + ED25519.public))
+
+
 def test_missing_key_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(KeyUnusable, match="gone"):
         load_public(tmp_path / "gone")

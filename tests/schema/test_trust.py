@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from budc.schema.errors import KeyUnusable, RevisionTooOld, TrustError
+from budc.schema.errors import KeyUnusable, RevisionTooOld, TrustError, UntrustedKey
 from budc.schema.keys import KeyPair, PublicKey, generate_key
 from budc.schema.policy import PolicyDocument
 from budc.schema.trust import Trust
@@ -52,11 +52,25 @@ def test_a_trust_file_that_cannot_be_met_is_refused(folder: Path) -> None:
     with pytest.raises(KeyUnusable, match=r"gone\.pub"):
         load(folder, 'keys = ["gone.pub"]')
     with pytest.raises(KeyUnusable, match="2 signatures required of 1 keys"):
-        load(folder, 'keys = ["a.pub", "a.pub"]\nthreshold = 2')
+        load(folder, 'keys = ["a.pub"]\nthreshold = 2')
     with pytest.raises(TrustError, match="cannot read"):
         Trust.load(folder / "gone.toml")
     with pytest.raises(TrustError, match="threshold"):
         Trust((), threshold=0)
+
+
+def test_a_trust_file_says_each_thing_once(folder: Path) -> None:
+    with pytest.raises(TrustError, match=r"the key sha256:.* is there twice"):
+        load(folder, 'keys = ["a.pub", "./a.pub"]\nthreshold = 2')
+    with pytest.raises(TrustError, match="a key named x is there twice"):
+        load(folder, '[[keys]]\nname = "x"\nfile = "a.pub"\n[[keys]]\nname = "x"\nfile = "b.pub"\n')
+
+
+def test_no_families_means_none_and_not_all(folder: Path, make_document: MakeDocument) -> None:
+    (key,) = load(folder, 'keys = ["a.pub"]').keys
+    assert load(folder, '[[keys]]\nfile = "a.pub"\n').check_family(make_document(), [key]) == (key,)
+    with pytest.raises(UntrustedKey, match="not trusted for models of the family wan"):
+        load(folder, '[[keys]]\nfile = "a.pub"\nfamilies = []\n').check_family(make_document(), [key])
 
 
 def test_a_revision_below_the_minimum_is_a_rollback(folder: Path, make_document: MakeDocument) -> None:

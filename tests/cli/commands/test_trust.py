@@ -14,6 +14,11 @@ def test_add_list_and_remove(budc, public, configuration):
     (key,) = budc("trust", "list", "--json").record["keys"]
     assert (key["name"], key["families"], key["fingerprint"]) == ("lab", ["wan", "flux"], fingerprint)
     assert budc("trust", "add", public).code == 2
+    (configuration / "trust.toml").write_text(
+        (configuration / "trust.toml").read_text().replace('["wan", "flux"]', "[]")
+    )
+    assert budc("trust", "list", "--json").record["keys"][0]["families"] == []
+    assert "none" in budc("trust", "list").out
     assert budc("trust", "remove", "lab").code == 0
     assert budc("trust", "list", "--json").record["keys"] == []
     assert budc("trust", "remove", "lab").code == 2

@@ -36,7 +36,7 @@ def trust_command() -> None:
         [[keys]]
         name = "release"
         file = "release.pub"                   # or pem, the key itself
-        families = ["wan"]                     # default all
+        families = ["wan2.1"]                  # default all, [] none
     """
 
 
@@ -131,7 +131,7 @@ def _page(path: Path, trust: Trust) -> str:
     rows = [
         (
             trust.names.get(key.fingerprint, ""),
-            ", ".join(trust.families.get(key.fingerprint, ("all",))),
+            ", ".join(trust.families.get(key.fingerprint, ("all",))) or "none",
             key.algorithm,
             key.fingerprint,
         )
@@ -150,7 +150,7 @@ def _record(path: Path, trust: Trust) -> dict[str, object]:
         "keys": [
             {
                 "name": trust.names.get(key.fingerprint),
-                "families": list(trust.families.get(key.fingerprint, ())),
+                "families": trust.families.get(key.fingerprint),
                 "algorithm": key.algorithm,
                 "fingerprint": key.fingerprint,
             }
