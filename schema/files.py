@@ -22,7 +22,7 @@ def read_limited(path: str | os.PathLike[str], limit: int) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ArtifactError(f"{path} is not a regular file", remedy="pass the path of an artifact")
+                raise ArtifactError(f"{path} is not a regular file", remedy="give the path of a file")
             data = file.read(limit + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

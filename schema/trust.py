@@ -18,7 +18,6 @@ trust file is; nothing in an artifact can choose what to trust.
 """
 
 import os
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +37,7 @@ from budc.schema.errors import (
 from budc.schema.files import read_limited
 from budc.schema.keys import PublicKey, load_public
 from budc.schema.policy import Digest, Name, PolicyDocument
+from budc.schema.toml import parse_toml
 
 _TRUST_BYTES = 1 << 20
 _REMEDY = "see `budc trust --help` for the form of a trust file"
@@ -60,7 +60,8 @@ class TrustFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, r
     keys: list[KeyEntry | str] = []
     threshold: Count = 1
     denied: list[Digest] = []
-    minimum_revision: dict[str, Count] = {}
+    minimum_revision: dict[Name, Count] = {}
+    """By policy name; a name that no policy can have is an error, as its minimum would protect nothing."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,11 @@ class Trust:
             TrustError: the file cannot be read or does not have the form that this module describes.
             KeyUnusable: a key that it names cannot be used.
         """
-        content = read_trust_file(path)
+        return cls.of(read_trust_file(path), path)
+
+    @classmethod
+    def of(cls, content: TrustFile, path: str | os.PathLike[str]) -> "Trust":
+        """Return the trust that `content`, of the trust file at `path`, describes. Raises as `load` does."""
         loaded = [(key_of(entry, path), entry) for entry in map(long_form, content.keys)]
         if not loaded:
             raise TrustError(f"trust file {path}: `keys` names no key", remedy=_REMEDY)
@@ -155,9 +160,19 @@ def read_trust_file(path: str | os.PathLike[str]) -> TrustFile:
         TrustError: it cannot be read or is not of the form that this module describes.
     """
     try:
-        content = tomllib.loads(read_limited(path, _TRUST_BYTES).decode("utf-8"))
-        return msgspec.convert(content, TrustFile)
-    except (BudcError, ValueError, RecursionError) as error:
+        data = read_limited(path, _TRUST_BYTES)
+    except BudcError as error:
+        raise TrustError(f"trust file {path}: {error}", remedy=_REMEDY) from error
+    return parse_trust_file(data, path)
+
+
+def parse_trust_file(data: bytes, path: str | os.PathLike[str]) -> TrustFile:
+    """Return the content of a trust file from its bytes. Raises TrustError, naming `path`."""
+    try:
+        if len(data) > _TRUST_BYTES:
+            raise ValueError(f"over {_TRUST_BYTES} bytes")
+        return msgspec.convert(parse_toml(data), TrustFile)
+    except ValueError as error:
         raise TrustError(f"trust file {path}: {error}", remedy=_REMEDY) from error
 
 

@@ -1,11 +1,14 @@
 """Changing a trust file: adding and removing keys, denying policies, raising minimums.
 
-The file is written whole or not at all. Comments of a file that was written by hand are lost.
+Values are written anew, never copied as text, and the new text is read and its keys are loaded before it replaces
+the old one; so a change that fails leaves the file as it was. A link is followed: the file that it leads to is
+changed. Comments of a file that was written by hand are lost.
 """
 
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +20,17 @@ from budc.schema.errors import OutputError, TrustError, UsageError
 from budc.schema.files import write_atomic
 from budc.schema.keys import PublicKey
 from budc.schema.policy import Digest, Name
-from budc.schema.trust import KeyEntry, Trust, TrustFile, key_of, long_form, read_trust_file
+from budc.schema.trust import (
+    KeyEntry,
+    Trust,
+    TrustFile,
+    key_of,
+    long_form,
+    parse_trust_file,
+    read_trust_file,
+)
+
+_PEM = re.compile(r"[A-Za-z0-9+/= \n-]*")
 
 
 @contextmanager
@@ -28,14 +41,16 @@ def changing(path: Path) -> Iterator["Draft"]:
         TrustError: the existing file cannot be used, or the changed one could not.
         OutputError: it cannot be written.
     """
+    target = Path(os.path.realpath(path))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        lock = os.open(target.with_suffix(".lock"), flags, 0o600)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot write {path}: {error}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        draft = Draft(path)
+        draft = Draft(path, target)
         yield draft
         draft.write()
     finally:
@@ -43,11 +58,17 @@ def changing(path: Path) -> Iterator["Draft"]:
 
 
 class Draft:
-    """A trust file that is being changed."""
+    """A trust file that is being changed.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: as the user named it; key files in it are relative to its folder.
+        target: `path` with links resolved.
+    """
+
+    def __init__(self, path: Path, target: Path) -> None:
         self.path = path
-        self.content = read_trust_file(path) if path.exists() else TrustFile()
+        self._target = target
+        self.content = read_trust_file(path) if os.path.lexists(target) else TrustFile()
 
     def add(self, key: PublicKey, name: str, families: Sequence[str] = ()) -> None:
         """Trust a key under a name, for these model families or for all; its PEM text is written to the file.
@@ -99,12 +120,20 @@ class Draft:
         merged = self.content.minimum_revision | dict(revisions)
         self.content = replace(self.content, minimum_revision=merged)
 
+    def drop_minimum(self, name: str) -> None:
+        """Take back the minimum revision of the policy `name`. Raises UsageError."""
+        rest = {other: minimum for other, minimum in self.content.minimum_revision.items() if other != name}
+        if len(rest) == len(self.content.minimum_revision):
+            raise UsageError(f"there is no minimum revision for {name}", remedy="budc trust list")
+        self.content = replace(self.content, minimum_revision=rest)
+
     def write(self) -> None:
-        """Write the file and read it back. Raises TrustError, OutputError."""
-        text = encode(self.content)
-        write_atomic(self.path, text.encode(), mode=0o600)
-        if self.content.keys:
-            Trust.load(self.path)
+        """Replace the file, after its new text was read and its keys were loaded. Raises TrustError, OutputError."""
+        data = encode(self.content).encode()
+        content = parse_trust_file(data, self.path)
+        if content.keys:
+            Trust.of(content, self.path)
+        write_atomic(self._target, data, mode=0o600)
 
     def _is(self, entry: KeyEntry, name: str) -> bool:
         if name in (entry.name, entry.file):
@@ -126,9 +155,9 @@ def encode(content: TrustFile) -> str:
         ]
     for entry in map(long_form, content.keys):
         lines += ["", "[[keys]]"]
-        lines += [f"name = {_text(entry.name)}"] if entry.name else []
-        lines += [f"file = {_text(entry.file)}"] if entry.file else []
-        lines += [f'pem = """\n{entry.pem}"""'] if entry.pem else []
+        lines += [f"name = {_text(entry.name)}"] if entry.name is not None else []
+        lines += [f"file = {_text(entry.file)}"] if entry.file is not None else []
+        lines += [f"pem = {_pem(entry.pem)}"] if entry.pem is not None else []
         lines += [f"families = {_list(entry.families)}"] if entry.families is not None else []
     return "\n".join(lines) + "\n"
 
@@ -137,9 +166,14 @@ def _list(values: Sequence[str]) -> str:
     return f"[{', '.join(_text(value) for value in values)}]"
 
 
+def _pem(value: str) -> str:
+    """Return a PEM on lines of its own; text that is none is quoted, as quotes in it could end the string."""
+    return f'"""\n{value}"""' if _PEM.fullmatch(value) else _text(value)
+
+
 def _text(value: str) -> str:
-    # A JSON string of ASCII is a TOML basic string.
-    return json.dumps(value)
+    # A JSON string is a TOML basic string, once DEL is escaped too. Other characters stay: TOML has no surrogates.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _check(value: str, kind: object, message: str) -> None:

@@ -196,7 +196,10 @@ def corpus() -> dict[str, list[bytes]]:
         "artifact": artifacts,
         "payload": payloads,
         "weights": [len(header).to_bytes(8, "little") + header + bytes(9)],
-        "trust": [trust.encode()],
+        "trust": [
+            trust.encode(),
+            *(path.read_bytes() for path in sorted((HERE / "attacks" / "trust").iterdir())),
+        ],
     }
 
 

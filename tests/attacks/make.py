@@ -7,6 +7,7 @@ entry in `attack_corpus`. Keys are Ed25519, so the same script makes the same by
 package is used here, so that the reader is not tested against itself.
 
 FOLDER/artifacts/NAME.budc.json     opened with FOLDER/trust/TRUST.toml
+FOLDER/trust-files/NAME.toml         read as a trust file
 FOLDER/weights/NAME.safetensors     read for its tensors
 FOLDER/models/NAME/                 checked against FOLDER/valid.budc.json
 FOLDER/expected.json                for each: error class, trust file, whether unsigned ones are allowed, and why
@@ -28,6 +29,7 @@ from attack_corpus.reports import impossible, malformed
 from attack_corpus.semantics import paths, repeated, sampling, semantics
 from attack_corpus.signatures import ages, encodings, forged, signers, statements
 from attack_corpus.syntax import schema, syntax, values
+from attack_corpus.trust_files import malformed_files, weak_keys
 from attack_corpus.trusts import trusts
 
 HERE = Path(__file__).parent
@@ -52,8 +54,8 @@ def artifacts() -> dict[str, tuple[bytes, Case]]:
 
 def make(folder: Path) -> None:
     """Write the whole corpus into `folder`."""
-    expected: dict[str, dict[str, Any]] = {"artifacts": {}, "weights": {}, "models": {}}
-    for part in ("artifacts", "weights", "models", "trust"):
+    expected: dict[str, dict[str, Any]] = {"artifacts": {}, "trust-files": {}, "weights": {}, "models": {}}
+    for part in (*expected, "trust"):
         shutil.rmtree(folder / part, ignore_errors=True)
         (folder / part).mkdir(parents=True)
     for name, text in trusts().items():
@@ -62,6 +64,9 @@ def make(folder: Path) -> None:
     for name, (data, case) in artifacts().items():
         (folder / "artifacts" / f"{name}.budc.json").write_bytes(data)
         expected["artifacts"][name] = asdict(case)
+    for name, (data, case) in {**weak_keys(), **malformed_files()}.items():
+        (folder / "trust-files" / f"{name}.toml").write_bytes(data)
+        expected["trust-files"][name] = asdict(case)
     for name, (data, case) in weights().items():
         (folder / "weights" / f"{name}.safetensors").write_bytes(data)
         expected["weights"][name] = asdict(case)

@@ -24,6 +24,7 @@ from budc.schema.trust import Trust
 HERE = Path(__file__).parent
 EXPECTED: dict[str, dict[str, dict[str, Any]]] = json.loads((HERE / "expected.json").read_text("utf-8"))
 ARTIFACTS, WEIGHTS, MODELS = EXPECTED["artifacts"], EXPECTED["weights"], EXPECTED["models"]
+TRUST_FILES = EXPECTED["trust-files"]
 MANIFEST = "budc-onnx.json"
 
 Judge = Callable[..., str]
@@ -42,11 +43,12 @@ def refusal(call: Callable[[], object]) -> str:
 
 def test_the_corpus_is_what_the_script_makes(corpus: Path) -> None:
     assert (corpus / "expected.json").read_text() == (HERE / "expected.json").read_text()
-    names = {path.name for path in (HERE / "artifacts").iterdir()}
-    assert names == {path.name for path in (corpus / "artifacts").iterdir()}
-    for name in names:
-        assert (HERE / "artifacts" / name).read_bytes() == (corpus / "artifacts" / name).read_bytes(), name
-    assert len(ARTIFACTS) + len(WEIGHTS) + len(MODELS) >= 60
+    for part in ("artifacts", "trust", "trust-files"):
+        names = {path.name for path in (HERE / part).iterdir()}
+        assert names == {path.name for path in (corpus / part).iterdir()}
+        for name in names:
+            assert (HERE / part / name).read_bytes() == (corpus / part / name).read_bytes(), name
+    assert sum(len(cases) for cases in EXPECTED.values()) >= 240
 
 
 def test_what_the_attacks_start_from_is_believed(corpus: Path) -> None:
@@ -177,6 +179,26 @@ def test_artifact_in_budc_inspect(corpus: Path, name: str, case: dict[str, Any])
         return
     assert (code, json.loads(out)["verified"]) == (0, False)
     assert "not verified here" in command("inspect", path)[1]
+
+
+# Trust files ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "case"), TRUST_FILES.items(), ids=list(TRUST_FILES))
+def test_trust_file(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, case: dict[str, Any]
+) -> None:
+    """Refused when it is read, by the commands that use it, and when it would be rewritten: then it stays as it is."""
+    path = tmp_path / "trust.toml"
+    data = (corpus / "trust-files" / f"{name}.toml").read_bytes()
+    path.write_bytes(data)
+    assert refusal(lambda: Trust.load(path)) == case["error"]
+    monkeypatch.setenv("BUDC_TRUST", str(path))
+    kind = getattr(errors, case["error"])
+    assert command("verify", corpus / "valid.budc.json")[0] == kind.exit_code
+    if b"keys" in data and name != "no-keys":
+        assert command("trust", "deny", "sha256:" + "0" * 64)[0] == kind.exit_code
+        assert path.read_bytes() == data
 
 
 # Models and weights ---------------------------------------------------------------------------------------

@@ -1,3 +1,4 @@
+import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -58,25 +59,99 @@ def test_what_is_added_is_trusted_until_it_is_removed(path: Path, key: PublicKey
 def test_a_file_written_by_hand_keeps_what_it_says(path: Path, key_pair: KeyPair) -> None:
     path.parent.mkdir()
     (path.parent / "a.pub").write_bytes(key_pair.public)
-    path.write_text('keys = ["a.pub"]\n[minimum-revision]\n"a b.c" = 3\n')
+    path.write_text('keys = ["a.pub"]\n[minimum-revision]\n"a.b.c" = 3\n')
     with changing(path) as draft:
         draft.add(PublicKey.from_pem(OTHER.public), "backup")
         draft.require(threshold=2, revisions=[("wan2.1-nfe10", 4)])
         draft.deny("sha256:" + "a" * 64)
     trust = Trust.load(path)
     assert (trust.threshold, len(trust.keys)) == (2, 2)
-    assert trust.minimum_revisions == {"a b.c": 3, "wan2.1-nfe10": 4}
+    assert trust.minimum_revisions == {"a.b.c": 3, "wan2.1-nfe10": 4}
     assert trust.denied == {"sha256:" + "a" * 64}
     with changing(path) as draft:
         draft.allow("sha256:" + "a" * 64)
     assert Trust.load(path).denied == frozenset()
 
 
-def test_text_of_any_kind_survives_writing(path: Path) -> None:
-    content = TrustFile(keys=[KeyEntry(name="a", file='q"\\\n\x7fé.pub')], minimum_revision={'x"]\n': 1})
+@pytest.mark.parametrize(
+    "text", ['q"\\\n\x7fé.pub', "😀\u2028\t\r\x00\x1b", '"""\n[[keys]]', "'''", "\\u0041"]
+)
+def test_text_of_any_kind_survives_writing(path: Path, text: str) -> None:
+    content = TrustFile(keys=[KeyEntry(name="a", file=text)], minimum_revision={"a.b": 1})
     path.parent.mkdir()
     path.write_text(encode(content))
     assert read_trust_file(path) == content
+
+
+def test_rewriting_adds_no_key_that_an_entry_smuggles(path: Path, key: PublicKey, key_pair: KeyPair) -> None:
+    """The text of an entry's PEM would, pasted as it is, end its string and begin another entry."""
+    path.parent.mkdir()
+    stranger = OTHER.public.decode()
+    text = key_pair.public.decode() + '"""\n[[keys]]\npem = """\n' + stranger
+    assert path.write_text(f"[[keys]]\nname = 'release'\npem = '''\n{text}'''\n")
+    with pytest.raises(KeyUnusable, match="2 PEM blocks"):
+        Trust.load(path)
+    before = path.read_bytes()
+    with pytest.raises(KeyUnusable), changing(path) as draft:
+        draft.deny("sha256:" + "a" * 64)
+    assert path.read_bytes() == before
+    hidden = key_pair.public.decode() + '"""\nfile = "x.pub"\n#'
+    path.write_text(f"[[keys]]\nname = 'release'\npem = '''\n{hidden}'''\n")
+    with changing(path) as draft:
+        draft.deny("sha256:" + "a" * 64)
+    assert Trust.load(path).keys == (key,)
+    assert read_trust_file(path).keys == [KeyEntry(name="release", pem=hidden)]
+
+
+def test_a_change_that_fails_leaves_the_file_as_it_was(path: Path, key: PublicKey) -> None:
+    """An entry that cannot be loaded makes the new file unusable: it is not written."""
+    path.parent.mkdir()
+    path.write_text('# by hand\n[[keys]]\nname = "lost"\nfile = "gone.pub"\n')
+    before = path.read_bytes()
+    with pytest.raises(KeyUnusable, match=r"gone\.pub"), changing(path) as draft:
+        draft.add(key, "release")
+    assert path.read_bytes() == before
+    assert sorted(item.name for item in path.parent.iterdir()) == ["trust.lock", "trust.toml"]
+
+
+def test_a_linked_trust_file_is_changed_where_it_is(path: Path, tmp_path: Path, key_pair: KeyPair) -> None:
+    """Keys are relative to the link, as they are when the file is read."""
+    path.parent.mkdir()
+    (path.parent / "a.pub").write_bytes(key_pair.public)
+    (tmp_path / "dotfiles").mkdir()
+    real = tmp_path / "dotfiles" / "trust.toml"
+    real.write_text('keys = ["a.pub"]\n')
+    path.symlink_to(real)
+    with changing(path) as draft:
+        draft.deny("sha256:" + "a" * 64)
+    assert path.is_symlink()
+    assert Trust.load(path).denied == {"sha256:" + "a" * 64}
+    assert "denied" in real.read_text()
+
+
+@pytest.mark.parametrize("kind", ["loop", "pipe", "folder"])
+def test_what_is_no_file_is_not_changed(path: Path, key: PublicKey, kind: str) -> None:
+    path.parent.mkdir()
+    {"loop": lambda: path.symlink_to(path), "pipe": lambda: os.mkfifo(path), "folder": path.mkdir}[kind]()
+    with pytest.raises((TrustError, OutputError)), changing(path) as draft:
+        draft.add(key, "release")
+
+
+def test_a_minimum_revision_can_be_taken_back(path: Path, key: PublicKey) -> None:
+    with changing(path) as draft:
+        draft.add(key, "release")
+        draft.require(revisions=[("a", 2), ("b", 3)])
+        draft.drop_minimum("a")
+    assert Trust.load(path).minimum_revisions == {"b": 3}
+    with pytest.raises(UsageError, match="no minimum revision for a"), changing(path) as draft:
+        draft.drop_minimum("a")
+
+
+def test_a_minimum_for_a_name_that_no_policy_can_have_is_refused(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text('[minimum-revision]\n"wan nfe10" = 3\n')
+    with pytest.raises(TrustError, match="minimum-revision"):
+        read_trust_file(path)
 
 
 def test_changes_that_make_no_sense_are_refused_and_nothing_is_written(path: Path, key: PublicKey) -> None:

@@ -45,7 +45,7 @@ def load_trust(sources: Sequence[Path]) -> Trust:
     if not sources:
         path = trust_file()
         # A file that BUDC_TRUST names and that is missing is an error: it was meant to exist.
-        return Trust.load(path) if path.exists() or "BUDC_TRUST" in os.environ else Trust(keys=())
+        return Trust.load(path) if os.path.lexists(path) or "BUDC_TRUST" in os.environ else Trust(keys=())
     key_files = [path for path in sources if _is_key(path)]
     trust_files = [path for path in sources if path not in key_files]
     if len(trust_files) > 1:

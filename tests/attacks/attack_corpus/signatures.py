@@ -124,6 +124,13 @@ def signers(add: Add) -> None:
         "a key that may sign for another family",
         trust="family",
     )
+    add(
+        "sig-key-of-no-family",
+        bundle(valid, TRUSTED),
+        "UntrustedKey",
+        "a key that may sign for no family, which is not every family",
+        trust="no-family",
+    )
 
 
 def encodings(add: Add) -> None:

@@ -33,6 +33,7 @@ def trusts() -> dict[str, str]:
         "ecdsa": entry(P256),
         "two": "threshold = 2\n" + entry(TRUSTED) + entry(SECOND),
         "family": entry(TRUSTED, 'families = ["flux"]\n'),
+        "no-family": entry(TRUSTED, "families = []\n"),
         "minimum": "[minimum-revision]\nattacked = 2\n" + entry(TRUSTED),
         "denied": f'denied = ["{identity}"]\n' + entry(TRUSTED),
     }

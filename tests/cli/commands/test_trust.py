@@ -43,12 +43,26 @@ def test_deny_by_file_or_id(budc, sealed, public):
     assert budc("trust", "deny", "sha256:x").code == 2
 
 
+def test_an_id_is_an_id_whatever_files_there_are(budc, sealed, public, tmp_path, monkeypatch):
+    """A file that is called like the policy to be denied would be denied in its place."""
+    budc("trust", "add", public)
+    identity = read(sealed()).policy_id
+    decoy = sealed(revision=2).rename(tmp_path / identity)
+    monkeypatch.chdir(tmp_path)
+    assert budc("trust", "deny", identity).code == 0
+    assert budc("verify", sealed()).code == 28
+    assert budc("verify", decoy).code == 0
+
+
 def test_minimum_revision(budc, sealed, public):
     path = sealed(revision=2)
     budc("trust", "add", public)
     assert budc("trust", "require", "--minimum-revision", "wan-nano-nfe3=3").code == 0
     assert budc("verify", path).code == 27
     assert "wan-nano-nfe3 revision 3" in budc("trust", "list").out
+    assert budc("trust", "require", "--no-minimum-revision", "wan-nano-nfe3").code == 0
+    assert budc("verify", path).code == 0
+    assert budc("trust", "require", "--no-minimum-revision", "wan-nano-nfe3").code == 2
     for text in ("x", "x=0", "=1", "x=1.5", "a b=1"):
         assert budc("trust", "require", "--minimum-revision", text).code == 2
 

@@ -80,7 +80,9 @@ def deny_command(policy: str, undo: bool) -> None:
     from budc.schema.artifact import read
     from budc.schema.trust_file import changing
 
-    policy_id = read(policy).policy_id if os.path.exists(policy) else policy
+    # What looks like an id is one, whatever files there are: a file of that name must not be denied in its place.
+    is_id = policy.startswith("sha256:")
+    policy_id = read(policy).policy_id if not is_id and os.path.lexists(policy) else policy
     with changing(trust_file()) as draft:
         if undo:
             draft.allow(policy_id)
@@ -98,11 +100,20 @@ def deny_command(policy: str, undo: bool) -> None:
     metavar="NAME=N",
     help="Refuse lower revisions of the policy NAME; may be given again.",
 )
-def require_command(threshold: int | None, revisions: tuple[str, ...]) -> None:
+@click.option(
+    "--no-minimum-revision",
+    "dropped",
+    multiple=True,
+    metavar="NAME",
+    help="Take back the minimum revision of NAME; may be given again.",
+)
+def require_command(threshold: int | None, revisions: tuple[str, ...], dropped: tuple[str, ...]) -> None:
     """Require more signatures, or newer revisions."""
     from budc.schema.trust_file import changing
 
     with changing(trust_file()) as draft:
+        for name in dropped:
+            draft.drop_minimum(name)
         draft.require(threshold=threshold, revisions=[_revision(text) for text in revisions])
     click.echo(f"written  {trust_file()}")
 
@@ -114,7 +125,7 @@ def list_command(as_json: bool) -> None:
     from budc.schema.trust import Trust, read_trust_file
 
     path = trust_file()
-    empty = not path.exists() or not read_trust_file(path).keys
+    empty = not os.path.lexists(path) or not read_trust_file(path).keys
     trust = Trust(keys=()) if empty else Trust.load(path)
     click.echo(json.dumps(_record(path, trust), indent=1) if as_json else _page(path, trust))
 
