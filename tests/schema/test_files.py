@@ -1,4 +1,7 @@
 import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,65 @@ def test_a_link_is_replaced_and_its_target_left_alone(tmp_path: Path) -> None:
     assert not (tmp_path / "link").is_symlink()
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link to a pipe", "device", "socket"])
+def test_only_regular_files_are_replaced(tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "target"
+    with socket.socket(socket.AF_UNIX) as listener:
+        if kind == "pipe":
+            os.mkfifo(target)
+        elif kind == "folder":
+            target.mkdir()
+        elif kind == "link to a pipe":
+            os.mkfifo(tmp_path / "pipe")
+            target.symlink_to("pipe")
+        elif kind == "device":
+            target.symlink_to("/dev/null")
+        else:
+            listener.bind(str(target))
+    before = sorted(os.listdir(tmp_path)), target.lstat()
+    for write in (check_place, lambda path: write_atomic(path, b"new")):
+        with pytest.raises(OutputError, match=r"is not a regular file|is a folder"):
+            write(target)
+    assert (sorted(os.listdir(tmp_path)), target.lstat()) == before
+
+
+def test_a_name_as_long_as_the_file_system_allows_can_be_written(tmp_path: Path) -> None:
+    name = "é" * 125 + "x" * 5
+    write_atomic(tmp_path / name, b"content")
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_what_a_killed_writer_left_is_removed_at_the_next_write(tmp_path: Path) -> None:
+    target = tmp_path / "policy"
+    script = (
+        "import os, signal, sys; from budc.schema import files; "
+        "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL); files.write_atomic(sys.argv[1], b'half')"
+    )
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", script, target], check=False).returncode == -9
+        assert len(os.listdir(tmp_path)) == 1
+    write_atomic(target, b"whole")
+    assert os.listdir(tmp_path) == ["policy"]
+
+
+def test_what_another_writer_is_writing_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "policy"
+    replace = os.replace
+
+    def slowly(source: Path, destination: Path) -> None:
+        monkeypatch.setattr(os, "replace", replace)
+        write_atomic(target, b"second")
+        replace(source, destination)
+
+    monkeypatch.setattr(os, "replace", slowly)
+    (tmp_path / ".policy.notes").write_text("of the user")
+    write_atomic(target, b"first")
+    assert target.read_bytes() == b"first"
+    assert sorted(os.listdir(tmp_path)) == [".policy.notes", "policy"]
+
+
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "policy"
     target.write_bytes(b"old")
@@ -42,7 +104,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     assert os.listdir(tmp_path) == ["policy"]
 
 
-@pytest.mark.parametrize("name", ["missing/policy", "x" * 300, "nul\0"])
+@pytest.mark.parametrize("name", ["missing/policy", "x" * 300, "nul\0", ""])
 def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(OutputError):
         write_atomic(tmp_path / name, b"")
