@@ -6,14 +6,16 @@ those that are believed.
 
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from budc.schema import canonical
 from budc.schema import folder as model_folder
 from budc.schema.artifact import SUFFIX, Artifact, open_artifact, read
 from budc.schema.digests import FileDigests, find_variant
 from budc.schema.errors import ArtifactError, BudcError, OutputError, UsageError
-from budc.schema.files import write_atomic
+from budc.schema.files import read_limited, write_atomic
 from budc.schema.hashing import sha256_files
 from budc.schema.trust import Trust
 
@@ -54,7 +56,8 @@ def load_policy(
 
     Raises:
         ArtifactError: no policy is attached.
-        UsageError: `nfe` and `name` leave none of those that are believed, or several.
+        UsageError: `nfe` and `name` leave none of those that are believed, or several; or two different policies
+            are one revision of one name.
         BudcError: none is believed; the reason of the first.
     """
     paths = policies(model)
@@ -62,19 +65,21 @@ def load_policy(
         raise ArtifactError(
             f"no policy is attached to {model}", remedy="budc attach POLICY MODEL_DIR, or name the artifact"
         )
-    believed: dict[str, Artifact] = {}
+    artifacts: list[Artifact] = []
     refusals: list[BudcError] = []
     for path in paths:
         try:
-            artifact = open_artifact(path, trust, allow_unsigned=allow_unsigned)
+            artifacts.append(replace(open_artifact(path, trust, allow_unsigned=allow_unsigned), path=path))
         except BudcError as error:
             refusals.append(error)
-            continue
+    if not artifacts:
+        raise refusals[0]
+    refuse_rivals(artifacts)
+    believed: dict[str, Artifact] = {}
+    for artifact in artifacts:
         other = believed.get(artifact.document.name)
         if other is None or other.document.revision < artifact.document.revision:
-            believed[artifact.document.name] = replace(artifact, path=path)
-    if not believed:
-        raise refusals[0]
+            believed[artifact.document.name] = artifact
     matching = [
         artifact
         for artifact in believed.values()
@@ -110,22 +115,18 @@ def attach(
         UsageError: a newer revision is already attached under that name.
         OutputError: the folder cannot be written.
     """
-    artifact = read(source)
+    # Read once: what is written is what was checked.
+    data = read_limited(source, canonical.MAX_BYTES)
+    artifact = read(data)
     find_variant(model, artifact.document.model.variants, sha256=sha256)
     folder = user_folder(model) if user else Path(model, FOLDER)
     target = folder / f"{artifact.document.name}{SUFFIX}"
-    if target.is_file():
-        attached = read(target).document
-        if attached.revision > artifact.document.revision:
-            raise UsageError(
-                f"{target} is revision {attached.revision}, newer than {artifact.document.revision}",
-                remedy="remove that file first if you want the older one",
-            )
+    refuse_older(target, artifact)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not user and folder.is_symlink():
             raise OutputError(f"{folder} is a link", remedy="remove it, or attach with --user")
-        write_atomic(target, Path(source).read_bytes())
+        write_atomic(target, data)
     except (OSError, OutputError) as error:
         if user or (isinstance(error, OutputError) and not isinstance(error.__cause__, OSError)):
             raise
@@ -134,6 +135,36 @@ def attach(
             remedy="attach with --user, which leaves the model folder alone",
         ) from error
     return target
+
+
+def refuse_older(target: Path, artifact: Artifact) -> None:
+    """Refuse to replace the artifact at `target`, if there is one, by an older revision. Raises UsageError."""
+    if not os.path.isfile(target):
+        return
+    present = read(target).document
+    if present.revision > artifact.document.revision:
+        raise UsageError(
+            f"{target} is revision {present.revision}, newer than {artifact.document.revision}",
+            remedy="remove that file first if you want the older one",
+        )
+
+
+def refuse_rivals(artifacts: Iterable[Artifact]) -> None:
+    """Refuse two policies of one name and revision with other contents: nothing says which one is meant.
+
+    Raises:
+        UsageError: there are two; the message names their files.
+    """
+    seen: dict[tuple[str, int], Artifact] = {}
+    for artifact in artifacts:
+        document = artifact.document
+        other = seen.setdefault((document.name, document.revision), artifact)
+        if other.policy_id != artifact.policy_id:
+            raise UsageError(
+                f"{other.path} and {artifact.path} are both {document.name} revision {document.revision}, "
+                "and not the same policy",
+                remedy="remove one, or publish it under another name or revision",
+            )
 
 
 def _names(folder: Path) -> list[str]:

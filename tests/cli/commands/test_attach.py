@@ -9,8 +9,9 @@ import pytest
 import budc as api
 from budc.schema.artifact import open_artifact, read, seal
 from budc.schema.digests import file_digests
-from budc.schema.discover import load_policy, policies, user_folder
+from budc.schema.discover import attach, load_policy, policies, user_folder
 from budc.schema.errors import ArtifactError, UnsafeWeights, UntrustedKey, UsageError
+from budc.schema.hashing import sha256_files
 from budc.schema.keys import load_signer
 from budc.schema.trust import Trust
 
@@ -88,6 +89,34 @@ def test_a_newer_revision_is_not_replaced_by_an_older_one(budc, bound_policy, mo
     assert load_policy(model, trust=trust).document.revision == 3
 
 
+def test_what_is_attached_is_what_was_checked(budc, bound_policy, model, tmp_path, monkeypatch):
+    """Another writer replaces the artifact while the model's files are hashed."""
+    path, other = bound_policy(), bound_policy(revision=2)
+    checked = path.read_bytes()
+
+    def swap(paths):
+        shutil.copy(other, path)
+        return sha256_files(paths)
+
+    target = attach(path, model, sha256=swap)
+    assert target.read_bytes() == checked
+
+
+def test_one_name_and_revision_is_one_policy(budc, bound_policy, model, trust):
+    """A file's name must not decide which of two policies runs."""
+    first = bound_policy()
+    assert budc("attach", first, model).code == 0
+    shutil.copy(first, model / "budc" / "copy.budc.json")
+    assert load_policy(model, trust=trust).policy_id == read(first).policy_id
+    other = bound_policy(nfe=2)
+    assert read(other).document.name == read(model / "budc" / "copy.budc.json").document.name
+    shutil.copy(other, model / "budc" / "other.budc.json")
+    with pytest.raises(UsageError, match="revision 1, and not the same policy"):
+        load_policy(model, trust=trust)
+    with pytest.raises(UntrustedKey):
+        load_policy(model, trust=Trust(()))
+
+
 def test_a_model_folder_of_others_is_left_as_it_is(budc, bound_policy, model, trust, public):
     before = sorted(model.rglob("*"))
     outcome = budc("attach", bound_policy(), model, "--user")
@@ -149,7 +178,23 @@ def test_push_prepares_a_folder(budc, bound_policy, tmp_path):
     card = (out / "README.md").read_text()
     assert card.startswith('---\nbase_model: "someone/wan"\n')
     assert read(first).policy_id in card
-    assert budc("push", first, "--out", out).code == 34  # a profile of no release, so no repository is known
+    for names, word in (
+        ((first, first), "several policies of one name"),
+        ((made(name="wan-nfe2", nfe=3),), "not the same"),
+    ):
+        outcome = budc("push", *names, "--out", out, "--base-model", "someone/wan")
+        assert outcome.code == 2
+        assert word in outcome.err
+    newer = made(name="wan-nfe2", revision=2)
+    assert budc("push", newer, "--out", out, "--base-model", "someone/wan").code == 0
+    first = made(name="wan-nfe2", nfe=2)
+    outcome = budc("push", first, "--out", out, "--base-model", "someone/wan")
+    assert outcome.code == 2
+    assert "newer than 1" in outcome.err
+    assert (out / "wan-nfe2.budc.json").read_bytes() == newer.read_bytes()
+    assert (
+        budc("push", first, "--out", tmp_path / "other").code == 34
+    )  # a profile of no release, so no repository is known
 
 
 def test_run_and_replay_by_model_folder(budc, compiled, shrunken, tmp_path, monkeypatch):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,9 +38,22 @@ def push_command(policies: tuple[Path, ...], out: Path, base_model: str | None, 
     own repository. Nothing is sent: upload the folder with the hub's client.
     """
     from budc.schema.artifact import SUFFIX, read
-    from budc.schema.files import write_atomic
+    from budc.schema.canonical import MAX_BYTES
+    from budc.schema.discover import refuse_older, refuse_rivals
+    from budc.schema.files import read_limited, write_atomic
 
-    artifacts = [read(path) for path in policies]
+    # Each file is read once: what is written is what was checked.
+    contents = [read_limited(path, MAX_BYTES) for path in policies]
+    artifacts = [replace(read(data), path=path) for data, path in zip(contents, policies, strict=True)]
+    targets = [out / f"{artifact.document.name}{SUFFIX}" for artifact in artifacts]
+    if len(set(targets)) < len(targets):
+        raise UsageError(
+            "several policies of one name, of which a repository holds one", remedy="push the newest alone"
+        )
+    for target, artifact in zip(targets, artifacts, strict=True):
+        refuse_older(target, artifact)
+        if os.path.isfile(target):
+            refuse_rivals([read(target), artifact])
     profiles = {artifact.document.model.profile for artifact in artifacts}
     if len(profiles) > 1:
         raise UsageError(
@@ -49,8 +64,8 @@ def push_command(policies: tuple[Path, ...], out: Path, base_model: str | None, 
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"--out: cannot make {out}: {error.strerror}") from error
-    for path, artifact in zip(policies, artifacts, strict=True):
-        write_atomic(out / f"{artifact.document.name}{SUFFIX}", path.read_bytes())
+    for target, data in zip(targets, contents, strict=True):
+        write_atomic(target, data)
     write_atomic(out / "README.md", _card(artifacts, base, licence).encode())
     click.echo(
         f"prepared  {printable(str(out))}: {len(artifacts)} policies and README.md; upload it with the hub's client"
