@@ -10,7 +10,6 @@ seed = 0
 from __future__ import annotations
 
 import difflib
-import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,8 +21,11 @@ from budc.compiler.selection.split import check_arbitrated, searched_on
 from budc.compiler.target import ArtifactRequest, read_prompt_sets
 from budc.policies.profile import ModelProfile, load_profile
 from budc.runtimes.sampling.families import FAMILIES
-from budc.schema.errors import UsageError
+from budc.schema.errors import BudcError, UsageError
+from budc.schema.files import read_limited
+from budc.schema.toml import parse_toml
 
+MAX_SOURCE_BYTES = 1 << 20
 _PATHS = ("weights", "calibration", "key", "public", "out")
 
 
@@ -104,12 +106,12 @@ def read_source(path: Path) -> dict[str, Any]:
         UsageError: unreadable, not TOML, or a key that is not known (the nearest known one is suggested).
     """
     try:
-        source = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        source = parse_toml(read_limited(path, MAX_SOURCE_BYTES))
+    except (BudcError, UnicodeDecodeError) as error:
         raise UsageError(
             f"{path}: cannot read the policy source: {error}", remedy="give a TOML file"
         ) from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise UsageError(f"{path}: not TOML: {error}", remedy="see docs/compile.md for an example") from error
     fields = CompileRequest.__struct_fields__
     for key in source:

@@ -16,8 +16,10 @@ from typing import Literal
 
 import msgspec
 
-from budc.schema.errors import UsageError, WeightsMissing
+from budc.schema.errors import BudcError, UsageError, WeightsMissing
+from budc.schema.files import read_limited
 
+MAX_PROMPT_BYTES = 1 << 24
 _HERE = Path(str(files("budc.policies")))
 
 
@@ -122,16 +124,17 @@ def read_prompts(name: str | Path, limit: int | None = None) -> tuple[str, ...]:
     """Read a prompt file, one prompt a line, by the name of a shipped one or by path.
 
     Raises:
-        UsageError: the file is missing, not UTF-8, holds fewer prompts than asked for, or repeats one.
+        UsageError: the file is missing, no regular file, too large or not UTF-8, holds fewer prompts than asked for,
+            or repeats one.
     """
     path = _HERE / name if isinstance(name, str) else name
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_limited(path, MAX_PROMPT_BYTES).decode("utf-8")
+    except (BudcError, UnicodeDecodeError) as error:
         raise UsageError(
             f"{path}: cannot read prompts: {error}", remedy="give a UTF-8 file, one prompt a line"
         ) from error
-    prompts = tuple(line for line in lines if line)
+    prompts = tuple(line for line in map(str.strip, text.splitlines()) if line)
     if len(set(prompts)) != len(prompts):
         raise UsageError(f"{path}: a prompt is there twice", remedy="remove the repeated line")
     if not prompts or (limit is not None and len(prompts) < limit):
@@ -148,7 +151,10 @@ def _hub_snapshot(profile: ModelProfile) -> Path:
     cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
     repository = cache / ("models--" + profile.repository.replace("/", "--"))
     reference = repository / "refs" / profile.revision
-    commit = reference.read_text().strip() if reference.is_file() else profile.revision
+    try:
+        commit = read_limited(reference, 1024).decode("utf-8").strip()
+    except (BudcError, UnicodeDecodeError):
+        commit = profile.revision
     return repository / "snapshots" / commit
 
 
@@ -168,7 +174,7 @@ def find_weights(profile: ModelProfile, folder: Path | None, *, download: bool =
     searched = folder if folder is not None else _hub_snapshot(profile)
     if profile.fused is not None and folder is None:
         raise _unfused(profile, profile.fused, searched)
-    if (searched / "model_index.json").is_file():
+    if os.path.isfile(searched / "model_index.json"):
         return searched
     origin = f"{profile.repository}, {profile.size_gb:g} GB" if profile.repository else "part of the package"
     raise WeightsMissing(

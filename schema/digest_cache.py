@@ -8,7 +8,6 @@ others may write, is not read.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -21,7 +20,7 @@ from pathlib import Path
 from budc.schema import canonical
 from budc.schema.digests import root_of_scans
 from budc.schema.errors import BudcError, WeightsMissing
-from budc.schema.files import read_limited, write_atomic
+from budc.schema.files import lock, read_limited, write_atomic
 from budc.schema.hashing import Watch, scan_files, sha256_files, unwatched
 
 _SETTLE_NS = 3_000_000_000
@@ -147,10 +146,10 @@ def _stat(path: Path) -> os.stat_result:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Let one process at a time read, add and write."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Let one process at a time read, add and write. Raises OSError if another one keeps the lock."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock(descriptor)
         yield
     finally:
         os.close(descriptor)

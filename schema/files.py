@@ -6,11 +6,29 @@ import os
 import secrets
 import stat
 import tempfile
+import time
+from io import BufferedReader
 from pathlib import Path
 
 from budc.schema.errors import ArtifactError, ArtifactTooLarge, OutputError
 
 _SUFFIX = ".tmp"
+LOCK_SECONDS = 10.0
+"""How long to wait for another process; what it does under a lock takes milliseconds."""
+
+
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader | None:
+    """Return the file at `path` opened for reading; None for a folder, pipe or device, which are not waited for.
+
+    Raises:
+        OSError, ValueError: it cannot be opened.
+    """
+    # O_NONBLOCK: opening a named pipe would otherwise wait for a writer that never comes.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    return None
 
 
 def read_limited(path: str | os.PathLike[str], limit: int) -> bytes:
@@ -21,11 +39,10 @@ def read_limited(path: str | os.PathLike[str], limit: int) -> bytes:
         ArtifactError: it is missing, unreadable or not a regular file.
     """
     try:
-        # O_NONBLOCK: opening a named pipe would otherwise wait for a writer that never comes.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ArtifactError(f"{path} is not a regular file", remedy="give the path of a file")
+        file = open_regular(path)
+        if file is None:
+            raise ArtifactError(f"{path} is not a regular file", remedy="give the path of a file")
+        with file:
             data = file.read(limit + 1)
     except (OSError, ValueError) as error:
         raise ArtifactError(f"cannot read {path}: {_reason(error)}", remedy="check the path") from error
@@ -138,6 +155,18 @@ def _remove_abandoned(target: Path) -> None:
 def _prefix(target: Path) -> str:
     """Return what the names of `target`'s temporary files begin with; short enough that they are names, too."""
     return f".{os.fsencode(target.name)[:200].decode('utf-8', 'ignore')}."
+
+
+def lock(descriptor: int, *, seconds: float = LOCK_SECONDS) -> None:
+    """Lock an open file for this process, waiting `seconds` at most. Raises OSError: another process holds it."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(0.01)
 
 
 def sync_folder(folder: Path) -> None:

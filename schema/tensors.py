@@ -7,10 +7,10 @@ Tensors must cover the data part exactly, without holes or overlap, so that dige
 import os
 from dataclasses import dataclass
 from io import BufferedReader
-from pathlib import Path
 
 from budc.schema import canonical
 from budc.schema.errors import ArtifactError, UnsafeWeights, WeightsMissing
+from budc.schema.files import open_regular
 
 MAX_HEADER = 100_000_000
 _BITS = {
@@ -33,11 +33,19 @@ class TensorEntry:
 
 
 def open_weights(path: str | os.PathLike[str]) -> BufferedReader:
-    """Return the file at `path` opened for reading. Raises WeightsMissing where it cannot be."""
+    """Return the file at `path` opened for reading.
+
+    Raises:
+        WeightsMissing: it cannot be opened.
+        UnsafeWeights: it is a pipe, a device or a folder, which could have no end.
+    """
     try:
-        return Path(path).open("rb")
-    except OSError as error:
-        raise WeightsMissing(f"cannot read {path}: {error.strerror}") from error
+        file = open_regular(path)
+    except (OSError, ValueError) as error:
+        raise WeightsMissing(f"cannot read {path}: {error}") from error
+    if file is None:
+        raise UnsafeWeights(f"{path} is not a regular file")
+    return file
 
 
 def read_header(file: BufferedReader, path: str | os.PathLike[str]) -> list[TensorEntry]:

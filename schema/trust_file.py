@@ -5,7 +5,6 @@ the old one; so a change that fails leaves the file as it was. A link is followe
 changed. Comments of a file that was written by hand are lost.
 """
 
-import fcntl
 import json
 import os
 import re
@@ -17,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from budc.schema.errors import OutputError, TrustError, UsageError
-from budc.schema.files import write_atomic
+from budc.schema.files import lock, write_atomic
 from budc.schema.keys import PublicKey
 from budc.schema.policy import Digest, Name
 from budc.schema.trust import (
@@ -45,16 +44,21 @@ def changing(path: Path) -> Iterator["Draft"]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        lock = os.open(target.with_suffix(".lock"), flags, 0o600)
+        descriptor = os.open(target.with_suffix(".lock"), flags, 0o600)
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot write {path}: {error}") from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            lock(descriptor)
+        except OSError as error:
+            raise OutputError(
+                f"another process is changing {path}", remedy="try again once it has ended"
+            ) from error
         draft = Draft(path, target)
         yield draft
         draft.write()
     finally:
-        os.close(lock)
+        os.close(descriptor)
 
 
 class Draft:

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,22 @@ def test_a_source_that_is_not_toml_is_refused(tmp_path, text):
 def test_a_missing_source_is_refused():
     with pytest.raises(UsageError, match="cannot read"):
         read_source(Path("nowhere.toml"))
+
+
+@pytest.mark.parametrize(
+    "content", [".".join("a" * 100_000) + " = 1", "a = " + "[" * 5000, "a = '\0'", "#" * (1 << 20 | 1)]
+)
+def test_a_source_that_a_reader_chokes_on_is_refused(tmp_path, content):
+    (tmp_path / "policy.toml").write_text(content)
+    with pytest.raises(UsageError, match=r"policy\.toml"):
+        read_source(tmp_path / "policy.toml")
+
+
+def test_a_source_that_is_no_file_is_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+        with pytest.raises(UsageError, match="not a regular file"):
+            read_source(path)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 
 from budc.policies.profile import find_weights, load_profile, profile_names, read_prompts
@@ -55,6 +58,17 @@ def test_bad_prompt_files_are_refused(tmp_path, content, word):
     path.write_bytes(content)
     with pytest.raises(UsageError, match=word):
         read_prompts(path)
+
+
+def test_prompts_are_read_from_bounded_files_only(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero"), tmp_path / "gone", tmp_path / ("x" * 300)):
+        with pytest.raises(UsageError, match="cannot read prompts"):
+            read_prompts(path)
+    monkeypatch.setattr("budc.policies.profile.MAX_PROMPT_BYTES", 10)
+    (tmp_path / "long.txt").write_text("a prompt of more than ten bytes\n")
+    with pytest.raises(UsageError, match="over 10 bytes"):
+        read_prompts(tmp_path / "long.txt")
 
 
 def test_too_few_prompts_are_refused(tmp_path):

@@ -1,9 +1,11 @@
+import fcntl
 import hashlib
 import json
 import multiprocessing
 import os
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +171,17 @@ def test_a_cache_that_cannot_be_written_is_none(weights: Path, tmp_path: Path) -
     (tmp_path / "file").write_text("")
     cache = DigestCache(tmp_path / "file" / "cache.json")
     assert digest_of(cache, weights) == hashlib.sha256(b"content").hexdigest()
+
+
+def test_a_cache_that_another_process_keeps_locked_is_not_waited_for(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digest_cache, "lock", partial(digest_cache.lock, seconds=0.05))
+    with (tmp_path / "cache.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        digest = digest_of(DigestCache(tmp_path / "cache.json"), weights)
+    assert digest == hashlib.sha256(b"content").hexdigest()
+    assert not (tmp_path / "cache.json").exists()
 
 
 def test_the_saved_cache_is_bounded(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

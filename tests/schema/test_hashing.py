@@ -72,5 +72,5 @@ def test_what_cannot_be_read_or_is_malformed_is_refused(tmp_path: Path) -> None:
     for read in (sha256_files, scan_files):
         with pytest.raises(WeightsMissing, match="gone"):
             read([tmp_path / "gone"])
-    with pytest.raises(WeightsMissing):
+    with pytest.raises(UnsafeWeights):
         sha256_file(tmp_path)

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,13 @@ BAD: dict[str, bytes] = {
 def test_malformed_files_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UnsafeWeights):
         read(tmp_path / "w", BAD[name])
+
+
+def test_pipes_devices_and_folders_are_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+        with pytest.raises(UnsafeWeights, match="not a regular file"):
+            open_weights(path)
 
 
 def test_a_missing_file_is_missing(tmp_path: Path) -> None:

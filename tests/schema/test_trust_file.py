@@ -1,10 +1,13 @@
+import fcntl
 import os
 import stat
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from budc.schema import trust_file
 from budc.schema.artifact import add_signature, open_artifact, read, seal, verify
 from budc.schema.errors import (
     Denied,
@@ -112,6 +115,17 @@ def test_a_change_that_fails_leaves_the_file_as_it_was(path: Path, key: PublicKe
         draft.add(key, "release")
     assert path.read_bytes() == before
     assert sorted(item.name for item in path.parent.iterdir()) == ["trust.lock", "trust.toml"]
+
+
+def test_a_trust_file_that_another_process_keeps_locked_is_not_waited_for(
+    path: Path, key: PublicKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trust_file, "lock", partial(trust_file.lock, seconds=0.05))
+    path.parent.mkdir()
+    with path.with_suffix(".lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(OutputError, match="another process"), changing(path) as draft:
+            draft.add(key, "release")
 
 
 def test_a_linked_trust_file_is_changed_where_it_is(path: Path, tmp_path: Path, key_pair: KeyPair) -> None:
