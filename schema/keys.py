@@ -8,7 +8,6 @@ in an environment variable, in AWS, Google or Azure KMS, in Vault or in a PKCS#1
 import hashlib
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -38,6 +37,7 @@ from budc.schema.files import read_limited
 from budc.schema.secret import Secret, ask_secret
 
 _KEY_BYTES = 1 << 16
+MAX_PASSPHRASE = 1023
 _BEGIN = b"-----BEGIN "
 _FIELD = 2**255 - 19
 _EDWARDS_D = -121665 * pow(121666, -1, _FIELD) % _FIELD
@@ -119,10 +119,19 @@ class PublicKey:
 
 
 def generate_key(passphrase: bytes | None = None) -> KeyPair:
-    """Return a new ECDSA P-256 key, its private half encrypted if a passphrase is given."""
+    """Return a new ECDSA P-256 key, its private half encrypted unless `passphrase` is None.
+
+    Raises:
+        KeyUnusable: the passphrase is empty, or over `MAX_PASSPHRASE` bytes, the most that a PEM can be read with.
+    """
+    if passphrase is not None and not 1 <= len(passphrase) <= MAX_PASSPHRASE:
+        raise KeyUnusable(
+            f"a passphrase of {len(passphrase)} bytes, expected 1 to {MAX_PASSPHRASE}",
+            remedy="choose another one; without --encrypt the key is not protected",
+        )
     key = generate_private_key(SECP256R1())
     protection: KeySerializationEncryption = (
-        BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
+        NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase)
     )
     return KeyPair(
         private=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, protection),
@@ -162,7 +171,7 @@ def load_signer(
 
     text = os.fspath(source)
     scheme, _, rest = text.partition(":")
-    is_file = Path(text).exists()
+    is_file = os.path.exists(text)
     if scheme in SIGNER_FOR_URI_SCHEME and not is_file:
         if public is None:
             raise KeyUnusable(
@@ -218,7 +227,7 @@ def _private(pem: bytes, where: str, secret: Secret) -> PrivateKeyTypes:
         try:
             return load_pem_private_key(pem, None)
         except TypeError:  # raised where the key is encrypted
-            return load_pem_private_key(pem, secret(f"passphrase of {where}").encode())
+            return load_pem_private_key(pem, os.fsencode(secret(f"passphrase of {where}")))
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise KeyUnusable(f"{where}: not a private key that can be read: {error}") from error
 
@@ -227,7 +236,7 @@ def _variable(name: str) -> bytes:
     value = os.environ.get(name, "")
     if not value:
         raise KeyUnusable(f"env:{name}: the environment variable is not set", remedy="export the PEM in it")
-    return value.encode()
+    return os.fsencode(value)
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:

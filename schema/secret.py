@@ -24,4 +24,7 @@ def ask_secret(what: str) -> str:
         return value
     if not sys.stdin.isatty():
         raise KeyUnusable(f"the {what} is needed", remedy=f"set {VARIABLE}, or run this at a terminal")
-    return getpass.getpass(f"{what}: ")
+    try:
+        return getpass.getpass(f"{what}: ")
+    except EOFError as error:
+        raise KeyUnusable(f"the {what} is needed, and the terminal was closed") from error

@@ -84,6 +84,11 @@ def test_a_key_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RELEASE_KEY", "not a key")
     with pytest.raises(KeyUnusable, match="env:RELEASE_KEY"):
         load_signer("env:RELEASE_KEY")
+    monkeypatch.setenv("RELEASE_KEY", "\udcff" + pair.private.decode())
+    assert public_of(load_signer("env:RELEASE_KEY")) == PublicKey.from_pem(pair.public)
+    monkeypatch.setenv("RELEASE_KEY", "\udcff")
+    with pytest.raises(KeyUnusable, match="env:RELEASE_KEY"):
+        load_signer("env:RELEASE_KEY")
     monkeypatch.delenv("RELEASE_KEY")
     with pytest.raises(KeyUnusable, match="not set"):
         load_signer("env:RELEASE_KEY")
@@ -142,8 +147,9 @@ def test_a_key_file_with_several_keys_is_refused(tmp_path: Path) -> None:
 def test_missing_key_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(KeyUnusable, match="gone"):
         load_public(tmp_path / "gone")
-    with pytest.raises(KeyUnusable, match="gone"):
-        load_signer(tmp_path / "gone")
+    for name in ("gone", "x" * 300, "nul\0"):
+        with pytest.raises(KeyUnusable, match=name[:3]):
+            load_signer(tmp_path / name)
 
 
 def test_a_signer_must_belong_to_the_public_key_that_is_given(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 import stat
 
+import pytest
+
+from budc.schema.errors import KeyUnusable
 from budc.schema.keys import load_public, load_signer
 
 
@@ -22,6 +25,31 @@ def test_never_overwrites(budc, tmp_path):
         assert taken.read_text() == "precious"
         taken.unlink()
         assert list(tmp_path.glob("old.*")) == []
+
+
+@pytest.mark.parametrize("secret", ["", "x" * 1024])
+def test_a_passphrase_that_cannot_protect_makes_no_key(budc, tmp_path, monkeypatch, secret):
+    """An empty one would leave the key readable, one of 1,024 bytes could not be read again."""
+    monkeypatch.setenv("BUDC_SECRET", secret)
+    outcome = budc("keygen", "--out", tmp_path / "release", "--encrypt")
+    assert outcome.code == 26
+    assert f"{len(secret)} bytes" in outcome.err
+    assert list(tmp_path.glob("release*")) == []
+
+
+@pytest.mark.parametrize("secret", ["x", "x" * 1023, "pässword", "\udcff"])
+def test_any_other_passphrase_opens_the_key_again(budc, tmp_path, monkeypatch, secret):
+    monkeypatch.setenv("BUDC_SECRET", secret)
+    assert budc("keygen", "--out", tmp_path / "release", "--encrypt").code == 0
+    assert b"ENCRYPTED" in (tmp_path / "release.key").read_bytes()
+    load_signer(tmp_path / "release.key")
+    with pytest.raises(KeyUnusable):
+        load_signer(tmp_path / "release.key", secret=lambda _: "another")
+
+
+@pytest.mark.parametrize("out", ["", ".", "x" * 300])
+def test_names_that_no_key_can_have(budc, out):
+    assert budc("keygen", "--out", out).code == 61
 
 
 def test_a_link_counts_as_existing(budc, tmp_path):

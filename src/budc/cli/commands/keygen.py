@@ -34,11 +34,13 @@ def keygen_command(prefix: Path, encrypt: bool) -> None:
     from budc.schema.keys import PublicKey, generate_key
     from budc.schema.secret import ask_secret
 
+    if not prefix.name:
+        raise OutputError(f"--out: {str(prefix)!r} is no file name", remedy="give a prefix such as release")
     private, public = (prefix.with_name(prefix.name + suffix) for suffix in (".key", ".pub"))
     for path in (private, public):
         if os.path.lexists(path):
             raise _exists(path)
-    pair = generate_key(ask_secret(f"passphrase for {private}").encode() if encrypt else None)
+    pair = generate_key(os.fsencode(ask_secret(f"passphrase for {private}")) if encrypt else None)
     _create(private, pair.private, 0o600)
     try:
         _create(public, pair.public, 0o644)
@@ -65,8 +67,8 @@ def _create(path: Path, data: bytes, mode: int) -> None:
             raise
     except FileExistsError:
         raise _exists(path) from None
-    except OSError as error:
-        raise OutputError(f"--out: cannot write {path}: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise OutputError(f"--out: cannot write {path}: {error}") from error
 
 
 def _exists(path: Path) -> OutputError:
