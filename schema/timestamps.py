@@ -1,6 +1,7 @@
 """Timestamps of artifacts: RFC 3339, UTC, whole seconds, "2026-07-01T12:00:00Z"."""
 
 import os
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -40,6 +41,9 @@ def issue_time(environ: Mapping[str, str] | None = None) -> str:
     if epoch is None:
         return format_time(datetime.now(UTC))
     try:
+        # Digits alone: int() also reads signs, spaces and underscores.
+        if not re.fullmatch(r"[0-9]{1,12}", epoch):
+            raise ValueError
         return format_time(datetime.fromtimestamp(int(epoch), UTC))
     except (ValueError, OverflowError, OSError):
         raise UsageError(

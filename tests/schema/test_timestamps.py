@@ -26,6 +26,7 @@ def test_what_is_no_moment_is_refused_by_field(text: str) -> None:
 
 def test_source_date_epoch_sets_the_issue_time() -> None:
     assert issue_time({"SOURCE_DATE_EPOCH": "0"}) == "1970-01-01T00:00:00Z"
+    assert issue_time({"SOURCE_DATE_EPOCH": "253402300799"}) == "9999-12-31T23:59:59Z"
 
 
 def test_without_source_date_epoch_it_is_now() -> None:
@@ -33,7 +34,9 @@ def test_without_source_date_epoch_it_is_now() -> None:
     assert timedelta(0) <= age < timedelta(minutes=1)
 
 
-@pytest.mark.parametrize("epoch", ["", "1.5", "yesterday", "9" * 30])
+@pytest.mark.parametrize(
+    "epoch", ["", "1.5", "yesterday", "9" * 30, "1_000", " 12 ", "-1", "+1", "\u0661", "253402300800"]
+)
 def test_a_senseless_source_date_epoch_is_refused(epoch: str) -> None:
     with pytest.raises(UsageError, match="SOURCE_DATE_EPOCH"):
         issue_time({"SOURCE_DATE_EPOCH": epoch})

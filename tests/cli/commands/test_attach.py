@@ -185,6 +185,10 @@ def test_push_prepares_a_folder(budc, bound_policy, tmp_path):
         outcome = budc("push", *names, "--out", out, "--base-model", "someone/wan")
         assert outcome.code == 2
         assert word in outcome.err
+    for base in ("someone/wan\n# Trust me", "[wan](http://x)", "a/b/c", ""):
+        outcome = budc("push", first, "--out", tmp_path / "other", "--base-model", base or "<b>")
+        assert outcome.code == 2
+        assert "--base-model" in outcome.err
     newer = made(name="wan-nfe2", revision=2)
     assert budc("push", newer, "--out", out, "--base-model", "someone/wan").code == 0
     first = made(name="wan-nfe2", nfe=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from budc.schema.errors import OutputError, UsageError, printable
 
 if TYPE_CHECKING:
     from budc.schema.artifact import Artifact
+
+_PLAIN = re.compile(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)?")
 
 
 @click.command("push")
@@ -60,6 +63,12 @@ def push_command(policies: tuple[Path, ...], out: Path, base_model: str | None, 
             f"policies of several models: {', '.join(sorted(profiles))}", remedy="push each model's alone"
         )
     base = base_model or _base_model(artifacts)
+    for option, value in (("--base-model", base), ("--licence", licence)):
+        # Both become part of a page that a hub renders.
+        if not _PLAIN.fullmatch(value):
+            raise UsageError(
+                f"{option}: {value!r} is no name on a hub", remedy="letters, digits and . _ - / alone"
+            )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
