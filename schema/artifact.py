@@ -201,7 +201,7 @@ def check_age(document: PolicyDocument, trust: Trust, now: datetime | None = Non
     moment = datetime.now(UTC) if now is None else now
     if moment >= parse_time(document.not_after, field="notAfter"):
         raise Expired(f"{document.name} expired at {document.not_after}")
-    if moment + CLOCK_SKEW < parse_time(document.issued_at, field="issuedAt"):
+    if parse_time(document.issued_at, field="issuedAt") - moment > CLOCK_SKEW:
         raise Expired(
             f"{document.name} may have expired: by this machine's clock it is {format_time(moment)}, "
             f"and the policy was issued at {document.issued_at}",

@@ -172,5 +172,5 @@ def _names(folder: Path) -> list[str]:
         return sorted(name for name in os.listdir(folder) if name.endswith(SUFFIX) and name[0] != ".")
     except (FileNotFoundError, NotADirectoryError):
         return []
-    except OSError as error:
-        raise ArtifactError(f"cannot read {folder}: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"cannot read {folder}: {error}") from error

@@ -27,12 +27,13 @@ def resolve(folder: str | os.PathLike[str], relative: str) -> Path:
     """
     if not _RELATIVE.fullmatch(relative) or {".", ".."} & set(relative.split("/")):
         raise UnsafeWeights(f"{relative!r} is not a plain relative path")
-    root = Path(os.path.realpath(folder))
     try:
+        root = Path(os.path.realpath(folder))
         target = Path(os.path.realpath(root / relative, strict=True))
         mode = target.stat().st_mode
-    except OSError as error:
-        raise WeightsMissing(f"{relative} is not in {folder}: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise WeightsMissing(f"{relative} is not in {folder}: {reason}") from error
     if not any(target.is_relative_to(base) for base in _allowed(root)):
         raise UnsafeWeights(f"{relative} is a link to {target}, out of the model folder {folder}")
     if not stat.S_ISREG(mode):
@@ -46,12 +47,21 @@ def unlisted(folder: str | os.PathLike[str], relatives: Iterable[str]) -> list[s
     Args:
         folder: the model folder.
         relatives: the listed paths.
+
+    Raises:
+        UnsafeWeights: a folder cannot be listed.
     """
     listed = set(relatives)
     subfolders = {path.rpartition("/")[0] for path in listed if path.endswith(_LOADABLE)}
     rivals = []
     for subfolder in sorted(subfolders):
-        for name in sorted(os.listdir(Path(folder, subfolder))):
+        try:
+            names = sorted(os.listdir(Path(folder, subfolder)))
+        except OSError as error:
+            raise UnsafeWeights(
+                f"cannot list {Path(folder, subfolder)}: {error.strerror}, so nobody can tell what a loader would pick"
+            ) from error
+        for name in names:
             relative = f"{subfolder}/{name}" if subfolder else name
             if name.endswith(_LOADABLE) and relative not in listed:
                 rivals.append(relative)

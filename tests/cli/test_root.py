@@ -69,6 +69,49 @@ print(sorted(name for name in sys.modules if name.startswith("budc.cli.commands.
     assert done.stdout.splitlines()[-1] == "['budc.cli.commands.models']"
 
 
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
+def test_an_output_that_cannot_be_written_is_an_error_of_one_line(redirection):
+    done = subprocess.run(
+        [
+            "bash",
+            "-c",
+            f"{sys.executable} -c 'import sys; from budc.cli import main; sys.exit(main())' models {redirection}",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 61, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 2, done.stderr
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("verify",),
+        ("inspect",),
+        ("sign", "--key"),
+        ("trust", "add"),
+        ("trust", "deny"),
+        ("compile",),
+        ("attach", "x"),
+    ],
+)
+def test_names_that_no_file_can_have_are_refused_in_one_line(budc, command, name):
+    outcome = budc(*command, name, *(["--key", "x"] if command[0] in ("sign", "verify") else []))
+    assert outcome.code in (2, 10, 20, 26, 61)
+    assert outcome.err.startswith("error: ")
+    assert len(outcome.err.splitlines()) == 2
+
+
+def test_a_trust_file_of_a_name_that_is_too_long(budc, sealed, monkeypatch):
+    monkeypatch.setenv("BUDC_TRUST", "x" * 300)
+    assert budc("verify", sealed()).code == 20
+    assert budc("trust", "list").code in (0, 20)
+
+
 def test_a_closed_pipe_is_quiet(sealed):
     reader, writer = os.pipe()
     os.close(reader)

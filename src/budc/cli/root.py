@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 
 import click
 
 from budc.cli.dependencies import Interrupted, missing_extra
-from budc.schema.errors import BudcError, UsageError
+from budc.schema.errors import BudcError, OutputError, UsageError
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells count."""
@@ -73,6 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         # A terminal of a narrow encoding gets "?" for what it cannot show, not a traceback.
         getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
+    if sys.stdout is None:
+        # The first file that is opened would become the standard output.
+        return _report(
+            OutputError("the standard output is closed", remedy="send it to a file"), as_json=False
+        )
     try:
         code = root.main(arguments, prog_name="budc", standalone_mode=False)
         sys.stdout.flush()
@@ -95,7 +102,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of the output closed it; the interpreter's own flush at exit must not fail on it again.
         sys.stdout = None
         return PIPE_CLOSED
+    except OSError as error:
+        return _system_error(error, "--json" in arguments)
     return code if isinstance(code, int) else 0
+
+
+def _system_error(error: OSError, as_json: bool) -> int:
+    """Report what the operating system refuses: an unsearchable folder, a name that is too long, a full disk."""
+    if error.filename is None:
+        # Most likely the standard output, which cannot take the report of --json or the interpreter's flush either.
+        as_json = False
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    where = error.filename if error.filename is not None else "the standard output or a file"
+    return _report(OutputError(f"cannot use {where}: {error.strerror or error}"), as_json)
 
 
 def _usage(error: click.ClickException) -> UsageError:

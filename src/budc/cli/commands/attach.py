@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -30,7 +31,7 @@ def attach_command(policy: Path, model: Path, user: bool, rehash: bool) -> None:
     digests = DigestCache.of_user(watch=hashing, rehash=rehash)
     target = attach(policy, model, user=user, sha256=digests)
     click.echo(f"attached  {printable(str(target))}")
-    if not user and (model / SIGNATURE).exists():
+    if not user and os.path.lexists(model / SIGNATURE):
         click.echo(
             f"{printable(str(model / SIGNATURE))} was made before: verifying it will report budc/{target.name} as an "
             "extra file. Sign the model again, or remove the policy and attach it with --user",

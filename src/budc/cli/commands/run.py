@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -159,20 +160,20 @@ def _policy(options: RunOptions, trust: Trust) -> Artifact:
     from budc.cli.trust_store import open_trusted
     from budc.schema.discover import load_policy
 
-    if options.file.is_dir():
+    if os.path.isdir(options.file):
         return load_policy(options.file, options.nfe, trust=trust, allow_unsigned=options.allow_unsigned)
     return open_trusted(options.file, trust, allow_unsigned=options.allow_unsigned)
 
 
 def _weights(options: RunOptions, artifact: Artifact) -> Path:
-    folder = options.file if options.weights is None and options.file.is_dir() else options.weights
+    folder = options.file if options.weights is None and os.path.isdir(options.file) else options.weights
     if options.on_onnx:
         if folder is None:
             raise UsageError(
                 "--weights: the ONNX runtime needs the folder of an export",
                 remedy="--weights DIR, made with `budc export onnx`",
             )
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise WeightsMissing(
                 f"--weights: {folder} is not a folder", remedy="--weights DIR, made with `budc export onnx`"
             )

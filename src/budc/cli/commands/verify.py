@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ class VerifyOptions:
     @property
     def folder(self) -> Path | None:
         """The model's folder, if its files are to be checked."""
-        return self.path if self.weights is None and self.path.is_dir() else self.weights
+        return self.path if self.weights is None and os.path.isdir(self.path) else self.weights
 
 
 @click.command("verify")
@@ -73,7 +74,7 @@ def verify_command(**flags: Any) -> None:
     options = VerifyOptions(**flags)
     _check_flags(options)
     trust = load_trust((*options.trusted, *options.former_keys))
-    if not options.path.is_dir():
+    if not os.path.isdir(options.path):
         record = _verify(options.path, options, trust)
         if options.as_json:
             click.echo(json.dumps(record, indent=1))
