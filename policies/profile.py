@@ -103,6 +103,11 @@ def profile_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in _HERE.glob("*.toml")))
 
 
+def families() -> tuple[str, ...]:
+    """Return the model families of all shipped profiles, sorted."""
+    return tuple(sorted({load_profile(name).family for name in profile_names()}))
+
+
 def load_profile(name: str) -> ModelProfile:
     """Read a shipped profile.
 

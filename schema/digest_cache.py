@@ -5,6 +5,9 @@ A digest is stored under the file's device, inode, size, and the times in nanose
 is always hashed, as another change may fall within the same tick of the clock. Whoever can write the cache file can
 make a wrong model pass, so it belongs to the user, like the trust file: a cache that belongs to another user, or that
 others may write, is not read.
+
+What this cannot see is a change that moves no time: pages written through a shared memory mapping get their times only
+when the kernel writes them back. Where others can write to the weights, hash them every time (`rehash`, `--rehash`).
 """
 
 import contextlib

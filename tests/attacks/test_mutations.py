@@ -152,6 +152,18 @@ def test_markup_in_an_annotation_is_shown_as_it_is(
     assert note in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("hidden", ["\u00ad", "\u2060", "\U000e0041", "\u3164", "\ufe0f"])
+def test_invisible_characters_in_signed_text_are_shown(
+    forge: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], hidden: str
+) -> None:
+    statement = forge.statement()
+    statement["predicate"]["annotations"] = {"note": f"safe{hidden}ty"}
+    path = tmp_path / "x.budc.json"
+    path.write_bytes(forge.policy(statement))
+    assert main(["inspect", str(path)]) == 0
+    assert "safe?ty" in capsys.readouterr().out
+
+
 def test_the_fuzz_target_runs(tmp_path: Path) -> None:
     script = Path(__file__).parents[1] / "fuzz.py"
     done = subprocess.run(

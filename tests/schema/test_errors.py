@@ -39,7 +39,25 @@ def test_a_remedy_can_be_given_or_is_the_class_default() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a\nb", "a\x1b[31mb", "a\u202eb", "a\u200bb", "a\x00b", "a\ud800b", "a\u2028b", "a\x9bb"]
+    "text",
+    [
+        "a\nb",
+        "a\x1b[31mb",
+        "a\u202eb",
+        "a\u200bb",
+        "a\x00b",
+        "a\ud800b",
+        "a\u2028b",
+        "a\x9bb",
+        "a\u00adb",
+        "a\u2060b",
+        "a\U000e0041b",
+        "a\u180eb",
+        "a\u034fb",
+        "a\u3164b",
+        "a\ufe0fb",
+        "a\U000e0100b",
+    ],
 )
 def test_messages_are_one_line_without_characters_that_act_on_a_terminal(text: str) -> None:
     message = str(SchemaViolation(text, remedy=text))

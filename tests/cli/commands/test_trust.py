@@ -24,6 +24,16 @@ def test_add_list_and_remove(budc, public, configuration):
     assert budc("trust", "remove", "lab").code == 2
 
 
+def test_a_family_that_no_shipped_model_has_is_spoken_of(budc, public):
+    """It may be one of the user's own, and it may be a slip that makes every policy be refused."""
+    outcome = budc("trust", "add", public, "--name", "a", "--family", "wan2.1-nanno")
+    assert outcome.code == 0
+    assert "did you mean wan2.1-nano?" in outcome.err
+    budc("trust", "remove", "a")
+    outcome = budc("trust", "add", public, "--family", "wan2.1-nano")
+    assert (outcome.code, outcome.err) == (0, "")
+
+
 def test_a_key_for_other_families_does_not_count(budc, sealed, public):
     path = sealed()
     assert budc("trust", "add", public, "--family", "flux").code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from pathlib import Path
@@ -52,9 +53,16 @@ def trust_command() -> None:
 )
 def add_command(key: Path, name: str | None, families: tuple[str, ...]) -> None:
     """Trust the public key in the file PUB. The trust file gets a copy of it."""
+    from budc.policies import profile
     from budc.schema.keys import load_public
     from budc.schema.trust_file import changing
 
+    shipped = profile.families() if families else ()
+    for family in families:
+        if family not in shipped:
+            near = difflib.get_close_matches(family, shipped, n=1, cutoff=0.4)
+            hint = f"; did you mean {near[0]}?" if near else f", which are of {', '.join(shipped)}"
+            click.echo(printable(f"note: no shipped model is of the family {family}{hint}"), err=True)
     public = load_public(key)
     with changing(trust_file()) as draft:
         draft.add(public, key.stem if name is None else name, families)
