@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import shutil
+import stat
 import zlib
 from io import FileIO
 from pathlib import Path
@@ -38,12 +39,35 @@ def _record(line: bytes) -> Any:
     return json.loads(body)
 
 
+def _check_owner(folder: Path) -> None:
+    """Refuse a folder whose content somebody else could have written: measurements in it would be believed."""
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise JournalCorrupt(f"{folder}: is no folder, or a link to one")
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise JournalCorrupt(
+            f"{folder}: belongs to another user, or others may write in it",
+            remedy="put --out into a folder of your own, or move the journal away",
+        )
+
+
+def _open_own(path: str, flags: int) -> int:
+    """Open a file of the journal's: regular, and not a link to one that would be cut or appended to."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(descriptor)
+        raise JournalCorrupt(f"{path}: is not a regular file of its own")
+    return descriptor
+
+
 class Journal:
     """Key -> value records of one compile. Use as a context manager; only one process may hold it.
 
     Raises:
         JournalBusy: another process holds it.
-        JournalCorrupt: a record before the last one is damaged, or the header is another compile's.
+        JournalCorrupt: a record before the last one is damaged, the header is another compile's, or others could have
+            written it.
         OutputError: the folder cannot be written.
     """
 
@@ -61,9 +85,10 @@ class Journal:
     def _lock(self) -> FileIO:
         while True:
             try:
-                self.folder.mkdir(parents=True, exist_ok=True)
+                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                _check_owner(self.folder)
                 # Unbuffered: a write that has failed must not be tried again when the file is closed.
-                file = FileIO(self._path, "a+")
+                file = FileIO(self._path, "a+", opener=_open_own)
             except OSError as error:
                 raise OutputError(
                     f"{self._path}: cannot write the compile journal: {error.strerror}"
@@ -97,7 +122,8 @@ class Journal:
             try:
                 record = _record(line)
                 key, value = ("header", record["fingerprint"]) if number == 1 else (record["k"], record["v"])
-            except (ValueError, KeyError, TypeError) as error:
+                hash(key)
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise JournalCorrupt(f"{self._path}: line {number} is damaged") from error
             if number == 1 and value != fingerprint:
                 raise JournalCorrupt(f"{self._path}: belongs to another compile")

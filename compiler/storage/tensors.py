@@ -6,6 +6,7 @@ A compile that is resumed reads them instead of computing them again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors.torch import load_file, save
@@ -56,6 +57,16 @@ def stored_shards(
             journal.put(key, {**notes, "sha256": sha256_file(path)})
             yield Shard(tensors, notes, replayed=False)
             continue
-        if not path.is_file() or sha256_file(path) != notes["sha256"]:
+        if not _is_intact(path, notes):
             raise JournalCorrupt(f"{path}: is missing, or not what this compile has written")
         yield Shard(load_file(path), notes, replayed=True)
+
+
+def _is_intact(path: Path, notes: Any) -> bool:
+    """Return whether the file is regular, no link, and has the digest that the journal noted."""
+    return (
+        isinstance(notes, Mapping)
+        and path.exists()
+        and not path.is_symlink()
+        and sha256_file(path) == notes.get("sha256")
+    )

@@ -1,3 +1,7 @@
+import os
+import stat
+import zlib
+
 import pytest
 
 from budc.compiler.storage.journal import Journal
@@ -40,6 +44,64 @@ def test_a_flipped_bit_in_the_middle_is_refused(tmp_path):
     assert path.read_bytes() == data
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o702])
+def test_a_folder_that_others_can_write_in_is_not_resumed(tmp_path, mode):
+    fill(tmp_path / "j")
+    (tmp_path / "j").chmod(mode)
+    with pytest.raises(JournalCorrupt, match="others may write"):
+        Journal(tmp_path / "j", "print")
+
+
+def test_a_folder_of_another_user_is_not_resumed(tmp_path, monkeypatch):
+    fill(tmp_path / "j")
+    monkeypatch.setattr("os.geteuid", lambda: 4711)
+    with pytest.raises(JournalCorrupt, match="another user"):
+        Journal(tmp_path / "j", "print")
+
+
+def test_a_journal_is_private_whatever_the_umask(tmp_path):
+    before = os.umask(0)
+    try:
+        path = fill(tmp_path / "j")
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(item.stat().st_mode) for item in (path.parent, path)] == [0o700, 0o600]
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "folder", "linked folder"])
+def test_what_a_link_leads_to_is_neither_cut_nor_appended_to(tmp_path, kind):
+    precious = tmp_path / "precious"
+    precious.write_text("no journal, and without an end of line")
+    path = fill(tmp_path / "j")
+    path.unlink()
+    if kind == "link":
+        path.symlink_to(precious)
+    elif kind == "hard link":
+        path.hardlink_to(precious)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        fill(tmp_path / "elsewhere")
+        path.parent.rmdir()
+        path.parent.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises((JournalCorrupt, OutputError)):
+        Journal(tmp_path / "j", "print")
+    assert precious.read_text() == "no journal, and without an end of line"
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 100_000, b"[]", b"null", b'{"k":[],"v":1}', b'{"k":"a"}', b"\xff", b'"' + b'\\"' * 1000]
+)
+def test_records_that_no_compile_writes_are_damage(tmp_path, body):
+    path = fill(tmp_path / "j")
+    with path.open("ab") as file:
+        file.write(b"%08x %b\n" % (zlib.crc32(body), body))
+    with pytest.raises(JournalCorrupt, match="line 5 is damaged"):
+        Journal(tmp_path / "j", "print")
+
+
 def test_the_journal_of_another_compile_is_refused(tmp_path):
     fill(tmp_path / "j")
     with pytest.raises(JournalCorrupt, match="another compile"):
@@ -61,7 +123,6 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
 
 def test_a_full_disk_is_an_error_that_loses_one_record(tmp_path, monkeypatch):
     """The disk takes a part of the record and no more: refused, and the next call cuts the part off."""
-    import os
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
