@@ -14,6 +14,7 @@ The exporter writes it and runtimes read it. Importing this module imports neith
 nothing by itself; the artifact lists its digest.
 """
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, Literal
@@ -30,6 +31,8 @@ from budc.schema.policy import HexDigest, Name, Path, Pixels, Positive, Text
 
 MANIFEST: Final = "budc-onnx.json"
 FORMAT_VERSION: Final = "1.0"
+MAX_VALUES: Final = 1 << 34
+"""Of one tensor; the residual of a long video has 2^29."""
 
 Cleaning = Literal["wan", "none"]
 
@@ -177,10 +180,26 @@ def _check(manifest: Manifest) -> None:
         raise _malformed(f"{MANIFEST}: pooledText and text_encoder do not agree about pooled_input_ids")
     if manifest.packed and (len(manifest.latents) != 3 or any(size % 2 for size in manifest.latents[1:])):
         raise _malformed(f"{MANIFEST}: latents {list(manifest.latents)} cannot be packed in 2 × 2 cells")
+    _check_sizes(manifest)
     tokenizers = [rule.tokenizer for rule in (manifest.text, manifest.pooled_text) if rule is not None]
     for path in (*tokenizers, manifest.scheduler, *(g.file for g in manifest.graphs.values())):
         if path not in manifest.files:
             raise _malformed(f"{MANIFEST}: {path} is used, but not listed under files")
+
+
+def _check_sizes(manifest: Manifest) -> None:
+    """Refuse tensors that no machine holds, and text encoders that take other tokens than the tokenizers make."""
+    specs = [spec for graph in manifest.graphs.values() for spec in (*graph.inputs, *graph.outputs)]
+    shapes = [("latents", manifest.latents), *((spec.name, [n or 1 for n in spec.shape]) for spec in specs)]
+    for name, shape in shapes:
+        if math.prod(shape) > MAX_VALUES:
+            raise _malformed(f"{MANIFEST}: {name} has more than {MAX_VALUES} values")
+    for spec in manifest.graphs["text_encoder"].inputs:
+        rule = manifest.pooled_text if spec.name == "pooled_input_ids" else manifest.text
+        if rule is not None and tuple(spec.shape[1:]) != (rule.tokens,):
+            raise _malformed(
+                f"{MANIFEST}: {spec.name} is {list(spec.shape)}, but prompts have {rule.tokens} tokens"
+            )
 
 
 def _malformed(message: str) -> UnsafeWeights:

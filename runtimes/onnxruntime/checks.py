@@ -1,6 +1,5 @@
 """Checks of an export folder against the policy that is to run on it. No graph is opened before they pass."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,12 @@ from budc.runtimes.admission.settings import SettingsCheck
 from budc.runtimes.exported.folder import describe_export, verify_export
 from budc.runtimes.exported.manifest import MANIFEST, Manifest
 from budc.runtimes.onnxruntime.branches import guided_branches
+from budc.schema import canonical
 from budc.schema import folder as model_folder
 from budc.schema.digest_cache import DigestCache
 from budc.schema.digests import find_variant
 from budc.schema.errors import (
+    ArtifactError,
     CalibrationMismatch,
     UnsafeWeights,
     UnsupportedModel,
@@ -20,6 +21,7 @@ from budc.schema.errors import (
     WeightsMismatch,
     WeightsMissing,
 )
+from budc.schema.files import read_limited
 from budc.schema.policy import PolicyDocument
 
 
@@ -117,9 +119,9 @@ def _deployed_scheduler(
 ) -> tuple[str, dict[str, Any]]:
     try:
         path = model_folder.resolve(folder, manifest.scheduler)
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config: Any = canonical.parse(read_limited(path, canonical.MAX_BYTES), what=manifest.scheduler)
         name = str(config["_class_name"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ArtifactError, KeyError, TypeError) as error:
         raise UnsafeWeights(f"{manifest.scheduler}: not a scheduler's configuration: {error}") from error
     try:
         profile = load_profile(document.model.profile)

@@ -2,7 +2,8 @@
 
 import html
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import ftfy
@@ -22,27 +23,42 @@ class PromptTokenizer:
 
     Raises:
         WeightsMissing: the tokenizer's file does not exist.
-        UnsafeWeights: the file cannot be read, or lies outside of the folder.
+        UnsafeWeights: the file cannot be read, lies outside of the folder, or fails on a prompt.
     """
 
     def __init__(self, folder: Path, rule: TextRule) -> None:
         path = resolve(folder, rule.tokenizer)
         self._clean = _CLEANINGS[rule.cleaning]
-        try:
+        self._rule = rule
+        with _refusing(f"{rule.tokenizer}: the tokenizer cannot be read"):
             self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # The package raises nothing narrower.
-            reason = str(error).splitlines()[0]
-            raise UnsafeWeights(f"{rule.tokenizer}: the tokenizer cannot be read: {reason}") from error
-        self._tokenizer.enable_truncation(max_length=rule.tokens)
-        self._tokenizer.enable_padding(
-            length=rule.tokens, pad_id=rule.padding_id, pad_token=rule.padding_token, direction="right"
-        )
+            self._tokenizer.enable_truncation(max_length=rule.tokens)
+            self._tokenizer.enable_padding(
+                length=rule.tokens, pad_id=rule.padding_id, pad_token=rule.padding_token, direction="right"
+            )
 
     def __call__(self, prompts: Sequence[str]) -> tuple[Ids, Ids]:
         """Return input_ids and attention_mask, (N, tokens) each, truncated and padded at the end."""
-        encodings = self._tokenizer.encode_batch([self._clean(prompt) for prompt in prompts])
+        with _refusing(f"{self._rule.tokenizer}: the tokenizer fails"):
+            encodings = self._tokenizer.encode_batch([self._clean(prompt) for prompt in prompts])
+        if any(len(encoding.ids) != self._rule.tokens for encoding in encodings):
+            raise UnsafeWeights(
+                f"{self._rule.tokenizer} does not make {self._rule.tokens} tokens of a prompt"
+            )
         ids = np.asarray([encoding.ids for encoding in encodings], np.int64)
         return ids, np.asarray([encoding.attention_mask for encoding in encodings], np.int64)
+
+
+@contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Turn errors of the package `tokenizers` into UnsafeWeights: they follow from the export's file."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # a panic of its Rust code is no Exception
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UnsafeWeights(f"{what}: {reason}") from error
 
 
 def clean_prompt(prompt: str) -> str:

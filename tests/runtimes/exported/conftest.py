@@ -91,7 +91,7 @@ class Export:
             "latents": [1, 1, 1, CHANNELS],
             "text": {
                 "cleaning": "wan",
-                "tokens": 4,
+                "tokens": CHANNELS,
                 "paddingId": 0,
                 "paddingToken": "<pad>",
                 "endId": 1,
@@ -99,7 +99,7 @@ class Export:
             },
             "pooledText": {
                 "cleaning": "none",
-                "tokens": 4,
+                "tokens": CHANNELS,
                 "paddingId": 0,
                 "paddingToken": "<pad>",
                 "endId": None,

@@ -37,6 +37,8 @@ def test_the_manifest_is_read_as_it_was_written(export: Any) -> None:
         {"opset": "23"},
         {"latents": []},
         {"latents": [0, 1, 1, 1]},
+        {"latents": [16, 10**9, 10**9, 10**9]},
+        {"surprise": "\\" * 100_000},
         {"files": {}},
         {"files": {"../x.json": "0" * 64}},
         {"files": {"/x.json": "0" * 64}},
@@ -55,6 +57,27 @@ def test_the_manifest_is_read_as_it_was_written(export: Any) -> None:
 def test_malformed_manifests_are_refused(export: Any, fields: dict[str, Any]) -> None:
     (export.folder / MANIFEST).write_text(json.dumps(_manifest(export) | fields))
     export.refused(UnsafeWeights, MANIFEST)
+
+
+@pytest.mark.parametrize(
+    ("graph", "shape"),
+    [
+        ("compute", [None, 10**9, 10**9]),
+        ("vae_decoder", [10**15] * 8),
+        ("text_encoder", [None, CHANNELS + 1]),
+        ("text_encoder", [None]),
+        ("text_encoder", [None, CHANNELS, 1]),
+    ],
+)
+def test_absurd_shapes_and_token_counts_are_refused(export: Any, graph: str, shape: list[Any]) -> None:
+    export.graphs[graph]["inputs"][0]["shape"] = shape
+    export.list_files()
+    export.refused(UnsafeWeights, MANIFEST, export.graphs[graph]["inputs"][0]["name"])
+
+
+def test_a_deep_manifest_is_refused(export: Any) -> None:
+    (export.folder / MANIFEST).write_text("[" * 100_000)
+    export.refused(UnsafeWeights, "nested")
 
 
 @pytest.mark.parametrize("side", ["inputs", "outputs"])

@@ -1,5 +1,6 @@
 """Prompts tokenized without transformers, against the pipeline's own tokenizer."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,40 @@ def test_a_damaged_tokenizer_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "tokenizer" / "tokenizer.json").write_text('{"version": "1.0"')
     with pytest.raises(UnsafeWeights, match=r"tokenizer/tokenizer\.json: the tokenizer cannot be read"):
         PromptTokenizer(tmp_path, rule())
+
+
+TOKENIZER: dict[str, Any] = {
+    "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None, "pre_tokenizer": None,
+    "post_processor": None, "decoder": None, "model": {"type": "WordLevel", "vocab": {"a": 0, "?": 1}, "unk_token": "?"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
+        {"normalizer": {"type": "Nothing"}},
+        {"model": None},
+        {"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "gone"}},
+        {"post_processor": {
+            "type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "X", "type_id": 0}}], "pair": [], "special_tokens": {},
+        }},
+        {"post_processor": {
+            "type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "X", "type_id": 0}}] * 40, "pair": [],
+            "special_tokens": {"X": {"id": "X", "ids": [1], "tokens": ["X"]}},
+        }},
+    ],
+    ids=["panics when it is read", "of another form", "no model", "fails", "panics on a prompt", "makes other lengths"],
+)  # fmt: skip
+def test_a_strangers_tokenizer_ends_in_no_other_error(tmp_path: Path, fields: dict[str, Any]) -> None:
+    """A panic of the package's Rust code is no Exception, so it would pass every `except Exception`."""
+    (tmp_path / "tokenizer").mkdir()
+    path = tmp_path / "tokenizer" / "tokenizer.json"
+    path.write_text(json.dumps(TOKENIZER))
+    assert PromptTokenizer(tmp_path, rule(tokens=8))(["a"])[0].tolist() == [[0] + [0] * 7]
+    path.write_text(json.dumps(TOKENIZER | fields))
+    with pytest.raises(UnsafeWeights, match=r"tokenizer/tokenizer\.json"):
+        PromptTokenizer(tmp_path, rule(tokens=8))(["a strange prompt"])
 
 
 def test_a_tokenizer_is_not_read_through_a_link_out_of_the_folder(tmp_path: Path) -> None:
