@@ -69,7 +69,7 @@ class DigestCache:
         Raises:
             WeightsMissing: a file cannot be read.
         """
-        keys = {path: _key(path) for path in paths}
+        keys = {path: file_state(path) for path in paths}
         missing = [path for path, key in keys.items() if key not in self._digests]
         settled = _settled(missing)
         read = sha256_files(missing, watch=self._watch)
@@ -82,7 +82,7 @@ class DigestCache:
         Raises:
             WeightsMissing, UnsafeWeights: see `budc.schema.hashing.scan_files` and `root_of_scans`.
         """
-        keys = {path: _key(path) for path in paths}
+        keys = {path: file_state(path) for path in paths}
         if all(key in self._digests for key in keys.values()):
             digests = {path: self._digests[key] for path, key in keys.items()}
             root = self._digests.get(_root_key(digests))
@@ -114,7 +114,7 @@ class DigestCache:
     def _learn(self, keys: dict[Path, str], digests: dict[Path, str], settled: set[Path]) -> None:
         """Remember files that had not changed for a while before they were read, and did not change since."""
         for path, digest in digests.items():
-            if path in settled and _key(path) == keys[path]:
+            if path in settled and file_state(path) == keys[path]:
                 self._digests[keys[path]] = self._new[keys[path]] = digest
         self.save()
 
@@ -123,7 +123,12 @@ def _root_key(digests: dict[Path, str]) -> str:
     return "root:" + hashlib.sha256("".join(sorted(digests.values())).encode()).hexdigest()
 
 
-def _key(path: Path) -> str:
+def file_state(path: Path) -> str:
+    """Return identity, size and times of a file as one text; it changes when the file is written to or replaced.
+
+    Raises:
+        WeightsMissing: there is no such file.
+    """
     status = _stat(path)
     fields = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     return ":".join(map(str, fields))

@@ -10,7 +10,7 @@ guidance are those of the diffusers pipeline, so the same seed gives the same la
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -18,6 +18,7 @@ from pathlib import Path
 from budc.runtimes.admission.settings import SettingsCheck, UncalibratedWarning
 from budc.runtimes.admission.trust import Source, UnsignedWarning, trusted_policy
 from budc.runtimes.exported.manifest import Manifest
+from budc.runtimes.exported.recheck import VerifiedFiles, folder_state
 from budc.schema.digest_cache import DigestCache
 from budc.schema.errors import CalibrationMismatch, MissingExtra
 from budc.schema.policy import PolicyDocument
@@ -97,10 +98,14 @@ def load(
     document = trusted_policy(artifact, trust, allow_unsigned).document
     chosen = choose_provider(provider) if isinstance(provider, str) else provider
     settings = SettingsCheck(allow_uncalibrated)
+    state = folder_state(Path(folder))
     manifest = verify_folder(Path(folder), document, settings, digests=digests)
     check_document(document, manifest, settings)
     check_scheduler(document, Path(folder), manifest, settings)
-    return OnnxPipeline(Path(folder), manifest, document, chosen, settings)
+    # Graphs are opened when they are first needed: what has changed by then is verified again.
+    files = VerifiedFiles(Path(folder), manifest.files, state)
+    opener = replace(chosen, before_open=files.confirm)
+    return OnnxPipeline(Path(folder), manifest, document, opener, settings)
 
 
 class OnnxPipeline:

@@ -6,8 +6,8 @@ tried on a graph of one node before any model is opened, and refused if it does 
 
 import contextlib
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,6 +39,8 @@ class Provider:
 
     name: str
     threads: int = 0
+    before_open: Callable[[], object] = field(default=lambda: None, compare=False, repr=False)
+    """Called before a file is opened; raises where it is no longer what was verified."""
 
     @property
     def device(self) -> str:
@@ -62,6 +64,8 @@ class Provider:
         Raises:
             UnsafeWeights: ONNX Runtime cannot read the file.
         """
+        if isinstance(model, Path):
+            self.before_open()
         if captured and self.captures:
             # A graph with a node on the host cannot be recorded. It is opened without recording below, where any
             # other error is reported too.

@@ -62,6 +62,25 @@ def opened(document: PolicyDocument, folder: Path, **options: Any) -> OnnxPipeli
         return load(document, folder, allow_unsigned=True, provider=choose_provider("cpu", 1), **options)
 
 
+@pytest.mark.parametrize("name", ["text_encoder", "compute", "vae_decoder"])
+def test_a_graph_that_changes_between_load_and_first_use_is_refused(
+    document: PolicyDocument, exported: Path, tmp_path: Path, name: str
+) -> None:
+    """Graphs are opened when they are first needed, which may be long after the folder was verified."""
+    folder = tmp_path / "export"
+    shutil.copytree(exported, folder)
+    pipe = opened(document, folder)
+    path = folder / pipe.manifest.graphs[name].file  # type: ignore[index]
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(WeightsMismatch, match=r"has changed since the export was verified"):
+        pipe.generate(PROMPTS[0])
+    path.write_bytes(content)
+    pipe.generate(PROMPTS[0])
+    path.unlink()
+    pipe.generate(PROMPTS[0])
+
+
 # What is believed ------------------------------------------------------------------------------------------
 
 
