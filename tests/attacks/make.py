@@ -27,7 +27,7 @@ from attack_corpus.forge import MODEL, Case, policy, statement
 from attack_corpus.models import models, weights
 from attack_corpus.reports import impossible, malformed
 from attack_corpus.semantics import paths, repeated, sampling, semantics
-from attack_corpus.signatures import ages, encodings, forged, signers, statements
+from attack_corpus.signatures import ages, encodings, forged, signers, statements, thresholds
 from attack_corpus.syntax import schema, syntax, values
 from attack_corpus.trust_files import malformed_files, weak_keys
 from attack_corpus.trusts import trusts
@@ -43,7 +43,7 @@ def artifacts() -> dict[str, tuple[bytes, Case]]:
         assert name not in cases, name
         cases[name] = (data, Case(error, why, **rest))
 
-    for layer in (forged, signers, encodings, statements, ages, syntax, values, schema, paths):
+    for layer in (forged, signers, thresholds, encodings, statements, ages, syntax, values, schema, paths):
         layer(add)
     for layer in (semantics, sampling, repeated, experts):
         layer(add)

@@ -32,6 +32,14 @@ def weights() -> dict[str, tuple[bytes, Case]]:
         "header-deep": ((200_000).to_bytes(8, "little") + b"[" * 100_000 + b"]" * 100_000, "a header nested deep"),
         "header-duplicate": (_header(b'{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}'), "one tensor twice"),
         "header-string-without-end": (_header(b'{"' + b'\\"' * 100_000), "a header of escaped quotes without an end"),
+        "header-key-last-twice": (_header(b"{" + b",".join(b'"%x":0' % key for key in range(20_000)) + b',"4e1f":0}'), "the last of many tensors, twice"),
+        "header-lone-surrogate": (_header(b'{"\\ud800":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}'), "half a character for a name"),
+        "header-nan": (_header(b'{"a":{"dtype":"F32","shape":[NaN],"data_offsets":[0,0]}}'), "an extent that is not a number"),
+        "header-true-for-an-offset": (_header(b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[false,true]}}') + b"x", "truths for offsets"),
+        "header-float-for-an-extent": (_header(b'{"a":{"dtype":"U8","shape":[1.0],"data_offsets":[0,1]}}') + b"x", "an extent in another spelling"),
+        "header-many-extents": (_header(b'{"a":{"dtype":"U8","shape":[' + b"1," * 100_000 + b'1],"data_offsets":[0,1]}}') + b"x", "more extents than any tensor has"),
+        "header-byte-order-mark": (_header(b"\xef\xbb\xbf{}"), "a byte order mark"),
+        "header-length-beyond-64-bits": (b"\xff" * 8 + b"{}", "a length that is negative for a careless reader"),
         "header-a-list": (_header(b"[]"), "a header that is no object"),
         "hole": (safetensors(WEIGHTS, **{"proj.bias": {"dtype": "F32", "shape": [0], "data_offsets": [12, 12]}}), "bytes that no tensor has"),
         "overlap": (safetensors(WEIGHTS, **{"proj.bias": entry}), "two tensors in the same bytes"),
@@ -115,6 +123,12 @@ def pipe(folder: Path) -> None:
     os.mkfifo(folder / CONFIG)
 
 
+def pipe_for_weights(folder: Path) -> None:
+    """Put a named pipe in place of the weights."""
+    (folder / SHARD).unlink()
+    os.mkfifo(folder / SHARD)
+
+
 def swap(folder: Path) -> None:
     """Exchange two files."""
     (folder / CONFIG).write_bytes(MODEL[SCHEDULER])
@@ -145,6 +159,7 @@ def models() -> dict[str, tuple[Callable[[Path], None], Case]]:
         "snapshot-link-beside-blobs": (snapshot, Case("UnsafeWeights", "a hub snapshot that leads to no blob")),
         "folder-for-a-file": (directory, Case("UnsafeWeights", "a folder in place of a file")),
         "pipe-for-a-file": (pipe, Case("UnsafeWeights", "a named pipe in place of a file")),
+        "pipe-for-weights": (pipe_for_weights, Case("UnsafeWeights", "a named pipe in place of the weights")),
         "rival-pickle": (beside("pytorch_model.bin", pickle), Case("UnsafeWeights", "a pickle beside the weights")),
         "rival-checkpoint": (beside("model.ckpt", pickle), Case("UnsafeWeights", "a pickle beside the weights")),
         "rival-shard": (beside("evil.safetensors", MODEL[SHARD]), Case("UnsafeWeights", "weights that are not listed")),

@@ -103,6 +103,11 @@ def signers(add: Add) -> None:
         "SignatureInvalid",
         "a stranger under a trusted key's hint",
     )
+
+
+def thresholds(add: Add) -> None:
+    """Signatures that do not count, where several or others are required."""
+    valid = payload_of(statement())
     add(
         "sig-one-key-twice",
         bundle(valid, TRUSTED, TRUSTED),

@@ -74,6 +74,13 @@ def syntax(add: Add) -> None:
 def values(add: Add) -> None:
     """JSON values with two spellings, or that the format does not have."""
     add("json-nan", raw(b'"guidance":5', b'"guidance":NaN'), "ArtifactSyntax", "not a number")
+    add("json-nul", raw(b'"float32"', b'"flo\0t32"'), "ArtifactSyntax", "a NUL in a text")
+    add(
+        "json-number-without-end",
+        raw(b'"guidance":5', b'"guidance":' + b"5" * 100_000),
+        "ArtifactSyntax",
+        "more digits than any number needs",
+    )
     add("json-infinity", raw(b'"guidance":5', b'"guidance":Infinity'), "ArtifactSyntax", "infinity")
     add(
         "json-overflow",
