@@ -164,13 +164,13 @@ def _header(path: str | os.PathLike[str]) -> list[TensorEntry]:
 def _by_name(
     records: Iterable[tuple[str | os.PathLike[str], TensorEntry, bytes]],
 ) -> dict[bytes, bytes]:
-    found: dict[bytes, bytes] = {}
+    by_name: dict[bytes, bytes] = {}
     for path, entry, record in records:
         name = entry.name.encode()
-        if name in found:
+        if name in by_name:
             raise UnsafeWeights(f"tensor {entry.name!r} of {path} is in another file too")
-        found[name] = record
-    return found
+        by_name[name] = record
+    return by_name
 
 
 def _prefixed(data: bytes) -> bytes:
