@@ -180,7 +180,7 @@ def test_push_prepares_a_folder(budc, bound_policy, tmp_path):
     assert read(first).policy_id in card
     for names, word in (
         ((first, first), "several policies of one name"),
-        ((made(name="wan-nfe2", nfe=3),), "not the same"),
+        ((bound_policy(name="wan-nfe2", nfe=3),), "not the same"),
     ):
         outcome = budc("push", *names, "--out", out, "--base-model", "someone/wan")
         assert outcome.code == 2
@@ -189,9 +189,9 @@ def test_push_prepares_a_folder(budc, bound_policy, tmp_path):
         outcome = budc("push", first, "--out", tmp_path / "other", "--base-model", base or "<b>")
         assert outcome.code == 2
         assert "--base-model" in outcome.err
-    newer = made(name="wan-nfe2", revision=2)
+    newer = bound_policy(name="wan-nfe2", revision=2)
     assert budc("push", newer, "--out", out, "--base-model", "someone/wan").code == 0
-    first = made(name="wan-nfe2", nfe=2)
+    first = bound_policy(name="wan-nfe2", nfe=2)
     outcome = budc("push", first, "--out", out, "--base-model", "someone/wan")
     assert outcome.code == 2
     assert "newer than 1" in outcome.err
