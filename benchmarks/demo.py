@@ -1,9 +1,9 @@
-"""The main job on the embedded video model: compile, sign, verify, generate, and what it cost and kept.
+"""The main job on the embedded video model: compile, sign, verify, generate, and compare with the full run.
 
     python benchmarks/demo.py --out out/demo
 
-Every figure of the table that it ends with was measured by this run: errors and PSNR against the full run
-on held-out prompts (they are in the artifact's quality report), time of one denoising loop on this machine.
+Every figure of the table at the end is measured by this run: errors and PSNR against the full run on held-out
+prompts (from the artifact's quality report), and the time of one denoising loop on this machine.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def times(document: PolicyDocument, prompt: str, repeats: int) -> dict[str, floa
     }
     for name, policy in (("policy", document), ("uniform", uniform(document))):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UnsignedWarning)  # this document was verified, its copy is ours
+            warnings.simplefilter("ignore", UnsignedWarning)  # a copy of the document that was verified above
             with applied(pipe, policy, allow_unsigned=True, weights_dir=folder):
                 taken[name] = timing.seconds(lambda: run(steps), repeats)
     return taken

@@ -36,7 +36,7 @@ from budc.schema.predictor import Predictor
 
 NOTHING = "sha256:" + "0" * 64
 TERMS = (1.5, -0.5)
-"""Of every reused step that has two computed ones before it: what two terms cost is part of what is measured."""
+"""Coefficients of reused steps with two computed steps before them: the cost of two terms is measured, too."""
 
 
 def document(sampling: Sampling, mask: StepMask) -> PolicyDocument:
@@ -117,7 +117,9 @@ def shown(profile: ModelProfile, row: dict[str, Any]) -> str:
 @click.option("--models", default="flux.1-dev,wan2.1", show_default=True)
 @click.option("--nfe", default=10, show_default=True)
 @click.option("--modes", default=",".join(MODES), show_default=True)
-@click.option("--peers", default=",".join(PEERS), show_default=True, help="beside the mode eager")
+@click.option(
+    "--peers", default=",".join(PEERS), show_default=True, help="other caches to measure, in the mode eager"
+)
 @click.option("--prompts", default=20, show_default=True)
 @click.option("--repeats", default=5, show_default=True)
 @click.option("--device", default="cuda", show_default=True)
@@ -133,9 +135,9 @@ def main(
     target: Path | None,
 ) -> None:
     """Measure, print and keep every row."""
-    for option, asked, known in (("--modes", modes, MODES), ("--peers", peers, PEERS)):
-        if unknown := sorted({*asked.split(",")} - {*known, ""}):
-            raise click.UsageError(f"{option}: {', '.join(unknown)} is none of {', '.join(known)}")
+    for option, names, choices in (("--modes", modes, MODES), ("--peers", peers, PEERS)):
+        if unknown := sorted({*names.split(",")} - {*choices, ""}):
+            raise click.UsageError(f"{option}: {', '.join(unknown)} is none of {', '.join(choices)}")
     if "cache-dit" in peers.split(",") and find_spec("cache_dit") is None:
         raise click.UsageError(
             "--peers: cache-dit is not installed; pip install 'budc[bench]', or --peers MagCache"
@@ -147,13 +149,13 @@ def main(
             raise click.UsageError(f"{error}; {error.remedy}") from error
         if kind not in PIPELINES:
             raise click.UsageError(f"--models: {name} runs in {kind}, not in {' or '.join(PIPELINES)}")
-    place = torch.device(device)
-    if place.type == "cuda" and not torch.cuda.is_available():
+    target_device = torch.device(device)
+    if target_device.type == "cuda" and not torch.cuda.is_available():
         raise click.UsageError("no CUDA device is here; --device cpu --modes eager runs the embedded models")
     threads = f"CPU, {torch.get_num_threads()} threads"
     result: dict[str, Any] = {
         "command": shlex.join(["python", *sys.argv]),
-        "device": torch.cuda.get_device_name(place) if place.type == "cuda" else threads,
+        "device": torch.cuda.get_device_name(target_device) if target_device.type == "cuda" else threads,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
@@ -165,7 +167,7 @@ def main(
     )
     for name in models.split(","):
         profile = load_profile(name)
-        sampling = Sampling(profile, place)
+        sampling = Sampling(profile, target_device)
         mask = StepMask.uniform(profile.steps, nfe)
         forward = None
         tasks = [("", mode) for mode in modes.split(",") if mode]

@@ -3,8 +3,8 @@
     python benchmarks/hashing.py --megabytes 400 --files 4 --json results.json
     python benchmarks/hashing.py --megabytes 28000 --files 14 --read
 
-The second counts the bytes that digests and tensor root of a model take to read, at first and when they are remembered
-(Linux); its files are sparse, so that they take no room.
+The second counts the bytes that are read for a model's digests and tensor root, the first time and when they are
+remembered (Linux); its files are sparse, so they take no disk space.
 
 Files are made in a temporary folder and are in the page cache when they are timed, so this measures processors and not
 disks. The order of the methods is rotated in every round; the figure is the median.
@@ -32,13 +32,17 @@ from budc.schema.hashing import scan_files, sha256_files
 
 
 def make(folder: Path, files: int, size: int, *, sparse: bool = False) -> list[Path]:
-    """Write safetensors files of random bytes, or of none that take room, 16 tensors each."""
+    """Write safetensors files of 16 tensors each: random bytes, or sparse ones that take no disk space."""
     paths = []
     for index in range(files):
-        part = size // 16
+        tensor = size // 16
         header = json.dumps(
             {
-                f"{index}.{k}": {"dtype": "U8", "shape": [part], "data_offsets": [k * part, (k + 1) * part]}
+                f"{index}.{k}": {
+                    "dtype": "U8",
+                    "shape": [tensor],
+                    "data_offsets": [k * tensor, (k + 1) * tensor],
+                }
                 for k in range(16)
             }
         ).encode()
@@ -46,9 +50,9 @@ def make(folder: Path, files: int, size: int, *, sparse: bool = False) -> list[P
         with path.open("wb") as file:
             file.write(len(header).to_bytes(8, "little") + header)
             if sparse:
-                file.truncate(file.tell() + 16 * part)
+                file.truncate(file.tell() + 16 * tensor)
             for _ in range(0 if sparse else 16):
-                file.write(os.urandom(part))
+                file.write(os.urandom(tensor))
         paths.append(path)
     return paths
 
@@ -72,7 +76,7 @@ def bytes_read(work: Callable[[], object]) -> int:
 
 
 def read_twice(folder: Path, files: int, size: int) -> str:
-    """Return what is read of a model at first, and by the next process that asks."""
+    """Return how much of a model is read the first time, and by the next process that asks."""
     paths = make(folder, files, size, sparse=True)
     total = sum(path.stat().st_size for path in paths)
     digest_cache._SETTLE_NS = 0

@@ -3,7 +3,7 @@
     python benchmarks/overhead.py --models wan2.1-nano,wan2.1-mini --json results.json
 
 1.00 means that reused steps, scheduler and bookkeeping cost nothing. On the embedded models a forward takes
-milliseconds, so what is constant per step weighs far more than on a real one; the last column has it alone.
+milliseconds, so costs that are constant per step weigh far more than on a real model; the last column shows them alone.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from budc.schema.predictor import Predictor
 
 
 def documents(profile: ModelProfile, folder: Path, budgets: Sequence[int]) -> list[PolicyDocument]:
-    """Return the uniform policy of each budget for the model in `folder`; nothing is measured or signed for it."""
+    """Return the uniform policy of each budget for the model in `folder`; no quality is measured, nothing is signed."""
     model = model_binding(profile, folder)
     sampler = load_model(profile, folder, torch.device("cpu")).sampler(profile.steps)
     masks = [StepMask.uniform(profile.steps, nfe) for nfe in budgets]

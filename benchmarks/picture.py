@@ -1,4 +1,4 @@
-"""Draw a policy's mask over the frames that it yields, beside the full run's from the same noise.
+"""Draw a policy's mask, and below it frames of the full run and of the policy from the same noise.
 
 python benchmarks/picture.py out/demo/wan2.1-nano-nfe10.budc.json --key out/demo/release.pub --out docs/images/mask.png
 """

@@ -4,7 +4,8 @@
     python benchmarks/quality.py --report results.json
 
 The first command measures. Every cell is on disk as soon as it is measured, so a killed run goes on where it
-stopped, and `--methods` measures some again. The second writes docs/quality.md with its plot from the results.
+stopped; `--methods` selects methods, and `--again` measures their cells again. The second command writes
+docs/quality.md and its plot from the results.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def names(context: click.Context, parameter: click.Parameter, value: str | None)
 
 
 def cells(methods: list[str], budgets: list[int], seeds: list[int]) -> Iterator[tuple[str, int, int]]:
-    """Yield (method, NFE, seed); what no seed changes is measured once."""
+    """Yield (method, NFE, seed); a method that no seed changes is measured once."""
     for method in methods:
         for nfe in budgets:
             for seed in seeds if METHODS[method].seeded else [0]:
@@ -54,15 +55,15 @@ def cells(methods: list[str], budgets: list[int], seeds: list[int]) -> Iterator[
 def measure(
     setting: Setting, scorer: Scorer, method: str, nfe: int, seed: int, again: bool
 ) -> dict[str, Any]:
-    """Return the row of one cell, from disk where it stands there."""
+    """Return the row of one cell, from disk if it was measured before."""
     sizes = f"{len(setting.calibration)}-{len(setting.held_out)}"
     target = setting.folder / f"rows-{sizes}" / f"{method}-{nfe}-{seed}.json"
     if target.is_file() and not again:
         return json.loads(target.read_text(encoding="utf-8"))
-    started, kept = time.monotonic(), setting.folder / f"{method}-{nfe}-{seed}"
+    started, work = time.monotonic(), setting.folder / f"{method}-{nfe}-{seed}"
     if again:
-        shutil.rmtree(kept, ignore_errors=True)
-    outcome = METHODS[method].run(setting, nfe, seed, kept)
+        shutil.rmtree(work, ignore_errors=True)
+    outcome = METHODS[method].run(setting, nfe, seed, work)
     row = {"model": setting.name, "budget": nfe, "method": method, "seed": seed, **scorer.score(outcome)}
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(target, json.dumps(row, indent=1).encode())
@@ -77,7 +78,7 @@ def measure(
 
 
 def header(model: str, calibration: int, held_out: int) -> dict[str, Any]:
-    """Return what the figures depend on beside the code."""
+    """Return what the figures depend on besides the code."""
     return {
         "command": shlex.join(["python", *(part for part in sys.argv if part != "--finished")]),
         "device": f"CPU, {torch.get_num_threads()} threads",
@@ -92,7 +93,7 @@ def header(model: str, calibration: int, held_out: int) -> dict[str, Any]:
 
 
 def written(head: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """Return the results as JSON, a row a line."""
+    """Return the results as JSON, one row per line."""
     lines = ",\n".join(json.dumps(row) for row in rows)
     return json.dumps(head, indent=1).removesuffix("\n}") + f',\n "rows": [\n{lines}\n ]\n}}\n'
 
@@ -105,8 +106,8 @@ def written(head: dict[str, Any], rows: list[dict[str, Any]]) -> str:
 @click.option("--calibration", type=int, default=32, show_default=True, help="calibration prompts")
 @click.option("--held-out", type=int, default=64, show_default=True, help="held-out prompts")
 @click.option("--work", type=click.Path(path_type=Path), default=ROOT / "out" / "quality", show_default=True)
-@click.option("--again", is_flag=True, help="measure the cells again that stand in --work")
-@click.option("--finished", is_flag=True, help="measure nothing: take the cells that stand in --work")
+@click.option("--again", is_flag=True, help="measure cells again that are in --work")
+@click.option("--finished", is_flag=True, help="measure nothing: take the cells that are in --work")
 @click.option("--json", "target", type=click.Path(path_type=Path), help="where the rows go")
 @click.option(
     "--report", type=click.Path(path_type=Path, exists=True), help="write docs/quality.md from results"

@@ -28,7 +28,7 @@ def load(document: PolicyDocument) -> tuple[Any, Any]:
 
 
 def arguments(pipe: Any, document: PolicyDocument, prompt: str) -> dict[str, Any]:
-    """Return what a Wan or FLUX pipeline is called with, steps and noise aside; the prompt is encoded here."""
+    """Return what a Wan or FLUX pipeline is called with, without steps and noise; the prompt is encoded here."""
     settings = CallSettings.of(pipe, document, load_profile(document.model.profile)).arguments
     tokens = {"max_sequence_length": settings.pop("max_sequence_length")}
     if document.model.pipeline_class == "FluxPipeline":
@@ -42,7 +42,7 @@ def arguments(pipe: Any, document: PolicyDocument, prompt: str) -> dict[str, Any
 
 
 def denoiser(pipe: Any, document: PolicyDocument, prompt: str, seed: int) -> Callable[[int], None]:
-    """Return a function that runs the denoising loop once, with as many steps as it is given."""
+    """Return a function that runs the denoising loop once, with the given number of steps."""
     given = arguments(pipe, document, prompt)
 
     def run(steps: int) -> None:

@@ -1,11 +1,11 @@
-"""Policies moved between siblings: what a transferred policy loses beside one that was searched on the target.
+"""Policies moved between sizes of a model: what a transferred policy loses against one searched on the target.
 
     python benchmarks/transfer.py --pairs wan2.1-nano:wan2.1-mini,wan2.1-mini:wan2.1-nano --json results.json
     python benchmarks/transfer.py --report results.json
 
 The first command compiles every budget on every model, with the default search, and transfers each policy to the
-pair's other model; artifacts that stand in --work are taken as they are, so a killed run goes on. The second prints
-the table of docs/transfer.md. The share of the gain that is kept is
+pair's other model. Artifacts that are in --work already are used, so a killed run goes on. The second prints the table
+of docs/transfer.md. The share of the gain that is kept is
 
     (log error of the uniform mask - log error of the transferred policy)
     / (log error of the uniform mask - log error of the native policy)
@@ -47,7 +47,7 @@ KEPT = "frozen", "fitted", "nearby"
 
 
 def family(model: str, budgets: Sequence[int], seed: int, work: Path) -> dict[int, Artifact]:
-    """Return the model's own policies by NFE, compiled in one sweep where they do not stand in `work`."""
+    """Return the model's own policies by NFE, compiled in one sweep unless they are in `work`."""
     folder = work / model
     folder.mkdir(parents=True, exist_ok=True)
     paths = {nfe: folder / f"{model}-nfe{nfe}{SUFFIX}" for nfe in budgets}
@@ -59,7 +59,7 @@ def family(model: str, budgets: Sequence[int], seed: int, work: Path) -> dict[in
 
 
 def moved(source: Artifact, model: str, seed: int, work: Path, *, nearby: bool = False) -> Artifact:
-    """Return a policy transferred to `model`, fitted there, with masks `nearby` tried or without."""
+    """Return a policy transferred to `model` and fitted there; `nearby` also tries masks near its own."""
     path = work / model / f"{'near' if nearby else 'from'}-{source.document.name}{SUFFIX}"
     if not path.is_file():
         request = TransferRequest(source=source, to=model, out=path, seed=seed, nearby=nearby)
@@ -72,8 +72,8 @@ def row(source: str, transferred: Artifact, near: Artifact, native: Artifact) ->
     document, own = transferred.document, native.document
     reports = {baseline.name: baseline.metrics for baseline in document.quality.baselines}
     searched = {"fitted": document, "nearby": near.document, "native": own}
-    reports |= {name: found.quality.metrics for name, found in searched.items()}
-    latents, frames = ({name: reports[name][place] for name in COLUMNS} for place in (0, 1))
+    reports |= {name: policy.quality.metrics for name, policy in searched.items()}
+    latents, frames = ({name: reports[name][index] for name in COLUMNS} for index in (0, 1))
     errors = {name: float(latents[name].geometric_mean or latents[name].mean) for name in COLUMNS}
     return {
         "from": source,
@@ -83,7 +83,7 @@ def row(source: str, transferred: Artifact, near: Artifact, native: Artifact) ->
         "mean": {name: latents[name].mean for name in COLUMNS},
         "psnr": {name: frames[name].mean for name in COLUMNS},
         "kept": {name: kept(errors, name) for name in KEPT},
-        "forwards": {name: found.search.forwards for name, found in searched.items()},
+        "forwards": {name: policy.search.forwards for name, policy in searched.items()},
     }
 
 
@@ -99,8 +99,8 @@ def measured(
     for origin, target in pairs:
         own = family(target, budgets, seed, work)
         for nfe, source in family(origin, budgets, seed, work).items():
-            found = [moved(source, target, seed, work, nearby=nearby) for nearby in (False, True)]
-            yield row(origin, *found, own[nfe])
+            transferred = [moved(source, target, seed, work, nearby=nearby) for nearby in (False, True)]
+            yield row(origin, *transferred, own[nfe])
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -1,7 +1,7 @@
-"""What of the joint policy buys what: its mask, with every rule for the coefficients and either payload.
+"""What each part of the joint policy contributes: its mask with every rule for the coefficients and either payload.
 
-The mask is the one that `joint` found with seed 0; coefficients are fitted on the calibration prompts. "plain" reuses
-the newest, "gram" is least squares on the full run, "tracked" follows the policy's own trajectory.
+The mask is that of `joint` with seed 0; coefficients are fitted on the calibration prompts. "plain" reuses the newest
+payload, "gram" is least squares on the full run, "tracked" is fitted along the policy's own trajectory.
 """
 
 from __future__ import annotations

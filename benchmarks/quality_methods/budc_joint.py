@@ -1,8 +1,8 @@
 """budc itself: `joint`, and `joint` with `--align`, through the compiler's own passes and with its defaults.
 
-`auto` lets the number of steps be a choice too (`--steps auto`): a few plain steps, aligned, are then the policy
-where they win on prompts that the search did not see; `separate` lets the guidance branches have masks of their own
-under the same total.
+`auto` chooses the number of steps as well (`--steps auto`): the policy is then a few plain steps, aligned, where these
+win on prompts that the search did not see. `separate` gives every guidance branch a mask of its own, under the same
+total.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def find(
     auto: bool = False,
     separate: bool = False,
 ) -> SearchResult:
-    """Compile on the calibration prompts; a folder that holds the same search is gone on with."""
+    """Compile on the calibration prompts; a search that was stopped goes on from `folder`."""
     model = setting.model
     task = Task(
         denoiser=setting.denoiser,
@@ -55,11 +55,11 @@ def budc_joint(
 ) -> Outcome:
     """Compile, then run on the held-out prompts.
 
-    What the same seed's plain `joint` has measured is not measured again, but is counted.
+    What `joint` without these options has measured with the same seed is counted, but not measured again.
     """
-    known = folder.with_name(f"joint-{nfe}-{seed}")
-    if known.is_dir() and not folder.exists():
-        shutil.copytree(known, folder)
+    plain = folder.with_name(f"joint-{nfe}-{seed}")
+    if plain.is_dir() and not folder.exists():
+        shutil.copytree(plain, folder)
     return _run(setting, find(setting, nfe, seed, folder, align=align, auto=auto))
 
 

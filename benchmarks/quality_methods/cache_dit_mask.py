@@ -3,9 +3,9 @@
 The transformer is called as the pipeline calls it, the conditional branch before the unconditional one of every
 step, under the package's own cache. Its mask is uniform, with as many computed steps as the budget.
 
-At least one leading block runs at every step, cached ones included, so its cost is above its mask's. The NFE
-reported is what really ran: block evaluations over the number of blocks. It cannot meet a small budget on a shallow
-model, and is compared at its mask's.
+At least one leading block runs at every step, also at cached ones, so it costs more than its mask says. The NFE
+reported is what really ran: block evaluations over the number of blocks. On a shallow model it cannot meet a small
+budget; it is then compared with methods of the budget that its mask has.
 """
 
 from __future__ import annotations
@@ -62,19 +62,19 @@ def cache_dit_mask(setting: Setting, nfe: int, order: int | None) -> Outcome:
     blocks = list(transformer.blocks)
     _enable(transformer, mask, order)
     calls = _Calls(blocks)
-    parts = []
+    latents_of_batches = []
     for first in range(0, len(samples), BATCH):
         conditions = samples.conditions.part(first, first + BATCH)
         velocities: list[Tensor] = []
         for step, timestep in enumerate(form.timesteps.float()):
             latents = form.latents(step, conditions.noise, velocities)
-            found = {}
+            velocity_of = {}
             for branch in setting.branches:
                 inputs = setting.model.adapter.inputs(conditions.embeddings[branch], latents, timestep)
                 with transformer.cache_context(branch):
-                    found[branch] = transformer(**inputs, return_dict=False)[0]
-            velocities.append(guide(setting.denoiser.weights, found))
-        parts.append(form.latents(form.steps, conditions.noise, velocities))
+                    velocity_of[branch] = transformer(**inputs, return_dict=False)[0]
+            velocities.append(guide(setting.denoiser.weights, velocity_of))
+        latents_of_batches.append(form.latents(form.steps, conditions.noise, velocities))
     spent = calls.samples / len(blocks) / len(setting.branches) / len(samples)
     chosen = {"steps": list(mask.compute_steps), "maskNfe": mask.nfe, "blocks": len(blocks)}
-    return Outcome(torch.cat(parts), (spent,) * len(samples), chosen=chosen)
+    return Outcome(torch.cat(latents_of_batches), (spent,) * len(samples), chosen=chosen)

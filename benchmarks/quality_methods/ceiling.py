@@ -1,7 +1,7 @@
-"""How good such a policy can become: what `--align` found, trained on with many times the samples and the epochs.
+"""How good such a policy can become: the result of `--align`, trained on with many more samples and epochs.
 
-It is no setting of the compiler, and nobody would pay for it. It says what limits `--align`: where little is gained
-here, it is not the calibration set or the training, but what constant coefficients and sigmas can express.
+This is no setting of the compiler: it costs too much. It shows what limits `--align`. Where it gains little, the limit
+is not the calibration set or the training, but what constant coefficients and sigmas can express.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from budc.compiler.training.trainer import TrainingSettings, train
 from quality_methods.budc_joint import find
 from quality_methods.outcome import Outcome, static
 from quality_methods.setting import Setting
-from quality_methods.trained_steps import lessons
+from quality_methods.trained_steps import paired_sets
 
 PROMPTS, JUDGING = 64, 8
 """Calibration prompts, and how many of them choose the epoch."""
@@ -26,22 +26,22 @@ NOISES, EPOCHS, BATCH = 8, 6, 8
 
 def ceiling(setting: Setting, nfe: int, seed: int, folder: Path) -> Outcome:
     """Train the policy that `joint --align` found with this seed."""
-    found = find(setting, nfe, seed, folder.with_name(f"joint-align-{nfe}-{seed}"), align=True)
+    result = find(setting, nfe, seed, folder.with_name(f"joint-align-{nfe}-{seed}"), align=True)
     parameters = PolicyParameters(
-        found.policy, setting.model.scheduler, found.schedule.sigmas, found.schedule.timesteps, True
+        result.policy, setting.model.scheduler, result.schedule.sigmas, result.schedule.timesteps, True
     )
     samples = Setting(setting.name, setting.folder, PROMPTS, 0).calibration
     with Journal(folder, f"{setting.name} ceiling {nfe} {seed} {NOISES} {EPOCHS}") as journal:
         refined = train(
             setting.denoiser,
             parameters,
-            *lessons(setting, samples, PROMPTS - JUDGING, journal, NOISES),
+            *paired_sets(setting, samples, PROMPTS - JUDGING, journal, NOISES),
             TrainingSettings(EPOCHS, seed, BATCH),
             journal,
             f"{setting.name} ceiling {nfe}",
         )
-    policy, schedule = aligned(found.policy, parameters)
+    policy, schedule = aligned(result.policy, parameters)
     full_runs = NOISES * PROMPTS * setting.form.steps * len(setting.branches)
     chosen = {"epoch": refined.epoch, "logLoss": [refined.before, refined.after]}
-    forwards = found.forwards.total + full_runs + refined.forwards
+    forwards = result.forwards.total + full_runs + refined.forwards
     return static(setting, policy, schedule.linear_form(), forwards=forwards, chosen=chosen)

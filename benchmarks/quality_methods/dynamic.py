@@ -17,7 +17,7 @@ from quality_methods.setting import Samples, Setting
 
 
 class Decider(Protocol):
-    """A caching rule in the middle of a rollout; it keeps one account per sample and branch."""
+    """A caching rule during a rollout; it keeps the accumulated error of every sample and branch."""
 
     def __call__(self, step: int, latents: Tensor, timestep: Tensor) -> Mapping[str, Tensor]:
         """Return for every branch which samples compute this step, (N,) bool."""
@@ -33,7 +33,7 @@ def roll(setting: Setting, samples: Samples, decide: Decider) -> tuple[Tensor, T
     for step, timestep in enumerate(form.timesteps.float()):
         latents = form.latents(step, noise, guided)
         computing = decide(step, latents, timestep)
-        found = {}
+        velocities = {}
         for branch in denoiser.weights:
             chosen = computing[branch] if step else torch.ones(len(samples), dtype=torch.bool)
             condition = conditions.embeddings[branch]
@@ -44,13 +44,13 @@ def roll(setting: Setting, samples: Samples, decide: Decider) -> tuple[Tensor, T
                 )
                 residuals.setdefault(branch, torch.empty(len(samples), *fresh.shape[1:]))[chosen] = fresh
             if (~chosen).any():
-                kept = residuals[branch][~chosen]
+                cached = residuals[branch][~chosen]
                 velocity[~chosen] = denoiser.reuse(
-                    kept, latents[~chosen], timestep, _rows(condition, ~chosen)
+                    cached, latents[~chosen], timestep, _rows(condition, ~chosen)
                 )
-            found[branch] = velocity
+            velocities[branch] = velocity
             counts += chosen.double() / len(denoiser.weights)
-        guided.append(guide(denoiser.weights, found))
+        guided.append(guide(denoiser.weights, velocities))
     return form.latents(form.steps, noise, guided), counts
 
 
@@ -59,9 +59,9 @@ def _rows(condition: Condition, chosen: Tensor) -> Condition:
 
 
 def bisect(mean_nfe: Callable[[float], float], nfe: int, high: float, rounds: int = 16) -> float:
-    """Return the threshold whose mean NFE is nearest to the budget, and of those tried within it if tied.
+    """Return the threshold tried whose mean NFE is nearest to the budget; of two equally near, the cheaper one.
 
-    `mean_nfe` falls as the threshold rises, from all steps at 0; `high` must be above what is looked for.
+    `mean_nfe` falls as the threshold rises, from all steps at 0; `high` must be above the threshold that is searched.
     """
     low, tried = 0.0, dict[float, float]()
     for _ in range(rounds):

@@ -1,8 +1,8 @@
 """Fewer steps of a good solver, nothing cached: what any caching policy has to beat at its NFE.
 
-Euler, UniPC and DPM++(2M) are the library's, Adams-Bashforth of two steps is written down here; every one is a
-`LinearForm` on the schedule that the model's sampler has at so many steps. `trained_steps` starts from the same
-forms. Where the schedule is given, a scheduler's own shift decides nothing.
+Euler, UniPC and DPM++(2M) are diffusers' own; two-step Adams-Bashforth is implemented here. Each is a `LinearForm` on
+the schedule that the model's sampler has at that number of steps, so a scheduler's own shift has no effect.
+`trained_steps` starts from the same forms.
 """
 
 from __future__ import annotations

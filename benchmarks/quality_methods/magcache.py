@@ -8,8 +8,8 @@ branch keeps its own account.
 
 The published settings also compute the first fifth of the steps and cap the number of steps reused in a row at 2 to
 4: with them 50 steps take 18 evaluations or more. Here the first step alone is protected and runs are not capped,
-since the budgets compared are smaller; the threshold is bisected until the mean NFE meets the budget, as near as a
-rule that all samples share can come to it.
+since the budgets compared are smaller. The threshold is bisected until the mean NFE is as near to the budget as a rule
+that all samples share can come.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from quality_methods.setting import Setting
 @torch.no_grad()
 def ratios(setting: Setting) -> dict[str, list[float]]:
     """Return γ of every step after the first, mean over tokens and calibration prompts, per branch."""
-    path, conditions = setting.calibration.run.states, setting.calibration.conditions
-    found: dict[str, list[float]] = {branch: [] for branch in setting.branches}
+    states, conditions = setting.calibration.run.states, setting.calibration.conditions
+    gammas: dict[str, list[float]] = {branch: [] for branch in setting.branches}
     before: dict[str, Tensor] = {}
     for step, timestep in enumerate(setting.form.timesteps.float()):
         for branch in setting.branches:
-            _, residual = setting.denoiser.compute(path[step], timestep, conditions.embeddings[branch])
+            _, residual = setting.denoiser.compute(states[step], timestep, conditions.embeddings[branch])
             size = residual.norm(dim=-1)
             if branch in before:
-                found[branch].append(float((size / before[branch]).mean()))
+                gammas[branch].append(float((size / before[branch]).mean()))
             before[branch] = size
-    return found
+    return gammas
 
 
 def schedule(gammas: list[float], threshold: float) -> list[bool]:
@@ -61,12 +61,12 @@ def magcache(setting: Setting, nfe: int) -> Outcome:
         return sum(sum(mask) for mask in masks(threshold).values()) / len(setting.branches)
 
     threshold = bisect(mean_nfe, nfe, high=float(setting.form.steps), rounds=40)
-    found, size = masks(threshold), len(setting.held_out)
+    mask_of, size = masks(threshold), len(setting.held_out)
 
     def decide(step: int, latents: Tensor, timestep: Tensor) -> dict[str, Tensor]:
-        return {branch: torch.full((size,), mask[step]) for branch, mask in found.items()}
+        return {branch: torch.full((size,), mask[step]) for branch, mask in mask_of.items()}
 
     latents, counts = roll(setting, setting.held_out, decide)
-    steps = {branch: [step for step, on in enumerate(mask) if on] for branch, mask in found.items()}
+    steps = {branch: [step for step, on in enumerate(mask) if on] for branch, mask in mask_of.items()}
     chosen = {"threshold": threshold, "steps": steps}
     return Outcome(latents, tuple(counts.tolist()), setting.full_forwards, chosen=chosen)

@@ -9,9 +9,9 @@ edges are the error of the segment's mean velocity on the calibration prompts, r
 peaks. Schedule and K are then fixed for all prompts.
 
 Simplified: the paper's graph may hold several edges between two nodes and its published schedules are tables made
-offline; here an edge takes its best K of 1 to 6. An edge is measured along the full run with Euler increments,
-starting from the full run's own states, as the mean absolute error of the segment's mean velocity; the power is 2.
-The solver is Euler, for which the method is published, on the model's own sigmas.
+offline; here an edge takes the best K of 1 to 6. An edge's error is the mean absolute error of the segment's mean
+velocity, measured with Euler increments from the full run's states; the power is 2. The solver is Euler, for which the
+method is published, on the model's own sigmas.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def forecast(
     return velocities[step - 1] - jacobian * (sigmas[step + 1] - sigmas[step])
 
 
-def edges(path: Tensor, velocities: Sequence[Tensor], sigmas: Sequence[float]) -> tuple[list, list]:
+def edges(reference: Tensor, velocities: Sequence[Tensor], sigmas: Sequence[float]) -> tuple[list, list]:
     """Return (cost, best span) of computing `a` and then nothing up to `b`, for a < b <= steps."""
     steps = len(velocities)
     costs = [[float("inf")] * (steps + 1) for _ in range(steps)]
@@ -61,9 +61,9 @@ def edges(path: Tensor, velocities: Sequence[Tensor], sigmas: Sequence[float]) -
     for a in range(steps):
         costs[a][a + 1] = 0.0
         for span in SPANS:
-            states = [*path[: a + 1], path[a] + (sigmas[a + 1] - sigmas[a]) * velocities[a]]
+            states = [*reference[: a + 1], reference[a] + (sigmas[a + 1] - sigmas[a]) * velocities[a]]
             used = list(velocities[: a + 1])
-            drift = torch.zeros_like(path[a])
+            drift = torch.zeros_like(reference[a])
             for k in range(a + 1, steps):
                 used.append(forecast(k, span, states, used, sigmas))
                 gap = sigmas[k + 1] - sigmas[k]
@@ -79,9 +79,9 @@ def meancache(setting: Setting, nfe: int) -> Outcome:
     """Plan on the calibration prompts, run on the held-out ones."""
     sigmas = setting.sampler.sigmas
     form = SOLVERS["euler"](setting)(torch.tensor(sigmas).double(), setting.form.timesteps)
-    path = setting.calibration.run.states
-    full = [guided(setting, setting.calibration, step, path[step]) for step in range(form.steps)]
-    costs, spans = edges(path, full, sigmas)
+    reference = setting.calibration.run.states
+    full = [guided(setting, setting.calibration, step, reference[step]) for step in range(form.steps)]
+    costs, spans = edges(reference, full, sigmas)
     steps = shortest(costs, nfe, add)
     span = {
         k: spans[a][b] for a, b in zip(steps, (*steps[1:], form.steps), strict=True) for k in range(a + 1, b)

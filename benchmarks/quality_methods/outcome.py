@@ -1,4 +1,4 @@
-"""What a method hands back, and how a policy that is fixed before any prompt comes to it."""
+"""What a method returns, and how a policy that is the same for all prompts is run for it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Outcome:
 
     `latents` (N, ...) are final; `nfe` is every sample's number of evaluations per guidance branch; `forwards` are
     the transformer forwards spent on calibration prompts, a backward counted as two, the full run included where it
-    was used; `unshared` the same had nothing been shared; `chosen` is what was found, for the record.
+    was used; `unshared` are those that candidates without shared beginnings would take; `chosen` says what was found.
     """
 
     latents: Tensor
@@ -43,10 +43,10 @@ def static(
     policy: Policy,
     form: LinearForm | None = None,
     samples: Samples | None = None,
-    **known: Any,
+    **fields: Any,
 ) -> Outcome:
-    """Roll a fixed policy out on the held-out prompts (or on others)."""
+    """Roll a fixed policy out on the held-out prompts (or on others); `fields` are those of the outcome."""
     chosen = samples or setting.held_out
     latents = rollout_policy(setting.network(chosen), form or setting.form, policy)
     nfe = forwards_per_sample(policy) / len(setting.branches)
-    return Outcome(latents, (nfe,) * len(chosen), **known)
+    return Outcome(latents, (nfe,) * len(chosen), **fields)

@@ -1,9 +1,9 @@
 """The reference search of arXiv 2606.13496 with its published settings: annealing, then hill climbing.
 
 Plain reuse of the trunk residual, one mask for all guidance branches, a protected prefix, mean squared error of
-the final latents over the calibration prompts as objective. Two counts of its cost are kept: the forwards that
-were computed here, where candidates share the rollout of a common beginning, and those that the same candidates
-take when each is rolled out alone, as the reference does it.
+the final latents over the calibration prompts as objective. Its cost is counted twice: the forwards that were
+computed here, where candidates share the rollout of a common beginning, and those that the same candidates
+take when each is rolled out alone, as the reference does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MEMORY = 2 << 30
 
 
 class Searched(NamedTuple):
-    """What a search came to, and the forwards it took: shared, and had nothing been shared."""
+    """The best candidate of a search, and its forwards: with shared beginnings, and without."""
 
     candidate: Candidate
     loss: float
@@ -34,7 +34,7 @@ class Searched(NamedTuple):
 
 
 def paper_search(setting: Setting, nfe: int, seed: int, folder: Path) -> Searched:
-    """Search the mask of one budget; every loss is in `folder` before the search sees it, and is not lost."""
+    """Search the mask of one budget; every loss is in `folder` before the search sees it."""
     profile, samples = setting.model.profile, setting.calibration
     space = Space(steps=setting.form.steps, nfe=nfe, branches=setting.branches, annealing=profile.search)
     chosen = algorithm("paper")
@@ -51,16 +51,16 @@ def paper_search(setting: Setting, nfe: int, seed: int, folder: Path) -> Searche
             for candidate in candidates:
                 key = candidate.key
                 if key not in losses:
-                    known = journal.get(key)
-                    if known is None:
+                    record = journal.get(key)
+                    if record is None:
                         (rollout,) = tree.roll_out([candidate])
                         loss = sum(rollout.errors) / len(rollout.errors)
-                        known = {"loss": loss, "forwards": rollout.forwards}
-                        journal.put(key, known)
+                        record = {"loss": loss, "forwards": rollout.forwards}
+                        journal.put(key, record)
                     else:
                         tree.note(candidate)
-                    losses[key] = known["loss"]
-                    forwards += known["forwards"]
+                    losses[key] = record["loss"]
+                    forwards += record["forwards"]
                 bar.advance(f"best {min(losses.values()):.4g}")
             try:
                 candidates = walk.send([losses[candidate.key] for candidate in candidates])
@@ -73,12 +73,12 @@ def paper_search(setting: Setting, nfe: int, seed: int, folder: Path) -> Searche
 
 def paper(setting: Setting, nfe: int, seed: int, folder: Path) -> Outcome:
     """Search, then run the winner."""
-    found = paper_search(setting, nfe, seed, folder)
-    steps, full = found.candidate.mask.compute_steps, setting.full_forwards
+    searched = paper_search(setting, nfe, seed, folder)
+    steps, full = searched.candidate.mask.compute_steps, setting.full_forwards
     return static(
         setting,
         plain(setting, steps),
-        forwards=full + found.forwards,
-        unshared=full + found.unshared,
-        chosen={"steps": list(steps), "calibrationLoss": found.loss, "candidates": found.candidates},
+        forwards=full + searched.forwards,
+        unshared=full + searched.unshared,
+        chosen={"steps": list(steps), "calibrationLoss": searched.loss, "candidates": searched.candidates},
     )

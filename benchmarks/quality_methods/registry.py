@@ -24,11 +24,11 @@ from quality_methods.trained_steps import trained_steps
 from quality_methods.uniform import uniform
 
 Run = Callable[[Setting, int, int, Path], Outcome]
-"""(setting, NFE, seed, folder for what must survive a killed run) -> outcome."""
+"""(setting, NFE, seed, folder from which a killed run goes on) -> outcome."""
 
 
 class Method(NamedTuple):
-    """A method: what the table calls it, how it runs, whether it is measured with several seeds, and its kind.
+    """A method: its title in the table, how it runs, whether it is measured with several seeds, and its kind.
 
     `pipelines` are those that it is written for; empty for all.
     """
@@ -108,6 +108,6 @@ METHODS: dict[str, Method] = {
 
 
 def applicable(methods: Sequence[str], pipeline: str) -> tuple[list[str], list[str]]:
-    """Part methods into those that a pipeline class can be run under and those that are written for others."""
+    """Return the methods that can run with a pipeline class, and those that are written for other classes."""
     fitting = [name for name in methods if not METHODS[name].pipelines or pipeline in METHODS[name].pipelines]
     return fitting, [name for name in methods if name not in fitting]

@@ -25,7 +25,7 @@ from budc.policies.profile import find_weights, load_profile, read_prompts
 
 @dataclass(frozen=True)
 class Samples:
-    """A prompt set: the prompts, their embeddings and noise, and the full run from them."""
+    """A prompt set: the prompts, their embeddings and noise, and their full run."""
 
     prompts: tuple[str, ...]
     conditions: Conditioning

@@ -2,12 +2,12 @@
 
     cost(a, b) = Σ_{a < k < b} Σ_branches ‖r_k - r_a‖²        residuals of the full run, mean over prompts
 
-is what reusing step a up to step b costs; a mask is a path from step 0 to the end with as many nodes as its budget.
+is what it costs to reuse step a up to step b. A mask is a path from step 0 to the end with as many nodes as its budget.
 `total` adds the edges up (DPCache, arXiv 2602.22654, is a dynamic programme of this form), `minimax` compares paths
 by their largest edge, then the next largest, and so on (LeMiCa, arXiv 2511.00090).
 
 Simplified: LeMiCa measures an edge by the final output of a run in which only that segment is cached, which takes a
-rollout an edge; DPCache conditions its cost on the computed step before the last and forecasts features. Here both
+rollout per edge; DPCache's cost also depends on the computed step before, and it forecasts features. Here both
 use the residuals of the full run, which every other method has too.
 """
 
@@ -50,9 +50,9 @@ def shortest(costs: list[list[float]], nfe: int, join: Callable[[Cost, float], C
         reached: dict[int, tuple[Cost, tuple[int, ...]]] = {}
         for node, (cost, path) in best.items():
             for after in range(node + 1, steps):
-                found = (join(cost, costs[node][after]), (*path, after))
-                if after not in reached or found < reached[after]:
-                    reached[after] = found
+                extended = (join(cost, costs[node][after]), (*path, after))
+                if after not in reached or extended < reached[after]:
+                    reached[after] = extended
         best = reached
     return min((join(cost, costs[node][steps]), path) for node, (cost, path) in best.items())[1]
 

@@ -3,11 +3,11 @@
     r̂(k) = Σ_{i ≤ order} f⁽ⁱ⁾ (k - k_0)ⁱ / i!        f⁽ⁱ⁾ = (f⁽ⁱ⁻¹⁾(k_0) - f⁽ⁱ⁻¹⁾(k_1)) / (k_0 - k_1)
 
 k_0, k_1 are the newest computed steps. A forecast is a linear combination of the last order + 1 residuals with
-coefficients known beforehand, so it runs as a policy with predictor rows.
+coefficients that are known in advance, so it runs as a policy with predictor rows.
 
 The published code forecasts the output of every attention and feed-forward layer; here the residual of the whole
-trunk is forecast, which costs less memory and the same NFE. The interval is the least that stays within the budget;
-what the budget leaves over is spent on the first steps, as the published code's own option does.
+trunk is forecast, which takes less memory and the same NFE. The interval is the smallest that stays within the budget;
+evaluations that are left over go to the first steps, as an option of the published code does.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def coefficients(step: int, computed: Sequence[int], order: int) -> tuple[float,
                 for at, pair in enumerate(pairwise(derivative))
             ]
             factor *= (step - computed[0]) / power
-        forecast = [value + factor * part for value, part in zip(forecast, derivative[0], strict=True)]
+        forecast = [value + factor * term for value, term in zip(forecast, derivative[0], strict=True)]
     return tuple(forecast[: min(order + 1, len(computed))])
 
 
 def taylorseer(setting: Setting, nfe: int, order: int) -> Outcome:
-    """Run an order on its interval."""
+    """Run the forecast of an order at the interval that spends the budget."""
     interval, leading, computed = schedule(setting.form.steps, nfe)
     mask = StepMask.from_compute_steps(setting.form.steps, computed)
     rows = [

@@ -2,11 +2,11 @@
 
     d_k = polynomial(‖m_k - m_{k-1}‖₁ / ‖m_{k-1}‖₁),      compute where Σ d since the last computation ≥ threshold
 
-m is what the timestep modulates: `input`, the first block's normalised and modulated hidden state, as the paper has
-it, which differs from sample to sample; or `embedding`, the timestep's projected embedding alone, as its
-implementation for Wan has it, which makes every sample decide alike and is known for Wan only. The polynomial of
+m depends on the timestep. With `input`, as in the paper, it is the first block's normalised and modulated hidden state,
+which differs between samples. With `embedding`, as in its implementation for Wan, it is the timestep's projected
+embedding alone, which is the same for all samples; this exists for Wan only. The polynomial of
 degree 4 maps that change to the relative change of the network's output and is fitted on the full run of the
-calibration prompts, branches together. First and last step are always computed.
+calibration prompts, branches together. The first and the last step are always computed.
 
 The threshold is bisected until the mean NFE over the calibration prompts meets the budget.
 """
@@ -76,15 +76,15 @@ def relative_change(now: Tensor, before: Tensor) -> Tensor:
 @torch.no_grad()
 def fit(setting: Setting, measure: Signal) -> np.ndarray:
     """Return the polynomial from the change of m to the change of the output, on the full run."""
-    path, conditions = setting.calibration.run.states, setting.calibration.conditions
+    states, conditions = setting.calibration.run.states, setting.calibration.conditions
     inputs: list[Tensor] = []
     outputs: list[Tensor] = []
     before: dict[str, Tensor] = {}
     last: Tensor | None = None
     for step, timestep in enumerate(setting.form.timesteps.float()):
-        now = measure(path[step], timestep, conditions.embeddings[setting.branches[0]])
+        now = measure(states[step], timestep, conditions.embeddings[setting.branches[0]])
         for branch, condition in conditions.embeddings.items():
-            velocity, _ = setting.denoiser.compute(path[step], timestep, condition)
+            velocity, _ = setting.denoiser.compute(states[step], timestep, condition)
             if last is not None:
                 inputs.append(relative_change(now, last))
                 outputs.append(relative_change(velocity, before[branch]))
@@ -94,7 +94,7 @@ def fit(setting: Setting, measure: Signal) -> np.ndarray:
 
 
 class TeaCache:
-    """The rule during one rollout; branches see the same m, the first one's, and so decide alike."""
+    """The rule during one rollout; m is taken from the first branch, so that all branches decide alike."""
 
     def __init__(
         self, setting: Setting, measure: Signal, polynomial: np.ndarray, threshold: float, samples: Samples
@@ -102,7 +102,7 @@ class TeaCache:
         self._setting, self._measure = setting, measure
         self._polynomial, self._threshold = polynomial, threshold
         self._condition = samples.conditions.embeddings[setting.branches[0]]
-        self._account = torch.zeros(len(samples), dtype=torch.float64)
+        self._accumulated = torch.zeros(len(samples), dtype=torch.float64)
         self._before: Tensor | None = None
 
     def __call__(self, step: int, latents: Tensor, timestep: Tensor) -> Mapping[str, Tensor]:
@@ -112,9 +112,9 @@ class TeaCache:
             chosen = torch.ones(len(latents), dtype=torch.bool)
         else:
             change = relative_change(now, self._before).double().numpy()
-            self._account += torch.from_numpy(np.polyval(self._polynomial, change))
-            chosen = self._account >= self._threshold
-        self._account[chosen] = 0.0
+            self._accumulated += torch.from_numpy(np.polyval(self._polynomial, change))
+            chosen = self._accumulated >= self._threshold
+        self._accumulated[chosen] = 0.0
         self._before = now
         return dict.fromkeys(self._setting.branches, chosen)
 

@@ -2,11 +2,10 @@
 
     x_{k+1} = solver's x_{k+1} + Σ_{m ≤ k} h_m Σ_{i < 3} δ[m, i] · v_{m-i}            h_m = σ_{m+1} - σ_m
 
-σ is trained through a softmax of log gaps with both ends pinned, δ corrects the solver's weights of the three newest
+σ is trained through a softmax of log gaps with both ends pinned; δ corrects the solver's weights of the three newest
 velocities at every step; the solver's form follows σ. Loss, optimiser, early stopping on a part of the calibration
-prompts, each prompt in several pairings with noise: `budc.compiler.training`, as for
-budc's own policies.
-Without δ, what is trained are the best timesteps of the solver as it is.
+prompts and several noises for each prompt are those of budc's own policies (`budc.compiler.training`). Without δ, only
+the timesteps are trained and the solver stays as it is.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ from quality_methods.setting import Samples, Setting
 
 BAND = 3
 EPOCHS = 8
-"""More than `--align` takes: the baseline is to be as good as the trainer makes it."""
+"""More than `--align` takes, so that the baseline is as good as the trainer can make it."""
 
 
 class SolverParameters:
-    """A few-step solver's trainable sigmas and, with `coefficients`, corrections, as the trainer wants them."""
+    """The trainable parameters of a few-step solver: sigmas and, with `coefficients`, corrections."""
 
     payload: Payload = "velocity"
 
@@ -78,28 +77,28 @@ class SolverParameters:
         return ()
 
 
-def lessons(
+def paired_sets(
     setting: Setting, samples: Samples, split: int, journal: Journal, pairings: int = PAIRINGS
 ) -> tuple[TrainingSet, TrainingSet]:
-    """Return the first `split` samples to train on and the others to arbiter by, each in several pairings."""
-    train, arbiter = (
+    """Return the first `split` samples for training and the others for early stopping, each with several noises."""
+    training, stopping = (
         paired_training_set(
-            BatchedDenoiser(setting.denoiser, samples.conditions.part(*part)),
+            BatchedDenoiser(setting.denoiser, samples.conditions.part(first, last)),
             setting.form,
-            samples.run.part(*part).latents,
+            samples.run.part(first, last).latents,
             journal,
-            f"paired {part[0]}-{part[1]} full",
+            f"paired {first}-{last} full",
             pairings,
         )
-        for part in ((0, split), (split, len(samples)))
+        for first, last in ((0, split), (split, len(samples)))
     )
-    return train, arbiter
+    return training, stopping
 
 
 def trained_steps(
     setting: Setting, nfe: int, solver: str, folder: Path, *, coefficients: bool = True
 ) -> Outcome:
-    """Train a solver of `nfe` steps on the calibration prompts, its timesteps alone or all of it, then run it."""
+    """Train the timesteps of a solver of `nfe` steps, and its coefficients if asked for; then run it."""
     samples, branches = setting.calibration, len(setting.branches)
     parameters = SolverParameters(
         SOLVERS[solver](setting), *default_schedule(setting, nfe), branches, coefficients
@@ -110,7 +109,7 @@ def trained_steps(
         refined = train(
             setting.denoiser,
             parameters,
-            *lessons(setting, samples, split, journal),
+            *paired_sets(setting, samples, split, journal),
             TrainingSettings(EPOCHS, seed=0),
             journal,
             f"{setting.name} {solver} {nfe}",

@@ -1,1 +1,1 @@
-"""Models of real size with random weights: a forward takes as long as with trained ones, and nothing is fetched."""
+"""Models of real size with random weights: a forward takes as long as with trained ones, and nothing is downloaded."""

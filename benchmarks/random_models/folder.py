@@ -1,4 +1,4 @@
-"""A model folder of real size with random weights, as far as a denoiser goes: text encoder and VAE are small ones."""
+"""A model folder with a denoiser of real size and random weights; text encoder and VAE are small."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from random_models.pipeline import architecture
 def random_folder(profile: ModelProfile, folder: Path, seed: int = 0) -> Path:
     """Write a folder that `WanPipeline.from_pretrained` loads, its transformer of the profile's architecture.
 
-    Text states are as wide as the transformer takes them, of the embedded models' vocabulary.
+    Text states have the width that the transformer takes; the vocabulary is the embedded models'.
     """
     torch.manual_seed(seed)
     settings, tokenizer = architecture(profile), build_tokenizer()

@@ -1,8 +1,8 @@
 """Other caches on the same pipeline, at as many evaluations: cache-dit's static mask and diffusers' MagCache.
 
-Of both, the packages' own code runs. MagCache decides by a threshold; here its longest run of reused steps decides
-instead, with the threshold out of the way and no step protected, so that its cost is that of its mechanism at this
-NFE. cache-dit runs at least one leading block at every step. How many evaluations either really made is counted.
+Both run the packages' own code. MagCache decides by a threshold. Here the threshold is infinite, no step is protected,
+and the number of steps that it may reuse in a row decides, so that the cost of its mechanism is measured at this NFE.
+cache-dit runs at least one leading block at every step. The evaluations that either really made are counted.
 """
 
 from __future__ import annotations

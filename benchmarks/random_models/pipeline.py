@@ -26,7 +26,7 @@ def architecture(profile: ModelProfile) -> Mapping[str, Any]:
 
 
 @contextmanager
-def _made_in(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+def _default(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -37,22 +37,25 @@ def _made_in(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
 
 
 def random_pipeline(profile: ModelProfile, device: torch.device, seed: int = 0) -> Any:
-    """Return the pipeline on `device` in the profile's dtype, its weights as their layers draw them."""
+    """Return the pipeline on `device` in the profile's dtype, with the random weights that its layers start from."""
     torch.manual_seed(seed)
-    with _made_in(getattr(torch, profile.dtype), device):
+    with _default(getattr(torch, profile.dtype), device):
         transformer = getattr(diffusers, profile.denoisers["transformer"]).from_config(architecture(profile))
     scheduler = getattr(diffusers, profile.scheduler).from_config({}, **profile.scheduler_config)
-    parts: dict[str, Any] = {"transformer": transformer.eval().requires_grad_(False), "scheduler": scheduler}
+    components: dict[str, Any] = {
+        "transformer": transformer.eval().requires_grad_(False),
+        "scheduler": scheduler,
+    }
     missing = ["text_encoder", "tokenizer", "vae"]
     if profile.pipeline_class == "FluxPipeline":
         missing += ["text_encoder_2", "tokenizer_2"]
-    pipe = getattr(diffusers, profile.pipeline_class)(**dict.fromkeys(missing), **parts)
+    pipe = getattr(diffusers, profile.pipeline_class)(**dict.fromkeys(missing), **components)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
 def arguments(profile: ModelProfile, pipe: Any, seed: int) -> dict[str, Any]:
-    """Return what the pipeline is called with for one made-up prompt, steps aside; `seed` draws prompt and noise."""
+    """Return what the pipeline is called with for one random prompt, without steps; `seed` draws prompt and noise."""
     device, dtype = pipe.transformer.device, pipe.transformer.dtype
     generator = torch.Generator(device).manual_seed(seed)
 

@@ -1,4 +1,4 @@
-"""Sampling: one pipeline with random weights, run, timed and weighed with a policy and without."""
+"""Sampling: one pipeline with random weights; its time and memory, with a policy and without."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MODES: dict[str, dict[str, Any] | None] = {
 
 
 class Sampling:
-    """A pipeline on a device; `settle` waits for what it was told to do."""
+    """A pipeline on a device; `settle` waits until the device has finished."""
 
     def __init__(self, profile: ModelProfile, device: torch.device) -> None:
         self.profile = profile
@@ -39,7 +39,7 @@ class Sampling:
             self.run(0, steps=1)
 
     def run(self, seed: int, steps: int, on_step: Callable[[int], object] | None = None) -> torch.Tensor:
-        """Return the final latents for one made-up prompt."""
+        """Return the final latents for one random prompt."""
 
         def after(_pipe: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             assert on_step is not None
@@ -79,7 +79,7 @@ class Sampling:
 
     @contextmanager
     def under(self, document: PolicyDocument) -> Iterator[None]:
-        """Apply a policy for the length of a with-block. Random weights have no identity to be checked."""
+        """Apply a policy for the length of a with-block. Random weights are bound to no digest, so none is checked."""
         handle = AppliedPolicy(self.pipe, document, SettingsCheck())
         handle.install()
         try:
@@ -88,14 +88,14 @@ class Sampling:
             handle.remove()
 
     def loop(self, mask: StepMask, repeats: int) -> dict[str, float]:
-        """Time denoising beside as many forwards; the pipeline is under the policy of that mask."""
+        """Time denoising under the policy of that mask, and as many forwards alone."""
         steps = len(mask)
         measured = Loop(lambda on_step: self.run(0, steps, on_step), self.forward, self.settle)
         self.forward()
         return measured.measure(list(mask), repeats)[0]
 
     def seconds(self, seeds: range, steps: int) -> list[float]:
-        """Time one denoising a prompt, after one that is not counted."""
+        """Time one denoising per prompt, after one that is not counted."""
         taken = []
         for seed in [seeds.start, *seeds]:
             self.settle()
@@ -106,7 +106,7 @@ class Sampling:
         return taken[1:]
 
     def peak(self, steps: int) -> int | None:
-        """Return the most bytes allocated on the device during a run, None where nobody counts them."""
+        """Return the most bytes allocated on the device during a run; None where the device does not count them."""
         if self.device.type != "cuda":
             return None
         torch.cuda.empty_cache()
@@ -116,17 +116,17 @@ class Sampling:
 
 
 def keep_outputs(transformer: torch.nn.Module) -> None:
-    """Give every output of a module that `compile` has compiled memory of its own.
+    """Give every output of a compiled module memory of its own.
 
-    CUDA graphs write the output of every call into the same memory (pytorch/pytorch issue 170604), and a pipeline that
-    runs its guidance branches one after the other still needs the first one's after the second call.
+    CUDA graphs write the output of every call into the same memory (pytorch/pytorch issue 170604). A pipeline that runs
+    its guidance branches one after the other still needs the first output after the second call.
     """
     run = transformer._compiled_call_impl
 
-    def kept(*args: Any, **kwargs: Any) -> Any:
+    def cloned(*args: Any, **kwargs: Any) -> Any:
         return tree_map_only(torch.Tensor, torch.clone, run(*args, **kwargs))
 
-    transformer._compiled_call_impl = kept
+    transformer._compiled_call_impl = cloned
 
 
 def spread(seconds: list[float]) -> dict[str, float]:

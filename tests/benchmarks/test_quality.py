@@ -102,7 +102,7 @@ def test_an_unknown_method_is_refused_by_name():
     assert "uniform" in done.stderr
 
 
-def test_the_table_of_the_readme_is_what_the_results_say():
+def test_the_tables_of_the_readme_and_the_guide_are_what_the_results_say():
     rows = json.loads((ROOT / "benchmarks" / "results" / "quality.json").read_text())["rows"]
     methods = {
         "**budc**, `joint --align`": ["joint-align"],
@@ -117,14 +117,16 @@ def test_the_table_of_the_readme_is_what_the_results_say():
     }
 
     def measured(model, budget, method):
-        found = [
+        seeds = [
             row for row in rows if (row["model"], row["budget"], row["method"]) == (model, budget, method)
         ]
-        return statistics.fmean(row["error"]["geometricMean"] for row in found) if found else float("inf")
+        return statistics.fmean(row["error"]["geometricMean"] for row in seeds) if seeds else float("inf")
 
     own = {"wan2.1-nano": "steps-unipc", "flux-nano": "steps-euler", "wan2.1-mini": "steps-unipc"}
-    first, second = (ROOT / "README.md").read_text().split("| | `")[1:3]
-    for models, text in ((("wan2.1-nano", "flux-nano"), first), (("wan2.1-mini",), second)):
+    readme, guide = ((ROOT / path).read_text() for path in ("README.md", "docs/quality.md"))
+    tables = {("wan2.1-nano", "flux-nano"): readme.split("| | `")[1]}
+    tables |= {(model,): guide.split(f"| `{model}` | NFE 6")[1].split("\n\n")[0] for model in own}
+    for models, text in tables.items():
         cells = [(model, budget) for model in models for budget in (6, 8, 10, 14)]
         wanted = {
             label: [min(measured(*cell, method) for method in names) for cell in cells]
@@ -152,6 +154,8 @@ def test_what_the_readme_says_of_the_trained_solvers_and_of_costs_is_what_the_re
         return spent / statistics.fmean(row["searchForwardsUnshared"] for row in cell["paper"])
 
     text = " ".join((ROOT / "README.md").read_text().split())
+    guide = (ROOT / "docs" / "quality.md").read_text()
+    assert "is ahead of `joint` in 2 of 12 cells, and of `joint --align` in 1." in guide
     for method, words in (("joint", "two of these twelve cells"), ("joint-align", "`--align` in one")):
         ahead = sum(
             min(error(cell, name) for name in cell if name.endswith("-trained")) < error(cell, method)
@@ -167,18 +171,18 @@ def test_what_the_readme_says_of_the_trained_solvers_and_of_costs_is_what_the_re
         assert words.format(min(costs), max(costs)) in text
 
 
-def test_what_the_readme_says_of_the_coefficients_is_what_the_results_say():
+def test_what_the_guide_says_of_the_coefficients_is_what_the_results_say():
     rows = json.loads((ROOT / "benchmarks" / "results" / "quality.json").read_text())["rows"]
-    found = {
+    errors = {
         row["method"]: row["error"]["geometricMean"]
         for row in rows
         if (row["model"], row["budget"]) == ("wan2.1-nano", 10)
     }
     plain, gram, tracked = (
-        f"{found[f'joint-mask-{rule}-velocity']:.2g}" for rule in ("plain", "gram", "tracked")
+        f"{errors[f'joint-mask-{rule}-velocity']:.2g}" for rule in ("plain", "gram", "tracked")
     )
-    text = " ".join((ROOT / "README.md").read_text().split())
+    guide = (ROOT / "docs" / "quality.md").read_text().split("## wan2.1-nano, NFE 10")[1]
     assert (
-        f"end at {plain}, with coefficients from the full run at {gram}, and with its own at {tracked}."
-        in text
-    )
+        f"end at {plain}, with coefficients from the full run at {gram}, and with coefficients fitted along "
+        f"the policy's own path at {tracked}."
+    ) in guide.split("## ")[0]

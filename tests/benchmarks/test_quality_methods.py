@@ -1,6 +1,7 @@
 """The arithmetic of the compared methods, against cases that can be worked out by hand."""
 
 import itertools
+import json
 import random
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from quality_methods import few_steps, magcache, meancache, shortest_path, taylorseer
 from quality_methods.dynamic import bisect
+from quality_methods.report import report
 from quality_methods.scoring import frame_ssim
 from quality_methods.trained_steps import SolverParameters
 
@@ -154,3 +156,11 @@ def test_ssim_of_a_clip_with_itself_is_one_and_falls_with_noise():
     clip = torch.rand(1, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
     assert frame_ssim(clip, clip) == pytest.approx(1)
     assert frame_ssim((clip + 0.3).clamp(0, 1), clip) < 0.99
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_guide_is_written_from_the_results_that_stand_beside_it():
+    results = json.loads((ROOT / "benchmarks" / "results" / "quality.json").read_text(encoding="utf-8"))
+    assert report(results) == (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")

@@ -1,0 +1,107 @@
+"""The beginning of docs/quality.md: the best of each kind of method, and what follows from the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from quality_methods.registry import METHODS
+from quality_methods.tables import Row, by_method, merge
+
+Cell = tuple[str, int]
+"""(model, NFE)."""
+
+TRAINED = tuple(name for name in METHODS if name.startswith("steps-") and name.endswith("-trained"))
+OWN_SOLVER = {"wan2.1-nano": "steps-unipc", "wan2.1-mini": "steps-unipc", "flux-nano": "steps-euler"}
+KINDS: dict[str, tuple[str, ...]] = {
+    "**budc**, `joint --align`": ("joint-align",),
+    "**budc**, `joint` (the default)": ("joint",),
+    "best of the plain solvers, timesteps and coefficients trained": TRAINED,
+    "the paper's search": ("paper",),
+    "TaylorSeer, order 1": ("taylorseer-1",),
+    "TeaCache": ("teacache", "teacache-embedding"),
+    "the model's own solver, as many steps": (),
+    "uniform mask": ("uniform",),
+}
+
+
+def cells(rows: Sequence[Row]) -> dict[Cell, dict[str, dict[str, float]]]:
+    """Return model and NFE -> method -> its figures, seeds merged."""
+    grouped: dict[Cell, list[Row]] = {}
+    for row in rows:
+        grouped.setdefault((row["model"], row["budget"]), []).append(row)
+    return {
+        cell: {method: merge(group) for method, group in by_method(members).items()}
+        for cell, members in grouped.items()
+    }
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """Return the section as Markdown."""
+    figures = cells(rows)
+    text = "\n## In short\n\nError (geometric mean) of the best of each kind; lower is better.\n"
+    for model in dict.fromkeys(model for model, _ in figures):
+        text += "\n" + _table(model, {nfe: figures[name, nfe] for name, nfe in figures if name == model})
+    return text + "".join(f"\n{line}\n" for line in (_rivals(figures), _costs(figures)) if line)
+
+
+def _table(model: str, by_nfe: Mapping[int, Mapping[str, Mapping[str, float]]]) -> str:
+    budgets = sorted(by_nfe)
+    lines = [
+        f"| `{model}` | {' | '.join(f'NFE {nfe}' for nfe in budgets)} |",
+        "|---|" + "---|" * len(budgets),
+    ]
+    for kind, methods in KINDS.items():
+        names = methods or (OWN_SOLVER.get(model, ""),)
+        errors = [
+            min((by_nfe[nfe][name]["geometricMean"] for name in names if name in by_nfe[nfe]), default=None)
+            for nfe in budgets
+        ]
+        if any(error is not None for error in errors):
+            shown = ["not run" if error is None else f"{error:#.2g}" for error in errors]
+            lines.append(f"| {kind} | {' | '.join(shown)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _rivals(figures: Mapping[Cell, Mapping[str, Mapping[str, float]]]) -> str:
+    complete = [cell for cell in figures.values() if {"joint", "joint-align", *TRAINED} <= cell.keys()]
+    if not complete:
+        return ""
+    ahead = {
+        method: sum(
+            min(cell[name]["geometricMean"] for name in TRAINED) < cell[method]["geometricMean"]
+            for cell in complete
+        )
+        for method in ("joint", "joint-align")
+    }
+    return (
+        "A few steps of a trained solver are the hardest to beat: the best of the four is ahead of `joint` in "
+        f"{ahead['joint']} of {len(complete)} cells, and of `joint --align` in {ahead['joint-align']}."
+    )
+
+
+def _costs(figures: Mapping[Cell, Mapping[str, Mapping[str, float]]]) -> str:
+    complete = [cell for cell in figures.values() if {"joint", "joint-align", "paper"} <= cell.keys()]
+    if not complete:
+        return ""
+    spent = {
+        method: [round(100 * cell[method]["forwards"] / cell["paper"]["unshared"]) for cell in complete]
+        for method in ("joint", "joint-align")
+    }
+    joint, align = spent["joint"], spent["joint-align"]
+    return (
+        f"Before deployment, `joint` spends {min(joint)} to {max(joint)} % of the forwards of the paper's search, "
+        f"`joint --align` {min(align)} to {max(align)} %."
+    )
+
+
+def coefficients(rows: Sequence[Row]) -> str:
+    """Return, as a sentence, the errors of the rules for coefficients; empty where one was not run."""
+    errors = {method: merge(group)["geometricMean"] for method, group in by_method(rows).items()}
+    names = [f"joint-mask-{rule}-velocity" for rule in ("plain", "gram", "tracked")]
+    if not set(names) <= errors.keys():
+        return ""
+    plain, gram, tracked = (f"{errors[name]:.2g}" for name in names)
+    return (
+        f"\nOn joint's mask, velocities that are reused as they are end at {plain}, with coefficients from the full "
+        f"run at {gram}, and with coefficients fitted along the policy's own path at {tracked}.\n"
+    )
