@@ -72,7 +72,7 @@ what its authors published.
 
 A policy that reuses velocities and a few steps of a trained solver are rules of the same kind: the final latents are a
 sum of the noise and of the computed velocities, with constant factors. "Trained for long" continues from the result of
-`--align`, with {noises} noises for each of {prompts} prompts and {long} epochs; {judging} more prompts choose the epoch.
+`--align`, with {noises} noises of each of {prompts} prompts and {long} epochs; {judging} more prompts choose the epoch.
 What it gains is what more calibration prompts and longer training could gain. What remains is beyond one rule for all
 prompts.
 """
