@@ -41,7 +41,7 @@ def budc(*arguments: str) -> None:
 
 
 def uniform(document: PolicyDocument) -> PolicyDocument:
-    """Return the document with the uniform mask in place of the one that was found."""
+    """Return the document with the uniform mask in place of the policy's own."""
     mask = StepMask.uniform(document.sampler.steps, document.budget.nfe)
     policy = Policy.of("trunk-residual", dict.fromkeys(document.budget.branches, Predictor.plain_reuse(mask)))
     return msgspec.structs.replace(document, policy=policy)

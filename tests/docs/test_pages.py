@@ -1,5 +1,7 @@
 """Paths and names on every page of the documentation against the tree."""
 
+import re
+
 import pytest
 from documented_names import ROOT, outdated
 
@@ -18,6 +20,23 @@ def test_what_does_not_exist_is_found(tmp_path):
         encoding="utf-8",
     )
     assert outdated(page) == ["compiler/forest.py", "compiler/forest/", "budc.compiler.forest"]
+
+
+def anchors(page):
+    """Return what links may point to on a page: its headings, as GitHub names them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
 
 
 def test_the_readme_is_short():
