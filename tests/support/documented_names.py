@@ -82,7 +82,7 @@ def mistakes(page: Path) -> list[str]:
     for codes in blocks(page):
         files = [code for code in codes if is_file(code)]
         wrong += [code for code in codes if is_folder(code) and not (ROOT / code).is_dir()]
-        wrong += [code for code in files if "NAME" not in code and not (ROOT / code).is_file()]
+        wrong += [code for code in files if not (ROOT / code).is_file()]
         defined = {
             name
             for code in files
