@@ -93,9 +93,9 @@ def main(model: str, budget: str, search: str, out: Path, samples: int) -> None:
         *("--key", str(key), "--out", str(artifact)),
     )
     weights = find_weights(load_profile(model), None)
-    budc("verify", str(artifact), "--key", str(public), "--weights", str(weights))
+    budc("verify", str(artifact), "--trust", str(public), "--weights", str(weights))
     budc(
-        *("run", str(artifact), "--key", str(public), "--prompt", prompt),
+        *("run", str(artifact), "--trust", str(public), "--prompt", prompt),
         *("--compare", "--out", str(picture)),
     )
     document = open_artifact(artifact, Trust.from_pem(public)).document

@@ -1,6 +1,7 @@
 """Draw a policy's mask, and below it frames of the full run and of the policy from the same noise.
 
-python benchmarks/picture.py out/demo/wan2.1-nano-nfe10.budc.json --key out/demo/release.pub --out docs/images/mask.png
+python benchmarks/picture.py out/demo/wan2.1-nano-nfe10.budc.json \
+    --trust out/demo/release.pub --out docs/images/mask.png
 """
 
 from __future__ import annotations
@@ -62,12 +63,12 @@ def line(text: str, width: int) -> Image.Image:
 
 @click.command(help=__doc__)
 @click.argument("artifact", type=click.Path(path_type=Path, exists=True))
-@click.option("--key", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--trust", "public", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--prompts", "count", type=int, default=3, show_default=True, help="held-out prompts to draw")
-def main(artifact: Path, key: Path, out: Path, count: int) -> None:
+def main(artifact: Path, public: Path, out: Path, count: int) -> None:
     """Generate and draw."""
-    trust = Trust.from_pem(key)
+    trust = Trust.from_pem(public)
     document = open_artifact(artifact, trust).document
     mask = document.policy.branches[0].step_mask()
     pipe, folder = timing.load(document)
