@@ -1,7 +1,6 @@
 """Draw a policy's mask, and below it frames of the full run and of the policy from the same noise.
 
-python benchmarks/picture.py out/demo/wan2.1-nano-nfe10.budc.json \
-    --trust out/demo/release.pub --out docs/images/mask.png
+python benchmarks/picture.py ARTIFACT --trust PUBLIC_KEY --out docs/images/mask.png
 """
 
 from __future__ import annotations
