@@ -104,10 +104,11 @@ def test_adams_bashforth_is_exact_on_linear_velocities_after_its_first_step():
 @pytest.fixture
 def parameters():
     sigmas = torch.tensor([1.0, 0.7, 0.5, 0.1, 0.0], dtype=torch.float64)
-    return SolverParameters(few_steps.adams_bashforth, sigmas, sigmas[:-1] * 1000)
+    return SolverParameters(few_steps.adams_bashforth, sigmas, sigmas[:-1] * 1000, branches=2)
 
 
 def test_untrained_parameters_are_the_solver_itself(parameters):
+    assert parameters.forwards == 4 * 2
     sigmas = torch.tensor([1.0, 0.7, 0.5, 0.1, 0.0], dtype=torch.float64)
     plain = few_steps.adams_bashforth(sigmas, sigmas[:-1] * 1000)
     torch.testing.assert_close(parameters.form().velocity, plain.velocity)
@@ -142,7 +143,9 @@ def test_the_form_is_differentiable_in_both_groups(parameters):
 
 def test_best_timesteps_leave_the_solver_what_it_is():
     sigmas = torch.tensor([1.0, 0.7, 0.5, 0.1, 0.0], dtype=torch.float64)
-    parameters = SolverParameters(few_steps.adams_bashforth, sigmas, sigmas[:-1] * 1000, coefficients=False)
+    parameters = SolverParameters(
+        few_steps.adams_bashforth, sigmas, sigmas[:-1] * 1000, branches=2, coefficients=False
+    )
     assert list(parameters.groups) == ["sigmas"]
     with torch.no_grad():
         parameters.groups["sigmas"].copy_(torch.tensor([0.5, -0.2, 0.1, 0.0]))
