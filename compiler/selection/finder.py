@@ -51,7 +51,7 @@ class Finder:
     """Finds policies of several budgets for one denoiser, which share the reference run and the tree of rollouts.
 
     Raises:
-        UsageError: too few prompts to arbiter an alignment or a number of steps by, or a schedule on which one of
+        UsageError: too few prompts to judge an alignment or a number of steps by, or a schedule on which one of
             several denoisers has no step.
         BudcError: see `study.search` and `BatchedDenoiser`.
     """

@@ -39,7 +39,7 @@ def searched_on(search: str, prompts: int, *, arbitrates: bool) -> int:
             f"{prompts} calibration prompts leave", f"calibration has {prompts} samples, which leave"
         )
         raise UsageError(
-            f"{have} none to arbiter an alignment or a number of steps by",
+            f"{have} none to judge an alignment or a number of steps by",
             remedy="give at least three; two dozen is a good number",
         )
     return seen
