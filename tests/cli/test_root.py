@@ -100,7 +100,7 @@ def test_an_output_that_cannot_be_written_is_an_error_of_one_line(redirection):
     ],
 )
 def test_names_that_no_file_can_have_are_refused_in_one_line(budc, command, name):
-    outcome = budc(*command, name, *(["--key", "x"] if command[0] in ("sign", "verify") else []))
+    outcome = budc(*command, name, *{"sign": ["--key", "x"], "verify": ["--trust", "x"]}.get(command[0], []))
     assert outcome.code in (2, 10, 20, 26, 61)
     assert outcome.err.startswith("error: ")
     assert len(outcome.err.splitlines()) == 2
