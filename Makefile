@@ -1,5 +1,6 @@
 # make demo   the main job on the embedded model, from an empty folder to a picture
-# make test   the tests, in two processes (JOBS=4: in four; add ARGS="-m slow" for the long ones)
+# make test   the tests, in two processes (JOBS=4: in four)
+# make slow   the long tests that CI runs too (SLOW=endless: those that take too long even for CI, SLOW=slow: both)
 # make lint   ruff, mypy, import rules
 # make clean  everything that the others made
 
@@ -10,8 +11,10 @@ DEMO_ARGS ?=
 JOBS ?= 2
 # Where to find a CPU build of torch, if the usual index would bring CUDA along.
 PIP_ARGS ?=
+# What `make slow` runs. Endless are fifty kills of each command, searches of ten landscapes and long fuzzing.
+SLOW ?= slow and not endless
 
-.PHONY: demo test lint clean install
+.PHONY: demo test slow lint clean install
 
 install: $(VENV)/.installed
 
@@ -26,6 +29,9 @@ demo: $(VENV)/.installed
 # A file's tests share a worker, and what is expensive to set up; tests/conftest.py has the exception and the order.
 test: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+slow: $(VENV)/.installed
+	$(MAKE) test ARGS="-m '($(SLOW)) and not gpu' $(ARGS)"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -177,6 +177,7 @@ def test_the_fuzz_target_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.endless
 @pytest.mark.parametrize("seed", range(4))
 def test_the_fuzz_target_runs_long(tmp_path: Path, seed: int) -> None:
     script = Path(__file__).parents[1] / "fuzz.py"

@@ -8,7 +8,6 @@ torch = pytest.importorskip("torch")
 
 from elsewhere import ELSEWHERE, Remote, StrangerError, elsewhere, moved, rollouts  # noqa: E402
 
-import budc.compiler.selection.alignment as alignment  # noqa: E402
 from budc.compiler.evaluation.reference import encode_prompts  # noqa: E402
 from budc.compiler.models.denoiser import model_denoiser  # noqa: E402
 from budc.compiler.models.model import load_model  # noqa: E402
@@ -67,8 +66,8 @@ def searched(model: Any, conditions: Any, journal: Any) -> SearchResult:
         return Finder(task, opened).find(task)
 
 
-def test_a_search_and_its_alignment(model: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alignment, "EPOCHS", (0.0, 1))
+@pytest.mark.usefixtures("short_search")
+def test_a_search_and_its_alignment(model: Any, tmp_path: Any) -> None:
     conditions = encode_prompts(
         model, ["a red box", "a blue ring", "two small stars", "a tall house"], range(4)
     )

@@ -52,6 +52,7 @@ def test_kill_9_loses_one_measurement_at_most(killed_flags, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.endless
 @pytest.mark.parametrize(("search", "align"), [("paper", False), ("joint", True)])
 def test_kill_9_at_fifty_moments_loses_one_measurement_at_most(killed_flags, tmp_path, search, align):
     flags = {"budget": "6", "steps": 20, "search": search, "align": align}

@@ -22,13 +22,21 @@ DOCUMENTS = [
     if any(match[1] in ("sh", "python") for match in BLOCK.finditer(path.read_text(encoding="utf-8")))
 ]
 
+FEW_PROMPTS = ROOT / "tests" / "support" / "few_prompts"
+LONG = {"onnx.md"}
+"""Documents that export a whole model: no number of prompts makes that short."""
+
 COMPILED = ROOT / "tests" / "golden" / "v1.0" / "compiled.budc.json"
 GIVEN = {"trust.md": {"policy.budc.json": seal(read(COMPILED).document, None)}}
 """Files that must be there before a document's first example."""
 
 
-def run(kind, body, folder):
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+def run(kind, body, folder, few_prompts):
+    path = [*[str(FEW_PROMPTS)] * few_prompts, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(path),
+    }
     command = (
         ["bash", "-euo", "pipefail", "-c", body]
         if kind == "sh"
@@ -41,8 +49,7 @@ def test_there_are_examples():
     assert ROOT / "README.md" in DOCUMENTS
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_examples_run_as_written(path, tmp_path):
+def check_examples(path, tmp_path, few_prompts):
     for name, content in GIVEN.get(path.name, {}).items():
         (tmp_path / name).write_bytes(content)
     for match in BLOCK.finditer(path.read_text(encoding="utf-8")):
@@ -51,5 +58,18 @@ def test_examples_run_as_written(path, tmp_path):
             (tmp_path / name).write_text(body, encoding="utf-8")
         if name or kind == "toml":
             continue
-        done = run(kind, body, tmp_path)
+        done = run(kind, body, tmp_path, few_prompts)
         assert done.returncode == 0, f"{path.name}:\n{body}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in DOCUMENTS if path.name not in LONG], ids=lambda path: path.name
+)
+def test_examples_run_on_a_few_prompts(path, tmp_path):
+    check_examples(path, tmp_path, few_prompts=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_examples_run_as_written(path, tmp_path):
+    check_examples(path, tmp_path, few_prompts=False)

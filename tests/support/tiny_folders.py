@@ -1,5 +1,6 @@
 """Folders of small untrained pipelines, as the libraries save them. Torch is imported only where they are built."""
 
+import os
 import warnings
 from pathlib import Path
 
@@ -57,16 +58,26 @@ def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def exported(wan_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """That pipeline as an ONNX export in float32, at the nano profile's shape; takes most of a minute."""
+    """That pipeline as an ONNX export in float32, at the nano profile's shape.
+
+    It takes most of a minute, so the processes of a test run share one.
+    """
     pytest.importorskip("onnxscript")
+    from filelock import FileLock
+
     from budc.compiler.export.onnx import export_onnx
     from budc.policies.profile import load_profile
 
-    folder = tmp_path_factory.mktemp("exports") / "wan-onnx"
-    with warnings.catch_warnings():
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = shared / "wan-onnx"
+    with FileLock(shared / "wan-onnx.lock"), warnings.catch_warnings():
         # The exporter of torch warns of its own internals.
         warnings.simplefilter("ignore")
-        export_onnx(load_profile("wan2.1-nano"), wan_folder, folder, "float32")
+        # The folder appears when it is complete.
+        if not folder.exists():
+            export_onnx(load_profile("wan2.1-nano"), wan_folder, folder, "float32")
     return folder
 
 

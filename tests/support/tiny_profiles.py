@@ -1,5 +1,6 @@
 """Small editions of the shipped profiles, for the small pipelines of `tiny_folders`."""
 
+import importlib
 import re
 import shutil
 from collections.abc import Callable
@@ -15,9 +16,13 @@ def tiny_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TinyProfile
     """A function (name, of, **settings) that puts a small edition of a profile among the shipped ones for the length of a
     test, in float32, with six steps, few prompts and no architecture, and returns its name.
     """
+    return small_profiles(monkeypatch, tmp_path / "profiles")
+
+
+def small_profiles(monkeypatch: pytest.MonkeyPatch, shelf: Path) -> TinyProfile:
+    """Return that function for as long as `monkeypatch` holds; the profiles lie in `shelf`, which it makes."""
     from budc.policies import profile
 
-    shelf = tmp_path / "profiles"
     shutil.copytree(profile._HERE, shelf, ignore=shutil.ignore_patterns("nano", "*.py", "__pycache__"))
     (shelf / "calibration.txt").write_text("a red box\na blue ring\ntwo small stars\na tall house\n")
     (shelf / "held-out.txt").write_text("a green leaf\nan old boat\n")
@@ -36,6 +41,20 @@ def tiny_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TinyProfile
         return name
 
     return add
+
+
+@pytest.fixture
+def short_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every search try a few candidates and alignment train for one epoch: enough to run each of their parts."""
+    for name, value in {
+        "selection.alignment.EPOCHS": (0.0, 1),
+        "search.joint.ROLLOUT_LIMIT": (0.0, 4.0, 4.0),
+        "search.anneal.MOVES": 5,
+        "search.hillclimb.ROUNDS": 2,
+        "search.paper.ANNEALING_STEPS": 5,
+    }.items():
+        module, constant = f"budc.compiler.{name}".rsplit(".", 1)
+        monkeypatch.setattr(importlib.import_module(module), constant, value)
 
 
 @pytest.fixture

@@ -12,66 +12,84 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("PIL")
 
 from PIL import Image  # noqa: E402
+from tiny_profiles import small_profiles  # noqa: E402
 
 from budc.compiler.compile import compile_artifacts  # noqa: E402
 from budc.compiler.request import CompileRequest  # noqa: E402
-from budc.policies.profile import find_weights, load_profile  # noqa: E402
+from budc.policies.profile import load_profile  # noqa: E402
 from budc.runtimes.exported.manifest import read_manifest  # noqa: E402
 from budc.runtimes.onnxruntime.pipeline import UnsignedWarning, load  # noqa: E402
 from budc.schema.artifact import read  # noqa: E402
 from budc.schema.errors import CalibrationMismatch  # noqa: E402
 
-PROFILE, PROMPT = load_profile("flux-nano"), "a small red circle over stripes"
+PROMPT = "a small red circle over stripes"
 
 
 @pytest.fixture(scope="module")
-def export(budc, tmp_path_factory):
-    """The export of the embedded model."""
+def profile(tmp_path_factory):
+    """A profile for the tiny pipeline."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        add = small_profiles(monkeypatch, tmp_path_factory.mktemp("shelf") / "profiles")
+        yield load_profile(add("flux-tiny", "flux.1-dev", height=32, width=48, text_tokens=24))
+
+
+@pytest.fixture(scope="module")
+def export(budc, profile, flux_folder, tmp_path_factory):
+    """The export of the tiny pipeline."""
     folder = tmp_path_factory.mktemp("exports") / "flux"
-    done = budc("export", "onnx", "--model", PROFILE.name, "--out", folder, "--json")
+    done = budc(
+        "export", "onnx", "--model", profile.name, "--weights", flux_folder, "--out", folder, "--json"
+    )
     assert done.code == 0, done.err
     assert max(done.record["differences"].values()) < 1e-5
     return folder
 
 
 @pytest.fixture(scope="module")
-def bound(budc, export, tmp_path_factory):
+def bound(budc, export, profile, flux_folder, tmp_path_factory):
     """A policy whose predictors have several terms, bound to the export."""
     folder = tmp_path_factory.mktemp("bound")
-    request = CompileRequest(model=PROFILE.name, budget="4", steps=8, search="dp", out=folder / "p.budc.json")
+    request = CompileRequest(
+        model=profile.name,
+        budget="4",
+        steps=8,
+        search="dp",
+        weights=flux_folder,
+        out=folder / "p.budc.json",
+    )
     (artifact,) = compile_artifacts(request.resolve())
     assert max(len(row) for branch in artifact.document.policy.branches for row in branch.predictor) > 1
     assert budc("keygen", "--out", folder / "release").code == 0
     done = budc(
         *("bind", folder / "p.budc.json", "--variant", export, "--key", folder / "release.key"),
-        *("--samples", "2", "--allow-unsigned", "--json"),
+        *("--weights", flux_folder, "--samples", "2", "--allow-unsigned", "--json"),
         *("--out", folder / "bound.budc.json"),
     )
     assert done.code == 0, done.err
     return folder / "bound.budc.json"
 
 
-def test_the_manifest_says_how_flux_is_called(export):
+def test_the_manifest_says_how_flux_is_called(export, profile):
     manifest = read_manifest(export)
     assert manifest.packed
     channels, rows, columns = manifest.latents
     assert manifest.sample == (rows * columns // 4, 4 * channels)
-    assert manifest.guidance == PROFILE.guidance
+    assert manifest.guidance == profile.guidance
     assert manifest.conditions == ("encoder_hidden_states", "pooled_projections")
-    assert manifest.text.tokens == PROFILE.text_tokens
-    assert manifest.pooled_text.tokens == 24
+    assert manifest.text.tokens == profile.text_tokens == 24
+    assert manifest.pooled_text.tokens == 16
     inputs = {name: [spec.name for spec in graph.inputs] for name, graph in manifest.graphs.items()}
     assert inputs["text_encoder"] == ["input_ids", "pooled_input_ids"]
     # What time and text make together is needed by the final norm, the token states by the blocks alone.
     assert inputs["reuse"] == ["hidden_states", "timestep", "pooled_projections", "residual"]
 
 
-def test_both_runtimes_make_the_same_picture(budc, bound, export, tmp_path):
+def test_both_runtimes_make_the_same_picture(budc, bound, export, flux_folder, tmp_path):
     public = bound.with_name("release.pub")
     common = ("run", bound, "--trust", public, "--prompt", PROMPT, "--seed", "3")
     onnx = budc(*common, "--runtime", "onnxruntime", "--weights", export, "--out", tmp_path / "onnx.png")
     assert onnx.code == 0, onnx.err
-    plain = budc(*common, "--out", tmp_path / "torch.png")
+    plain = budc(*common, "--weights", flux_folder, "--out", tmp_path / "torch.png")
     assert plain.code == 0, plain.err
     actual, expected = (np.asarray(Image.open(tmp_path / name), int) for name in ("onnx.png", "torch.png"))
     assert actual.shape == expected.shape
@@ -80,21 +98,21 @@ def test_both_runtimes_make_the_same_picture(budc, bound, export, tmp_path):
     assert np.abs(actual - expected).max() <= 1
 
 
-def test_the_final_latents_are_those_of_the_pipeline(bound, export):
+def test_the_final_latents_are_those_of_the_pipeline(bound, export, profile, flux_folder):
     from diffusers import FluxPipeline
 
     from budc.runtimes.diffusers.apply import applied
 
-    artifact, folder = read(bound), find_weights(PROFILE, None)
-    pipe = FluxPipeline.from_pretrained(folder)
+    artifact = read(bound)
+    pipe = FluxPipeline.from_pretrained(flux_folder)
     pipe.set_progress_bar_config(disable=True)
-    with applied(pipe, artifact, trust=bound.with_name("release.pub"), weights_dir=folder):
+    with applied(pipe, artifact, trust=bound.with_name("release.pub"), weights_dir=flux_folder):
         expected = pipe(
             PROMPT,
-            height=PROFILE.height,
-            width=PROFILE.width,
-            max_sequence_length=PROFILE.text_tokens,
-            guidance_scale=PROFILE.guidance,
+            height=profile.height,
+            width=profile.width,
+            max_sequence_length=profile.text_tokens,
+            guidance_scale=profile.guidance,
             num_inference_steps=8,
             generator=torch.Generator().manual_seed(3),
             output_type="latent",
@@ -125,4 +143,4 @@ clip = pipe.generate({PROMPT!r})
 print(json.dumps([clip.frames.shape, "torch" in sys.modules, "transformers" in sys.modules]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == [[1, 64, 64, 3], False, False]
+    assert json.loads(done.stdout) == [[1, 32, 48, 3], False, False]

@@ -26,7 +26,7 @@ from budc.schema.digests import find_variant  # noqa: E402
 from budc.schema.policy import Shape  # noqa: E402
 
 KILLS = 50
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.endless]
 
 
 @pytest.fixture

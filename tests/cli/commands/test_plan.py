@@ -3,6 +3,28 @@ import pytest
 pytest.importorskip("torch")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def counted_once():
+    """Go through the operators of each model once, however many of these tests plan it."""
+    from budc.compiler.planning import cost
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for name in ("forward_cost", "gradient_memory"):
+            monkeypatch.setattr(cost, name, remembered(getattr(cost, name)))
+        yield
+
+
+def remembered(count):
+    counts = {}
+
+    def call(profile, folder=None):
+        if (profile.name, folder) not in counts:
+            counts[profile.name, folder] = count(profile, folder)
+        return counts[profile.name, folder]
+
+    return call
+
+
 def test_a_real_model_is_planned_without_its_weights(budc):
     record = budc("plan", "--model", "wan2.1-14b", "--budget", "10", "--device", "h100", "--json").record
     assert record["nfe"] == 10

@@ -74,7 +74,7 @@ def test_shared_prefixes_change_no_bit(bench, solver, width):
 
 def test_on_a_transformer_sharing_and_stacking_change_no_bit(tiny):
     denoiser, conditions, form, run = tiny
-    candidates = drawn(6, 3, 8)
+    candidates = drawn(6, 3, 4)
     shared = Tree(BatchedDenoiser(denoiser, conditions), form, run).roll_out(candidates)
     stacking = Tree(BatchedDenoiser(denoiser, conditions, batch=12, stack=True), form, run)
     stacked = stacking.roll_out(candidates)

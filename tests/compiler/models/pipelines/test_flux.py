@@ -70,6 +70,7 @@ def test_frames_are_the_pipeline_s(model: Any, pipe: Any) -> None:
     torch.testing.assert_close(frames[:, :, 0], deployed(pipe, "a red box", 1, 2, "pt").cpu())
 
 
+@pytest.mark.usefixtures("short_search")
 @pytest.mark.parametrize("search", ["uniform", "joint"])
 def test_an_artifact_runs_as_it_was_rolled_out(
     flux_profile: str, flux_folder: Path, tmp_path: Path, model: Any, pipe: Any, search: str

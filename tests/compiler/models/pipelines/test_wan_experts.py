@@ -43,6 +43,8 @@ from budc.schema.errors import (  # noqa: E402
 from budc.schema.mask import StepMask  # noqa: E402
 from budc.schema.predictor import Predictor  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("short_search")
+
 BRANCHES = ("cond", "uncond")
 FIRST = 3
 """The first step of the second denoiser: timesteps are 999, 961, 909, 833, 714, 500, the boundary is 875."""
@@ -113,9 +115,8 @@ def test_the_full_rollout_is_the_pipeline_bit_for_bit(model: Any, pipe: Any) -> 
 
 @pytest.mark.parametrize("search", ["uniform", "joint"])
 def test_an_artifact_runs_as_it_was_rolled_out(
-    compiled: Compile, model: Any, pipe: Any, search: str, monkeypatch: pytest.MonkeyPatch
+    compiled: Compile, model: Any, pipe: Any, search: str
 ) -> None:
-    _shorten(monkeypatch)
     artifact = compiled(search=search)
     document = artifact.document
     semantics.check(document)
@@ -127,18 +128,6 @@ def test_an_artifact_runs_as_it_was_rolled_out(
     expected = rolled(model, document.policy, document.sampler, prompt, HELD_OUT_SEED)
     assert torch.equal(_run(pipe, artifact, prompt), expected)
     assert not torch.equal(expected, deployed(pipe, prompt, HELD_OUT_SEED))
-
-
-def _shorten(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name, value in (
-        ("selection.alignment", "EPOCHS", (0.0, 1)),
-        ("search.joint", "ROLLOUT_LIMIT", (0.0, 4.0, 4.0)),
-        ("search.anneal", "MOVES", 5),
-        ("search.hillclimb", "ROUNDS", 2),
-        ("search.paper", "ANNEALING_STEPS", 5),
-    ):
-        # The package names its functions as their modules.
-        monkeypatch.setattr(sys.modules[f"budc.compiler.{module}"], name, value)
 
 
 def _run(pipe: Any, artifact: Any, prompt: str, steps: int = 6) -> Any:
@@ -175,7 +164,6 @@ def test_a_cached_rollout_is_the_pipeline_with_the_policy_applied(
 def test_everything_at_once_keeps_the_split(
     compiled: Compile, model: Any, pipe: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _shorten(monkeypatch)
     monkeypatch.setattr(sys.modules["budc.compiler.selection.alignment"], "EPOCHS", (0.0, 2))
     monkeypatch.setattr(
         sys.modules["budc.compiler.training.trainer"], "RATES", {"coefficients": 0.01, "sigmas": 0.5}
@@ -196,7 +184,6 @@ def test_few_plain_steps_are_shared_where_both_denoisers_have_one(
     compiled: Compile, pipe: Any, model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The steps are at 999, 909 and 714."""
-    _shorten(monkeypatch)
     judged = Arbiter.loss
 
     def few_win(self: Any, label: str, *rest: Any) -> float:
@@ -228,10 +215,7 @@ def test_few_plain_steps_that_leave_a_denoiser_none_are_no_policy(
     assert [b.name for b in document.quality.baselines] == ["uniform", "fewer-steps", "full"]
 
 
-def test_a_sweep(
-    pair_profile: str, pair_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _shorten(monkeypatch)
+def test_a_sweep(pair_profile: str, pair_folder: Path, tmp_path: Path) -> None:
     request = CompileRequest(model=pair_profile, budget="", sweep="2,6", weights=pair_folder, out=tmp_path)
     for nfe, artifact in zip((2, 6), compile_artifacts(request.resolve()), strict=True):
         semantics.check(artifact.document)
@@ -246,7 +230,6 @@ def test_a_killed_compile_ends_with_the_same_payload(
 ) -> None:
     import budc.compiler.storage.journal as journal
 
-    _shorten(monkeypatch)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     options: dict[str, Any] = {"search": "dp", "align": True, "out": tmp_path / "p.budc.json"}
     expected = compiled(**options | {"out": tmp_path / "undisturbed.budc.json"}).payload
