@@ -57,12 +57,20 @@ def ratio(space, losses):
 
 
 @pytest.mark.parametrize("solver", ["euler", "unipc"])
-def test_the_default_search_finds_the_best_of_168_candidates(toys, task, tmp_path, solver):
-    ratios = [ratio(*landscape(toys, task, tmp_path, solver, 10, 4, seed)) for seed in range(2)]
+@pytest.mark.parametrize(
+    ("steps", "nfe", "candidates"), [(10, 4, 168), pytest.param(12, 5, 660, marks=pytest.mark.slow)]
+)
+def test_the_default_search_finds_the_best_of_all_candidates(
+    toys, task, tmp_path, solver, steps, nfe, candidates
+):
+    landscapes = [landscape(toys, task, tmp_path, solver, steps, nfe, seed) for seed in range(2)]
+    assert all(len(losses) == candidates for _, losses in landscapes)
+    ratios = [ratio(*given) for given in landscapes]
     assert max(ratios) < 1.01, ratios
 
 
 @pytest.mark.slow
+@pytest.mark.endless
 @pytest.mark.parametrize("solver", ["euler", "unipc"])
 @pytest.mark.parametrize(("steps", "nfe"), [(12, 5), (16, 6)])
 def test_the_default_search_finds_the_best_of_all_candidates_in_10_of_10_seeds(
