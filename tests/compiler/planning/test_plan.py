@@ -110,7 +110,9 @@ BLOCKS = {
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-@pytest.mark.parametrize("whole", [pytest.param(True, marks=pytest.mark.slow), False], ids=["whole", "few blocks"])
+@pytest.mark.parametrize(
+    "whole", [pytest.param(True, marks=pytest.mark.slow), False], ids=["whole", "few blocks"]
+)
 def test_a_gradient_takes_more_memory_than_a_forward_and_less_than_all_blocks_of_it(
     name: str, whole: bool
 ) -> None:

@@ -114,9 +114,7 @@ def test_the_full_rollout_is_the_pipeline_bit_for_bit(model: Any, pipe: Any) -> 
 
 
 @pytest.mark.parametrize("search", ["uniform", "joint"])
-def test_an_artifact_runs_as_it_was_rolled_out(
-    compiled: Compile, model: Any, pipe: Any, search: str
-) -> None:
+def test_an_artifact_runs_as_it_was_rolled_out(compiled: Compile, model: Any, pipe: Any, search: str) -> None:
     artifact = compiled(search=search)
     document = artifact.document
     semantics.check(document)
