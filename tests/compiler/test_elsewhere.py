@@ -41,7 +41,7 @@ def test_gradients_come_back_from_elsewhere() -> None:
     assert weight.grad.tolist() == [0.0, 1.0, 2.0]
 
 
-@pytest.fixture(params=["wan", "flux", "experts"])
+@pytest.fixture(params=[pytest.param("wan", marks=pytest.mark.slow), "flux", "experts"])
 def model(request: pytest.FixtureRequest) -> Any:
     if request.param == "wan":
         return load_model(load_profile("wan2.1-nano"), request.getfixturevalue("wan_folder"), CPU)
