@@ -16,7 +16,6 @@ after.
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -24,14 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from budc.compiler.api_inputs import Pair, as_denoiser, branch_weights, noise_schedule, sample_conditions
 from budc.compiler.budget import parse_budget
 from budc.compiler.denoisers.batched import BatchedDenoiser
-from budc.compiler.denoisers.conditioning import Condition, named_tensors
+from budc.compiler.denoisers.conditioning import Condition
 from budc.compiler.denoisers.denoiser import Denoiser
+from budc.compiler.fingerprint import fingerprint_of, network_identity
 from budc.compiler.rollouts.metrics import latent_errors, latent_metric
 from budc.compiler.rollouts.policies import full_policy, shared_policy
 from budc.compiler.rollouts.policy import rollout_policy
@@ -42,7 +41,6 @@ from budc.compiler.selection.task import SearchResult, Task
 from budc.compiler.storage.journal import Journal
 from budc.option_names import python_names
 from budc.policies.profile import AnnealingSettings
-from budc.schema.canonical import digest
 from budc.schema.errors import UsageError
 from budc.schema.mask import StepMask
 from budc.schema.policy import Metric, Policy
@@ -89,6 +87,7 @@ def compile_policy(
     seed: int = 0,
     batch: int | None = None,
     work: Path | None = None,
+    weights: str | None = None,
 ) -> Compiled:
     """Search the best policy of a budget for a denoiser.
 
@@ -107,7 +106,9 @@ def compile_policy(
         search, align: algorithm by name; whether sigmas and coefficients are trained by gradient as well.
         steps: "auto" lets a few plain steps be the policy where they win.
         batch: the most samples of one forward; default as many as fit.
-        work: folder to resume from; it belongs to one network and is not removed.
+        work: folder to resume from; it belongs to one search of one network and is not removed.
+        weights: a text that names the network and its weights, with `work`. Needed where they cannot be read: for a
+            pair of functions and a `Denoiser` of your own. By default the weights of a module are hashed.
 
     Raises:
         UsageError: arguments that do not fit together. BudgetImpossible, SemanticsViolation, UnsupportedModel: see
@@ -116,51 +117,33 @@ def compile_policy(
     if steps not in ("auto", None):
         raise UsageError(f"steps={steps!r} is not 'auto'", remedy="sigmas say how many steps there are")
     check_arbitrated(search, align=align, auto_steps=steps == "auto")
-    weights = branch_weights(conditioning, guidance)
+    branches = branch_weights(conditioning, guidance)
     schedule = noise_schedule(scheduler, sigmas, timesteps)
     conditions = sample_conditions(conditioning, noise, "conditioning")
-    network = as_denoiser(denoiser, weights, blocks, noise.device)
+    network = as_denoiser(denoiser, branches, blocks, noise.device)
     nfe = parse_budget(str(budget), schedule.steps, 1 + len(network.first_steps(schedule.timesteps)))
     few_steps = schedule.resampled(nfe) if steps == "auto" else None
     task = Task(
         network, schedule, conditions, nfe, _ANNEALING, search, seed, align,
         few_step_schedule=few_steps, batch=batch,
     )  # fmt: skip
-    return _compiled(task, weights, held_out, work)
+    fingerprint = ""
+    if work is not None:
+        fingerprint = fingerprint_of(task, network_identity(network, weights, blocks), branches)
+    return _compiled(task, held_out, work, fingerprint)
 
 
 def _compiled(
     task: Task,
-    weights: Mapping[str, float],
     held_out: tuple[Mapping[str, Condition], Tensor] | None,
     work: Path | None,
+    fingerprint: str,
 ) -> Compiled:
     folder = nullcontext(str(work)) if work is not None else tempfile.TemporaryDirectory(prefix="budc-")
-    with folder as path, Journal(Path(path), _fingerprint(task, weights)) as journal:
+    with folder as path, Journal(Path(path), fingerprint) as journal:
         result = Finder(task, journal).find(task)
     report = _report(task, result, held_out) if held_out else {}
     return Compiled(result.policy, result.schedule.sigmas, result.schedule.timesteps, result, report)
-
-
-def _fingerprint(task: Task, weights: Mapping[str, float]) -> str:
-    def hashed(tensor: Tensor) -> str:
-        return hashlib.sha256(tensor.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
-
-    return digest(
-        {
-            "schedule": [list(task.schedule.sigmas), list(task.schedule.timesteps)],
-            "budget": task.nfe,
-            "search": [task.search, task.align, task.few_step_schedule is not None, task.seed],
-            "noise": hashed(task.conditions.noise),
-            "conditioning": {
-                branch: {name: hashed(tensor) for name, tensor in named_tensors(condition).items()}
-                for branch, condition in task.conditions.embeddings.items()
-            },
-            "guidance": dict(weights),
-            "scheduler": type(task.schedule.scheduler).__name__,
-            "threads": torch.get_num_threads(),
-        }
-    )
 
 
 def _report(

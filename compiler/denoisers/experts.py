@@ -14,6 +14,7 @@ from torch import Tensor
 
 from budc.compiler.denoisers.conditioning import Condition
 from budc.compiler.denoisers.denoiser import Denoiser
+from budc.compiler.denoisers.identity import identity_of
 from budc.option_names import worded
 from budc.runtimes.sampling.schedulers import first_steps
 from budc.schema.errors import UsageError
@@ -48,6 +49,11 @@ class ExpertSwitch:
     def checkpoint_blocks(self) -> bool:
         """Checkpoint the blocks of one more network."""
         return any(denoiser.checkpoint_blocks() for denoiser in self._denoisers)
+
+    def identity(self) -> object:
+        """Return what tells every denoiser, and when it takes over; None where one cannot be told from others."""
+        denoisers = [identity_of(denoiser) for denoiser in self._denoisers]
+        return None if None in denoisers else {"denoisers": denoisers, "boundaries": list(self._boundaries)}
 
     def _at(self, timestep: Tensor) -> Denoiser:
         return self._denoisers[sum(not timestep >= boundary for boundary in self._boundaries)]

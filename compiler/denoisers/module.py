@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from budc.compiler.denoisers.conditioning import Condition
 from budc.compiler.denoisers.denoiser import WeightedGuidance
+from budc.compiler.denoisers.identity import module_identity
 from budc.runtimes.sampling.families import Family, Span
 from budc.runtimes.sampling.trunk import Trunk
 from budc.schema.errors import UnsupportedModel
@@ -28,6 +29,7 @@ class ModuleDenoiser(WeightedGuidance):
     def __init__(self, module: nn.Module, weights: Mapping[str, float], blocks: str = "blocks") -> None:
         self._module = module.eval().requires_grad_(False)
         self._trunk = Trunk(module, family=Family(type(module).__name__, (Span(blocks, "hidden"),)))
+        self._blocks = blocks
         self.weights = weights
         self.device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
@@ -55,3 +57,7 @@ class ModuleDenoiser(WeightedGuidance):
             finally:
                 self._trunk.clear()
         return velocity
+
+    def identity(self) -> object:
+        """Return what tells this module, its trunk and its guidance from others. Raises UnsupportedModel."""
+        return {**module_identity(self._module), "blocks": self._blocks, "guidance": dict(self.weights)}

@@ -47,7 +47,7 @@ def _check_owner(folder: Path) -> None:
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise JournalCorrupt(
             f"{folder}: belongs to another user, or others may write in it",
-            remedy="put --out into a folder of your own, or move the journal away",
+            remedy=f"put {worded('--out', 'work')} into a folder of your own, or move the journal away",
         )
 
 
@@ -126,7 +126,13 @@ class Journal:
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise JournalCorrupt(f"{self._path}: line {number} is damaged") from error
             if number == 1 and value != fingerprint:
-                raise JournalCorrupt(f"{self._path}: belongs to another compile")
+                raise JournalCorrupt(
+                    f"{self._path}: belongs to another compile",
+                    remedy=worded(
+                        JournalCorrupt.default_remedy,
+                        "pass another folder as work=; only the same call on the same network resumes",
+                    ),
+                )
             if number > 1:
                 self.records[key] = value
         if not lines:

@@ -5,19 +5,29 @@ import re
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+from torch import nn
 
 import budc
 from budc.compiler.budget import parse_budget
+from budc.compiler.denoisers.experts import ExpertSwitch
+from budc.compiler.denoisers.module import ModuleDenoiser
 from budc.compiler.selection.split import check_arbitrated, searched_on
 from budc.option_names import option, python_names, worded
-from budc.schema.errors import BudgetImpossible, SemanticsViolation, UsageError
+from budc.schema.errors import (
+    BudgetImpossible,
+    JournalCorrupt,
+    SemanticsViolation,
+    UnsupportedModel,
+    UsageError,
+)
 
 
 @pytest.fixture
 def compiled(toys):
     """Compile for the toy denoiser, with changes to the arguments."""
 
-    def compiled(samples=8, **changes):
+    def compiled(denoiser=None, samples=8, **changes):
         conditions = toys.conditions(samples)
         scheduler = toys.schedulers["euler"]()
         arguments = {
@@ -29,7 +39,7 @@ def compiled(toys):
             "guidance": {"cond": 3.0, "uncond": -2.0},
             "search": "uniform",
         }
-        return budc.compile_policy(toys.toy(), **arguments | changes)
+        return budc.compile_policy(denoiser or toys.toy(), **arguments | changes)
 
     return compiled
 
@@ -48,10 +58,113 @@ def test_a_factor_is_a_budget_too(compiled):
     assert sum(compiled(budget="2x").policy.branches[0].mask) == 3
 
 
+class Blocks(nn.Module):
+    """A small network with two equal lists of blocks, one of which is its trunk."""
+
+    def __init__(self, seed=0, gain=1.0, trunk="blocks"):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.blocks = nn.ModuleList(nn.Linear(3, 3) for _ in range(2))
+        self.others = nn.ModuleList(nn.Linear(3, 3) for _ in range(2))
+        self.register_buffer("shift", torch.zeros(3), persistent=False)
+        self.gain, self.trunk = gain, trunk
+
+    def forward(self, latents, timestep, condition):
+        hidden = latents + condition + self.shift
+        for block in getattr(self, self.trunk):
+            hidden = hidden + torch.tanh(block(hidden))
+        return self.gain * hidden
+
+
 def test_a_search_resumes_from_its_folder(compiled, tmp_path):
-    first, again = compiled(search="dp", work=tmp_path), compiled(search="dp", work=tmp_path)
+    network, calls = Blocks(), []
+    network.blocks[0].register_forward_hook(lambda *_: calls.append(1))
+    first, computed = compiled(network, search="dp", work=tmp_path), len(calls)
+    again = compiled(network, search="dp", work=tmp_path)
     assert (first.policy, first.outcome) == (again.policy, again.outcome)
+    assert len(calls) - computed < computed / 2
     assert list(tmp_path.iterdir())
+
+
+def shifted():
+    network = Blocks()
+    network.shift += 1
+    return network
+
+
+def pair(gain):
+    def reuse(residual, latents, timestep, condition):
+        return latents - residual
+
+    def compute(latents, timestep, condition):
+        residual = gain * torch.tanh(condition - latents)
+        return latents - residual, residual
+
+    return compute, reuse
+
+
+def switch(boundary, seed=1):
+    weights = {"cond": 3.0, "uncond": -2.0}
+    return ExpertSwitch([ModuleDenoiser(Blocks(s), weights) for s in (0, seed)], [boundary])
+
+
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [
+        ({}, {"denoiser": Blocks(seed=1)}),
+        ({}, {"denoiser": shifted()}),
+        ({}, {"denoiser": Blocks(gain=2.0)}),
+        ({}, {"seed": 1}),
+        ({}, {"denoiser": Blocks(trunk="others"), "blocks": "others"}),
+        ({}, {"scheduler": FlowMatchEulerDiscreteScheduler(num_train_timesteps=500)}),
+        ({}, {"scheduler": UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)}),
+        ({}, {"guidance": {"cond": 2.0, "uncond": -1.0}}),
+        ({}, {"batch": 1}),
+        ({"denoiser": pair(1.0), "weights": "a"}, {"denoiser": pair(2.0), "weights": "b"}),
+        ({"denoiser": switch(500.0)}, {"denoiser": switch(500.0, seed=2)}),
+        ({"denoiser": switch(500.0)}, {"denoiser": switch(700.0)}),
+    ],
+    ids=[
+        "weights", "buffer", "attribute", "seed", "blocks", "scheduler settings", "scheduler", "guidance", "batch",
+        "functions", "expert", "boundary",
+    ],
+)  # fmt: skip
+def test_a_folder_resumes_nothing_but_the_same_call(compiled, tmp_path, first, other):
+    given = {"denoiser": Blocks(), "timesteps": [900.0, 800.0, 700.0, 600.0, 300.0, 100.0], "work": tmp_path}
+    compiled(**given | first)
+    with pytest.raises(JournalCorrupt, match="belongs to another compile") as caught:
+        compiled(**given | first | other)
+    assert "work=" in caught.value.remedy
+
+
+def test_equal_networks_resume_each_other(compiled, tmp_path):
+    first = compiled(Blocks(), search="dp", work=tmp_path)
+    assert compiled(Blocks(), search="dp", work=tmp_path).policy == first.policy
+    with pytest.raises(JournalCorrupt):
+        compiled(Blocks(seed=1), search="dp", work=tmp_path)
+    # Its user may name a network, which then is not hashed.
+    named = tmp_path / "named"
+    compiled(Blocks(), work=named, weights="mine")
+    compiled(Blocks(), work=named, weights="mine")
+
+
+@pytest.mark.parametrize("kind", ["functions", "denoiser", "expert"])
+def test_functions_do_not_resume_without_a_name_for_their_weights(compiled, toys, tmp_path, kind):
+    denoiser = {
+        "functions": pair(1.0),
+        "denoiser": toys.toy(),
+        "expert": ExpertSwitch([toys.toy(), toys.toy()], [500.0]),
+    }[kind]
+    with pytest.raises(UsageError, match=r"work: the weights behind this .* cannot be read") as caught:
+        compiled(denoiser, work=tmp_path)
+    assert "weights=" in caught.value.remedy
+    assert compiled(denoiser, work=tmp_path, weights="a").policy == compiled(denoiser).policy
+
+
+def test_weights_that_are_not_in_memory_cannot_be_told_from_others(compiled, tmp_path):
+    with pytest.raises(UnsupportedModel, match=r"Blocks\.blocks\.0\.weight is not in memory") as caught:
+        compiled(Blocks().to("meta"), work=tmp_path)
+    assert "weights=" in caught.value.remedy
 
 
 def test_everything_after_the_denoiser_is_named():
