@@ -16,11 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from budc.compiler.rollouts.solver_checks import cannot_run, check_settings, check_states
 from budc.runtimes.sampling.schedulers import on_schedule
-from budc.schema.errors import UnsupportedModel
 
 _TINY = 1e-6
-_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -59,24 +58,25 @@ def linear_form(
     terminal 0 is then taken as 1e-6: solvers in log-SNR have a finite value there, but no finite derivative.
 
     Raises:
-        UnsupportedModel: the scheduler is not linear (thresholding), or draws noise of its own.
+        UnsupportedModel: the scheduler has no linear form for flow matching, see `solver_checks`.
     """
-    if getattr(scheduler, "config", {}).get("thresholding"):
-        raise _refused(scheduler)
+    check_settings(scheduler)
     differentiable = isinstance(sigmas, Tensor) and sigmas.requires_grad
     schedule = torch.as_tensor(sigmas, dtype=torch.float64)
     if differentiable:
         schedule = torch.cat([schedule[:-1], schedule[-1:].clamp_min(_TINY)])
     times = torch.as_tensor(timesteps, dtype=torch.float64)
-    steps = len(times)
-    basis = torch.eye(steps + 1, dtype=torch.float64)
-    rows = _states(scheduler, schedule, times, basis)
+
+    def run(levels: Tensor, inputs: Tensor) -> Tensor:
+        try:
+            return _states(scheduler, levels, times, inputs)
+        except Exception as error:
+            raise cannot_run(scheduler, error) from error
+
+    states = run(schedule, torch.eye(len(times) + 1, dtype=torch.float64))
     if not differentiable:
-        generator = torch.Generator().manual_seed(0)
-        probe = torch.randn(steps + 1, 1, generator=generator, dtype=torch.float64)
-        if not torch.allclose(rows @ probe, _states(scheduler, schedule, times, probe), atol=_TOLERANCE):
-            raise _refused(scheduler)
-    return LinearForm(rows[:, 0], rows[:, 1:], times)
+        check_states(scheduler, run, schedule, states)
+    return LinearForm(states[:, 0], states[:, 1:], times)
 
 
 def trainable(scheduler: Any, sigmas: Tensor) -> Tensor:
@@ -88,13 +88,6 @@ def trainable(scheduler: Any, sigmas: Tensor) -> Tensor:
     if not hasattr(scheduler, "_sigma_to_alpha_sigma_t"):
         return sigmas
     return torch.cat([sigmas[:1].clamp_max(1 - _TINY), sigmas[1:]])
-
-
-def _refused(scheduler: Any) -> UnsupportedModel:
-    return UnsupportedModel(
-        f"{type(scheduler).__name__} is not linear in its velocities, or is random",
-        remedy="use flow-matching Euler, UniPC or DPM++ without thresholding",
-    )
 
 
 def _states(scheduler: Any, sigmas: Tensor, timesteps: Tensor, inputs: Tensor) -> Tensor:

@@ -70,11 +70,7 @@ def default_schedule(
     Raises:
         UnsupportedModel: see `sampler_binding`.
     """
-    if getattr(scheduler, "order", 1) != 1:
-        raise UnsupportedModel(
-            f"{type(scheduler).__name__} evaluates the model {scheduler.order} times a step",
-            remedy="use a scheduler with one evaluation a step, such as flow-matching Euler or UniPC",
-        )
+    check_order(scheduler)
     probe = copy.deepcopy(scheduler)
     probe.set_timesteps(**schedule_arguments(scheduler, steps, family=family, image_tokens=image_tokens))
     sigmas, timesteps = probe.sigmas.tolist(), probe.timesteps.tolist()
@@ -84,6 +80,15 @@ def default_schedule(
             f"for {steps} steps"
         )
     return sigmas, [float(t) for t in timesteps]
+
+
+def check_order(scheduler: Any) -> None:
+    """Refuse a scheduler that evaluates the model more than once a step. Raises UnsupportedModel."""
+    if getattr(scheduler, "order", 1) != 1:
+        raise UnsupportedModel(
+            f"{type(scheduler).__name__} evaluates the model {scheduler.order} times a step",
+            remedy="use a scheduler with one evaluation a step, such as flow-matching Euler or UniPC",
+        )
 
 
 def schedule_arguments(

@@ -1,10 +1,29 @@
 """The linear form of a solver: the same numbers that the scheduler itself makes, and their derivatives."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+from diffusers import (
+    DDIMScheduler,
+    DEISMultistepScheduler,
+    DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
+    EDMEulerScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    FlowMatchLCMScheduler,
+    HeunDiscreteScheduler,
+    IPNDMScheduler,
+    LTXEulerAncestralRFScheduler,
+    MiniMaxH3Scheduler,
+    SASolverScheduler,
+    SCMScheduler,
+    UniPCMultistepScheduler,
+)
 
 from budc.compiler.rollouts.linear_form import linear_form
 from budc.runtimes.sampling.schedulers import apply_schedule
@@ -13,8 +32,8 @@ from budc.schema.errors import UnsupportedModel
 FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
 SOLVERS = ["euler", "unipc", "dpm++"]
 
-# The library's own, in DPM++ where it sets its timesteps.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+# The library's own, where DPM++ and DEIS set their timesteps.
+pytestmark = pytest.mark.filterwarnings("ignore:__array_(_ implementation|wrap__ must):DeprecationWarning")
 
 
 def stepped(scheduler, schedule, noise, velocities):
@@ -119,18 +138,108 @@ def test_the_differentiable_form_is_the_exact_one_but_for_its_terminal_value(toy
     assert torch.isfinite(exact.velocity).all()
 
 
+ACCEPTED = {
+    "Euler": partial(FlowMatchEulerDiscreteScheduler, shift=3.0),
+    "Euler, shifted by resolution": partial(FlowMatchEulerDiscreteScheduler, use_dynamic_shifting=True),
+    "UniPC": partial(UniPCMultistepScheduler, **FLOW),
+    "UniPC of order 1": partial(UniPCMultistepScheduler, **FLOW, solver_order=1),
+    "DPM++": partial(DPMSolverMultistepScheduler, **FLOW),
+    "DPM++ of order 3": partial(DPMSolverMultistepScheduler, **FLOW, solver_order=3),
+    "DPM++, single-step, of order 1": partial(DPMSolverSinglestepScheduler, **FLOW, solver_order=1),
+    "LTX, without its noise": partial(LTXEulerAncestralRFScheduler, eta=0.0),
+}
+"""On every schedule of flow matching from 1 to 0: one evaluation a step, no noise, straight paths."""
+
+BELOW_ONE = {
+    "UniPC of order 3": partial(UniPCMultistepScheduler, **FLOW, solver_order=3),
+    "DPM++, single-step": partial(DPMSolverSinglestepScheduler, **FLOW, solver_order=2),
+}
+"""On schedules that begin below 1: at 1 the signal-to-noise ratio, by which they divide, is zero."""
+
+REFUSED = {
+    "UniPC bh1: it divides by the log-SNR, infinite at 0": (
+        partial(UniPCMultistepScheduler, **FLOW, solver_type="bh1"), "no finite states from sigma 1.0 to 0.0",
+    ),
+    "UniPC of order 2 to the end": (
+        partial(UniPCMultistepScheduler, **FLOW, lower_order_final=False), "no finite states from sigma 1.0 to 0.0",
+    ),
+    "DEIS: infinite at 0": (partial(DEISMultistepScheduler, **FLOW), "no finite states from sigma 1.0 to 0.0"),
+    "Heun: two evaluations a step": (partial(FlowMatchHeunDiscreteScheduler), "evaluates the model 2 times a step"),
+    "Heun on noise: two evaluations a step": (partial(HeunDiscreteScheduler), "evaluates the model 2 times a step"),
+    "thresholding, UniPC": (partial(UniPCMultistepScheduler, **FLOW, thresholding=True), "thresholding"),
+    "thresholding, DPM++": (partial(DPMSolverMultistepScheduler, **FLOW, thresholding=True), "thresholding"),
+    "noise, Euler": (partial(FlowMatchEulerDiscreteScheduler, stochastic_sampling=True), "draws noise of its own"),
+    "noise, SDE-DPM++": (
+        partial(DPMSolverMultistepScheduler, **FLOW, algorithm_type="sde-dpmsolver++"), "draws noise of its own",
+    ),
+    "noise, LCM": (partial(FlowMatchLCMScheduler), "draws noise of its own"),
+    "noise, LTX": (partial(LTXEulerAncestralRFScheduler), "draws noise of its own"),
+    "noise, ancestral Euler": (partial(EulerAncestralDiscreteScheduler), "predict epsilon"),
+    "epsilon, Euler": (partial(EulerDiscreteScheduler), "predict epsilon, not the velocity of flow matching"),
+    "epsilon, UniPC": (partial(UniPCMultistepScheduler), "predict epsilon, not the velocity of flow matching"),
+    "epsilon, DPM++": (partial(DPMSolverMultistepScheduler), "predict epsilon, not the velocity of flow matching"),
+    "epsilon, EDM": (partial(EDMEulerScheduler), "predict epsilon, not the velocity of flow matching"),
+    "epsilon, DDIM": (partial(DDIMScheduler), "predict epsilon, not the velocity of flow matching"),
+    "epsilon, SA": (partial(SASolverScheduler), "predict epsilon, not the velocity of flow matching"),
+    "v": (partial(UniPCMultistepScheduler, prediction_type="v_prediction"), "predict v_prediction, not the velocity"),
+    "sample": (partial(DPMSolverMultistepScheduler, prediction_type="sample"), "predict sample, not the velocity"),
+    "velocities on variance-preserving paths, UniPC": (
+        partial(UniPCMultistepScheduler, prediction_type="flow_prediction"), "straight paths of flow matching",
+    ),
+    "velocities on variance-preserving paths, DPM++": (
+        partial(DPMSolverMultistepScheduler, prediction_type="flow_prediction"), "straight paths of flow matching",
+    ),
+    "steps in timesteps, not in sigmas": (partial(MiniMaxH3Scheduler), "straight paths of flow matching"),
+    "no sigmas to set": (partial(IPNDMScheduler), "cannot run on a given schedule"),
+    "a schedule of its own": (partial(SCMScheduler, prediction_type="flow_prediction"), "cannot run on a given schedule"),
+}  # fmt: skip
+"""And why."""
+
+
+def evenly(first):
+    """Six even steps from `first` to 0, as sigmas and timesteps."""
+    sigmas = [first * (6 - step) / 6 for step in range(7)]
+    return sigmas, [1000 * sigma for sigma in sigmas[:-1]]
+
+
 @pytest.mark.parametrize(
-    "scheduler",
-    [
-        UniPCMultistepScheduler(**FLOW, thresholding=True),
-        DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", **FLOW, thresholding=True),
-        DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++", **FLOW),
-        FlowMatchEulerDiscreteScheduler(shift=3.0, stochastic_sampling=True),
-    ],
-    ids=["unipc thresholding", "dpm++ thresholding", "sde-dpm++", "stochastic euler"],
+    ("make", "first"),
+    [*((make, 1.0) for make in ACCEPTED.values()), *((make, 0.9999) for make in BELOW_ONE.values())],
+    ids=[*ACCEPTED, *BELOW_ONE],
 )
-def test_a_solver_that_is_not_linear_is_refused(toys, scheduler):
-    schedule = toys.schedule(scheduler, 6)
-    with pytest.raises(UnsupportedModel, match=type(scheduler).__name__) as caught:
-        linear_form(scheduler, schedule.sigmas, schedule.timesteps)
-    assert caught.value.remedy
+def test_flow_matching_schedulers_that_are_accepted(make, first):
+    form = linear_form(make(), *evenly(first))
+    # A constant velocity is followed exactly, wherever the path began.
+    torch.testing.assert_close(form.start, torch.ones(7, dtype=torch.float64), atol=1e-6, rtol=0)
+    straight = torch.tensor(evenly(first)[0], dtype=torch.float64) - first
+    torch.testing.assert_close(form.velocity.sum(1), straight, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("make", BELOW_ONE.values(), ids=list(BELOW_ONE))
+def test_a_scheduler_that_is_infinite_at_one_is_refused_there_with_a_remedy_that_works(make):
+    scheduler = make()
+    with pytest.raises(UnsupportedModel, match=r"no finite states from sigma 1\.0 to 0\.0") as caught:
+        linear_form(scheduler, *evenly(1.0))
+    assert "begin the schedule at 0.9999 instead of 1.0" in caught.value.remedy
+    sigmas, timesteps = evenly(1.0)
+    assert linear_form(scheduler, [0.9999, *sigmas[1:]], timesteps).velocity.isfinite().all()
+
+
+@pytest.mark.parametrize(("make", "reason"), REFUSED.values(), ids=list(REFUSED))
+def test_schedulers_that_are_refused_and_why(make, reason):
+    scheduler = make()
+    with pytest.raises(UnsupportedModel, match=reason) as caught:
+        linear_form(scheduler, *evenly(1.0))
+    assert str(caught.value).startswith(type(scheduler).__name__)
+    assert "instead of" not in caught.value.remedy, "a later begin does not help"
+    if "use flow-matching Euler, or UniPC or DPM++ with flow sigmas" in caught.value.remedy:
+        for suggested in ("Euler", "UniPC", "DPM++"):
+            linear_form(ACCEPTED[suggested](), *evenly(1.0))
+
+
+def test_a_check_for_noise_leaves_the_global_generator_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    linear_form(ACCEPTED["UniPC"](), *evenly(1.0))
+    assert torch.equal(torch.rand(3), expected)
