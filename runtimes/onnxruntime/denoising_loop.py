@@ -5,6 +5,7 @@ it and `SolverUpdates` takes the latents to the next step. Branches that share m
 If the policy reuses velocities, one update takes all steps up to the next forward (`fused_steps`).
 """
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -48,6 +49,7 @@ class DenoisingLoop:
             fused = unfused_steps(solver, weights)
         self._buffers = LoopBuffers(sessions.provider, manifest, document, fused, groups, batch)
         self._forwards = DenoiserForwards(sessions)
+        self._exclusive = sessions.exclusive
         latents = (batch, *manifest.sample)
         self._updates = SolverUpdates(sessions, self._buffers, fused, document.sampler.timesteps, latents)
         self._used: dict[str, LinearCombination] = {}
@@ -67,8 +69,26 @@ class DenoisingLoop:
             on_step: called after each step; an exception from it ends the run and leaves nothing behind.
 
         Raises:
-            RefusedRun: an array is missing, or does not have the shape that the loop was made for.
+            RefusedRun: an array is missing, or does not have the shape that the loop was made for; or a run of the
+                pipeline is under way in this thread. One in another thread is waited for.
         """
+        return self.timed_run(embeddings, noise, on_step)[0]
+
+    def timed_run(
+        self,
+        embeddings: Mapping[str, NDArray[Any]],
+        noise: NDArray[np.float32],
+        on_step: OnStep | None = None,
+    ) -> tuple[NDArray[np.float32], float]:
+        """Do as `run` does; return the final latents and the seconds that it took, without the wait for other runs."""
+        with self._exclusive.begin():
+            started = time.perf_counter()
+            latents = self._run(embeddings, noise, on_step)
+            return latents, time.perf_counter() - started
+
+    def _run(
+        self, embeddings: Mapping[str, NDArray[Any]], noise: NDArray[np.float32], on_step: OnStep | None
+    ) -> NDArray[np.float32]:
         self._buffers.begin_run(embeddings, noise)
         self._forwards.begin_run()
         self._updates.begin_run()

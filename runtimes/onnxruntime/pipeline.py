@@ -8,7 +8,7 @@ The folder is one that `budc export onnx` wrote and `budc bind` added to the pol
 guidance are those of the diffusers pipeline, so the same seed gives the same latents up to rounding.
 """
 
-import time
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -109,7 +109,10 @@ def load(
 
 
 class OnnxPipeline:
-    """An exported model under one policy, made by `load`. Its graphs are opened when they are first needed."""
+    """An exported model under one policy, made by `load`. Its graphs are opened when they are first needed.
+
+    Threads may share a pipeline: their runs take turns.
+    """
 
     def __init__(
         self,
@@ -127,6 +130,7 @@ class OnnxPipeline:
         self._prompt_encoder = PromptEncoder(folder, manifest, branches, provider)
         self._denoiser_sessions = DenoiserSessions(folder, manifest, provider)
         self._loops: dict[int, DenoisingLoop] = {}
+        self._making_loops = threading.Lock()
 
     @property
     def uncalibrated(self) -> tuple[str, ...]:
@@ -146,6 +150,7 @@ class OnnxPipeline:
 
         Raises:
             CalibrationMismatch: `steps` is not the policy's number.
+            RefusedRun: a run of this pipeline is under way in the same thread. One in another thread is waited for.
         """
         policy_steps = self.document.sampler.steps
         if steps is not None and steps != policy_steps:
@@ -154,10 +159,7 @@ class OnnxPipeline:
                 remedy=f"ask for {policy_steps} steps, or load a policy of {steps}",
             )
         embeddings, noise = self.encode([prompt]), self.noise(seed)
-        loop = self.denoising_loop(1)
-        started = time.perf_counter()
-        latents = loop.run(embeddings, noise, on_step)
-        seconds = time.perf_counter() - started
+        latents, seconds = self.denoising_loop(1).timed_run(embeddings, noise, on_step)
         return Generation(self.decode(latents)[0], latents, seconds)
 
     def noise(self, seed: int) -> Floats:
@@ -171,9 +173,10 @@ class OnnxPipeline:
 
     def denoising_loop(self, batch: int) -> DenoisingLoop:
         """Return the denoising loop for `batch` samples at once."""
-        if batch not in self._loops:
-            self._loops[batch] = DenoisingLoop(self._denoiser_sessions, self.document, batch)
-        return self._loops[batch]
+        with self._making_loops:
+            if batch not in self._loops:
+                self._loops[batch] = DenoisingLoop(self._denoiser_sessions, self.document, batch)
+            return self._loops[batch]
 
     def decode(self, latents: Floats) -> Floats:
         """Return the frames of final latents, (N, F, H, W, 3) in 0..1."""

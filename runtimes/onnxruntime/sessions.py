@@ -6,6 +6,7 @@ import onnxruntime as ort
 
 from budc.runtimes.exported.manifest import Manifest
 from budc.runtimes.exported.signatures import GraphName
+from budc.runtimes.onnxruntime.exclusive import ExclusiveRun
 from budc.runtimes.onnxruntime.provider import Provider
 
 
@@ -17,6 +18,8 @@ class DenoiserSessions:
         self.provider = provider
         self.cuda_graphs = 0
         """How many CUDA graphs were numbered so far."""
+        self.exclusive = ExclusiveRun()
+        """Held by the loop that runs."""
         self._folder = folder
         self._sessions: dict[tuple[GraphName, int], ort.InferenceSession] = {}
 
