@@ -91,7 +91,7 @@ def test_a_policy_that_reuses_a_first_step_does_not_run(bench, pair):
     toy = bench(steps=9, samples=2, denoiser=pair)
     candidate = Candidate.of(9, (0, 1, 8))
     rows = [dict.fromkeys(pair.branches, () if k in (0, 1, 8) else (1.0,)) for k in range(9)]
-    with pytest.raises(SemanticsViolation, match="its denoiser has computed 0 before it"):
+    with pytest.raises(SemanticsViolation, match="its denoiser has 0 before it"):
         rollout_policy(toy.over(), toy.form, policy_of(toy.tree(), candidate, rows))
 
 
