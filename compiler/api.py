@@ -18,17 +18,25 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from budc.compiler.api_inputs import Pair, as_denoiser, branch_weights, noise_schedule, sample_conditions
+from budc.compiler.api_inputs import (
+    Pair,
+    as_denoiser,
+    branch_weights,
+    check_budget,
+    check_weights,
+    noise_schedule,
+)
+from budc.compiler.api_samples import held_out_samples, sample_conditions
 from budc.compiler.budget import parse_budget
 from budc.compiler.denoisers.batched import BatchedDenoiser
-from budc.compiler.denoisers.conditioning import Condition
+from budc.compiler.denoisers.conditioning import Condition, Conditioning
 from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.fingerprint import fingerprint_of, network_identity
 from budc.compiler.rollouts.metrics import latent_errors, latent_metric
@@ -41,6 +49,7 @@ from budc.compiler.selection.task import SearchResult, Task
 from budc.compiler.storage.journal import Journal
 from budc.option_names import python_names
 from budc.policies.profile import AnnealingSettings
+from budc.schema.arguments import path_argument, seed_argument, whole_number
 from budc.schema.errors import UsageError
 from budc.schema.mask import StepMask
 from budc.schema.policy import Metric, Policy
@@ -74,11 +83,11 @@ def compile_policy(
     conditioning: Mapping[str, Condition],
     noise: Tensor,
     scheduler: Any,
-    sigmas: Sequence[float],
+    sigmas: Sequence[float] | Tensor,
     budget: int | str,
     guidance: Mapping[str, float] | None = None,
     # The network's details, the search, and where it runs.
-    timesteps: Sequence[float] | None = None,
+    timesteps: Sequence[float] | Tensor | None = None,
     blocks: str = "blocks",
     held_out: tuple[Mapping[str, Condition], Tensor] | None = None,
     search: str = "joint",
@@ -86,7 +95,7 @@ def compile_policy(
     steps: Literal["auto"] | None = None,
     seed: int = 0,
     batch: int | None = None,
-    work: Path | None = None,
+    work: str | PathLike[str] | None = None,
     weights: str | None = None,
 ) -> Compiled:
     """Search the best policy of a budget for a denoiser.
@@ -96,10 +105,10 @@ def compile_policy(
             an `ExpertSwitch` of several that share a run.
         conditioning: guidance branch -> condition of N calibration samples: a tensor (N, ...), or several by name.
         noise: (N, ...) initial latents, float32.
-        scheduler: one with one evaluation a step, such as diffusers' flow-matching Euler or UniPC.
+        scheduler: one for flow matching with one evaluation a step, such as diffusers' flow-matching Euler or UniPC.
         sigmas: steps + 1 noise levels, strictly decreasing, terminal value included.
         budget: evaluations per branch, or a factor such as "2.8x".
-        guidance: branch -> weight in the guided velocity; needed where there are several branches.
+        guidance: branch -> weight in the guided velocity, adding up to 1; needed where there are several branches.
         timesteps: what the network is given, steps values; default sigma times the training timesteps.
         blocks: name of the `ModuleList` that is a module's trunk.
         held_out: conditioning and noise of samples that nothing is selected on, for the report.
@@ -116,10 +125,17 @@ def compile_policy(
     """
     if steps not in ("auto", None):
         raise UsageError(f"steps={steps!r} is not 'auto'", remedy="sigmas say how many steps there are")
+    check_budget(budget)
+    check_weights(weights)
+    seed = seed_argument(seed, most=2**53 - 1)
+    if batch is not None:
+        remedy = "pass the most samples of one forward, or None"
+        batch = whole_number(batch, "batch", least=1, most=1 << 20, remedy=remedy)
     check_arbitrated(search, align=align, auto_steps=steps == "auto")
+    conditions = sample_conditions(conditioning, noise)
+    held_out_conditions = held_out_samples(held_out, conditions)
     branches = branch_weights(conditioning, guidance)
     schedule = noise_schedule(scheduler, sigmas, timesteps)
-    conditions = sample_conditions(conditioning, noise, "conditioning")
     network = as_denoiser(denoiser, branches, blocks, noise.device)
     nfe = parse_budget(str(budget), schedule.steps, 1 + len(network.first_steps(schedule.timesteps)))
     few_steps = schedule.resampled(nfe) if steps == "auto" else None
@@ -127,29 +143,23 @@ def compile_policy(
         network, schedule, conditions, nfe, _ANNEALING, search, seed, align,
         few_step_schedule=few_steps, batch=batch,
     )  # fmt: skip
-    fingerprint = ""
-    if work is not None:
-        fingerprint = fingerprint_of(task, network_identity(network, weights, blocks), branches)
-    return _compiled(task, held_out, work, fingerprint)
+    if work is None:
+        with tempfile.TemporaryDirectory(prefix="budc-") as temporary:
+            return _compiled(task, held_out_conditions, Path(temporary), "")
+    folder = path_argument(work, "work", "pass the folder to store measurements in and to resume from")
+    fingerprint = fingerprint_of(task, network_identity(network, weights, blocks), branches)
+    return _compiled(task, held_out_conditions, folder, fingerprint)
 
 
-def _compiled(
-    task: Task,
-    held_out: tuple[Mapping[str, Condition], Tensor] | None,
-    work: Path | None,
-    fingerprint: str,
-) -> Compiled:
-    folder = nullcontext(str(work)) if work is not None else tempfile.TemporaryDirectory(prefix="budc-")
-    with folder as path, Journal(Path(path), fingerprint) as journal:
+def _compiled(task: Task, held_out: Conditioning | None, folder: Path, fingerprint: str) -> Compiled:
+    with Journal(folder, fingerprint) as journal:
         result = Finder(task, journal).find(task)
-    report = _report(task, result, held_out) if held_out else {}
+    report = {} if held_out is None else _report(task, result, held_out)
     return Compiled(result.policy, result.schedule.sigmas, result.schedule.timesteps, result, report)
 
 
-def _report(
-    task: Task, result: SearchResult, held_out: tuple[Mapping[str, Condition], Tensor]
-) -> Mapping[str, Metric]:
-    conditions, branches = sample_conditions(*held_out, "held_out"), task.denoiser.branches
+def _report(task: Task, result: SearchResult, conditions: Conditioning) -> Mapping[str, Metric]:
+    branches = task.denoiser.branches
     network = BatchedDenoiser(task.denoiser, conditions, task.batch)
     first_steps = task.denoiser.first_steps(task.schedule.timesteps)
     mask = StepMask.uniform(task.schedule.steps, task.nfe).through(first_steps)

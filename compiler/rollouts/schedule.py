@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from budc.compiler.rollouts.linear_form import LinearForm, linear_form
+from budc.runtimes.sampling.schedulers import terminal_sigma
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class NoiseSchedule:
     def linear_form(self) -> LinearForm:
         """Return the scheduler's linear form on this schedule. Raises UnsupportedModel, see `linear_form`."""
         return linear_form(self.scheduler, self.sigmas, self.timesteps)
+
+    def default_terminal(self) -> float:
+        """Return the sigma at which the scheduler's own schedule of as many steps ends."""
+        return terminal_sigma(self.scheduler, self.steps)
 
     def resampled(self, steps: int) -> NoiseSchedule:
         """Return a schedule of fewer steps along the same curve, linear between its points."""

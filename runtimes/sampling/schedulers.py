@@ -149,12 +149,22 @@ def on_schedule(
     scheduler: Any, sigmas: Sequence[float], timesteps: Sequence[float], device: Any = None
 ) -> Any:
     """Return a copy of `scheduler` at the beginning of a run on exactly this schedule."""
-    copied = copy.deepcopy(scheduler)
-    # Some schedulers demand a shift by resolution; the schedule that it gives is replaced.
-    shift = {"mu": 0.0} if copied.config.get("use_dynamic_shifting") else {}
-    copied.set_timesteps(len(timesteps), device=device, **shift)
+    copied = _with_steps(scheduler, len(timesteps), device)
     apply_schedule(copied, sigmas, timesteps)
     copied.set_begin_index(0)
+    return copied
+
+
+def terminal_sigma(scheduler: Any, steps: int) -> float:
+    """Return the sigma at which the scheduler's own schedule of `steps` steps ends. The scheduler is not changed."""
+    return float(_with_steps(scheduler, steps).sigmas[-1])
+
+
+def _with_steps(scheduler: Any, steps: int, device: Any = None) -> Any:
+    copied = copy.deepcopy(scheduler)
+    # Some schedulers demand a shift by resolution, which does not move the end.
+    shift = {"mu": 0.0} if copied.config.get("use_dynamic_shifting") else {}
+    copied.set_timesteps(steps, device=device, **shift)
     return copied
 
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler, UniPCMultistepScheduler
 from torch import nn
 
 import budc
@@ -209,6 +209,120 @@ def test_everything_after_the_denoiser_is_named():
             "timesteps has 2 values and sigmas has 7, expected 6 timesteps",
             "one timestep",
         ),
+        ({"timesteps": 3.0}, UsageError, "timesteps: 3.0 is not a sequence of numbers", "one timestep"),
+        ({"timesteps": [1.0] * 5 + [float("nan")]}, UsageError, "timesteps: number 5 is nan", "one timestep"),
+        (
+            {"sigmas": None},
+            UsageError,
+            "sigmas: None is not a sequence of numbers",
+            "terminal value included",
+        ),
+        (
+            {"sigmas": [1.0, 0.6, 0.3]},
+            UsageError,
+            "sigmas end at 0.3, where a run of .* ends at 0",
+            "append the",
+        ),
+        (
+            {"sigmas": [900.0, 500.0, 0.0]},
+            UsageError,
+            "sigmas begin at 900, but .* at most 1",
+            "divide timesteps",
+        ),
+        ({"scheduler": None}, UsageError, "scheduler: None is no scheduler", "pass an instance"),
+        (
+            {"scheduler": UniPCMultistepScheduler},
+            UsageError,
+            "scheduler: the class UniPC",
+            "pass an instance",
+        ),
+        (
+            {"scheduler": UniPCMultistepScheduler()},
+            UnsupportedModel,
+            "predict epsilon",
+            "prediction_type='flow",
+        ),
+        (
+            {"scheduler": FlowMatchHeunDiscreteScheduler()},
+            UnsupportedModel,
+            "FlowMatchHeunDiscreteScheduler evaluates the model 2 times a step",
+            "one evaluation a step",
+        ),
+        ({"budget": 2.5}, UsageError, "budget: 2.5 is neither a whole number nor a text", "budget='2.5x'"),
+        ({"budget": None}, UsageError, "budget: None is neither", "budget='2.8x'"),
+        ({"seed": None}, UsageError, "seed: None is no whole number from 0", "seed=0"),
+        ({"seed": -1}, UsageError, "seed: -1 is no whole number from 0", "seed=0"),
+        ({"batch": 0}, UsageError, "batch: 0 is no whole number from 1", "None"),
+        ({"weights": b"x"}, UsageError, "weights: a bytes names no weights", "sha256"),
+        ({"work": b"x"}, UsageError, "work: a bytes is no path", "pass the folder"),
+        ({"work": ""}, UsageError, "work: '' is no path", "pass the folder"),
+        (
+            {"guidance": 5.0},
+            UsageError,
+            "guidance: 5.0 is not a weight for each branch",
+            r'\{"cond": 5, "uncond": -4\} for this scale',
+        ),
+        (
+            {"guidance": {"cond": 5.0, "uncond": 1.0}},
+            UsageError,
+            "guidance: the weights add up to 6, expected 1",
+            "as g and 1 - g",
+        ),
+        (
+            {"guidance": {"cond": None, "uncond": 1.0}},
+            UsageError,
+            "guidance: .* is not a sequence of n",
+            "numbers",
+        ),
+        (
+            {"denoiser": [pair(1.0)[0]]},
+            UsageError,
+            "denoiser: a list is neither a module nor a pair",
+            "nn.Module",
+        ),
+        ({"denoiser": Blocks}, UsageError, "denoiser: a type is neither a module", "an instance"),
+        ({"denoiser": Blocks(), "blocks": 3}, UsageError, "blocks: 3 is no name", "ModuleList"),
+        (
+            {"conditioning": torch.zeros(8, 2, 3)},
+            UsageError,
+            "conditioning: a Tensor names no guidance",
+            "branch -> ",
+        ),
+        ({"conditioning": {}}, UsageError, "conditioning: an empty mapping names no", "branch -> tensor"),
+        (
+            {"conditioning": {"cond": [1]}},
+            UsageError,
+            r"conditioning\['cond'\]: a list is no tensor",
+            "branch -> ",
+        ),
+        ({"noise": None}, UsageError, "noise: None is no tensor", "pass a tensor"),
+        (
+            {"noise": torch.zeros(8, 2, 3, dtype=torch.int64)},
+            UsageError,
+            r"noise is int64 of shape \(8, 2, 3\), expected floating-point",
+            "float32",
+        ),
+        ({"noise": torch.zeros(8)}, UsageError, r"noise is float32 of shape \(8,\), expected", "float32"),
+        ({"noise": torch.full((8, 2, 3), float("inf"))}, UsageError, "noise is not finite", "pass a tensor"),
+        (
+            {"held_out": {"cond": torch.zeros(2, 2, 3)}},
+            UsageError,
+            "held_out: a dict is not",
+            r"held_out=\(cond",
+        ),
+        (
+            {"held_out": ({"cond": torch.zeros(2, 2, 3)}, torch.zeros(2, 2, 3))},
+            UsageError,
+            r"held_out\[0\] has the branches \['cond'\], conditioning has \['cond', 'uncond'\]",
+            "same branches",
+        ),
+        (
+            {"held_out": (dict.fromkeys(("cond", "uncond"), torch.zeros(2, 2, 3)), torch.zeros(2, 4))},
+            UsageError,
+            r"held_out\[1\] has samples of shape \(4,\), noise has \(2, 3\)",
+            "same shape",
+        ),
+        ({"search": None}, UsageError, "search: no algorithm named None", "use one of joint"),
         (
             {"sigmas": [1.0, 0.5, 0.7]},
             SemanticsViolation,
@@ -231,6 +345,27 @@ def test_errors_name_arguments(compiled, changes, error, message, remedy):
     for pattern, text in ((message, str(caught.value)), (remedy, caught.value.remedy)):
         assert re.search(pattern, text), text
     assert "--" not in f"{caught.value} {caught.value.remedy}"
+
+
+def test_what_is_meant_is_accepted(compiled, toys, tmp_path):
+    expected = compiled()
+    sigmas, timesteps = torch.tensor(expected.sigmas, dtype=torch.float64), torch.tensor(expected.timesteps)
+    assert compiled(sigmas=sigmas, timesteps=timesteps).policy == expected.policy
+    assert compiled(sigmas=sigmas.numpy(), work=str(tmp_path), weights="toy").policy == expected.policy
+    assert compiled(noise=toys.conditions(8).noise.double()).policy == expected.policy
+    assert compiled(list(pair(1.0))).policy == compiled(pair(1.0)).policy
+
+
+def test_no_sample_is_held_out_that_the_policy_was_selected_on(compiled, toys):
+    calibration, others = toys.conditions(8), toys.conditions(4, seed=1)
+    with pytest.raises(UsageError, match="held_out: its sample 0 is calibration sample 0") as caught:
+        compiled(held_out=(calibration.embeddings, calibration.noise))
+    assert "not among the calibration samples" in caught.value.remedy
+    mixed = {name: torch.cat([others.embeddings[name], t[5:6]]) for name, t in calibration.embeddings.items()}
+    with pytest.raises(UsageError, match="held_out: its sample 4 is calibration sample 5"):
+        compiled(held_out=(mixed, torch.cat([others.noise, calibration.noise[5:6]])))
+    # The same prompts from other noise are other samples.
+    assert compiled(held_out=(calibration.embeddings, toys.conditions(8, seed=1).noise)).report
 
 
 def test_the_same_checks_name_flags_on_the_command_line():

@@ -1,0 +1,110 @@
+"""Samples that a user hands to `compile_policy`: conditioning and noise, checked, and held out from calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from budc.compiler.denoisers.conditioning import Condition, Conditioning, named_tensors
+from budc.compiler.denoisers.identity import tensor_digest
+from budc.schema.arguments import described
+from budc.schema.errors import UsageError
+
+_CONDITIONING = 'pass branch -> tensor (N, ...), such as {"cond": text, "uncond": empty}'
+_NOISE = "pass a tensor (N, ...) of N initial latents, float32"
+_HELD_OUT = "pass held_out=(conditioning, noise), both of samples that are not among the calibration samples"
+
+
+def sample_conditions(conditioning: Mapping[str, Condition], noise: Tensor, name: str = "") -> Conditioning:
+    """Return conditions and noise on the CPU, noise in float32; `name` is the argument that holds both, if one does.
+
+    Raises:
+        UsageError: not tensors by branch, another number of samples than there is noise for, or none; noise that is not
+            finite floating-point numbers.
+    """
+    noise_name = f"{name}[1]" if name else "noise"
+    conditioning_name = f"{name}[0]" if name else "conditioning"
+    _check_noise(noise, noise_name)
+    if not isinstance(conditioning, Mapping) or not conditioning:
+        what = "an empty mapping" if isinstance(conditioning, Mapping) else described(conditioning)
+        raise UsageError(f"{conditioning_name}: {what} names no guidance branch", remedy=_CONDITIONING)
+    for branch, condition in conditioning.items():
+        where = f"{conditioning_name}[{branch!r}]"
+        if not isinstance(condition, Tensor | Mapping):
+            raise UsageError(f"{where}: {described(condition)} is no tensor", remedy=_CONDITIONING)
+        for key, tensor in named_tensors(condition).items():
+            _check_condition(tensor, where + (f"[{key!r}]" if key else ""), len(noise), noise_name)
+    return Conditioning(dict(conditioning), noise.detach().float()).to(torch.device("cpu"))
+
+
+def held_out_samples(held_out: Any, calibration: Conditioning) -> Conditioning | None:
+    """Return the samples of `held_out`, None where it is None.
+
+    Raises:
+        UsageError: not a pair (conditioning, noise), other branches or shapes than calibration has, or a sample of it.
+    """
+    if held_out is None:
+        return None
+    if not isinstance(held_out, tuple | list) or len(held_out) != 2:
+        raise UsageError(f"held_out: {described(held_out)} is not conditioning and noise", remedy=_HELD_OUT)
+    conditioning, noise = held_out
+    samples = sample_conditions(conditioning, noise, "held_out")
+    if samples.embeddings.keys() != calibration.embeddings.keys():
+        raise UsageError(
+            f"held_out[0] has the branches {sorted(samples.embeddings)}, conditioning has "
+            f"{sorted(calibration.embeddings)}",
+            remedy="give both the same branches",
+        )
+    if samples.noise.shape[1:] != calibration.noise.shape[1:]:
+        raise UsageError(
+            f"held_out[1] has samples of shape {tuple(samples.noise.shape[1:])}, noise has "
+            f"{tuple(calibration.noise.shape[1:])}",
+            remedy="give both the same shape",
+        )
+    seen = {digest: index for index, digest in enumerate(_digests(calibration))}
+    for index, digest in enumerate(_digests(samples)):
+        if digest in seen:
+            raise UsageError(
+                f"held_out: its sample {index} is calibration sample {seen[digest]}, so that the report would be about "
+                "what the policy was selected on",
+                remedy=_HELD_OUT,
+            )
+    return samples
+
+
+def _check_noise(noise: Any, name: str) -> None:
+    if not isinstance(noise, Tensor):
+        raise UsageError(f"{name}: {described(noise)} is no tensor", remedy=_NOISE)
+    if noise.ndim < 2 or not noise.is_floating_point():
+        raise UsageError(
+            f"{name} is {str(noise.dtype).removeprefix('torch.')} of shape {tuple(noise.shape)}, expected "
+            "floating-point numbers with one dimension of samples and at least one more",
+            remedy=_NOISE,
+        )
+    if len(noise) == 0:
+        raise UsageError(f"{name} holds no sample", remedy="give conditions and noise of a few samples")
+    if not noise.isfinite().all():
+        raise UsageError(f"{name} is not finite", remedy=_NOISE)
+
+
+def _check_condition(tensor: Any, where: str, samples: int, noise_name: str) -> None:
+    if not isinstance(tensor, Tensor) or tensor.ndim == 0:
+        raise UsageError(f"{where}: {described(tensor)} is no tensor of samples", remedy=_CONDITIONING)
+    if len(tensor) != samples:
+        raise UsageError(
+            f"{where} has {len(tensor)} samples, {noise_name} has {samples}",
+            remedy="give every sample a condition of each branch, and noise",
+        )
+
+
+def _digests(samples: Conditioning) -> list[tuple[str, ...]]:
+    """Return for every sample the digests of its noise and conditions."""
+    tensors = [samples.noise] + [
+        tensor
+        for branch in sorted(samples.embeddings)
+        for _, tensor in sorted(named_tensors(samples.embeddings[branch]).items())
+    ]
+    return [tuple(tensor_digest(tensor[row]) for tensor in tensors) for row in range(len(samples))]

@@ -1,0 +1,52 @@
+"""Arguments of public functions: a wrong one is refused by its name, with what it was and what to pass."""
+
+import operator
+import os
+from pathlib import Path
+from typing import Any
+
+from budc.schema.errors import UsageError
+
+MAX_SEED = 2**64 - 1
+_SHOWN = 40
+
+
+def described(value: object) -> str:
+    """Return a value in words: None, a short number or text as it is written, else its type."""
+    if value is None or (isinstance(value, bool | int | float | str) and len(repr(value)) <= _SHOWN):
+        return repr(value)
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def path_argument(value: Any, name: str, remedy: str) -> Path:
+    """Return an argument that is a path. Raises UsageError: it is none, such as None, bytes or an empty text."""
+    if (
+        not isinstance(value, str | os.PathLike)
+        or not os.fspath(value)
+        or isinstance(os.fspath(value), bytes)
+    ):
+        raise UsageError(f"{name}: {described(value)} is no path", remedy=remedy)
+    if "\0" in os.fspath(value):
+        raise UsageError(f"{name}: a path cannot contain NUL", remedy=remedy)
+    return Path(value)
+
+
+def whole_number(value: Any, name: str, *, least: int, most: int, remedy: str) -> int:
+    """Return an argument that is an int, or numpy's. Raises UsageError: it is none, or not from `least` to `most`."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or not least <= number <= most:
+        raise UsageError(
+            f"{name}: {described(value)} is no whole number from {least} to {most}", remedy=remedy
+        )
+    return number
+
+
+def seed_argument(value: Any, *, most: int = MAX_SEED) -> int:
+    """Return an argument that seeds a generator. Raises UsageError."""
+    return whole_number(
+        value, "seed", least=0, most=most, remedy="pass a seed such as seed=0; equal seeds repeat a run"
+    )
