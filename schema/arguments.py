@@ -32,6 +32,17 @@ def path_argument(value: Any, name: str, remedy: str) -> Path:
     return Path(value)
 
 
+def source_argument(value: Any, name: str, remedy: str) -> bytes | Path:
+    """Return an argument that is the content of a file, or its path. Raises UsageError: it is neither."""
+    return value if isinstance(value, bytes) else path_argument(value, name, remedy)
+
+
+def instance_argument(value: Any, kind: type, name: str, remedy: str) -> None:
+    """Refuse an argument that is no instance of `kind`. Raises UsageError."""
+    if not isinstance(value, kind):
+        raise UsageError(f"{name}: {described(value)} is no {kind.__name__}", remedy=remedy)
+
+
 def whole_number(value: Any, name: str, *, least: int, most: int, remedy: str) -> int:
     """Return an argument that is an int, or numpy's. Raises UsageError: it is none, or not from `least` to `most`."""
     try:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from budc.schema import canonical
 from budc.schema import envelope as dsse
+from budc.schema.arguments import instance_argument, source_argument
 from budc.schema.bundle import Bundle, decode_bundle, encode_bundle
 from budc.schema.envelope import Envelope, Signature
 from budc.schema.errors import Expired, UsageError
@@ -152,10 +153,16 @@ def open_artifact(
         now: a moment with a time zone; default the clock.
 
     Raises:
+        UsageError: an argument of another kind.
         TrustError: unsigned, changed, signed by nobody trusted, of the wrong type, denied, too old or expired.
         ArtifactError, UnsafeWeights: what it holds is not a valid policy.
     """
-    bundle, path = _load(source)
+    instance_argument(
+        trust, Trust, "trust", 'pass Trust.from_pem("publisher.pub"), or Trust.load of a trust file'
+    )
+    bundle, path = _load(
+        source_argument(source, "source", "pass the path of a .budc.json file, or its bytes")
+    )
     if bundle.envelope.signatures or not allow_unsigned:
         keys = dsse.verify(bundle.envelope, trust.keys, threshold=trust.threshold, hint=bundle.hint)
     else:

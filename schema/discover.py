@@ -12,11 +12,13 @@ from pathlib import Path
 
 from budc.schema import canonical
 from budc.schema import folder as model_folder
+from budc.schema.arguments import instance_argument, path_argument, whole_number
 from budc.schema.artifact import SUFFIX, Artifact, open_artifact, read
 from budc.schema.digests import FileDigests, find_variant
 from budc.schema.errors import ArtifactError, BudcError, OutputError, UsageError
 from budc.schema.files import read_limited, write_atomic
 from budc.schema.hashing import sha256_files
+from budc.schema.mask import MAX_STEPS
 from budc.schema.trust import Trust
 
 FOLDER = "budc"
@@ -56,10 +58,17 @@ def load_policy(
 
     Raises:
         ArtifactError: no policy is attached.
-        UsageError: `nfe` and `name` leave none of those that are believed, or several; or two different policies
-            are one revision of one name.
+        UsageError: an argument of another kind; or `nfe` and `name` leave none of those that are believed, or several;
+            or two different policies are one revision of one name.
         BudcError: none is believed; the reason of the first.
     """
+    instance_argument(
+        trust, Trust, "trust", 'pass Trust.from_pem("publisher.pub"), or Trust.load of a trust file'
+    )
+    model = path_argument(model, "model", "pass the model folder")
+    if nfe is not None:
+        remedy = "pass the number of evaluations, such as nfe=10, or None"
+        nfe = whole_number(nfe, "nfe", least=1, most=MAX_STEPS, remedy=remedy)
     paths = policies(model)
     if not paths:
         raise ArtifactError(

@@ -26,6 +26,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from budc.schema.arguments import path_argument
 from budc.schema.errors import (
     BudcError,
     Denied,
@@ -33,6 +34,7 @@ from budc.schema.errors import (
     RevisionTooOld,
     TrustError,
     UntrustedKey,
+    UsageError,
 )
 from budc.schema.files import read_limited
 from budc.schema.keys import PublicKey, load_public
@@ -84,8 +86,16 @@ class Trust:
 
     @classmethod
     def from_pem(cls, *paths: str | os.PathLike[str]) -> "Trust":
-        """Return trust in the keys of these PEM files; a signature by any one suffices. Raises KeyUnusable."""
-        return cls(tuple(load_public(path) for path in paths))
+        """Return trust in the keys of these PEM files; a signature by any one suffices.
+
+        Raises:
+            UsageError: no path, or something else.
+            KeyUnusable: a file is missing or holds no key that can be used.
+        """
+        remedy = 'pass the path of a public key, as in Trust.from_pem("publisher.pub")'
+        if not paths:
+            raise UsageError("paths: no key was given, so nobody would be trusted", remedy=remedy)
+        return cls(tuple(load_public(path_argument(path, "paths", remedy)) for path in paths))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Trust":
@@ -95,6 +105,7 @@ class Trust:
             TrustError: the file cannot be read or does not have the form that this module describes.
             KeyUnusable: a key that it names cannot be used.
         """
+        path = path_argument(path, "path", "pass the path of a trust file")
         return cls.of(read_trust_file(path), path)
 
     @classmethod

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
-from pathlib import Path
 
+from budc.schema.arguments import path_argument, source_argument
 from budc.schema.artifact import Artifact, check_age, open_artifact, verify
 from budc.schema.errors import Unsigned, UntrustedKey
 from budc.schema.policy import PolicyDocument
@@ -44,10 +44,15 @@ def trusted_policy(
         allow_unsigned: run what nobody signed, with an `UnsignedWarning`.
 
     Raises:
+        UsageError: an argument of another kind.
         TrustError: nobody trusted has signed it, it is denied, or it has expired.
         ArtifactError: it is not a valid policy.
     """
     trusted = _as_trust(trust)
+    if not isinstance(artifact, Artifact | PolicyDocument):
+        source_argument(
+            artifact, "artifact", "pass the path of a .budc.json file, or what open_artifact returned"
+        )
     if isinstance(artifact, PolicyDocument):
         if not allow_unsigned:
             raise Unsigned(
@@ -80,8 +85,9 @@ def _as_trust(trust: Trust | str | PathLike[str] | None) -> Trust:
         return Trust(keys=())
     if isinstance(trust, Trust):
         return trust
+    trust = path_argument(trust, "trust", "pass a Trust, or the path of the publisher's public key")
     trusted = Trust.from_pem(trust)
-    return replace(trusted, names={key.fingerprint: Path(trust).name for key in trusted.keys})
+    return replace(trusted, names={key.fingerprint: trust.name for key in trusted.keys})
 
 
 @contextmanager

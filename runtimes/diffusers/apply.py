@@ -14,11 +14,11 @@ other than the calibrated ones are refused; `allow_uncalibrated=True` runs them 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from budc.runtimes.admission.settings import SettingsCheck
 from budc.runtimes.admission.trust import Source, trusted_policy
+from budc.schema.arguments import path_argument
 from budc.schema.digest_cache import DigestCache
 from budc.schema.errors import MissingExtra, UnsupportedModel
 from budc.schema.policy import PolicyDocument
@@ -65,6 +65,7 @@ def apply(
         digests: caches the digests of the model's files by their times; the user's cache by default.
 
     Raises:
+        UsageError: an argument of another kind.
         TrustError: nobody trusted has signed the artifact, it is denied, or it has expired.
         ArtifactError: it is not a valid policy.
         ModelError: the pipeline's model is another one, or of a kind that is not supported.
@@ -74,7 +75,9 @@ def apply(
     policy = trusted_policy(artifact, trust, allow_unsigned)
     document, settings = policy.document, SettingsCheck(allow_uncalibrated)
     _check_pipeline(pipe, document, settings)
-    folder = Path(weights_dir) if weights_dir else None
+    folder = None
+    if weights_dir is not None:
+        folder = path_argument(weights_dir, "weights_dir", "pass the model folder, or None")
     transformers = [unwrapped(getattr(pipe, denoiser.name)) for denoiser in document.model.denoisers]
     for denoiser, transformer in zip(document.model.denoisers, transformers, strict=True):
         verify_model(transformer, denoiser, document, settings, weights_dir=folder, digests=digests)

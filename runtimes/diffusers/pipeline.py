@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from budc.policies.profile import ModelProfile, find_weights, load_profile
+from budc.schema.arguments import described, instance_argument, path_argument
 from budc.schema.errors import MissingExtra, UnsupportedModel, UsageError, WeightsMissing
 
 if TYPE_CHECKING:
@@ -70,6 +71,9 @@ def load_pipeline(
         MissingExtra: torch or diffusers is not installed.
     """
     profile = _profile(name_or_profile) if isinstance(name_or_profile, str) else name_or_profile
+    instance_argument(
+        profile, ModelProfile, "name_or_profile", "pass a name that `budc models` lists, or a profile"
+    )
     dtype_name = profile.dtype if dtype is None else str(dtype).removeprefix("torch.")
     if dtype_name not in _DTYPES:
         raise UsageError(f"dtype: {dtype}", remedy=f"use one of {', '.join(_DTYPES)}")
@@ -84,6 +88,12 @@ def load_pipeline(
             f"loading a pipeline needs {missing.name}, which is not installed (extra budc[torch])",
             remedy="pip install 'budc[torch]'",
         ) from missing
+    try:
+        target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except (RuntimeError, TypeError) as error:
+        raise UsageError(
+            f"device: {described(device)} is no device of torch", remedy='pass "cpu" or "cuda:0", or None'
+        ) from error
     default = getattr(torch, dtype_name)
     dtypes = {"default": default, "vae": default if profile.pipeline_class in _SAME_DTYPE else torch.float32}
     with loading(folder):
@@ -92,7 +102,7 @@ def load_pipeline(
         )
     scheduler = getattr(diffusers, profile.scheduler)
     pipe.scheduler = scheduler.from_config(pipe.scheduler.config, **profile.scheduler_config)
-    return pipe.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return pipe.to(target)
 
 
 def _profile(name: str) -> ModelProfile:
@@ -104,7 +114,9 @@ def _profile(name: str) -> ModelProfile:
 
 def _folder(profile: ModelProfile, weights: str | PathLike[str] | None) -> Path:
     try:
-        return find_weights(profile, None if weights is None else Path(weights))
+        if weights is not None:
+            weights = path_argument(weights, "weights", "pass the model folder, or None")
+        return find_weights(profile, weights)
     except WeightsMissing as error:
         remedy = (
             f"pass weights=, the model folder, or load {profile.try_instead!r}, which is part of the package"

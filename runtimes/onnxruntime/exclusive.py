@@ -24,8 +24,8 @@ class ExclusiveRun:
         thread = threading.get_ident()
         if self._thread == thread:
             raise RefusedRun(
-                "a run of this pipeline is under way in the same thread: another one was begun in its on_step",
-                remedy="begin it when the first has ended, or load the policy a second time",
+                "this pipeline is running: another run of it was begun in the same thread, before the first has ended",
+                remedy="begin it when the first run has ended, not in its on_step, or load the policy a second time",
             )
         with self._lock:
             self._thread = thread

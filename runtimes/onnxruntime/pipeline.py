@@ -19,8 +19,9 @@ from budc.runtimes.admission.settings import SettingsCheck, UncalibratedWarning
 from budc.runtimes.admission.trust import Source, UnsignedWarning, trusted_policy
 from budc.runtimes.exported.manifest import Manifest
 from budc.runtimes.exported.recheck import VerifiedFiles, folder_state
+from budc.schema.arguments import described, path_argument, seed_argument, whole_number
 from budc.schema.digest_cache import DigestCache
-from budc.schema.errors import CalibrationMismatch, MissingExtra
+from budc.schema.errors import CalibrationMismatch, MissingExtra, UsageError
 from budc.schema.policy import PolicyDocument
 from budc.schema.trust import Trust
 
@@ -53,6 +54,9 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float32]
+
+_MOST = 1 << 20
+"""Samples of a batch, and more."""
 
 
 @dataclass(frozen=True)
@@ -90,22 +94,24 @@ def load(
         digests: the cache of file digests by size and time; default the user's.
 
     Raises:
+        UsageError: an argument of another kind.
         TrustError: no trusted key has signed the artifact.
         ModelError: the folder is not an export that the policy lists, or is not safe to open.
         CalibrationMismatch: the export is for another shape, text length, scheduler or pipeline.
         ProviderMissing: the provider cannot be used on this machine.
     """
     document = trusted_policy(artifact, trust, allow_unsigned).document
-    chosen = choose_provider(provider) if isinstance(provider, str) else provider
+    export = path_argument(folder, "folder", "pass the folder that `budc export onnx` wrote")
+    chosen = provider if isinstance(provider, Provider) else choose_provider(provider)
     settings = SettingsCheck(allow_uncalibrated)
-    state = folder_state(Path(folder))
-    manifest = verify_folder(Path(folder), document, settings, digests=digests)
+    state = folder_state(export)
+    manifest = verify_folder(export, document, settings, digests=digests)
     check_document(document, manifest, settings)
-    check_scheduler(document, Path(folder), manifest, settings)
+    check_scheduler(document, export, manifest, settings)
     # Graphs are opened when they are first needed: what has changed by then is verified again.
-    files = VerifiedFiles(Path(folder), manifest.files, state)
+    files = VerifiedFiles(export, manifest.files, state)
     opener = replace(chosen, before_open=files.confirm)
-    return OnnxPipeline(Path(folder), manifest, document, opener, settings)
+    return OnnxPipeline(export, manifest, document, opener, settings)
 
 
 class OnnxPipeline:
@@ -149,9 +155,16 @@ class OnnxPipeline:
             on_step: called after each step with its index; returning False ends the run there.
 
         Raises:
+            UsageError: an argument of another kind: `prompt` is one text, `seed` at least 0.
             CalibrationMismatch: `steps` is not the policy's number.
             RefusedRun: a run of this pipeline is under way in the same thread. One in another thread is waited for.
         """
+        _check_prompt(prompt, "prompt", "pass one text; call generate once for each prompt")
+        seed = seed_argument(seed)
+        if on_step is not None and not callable(on_step):
+            raise UsageError(
+                f"on_step: {described(on_step)} is no function", remedy="pass a function of a step's index"
+            )
         policy_steps = self.document.sampler.steps
         if steps is not None and steps != policy_steps:
             raise CalibrationMismatch(
@@ -163,16 +176,30 @@ class OnnxPipeline:
         return Generation(self.decode(latents)[0], latents, seconds)
 
     def noise(self, seed: int) -> Floats:
-        """Return the noise that one sample starts from, (1, ...)."""
-        noise = seeded_noise((1, *self.manifest.latents), seed)
+        """Return the noise that one sample starts from, (1, ...). Raises UsageError: `seed` is no seed."""
+        noise = seeded_noise((1, *self.manifest.latents), seed_argument(seed))
         return pack_latents(noise) if self.manifest.packed else noise
 
     def encode(self, prompts: Sequence[str]) -> Mapping[str, Floats]:
-        """Return the denoiser's embeddings of N prompts by name, (branches · N, ...), the conditional branch first."""
+        """Return the denoiser's embeddings of N prompts by name, (branches · N, ...), the conditional branch first.
+
+        Raises:
+            UsageError: not a sequence of texts, or none.
+        """
+        if isinstance(prompts, str) or not isinstance(prompts, Sequence) or not prompts:
+            what = "an empty sequence" if prompts == [] else described(prompts)
+            raise UsageError(
+                f"prompts: {what} is not a list of texts", remedy="pass one or more prompts as a list"
+            )
+        for index, prompt in enumerate(prompts):
+            _check_prompt(prompt, f"prompts[{index}]", "pass one or more prompts as a list")
         return self._prompt_encoder(prompts)
 
     def denoising_loop(self, batch: int) -> DenoisingLoop:
-        """Return the denoising loop for `batch` samples at once."""
+        """Return the denoising loop for `batch` samples at once. Raises UsageError: `batch` is less than 1."""
+        batch = whole_number(
+            batch, "batch", least=1, most=_MOST, remedy="pass a number of samples such as batch=1"
+        )
         with self._making_loops:
             if batch not in self._loops:
                 self._loops[batch] = DenoisingLoop(self._denoiser_sessions, self.document, batch)
@@ -186,3 +213,14 @@ class OnnxPipeline:
     @cached_property
     def _decoder(self) -> ort.InferenceSession:
         return self.provider.open(self._folder / self.manifest.graphs["vae_decoder"].file)
+
+
+def _check_prompt(prompt: object, name: str, remedy: str) -> None:
+    if not isinstance(prompt, str):
+        raise UsageError(f"{name}: {described(prompt)} is no text", remedy=remedy)
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{name}: holds half of a surrogate pair, which is no character", remedy=remedy
+        ) from error

@@ -14,6 +14,7 @@ from typing import Any, Final
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
+from budc.schema.arguments import described
 from budc.schema.errors import ProviderMissing, UnsafeWeights, UsageError
 
 PROVIDERS: Final[Mapping[str, str]] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -81,8 +82,8 @@ def choose_provider(name: str, threads: int = 0) -> Provider:
         UsageError: no provider has that name.
         ProviderMissing: the installed ONNX Runtime is built without it, or it cannot start on this machine.
     """
-    if name not in PROVIDERS:
-        raise UsageError(f"provider: {name!r} is not one of {', '.join(PROVIDERS)}")
+    if not isinstance(name, str) or name not in PROVIDERS:
+        raise UsageError(f"provider: {described(name)} is not one of {', '.join(PROVIDERS)}")
     if PROVIDERS[name] not in ort.get_available_providers():
         raise ProviderMissing(
             f"provider: the installed ONNX Runtime {ort.__version__} is built without {name}",

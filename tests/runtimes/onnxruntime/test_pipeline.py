@@ -2,6 +2,7 @@
 
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from budc.schema.errors import (  # noqa: E402
     Unsigned,
     UnsupportedModel,
     UntrustedKey,
+    UsageError,
     WeightsMismatch,
     WeightsMissing,
 )
@@ -323,3 +325,53 @@ def test_other_steps_are_refused_before_anything_runs(pipe: OnnxPipeline) -> Non
         pipe.generate(PROMPTS[0], steps=50)
     assert not pipe._loops
     assert pipe.generate(PROMPTS[0], steps=6).latents.shape == (1, 16, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"prompt": PROMPTS}, "prompt: a list is no text"),
+        ({"prompt": None}, "prompt: None is no text"),
+        ({"prompt": b"a red circle"}, "prompt: a bytes is no text"),
+        ({"prompt": "\ud800"}, "prompt: holds half of a surrogate pair"),
+        ({"seed": None}, "seed: None is no whole number from 0"),
+        ({"seed": -1}, "seed: -1 is no whole number from 0"),
+        ({"seed": 1.5}, r"seed: 1\.5 is no whole number from 0"),
+        ({"seed": 2**64}, "seed: 18446744073709551616 is no whole number from 0"),
+        ({"on_step": 3}, "on_step: 3 is no function"),
+    ],
+    ids=repr,
+)
+def test_generate_names_a_wrong_argument(pipe: OnnxPipeline, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as refusal:
+        pipe.generate(**{"prompt": PROMPTS[0]} | arguments)
+    assert "pass" in refusal.value.remedy
+    assert not pipe._loops
+
+
+def test_every_step_of_a_run_names_a_wrong_argument(pipe: OnnxPipeline) -> None:
+    wrong: dict[str, Callable[[], object]] = {
+        "prompts: 'a red circle' is not a list": lambda: pipe.encode("a red circle"),
+        "prompts: an empty sequence": lambda: pipe.encode([]),
+        r"prompts\[1\]: None is no text": lambda: pipe.encode(["a", None]),  # type: ignore[list-item]
+        "seed: None": lambda: pipe.noise(None),  # type: ignore[arg-type]
+        "batch: 0 is no whole number from 1": lambda: pipe.denoising_loop(0),
+    }
+    for message, call in wrong.items():
+        with pytest.raises(UsageError, match=message):
+            call()
+    np.testing.assert_array_equal(pipe.noise(np.int64(3)), pipe.noise(3))  # type: ignore[arg-type]
+
+
+def test_load_names_a_wrong_folder_or_provider(document: PolicyDocument, exported: Path) -> None:
+    for folder in (None, b"folder", ""):
+        with pytest.raises(UsageError, match=r"folder: .* is no path"):
+            opened(document, folder)  # type: ignore[arg-type]
+    with pytest.raises(WeightsMissing):
+        opened(document, Path(__file__))
+    for provider in (None, ["cpu"], "gpu"):
+        with (
+            pytest.warns(UnsignedWarning),
+            pytest.raises(UsageError, match=r"provider: .* is not one of cpu, cuda"),
+        ):
+            load(document, exported, allow_unsigned=True, provider=provider)  # type: ignore[arg-type]

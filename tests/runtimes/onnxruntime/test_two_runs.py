@@ -87,13 +87,13 @@ def test_a_run_inside_another_is_refused_and_leaves_it_alone(
     refusals: list[RefusedRun] = []
 
     def on_step(step: int) -> None:
-        with pytest.raises(RefusedRun, match="another one was begun in its on_step") as caught:
+        with pytest.raises(RefusedRun, match="another run of it was begun in the same thread") as caught:
             begin(pipe)
         refusals.append(caught.value)
 
     np.testing.assert_array_equal(pipe.generate(FIRST, seed=1, on_step=on_step).latents, alone)
     assert len(refusals) == STEPS
-    assert "when the first has ended" in refusals[0].remedy
+    assert "when the first run has ended" in refusals[0].remedy
 
 
 def test_a_run_that_fails_lets_the_next_one_begin(pipe: OnnxPipeline) -> None:
