@@ -25,15 +25,9 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from budc.compiler.api_inputs import (
-    Pair,
-    as_denoiser,
-    branch_weights,
-    check_budget,
-    check_weights,
-    noise_schedule,
-)
+from budc.compiler.api_inputs import Pair, as_denoiser, branch_weights, noise_schedule
 from budc.compiler.api_samples import held_out_samples, sample_conditions
+from budc.compiler.api_settings import check_budget, check_choices, check_weights
 from budc.compiler.budget import parse_budget
 from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.denoisers.conditioning import Condition, Conditioning
@@ -50,7 +44,6 @@ from budc.compiler.storage.journal import Journal
 from budc.option_names import python_names
 from budc.policies.profile import AnnealingSettings
 from budc.schema.arguments import path_argument, seed_argument, whole_number
-from budc.schema.errors import UsageError
 from budc.schema.mask import StepMask
 from budc.schema.policy import Metric, Policy
 from budc.schema.predictor import Predictor
@@ -123,8 +116,7 @@ def compile_policy(
         UsageError: arguments that do not fit together. BudgetImpossible, SemanticsViolation, UnsupportedModel: see
         `parse_budget`, `Sigmas`, `ModuleDenoiser` and `linear_form`.
     """
-    if steps not in ("auto", None):
-        raise UsageError(f"steps={steps!r} is not 'auto'", remedy="sigmas say how many steps there are")
+    check_choices(search, align, steps)
     check_budget(budget)
     check_weights(weights)
     seed = seed_argument(seed, most=2**53 - 1)

@@ -26,6 +26,8 @@ Pair = tuple[
 _SIGMAS = "give steps + 1 noise levels from 1 down, strictly decreasing, terminal value included"
 _TIMESTEPS = "give one timestep a step; sigmas has one value more, the last noise level"
 _ROUNDING = 1e-6
+_LARGEST_SCALE = 1000
+"""Of guidance, that an error repeats as weights."""
 
 
 def noise_schedule(
@@ -81,7 +83,7 @@ def branch_weights(
     if guidance is None and len(conditioning) == 1:
         return dict.fromkeys(conditioning, 1.0)
     if guidance is not None and not isinstance(guidance, Mapping):
-        if isinstance(guidance, int | float):
+        if isinstance(guidance, int | float) and abs(guidance) < _LARGEST_SCALE:
             example = f'{{"cond": {guidance:g}, "uncond": {1 - guidance:g}}} for this scale'
         raise UsageError(
             f"guidance: {described(guidance)} is not a weight for each branch",
@@ -134,25 +136,6 @@ def as_denoiser(denoiser: Any, weights: Mapping[str, float], blocks: str, device
     return given
 
 
-def check_budget(budget: Any) -> None:
-    """Refuse a budget that is neither an int nor a text. Raises UsageError."""
-    if isinstance(budget, bool) or not isinstance(budget, int | str):
-        factor = f"{budget:g}x" if isinstance(budget, float) else "2.8x"
-        raise UsageError(
-            f"budget: {described(budget)} is neither a whole number nor a text",
-            remedy=f"pass evaluations a branch, such as budget=10, or a speed-up, budget={factor!r}",
-        )
-
-
-def check_weights(weights: Any) -> None:
-    """Refuse a name of weights that is no text. Raises UsageError."""
-    if weights is not None and (not isinstance(weights, str) or not weights):
-        raise UsageError(
-            f"weights: {described(weights)} names no weights",
-            remedy="pass a text such as the sha256 of the file that holds them",
-        )
-
-
 def _check_scheduler(scheduler: Any) -> None:
     members = ("config", "set_timesteps", "step")
     if isinstance(scheduler, type) or not all(hasattr(scheduler, name) for name in members):
@@ -167,7 +150,7 @@ def _numbers(values: Any, name: str, remedy: str) -> list[float]:
     """Return finite numbers of a sequence, an array or a tensor as floats."""
     try:
         numbers = [float(value) for value in values]
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise UsageError(
             f"{name}: {described(values)} is not a sequence of numbers", remedy=remedy
         ) from error

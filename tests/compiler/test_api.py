@@ -1,5 +1,6 @@
 """The compiler on tensors: arguments and errors are those of Python, the checks are those of the command line."""
 
+import contextlib
 import inspect
 import re
 
@@ -15,6 +16,7 @@ from budc.compiler.denoisers.module import ModuleDenoiser
 from budc.compiler.selection.split import check_arbitrated, searched_on
 from budc.option_names import option, python_names, worded
 from budc.schema.errors import (
+    BudcError,
     BudgetImpossible,
     JournalCorrupt,
     SemanticsViolation,
@@ -39,7 +41,7 @@ def compiled(toys):
             "guidance": {"cond": 3.0, "uncond": -2.0},
             "search": "uniform",
         }
-        return budc.compile_policy(denoiser or toys.toy(), **arguments | changes)
+        return budc.compile_policy(toys.toy() if denoiser is None else denoiser, **arguments | changes)
 
     return compiled
 
@@ -196,7 +198,7 @@ def test_everything_after_the_denoiser_is_named():
             "use search='joint'",
         ),
         ({"steps": "auto"}, UsageError, "steps='auto': search='uniform' leaves", "use search='joint'"),
-        ({"steps": 5}, UsageError, "steps=5 is not 'auto'", "sigmas say"),
+        ({"steps": 5}, UsageError, "steps: 5 is not 'auto'", "sigmas say"),
         (
             {"samples": 2, "search": "joint", "align": True},
             UsageError,
@@ -322,7 +324,7 @@ def test_everything_after_the_denoiser_is_named():
             r"held_out\[1\] has samples of shape \(4,\), noise has \(2, 3\)",
             "same shape",
         ),
-        ({"search": None}, UsageError, "search: no algorithm named None", "use one of joint"),
+        ({"search": None}, UsageError, "search: None is no name", "search='joint'"),
         (
             {"sigmas": [1.0, 0.5, 0.7]},
             SemanticsViolation,
@@ -354,6 +356,21 @@ def test_what_is_meant_is_accepted(compiled, toys, tmp_path):
     assert compiled(sigmas=sigmas.numpy(), work=str(tmp_path), weights="toy").policy == expected.policy
     assert compiled(noise=toys.conditions(8).noise.double()).policy == expected.policy
     assert compiled(list(pair(1.0))).policy == compiled(pair(1.0)).policy
+
+
+JUNK = (
+    None, b"x", "x", "", -1, 0, 2.5, float("nan"), True, [], {}, (), object(), int, len, "\ud800", 10**400, [10**400],
+    [None], {"cond": None}, {1: 2}, torch.tensor(3.0), torch.zeros(0), torch.zeros(2, 2).numpy(),
+    {"cond": torch.zeros(8, 2, 3), 3: torch.zeros(8, 2, 3)},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", inspect.signature(budc.compile_policy).parameters)
+def test_whatever_an_argument_is_only_budc_errors_come_out(compiled, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for value in JUNK:
+        with contextlib.suppress(BudcError):
+            compiled(**{name: value})
 
 
 def test_no_sample_is_held_out_that_the_policy_was_selected_on(compiled, toys):
