@@ -63,16 +63,20 @@ class AppliedPolicy:
             )
         try:
             for denoiser in self._denoisers:
-                denoiser.install(partial(self._run.cache_context, denoiser))
+                denoiser.install(
+                    partial(self._run.cache_context, denoiser), partial(self._run.is_neighbour, denoiser.name)
+                )
         except BaseException:
             self.remove()
             raise
         run = self._run
         self._patch(self._scheduler, run.set_timesteps, run.step)
         self._patch(self.pipe, run.prepare_latents, run.encode_prompt, run.maybe_free_model_hooks)
+        run.calls.install()
 
     def remove(self) -> None:
         """Put the pipeline back as it was before; calling it again does nothing."""
+        self._run.calls.remove()
         self._run.forwards.end_run()
         for patch in reversed(self._patches):
             patch.remove()

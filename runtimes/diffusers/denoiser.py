@@ -5,11 +5,13 @@ from contextlib import AbstractContextManager
 from typing import Any, NoReturn
 
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from budc.runtimes.admission.settings import SettingsCheck
 from budc.runtimes.diffusers.cache_marker import CacheMarker
 from budc.runtimes.diffusers.checks import check_adapters, check_dtype
 from budc.runtimes.diffusers.conflicts import REMOVE_POLICY, refuse_other_caches
+from budc.runtimes.diffusers.forward_check import ForwardCheck
 from budc.runtimes.diffusers.method_patch import MethodPatch
 from budc.runtimes.sampling.trunk import Trunk
 from budc.schema.errors import CacheConflict, RefusedRun
@@ -33,6 +35,7 @@ class PolicyDenoiser:
         self._document = document
         self._marker = CacheMarker(document.name)
         self._patches: list[MethodPatch] = []
+        self._hook: RemovableHandle | None = None
 
     @property
     def is_compiled(self) -> bool:
@@ -40,11 +43,14 @@ class PolicyDenoiser:
         wrapped = getattr(self._pipe, self.name) is not self.transformer
         return wrapped or bool(self.transformer._compiled_call_impl)
 
-    def install(self, cache_context: Callable[..., AbstractContextManager[None]]) -> None:
+    def install(
+        self, cache_context: Callable[..., AbstractContextManager[None]], is_neighbour: Callable[[], bool]
+    ) -> None:
         """Install the trunk, and replace the transformer's methods for caches.
 
         Args:
             cache_context: called with the transformer's own `cache_context` and its arguments.
+            is_neighbour: called before each forward of a run, to refuse one of another pipeline.
 
         Raises:
             CacheConflict: another cache or another policy is on the transformer.
@@ -62,12 +68,18 @@ class PolicyDenoiser:
             for name, replacement in methods.items()
             if hasattr(self.transformer, name)
         ]
+        self._hook = self.transformer.register_forward_pre_hook(
+            ForwardCheck(self.trunk, is_neighbour), with_kwargs=True
+        )
 
     def remove(self) -> None:
         """Put the transformer back as it was before `install`; calling it again does nothing."""
         for patch in reversed(self._patches):
             patch.remove()
         self._patches = []
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
         self._marker.remove(self.transformer)
         self.trunk.uninstall()
 
@@ -77,7 +89,8 @@ class PolicyDenoiser:
         Raises:
             RefusedRun: the pipeline has another transformer since, or the transformer other blocks.
             CacheConflict: another cache was put on it.
-            CalibrationMismatch: its dtype or its adapters are not the calibrated ones.
+            CalibrationMismatch: its precision or its adapters are not the calibrated ones, or it has changed since
+                `install`.
         """
         if unwrapped(getattr(self._pipe, self.name)) is not self.transformer:
             raise RefusedRun(

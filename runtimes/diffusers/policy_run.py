@@ -5,16 +5,20 @@
 - `scheduler.step` ends a step. In a pipeline that names no branches the forwards are prepared here: of the only
   branch that the policy has, or of all branches where they come in one batch (one mask, coefficients of their own).
 - `prepare_latents` and `encode_prompt` show the size and the text length before anything is computed.
-- `maybe_free_model_hooks` ends the run.
+- `maybe_free_model_hooks` ends the run, and so does the end of the pipeline's call, by an exception too.
+
+Another pipeline may share the scheduler or a transformer. Its calls go through unchanged, or are refused while a run
+under the policy needs what they share.
 
 `torch.compile` traces none of it: a compiled transformer has two graphs, whatever the number of steps.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, cast
 
 from budc.runtimes.admission.settings import SettingsCheck
+from budc.runtimes.diffusers.calls import PipelineCalls, calling_pipeline
 from budc.runtimes.diffusers.checks import (
     check_experts,
     check_guidance,
@@ -50,12 +54,15 @@ class PolicyRun:
         self._family = denoisers[0].trunk.family
         self._output_checks = OutputChecks(pipe, denoisers[0].transformer, document, settings, self._family)
         self.forwards = PolicyForwards(document, pipe.scheduler, denoisers, self._output_checks)
+        self.calls = PipelineCalls(pipe, self._end)
         self._unnamed: tuple[str, ...] = ()
         self._names_branches = False
         self._started = False
 
     def set_timesteps(self, original: Method, *args: Any, **kwargs: Any) -> Any:
         """Start a run: check the pipeline as it is now, and set the policy's schedule."""
+        if self.is_neighbour("scheduler"):
+            return original(*args, **kwargs)
         self._start()
         self.forwards.end_run()
         result = original(*args, **kwargs)
@@ -84,11 +91,13 @@ class PolicyRun:
         self, denoiser: PolicyDenoiser, original: Method, name: str, **kwargs: Any
     ) -> AbstractContextManager[None]:
         """Run the forward of the branch `name` in the with-block."""
+        if self.is_neighbour(denoiser.name):
+            return cast("AbstractContextManager[None]", original(name, **kwargs))
         return self._named_forward(denoiser, original(name, **kwargs), name)
 
     def step(self, original: Method, *args: Any, **kwargs: Any) -> Any:
         """Step the scheduler, after the forwards of the step and before those of the next."""
-        if not self.forwards.running:
+        if self.is_neighbour("scheduler") or not self.forwards.running:
             return original(*args, **kwargs)
         try:
             if self._names_branches:
@@ -103,6 +112,28 @@ class PolicyRun:
         """End the run: it is the last thing that a pipeline does, interrupted or not."""
         self._end()
         return original()
+
+    def is_neighbour(self, shared: str) -> bool:
+        """Whether another pipeline, which shares the component `shared`, is calling it.
+
+        Raises:
+            RefusedRun: it is, while a run under the policy is under way.
+        """
+        if not self.calls.is_neighbour():
+            return False
+        if self.calls.under_way or self._in_own_loop:
+            other, own = type(calling_pipeline()).__name__, type(self._pipe).__name__
+            raise RefusedRun(
+                f"this {other} shares its {shared} with the {own} that is running under the policy "
+                f"{self._document.name}",
+                remedy=f"run it when that run has ended, or give it a {shared} of its own",
+            )
+        return True
+
+    @property
+    def _in_own_loop(self) -> bool:
+        """Whether a loop of the user's own has begun a run and has steps left."""
+        return self.forwards.running and step_index(self._scheduler) < self._document.sampler.steps
 
     def _start(self) -> None:
         # Pipelines differ in which of these methods they call first.

@@ -17,7 +17,7 @@ where they are, so names, hooks, adapters, offloading and compilation keep worki
 h_out itself, bit for bit.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -150,7 +150,7 @@ class Trunk:
         Raises:
             UnsupportedModel: an input enters between the blocks (ControlNet), so the blocks cannot be skipped.
         """
-        self._check(inputs)
+        self.check_inputs(inputs)
         with self.installed():
             self.set_compute()
             try:
@@ -166,7 +166,7 @@ class Trunk:
         Raises:
             UnsupportedModel: see `compute`.
         """
-        self._check(inputs)
+        self.check_inputs(inputs)
         with self.installed():
             self.set_reuse(cached)
             try:
@@ -175,7 +175,12 @@ class Trunk:
                 self.clear()
         return velocity
 
-    def _check(self, inputs: dict[str, Any]) -> None:
+    def check_inputs(self, inputs: Mapping[str, Any]) -> None:
+        """Check the inputs of a forward that is not plain, by name.
+
+        Raises:
+            UnsupportedModel: one of them enters between the blocks.
+        """
         for name in self.family.refused_inputs:
             if inputs.get(name) is not None:
                 raise UnsupportedModel(

@@ -30,8 +30,12 @@ PAYLOADS = ["trunk-residual", "velocity"]
 
 def snapshot(pipe: Any) -> list[dict[str, Any]]:
     modules = [dict(vars(module)) for module in pipe.transformer.modules()]
-    hooks = [{"hooks": list(module._forward_hooks.values())} for module in pipe.transformer.modules()]
+    hooks = [
+        {"hooks": [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]}
+        for module in pipe.transformer.modules()
+    ]
     kinds = [{"kind": type(module)} for module in pipe.transformer.modules()]
+    kinds.append({"kind": type(pipe)})
     return [dict(vars(pipe)), dict(vars(pipe.scheduler)), *modules, *hooks, *kinds]
 
 

@@ -1,5 +1,6 @@
 """Z-Image, Qwen-Image and HunyuanVideo pipelines under a policy, on tiny random transformers."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from budc.runtimes.diffusers.applied import AppliedPolicy  # noqa: E402
 from budc.runtimes.sampling.families import FAMILIES, family_of  # noqa: E402
 from budc.runtimes.sampling.schedulers import default_schedule, passed_sigmas, sampler_binding  # noqa: E402
 from budc.runtimes.sampling.trunk import Trunk  # noqa: E402
-from budc.schema.errors import CalibrationMismatch  # noqa: E402
+from budc.schema.errors import CalibrationMismatch, RefusedRun  # noqa: E402
 from budc.schema.policy import BranchPolicy, PolicyDocument  # noqa: E402
 
 MASK = (True, False, True, True, False, False)
@@ -100,6 +101,41 @@ def test_a_pipeline_without_branch_names_is_driven_step_by_step(
     assert torch.equal(first, again)
     assert not torch.allclose(first, expected)
     assert torch.equal(run(pipe, guidance, batch=batch), expected)
+
+
+def test_a_forward_of_another_pipeline_does_not_disturb_a_run_that_names_no_branches(document: Any) -> None:
+    pipe = z_image()
+    other = diffusers.ZImagePipeline(copy.deepcopy(pipe.scheduler), None, None, None, pipe.transformer)
+    other.set_progress_bar_config(disable=True)
+    plain = run(other)
+    applied_policy = applied(pipe, document(pipe, 4.0))
+    expected = run(pipe)
+    assert torch.equal(run(other), plain)
+
+    def disturb(_: Any, step: int, __: Any, tensors: Any) -> Any:
+        # The forward of the next step is prepared already.
+        if step == 2:
+            with pytest.raises(RefusedRun, match="this ZImagePipeline shares its transformer"):
+                run(other)
+        return tensors
+
+    assert torch.equal(run(pipe, callback_on_step_end=disturb), expected)
+    applied_policy.remove()
+
+
+def test_a_second_run_of_a_pipeline_that_checks_no_inputs_does_not_disturb_the_first(document: Any) -> None:
+    pipe = z_image()
+    applied_policy = applied(pipe, document(pipe, 4.0))
+    expected = run(pipe)
+
+    def begin(_: Any, step: int, __: Any, tensors: Any) -> Any:
+        if step == 2:
+            with pytest.raises(RefusedRun, match="begun in the same thread"):
+                run(pipe, 9.0)
+        return tensors
+
+    assert torch.equal(run(pipe, callback_on_step_end=begin), expected)
+    applied_policy.remove()
 
 
 def test_a_transformer_without_diffusers_caches_is_put_back_exactly(document: Any) -> None:

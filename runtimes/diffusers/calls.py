@@ -1,0 +1,100 @@
+"""Calls of a pipeline under a policy: one at a time, and told from those of pipelines that share its components."""
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from diffusers import DiffusionPipeline, ModularPipeline
+
+from budc.schema.errors import RefusedRun
+
+
+def calling_pipeline() -> Any | None:
+    """Return the pipeline whose method is the innermost one on this thread's stack; None in a loop without pipeline.
+
+    Components do not know who calls them, and a scheduler or a transformer may belong to several pipelines.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_argcount and code.co_varnames[0] == "self":
+            owner = frame.f_locals.get("self")
+            if isinstance(owner, DiffusionPipeline | ModularPipeline):
+                return owner
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+class PipelineCalls:
+    """Lets one call of `pipe` run at a time, from `install` to `remove`.
+
+    A call from another thread waits for the one under way. A call from the same thread can only come from within it
+    (from a callback), so it cannot wait and is refused. `on_end` is called after each call, whatever ended it.
+
+    Python looks up `__call__` on the class, so `install` gives this instance a subclass of its own class, with the
+    same name. Copies, pickles and other instances have the class itself, and no policy.
+    """
+
+    def __init__(self, pipe: Any, on_end: Callable[[], None]) -> None:
+        self.pipe = pipe
+        self._on_end = on_end
+        self._class: type = type(pipe)
+        self._subclass: type | None = None
+        self._lock = threading.Lock()
+        self._thread: int | None = None
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a call of the pipeline runs now, in any thread."""
+        return self._thread is not None
+
+    def is_neighbour(self) -> bool:
+        """Whether another pipeline is calling: one that shares a component with this one."""
+        return calling_pipeline() not in (None, self.pipe)
+
+    def install(self) -> None:
+        """Take over the calls of the pipeline; do nothing where it cannot be called."""
+        if not callable(self.pipe):
+            return
+        original = self._class
+
+        def call(pipe: Any, *args: Any, **kwargs: Any) -> Any:
+            if pipe is not self.pipe:
+                return original.__call__(pipe, *args, **kwargs)
+            with self._alone():
+                return original.__call__(pipe, *args, **kwargs)
+
+        def reduce(pipe: Any, protocol: Any) -> Any:
+            reduced: Any = object.__reduce_ex__(pipe, protocol)
+            return object.__new__, (original,), *reduced[2:]
+
+        names = {name: getattr(original, name) for name in ("__module__", "__qualname__", "__doc__")}
+        call.__wrapped__ = original.__call__  # type: ignore[attr-defined]  # for inspect.signature
+        self._subclass = type(
+            original.__name__, (original,), names | {"__call__": call, "__reduce_ex__": reduce}
+        )
+        self.pipe.__class__ = self._subclass
+
+    def remove(self) -> None:
+        """Give the pipeline its class back; calling it again does nothing."""
+        if self._subclass is not None and type(self.pipe) is self._subclass:
+            self.pipe.__class__ = self._class
+        self._subclass = None
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if self._thread == threading.get_ident():
+            raise RefusedRun(
+                f"this {self._class.__name__} is running: another run of it was begun in the same thread, "
+                "before the first has ended",
+                remedy="begin it when the first run has ended, not in its callback",
+            )
+        with self._lock:
+            self._thread = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._thread = None
+                self._on_end()
