@@ -3,7 +3,7 @@
 1. Where the model folder is known (it was given, or the transformer's configuration names it), every file of one
    accepted variant must match its digest, and the weights in memory must be those of the files. Up to `ROWS` rows
    of each tensor are compared, the first and the last among them. A fine-tune, a fused adapter or another model
-   fails; an edit of a few chosen rows in memory can pass.
+   fails; an edit of a few chosen rows in memory can pass. What is offloaded to disk is compared there.
 2. Otherwise the tensor root is computed from the weights in memory and compared.
 
 Weights of the same architecture but other values are refused, unless uncalibrated runs are allowed.
@@ -19,6 +19,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from budc.runtimes.admission.settings import SettingsCheck
+from budc.runtimes.diffusers.own_layers import OnDisk, OwnLayers
+from budc.runtimes.diffusers.quantised import quantised_tensor
 from budc.schema.digest_cache import DigestCache
 from budc.schema.digests import ARCHITECTURE, TENSORS, find_variant, root_of, shape_record, value_record
 from budc.schema.errors import ModelError, UnsafeWeights, UnsupportedModel, WeightsMismatch, WeightsMissing
@@ -66,6 +68,12 @@ def verify_model(
             f"the policy is for {denoiser.class_name}, the pipeline has {type(transformer).__name__}",
             remedy="use the model that the policy was compiled for",
         )
+    if (quantised := quantised_tensor(transformer)) is not None:
+        what = f"{denoiser.name} is quantised ({quantised}), the policy is for the weights as published"
+        if not settings.allow:
+            raise WeightsMismatch(what, remedy="load the model without quantisation")
+        settings.differ("weights", what)
+        return
     folder = weights_dir or loaded_from(transformer, denoiser.name)
     try:
         variant = None
@@ -104,7 +112,14 @@ def memory_root(transformer: nn.Module) -> str:
 
     It equals that of the files that they were loaded from, unless they were cast since.
     """
-    return root_of(TENSORS, {name.encode(): _value_record(t) for name, t in _weights(transformer).items()})
+    on_disk = OwnLayers(transformer).on_disk
+    return root_of(
+        TENSORS,
+        {
+            name.encode(): _value_record(_values(name, t, on_disk))
+            for name, t in _weights(transformer).items()
+        },
+    )
 
 
 def memory_architecture(transformer: nn.Module) -> str:
@@ -130,7 +145,7 @@ def _verify_memory(transformer: nn.Module, denoiser: DenoiserBinding) -> None:
 
 def _verify_loaded(transformer: nn.Module, denoiser: DenoiserBinding, folder: Path, variant: Variant) -> None:
     """Compare rows of every tensor in memory with its file's, cast to the dtype in memory."""
-    weights = _weights(transformer)
+    weights, on_disk = _weights(transformer), OwnLayers(transformer).on_disk
     in_files: set[str] = set()
     for name, rows in _rows(folder, denoiser.name, variant):
         tensor = weights.get(name)
@@ -139,7 +154,8 @@ def _verify_loaded(transformer: nn.Module, denoiser: DenoiserBinding, folder: Pa
         in_files.add(name)
         if tensor.is_meta:
             continue
-        loaded = tensor.detach()[_spread(len(tensor))] if tensor.ndim else tensor.detach()
+        values = _values(name, tensor, on_disk)
+        loaded = values[_spread(len(values))] if values.ndim else values
         if loaded.shape != rows.shape or not torch.equal(loaded.cpu(), rows.to(tensor.dtype)):
             raise WeightsMismatch(
                 f"{denoiser.name}.{name} in memory is not what the model folder holds "
@@ -177,6 +193,16 @@ def _weights(transformer: nn.Module) -> dict[str, Tensor]:
         for name, tensor in transformer.state_dict().items()
         if ".lora_" not in name
     }
+
+
+def _values(name: str, tensor: Tensor, on_disk: Mapping[str, OnDisk]) -> Tensor:
+    """Return the values of the tensor `name`, from the offloading library's file where they are not in memory."""
+    place = on_disk.get(name)
+    if place is None:
+        return tensor.detach()
+    with safe_open(place.path, framework="pt") as file:
+        values: Tensor = file.get_tensor(place.key)
+    return values
 
 
 def _value_record(tensor: Tensor) -> bytes:

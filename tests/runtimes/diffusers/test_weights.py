@@ -151,6 +151,63 @@ def test_same_architecture_where_the_user_allows_it(wan: Any, document: PolicyDo
     assert list(calibration.differences) == ["weights"]
 
 
+class Packed(torch.nn.Parameter):
+    """A weight in a class of its own, as quantisation libraries have."""
+
+
+def pack(model: Any) -> None:
+    weight = model.proj_out.weight
+    model.proj_out.weight = Packed(weight.detach().to(torch.int8), requires_grad=False)
+
+
+def in_integers(model: Any) -> None:
+    weight = model.proj_out.weight.detach().to(torch.uint8)
+    model.proj_out.weight = torch.nn.Parameter(weight, requires_grad=False)
+
+
+def quantise_dynamically(model: Any) -> None:
+    torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, inplace=True)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:torch.ao.quantization:DeprecationWarning", "ignore:.*quantized tensor:UserWarning"
+)
+@pytest.mark.parametrize("quantise", [pack, in_integers, quantise_dynamically])
+def test_a_quantised_model_is_called_so_and_runs_only_where_the_user_allows_it(
+    loaded: Any, document: PolicyDocument, folder: Path, quantise: Any
+) -> None:
+    quantise(loaded)
+    for options in ({}, {"weights_dir": folder}):
+        with pytest.raises(WeightsMismatch, match=r"transformer is quantised \(.* is a "):
+            verify(loaded, document, **options)
+        with pytest.warns(UncalibratedWarning, match="weights: transformer is quantised"):
+            assert list(verify(loaded, document, allow=True, **options).differences) == ["weights"]
+
+
+def offloaded_to_disk(transformer: Any, folder: Path) -> Any:
+    cpu = torch.device("cpu")
+    transformer.enable_group_offload(
+        onload_device=cpu, offload_device=cpu, offload_type="leaf_level", offload_to_disk_path=str(folder)
+    )
+    return transformer
+
+
+def test_offloaded_to_disk_it_is_the_same_model(
+    wan: Any, loaded: Any, document: PolicyDocument, tmp_path: Path
+) -> None:
+    verify(offloaded_to_disk(loaded, tmp_path / "loaded"), document)
+    verify(offloaded_to_disk(wan.transformer, tmp_path / "built"), document)
+
+
+def test_another_model_offloaded_to_disk_is_refused(
+    wan: Any, loaded: Any, document: PolicyDocument, tmp_path: Path
+) -> None:
+    for number, model in enumerate((wan.transformer, loaded)):
+        scale_attention(model)
+        with pytest.raises(WeightsMismatch, match=r"tensor root|is not what the model folder holds"):
+            verify(offloaded_to_disk(model, tmp_path / str(number)), document)
+
+
 def test_another_class(flux: Any, document: PolicyDocument) -> None:
     with pytest.raises(
         UnsupportedModel, match="for WanTransformer3DModel, the pipeline has FluxTransformer2D"
