@@ -28,6 +28,8 @@ try:
     from budc.runtimes.diffusers.applied import AppliedPolicy
     from budc.runtimes.diffusers.checks import check_adapters, check_experts, check_sampler
     from budc.runtimes.diffusers.denoiser import unwrapped
+    from budc.runtimes.diffusers.own_layers import OwnLayers
+    from budc.runtimes.diffusers.precision import check_weights
     from budc.runtimes.diffusers.weights import verify_model
 except ModuleNotFoundError as missing:
     raise MissingExtra(
@@ -69,7 +71,8 @@ def apply(
         TrustError: nobody trusted has signed the artifact, it is denied, or it has expired.
         ArtifactError: it is not a valid policy.
         ModelError: the pipeline's model is another one, or of a kind that is not supported.
-        CalibrationMismatch: the sampler, its split between denoisers or the adapters are not the calibrated ones.
+        CalibrationMismatch: the sampler, its split between denoisers, the dtype or the adapters are not the
+            calibrated ones.
         CacheConflict: a policy or another cache is on a transformer already.
     """
     policy = trusted_policy(artifact, trust, allow_unsigned)
@@ -81,6 +84,7 @@ def apply(
     transformers = [unwrapped(getattr(pipe, denoiser.name)) for denoiser in document.model.denoisers]
     for denoiser, transformer in zip(document.model.denoisers, transformers, strict=True):
         verify_model(transformer, denoiser, document, settings, weights_dir=folder, digests=digests)
+        check_weights(document.shape.dtype, transformer, OwnLayers(transformer), settings)
     check_sampler(document, pipe.scheduler, settings)
     check_experts(document, pipe)
     for transformer in transformers:

@@ -9,6 +9,8 @@ from typing import Any
 
 from budc.runtimes.admission.settings import SettingsCheck
 from budc.runtimes.diffusers.conflicts import active_adapters
+from budc.runtimes.diffusers.model_record import ModelRecord
+from budc.runtimes.diffusers.own_layers import OwnLayers
 from budc.runtimes.sampling.families import Family
 from budc.runtimes.sampling.scheduler_config import config_differences
 from budc.runtimes.sampling.schedulers import first_steps, passed_sigmas
@@ -116,12 +118,6 @@ def unnamed_branches(document: PolicyDocument, pipe: Any, family: Family) -> tup
     return family.batched
 
 
-def check_dtype(document: PolicyDocument, transformer: Any, settings: SettingsCheck) -> None:
-    """Check the dtype that the transformer computes in."""
-    dtype = str(transformer.dtype).removeprefix("torch.")
-    settings.require("dtype", document.shape.dtype, dtype, "load the pipeline in the calibrated dtype")
-
-
 def check_sampler(document: PolicyDocument, scheduler: Any, settings: SettingsCheck) -> None:
     """Check the scheduler's class and every setting of it that the policy is bound to."""
     sampler = document.sampler
@@ -146,3 +142,16 @@ def check_adapters(document: PolicyDocument, transformer: Any, settings: Setting
     else:
         what = f"the policy was calibrated for none, this run has {names}"
     settings.differ("adapters", what, "unload or disable the adapters")
+
+
+def check_unchanged(
+    document: PolicyDocument, name: str, record: ModelRecord, layers: OwnLayers, settings: SettingsCheck
+) -> None:
+    """Check that the denoiser `name`, with these layers now, is still as it was when `record` was made."""
+    change = record.change(layers, adapters_allowed=document.model.adapters.rule == "any")
+    if change is not None:
+        settings.differ(
+            "model",
+            f"pipe.{name} has changed since the policy was applied: {change}",
+            "remove the policy, load the model anew, then apply the policy",
+        )

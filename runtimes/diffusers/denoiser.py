@@ -9,10 +9,13 @@ from torch.utils.hooks import RemovableHandle
 
 from budc.runtimes.admission.settings import SettingsCheck
 from budc.runtimes.diffusers.cache_marker import CacheMarker
-from budc.runtimes.diffusers.checks import check_adapters, check_dtype
+from budc.runtimes.diffusers.checks import check_adapters, check_unchanged
 from budc.runtimes.diffusers.conflicts import REMOVE_POLICY, refuse_other_caches
 from budc.runtimes.diffusers.forward_check import ForwardCheck
 from budc.runtimes.diffusers.method_patch import MethodPatch
+from budc.runtimes.diffusers.model_record import ModelRecord
+from budc.runtimes.diffusers.own_layers import OwnLayers
+from budc.runtimes.diffusers.precision import check_weights
 from budc.runtimes.sampling.trunk import Trunk
 from budc.schema.errors import CacheConflict, RefusedRun
 from budc.schema.policy import PolicyDocument
@@ -36,6 +39,7 @@ class PolicyDenoiser:
         self._marker = CacheMarker(document.name)
         self._patches: list[MethodPatch] = []
         self._hook: RemovableHandle | None = None
+        self._record: ModelRecord | None = None
 
     @property
     def is_compiled(self) -> bool:
@@ -68,6 +72,7 @@ class PolicyDenoiser:
             for name, replacement in methods.items()
             if hasattr(self.transformer, name)
         ]
+        self._record = ModelRecord(OwnLayers(self.transformer))
         self._hook = self.transformer.register_forward_pre_hook(
             ForwardCheck(self.trunk, is_neighbour), with_kwargs=True
         )
@@ -80,6 +85,7 @@ class PolicyDenoiser:
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
+        self._record = None
         self._marker.remove(self.transformer)
         self.trunk.uninstall()
 
@@ -103,8 +109,11 @@ class PolicyDenoiser:
                 remedy=f"{REMOVE_POLICY}, change the transformer, then apply the policy again",
             )
         refuse_other_caches(self.transformer, self._marker)
-        check_dtype(self._document, self.transformer, settings)
+        layers = OwnLayers(self.transformer)
+        check_weights(self._document.shape.dtype, self.transformer, layers, settings)
         check_adapters(self._document, self.transformer, settings)
+        if self._record is not None:
+            check_unchanged(self._document, self.name, self._record, layers, settings)
 
     def _enable_cache(self, _original: object, config: Any) -> NoReturn:
         raise CacheConflict(

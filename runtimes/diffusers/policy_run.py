@@ -29,6 +29,7 @@ from budc.runtimes.diffusers.checks import (
 from budc.runtimes.diffusers.denoiser import PolicyDenoiser
 from budc.runtimes.diffusers.forwards import PolicyForwards
 from budc.runtimes.diffusers.output_checks import OutputChecks
+from budc.runtimes.diffusers.precision import check_arithmetic, check_encoders
 from budc.runtimes.sampling.schedulers import apply_schedule, step_index
 from budc.schema.errors import BudcError, CalibrationMismatch, RefusedRun
 from budc.schema.policy import PolicyDocument
@@ -148,6 +149,9 @@ class PolicyRun:
     def _check(self) -> None:
         for denoiser in self._denoisers:
             denoiser.check(self._settings)
+        device: Any = getattr(self._pipe, "_execution_device", self._denoisers[0].transformer.device)
+        check_arithmetic(self._document.shape.dtype, device.type, self._settings)
+        check_encoders(self._document.shape.dtype, self._pipe, self._settings)
         check_sampler(self._document, self._scheduler, self._settings)
         check_experts(self._document, self._pipe)
         check_guidance(self._document, self._pipe, self._settings, self._family)

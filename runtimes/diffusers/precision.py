@@ -1,0 +1,66 @@
+"""Precision: what a model computes in, wherever that is set, compared with a policy's dtype."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from budc.runtimes.admission.settings import SettingsCheck
+from budc.runtimes.diffusers.own_layers import OwnLayers
+
+_EXACT = ("ieee", "none")
+"""torch's names for float32 products that are not shortened."""
+
+
+def check_weights(calibrated: str, transformer: Any, layers: OwnLayers, settings: SettingsCheck) -> None:
+    """Compare the dtype of `transformer`, and of every weight in its `layers`, with `calibrated`, a dtype's name.
+
+    Weights may be in float32 too: models keep a few in it.
+    """
+    settings.require(
+        "dtype", calibrated, _name(transformer.dtype), "load the pipeline in the calibrated dtype"
+    )
+    for name, tensor in layers.tensors.items():
+        stored = _name(tensor.dtype)
+        if isinstance(tensor, nn.Parameter) and stored not in (calibrated, "float32"):
+            settings.require(
+                "dtype",
+                calibrated,
+                f"{name} in {stored}",
+                "load the pipeline in the calibrated dtype, without layerwise casting or quantisation",
+            )
+            break
+
+
+def check_arithmetic(calibrated: str, device: str, settings: SettingsCheck) -> None:
+    """Compare what torch computes in on a kind of device: autocast is off, float32 products are not shortened."""
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        computed = f"autocast to {_name(torch.get_autocast_dtype(device))}"
+        settings.require("dtype", calibrated, computed, "run the pipeline outside of torch.autocast")
+    if calibrated == "float32" and (products := _float32_products(device)) not in _EXACT:
+        settings.require(
+            "dtype",
+            calibrated,
+            f"matrix products in {products}",
+            'call torch.set_float32_matmul_precision("highest")',
+        )
+
+
+def check_encoders(calibrated: str, pipe: Any, settings: SettingsCheck) -> None:
+    """Compare the dtype of each text encoder that the pipeline has."""
+    for name, component in pipe.components.items():
+        dtype = getattr(component, "dtype", None)
+        if name.startswith("text_encoder") and isinstance(dtype, torch.dtype):
+            remedy = f"load the pipeline with all of it in {calibrated}"
+            settings.require(f"dtype of {name}", calibrated, _name(dtype), remedy)
+
+
+def _float32_products(device: str) -> str:
+    """Return the precision of float32 matrix products on a kind of device, as torch names it."""
+    backends: Any = torch.backends
+    own = (backends.cuda if device == "cuda" else backends.mkldnn).matmul.fp32_precision
+    return str(own if own != "none" else backends.fp32_precision)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
