@@ -15,6 +15,7 @@ from pathlib import Path
 
 from budc.schema import folder as model_folder
 from budc.schema.errors import UnsafeWeights, WeightsMismatch, WeightsMissing
+from budc.schema.file_diagnosis import diagnose
 from budc.schema.hashing import Scan, scan_files, sha256_files
 from budc.schema.policy import Variant
 from budc.schema.semantics import check_suffix
@@ -77,10 +78,7 @@ def check_files(
     for relative, path in paths.items():
         actual = digests[path]
         if actual != variant.files[relative]:
-            raise WeightsMismatch(
-                f"{relative} in {folder} has sha256 {actual[:12]}…, the policy's variant {variant.name} "
-                f"expects {variant.files[relative][:12]}…"
-            )
+            raise _other_file(f"{relative} in {folder}", path, actual, variant.files[relative], variant.name)
     for relative, path in paths.items():
         # A matching digest does not make a file well formed: refuse a malformed one here, before a loader fails on it.
         if relative.endswith(".safetensors"):
@@ -154,6 +152,14 @@ def shape_record(shape: Sequence[int]) -> bytes:
 def value_record(dtype: str, shape: Sequence[int], content: bytes) -> bytes:
     """Return the record of a tensor in the tensor root; `dtype` as safetensors names it, `content` its sha256."""
     return _prefixed(dtype.encode()) + shape_record(shape) + _prefixed(content)
+
+
+def _other_file(name: str, path: Path, actual: str, expected: str, variant: str) -> WeightsMismatch:
+    if (diagnosis := diagnose(path, expected)) is not None:
+        return WeightsMismatch(f"{name} {diagnosis.what}", remedy=diagnosis.remedy)
+    return WeightsMismatch(
+        f"{name} has sha256 {actual[:12]}…, the policy's variant {variant} expects {expected[:12]}…"
+    )
 
 
 def _header(path: str | os.PathLike[str]) -> list[TensorEntry]:
