@@ -1,6 +1,7 @@
 """A model under a policy: whatever changes it after `apply` is noticed at the next run; offloading is not a change."""
 
 import copy
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def drop_precision(transformer: Any) -> None:
 
 
 def quantise(transformer: Any) -> None:
-    torch.ao.quantization.quantize_dynamic(transformer, {torch.nn.Linear}, inplace=True)
+    torch.ao.quantization.quantize_dynamic(transformer.blocks, {torch.nn.Linear}, inplace=True)
 
 
 def replace_a_layer(transformer: Any) -> None:
@@ -105,6 +106,28 @@ def test_a_change_runs_and_is_said_where_the_user_allows_it(
     with pytest.warns(UncalibratedWarning, match="model: pipe.transformer has changed"):
         run(wan)
     assert len(applied_policy.uncalibrated) == 1
+
+
+@pytest.mark.filterwarnings(
+    "ignore:torch.ao.quantization:DeprecationWarning", "ignore:.*quantized tensor:UserWarning"
+)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_quantised_model_runs_and_is_said_where_the_user_allows_it(
+    wan: Any, run: Run, compiled_for: CompiledFor, apply_quietly: ApplyQuietly, when: str
+) -> None:
+    document = compiled_for(wan)
+    plain = run(wan)
+    if when == "before":
+        quantise(wan.transformer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UncalibratedWarning)
+        applied_policy = apply_quietly(wan, document, allow_uncalibrated=True)
+        if when == "after":
+            quantise(wan.transformer)
+        result = run(wan)
+    assert any("quantised" in said or "replaced by" in said for said in applied_policy.uncalibrated)
+    assert result.isfinite().all()
+    assert not torch.equal(result, plain)
 
 
 def test_adapters_come_and_go_where_the_policy_allows_them(
