@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 
 from budc.compiler.api_inputs import Pair, as_denoiser, branch_weights, noise_schedule
 from budc.compiler.api_samples import held_out_samples, sample_conditions
-from budc.compiler.api_settings import check_budget, check_choices, check_weights
+from budc.compiler.api_settings import check_choices, check_numbers
 from budc.compiler.budget import parse_budget
 from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.denoisers.conditioning import Condition, Conditioning
@@ -43,7 +44,7 @@ from budc.compiler.selection.task import SearchResult, Task
 from budc.compiler.storage.journal import Journal
 from budc.option_names import python_names
 from budc.policies.profile import AnnealingSettings
-from budc.schema.arguments import path_argument, seed_argument, whole_number
+from budc.schema.arguments import path_argument
 from budc.schema.mask import StepMask
 from budc.schema.policy import Metric, Policy
 from budc.schema.predictor import Predictor
@@ -94,8 +95,7 @@ def compile_policy(
     """Search the best policy of a budget for a denoiser.
 
     Args:
-        denoiser: a module called as (latents, timestep, condition), a pair (compute, reuse), or a `Denoiser`, such as
-            an `ExpertSwitch` of several that share a run.
+        denoiser: a module called as (latents, timestep, condition), a pair (compute, reuse), or a `Denoiser`.
         conditioning: guidance branch -> condition of N calibration samples: a tensor (N, ...), or several by name.
         noise: (N, ...) initial latents, float32.
         scheduler: one for flow matching with one evaluation a step, such as diffusers' flow-matching Euler or UniPC.
@@ -105,46 +105,42 @@ def compile_policy(
         timesteps: what the network is given, steps values; default sigma times the training timesteps.
         blocks: name of the `ModuleList` that is a module's trunk.
         held_out: conditioning and noise of samples that nothing is selected on, for the report.
-        search, align: algorithm by name; whether sigmas and coefficients are trained by gradient as well.
-        steps: "auto" lets a few plain steps be the policy where they win.
-        batch: the most samples of one forward; default as many as fit.
+        search, align, seed: algorithm by name; whether sigmas and coefficients are trained by gradient as well.
+        steps, batch: "auto" lets a few plain steps be the policy; the most samples of one forward.
         work: folder to resume from; it belongs to one search of one network and is not removed.
-        weights: a text that names the network and its weights, with `work`. Needed where they cannot be read: for a
-            pair of functions and a `Denoiser` of your own. By default the weights of a module are hashed.
+        weights: with `work`, a text that names the network's weights; a module's are hashed by default.
 
     Raises:
-        UsageError: arguments that do not fit together. BudgetImpossible, SemanticsViolation, UnsupportedModel: see
-        `parse_budget`, `Sigmas`, `ModuleDenoiser` and `linear_form`.
+        UsageError: arguments that do not fit together; also `work` without `weights` for a pair of functions.
+        BudgetImpossible, SemanticsViolation, UnsupportedModel: see `parse_budget`, `Sigmas` and `linear_form`.
     """
-    check_choices(search, align, steps)
-    check_budget(budget)
-    check_weights(weights)
-    seed = seed_argument(seed, most=2**53 - 1)
-    if batch is not None:
-        remedy = "pass the most samples of one forward, or None"
-        batch = whole_number(batch, "batch", least=1, most=1 << 20, remedy=remedy)
+    check_choices(search, align, steps, weights)
+    seed, batch = check_numbers(budget, seed, batch)
     check_arbitrated(search, align=align, auto_steps=steps == "auto")
     conditions = sample_conditions(conditioning, noise)
-    held_out_conditions = held_out_samples(held_out, conditions)
+    reported = held_out_samples(held_out, conditions)
     branches = branch_weights(conditioning, guidance)
     schedule = noise_schedule(scheduler, sigmas, timesteps)
     network = as_denoiser(denoiser, branches, blocks, noise.device)
     nfe = parse_budget(str(budget), schedule.steps, 1 + len(network.first_steps(schedule.timesteps)))
-    few_steps = schedule.resampled(nfe) if steps == "auto" else None
     task = Task(
-        network, schedule, conditions, nfe, _ANNEALING, search, seed, align,
-        few_step_schedule=few_steps, batch=batch,
+        network, schedule, conditions, nfe, _ANNEALING, search, seed, align, batch=batch,
+        few_step_schedule=schedule.resampled(nfe) if steps == "auto" else None,
     )  # fmt: skip
     if work is None:
-        with tempfile.TemporaryDirectory(prefix="budc-") as temporary:
-            return _compiled(task, held_out_conditions, Path(temporary), "")
-    folder = path_argument(work, "work", "pass the folder to store measurements in and to resume from")
-    fingerprint = fingerprint_of(task, network_identity(network, weights, blocks), branches)
-    return _compiled(task, held_out_conditions, folder, fingerprint)
+        return _compiled(task, reported)
+    folder = path_argument(work, "work", "pass a folder to resume from")
+    identity = network_identity(network, weights, blocks)
+    return _compiled(task, reported, folder, fingerprint_of(task, identity, branches))
 
 
-def _compiled(task: Task, held_out: Conditioning | None, folder: Path, fingerprint: str) -> Compiled:
-    with Journal(folder, fingerprint) as journal:
+def _compiled(
+    task: Task, held_out: Conditioning | None, folder: Path | None = None, fingerprint: str = ""
+) -> Compiled:
+    with ExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="budc-")))
+        journal = stack.enter_context(Journal(folder, fingerprint))
         result = Finder(task, journal).find(task)
     report = {} if held_out is None else _report(task, result, held_out)
     return Compiled(result.policy, result.schedule.sigmas, result.schedule.timesteps, result, report)

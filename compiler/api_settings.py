@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from budc.schema.arguments import described
+from budc.schema.arguments import described, seed_argument, whole_number
 from budc.schema.errors import UsageError
 
 
-def check_budget(budget: Any) -> None:
-    """Refuse a budget that is neither an int nor a text. Raises UsageError."""
+def check_numbers(budget: Any, seed: Any, batch: Any) -> tuple[int, int | None]:
+    """Return seed and batch as whole numbers; refuse a budget that is neither an int nor a text. Raises UsageError."""
     if isinstance(budget, bool) or not isinstance(budget, int | str):
         factor = f"{budget:g}x" if isinstance(budget, float) else "2.8x"
         raise UsageError(
             f"budget: {described(budget)} is neither a whole number nor a text",
             remedy=f"pass evaluations a branch, such as budget=10, or a speed-up, budget={factor!r}",
         )
+    if batch is not None:
+        remedy = "pass the most samples of one forward, or None"
+        batch = whole_number(batch, "batch", least=1, most=1 << 20, remedy=remedy)
+    return seed_argument(seed, most=2**53 - 1), batch
 
 
-def check_choices(search: Any, align: Any, steps: Any) -> None:
-    """Refuse what chooses an algorithm if it is of another kind. Raises UsageError."""
+def check_choices(search: Any, align: Any, steps: Any, weights: Any) -> None:
+    """Refuse names and switches of another kind. Raises UsageError."""
     if not isinstance(search, str):
         raise UsageError(
             f"search: {described(search)} is no name", remedy="pass a name such as search='joint'"
@@ -32,10 +36,6 @@ def check_choices(search: Any, align: Any, steps: Any) -> None:
         raise UsageError(
             f"steps: {described(steps)} is not 'auto'", remedy="sigmas say how many steps there are"
         )
-
-
-def check_weights(weights: Any) -> None:
-    """Refuse a name of weights that is no text. Raises UsageError."""
     if weights is not None and (not isinstance(weights, str) or not weights):
         raise UsageError(
             f"weights: {described(weights)} names no weights",

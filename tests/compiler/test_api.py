@@ -256,8 +256,8 @@ def test_everything_after_the_denoiser_is_named():
         ({"seed": -1}, UsageError, "seed: -1 is no whole number from 0", "seed=0"),
         ({"batch": 0}, UsageError, "batch: 0 is no whole number from 1", "None"),
         ({"weights": b"x"}, UsageError, "weights: a bytes names no weights", "sha256"),
-        ({"work": b"x"}, UsageError, "work: a bytes is no path", "pass the folder"),
-        ({"work": ""}, UsageError, "work: '' is no path", "pass the folder"),
+        ({"work": b"x"}, UsageError, "work: a bytes is no path", "pass a folder"),
+        ({"work": ""}, UsageError, "work: '' is no path", "pass a folder"),
         (
             {"guidance": 5.0},
             UsageError,
