@@ -107,12 +107,10 @@ def compile_policy(
         held_out: conditioning and noise of samples that nothing is selected on, for the report.
         search, align, seed: algorithm by name; whether sigmas and coefficients are trained by gradient as well.
         steps, batch: "auto" lets a few plain steps be the policy; the most samples of one forward.
-        work: folder to resume from; it belongs to one search of one network and is not removed.
-        weights: with `work`, a text that names the network's weights; a module's are hashed by default.
+        work, weights: folder to resume from; what names the network that it belongs to (default: a module's hash).
 
     Raises:
-        UsageError: arguments that do not fit together; also `work` without `weights` for a pair of functions.
-        BudgetImpossible, SemanticsViolation, UnsupportedModel: see `parse_budget`, `Sigmas` and `linear_form`.
+        BudcError: arguments that do not fit together; see also `parse_budget`, `Sigmas` and `linear_form`.
     """
     check_choices(search, align, steps, weights)
     seed, batch = check_numbers(budget, seed, batch)
