@@ -15,8 +15,8 @@ import msgspec
 from budc.compiler.models.supported import check_supported
 from budc.policies.profile import ModelProfile, find_weights, read_prompts
 from budc.schema.errors import UsageError
+from budc.schema.fields import Name
 from budc.schema.keys import Signer, load_public, load_signer
-from budc.schema.policy import Name
 
 _RANGES = {"seed": (0, 2**53 - 1), "steps": (1, 1000), "revision": (1, 2**31 - 1)}
 

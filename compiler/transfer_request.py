@@ -11,6 +11,8 @@ from pathlib import Path
 from budc.compiler.compatibility import check_family, check_sampling
 from budc.compiler.target import ArtifactRequest, Target, read_prompt_sets
 from budc.policies.profile import load_profile
+from budc.runtimes.admission.additions import check_additions
+from budc.schema.additions import EVALUATION
 from budc.schema.artifact import SUFFIX, Artifact
 from budc.schema.errors import UsageError
 from budc.schema.files import check_place
@@ -57,6 +59,7 @@ class TransferRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown
             UsageError: unknown model, choices that exclude each other, a number out of range, a name that an
                 artifact cannot have, or prompts that cannot be used.
             KeyUnusable, OutputError, WeightsMissing: key, output path, weights.
+            UnsupportedVersion: the policy uses what cannot be carried over.
             UnsupportedModel: the compiler does not know the target's pipeline, or the policy cannot be carried over.
             CalibrationMismatch: the target is deployed with other steps, guidance or scheduler.
         """
@@ -64,6 +67,7 @@ class TransferRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown
         profile = load_profile(self.to)
         document = self.source.document
         self._check_nearby()
+        check_additions(document, "budc transfer", {EVALUATION})
         check_family(document, profile, self.differing)
         check_sampling(document, profile, self.differing)
         self.check_name()

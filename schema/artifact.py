@@ -17,6 +17,7 @@ from pathlib import Path
 
 from budc.schema import canonical
 from budc.schema import envelope as dsse
+from budc.schema.additions import at_lowest_version
 from budc.schema.arguments import instance_argument, source_argument
 from budc.schema.bundle import Bundle, decode_bundle, encode_bundle
 from budc.schema.envelope import Envelope, Signature
@@ -58,7 +59,8 @@ class Artifact:
 def seal(document: PolicyDocument, signer: Signer | None) -> bytes:
     """Return the artifact file of `document`, signed, or without a signature if `signer` is None.
 
-    The document is encoded, read back and checked against the published schema before anything is signed.
+    The document is encoded, read back and checked against the published schema before anything is signed. Its
+    `schemaVersion` is the lowest that has all of its fields, whatever the document says.
     Equal documents give equal payload bytes and so one policy id; an ECDSA signature differs each time.
 
     Raises:
@@ -66,7 +68,7 @@ def seal(document: PolicyDocument, signer: Signer | None) -> bytes:
         UnsafeWeights: a variant lists a kind of file that is not opened.
         KeyUnusable: the signer fails.
     """
-    payload = encode_statement(document)
+    payload = encode_statement(at_lowest_version(document))
     check_schema(payload)
     return encode_bundle(Envelope(payload) if signer is None else dsse.sign(payload, signer))
 

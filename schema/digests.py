@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from budc.schema import folder as model_folder
-from budc.schema.errors import UnsafeWeights, WeightsMismatch, WeightsMissing
+from budc.schema.errors import UnsafeWeights, UnsupportedModel, WeightsMismatch, WeightsMissing
 from budc.schema.file_diagnosis import diagnose
 from budc.schema.hashing import Scan, scan_files, sha256_files
 from budc.schema.policy import Variant
@@ -22,6 +22,8 @@ from budc.schema.semantics import check_suffix
 from budc.schema.tensors import TensorEntry, open_weights, read_header
 
 TENSORS, ARCHITECTURE = b"budc.tensors.v1", b"budc.architecture.v1"
+TENSOR_SUBJECT = TENSORS.decode()
+"""How a statement calls the digest of a subject that is a tensor root."""
 """Tags that the two digests start with."""
 
 FileDigests = Callable[[Iterable[Path]], Mapping[Path, str]]
@@ -93,7 +95,13 @@ def find_variant(
     Raises:
         WeightsMissing, WeightsMismatch, UnsafeWeights: none matches; the first variant's reason, or the first
             one that says more than that files are missing.
+        UnsupportedModel: there are none: a network that is bound to tensor roots alone.
     """
+    if not variants:
+        raise UnsupportedModel(
+            "the policy lists no files that a folder could be compared with",
+            remedy="it is bound to its network by tensor root alone; name no folder",
+        )
     reasons: list[WeightsMissing | WeightsMismatch | UnsafeWeights] = []
     for variant in variants:
         try:

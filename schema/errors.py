@@ -91,7 +91,7 @@ class SemanticsViolation(ArtifactError):
 
 
 class UnsupportedVersion(ArtifactError):
-    """The artifact is of a format version that this release cannot read."""
+    """The artifact is of a format version that this release cannot read, or uses a feature that it cannot run."""
 
     exit_code = 15
     default_remedy = "upgrade budc, or ask the publisher for an artifact of version 1.0"

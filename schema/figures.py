@@ -7,13 +7,15 @@
 4. The baseline `full` compares the full run with itself: at least as many evaluations as the budget, and no
    latent error.
 
-Whether plausible figures are true is not judged here: `budc verify --replay` measures them again.
+Each report of a document is judged by itself, those of further shapes too. Whether plausible figures are true is not
+judged here: `budc verify --replay` measures them again.
 """
 
 from collections.abc import Iterator
 
+from budc.schema.additions import reports
 from budc.schema.errors import SemanticsViolation
-from budc.schema.policy import Metric, PolicyDocument
+from budc.schema.policy import Metric, PolicyDocument, Quality
 from budc.schema.report_names import FULL, LATENT_MSE, PSNR
 
 _ROUNDING = 1e-9
@@ -22,31 +24,34 @@ _ROUNDING = 1e-9
 
 def check_figures(document: PolicyDocument) -> None:
     """Check all rules of this module. Raises SemanticsViolation, which names the field."""
-    quality = document.quality
+    for where, quality in reports(document):
+        _check_report(where, quality, document.budget.nfe)
+
+
+def _check_report(where: str, quality: Quality, nfe: int) -> None:
     for index, baseline in enumerate(quality.baselines):
         if baseline.name != FULL:
             continue
-        if baseline.nfe < document.budget.nfe:
+        if baseline.nfe < nfe:
             raise SemanticsViolation(
-                f"quality.baselines[{index}] is a full run of {baseline.nfe} evaluations, "
-                f"fewer than the budget of {document.budget.nfe}"
+                f"{where}.baselines[{index}] is a full run of {baseline.nfe} evaluations, "
+                f"fewer than the budget of {nfe}"
             )
         for metric in baseline.metrics:
             if metric.name == LATENT_MSE and metric.worst != 0:
                 raise SemanticsViolation(
-                    f"quality.baselines[{index}] says that the full run differs from itself by {metric.worst:g}"
+                    f"{where}.baselines[{index}] says that the full run differs from itself by {metric.worst:g}"
                 )
-    for where, metric in _metrics(document):
-        _check_metric(where, metric, quality.held_out.size)
+    for place, metric in _metrics(where, quality):
+        _check_metric(place, metric, quality.held_out.size)
 
 
-def _metrics(document: PolicyDocument) -> Iterator[tuple[str, Metric]]:
-    quality = document.quality
+def _metrics(where: str, quality: Quality) -> Iterator[tuple[str, Metric]]:
     for index, metric in enumerate(quality.metrics):
-        yield f"quality.metrics[{index}] ({metric.name})", metric
+        yield f"{where}.metrics[{index}] ({metric.name})", metric
     for row, baseline in enumerate(quality.baselines):
         for index, metric in enumerate(baseline.metrics):
-            yield f"quality.baselines[{row}].metrics[{index}] ({metric.name})", metric
+            yield f"{where}.baselines[{row}].metrics[{index}] ({metric.name})", metric
 
 
 def _check_metric(where: str, metric: Metric, prompts: int) -> None:

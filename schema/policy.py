@@ -4,16 +4,38 @@ Structs are frozen and are not validated when they are constructed. `budc.schema
 document before it signs, so a value out of bounds is refused there and the error names the field. Names are
 snake_case here and camelCase in JSON. An optional field that is not set is left out of the JSON, never null.
 
+Parts and fields that `budc.schema.additions` lists were added by format 1.1.
+
 JSON does not tell 5.0 from 5: a `5.0` in a scheduler config or a search setting is read back as `5`.
 """
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Final, Literal, Self, get_args
+from typing import Annotated, Final, Literal, NamedTuple, Self
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, field
+from msgspec.structs import replace
 
-from budc.schema.errors import SemanticsViolation
+from budc.schema.errors import SemanticsViolation, UnsupportedModel
+from budc.schema.fields import (
+    MAX_MAGNITUDE,
+    ConfigValue,
+    Count,
+    Digest,
+    Guidance,
+    HexDigest,
+    Name,
+    Number,
+    Path,
+    Pixels,
+    Positive,
+    Prompt,
+    Settings,
+    StepCount,
+    Strict,
+    Text,
+    Timestamp,
+)
 from budc.schema.mask import MAX_STEPS, StepMask
 from budc.schema.predictor import MAX_COEFFICIENT, MAX_TERMS, Predictor
 from budc.schema.sigmas import MAX_SIGMA, Sigmas
@@ -22,62 +44,24 @@ REPLAY_TOLERANCE: Final = 0.02
 """Tolerance of a report that states none. On the same weights and prompts, other hardware and library versions change
 figures by less."""
 
-SCHEMA_VERSION: Final = "1.0"
+SchemaVersion = Literal["1.0", "1.1"]
+SCHEMA_VERSION: Final[SchemaVersion] = "1.0"
+"""What documents are made with. `budc.schema.artifact.seal` writes the lowest version that has all of their fields."""
 PREDICATE_TYPE: Final = "urn:budc:policy:v1"
 
-# \Z and not $: Python's $ also matches before a trailing newline.
-_HIDDEN = "\\x00-\\x1f\\x7f-\\x9f\\u200b-\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ufeff"
-_SEGMENT = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._+=@-]+"
 MAX_DENOISERS: Final = 8
-_MAGNITUDE = 1e15
-_COUNT = 10**15
 
-Payload = Literal["trunk-residual", "velocity"]
-"""What a reused step takes from computed ones: the residual of the blocks, or the velocity."""
-PAYLOADS: Final[tuple[Payload, ...]] = get_args(Payload)
+_Level = Annotated[float, Meta(ge=0, le=MAX_SIGMA)]
+NoiseLevels = Annotated[Sequence[_Level], Meta(min_length=2, max_length=MAX_STEPS + 1)]
+Timesteps = Annotated[Sequence[_Level], Meta(min_length=1, max_length=MAX_STEPS)]
 
-Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._-]*\Z")]
-"""ASCII letters, digits, dot, underscore and dash; the first one neither dot nor dash."""
-
-Text = Annotated[str, Meta(max_length=1024, pattern=rf"\A[^{_HIDDEN}]*\Z")]
-"""One line of free text without control, zero-width or direction-changing characters."""
-
-Digest = Annotated[str, Meta(max_length=71, pattern=r"\Asha256:[0-9a-f]{64}\Z")]
-"""A digest with its algorithm, "sha256:<64 hex digits>"."""
-
-HexDigest = Annotated[str, Meta(max_length=64, pattern=r"\A[0-9a-f]{64}\Z")]
-"""The sha256 of a file as 64 hex digits, as in-toto subjects write it."""
-
-Path = Annotated[str, Meta(min_length=1, max_length=512, pattern=rf"\A{_SEGMENT}(?:/{_SEGMENT})*\Z")]
-"""A file below the model folder: relative, "/" between segments, no "..", nothing that needs quoting."""
-
-Timestamp = Annotated[
-    str, Meta(max_length=20, pattern=r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z\Z")
-]
-"""RFC 3339 in UTC to the second, "2026-07-01T12:00:00Z"."""
-
-Number = Annotated[float, Meta(ge=-_MAGNITUDE, le=_MAGNITUDE)]
-Positive = Annotated[int, Meta(ge=1, le=_COUNT)]
-Count = Annotated[int, Meta(ge=0, le=_COUNT)]
-StepCount = Annotated[int, Meta(ge=1, le=MAX_STEPS)]
-Pixels = Annotated[int, Meta(ge=1, le=65536)]
-Guidance = Annotated[float, Meta(ge=-1000, le=1000)]
-Integer = Annotated[int, Meta(ge=-_COUNT, le=_COUNT)]
-Scalar = bool | Integer | Number | Text | None
-# Strings in a scheduler config have no pattern here; `budc.schema.semantics` refuses hidden characters instead.
-# Reason: msgspec 0.22 frees a pattern twice, at exit, if a union holds both a str with a pattern and a list.
-ConfigScalar = bool | Integer | Number | Annotated[str, Meta(max_length=1024)] | None
-ConfigValue = ConfigScalar | Annotated[Sequence[ConfigScalar], Meta(max_length=1000)]
-Settings = Annotated[Mapping[Name, Scalar], Meta(max_length=256)]
+Payload = Literal["trunk-residual", "velocity", "trunk-output"]
+"""What a reused step takes from computed ones: residual of the blocks, velocity, or output of the blocks."""
+PAYLOADS: Final[tuple[Payload, ...]] = ("trunk-residual", "velocity")
+"""The payloads that this release computes with; the output of the blocks is for other engines."""
 
 
-class _Strict(
-    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True
-):
-    """Base of all parts: immutable, no unknown fields, camelCase, unset fields left out."""
-
-
-class DenoiserBinding(_Strict, frozen=True, kw_only=True):
+class DenoiserBinding(Strict, frozen=True, kw_only=True):
     """One network whose blocks the policy skips, identified by its content."""
 
     name: Name
@@ -89,7 +73,7 @@ class DenoiserBinding(_Strict, frozen=True, kw_only=True):
     """`budc.schema.digests.architecture_digest` of the weights: names and shapes, survives casts."""
 
 
-class Variant(_Strict, frozen=True, kw_only=True):
+class Variant(Strict, frozen=True, kw_only=True):
     """One accepted set of files; a model folder is accepted when all files of one variant match."""
 
     name: Name
@@ -98,26 +82,55 @@ class Variant(_Strict, frozen=True, kw_only=True):
     """Path below the model folder → sha256. Weights, their configs and the scheduler's config."""
 
 
-class AdapterRule(_Strict, frozen=True, kw_only=True):
-    """Whether the policy may run with adapters (LoRA): none, any, or those listed by digest."""
+class ScaledAdapter(Strict, frozen=True, kw_only=True):
+    """An adapter that was loaded, at this scale, when the policy was made."""
+
+    name: Name
+    """What it is called; only its digests identify it."""
+    file: HexDigest
+    """sha256 of its safetensors file."""
+    loaded: Digest | None = None
+    """Tensor root of what it adds to the denoiser; see "Adapters" in the specification."""
+    scale: Annotated[float, Meta(ge=-1000, le=1000)]
+    """Weight of the adapter, 1 for as it is."""
+    denoiser: Name | None = None
+    """The one of `ModelBinding.denoisers` that it is loaded into; all of them if unset."""
+
+
+class AdapterRule(Strict, frozen=True, kw_only=True):
+    """Whether the policy may run with adapters (LoRA): none, any, or those listed."""
 
     rule: Literal["none", "any", "listed"]
     digests: Annotated[Sequence[Digest], Meta(max_length=64)] = field(default_factory=list)
+    """Each may be loaded."""
+    scaled: Annotated[Sequence[ScaledAdapter], Meta(max_length=64)] = field(default_factory=list)
+    """All of these are loaded, and no others."""
 
 
-class ModelBinding(_Strict, frozen=True, kw_only=True):
-    """The model that the policy was made for."""
+class ModelBinding(Strict, frozen=True, kw_only=True):
+    """The model that the policy was made for: a pipeline, or a network without one."""
 
-    profile: Name
+    kind: Literal["pipeline", "network"] = "pipeline"
+    """A network has no profile, pipeline class or shape; its owner runs it. "pipeline" is not written."""
+    profile: Name | None = None
     family: Name
-    pipeline_class: Name
+    pipeline_class: Name | None = None
     denoisers: Annotated[Sequence[DenoiserBinding], Meta(min_length=1, max_length=MAX_DENOISERS)]
-    variants: Annotated[Sequence[Variant], Meta(min_length=1, max_length=32)]
-    """The first one is the original; its files are the subjects of the signed statement."""
+    variants: Annotated[Sequence[Variant], Meta(max_length=32)] = field(default_factory=list)
+    """The first one is the original; its files are the subjects of the signed statement. A network may have none:
+    then the tensor roots of its denoisers are."""
     adapters: AdapterRule
 
 
-class Expert(_Strict, frozen=True, kw_only=True):
+class NegativePrompt(Strict, frozen=True, kw_only=True):
+    """The negative prompt of the calibration prompts: one for all of them, or one that varied between them."""
+
+    rule: Literal["fixed", "varied"]
+    text: Prompt | None = None
+    """What a run must use, where it is fixed; may be empty."""
+
+
+class Expert(Strict, frozen=True, kw_only=True):
     """A denoiser that takes over from the one before it, from `first_step` on."""
 
     denoiser: Name
@@ -128,7 +141,7 @@ class Expert(_Strict, frozen=True, kw_only=True):
     """Guidance scale of its steps."""
 
 
-class SamplerBinding(_Strict, frozen=True, kw_only=True):
+class SamplerBinding(Strict, frozen=True, kw_only=True):
     """The sampler that the policy was made for."""
 
     scheduler: Name
@@ -138,17 +151,15 @@ class SamplerBinding(_Strict, frozen=True, kw_only=True):
     config_digest: Digest
     """`budc.schema.canonical.digest(config)`."""
     steps: StepCount
-    sigmas: Annotated[
-        Sequence[Annotated[float, Meta(ge=0, le=MAX_SIGMA)]], Meta(min_length=2, max_length=MAX_STEPS + 1)
-    ]
+    sigmas: NoiseLevels
     """`steps + 1` noise levels, terminal value included."""
-    timesteps: Annotated[
-        Sequence[Annotated[float, Meta(ge=0, le=MAX_SIGMA)]], Meta(min_length=1, max_length=MAX_STEPS)
-    ]
+    timesteps: Timesteps
     """`steps` values, what the transformer is given; terminal value not included."""
     guidance: Guidance
     """Guidance scale; of the first denoiser where there are several."""
     guidance_rule: Literal["classifier-free", "distilled", "none"]
+    negative_prompt: NegativePrompt | None = None
+    """Only with classifier-free guidance."""
     experts: Annotated[Sequence[Expert], Meta(max_length=MAX_DENOISERS - 1)] = field(default_factory=list)
     """Every denoiser after the first, in the order of `ModelBinding.denoisers`."""
 
@@ -171,7 +182,7 @@ class SamplerBinding(_Strict, frozen=True, kw_only=True):
         return Sigmas.of(self.sigmas)
 
 
-class Shape(_Strict, frozen=True, kw_only=True):
+class Shape(Strict, frozen=True, kw_only=True):
     """The size and precision of output for which quality was measured."""
 
     height: Pixels
@@ -183,7 +194,16 @@ class Shape(_Strict, frozen=True, kw_only=True):
     """Padded length of the text that the transformer sees."""
 
 
-class Budget(_Strict, frozen=True, kw_only=True):
+class ConditioningImage(Strict, frozen=True, kw_only=True):
+    """An image that each sample is made from, beside its prompt."""
+
+    role: Literal["first-frame", "last-frame", "reference"]
+    height: Pixels | None = None
+    width: Pixels | None = None
+    """As the model sees it; the size of the output if unset."""
+
+
+class Budget(Strict, frozen=True, kw_only=True):
     """The requested budget, and the number of evaluations that it gives."""
 
     requested: Text
@@ -194,7 +214,7 @@ class Budget(_Strict, frozen=True, kw_only=True):
     """The same for each branch by name."""
 
 
-class BranchPolicy(_Strict, frozen=True, kw_only=True):
+class BranchPolicy(Strict, frozen=True, kw_only=True):
     """Mask and predictor for one or more guidance branches."""
 
     names: Annotated[Sequence[Name], Meta(min_length=1, max_length=16)]
@@ -232,11 +252,11 @@ class BranchPolicy(_Strict, frozen=True, kw_only=True):
         return Predictor.of(self.predictor, self.step_mask())
 
 
-class Policy(_Strict, frozen=True, kw_only=True):
+class Policy(Strict, frozen=True, kw_only=True):
     """What to compute, what to reuse and how, for every guidance branch."""
 
     payload: Payload
-    """What a reused step repeats: h_out - h_in around the blocks, or the transformer's output itself."""
+    """What a reused step repeats: h_out - h_in around the blocks, the transformer's output itself, or h_out."""
     branches: Annotated[Sequence[BranchPolicy], Meta(min_length=1, max_length=16)]
 
     @classmethod
@@ -263,7 +283,7 @@ class Policy(_Strict, frozen=True, kw_only=True):
         )
 
 
-class PromptSet(_Strict, frozen=True, kw_only=True):
+class PromptSet(Strict, frozen=True, kw_only=True):
     """A set of prompts and seeds, identified by its content."""
 
     digest: Digest
@@ -271,25 +291,27 @@ class PromptSet(_Strict, frozen=True, kw_only=True):
     """0 if the policy needed no calibration."""
 
 
-class Metric(_Strict, frozen=True, kw_only=True):
+class Metric(Strict, frozen=True, kw_only=True):
     """One measure of the cached run against the full run, over the held-out prompts."""
 
     name: Name
     """"latent-mse", "psnr", …"""
     unit: Text | None = None
     mean: Number
-    standard_error: Annotated[float, Meta(ge=0, le=_MAGNITUDE)]
+    standard_error: Annotated[float, Meta(ge=0, le=MAX_MAGNITUDE)]
     worst: Number
     """The value of the worst prompt: the largest error, the smallest PSNR."""
     geometric_mean: Number | None = None
     p95: Number | None = None
     samples: Positive
+    evaluation: Digest | None = None
+    """sha256 of the payload of the signed evaluation that the figure is from; unset if the compiler measured it."""
 
 
 _Metrics = Annotated[Sequence[Metric], Meta(max_length=64)]
 
 
-class Baseline(_Strict, frozen=True, kw_only=True):
+class Baseline(Strict, frozen=True, kw_only=True):
     """A simpler method, measured on the same prompts."""
 
     name: Name
@@ -297,7 +319,7 @@ class Baseline(_Strict, frozen=True, kw_only=True):
     metrics: _Metrics
 
 
-class Quality(_Strict, frozen=True, kw_only=True):
+class Quality(Strict, frozen=True, kw_only=True):
     """What the policy costs in quality, and what simpler methods cost."""
 
     objective: Name
@@ -309,7 +331,21 @@ class Quality(_Strict, frozen=True, kw_only=True):
     """Relative difference up to which figures that are measured again agree with these; `REPLAY_TOLERANCE` if unset."""
 
 
-class Search(_Strict, frozen=True, kw_only=True):
+class FurtherShape(Strict, frozen=True, kw_only=True):
+    """A further size of output for the same masks, with its own report. Dtype and text length are those of `Shape`."""
+
+    height: Pixels
+    width: Pixels
+    frames: Pixels
+    quality: Quality
+    sigmas: NoiseLevels | None = None
+    timesteps: Timesteps | None = None
+    """Sigmas and timesteps of this size, where they are not the sampler's; both or neither."""
+    branches: Annotated[Sequence[BranchPolicy], Meta(max_length=16)] = field(default_factory=list)
+    """Predictors of this size, where they are not the policy's; the same branches and masks in the same order."""
+
+
+class Search(Strict, frozen=True, kw_only=True):
     """How the policy was found: enough to repeat the search."""
 
     algorithm: Name
@@ -323,10 +359,42 @@ class Search(_Strict, frozen=True, kw_only=True):
     """Package → version."""
 
 
-class PolicyDocument(_Strict, frozen=True, kw_only=True):
+class Target(Strict, frozen=True, kw_only=True):
+    """The engine that a policy was made for, with the engine's own rule of reuse."""
+
+    name: Name
+    version: Text | None = None
+    """The release of the engine whose behaviour the search assumed."""
+    settings: Settings = field(default_factory=dict)
+    """What the engine must be told beside the policy."""
+    config_digest: Digest | None = None
+    """sha256 of the engine's own configuration file with this policy."""
+
+
+class Pipeline(NamedTuple):
+    """What only the policy of a pipeline says of its model."""
+
+    profile: str
+    pipeline_class: str
+    shapes: tuple[Shape, ...]
+    """The shape that was searched on, then the further ones."""
+
+    @property
+    def shape(self) -> Shape:
+        """The shape that was searched on."""
+        return self.shapes[0]
+
+    def shape_of(self, frames: int, height: int, width: int) -> Shape:
+        """Return the calibrated shape of this size, or the one that was searched on if there is none."""
+        size = (frames, height, width)
+        same = (shape for shape in self.shapes if (shape.frames, shape.height, shape.width) == size)
+        return next(same, self.shape)
+
+
+class PolicyDocument(Strict, frozen=True, kw_only=True):
     """The predicate of the signed statement: one policy and everything that it depends on."""
 
-    schema_version: Literal["1.0"]
+    schema_version: SchemaVersion
     name: Name
     revision: Annotated[int, Meta(ge=1, le=2**31 - 1)]
     """Grows with every release under the same name; trust files hold a minimum."""
@@ -335,7 +403,13 @@ class PolicyDocument(_Strict, frozen=True, kw_only=True):
     """From this second on the policy is expired."""
     model: ModelBinding
     sampler: SamplerBinding
-    shape: Shape
+    shape: Shape | None = None
+    """Unset for a network alone."""
+    further_shapes: Annotated[Sequence[FurtherShape], Meta(max_length=16)] = field(default_factory=list)
+    images: Annotated[Sequence[ConditioningImage], Meta(max_length=8)] = field(default_factory=list)
+    """The images that condition a sample, in their order."""
+    target: Target | None = None
+    """Unset for the runtimes of budc."""
     budget: Budget
     policy: Policy
     quality: Quality
@@ -344,3 +418,21 @@ class PolicyDocument(_Strict, frozen=True, kw_only=True):
     """Policy id of the policy that this one was transferred or re-bound from."""
     annotations: Annotated[Mapping[Name, Text], Meta(max_length=64)] = field(default_factory=dict)
     """Free text that no program interprets."""
+
+    def pipeline(self) -> Pipeline:
+        """Return what the policy says of its pipeline.
+
+        Raises:
+            UnsupportedModel: it is a policy for a network without one.
+        """
+        model, shape = self.model, self.shape
+        if model.profile is None or model.pipeline_class is None or shape is None:
+            raise UnsupportedModel(
+                f"{self.name} is a policy for a network without a pipeline (model.kind), which cannot be run here",
+                remedy="run it on its network, from Python",
+            )
+        further = (
+            replace(shape, height=other.height, width=other.width, frames=other.frames)
+            for other in self.further_shapes
+        )
+        return Pipeline(model.profile, model.pipeline_class, (shape, *further))

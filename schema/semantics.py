@@ -9,19 +9,24 @@
 3. budget: names the same branches as the policy, each with the sum of its mask; `nfe` is the largest of
    them.
 4. model: names of denoisers and variants are unique; every file of a variant is of a kind that can be opened
-   safely; digests of adapters where, and only where, the rule is "listed".
-5. quality: the held-out set is not the calibration set; a metric is named once per list, a baseline once per
-   NFE; figures are plausible (`budc.schema.figures`).
+   safely.
+5. quality, of each shape: the held-out set is not the calibration set; a metric is named once per list, a baseline
+   once per NFE; figures are plausible (`budc.schema.figures`).
 6. time: real dates, `notAfter` later than `issuedAt`.
+7. furtherShapes: no size twice; sigmas and timesteps of its own as in rule 1, both or neither; branches of its own as
+   in rule 2, with the names and masks of the policy's.
+8. what else format 1.1 added: `budc.schema.addition_rules`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from budc.schema import canonical
+from budc.schema.addition_rules import check_additions
+from budc.schema.additions import reports
 from budc.schema.errors import SemanticsViolation, UnsafeWeights
 from budc.schema.figures import check_figures
 from budc.schema.mask import StepMask
-from budc.schema.policy import Metric, ModelBinding, PolicyDocument, Quality, SamplerBinding
+from budc.schema.policy import BranchPolicy, Metric, ModelBinding, PolicyDocument, Quality, SamplerBinding
 from budc.schema.predictor import Predictor
 from budc.schema.sigmas import Sigmas
 from budc.schema.timestamps import parse_time
@@ -46,7 +51,10 @@ def check(document: PolicyDocument) -> None:
     _check_experts(document)
     _check_policy(document)
     _check_model(document.model)
-    _check_quality(document.quality)
+    _check_further_shapes(document)
+    check_additions(document)
+    for where, quality in reports(document):
+        _check_quality(where, quality)
     check_figures(document)
     issued = parse_time(document.issued_at, field="issuedAt")
     if document.not_after is not None and parse_time(document.not_after, field="notAfter") <= issued:
@@ -64,27 +72,29 @@ def check_suffix(path: str) -> None:
 
 
 def _check_sampler(sampler: SamplerBinding) -> None:
-    sigmas = Sigmas.of(sampler.sigmas)
-    if sigmas.steps != sampler.steps:
-        raise SemanticsViolation(
-            f"sampler.sigmas has {len(sigmas)} values, expected steps + 1 = {sampler.steps + 1}"
-        )
-    timesteps = sampler.timesteps
-    if len(timesteps) != sampler.steps:
-        raise SemanticsViolation(
-            f"sampler.timesteps has {len(timesteps)} values, expected steps = {sampler.steps}"
-        )
-    for step in range(1, len(timesteps)):
-        if timesteps[step] > timesteps[step - 1]:
-            raise SemanticsViolation(
-                f"sampler.timesteps[{step}] is {timesteps[step]}, above the {timesteps[step - 1]} before it"
-            )
+    _check_schedule("sampler", sampler.sigmas, sampler.timesteps, sampler.steps)
     _refuse_hidden(sampler.config)
     expected = canonical.digest(sampler.config)
     if sampler.config_digest != expected:
         raise SemanticsViolation(
             f"sampler.configDigest is {sampler.config_digest}, but the config has {expected}"
         )
+
+
+def _check_schedule(where: str, levels: Sequence[float], timesteps: Sequence[float], steps: int) -> None:
+    try:
+        sigmas = Sigmas.of(levels)
+    except SemanticsViolation as error:
+        raise SemanticsViolation(f"{where}: {error}") from None
+    if sigmas.steps != steps:
+        raise SemanticsViolation(f"{where}.sigmas has {len(sigmas)} values, expected steps + 1 = {steps + 1}")
+    if len(timesteps) != steps:
+        raise SemanticsViolation(f"{where}.timesteps has {len(timesteps)} values, expected steps = {steps}")
+    for step in range(1, len(timesteps)):
+        if timesteps[step] > timesteps[step - 1]:
+            raise SemanticsViolation(
+                f"{where}.timesteps[{step}] is {timesteps[step]}, above the {timesteps[step - 1]} before it"
+            )
 
 
 def _refuse_hidden(config: Mapping[str, object]) -> None:
@@ -114,17 +124,11 @@ def _check_experts(document: PolicyDocument) -> None:
 
 
 def _check_policy(document: PolicyDocument) -> None:
-    steps, budget = document.sampler.steps, document.budget
+    budget = document.budget
     evaluations: dict[str, int] = {}
     for index, branch in enumerate(document.policy.branches):
         where = f"policy.branches[{index}]"
-        try:
-            mask = StepMask.of(branch.mask)
-            if mask.steps != steps:
-                raise SemanticsViolation(f"mask has {mask.steps} entries, expected steps = {steps}")
-            Predictor.of(branch.predictor, mask, document.sampler.first_steps)
-        except SemanticsViolation as error:
-            raise SemanticsViolation(f"{where}: {error}") from None
+        mask = _check_branch(where, branch, document.sampler)
         for name in branch.names:
             if name in evaluations:
                 raise SemanticsViolation(f"{where}.names repeats the branch {name}")
@@ -144,26 +148,58 @@ def _check_policy(document: PolicyDocument) -> None:
         )
 
 
+def _check_branch(where: str, branch: BranchPolicy, sampler: SamplerBinding) -> StepMask:
+    try:
+        mask = StepMask.of(branch.mask)
+        if mask.steps != sampler.steps:
+            raise SemanticsViolation(f"mask has {mask.steps} entries, expected steps = {sampler.steps}")
+        Predictor.of(branch.predictor, mask, sampler.first_steps)
+    except SemanticsViolation as error:
+        raise SemanticsViolation(f"{where}: {error}") from None
+    return mask
+
+
+def _check_further_shapes(document: PolicyDocument) -> None:
+    first, sampler, policy = document.shape, document.sampler, document.policy
+    sizes = [
+        (shape.frames, shape.height, shape.width) for shape in (first, *document.further_shapes) if shape
+    ]
+    for index, shape in enumerate(document.further_shapes):
+        where = f"furtherShapes[{index}]"
+        if sizes.index(sizes[index + 1]) <= index:
+            raise SemanticsViolation(
+                f"{where} is {shape.width} x {shape.height}, {shape.frames} frames, which is listed before"
+            )
+        if shape.sigmas is not None and shape.timesteps is not None:
+            _check_schedule(where, shape.sigmas, shape.timesteps, sampler.steps)
+        elif shape.sigmas is not None or shape.timesteps is not None:
+            raise SemanticsViolation(f"{where} has one of sigmas and timesteps; a schedule needs both")
+        if not shape.branches:
+            continue
+        if [(own.names, own.mask) for own in shape.branches] != [
+            (branch.names, branch.mask) for branch in policy.branches
+        ]:
+            raise SemanticsViolation(f"{where}.branches has other names or masks than policy.branches")
+        for row, branch in enumerate(shape.branches):
+            _check_branch(f"{where}.branches[{row}]", branch, sampler)
+
+
 def _check_model(model: ModelBinding) -> None:
     _refuse_repeated("model.denoisers", (denoiser.name for denoiser in model.denoisers))
     _refuse_repeated("model.variants", (variant.name for variant in model.variants))
     for variant in model.variants:
         for path in variant.files:
             check_suffix(path)
-    if (model.adapters.rule == "listed") != bool(model.adapters.digests):
-        raise SemanticsViolation(
-            f'model.adapters has rule "{model.adapters.rule}" and {len(model.adapters.digests)} digests'
-        )
 
 
-def _check_quality(quality: Quality) -> None:
+def _check_quality(where: str, quality: Quality) -> None:
     calibration, held_out = quality.calibration, quality.held_out
     if held_out.size and calibration.size and held_out.digest == calibration.digest:
-        raise SemanticsViolation("quality.heldOut is the calibration set, so it was not held out")
-    _refuse_repeated("quality.metrics", _names(quality.metrics))
-    _refuse_repeated("quality.baselines", (f"{base.name} at {base.nfe}" for base in quality.baselines))
+        raise SemanticsViolation(f"{where}.heldOut is the calibration set, so it was not held out")
+    _refuse_repeated(f"{where}.metrics", _names(quality.metrics))
+    _refuse_repeated(f"{where}.baselines", (f"{base.name} at {base.nfe}" for base in quality.baselines))
     for index, baseline in enumerate(quality.baselines):
-        _refuse_repeated(f"quality.baselines[{index}].metrics", _names(baseline.metrics))
+        _refuse_repeated(f"{where}.baselines[{index}].metrics", _names(baseline.metrics))
 
 
 def _names(metrics: Sequence[Metric]) -> Iterable[str]:

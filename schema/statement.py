@@ -3,36 +3,35 @@
     {"_type":"https://in-toto.io/Statement/v1","predicate":{…},"predicateType":"urn:budc:policy:v1",
      "subject":[{"digest":{"sha256":"…"},"name":"transformer/config.json"},…]}
 
-The subjects are the files of the first variant, sorted by path. The same document always gives the same
-bytes, and the policy id is their sha256.
+The subjects are the files of the first variant, sorted by path. A network that is bound to no files has its
+denoisers as subjects, by their tensor roots: {"digest":{"budc.tensors.v1":"…"},"name":"transformer"}. The same
+document always gives the same bytes, and the policy id is their sha256.
 """
 
 import hashlib
 import re
-from collections.abc import Sequence
-from typing import Annotated, Final, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Final, Literal, get_args
 
 import msgspec
 from msgspec import Meta, Struct
 
 from budc.schema import canonical, semantics
+from budc.schema.additions import check_fields
+from budc.schema.digests import TENSOR_SUBJECT
 from budc.schema.errors import SchemaViolation, SemanticsViolation, UnsupportedVersion, WrongPayloadType
-from budc.schema.policy import PREDICATE_TYPE, SCHEMA_VERSION, HexDigest, Path, PolicyDocument
+from budc.schema.fields import HexDigest, Name, Path
+from budc.schema.policy import PREDICATE_TYPE, PolicyDocument, SchemaVersion
 
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 
 
-class SubjectDigest(Struct, frozen=True, forbid_unknown_fields=True):
-    """The digests of a subject; sha256 is the one that is used."""
-
-    sha256: HexDigest
-
-
 class Subject(Struct, frozen=True, forbid_unknown_fields=True):
-    """One file that the policy is bound to."""
+    """One file, or one denoiser without files, that the policy is bound to."""
 
     name: Path
-    digest: SubjectDigest
+    digest: Annotated[Mapping[Name, HexDigest], Meta(min_length=1, max_length=1)]
+    """By "sha256" for a file, by `TENSOR_SUBJECT` for a denoiser."""
 
 
 class Statement(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
@@ -50,9 +49,14 @@ def policy_id(payload: bytes) -> str:
 
 
 def subjects(document: PolicyDocument) -> list[Subject]:
-    """Return the files of the document's first variant, sorted by path."""
+    """Return the files of the document's first variant, or its denoisers if there is none; sorted by name."""
+    if not document.model.variants:
+        roots = {denoiser.name: denoiser.tensor_root for denoiser in document.model.denoisers}
+        return [
+            Subject(name, {TENSOR_SUBJECT: roots[name].removeprefix("sha256:")}) for name in sorted(roots)
+        ]
     files = document.model.variants[0].files
-    return [Subject(name, SubjectDigest(files[name])) for name in sorted(files)]
+    return [Subject(name, {"sha256": files[name]}) for name in sorted(files)]
 
 
 def encode_statement(document: PolicyDocument) -> bytes:
@@ -63,7 +67,7 @@ def encode_statement(document: PolicyDocument) -> bytes:
     Raises:
         ArtifactSyntax, ArtifactTooLarge, SchemaViolation, SemanticsViolation, UnsafeWeights: as for a file.
     """
-    if not document.model.variants:
+    if not document.model.variants and document.model.kind == "pipeline":
         raise SchemaViolation("model.variants is empty, the policy is bound to no files")
     statement = Statement(
         type=STATEMENT_TYPE, subject=subjects(document), predicate_type=PREDICATE_TYPE, predicate=document
@@ -94,8 +98,10 @@ def decode_statement(payload: bytes) -> PolicyDocument:
         # Canonical JSON that decodes and yet encodes differently: an optional field spelled out as null or empty.
         raise SchemaViolation("payload holds an optional field that is null or empty; leave such a field out")
     document = statement.predicate
+    check_fields(document)
     if list(statement.subject) != subjects(document):
-        raise SemanticsViolation("subject is not the sorted list of the files of model.variants[0]")
+        bound = "files of model.variants[0]" if document.model.variants else "denoisers of model.denoisers"
+        raise SemanticsViolation(f"subject is not the sorted list of the {bound}")
     semantics.check(document)
     return document
 
@@ -120,5 +126,6 @@ def _check_types(value: object) -> None:
         raise WrongPayloadType(f"predicateType is {predicate_type!r}, expected {PREDICATE_TYPE}")
     predicate = value.get("predicate")
     version = predicate.get("schemaVersion") if isinstance(predicate, dict) else None
-    if isinstance(version, str) and version != SCHEMA_VERSION and re.fullmatch(r"[0-9]+\.[0-9]+", version):
-        raise UnsupportedVersion(f"schemaVersion is {version}, this release reads {SCHEMA_VERSION}")
+    known = get_args(SchemaVersion)
+    if isinstance(version, str) and version not in known and re.fullmatch(r"[0-9]+\.[0-9]+", version):
+        raise UnsupportedVersion(f"schemaVersion is {version}, this release reads {' and '.join(known)}")

@@ -36,9 +36,10 @@ from budc.schema.errors import (
     UntrustedKey,
     UsageError,
 )
+from budc.schema.fields import Digest, Name
 from budc.schema.files import read_limited
 from budc.schema.keys import PublicKey, load_public
-from budc.schema.policy import Digest, Name, PolicyDocument
+from budc.schema.policy import PolicyDocument
 from budc.schema.toml import parse_toml
 
 _TRUST_BYTES = 1 << 20

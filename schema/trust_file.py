@@ -16,9 +16,9 @@ import msgspec
 from msgspec.structs import replace
 
 from budc.schema.errors import OutputError, TrustError, UsageError
+from budc.schema.fields import Digest, Name
 from budc.schema.files import lock, write_atomic
 from budc.schema.keys import PublicKey
-from budc.schema.policy import Digest, Name
 from budc.schema.trust import (
     KeyEntry,
     Trust,

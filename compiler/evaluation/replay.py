@@ -20,11 +20,15 @@ from budc.compiler.models.model import default_device, load_model, with_shape
 from budc.compiler.rollouts.metrics import latent_errors, latent_metric, psnr_metric
 from budc.compiler.storage.journal import Journal
 from budc.policies.profile import load_profile, read_prompts
+from budc.runtimes.admission.additions import check_additions
+from budc.schema.additions import EVALUATION, FURTHER_SHAPES, NEGATIVE_PROMPT, OWN_PREDICTORS, OWN_SIGMAS
 from budc.schema.errors import QualityMismatch, UnsupportedModel, UsageError
 from budc.schema.policy import Metric, PolicyDocument
 from budc.schema.report_names import FULL
 
 DEVIATIONS = 4.0
+ADDITIONS = frozenset({NEGATIVE_PROMPT, FURTHER_SHAPES, OWN_SIGMAS, OWN_PREDICTORS, EVALUATION})
+"""What policies of format 1.1 may use here. Only the shape that was searched on is measured."""
 
 
 @dataclass(frozen=True)
@@ -44,22 +48,26 @@ def replay(
 
     Raises:
         UsageError: `tolerance` is laxer than the report's own.
+        UnsupportedVersion: the policy uses what cannot be computed here.
         UnsupportedModel: this release does not have the profile or the prompts that the figures were measured with.
         QualityMismatch: a figure differs.
     """
+    check_additions(document, "a replay", ADDITIONS)
     report = document.quality
     tolerance = agreed_tolerance(report, tolerance)
     try:
-        profile = load_profile(document.model.profile)
+        profile = load_profile(document.pipeline().profile)
         prompts = read_prompts(profile.prompts.held_out, report.held_out.size)
     except UsageError as error:
         raise UnsupportedModel(f"the report of {document.name} cannot be replayed: {error}") from error
-    if prompt_set(prompts, profile.prompts.negative, HELD_OUT_SEED) != report.held_out:
+    negative = document.sampler.negative_prompt
+    other_negative = negative is not None and negative.text != profile.prompts.negative
+    if other_negative or prompt_set(prompts, profile.prompts.negative, HELD_OUT_SEED) != report.held_out:
         raise UnsupportedModel(
             f"the report of {document.name} was measured on prompts that this release does not have"
         )
     full_steps = next((item.nfe for item in report.baselines if item.name == FULL), document.sampler.steps)
-    model = load_model(with_shape(profile, document.shape), folder, default_device())
+    model = load_model(with_shape(profile, document.pipeline().shape), folder, default_device())
     chosen = prompts[: samples or len(prompts)]
     with tempfile.TemporaryDirectory(prefix="budc-replay-") as name, Journal(Path(name), "replay") as journal:
         rollout = PipelineRollout(model)

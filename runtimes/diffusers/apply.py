@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from os import PathLike
 from typing import Any
 
+from budc.runtimes.admission.additions import check_additions
 from budc.runtimes.admission.settings import SettingsCheck
 from budc.runtimes.admission.trust import Source, trusted_policy
 from budc.schema.arguments import path_argument
@@ -28,6 +29,7 @@ try:
     from budc.runtimes.diffusers.applied import AppliedPolicy
     from budc.runtimes.diffusers.checks import check_adapters, check_experts, check_sampler
     from budc.runtimes.diffusers.denoiser import unwrapped
+    from budc.runtimes.diffusers.negative_prompt import runnable_additions
     from budc.runtimes.diffusers.own_layers import OwnLayers
     from budc.runtimes.diffusers.precision import check_weights
     from budc.runtimes.diffusers.weights import verify_model
@@ -69,7 +71,7 @@ def apply(
     Raises:
         UsageError: an argument of another kind.
         TrustError: nobody trusted has signed the artifact, it is denied, or it has expired.
-        ArtifactError: it is not a valid policy.
+        ArtifactError: it is not a valid policy, or uses what this runtime cannot run.
         ModelError: the pipeline's model is another one, or of a kind that is not supported.
         CalibrationMismatch: the sampler, its split between denoisers, the dtype or the adapters are not the
             calibrated ones.
@@ -77,6 +79,7 @@ def apply(
     """
     policy = trusted_policy(artifact, trust, allow_unsigned)
     document, settings = policy.document, SettingsCheck(allow_uncalibrated)
+    check_additions(document, "budc.apply", runnable_additions(pipe))
     _check_pipeline(pipe, document, settings)
     folder = None
     if weights_dir is not None:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from budc.runtimes.admission.settings import SettingsCheck
+from budc.runtimes.diffusers.negative_prompt import check_negative_prompt
 from budc.runtimes.diffusers.output_size import Size, prepared_size, trunk_tokens
 from budc.runtimes.sampling.families import Family
 from budc.schema.policy import PolicyDocument
@@ -28,7 +29,7 @@ class OutputChecks:
         family: Family,
     ) -> None:
         self._pipe = pipe
-        self._shape = document.shape
+        self._document, self._shape = document, document.pipeline().shape
         self._transformer = transformer
         self._settings = settings
         self._family = family
@@ -46,6 +47,7 @@ class OutputChecks:
 
     def encode_prompt(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call the pipeline's `encode_prompt`; check the number of text tokens that it returns."""
+        check_negative_prompt(self._document, signature(original).bind(*args, **kwargs), self._settings)
         encoded = original(*args, **kwargs)
         embeds = encoded[0] if isinstance(encoded, tuple) else encoded
         wanted = self._shape.text_tokens
@@ -62,6 +64,7 @@ class OutputChecks:
             self._settings.require("shape", f"{wanted} tokens", f"{tokens} tokens", remedy)
 
     def _check_size(self, size: Size) -> None:
+        expected = self._document.pipeline().shape_of(size.frames, size.height, size.width)
         for field in ("frames", "height", "width"):
-            self._settings.require(field, getattr(self._shape, field), getattr(size, field))
+            self._settings.require(field, getattr(expected, field), getattr(size, field))
         self._size = size

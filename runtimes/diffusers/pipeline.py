@@ -30,9 +30,10 @@ def profile_of(document: PolicyDocument) -> ModelProfile:
     """Return the profile of the model that a policy was made for.
 
     Raises:
-        UnsupportedModel: this release has none of that name, or one of another pipeline class.
+        UnsupportedModel: this release has none of that name, or one of another pipeline class; or it was made for a
+            network without a pipeline.
     """
-    model = document.model
+    model = document.pipeline()
     try:
         profile = load_profile(model.profile)
     except UsageError as error:

@@ -25,9 +25,9 @@ from msgspec import Meta
 from budc.runtimes.exported.signatures import CONDITIONS, INPUTS, Graph, GraphName, Strict, check_signature
 from budc.schema import canonical
 from budc.schema.errors import ArtifactError, UnsafeWeights, UnsupportedVersion
+from budc.schema.fields import HexDigest, Name, Path, Pixels, Positive, Text
 from budc.schema.files import read_limited
 from budc.schema.folder import resolve
-from budc.schema.policy import HexDigest, Name, Path, Pixels, Positive, Text
 
 MANIFEST: Final = "budc-onnx.json"
 FORMAT_VERSION: Final = "1.0"

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-from budc.schema.policy import Name, Path, Positive
+from budc.schema.fields import Name, Path, Positive
 
 TERMS: Final = 3
 """Residuals that `reuse_terms` combines; a policy with fewer terms gives the others the coefficient 0."""

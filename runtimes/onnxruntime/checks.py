@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from budc.policies.profile import load_profile
+from budc.runtimes.admission.additions import check_additions
 from budc.runtimes.admission.settings import SettingsCheck
 from budc.runtimes.exported.folder import describe_export, verify_export
 from budc.runtimes.exported.manifest import MANIFEST, Manifest
 from budc.runtimes.onnxruntime.branches import guided_branches
 from budc.schema import canonical
 from budc.schema import folder as model_folder
+from budc.schema.additions import EVALUATION, FURTHER_SHAPES, NEGATIVE_PROMPT
 from budc.schema.digest_cache import DigestCache
 from budc.schema.digests import find_variant
 from budc.schema.errors import (
@@ -23,6 +25,9 @@ from budc.schema.errors import (
 )
 from budc.schema.files import read_limited
 from budc.schema.policy import PolicyDocument
+
+ADDITIONS = frozenset({NEGATIVE_PROMPT, FURTHER_SHAPES, EVALUATION})
+"""What policies of format 1.1 may use here."""
 
 
 def verify_folder(
@@ -62,9 +67,11 @@ def check_document(document: PolicyDocument, manifest: Manifest, settings: Setti
     """Check the class of the model, and the settings that the graphs were exported for.
 
     Raises:
+        UnsupportedVersion: the policy uses what this runtime cannot run.
         UnsupportedModel: the export has a denoiser of another class, or the policy has several denoisers.
-        CalibrationMismatch: pipeline, shape, text length, guidance or a guidance branch differ.
+        CalibrationMismatch: pipeline, shape, text length, guidance, its negative prompt or a branch differ.
     """
+    check_additions(document, "the ONNX runtime", ADDITIONS)
     classes = {denoiser.name: denoiser.class_name for denoiser in document.model.denoisers}
     if classes != {"transformer": manifest.denoiser_class}:
         raise UnsupportedModel(
@@ -72,16 +79,21 @@ def check_document(document: PolicyDocument, manifest: Manifest, settings: Setti
             f"the export has a {manifest.denoiser_class}",
             remedy="export the model that the policy was compiled for; one with several denoisers cannot be exported",
         )
-    settings.require("pipeline", document.model.pipeline_class, manifest.pipeline_class)
+    size, pipeline = manifest.shape, document.pipeline()
+    shape = pipeline.shape_of(size.frames, size.height, size.width)
+    settings.require("pipeline", pipeline.pipeline_class, manifest.pipeline_class)
     for field in ("frames", "height", "width"):
-        expected, actual = getattr(document.shape, field), getattr(manifest.shape, field)
+        expected, actual = getattr(shape, field), getattr(manifest.shape, field)
         settings.require(field, expected, actual, "export the model again for the calibrated shape")
-    tokens = document.shape.text_tokens
+    tokens = shape.text_tokens
     if tokens is not None:
         settings.require("text tokens", tokens, manifest.text.tokens)
     if manifest.guidance is not None:
         remedy = "export the model again with the profile's guidance"
         settings.require("guidance", float(document.sampler.guidance), manifest.guidance, remedy)
+    negative = document.sampler.negative_prompt
+    if negative is not None and negative.text is not None:
+        settings.require("negative prompt", negative.text, manifest.negative_prompt)
     policy_branches = {name for branch in document.policy.branches for name in branch.names}
     for name in guided_branches(document, manifest.branches):
         if name not in policy_branches or name not in manifest.branches:
@@ -124,7 +136,7 @@ def _deployed_scheduler(
     except (ArtifactError, KeyError, TypeError) as error:
         raise UnsafeWeights(f"{manifest.scheduler}: not a scheduler's configuration: {error}") from error
     try:
-        profile = load_profile(document.model.profile)
+        profile = load_profile(document.pipeline().profile)
     except UsageError:
         # The policy is for the user's own model, which has no profile: the folder's scheduler is the one that runs.
         return name, config

@@ -22,14 +22,14 @@ class Refusals:
 
     @pytest.mark.parametrize("field", ["height", "width", "frames"])
     def test_another_shape_is_refused(self, runtime: RuntimeUnderTest, field: str) -> None:
-        shape = runtime.document.shape
+        shape = runtime.document.pipeline().shape
         actual = getattr(shape, field)
         other = msgspec.structs.replace(shape, **{field: actual + 16})
         document = msgspec.structs.replace(runtime.document, shape=other)
         self.refuses(runtime, document, CalibrationMismatch, f"{field}: .*{actual + 16}.*{actual}")
 
     def test_another_text_length_is_refused(self, runtime: RuntimeUnderTest) -> None:
-        shape = runtime.document.shape
+        shape = runtime.document.pipeline().shape
         assert shape.text_tokens is not None
         other = msgspec.structs.replace(shape, text_tokens=shape.text_tokens + 1)
         document = msgspec.structs.replace(runtime.document, shape=other)

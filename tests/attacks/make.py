@@ -22,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from attack_corpus.additions import conditions, further_shapes, networks, origins, versions
 from attack_corpus.experts import experts
 from attack_corpus.forge import MODEL, Case, policy, statement
 from attack_corpus.models import models, weights
@@ -46,6 +47,8 @@ def artifacts() -> dict[str, tuple[bytes, Case]]:
     for layer in (forged, signers, thresholds, encodings, statements, ages, syntax, values, schema, paths):
         layer(add)
     for layer in (semantics, sampling, repeated, experts):
+        layer(add)
+    for layer in (versions, networks, conditions, further_shapes, origins):
         layer(add)
     for name, (data, error, why) in {**malformed(), **impossible()}.items():
         add(f"report-{name}", data, error, why)

@@ -13,9 +13,11 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from attack_corpus.additions import VALID, newer
 
 import budc.schema.errors as errors
 from budc.cli import main
+from budc.schema.additions import additions
 from budc.schema.artifact import open_artifact
 from budc.schema.digests import find_variant, tensor_root
 from budc.schema.errors import ArtifactError, BudcError, UnsafeWeights, WrongPayloadType
@@ -65,6 +67,15 @@ def test_what_the_attacks_on_experts_start_from_is_believed(corpus: Path, forge:
         artifact = open_artifact(forge.policy(forge.shared(*experts)), trust)
         read = artifact.document.sampler.experts
         assert [(expert.denoiser, expert.first_step, expert.guidance) for expert in read] == experts
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_what_the_attacks_on_format_1_1_start_from_is_believed(
+    corpus: Path, forge: ModuleType, name: str
+) -> None:
+    trust = Trust.load(corpus / "trust" / "default.toml")
+    document = open_artifact(forge.policy(newer(*VALID[name])), trust).document
+    assert (document.schema_version, bool(additions(document))) == ("1.1", name != "nothing new")
 
 
 # Who judges -----------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from attack_corpus.additions import VALID, newer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -38,6 +39,9 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=6,
 )
+
+
+NEWER = [newer(*edits) for edits in VALID.values()]
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -70,7 +74,7 @@ def trust(corpus: Path) -> Trust:
 @given(data=st.data())
 def test_fields(forge: ModuleType, trust: Trust, data: st.DataObject) -> None:
     """A trusted key signs whatever it is given: what is accepted then is a policy that encodes to the same bytes."""
-    statement = data.draw(st.sampled_from([forge.statement(), forge.shared(("transformer_2", 4, 3))]))
+    statement = data.draw(st.sampled_from([forge.statement(), forge.shared(("transformer_2", 4, 3)), *NEWER]))
     at = data.draw(st.sampled_from(list(places(statement))))
     changed = put(statement, at, data.draw(VALUES | st.just(...)))
     try:

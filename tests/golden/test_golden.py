@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from artifact_meaning import meaning
 
 from budc.cli import main
+from budc.schema.additions import additions
 from budc.schema.artifact import open_artifact, read
 from budc.schema.envelope import PAYLOAD_TYPE, pae
 from budc.schema.errors import Unsigned, UntrustedKey
@@ -23,19 +25,36 @@ GOLDEN = {
     for name, expected in json.loads((folder / "expected.json").read_text("utf-8")).items()
     for path in [folder / name]
 }
-FROZEN = "8496c36ee549c31e8c17fcc4b61247c35e2e20b7817823f90afeba0f2616b032"
-"""sha256 over the names and contents of v1.0, in order of their names."""
+FROZEN = {
+    "v1.0": "8496c36ee549c31e8c17fcc4b61247c35e2e20b7817823f90afeba0f2616b032",
+    "v1.1": "68278f1be393c112178a5a134dd36426deaa1ef0610f39200c5b0032ef59b159",
+}
+"""sha256 over the names and contents of each folder, in order of their names."""
 
 
-def test_nothing_frozen_has_changed() -> None:
+@pytest.mark.parametrize("version", FROZEN)
+def test_nothing_frozen_has_changed(version: str) -> None:
     digest = hashlib.sha256()
-    for path in sorted((HERE / "v1.0").iterdir()):
+    for path in sorted((HERE / version).iterdir()):
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    assert digest.hexdigest() == FROZEN
-    assert set((HERE / "v1.0").glob("*.budc.json")) == GOLDEN.keys()
+    assert digest.hexdigest() == FROZEN[version]
 
 
-@pytest.mark.parametrize(("path", "expected"), GOLDEN.items(), ids=[path.name for path in GOLDEN])
+def test_every_golden_artifact_is_listed() -> None:
+    assert set(HERE.glob("v*/*.budc.json")) == GOLDEN.keys()
+    assert {path.name for path in HERE.glob("v*")} == FROZEN.keys()
+
+
+def test_a_version_says_what_it_added() -> None:
+    for path in GOLDEN:
+        document = read(path).document
+        added = path.parent.name == "v1.1" and path.name != "nothing-new.budc.json"
+        assert (f"v{document.schema_version}", bool(additions(document))) == (path.parent.name, added), path
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"), GOLDEN.items(), ids=[f"{path.parent.name}-{path.name}" for path in GOLDEN]
+)
 def test_it_verifies_and_means_what_it_meant(path: Path, expected: dict[str, Any]) -> None:
     keys = [load_public(path.parent / f"{name}.pub") for name in expected["signers"]]
     if keys:
@@ -48,26 +67,7 @@ def test_it_verifies_and_means_what_it_meant(path: Path, expected: dict[str, Any
             open_artifact(path, Trust(()))
         artifact = read(path)
     document = artifact.document
-    optional = {
-        "experts": [[e.denoiser, e.first_step, e.guidance] for e in document.sampler.experts],
-        "replayTolerance": document.quality.replay_tolerance,
-    }
-    assert {name: value for name, value in optional.items() if value} | {
-        "policyId": artifact.policy_id,
-        "signers": expected["signers"],
-        "name": document.name,
-        "revision": document.revision,
-        "steps": document.sampler.steps,
-        "nfe": document.budget.nfe,
-        "branches": dict(document.budget.branches),
-        "masks": {
-            name: "".join("#" if computed else "." for computed in branch.mask)
-            for branch in document.policy.branches
-            for name in branch.names
-        },
-        "payload": document.policy.payload,
-        "configDigest": document.sampler.config_digest,
-    } == expected
+    assert meaning(document, artifact.policy_id, expected["signers"]) == expected
     assert encode_statement(document) == artifact.payload
     check_schema(artifact.payload)
 

@@ -7,10 +7,10 @@ import pytest
 
 from budc.schema.artifact import read
 
-GOLDEN = sorted((Path(__file__).parent / "v1.0").glob("*.budc.json"))
+GOLDEN = sorted(Path(__file__).parent.glob("v*/*.budc.json"))
 
 
-@pytest.mark.parametrize("path", GOLDEN, ids=[path.name for path in GOLDEN])
+@pytest.mark.parametrize("path", GOLDEN, ids=[f"{path.parent.name}-{path.name}" for path in GOLDEN])
 def test_in_toto_takes_the_statement(path: Path) -> None:
     pytest.importorskip("in_toto_attestation")
     from google.protobuf import json_format
@@ -20,8 +20,13 @@ def test_in_toto_takes_the_statement(path: Path) -> None:
     artifact = read(path)
     statement = Statement.copy_from_pb(json_format.Parse(artifact.payload, Message()))
     statement.validate()
-    files = artifact.document.model.variants[0].files
-    assert {subject.name: subject.digest["sha256"] for subject in statement.pb.subject} == dict(files)
+    model = artifact.document.model
+    if model.variants:
+        bound = {name: {"sha256": digest} for name, digest in model.variants[0].files.items()}
+    else:
+        roots = {item.name: item.tensor_root.removeprefix("sha256:") for item in model.denoisers}
+        bound = {name: {"budc.tensors.v1": root} for name, root in roots.items()}
+    assert {subject.name: dict(subject.digest) for subject in statement.pb.subject} == bound
     assert statement.pb.predicate_type == "urn:budc:policy:v1"
     predicate = json_format.MessageToDict(statement.pb.predicate)
     assert predicate == json.loads(artifact.payload)["predicate"]

@@ -213,8 +213,12 @@ SIGNED: dict[str, tuple[Callable[[bytes], bytes], type[BudcError]]] = {
         UnsupportedVersion,
     ),
     "next-minor": (
-        lambda payload: edit(payload, b'"schemaVersion":"1.0"', b'"schemaVersion":"1.1"'),
+        lambda payload: edit(payload, b'"schemaVersion":"1.0"', b'"schemaVersion":"1.2"'),
         UnsupportedVersion,
+    ),
+    "a-field-of-the-next-minor": (
+        lambda payload: edit(payload, b'"payload":"trunk-residual"', b'"payload":"trunk-output"'),
+        SchemaViolation,
     ),
     "no-version": (
         lambda payload: edit(payload, b'"schemaVersion":"1.0"', b'"schemaVersion":"one"'),

@@ -9,6 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from budc.schema import canonical, published
+from budc.schema.additions import check_fields
 from budc.schema.errors import SchemaViolation
 from budc.schema.policy import AdapterRule, PolicyDocument, Variant
 from budc.schema.statement import encode_statement
@@ -27,7 +28,8 @@ PROBES: list[Any] = [
     "", "a", "a\n", "\n", "a b", "é", "-a", ".a", "..", "1.0", "1.1", "a/b", "a" * 128, "a" * 129,
     "a" * 1024,
     "a" * 1025, "😀" * 1024, "\u202e", "\u200b", "\x00", "\x7f", "\ufeff", "\u2029", "none", "any",
-    "listed", "float32",
+    "listed", "float32", "network", "pipeline", "fixed", "varied", "trunk-output", "first-frame", "x" * 8192,
+    "x" * 8193, {"rule": "fixed", "text": ""}, {"role": "reference"}, {"name": "a"},
     "trunk-residual", "distilled", "0" * 64, "0" * 63, "0" * 64 + "\n", "A" * 64, DIGEST, DIGEST + "\n",
     DIGEST + "0", DIGEST.upper(), "2026-07-01T12:00:00Z", "2026-07-01T12:00:00Z\n",
     "2026-07-01T12:00:00+00:00",
@@ -51,6 +53,10 @@ def accepted_by_structs(predicate: object) -> bool:
         document = msgspec.convert(predicate, type=PolicyDocument)
     except msgspec.ValidationError:
         return False
+    try:
+        check_fields(document)
+    except SchemaViolation:
+        return False
     return bool(msgspec.to_builtins(document) == predicate)
 
 
@@ -60,9 +66,8 @@ def assert_same_verdict(predicate: object, where: object) -> bool:
     return verdict
 
 
-@pytest.fixture(scope="module")
-def full(make_document: MakeDocument) -> dict[str, Any]:
-    """A document with every optional field set."""
+def full_1_0(make_document: MakeDocument) -> dict[str, Any]:
+    """Return a document with every optional field of format 1.0 set."""
     document = make_document(
         steps=3,
         nfe=2,
@@ -78,6 +83,47 @@ def full(make_document: MakeDocument) -> dict[str, Any]:
     value["quality"]["replayTolerance"] = 0.05
     value["sampler"]["experts"] = [{"denoiser": "transformer_2", "firstStep": 1, "guidance": 3}]
     value["sampler"]["config"] = {"betas": [1, 0.5, "x", None, True], "shift": 2.5, "kind": "bh2"}
+    return value
+
+
+def full_1_1(make_document: MakeDocument) -> dict[str, Any]:
+    """Return a document of a pipeline with every optional field of format 1.1 set as well."""
+    value = full_1_0(make_document)
+    value["schemaVersion"] = "1.1"
+    value["quality"]["metrics"][0]["evaluation"] = DIGEST
+    value["quality"]["baselines"][0]["metrics"][0]["evaluation"] = DIGEST
+    adapter = {"name": "style", "file": "0" * 64, "loaded": DIGEST, "scale": 0.75, "denoiser": "transformer"}
+    value["model"]["adapters"]["scaled"] = [adapter]
+    value["sampler"]["negativePrompt"] = {"rule": "fixed", "text": "blurred"}
+    value["policy"]["payload"] = "trunk-output"
+    value["images"] = [{"role": "first-frame", "height": 32, "width": 32}]
+    settings = {"attention": "sdpa", "depth": 2, "strict": None}
+    value["target"] = {"name": "sglang", "version": "0.5", "settings": settings, "configDigest": DIGEST}
+    further = {"height": 32, "width": 64, "frames": 5, "quality": copy.deepcopy(value["quality"])}
+    schedule = {"sigmas": value["sampler"]["sigmas"], "timesteps": value["sampler"]["timesteps"]}
+    value["furtherShapes"] = [further | schedule | {"branches": copy.deepcopy(value["policy"]["branches"])}]
+    return value
+
+
+def full_network(make_document: MakeDocument) -> dict[str, Any]:
+    """Return a document of a network with every optional field that it may have."""
+    value = full_1_1(make_document)
+    for name in ("shape", "furtherShapes", "images"):
+        del value[name]
+    for name in ("profile", "pipelineClass"):
+        del value["model"][name]
+    del value["sampler"]["negativePrompt"]
+    value["model"]["kind"] = "network"
+    return value
+
+
+FULL = {"1.0": full_1_0, "1.1": full_1_1, "network": full_network}
+
+
+@pytest.fixture(scope="module", params=FULL)
+def full(request: pytest.FixtureRequest, make_document: MakeDocument) -> dict[str, Any]:
+    """A document with every optional field set, of each version and kind."""
+    value: dict[str, Any] = FULL[request.param](make_document)
     return value
 
 
@@ -120,7 +166,10 @@ def test_the_schema_is_valid_and_strict_about_every_object_string_and_array() ->
         for key, item in node.items():
             walk(item, f"{where}/{key}")
 
-    walk(schema, "#")
+    # These narrow for a version or a kind what the others describe.
+    narrowing = ("fieldsOfVersion", "fieldsOfKind", "measured")
+    definitions = {name: node for name, node in schema["$defs"].items() if name not in narrowing}
+    walk(schema | {"$defs": definitions}, "#")
 
 
 def test_valid_documents_are_accepted_by_both(make_document: MakeDocument, full: dict[str, Any]) -> None:
@@ -164,10 +213,25 @@ def test_both_agree_when_a_field_is_missing(full: dict[str, Any]) -> None:
     config = {"betas", "shift", "kind"}
     settings = {"radius", "restarts", "tolerance", "paired", "loss", "budc", "torch", "cond", "uncond"}
     files = set(full["model"]["variants"][0]["files"])
-    assert optional - config - settings - files == {
-        "notAfter", "derivedFrom", "annotations", "digests", "textTokens", "unit", "geometricMean", "p95",
-        "replayTolerance", "experts",
+    settings |= set(full.get("target", {}).get("settings", {}))
+    both = {
+        "notAfter", "derivedFrom", "annotations", "digests", "unit", "geometricMean", "p95", "replayTolerance",
+        "experts",
     }  # fmt: skip
+    added = {
+        "target", "version", "settings", "configDigest", "scaled", "loaded", "denoiser", "evaluation",
+    }  # fmt: skip
+    of_pipelines = {
+        "images", "height", "width", "negativePrompt", "text", "furtherShapes", "sigmas", "timesteps",
+        "branches",
+    }  # fmt: skip
+    if full["schemaVersion"] == "1.0":
+        expected = both | {"textTokens"}
+    elif "kind" in full["model"]:
+        expected = both | added | {"variants"}
+    else:
+        expected = both | added | of_pipelines | {"textTokens"}
+    assert optional - config - settings - files == expected
 
 
 def test_both_refuse_an_unknown_field_in_every_object(full: dict[str, Any]) -> None:
@@ -177,6 +241,7 @@ def test_both_refuse_an_unknown_field_in_every_object(full: dict[str, Any]) -> N
         ("search", "settings"),
         ("search", "versions"),
         ("budget", "branches"),
+        ("target", "settings"),
     }
     for at in places(full):
         changed = copy.deepcopy(full)

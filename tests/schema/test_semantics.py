@@ -7,7 +7,19 @@ from msgspec.structs import replace
 from budc.schema import canonical, semantics
 from budc.schema.errors import BudcError, SemanticsViolation, UnsafeWeights
 from budc.schema.mask import StepMask
-from budc.schema.policy import AdapterRule, Expert, Policy, PolicyDocument, PromptSet, Variant
+from budc.schema.policy import (
+    AdapterRule,
+    BranchPolicy,
+    ConditioningImage,
+    Expert,
+    FurtherShape,
+    NegativePrompt,
+    Policy,
+    PolicyDocument,
+    PromptSet,
+    ScaledAdapter,
+    Variant,
+)
 
 MakeDocument = Callable[..., PolicyDocument]
 Change = Callable[[PolicyDocument], PolicyDocument]
@@ -56,6 +68,20 @@ def twice(part: str, field: str) -> Change:
 
 def expert(denoiser: str, first_step: int) -> Expert:
     return Expert(denoiser=denoiser, first_step=first_step, guidance=3.0)
+
+
+def further(*shapes: dict[str, Any], **fields: Any) -> Change:
+    """Give a document further shapes, 64 x 32 and as long as the first, but for these fields."""
+
+    def change(document: PolicyDocument) -> PolicyDocument:
+        usual = {"height": 32, "width": 64, "frames": 9, "quality": document.quality}
+        listed = [FurtherShape(**usual | own) for own in shapes or [fields]]
+        return replace(document, further_shapes=listed)
+
+    return change
+
+
+ADAPTER = ScaledAdapter(name="style", file="0" * 64, scale=1.0)
 
 
 # The document to start from has 4 steps, of which 0 and 2 are computed, and the branches cond and uncond.
@@ -118,6 +144,126 @@ BAD: dict[str, tuple[Change, type[BudcError], str]] = {
     "pickle-pkl": (files("a.json.pkl"), UnsafeWeights, "a.json.pkl"),
     "pickle-upper-case": (files("a.SAFETENSORS"), UnsafeWeights, "a.SAFETENSORS"),
     "code": (files("modeling.py"), UnsafeWeights, "modeling.py"),
+    "adapters-listed-twice-over": (
+        model(adapters=AdapterRule(rule="listed", digests=["sha256:" + "0" * 64], scaled=[ADAPTER])),
+        SemanticsViolation,
+        "both digests and scaled adapters",
+    ),
+    "adapter-for-nobody": (
+        model(adapters=AdapterRule(rule="listed", scaled=[replace(ADAPTER, denoiser="vae")])),
+        SemanticsViolation,
+        r"scaled\[0\] is for vae, which is none of model.denoisers",
+    ),
+    "adapter-twice": (
+        model(adapters=AdapterRule(rule="listed", scaled=[ADAPTER, replace(ADAPTER, scale=0.5)])),
+        SemanticsViolation,
+        r"scaled\[1\] loads one file into transformer twice",
+    ),
+    "adapter-in-all-and-in-one": (
+        model(
+            adapters=AdapterRule(rule="listed", scaled=[ADAPTER, replace(ADAPTER, denoiser="transformer")])
+        ),
+        SemanticsViolation,
+        r"scaled\[1\] loads one file into transformer twice",
+    ),
+    "scaled-adapters-unasked": (
+        model(adapters=AdapterRule(rule="none", scaled=[ADAPTER])),
+        SemanticsViolation,
+        '"none" and 0 digests and 1 scaled adapters',
+    ),
+    "negative-prompt-without-text": (
+        sampler(negative_prompt=NegativePrompt(rule="fixed")),
+        SemanticsViolation,
+        "negativePrompt is fixed and has no text",
+    ),
+    "negative-prompt-that-varied-with-text": (
+        sampler(negative_prompt=NegativePrompt(rule="varied", text="blurred")),
+        SemanticsViolation,
+        "negativePrompt is varied and has a text",
+    ),
+    "negative-prompt-unused": (
+        sampler(guidance_rule="distilled", negative_prompt=NegativePrompt(rule="fixed", text="blurred")),
+        SemanticsViolation,
+        "negativePrompt is set, but guidance is distilled",
+    ),
+    "image-of-half-a-size": (
+        top(images=[ConditioningImage(role="reference", height=64)]),
+        SemanticsViolation,
+        r"images\[0\] has one of height and width",
+    ),
+    "first-frame-twice": (
+        top(images=[ConditioningImage(role="first-frame"), ConditioningImage(role="first-frame")]),
+        SemanticsViolation,
+        r"images\[1\] is a second first-frame",
+    ),
+    "first-frame-of-a-picture": (
+        lambda d: replace(
+            d, shape=replace(d.shape, frames=1), images=[ConditioningImage(role="first-frame")]
+        ),
+        SemanticsViolation,
+        r"images\[0\] is a first-frame, but shape.frames is 1",
+    ),
+    "evaluation-of-nothing": (
+        lambda d: quality(metrics=[replace(d.quality.metrics[0], evaluation="sha256:" + "0" * 64)])(d),
+        SemanticsViolation,
+        "derivedFrom does not name the policy that was evaluated",
+    ),
+    "further-shape-is-the-first": (
+        further(height=64),
+        SemanticsViolation,
+        r"furtherShapes\[0\] is 64 x 64, 9",
+    ),
+    "further-shape-twice": (further({}, {}), SemanticsViolation, r"furtherShapes\[1\] is 64 x 32, 9"),
+    "further-shape-without-timesteps": (
+        further(sigmas=[1.0, 0.5, 0.2, 0.1, 0.0]),
+        SemanticsViolation,
+        r"furtherShapes\[0\] has one of sigmas and timesteps",
+    ),
+    "further-shape-of-other-steps": (
+        further(sigmas=[1.0, 0.5, 0.0], timesteps=[9, 8]),
+        SemanticsViolation,
+        r"furtherShapes\[0\].sigmas has 3 values",
+    ),
+    "further-shape-whose-sigmas-rise": (
+        further(sigmas=[1.0, 0.5, 0.6, 0.2, 0.0], timesteps=[9, 8, 7, 6]),
+        SemanticsViolation,
+        r"furtherShapes\[0\]: sigmas\[2\]",
+    ),
+    "further-shape-whose-timesteps-rise": (
+        further(sigmas=[1.0, 0.5, 0.4, 0.2, 0.0], timesteps=[9, 8, 8.5, 6]),
+        SemanticsViolation,
+        r"furtherShapes\[0\].timesteps\[2\]",
+    ),
+    "further-shape-of-another-mask": (
+        further(branches=[BranchPolicy.of(["cond", "uncond"], [[], [1.0], [1.0], []])]),
+        SemanticsViolation,
+        r"furtherShapes\[0\].branches has other names or masks",
+    ),
+    "further-shape-of-other-branches": (
+        further(branches=[BranchPolicy.of(["cond"], [[], [1.0], [], [1.0]])]),
+        SemanticsViolation,
+        r"furtherShapes\[0\].branches has other names or masks",
+    ),
+    "further-shape-that-forecasts-too-soon": (
+        further(branches=[BranchPolicy.of(["cond", "uncond"], [[], [1.0, 1.0], [], [1.0]])]),
+        SemanticsViolation,
+        r"furtherShapes\[0\].branches\[0\]: predictor\[1\] needs 2",
+    ),
+    "further-shape-of-the-calibration-set": (
+        lambda d: further(quality=replace(d.quality, held_out=d.quality.calibration))(d),
+        SemanticsViolation,
+        r"furtherShapes\[0\].quality.heldOut is the calibration set",
+    ),
+    "further-shape-metric-twice": (
+        lambda d: further(quality=replace(d.quality, metrics=[*d.quality.metrics, *d.quality.metrics]))(d),
+        SemanticsViolation,
+        r"furtherShapes\[0\].quality.metrics holds latent-mse twice",
+    ),
+    "further-shape-of-impossible-figures": (
+        lambda d: further(quality=replace(d.quality, held_out=replace(d.quality.held_out, size=4)))(d),
+        SemanticsViolation,
+        r"furtherShapes\[0\].quality.metrics\[0\] \(latent-mse\) has 128 samples of 4",
+    ),
     "adapters-unlisted": (model(adapters=AdapterRule(rule="listed")), SemanticsViolation, "0 digests"),
     "adapters-listed-anyway": (
         model(adapters=AdapterRule(rule="any", digests=["sha256:" + "0" * 64])),
@@ -158,6 +304,28 @@ GOOD: dict[str, Change] = {
     ),
     "onnx": files("onnx/full.onnx", "onnx/full.onnx.data", "onnx/reuse.onnx_data", "config.json"),
     "listed-adapters": model(adapters=AdapterRule(rule="listed", digests=["sha256:" + "0" * 64])),
+    "scaled-adapters": model(
+        adapters=AdapterRule(rule="listed", scaled=[ADAPTER, replace(ADAPTER, file="1" * 64)])
+    ),
+    "negative-prompt-that-is-empty": sampler(negative_prompt=NegativePrompt(rule="fixed", text="")),
+    "negative-prompt-that-varied": sampler(negative_prompt=NegativePrompt(rule="varied")),
+    "images": top(
+        images=[
+            ConditioningImage(role="first-frame"),
+            ConditioningImage(role="last-frame", height=64, width=64),
+            ConditioningImage(role="reference"),
+            ConditioningImage(role="reference"),
+        ]
+    ),
+    "evaluation": lambda d: replace(
+        quality(metrics=[replace(d.quality.metrics[0], evaluation="sha256:" + "0" * 64)])(d),
+        derived_from="sha256:" + "1" * 64,
+    ),
+    "further-shapes": further({}, {"frames": 5}, {"width": 32}),
+    "further-shape-with-a-schedule": further(sigmas=[1.0, 0.5, 0.2, 0.1, 0.0], timesteps=[9, 8, 7, 7]),
+    "further-shape-with-predictors": further(
+        branches=[BranchPolicy.of(["cond", "uncond"], [[], [0.5], [], [2.0, -1.0]])]
+    ),
     "expires": top(not_after="2026-07-01T12:00:01Z"),
 }
 

@@ -197,7 +197,7 @@ def statements(add: Add) -> None:
     )
     add(
         "statement-next-minor",
-        policy(changed("schemaVersion", to="1.1")),
+        policy(changed("schemaVersion", to="1.2")),
         "UnsupportedVersion",
         "a minor version that is not known",
     )

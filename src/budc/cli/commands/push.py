@@ -57,7 +57,7 @@ def push_command(policies: tuple[Path, ...], out: Path, base_model: str | None, 
         refuse_older(target, artifact)
         if os.path.isfile(target):
             refuse_rivals([read(target), artifact])
-    profiles = {artifact.document.model.profile for artifact in artifacts}
+    profiles = {artifact.document.pipeline().profile for artifact in artifacts}
     if len(profiles) > 1:
         raise UsageError(
             f"policies of several models: {', '.join(sorted(profiles))}", remedy="push each model's alone"

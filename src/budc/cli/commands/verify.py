@@ -108,6 +108,7 @@ def _verify(file: Path, options: VerifyOptions, trust: Trust) -> dict[str, objec
     """Check one artifact and return its record."""
     from budc.cli.output.layers import Layers, record
     from budc.compiler.evaluation.tolerance import agreed_tolerance
+    from budc.schema.additions import additions
 
     layers, variant, folder = Layers(options.as_json), None, options.folder
     artifact = _open(file, trust, layers)
@@ -120,6 +121,8 @@ def _verify(file: Path, options: VerifyOptions, trust: Trust) -> dict[str, objec
             _replay(artifact, folder, options.samples, tolerance, layers)
     rule = artifact.document.model.adapters.rule
     layers.unchecked("adapters", f"{rule}; those of a pipeline are checked when it runs")
+    if used := additions(artifact.document):
+        layers.unchecked("format 1.1", f"{', '.join(used)}; a run checks or refuses each of them")
     return record(artifact, variant, layers)
 
 

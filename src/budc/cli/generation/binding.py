@@ -50,8 +50,11 @@ def bind_export(request: BindRequest) -> Bound:
         from budc.cli.generation.converted import ConvertedExport
         from budc.compiler.bind import rebound
         from budc.compiler.evaluation.parity import check_parity
+        from budc.runtimes.admission.additions import check_additions
         from budc.runtimes.exported.folder import describe_export
+        from budc.runtimes.onnxruntime.checks import ADDITIONS
 
+        check_additions(document, "budc bind", ADDITIONS)
         variant, manifest = describe_export(request.export, sha256=request.digests)
         converted = ConvertedExport(document, variant, request.export, request.digests)
         parity = _measure(document, weights, converted, request.samples)
@@ -89,5 +92,7 @@ def _measure(document: PolicyDocument, weights: Path, converted: ConvertedExport
     from budc.runtimes.diffusers.pipeline import profile_of
 
     # In float32 whatever the policy was measured in: rounding would hide what a conversion changed.
-    profile = msgspec.structs.replace(with_shape(profile_of(document), document.shape), dtype="float32")
+    profile = msgspec.structs.replace(
+        with_shape(profile_of(document), document.pipeline().shape), dtype="float32"
+    )
     return measure_parity(load_model(profile, weights, default_device()), document, converted, samples)

@@ -41,7 +41,7 @@ class CallSettings:
     @classmethod
     def of(cls, pipe: Any, document: PolicyDocument, profile: ModelProfile) -> CallSettings:
         """Return the settings that `document` was calibrated for, those that this pipeline takes."""
-        shape = document.shape
+        shape = document.pipeline().shape
         calibrated = {
             "negative_prompt": profile.prompts.negative,
             "height": shape.height,

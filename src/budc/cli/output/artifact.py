@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from budc.cli.output.additions import conditions, further_quality, shapes, target
 from budc.cli.output.summary import budget, claimed_signers, cost, masks, measured_on, quality
 from budc.cli.output.tables import fields, wrapped
 from budc.schema.errors import printable
@@ -32,20 +33,20 @@ def record(artifact: Artifact) -> dict[str, object]:
 def page(artifact: Artifact) -> str:
     """Return the artifact as a page of text."""
     document = artifact.document
-    shape, model = document.shape, document.model
-    frames = f" x {shape.frames} frames" if shape.frames > 1 else ""
     pairs = [
         ("name", printable(f"{document.name}, revision {document.revision}")),
         ("policy", artifact.policy_id),
         ("issued", printable(document.issued_at + _expiry(document))),
         ("signed by", f"{claimed_signers(artifact)}\n{NOT_VERIFIED}"),
-        ("model", printable(f"{model.profile} ({model.pipeline_class}), {_variants(document)}")),
-        ("shape", printable(f"{shape.width} x {shape.height}{frames}, {shape.dtype}")),
+        ("model", printable(f"{_model(document)}, {_variants(document)}")),
+        *shapes(document),
+        *conditions(document),
         ("sampler", printable(_sampler(document))),
         *_experts(document),
         ("budget", budget(document)),
         *masks(document),
         ("payload", document.policy.payload),
+        *target(document),
         ("sigmas", _sigmas(document)),
         ("search", cost(document)),
         ("quality", measured_on(document)),
@@ -55,14 +56,25 @@ def page(artifact: Artifact) -> str:
     pairs += [
         (f"note {printable(key)}", printable(text)) for key, text in sorted(document.annotations.items())
     ]
-    return f"{fields(pairs)}\n\n{quality(document)}"
+    return "\n\n".join([fields(pairs), quality(document), *further_quality(document)])
 
 
 def _expiry(document: PolicyDocument) -> str:
     return f", not after {document.not_after}" if document.not_after else ", does not expire"
 
 
+def _model(document: PolicyDocument) -> str:
+    model = document.model
+    if model.kind == "network":
+        names = ", ".join(denoiser.class_name for denoiser in model.denoisers)
+        return f"a network without a pipeline ({names}, family {model.family})"
+    return f"{model.profile} ({model.pipeline_class})"
+
+
 def _variants(document: PolicyDocument) -> str:
+    if not document.model.variants:
+        roots = ", ".join(denoiser.tensor_root for denoiser in document.model.denoisers)
+        return f"weights by tensor root {roots}"
     names = [f"{variant.name} ({len(variant.files)} files)" for variant in document.model.variants]
     return f"weights {', '.join(names)}"
 

@@ -12,7 +12,7 @@ from budc.schema.report_names import FEWER_STEPS, LATENT_MSE, PSNR, UNIFORM
 
 if TYPE_CHECKING:
     from budc.schema.artifact import Artifact
-    from budc.schema.policy import Metric, PolicyDocument
+    from budc.schema.policy import Metric, PolicyDocument, Quality
 
 UNSIGNED = "UNSIGNED: nobody vouches for this file, and it runs only with --allow-unsigned"
 
@@ -65,8 +65,12 @@ def budget(document: PolicyDocument) -> str:
 
 def quality(document: PolicyDocument) -> str:
     """Return the held-out table: the policy and every baseline by the same metrics."""
-    report = document.quality
-    methods = [("this policy", document.budget.nfe, report.metrics)]
+    return report_table(document.quality, document.budget.nfe)
+
+
+def report_table(report: Quality, nfe: int) -> str:
+    """Return the table of a report on a policy of `nfe` evaluations."""
+    methods = [("this policy", nfe, report.metrics)]
     methods += [(item.name, item.nfe, item.metrics) for item in report.baselines]
     others = list(
         dict.fromkeys(
