@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
 
+from budc.schema.additions import at_lowest_version
 from budc.schema.arguments import path_argument, source_argument
 from budc.schema.artifact import Artifact, check_age, open_artifact, verify
 from budc.schema.errors import Unsigned, UntrustedKey
@@ -59,7 +60,7 @@ def trusted_policy(
                 "a bare policy document has no signature",
                 remedy="pass a signed artifact, or allow_unsigned=True to run it all the same",
             )
-        trusted.check_denied(policy_id(encode_statement(artifact)))
+        trusted.check_denied(policy_id(encode_statement(at_lowest_version(artifact))))
         check_age(artifact, trusted)
         _warn_unsigned(artifact)
         return TrustedPolicy(artifact)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from format_additions import ADDED
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
@@ -18,8 +19,14 @@ from budc.compiler.request import CompileRequest  # noqa: E402
 from budc.compiler.transfer import transfer  # noqa: E402
 from budc.compiler.transfer_request import TransferRequest  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
-from budc.schema.artifact import Artifact  # noqa: E402
-from budc.schema.errors import CalibrationMismatch, OutputError, UnsupportedModel, UsageError  # noqa: E402
+from budc.schema.artifact import Artifact, read, seal  # noqa: E402
+from budc.schema.errors import (  # noqa: E402
+    CalibrationMismatch,
+    OutputError,
+    UnsupportedModel,
+    UnsupportedVersion,
+    UsageError,
+)
 from budc.schema.keys import generate_key  # noqa: E402
 
 
@@ -67,6 +74,14 @@ def test_masks_stay_and_coefficients_are_fitted_on_the_target(
     # The source was the uniform mask with plain reuse, so as it came it is just that.
     assert frozen.metrics == uniform.metrics
     assert after.quality.metrics[0].geometric_mean < frozen.metrics[0].geometric_mean
+
+
+@pytest.mark.parametrize("name", [name for name in ADDED if name != "evaluation"])
+def test_what_the_target_would_not_have_is_refused(make_document: Any, name: str) -> None:
+    change, added = ADDED[name]
+    source = read(seal(change(make_document()), None))
+    with pytest.raises((UnsupportedVersion, UnsupportedModel), match=added[0].replace(".", r"\.")):
+        TransferRequest(source=source, to="flux-nano").resolve()
 
 
 def test_frozen_is_the_same_policy_on_other_weights(source: Artifact, sibling: Path, tmp_path: Path) -> None:

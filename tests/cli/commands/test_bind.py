@@ -4,6 +4,7 @@ import shutil
 
 import msgspec
 import pytest
+from format_additions import ADDED
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
@@ -12,6 +13,7 @@ onnx = pytest.importorskip("onnx")
 
 import numpy as np  # noqa: E402
 
+from budc.cli.generation import binding  # noqa: E402
 from budc.compiler.bind import rebound  # noqa: E402
 from budc.compiler.evaluation.parity import Parity, check_parity  # noqa: E402
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout  # noqa: E402
@@ -20,8 +22,10 @@ from budc.compiler.models.model import load_model  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
 from budc.runtimes.exported.folder import describe_export  # noqa: E402
 from budc.runtimes.exported.manifest import MANIFEST, decode_manifest, encode_manifest  # noqa: E402
+from budc.runtimes.onnxruntime.checks import ADDITIONS  # noqa: E402
 from budc.schema.artifact import open_artifact, read, seal  # noqa: E402
-from budc.schema.errors import ParityMismatch  # noqa: E402
+from budc.schema.digest_cache import DigestCache  # noqa: E402
+from budc.schema.errors import ParityMismatch, UnsupportedModel, UnsupportedVersion  # noqa: E402
 from budc.schema.hashing import sha256_file  # noqa: E402
 from budc.schema.keys import generate_key  # noqa: E402
 from budc.schema.policy import Shape  # noqa: E402
@@ -37,6 +41,17 @@ def document(make_document, weights):
     shape = Shape(height=64, width=64, frames=9, dtype="float32", text_tokens=PROFILE.text_tokens)
     binding = model_binding(PROFILE, weights)
     return make_document(steps=STEPS, nfe=NFE, model=binding, sampler=model.sampler(STEPS), shape=shape)
+
+
+@pytest.mark.parametrize("name", [name for name, (_, added) in ADDED.items() if not set(added) <= ADDITIONS])
+def test_a_policy_that_no_export_can_run_is_not_bound(document, tmp_path, monkeypatch, name):
+    change, added = ADDED[name]
+    artifact = read(seal(change(document), None))
+    monkeypatch.setattr(binding, "find_original", lambda *_: tmp_path)
+    request = binding.BindRequest(artifact, tmp_path, None, 1, None, DigestCache.of_user())
+    missing = next(item for item in added if item not in ADDITIONS).replace(".", r"\.")
+    with pytest.raises((UnsupportedVersion, UnsupportedModel), match=missing):
+        binding.bind_export(request)
 
 
 @pytest.fixture

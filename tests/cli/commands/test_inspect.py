@@ -1,9 +1,13 @@
+from pathlib import Path
+
 import msgspec
 
 from budc.schema.artifact import read
 from budc.schema.mask import StepMask
 from budc.schema.policy import Budget, PolicyDocument
 from budc.schema.predictor import Predictor
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "v1.1"
 
 
 def test_page_says_what_the_policy_is(budc, sealed):
@@ -49,6 +53,31 @@ def test_markup_from_the_file_is_text(budc, sealed):
     assert "(asked for [bold]3[/bold])" in out
     assert "[red]beware[/red]" in out
     assert "\x1b" not in out
+
+
+def test_page_shows_everything_that_format_1_1_added(budc):
+    out = budc("inspect", GOLDEN / "every-addition.budc.json").out
+    assert "every-addition" in out
+    for shown in (
+        "48 x 32 x 9 frames",
+        "32 x 48 x 5 frames, sigmas and predictors of its own",
+        "style at scale 0.75 in every denoiser, sha256 aaaa",
+        "motion at scale -0.5 in transformer, sha256 bbbb",
+        "reference, 32 x 32",
+        "first-frame",
+        "last-frame",
+        "sglang-dpcache 0.5.4, attention sdpa, order 1",
+        "trunk-output",
+        f"evaluation sha256:{'e' * 64}",
+    ):
+        assert shown in " ".join(out.split()), shown
+    assert out.count("this policy") == 3
+    assert "''" in next(line for line in out.splitlines() if "negative prompt" in line)
+    assert "varied" in budc("inspect", GOLDEN / "negative-prompt-varied.budc.json").out
+    out = " ".join(budc("inspect", GOLDEN / "network-by-tensor-root.budc.json").out.split())
+    assert "a network without a pipeline" in out
+    assert "weights by tensor root sha256:" in out
+    assert budc("inspect", GOLDEN / "network-by-tensor-root.budc.json", "--json").code == 0
 
 
 def test_json_holds_the_whole_document(budc, sealed):

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from budc.schema.digests import file_digests
 from budc.schema.keys import generate_key, load_public
 
+GOLDEN = Path(__file__).parents[2] / "golden" / "v1.1"
 FILES = ("scheduler/scheduler_config.json", "transformer/config.json", "transformer/model.safetensors")
 
 
@@ -109,6 +111,26 @@ def test_trust_file(budc, sealed, public, configuration):
     assert "revision 2 (at least 2 required)" in outcome.out
     trust.write_text("keys = 3\n")
     assert budc("verify", sealed()).code == 20
+
+
+def test_what_format_1_1_added_is_named(budc):
+    outcome = budc("verify", GOLDEN / "images.budc.json", "--trust", GOLDEN / "ed25519.pub")
+    assert outcome.code == 0
+    assert "images; a run checks or refuses each of them" in outcome.out
+    assert "schema 1.1" in outcome.out
+
+
+def test_a_network_without_files_has_no_folder_to_compare(budc, tmp_path):
+    path, key = GOLDEN / "network-by-tensor-root.budc.json", GOLDEN / "ecdsa.pub"
+    assert budc("verify", path, "--trust", key).code == 0
+    for command in (
+        ("verify", path, "--trust", key, "--weights", tmp_path),
+        ("attach", path, tmp_path),
+        ("run", path, "--trust", key, "--prompt", "x", "--out", tmp_path / "x.png"),
+        ("push", path, "--out", tmp_path / "hub"),
+    ):
+        outcome = budc(*command)
+        assert outcome.code == 34, outcome.err
 
 
 def test_files_that_are_no_artifacts(budc, tmp_path, public):

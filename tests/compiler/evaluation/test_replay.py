@@ -2,13 +2,14 @@
 
 import msgspec
 import pytest
+from format_additions import ADDED, with_negative
 
 import budc.compiler.evaluation.replay as replaying
 from budc.compiler.evaluation.reference import HELD_OUT_SEED, prompt_set
-from budc.compiler.evaluation.replay import Replayed, check, replay
+from budc.compiler.evaluation.replay import ADDITIONS, Replayed, check, replay
 from budc.compiler.evaluation.tolerance import agreed_tolerance
 from budc.policies.profile import load_profile, read_prompts
-from budc.schema.errors import QualityMismatch, UsageError
+from budc.schema.errors import QualityMismatch, UnsupportedModel, UnsupportedVersion, UsageError
 from budc.schema.policy import REPLAY_TOLERANCE, Metric, Shape
 
 REPORTED = Metric(
@@ -50,6 +51,25 @@ def test_the_model_is_loaded_as_it_was_measured(document, tmp_path, monkeypatch)
     with pytest.raises(Loaded) as loaded:
         replay(unsaid, tmp_path)
     assert loaded.value.args[0].text_tokens == load_profile("wan2.1-nano").text_tokens
+
+
+@pytest.mark.parametrize("name", [name for name, (_, added) in ADDED.items() if not set(added) <= ADDITIONS])
+def test_what_cannot_be_computed_here_is_not_replayed(document, tmp_path, name):
+    change, added = ADDED[name]
+    missing = next(item for item in added if item not in ADDITIONS).replace(".", r"\.")
+    with pytest.raises((UnsupportedVersion, UnsupportedModel), match=missing):
+        replay(change(document), tmp_path)
+
+
+def test_figures_of_another_negative_prompt_are_not_replayed(document, tmp_path, monkeypatch):
+    def load(profile, folder, device):
+        raise Loaded(profile)
+
+    monkeypatch.setattr(replaying, "load_model", load)
+    with pytest.raises(Loaded):
+        replay(with_negative(document, load_profile("wan2.1-nano").prompts.negative), tmp_path)
+    with pytest.raises(UnsupportedModel, match="measured on prompts that this release does not have"):
+        replay(with_negative(document, "another one"), tmp_path)
 
 
 @pytest.mark.parametrize("field", ["mean", "worst", "geometric_mean", "p95"])
