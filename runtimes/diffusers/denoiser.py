@@ -110,7 +110,7 @@ class PolicyDenoiser:
             )
         refuse_other_caches(self.transformer, self._marker)
         layers = OwnLayers(self.transformer)
-        check_weights(self._document.shape.dtype, self.transformer, layers, settings)
+        check_weights(self._document.pipeline().shape.dtype, self.transformer, layers, settings)
         check_adapters(self._document, self.transformer, settings)
         if self._record is not None:
             check_unchanged(self._document, self.name, self._record, layers, settings)
