@@ -339,7 +339,9 @@ def test_everything_after_the_denoiser_is_named():
             "every sample",
         ),
     ],
-    ids=str,
+    ids=lambda value: (
+        "-".join(value) if isinstance(value, dict) else ""
+    ),  # a value's text may hold its address
 )
 def test_errors_name_arguments(compiled, changes, error, message, remedy):
     with pytest.raises(error) as caught:
