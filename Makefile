@@ -11,7 +11,8 @@ DEMO_ARGS ?=
 JOBS ?= 2
 # Where to find a CPU build of torch, if the usual index would bring CUDA along.
 PIP_ARGS ?=
-# What `make slow` runs. Endless are fifty kills of each command, searches of ten landscapes and long fuzzing.
+# What `make slow` runs. Endless are fifty kills of each command, searches of ten landscapes, long fuzzing, whole exports in half
+# precision, and the embedded models measured against their cards.
 SLOW ?= slow and not endless
 
 .PHONY: demo test slow lint clean install

@@ -24,6 +24,7 @@ def test_the_guide_shows_what_was_measured(name):
 
 
 @pytest.mark.slow
+@pytest.mark.endless
 @pytest.mark.parametrize(
     "model", [["wan2.1-nano"], ["flux-nano"], ["wan2.1-nano", "--random", "32x32x5"]], ids=" ".join
 )

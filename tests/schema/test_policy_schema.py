@@ -198,6 +198,7 @@ def test_both_agree_on_a_ninth_of_the_probes_at_every_place(full: dict[str, Any]
 
 
 @pytest.mark.slow
+@pytest.mark.endless
 def test_both_agree_on_every_probe_at_every_place(full: dict[str, Any]) -> None:
     probe(full, stride=1)
 

@@ -62,6 +62,7 @@ def test_half_precision_is_told_from_full(half_text: tuple[GraphSource, Path]) -
 
 
 @pytest.mark.slow
+@pytest.mark.endless
 def test_a_whole_export_in_half_precision(wan_folder: Path, tmp_path: Path) -> None:
     result = export_onnx(PROFILE, wan_folder, tmp_path / "half", "float16")
     variant, manifest = describe_export(tmp_path / "half")

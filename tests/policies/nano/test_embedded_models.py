@@ -78,6 +78,7 @@ def test_the_card_has_figures_that_reach_the_goals(name):
 
 
 @pytest.mark.slow
+@pytest.mark.endless
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_the_card_is_what_is_measured(name):
     card = (find_weights(load_profile(name), None) / "README.md").read_text(encoding="utf-8")

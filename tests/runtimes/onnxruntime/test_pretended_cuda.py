@@ -73,6 +73,7 @@ class TestOnCuda:
 
 
 @pytest.mark.slow
+@pytest.mark.endless
 @pytest.mark.parametrize(
     ("model", "dtype"), [("wan2.1-nano", "float16"), ("flux-nano", "float32"), ("flux-nano", "float16")]
 )
