@@ -45,7 +45,7 @@ class BatchedDenoiser:
 
     def unstacked(self, conditions: Conditioning) -> BatchedDenoiser:
         """Return the denoiser over other conditions, one candidate at a time; the batch size stays common to both."""
-        other = BatchedDenoiser(self.denoiser, conditions, halved=self._halved, stack=False)
+        other = BatchedDenoiser(self.denoiser, conditions, self.batch, self._halved, stack=False)
         other._microbatches = self._microbatches
         return other
 

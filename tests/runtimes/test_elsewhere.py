@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch")
 
 from elsewhere import ELSEWHERE, Remote, elsewhere  # noqa: E402
 
+from budc.runtimes.diffusers import quantised  # noqa: E402
 from budc.schema.policy import PolicyDocument  # noqa: E402
 
 
@@ -19,7 +20,10 @@ def test_a_pipeline_under_a_policy(
     compiled_for: Callable[..., PolicyDocument],
     applied_quietly: Callable[..., Any],
     payload: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # They stand for plain tensors of a device, not for a quantisation library's.
+    monkeypatch.setattr(quantised, "PLAIN", (*quantised.PLAIN, Remote))
     document = compiled_for(pipe, payload=payload)
     # Embeddings that a caller gives are on the device already.
     text = {"prompt_embeds": torch.ones(1, 5, 16), "pooled_prompt_embeds": torch.ones(1, 8)}

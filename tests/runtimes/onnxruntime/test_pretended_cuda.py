@@ -40,7 +40,7 @@ def reports(
 
 def calls(name: str, payload: str) -> list[int]:
     """How many graphs each step of a policy runs: one a forward, and one for the update after them."""
-    groups = BRANCHES if GOLDEN[name].uncond else BRANCHES[:1]
+    groups = BRANCHES if GOLDEN[name].uncond_predictor else BRANCHES[:1]
     forwards = []
     for actions in zip(*(GOLDEN[name].expected(branch) for branch in groups), strict=True):
         forwards.append(sum(action == "C" or payload == "trunk-residual" for action in actions))

@@ -199,9 +199,9 @@ def test_few_plain_steps_are_shared_where_both_denoisers_have_one(
 def test_few_plain_steps_that_leave_a_denoiser_none_are_no_policy(
     compiled: Compile, pair_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import budc.compiler.selection.finder as find
+    from budc.compiler.selection import arbitration
 
-    monkeypatch.setattr(find, "_few_steps", lambda *_: pytest.fail("not a candidate"))
+    monkeypatch.setattr(arbitration, "full_policy", lambda *_: pytest.fail("not a candidate"))
     # With this shift both of two steps are above the boundary, and three of six are not.
     folder = tmp_path / "shifted"
     shutil.copytree(pair_folder, folder)
