@@ -101,7 +101,12 @@ def test_same_inputs_same_payload(flags, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "more", [{"search": "paper"}, {"align": True, "branches": "separate", "steps": "auto"}], ids=str
+    "more",
+    [
+        {"search": "paper"},
+        pytest.param({"align": True, "branches": "separate", "steps": "auto"}, marks=pytest.mark.slow),
+    ],
+    ids=["paper", "aligned"],
 )
 def test_interrupted_at_every_stage_it_ends_with_the_same_payload(flags, tmp_path, monkeypatch, more):
     import msgspec

@@ -49,15 +49,8 @@ def differences(expected, actual, path=""):
     return [line for key, *values in pairs for line in differences(*values, f"{path}/{key}")]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "dp",
-        pytest.param("paper", marks=pytest.mark.slow),
-        pytest.param("joint", marks=pytest.mark.slow),
-        pytest.param("joint --align", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dp", "paper", "joint", "joint --align"])
 def test_a_search_finds_what_it_found_before(name, tmp_path):
     search, _, align = name.partition(" --")
     request = CompileRequest(

@@ -23,8 +23,8 @@ DOCUMENTS = [
 ]
 
 FEW_PROMPTS = ROOT / "tests" / "support" / "few_prompts"
-LONG = {"onnx.md"}
-"""Documents that export a whole model: no number of prompts makes that short."""
+LONG = {"api.md", "compile.md", "onnx.md", "run.md", "runtime-guide.md"}
+"""Documents with many examples, or with the export of a whole model: no number of prompts makes them short."""
 
 COMPILED = ROOT / "tests" / "golden" / "v1.0" / "compiled.budc.json"
 GIVEN = {"trust.md": {"policy.budc.json": seal(read(COMPILED).document, None)}}
