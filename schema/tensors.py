@@ -82,12 +82,11 @@ def read_header(file: BufferedReader, path: str | os.PathLike[str]) -> list[Tens
 
 
 def _entry(name: str, item: object, data: int, path: str | os.PathLike[str]) -> TensorEntry:
-    bad = UnsafeWeights(f"{path}: the header entry of tensor {name!r} is malformed")
     if not isinstance(item, dict) or item.keys() != {"dtype", "shape", "data_offsets"}:
-        raise bad
+        raise _malformed(name, path)
     dtype, shape, offsets = item["dtype"], item["shape"], item["data_offsets"]
     if not isinstance(dtype, str) or not _is_sizes(shape) or not _is_sizes(offsets) or len(offsets) != 2:
-        raise bad
+        raise _malformed(name, path)
     if dtype not in _BITS:
         raise UnsafeWeights(f"{path}: tensor {name!r} has the unknown dtype {dtype!r}")
     elements = 1
@@ -99,8 +98,12 @@ def _entry(name: str, item: object, data: int, path: str | os.PathLike[str]) -> 
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise bad from None
+        raise _malformed(name, path) from None
     return TensorEntry(name, dtype, tuple(shape), data + start, data + end)
+
+
+def _malformed(name: str, path: str | os.PathLike[str]) -> UnsafeWeights:
+    return UnsafeWeights(f"{path}: the header entry of tensor {name!r} is malformed")
 
 
 def _is_sizes(value: object) -> bool:

@@ -34,6 +34,7 @@ def test_outputs_of_a_module_that_writes_into_the_same_memory_are_kept():
     assert first.tolist() == [1.0, 1.0]
 
 
+@pytest.mark.slow
 def test_methods_are_compared_by_what_they_really_ran(tmp_path):
     small = (
         "--device",

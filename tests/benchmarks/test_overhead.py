@@ -9,7 +9,11 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    "model", ["wan2.1-nano", pytest.param("flux-nano", marks=[pytest.mark.slow, pytest.mark.endless])]
+    "model",
+    [
+        pytest.param("wan2.1-nano", marks=pytest.mark.slow),
+        pytest.param("flux-nano", marks=[pytest.mark.slow, pytest.mark.endless]),
+    ],
 )
 def test_overhead_prints_a_ratio_for_every_budget(model, tmp_path):
     target = tmp_path / "results.json"

@@ -68,6 +68,7 @@ def test_cells_that_stand_are_taken_and_those_that_do_not_are_named(results, wor
     assert again["notRun"] == [{"model": "wan2.1-nano", "budget": 6, "method": "magcache", "seed": 0}]
 
 
+@pytest.mark.slow
 def test_methods_that_are_written_for_another_pipeline_are_skipped_by_name(tmp_path):
     target = tmp_path / "flux.json"
     done = quality(

@@ -100,11 +100,12 @@ def test_same_inputs_same_payload(flags, tmp_path):
     assert third.payload != first.payload
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [
         {"search": "paper"},
-        pytest.param({"align": True, "branches": "separate", "steps": "auto"}, marks=pytest.mark.slow),
+        {"align": True, "branches": "separate", "steps": "auto"},
     ],
     ids=["paper", "aligned"],
 )
@@ -162,6 +163,7 @@ def test_interrupted_at_every_stage_it_ends_with_the_same_payload(flags, tmp_pat
         flags["out"].unlink()
 
 
+@pytest.mark.slow
 def test_a_sweep_is_a_family_that_shares_the_full_run(flags, tmp_path):
     family = tmp_path / "family"
     family.mkdir()

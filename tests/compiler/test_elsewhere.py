@@ -67,6 +67,11 @@ def searched(model: Any, conditions: Any, journal: Any) -> SearchResult:
 
 
 @pytest.mark.usefixtures("short_search")
+@pytest.mark.parametrize(
+    "model",
+    ["flux", *(pytest.param(name, marks=pytest.mark.slow) for name in ("wan", "experts"))],
+    indirect=True,
+)
 def test_a_search_and_its_alignment(model: Any, tmp_path: Any) -> None:
     conditions = encode_prompts(
         model, ["a red box", "a blue ring", "two small stars", "a tall house"], range(4)

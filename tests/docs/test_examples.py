@@ -23,7 +23,7 @@ DOCUMENTS = [
 ]
 
 FEW_PROMPTS = ROOT / "tests" / "support" / "few_prompts"
-LONG = {"api.md", "compile.md", "onnx.md", "run.md", "runtime-guide.md"}
+LONG = {"api.md", "compile.md", "onnx.md", "models.md", "run.md", "runtime-guide.md"}
 """Documents with many examples, or with the export of a whole model: no number of prompts makes them short."""
 
 COMPILED = ROOT / "tests" / "golden" / "v1.0" / "compiled.budc.json"

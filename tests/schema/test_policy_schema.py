@@ -193,8 +193,8 @@ def probe(full: dict[str, Any], stride: int) -> None:
     assert verdicts == {True, False}
 
 
-def test_both_agree_on_a_ninth_of_the_probes_at_every_place(full: dict[str, Any]) -> None:
-    probe(full, stride=9)
+def test_both_agree_on_a_share_of_the_probes_at_every_place(full: dict[str, Any]) -> None:
+    probe(full, stride=61)
 
 
 @pytest.mark.slow

@@ -125,6 +125,7 @@ def test_reuse_terms_predicts_as_the_step_machine_does(exported: Path) -> None:
     assert not np.allclose(together, run("reuse", residual=residuals[0]), atol=1e-2)
 
 
+@pytest.mark.slow
 def test_the_same_model_gives_the_same_files(
     exported: Path, wan_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,7 @@ def test_half_precision_graphs_pass_the_checker_and_agree(half_text: tuple[Graph
     assert 0 < check_graph_parity(source, path, "float16") < 2e-2
 
 
+@pytest.mark.slow
 def test_half_precision_of_two_encoders(save: Callable[[GraphSource, Path], None], tmp_path: Path) -> None:
     # The last norm of T5 makes what the graph returns, from a residual stream in float32.
     profile = load_profile("flux-nano")

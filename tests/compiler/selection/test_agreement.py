@@ -56,7 +56,7 @@ def ratio(space, losses):
     return math.exp(walked("joint", space, look_up) - min(losses.values()))
 
 
-@pytest.mark.parametrize("solver", ["euler", "unipc"])
+@pytest.mark.parametrize("solver", [pytest.param("euler", marks=pytest.mark.slow), "unipc"])
 @pytest.mark.parametrize(
     ("steps", "nfe", "candidates"), [(10, 4, 168), pytest.param(12, 5, 660, marks=pytest.mark.slow)]
 )

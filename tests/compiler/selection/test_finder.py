@@ -244,11 +244,17 @@ def test_alignment_trains_on_and_is_arbitrated_by_pairings_of_their_own(task, fi
 
 @pytest.mark.parametrize(("nfe", "epochs"), [(2, 3), (10, 4), (14, 6)])
 def test_alignment_of_more_evaluations_trains_longer(task, find, monkeypatch, nfe, epochs):
-    asked, train = [], alignment.train
-    monkeypatch.setattr(alignment, "train", lambda *given: asked.append(given[4]) or train(*given))
+    class TrainingBegins(Exception):  # noqa: N818 (no error)
+        pass
+
+    def train(*given):
+        raise TrainingBegins(given[4])
+
+    monkeypatch.setattr(alignment, "train", train)
     monkeypatch.setattr(sys.modules["budc.compiler.search.joint"], "ROLLOUT_LIMIT", (0.0, 2.0, 2.0))
-    find(task(16, nfe, samples=6, align=True))
-    (settings,) = asked
+    with pytest.raises(TrainingBegins) as begun:
+        find(task(16, nfe, samples=6, align=True))
+    (settings,) = begun.value.args
     assert (settings.epochs, settings.batch) == (epochs, 2)
 
 

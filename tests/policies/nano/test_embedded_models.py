@@ -59,7 +59,10 @@ def test_the_siblings_share_all_but_the_transformer():
         assert (nano / path).read_bytes() == (mini / path).read_bytes(), path
 
 
-@pytest.mark.parametrize("name", SUBJECTS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name == "wan2.1-mini" else name for name in SUBJECTS],
+)
 def test_eight_captions_are_generated_as_they_read(name):
     rates = reading(name, 77, 8).rates
     assert rates["colour"] >= 7 / 8

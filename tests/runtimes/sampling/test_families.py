@@ -193,7 +193,16 @@ def test_gradient_checkpointing_gives_the_same_gradient(transformer: Any) -> Non
     torch.testing.assert_close(grads[0], grads[1])
 
 
-@pytest.mark.parametrize("name", ["flux.1-dev", "hunyuan-video", "qwen-image", "wan2.1", "z-image"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "wan2.1",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("flux.1-dev", "hunyuan-video", "qwen-image", "z-image")
+        ),
+    ],
+)
 def test_both_modes_are_one_full_graph_each(name: str) -> None:
     class_name, settings = architecture(name)
     torch.manual_seed(0)

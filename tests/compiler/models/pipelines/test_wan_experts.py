@@ -159,6 +159,7 @@ def test_a_cached_rollout_is_the_pipeline_with_the_policy_applied(
     )
 
 
+@pytest.mark.slow
 def test_everything_at_once_keeps_the_split(
     compiled: Compile, model: Any, pipe: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,6 +224,7 @@ def test_a_sweep(pair_profile: str, pair_folder: Path, tmp_path: Path) -> None:
         assert masks[FIRST]
 
 
+@pytest.mark.slow
 def test_a_killed_compile_ends_with_the_same_payload(
     compiled: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
