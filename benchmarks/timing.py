@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import torch
 
 from budc.cli.dependencies import quiet_libraries
@@ -39,6 +40,12 @@ def arguments(pipe: Any, document: PolicyDocument, prompt: str) -> dict[str, Any
         encoded = {"prompt_embeds": cond, "negative_prompt_embeds": uncond}
     settings.pop("negative_prompt", None)
     return settings | encoded | {"output_type": "latent", "return_dict": False}
+
+
+def for_embeddings(document: PolicyDocument) -> PolicyDocument:
+    """Return a policy that also runs where the negative prompt comes as embeddings, in which it cannot be checked."""
+    sampler = msgspec.structs.replace(document.sampler, negative_prompt=None)
+    return msgspec.structs.replace(document, sampler=sampler)
 
 
 def denoiser(pipe: Any, document: PolicyDocument, prompt: str, seed: int) -> Callable[[int], None]:

@@ -60,7 +60,7 @@ def make_document(
         revision=plan.revision,
         issued_at=issue_time(),
         model=binding,
-        sampler=sampler,
+        sampler=plan.target.bound(sampler),
         shape=output_shape(profile),
         budget=Budget(
             requested=planned.budget,

@@ -15,13 +15,7 @@ from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.emit import versions
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
-from budc.compiler.evaluation.reference import (
-    CALIBRATION_SEED,
-    HELD_OUT_SEED,
-    encode_prompts,
-    prompt_set,
-    reference_set,
-)
+from budc.compiler.evaluation.reference import encode_samples, prompt_set, reference_set
 from budc.compiler.evaluation.report import Evaluator
 from budc.compiler.models.binding import model_binding
 from budc.compiler.models.denoiser import model_denoiser
@@ -58,7 +52,7 @@ class LoadedTarget:
             {
                 **settings,
                 "profile": msgspec.to_builtins(self.target.profile),
-                "prompts": [list(prompts) for prompts in self.target.prompts],
+                "samples": msgspec.to_builtins(self.target.samples),
                 "denoisers": msgspec.to_builtins(self.binding),
                 "components": dict(self.components),
                 "versions": versions(),
@@ -80,13 +74,11 @@ class LoadedTarget:
     @cached_property
     def calibration(self) -> Conditioning:
         """The calibration prompts, encoded, with their noise."""
-        prompts = self.target.prompts.calibration
-        return encode_prompts(self.model, prompts, range(CALIBRATION_SEED, CALIBRATION_SEED + len(prompts)))
+        return encode_samples(self.model, self.target.samples.calibration)
 
     def calibration_set(self) -> PromptSet:
         """Name the calibration prompts by content."""
-        profile, prompts = self.target.profile, self.target.prompts.calibration
-        return prompt_set(prompts, profile.prompts.negative, CALIBRATION_SEED)
+        return prompt_set(self.target.samples.calibration)
 
     def task(self, sampler: SamplerBinding, nfe: int, seed: int) -> Task:
         """Return the task of a default search for a policy of `nfe` evaluations on a sampler's schedule."""
@@ -110,8 +102,7 @@ class LoadedTarget:
         rollout = PipelineRollout(
             self.model, journal.get("batch"), halved=lambda batch: journal.put("batch", batch)
         )
-        prompts = self.target.prompts.held_out
-        held_out = reference_set(rollout, sampler, prompts, HELD_OUT_SEED, journal, "held-out full")
+        held_out = reference_set(rollout, sampler, self.target.samples.held_out, journal, "held-out full")
         return Evaluator(rollout, sampler, held_out, journal)
 
 

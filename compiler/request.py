@@ -18,7 +18,8 @@ import msgspec
 from budc.compiler.budget import parse_budget
 from budc.compiler.compile_plan import CompilePlan, PlannedPolicy, plan_policies
 from budc.compiler.selection.split import check_arbitrated, searched_on
-from budc.compiler.target import ArtifactRequest, read_prompt_sets
+from budc.compiler.target import ArtifactRequest, read_samples
+from budc.policies.deployment import deployed
 from budc.policies.profile import ModelProfile, load_profile
 from budc.runtimes.sampling.families import FAMILIES
 from budc.schema.errors import BudcError, UsageError
@@ -55,7 +56,7 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         """
         self.check_numbers()
         auto_steps = self.steps == "auto"
-        profile = load_profile(self.model)
+        profile = deployed(load_profile(self.model), negative=self.negative)
         check_arbitrated(self.search, align=self.align, auto_steps=auto_steps)
         steps = self.steps if isinstance(self.steps, int) else profile.steps
         budgets = self._budgets(profile, steps)
@@ -63,10 +64,10 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         self.check_name()
         signer = self.signer()
         policies = self._policies(profile, budgets)
-        prompts = read_prompt_sets(profile, self.calibration)
-        searched_on(self.search, len(prompts.calibration), arbitrates=self.align or auto_steps)
+        samples = read_samples(profile, self.calibration)
+        searched_on(self.search, len(samples.calibration), arbitrates=self.align or auto_steps)
         return CompilePlan(
-            target=self.target(profile, prompts),
+            target=self.target(profile, samples),
             policies=policies,
             steps=steps,
             auto_steps=auto_steps,

@@ -14,9 +14,11 @@ import msgspec
 
 from budc.compiler.models.supported import check_supported
 from budc.policies.profile import ModelProfile, find_weights, read_prompts
+from budc.policies.samples import CALIBRATION_SEED, HELD_OUT_SEED, Sample, common_negative, samples_of
 from budc.schema.errors import UsageError
 from budc.schema.fields import Name
 from budc.schema.keys import Signer, load_public, load_signer
+from budc.schema.policy import NegativePrompt, SamplerBinding
 
 _RANGES = {"seed": (0, 2**53 - 1), "steps": (1, 1000), "revision": (1, 2**31 - 1)}
 
@@ -27,6 +29,8 @@ class ArtifactRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     weights: Path | None = None
     calibration: Path | None = None
     """Prompts to search or fit on; default the profile's."""
+    negative: str | None = None
+    """The negative prompt of all prompts; default the profile's."""
     seed: int = 0
     key: str | None = None
     """Path of a private key, "env:NAME", or a key URI; see `budc.schema.keys.load_signer`."""
@@ -63,7 +67,7 @@ class ArtifactRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         public = load_public(self.public) if self.public else None
         return load_signer(self.key, public=public) if self.key else None
 
-    def target(self, profile: ModelProfile, prompts: Prompts) -> Target:
+    def target(self, profile: ModelProfile, samples: SampleSets) -> Target:
         """Return the model, its weights found, or fetched where `download` says so.
 
         Raises:
@@ -72,27 +76,35 @@ class ArtifactRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         """
         check_supported(profile)
         folder = find_weights(profile, self.weights, download=self.download)
-        return Target(profile, prompts, folder, self.rehash)
+        return Target(profile, samples, folder, self.rehash)
 
 
-class Prompts(NamedTuple):
+class SampleSets(NamedTuple):
     """What is searched on and what is reported on; they share no prompt and no noise."""
 
-    calibration: tuple[str, ...]
-    held_out: tuple[str, ...]
+    calibration: tuple[Sample, ...]
+    held_out: tuple[Sample, ...]
 
 
 @dataclass(frozen=True)
 class Target:
-    """A model that a policy is made for: its profile, the prompts, the folder of its weights."""
+    """A model that a policy is made for: its profile, the samples, the folder of its weights."""
 
     profile: ModelProfile
-    prompts: Prompts
+    samples: SampleSets
     folder: Path
     rehash: bool = False
 
+    def bound(self, sampler: SamplerBinding) -> SamplerBinding:
+        """Return a sampler with the negative prompt of the samples, where its guidance uses one."""
+        negative = None
+        if sampler.guidance_rule == "classifier-free":
+            text = common_negative(self.samples.calibration + self.samples.held_out)
+            negative = NegativePrompt(rule="varied" if text is None else "fixed", text=text)
+        return msgspec.structs.replace(sampler, negative_prompt=negative)
 
-def read_prompt_sets(profile: ModelProfile, calibration: Path | None) -> Prompts:
+
+def read_samples(profile: ModelProfile, calibration: Path | None) -> SampleSets:
     """Read the prompts of both sets: the profile's, or those of the file `calibration` to search or fit on.
 
     Raises:
@@ -106,4 +118,7 @@ def read_prompt_sets(profile: ModelProfile, calibration: Path | None) -> Prompts
             f"--calibration: {len(shared)} of the prompts are held out, the first is {shared[0]!r}",
             remedy="calibrate on prompts that the report is not measured on",
         )
-    return Prompts(searched, held_out)
+    negative = profile.prompts.negative
+    return SampleSets(
+        samples_of(searched, negative, CALIBRATION_SEED), samples_of(held_out, negative, HELD_OUT_SEED)
+    )

@@ -150,7 +150,7 @@ def _document(
         revision=plan.revision,
         issued_at=issue_time(),
         model=loaded.binding,
-        sampler=sampler,
+        sampler=plan.target.bound(sampler),
         shape=output_shape(plan.target.profile),
         policy=transferred.policy,
         quality=quality,

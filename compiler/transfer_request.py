@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from budc.compiler.compatibility import check_family, check_sampling
-from budc.compiler.target import ArtifactRequest, Target, read_prompt_sets
-from budc.policies.profile import load_profile
+from budc.compiler.target import ArtifactRequest, Target, read_samples
+from budc.policies.deployment import deployed
+from budc.policies.profile import ModelProfile, load_profile
 from budc.runtimes.admission.additions import check_additions
-from budc.schema.additions import EVALUATION
+from budc.schema.additions import EVALUATION, NEGATIVE_PROMPT
 from budc.schema.artifact import SUFFIX, Artifact
 from budc.schema.errors import UsageError
 from budc.schema.files import check_place
@@ -67,7 +68,7 @@ class TransferRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown
         profile = load_profile(self.to)
         document = self.source.document
         self._check_nearby()
-        check_additions(document, "budc transfer", {EVALUATION})
+        check_additions(document, "budc transfer", {EVALUATION, NEGATIVE_PROMPT})
         check_family(document, profile, self.differing)
         check_sampling(document, profile, self.differing)
         self.check_name()
@@ -75,10 +76,11 @@ class TransferRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown
         signer = self.signer()
         path = self.out or Path(f"{name}{SUFFIX}")
         check_place(path)
-        prompts = read_prompt_sets(profile, self.calibration)
+        profile = deployed(profile, negative=self._negative(profile))
+        samples = read_samples(profile, self.calibration)
         return TransferPlan(
             source=self.source,
-            target=self.target(profile, prompts),
+            target=self.target(profile, samples),
             name=name,
             path=path,
             frozen=self.frozen,
@@ -89,6 +91,13 @@ class TransferRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown
             revision=self.revision,
             signer=signer,
         )
+
+    def _negative(self, profile: ModelProfile) -> str | None:
+        """Return the user's negative prompt, else the policy's; None where the target's own is to stand."""
+        source = self.source.document.sampler.negative_prompt
+        if self.negative is None and source is not None and profile.guidance_rule == "classifier-free":
+            return source.text
+        return self.negative
 
     def _check_nearby(self) -> None:
         if self.nearby and self.frozen:

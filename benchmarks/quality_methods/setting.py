@@ -14,13 +14,14 @@ import torch
 
 from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.denoisers.conditioning import Conditioning
-from budc.compiler.evaluation.reference import CALIBRATION_SEED, HELD_OUT_SEED
+from budc.compiler.evaluation.reference import encode_prompts
 from budc.compiler.models.denoiser import ModelDenoiser
 from budc.compiler.models.model import LoadedModel, load_model
 from budc.compiler.rollouts.linear_form import LinearForm, linear_form
 from budc.compiler.rollouts.reference_run import ReferenceRun, reference_run
 from budc.compiler.storage.journal import Journal
 from budc.policies.profile import find_weights, load_profile, read_prompts
+from budc.policies.samples import CALIBRATION_SEED, HELD_OUT_SEED
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,7 @@ class Setting:
         prompts = tuple(read_prompts(path))[:size]
         if len(prompts) < size:
             raise ValueError(f"{path}: {len(prompts)} prompts, {size} are needed")
-        conditions = Conditioning(
-            model.adapter.encode(model.folder, model.profile, prompts, model.device),
-            model.adapter.noise(model.folder, model.profile, [first_seed + index for index in range(size)]),
-        )
+        conditions = encode_prompts(model, prompts, range(first_seed, first_seed + size))
         with Journal(self.folder / f"{label}-{size}", f"{self.name} {label} {size}") as journal:
             run = reference_run(BatchedDenoiser(self.denoiser, conditions), self.form, journal, label)
         return Samples(prompts, conditions, run)

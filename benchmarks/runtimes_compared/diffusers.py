@@ -47,7 +47,8 @@ def prepare(path: Path, weights: Path, prompt: str, threads: int, _provider: str
         with timing.forward_inputs(pipe, branches) as forward_inputs:
             run(None)
         pipeline_seconds = timing.seconds(lambda: run(None), repeats=5)
-    apply(pipe, artifact, allow_unsigned=True, weights_dir=weights)
+    policy = timing.for_embeddings(artifact.document)
+    apply(pipe, policy, allow_unsigned=True, weights_dir=weights)
 
     def forward() -> None:
         with torch.no_grad():

@@ -17,13 +17,13 @@ from typing import Protocol
 
 from torch import Tensor
 
-from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.evaluation.precision import full_float32
-from budc.compiler.evaluation.reference import HELD_OUT_SEED
+from budc.compiler.evaluation.reference import encode_samples
 from budc.compiler.models.model import LoadedModel
 from budc.compiler.rollouts.metrics import largest_difference, relative_difference
 from budc.policies.profile import read_prompts
+from budc.policies.samples import HELD_OUT_SEED, samples_of
 from budc.progress import progress
 from budc.schema.errors import CalibrationMismatch, ParityMismatch
 from budc.schema.policy import PolicyDocument, SamplerBinding
@@ -88,17 +88,16 @@ def measure_parity(
     profile = model.profile
     _check_sampler(model.sampler(document.sampler.steps), document.sampler)
     prompts = read_prompts(profile.prompts.held_out, samples)
-    seeds = [HELD_OUT_SEED + index for index in range(samples)]
+    held_out = samples_of(prompts, profile.prompts.negative, HELD_OUT_SEED)
     with progress("parity", samples + 1) as bar:
-        embeddings = model.adapter.encode(model.folder, profile, prompts, model.device)
-        conditions = Conditioning(embeddings, model.adapter.noise(model.folder, profile, seeds))
+        conditions = encode_samples(model, held_out)
         expected = PipelineRollout(model).run(document.policy, document.sampler, conditions, bar)
         decode = model.adapter.decoder(model.folder, profile, model.device)
         bar.advance("original run")
         latents: list[float] = []
         frames: list[float] = []
-        for prompt, seed, wanted in zip(prompts, seeds, expected.split(1), strict=True):
-            latents.append(relative_difference(converted.latents(prompt, seed), wanted))
+        for sample, wanted in zip(held_out, expected.split(1), strict=True):
+            latents.append(relative_difference(converted.latents(sample.prompt, sample.seed), wanted))
             frames.append(largest_difference(converted.frames(wanted), decode(wanted)))
             bar.advance(f"latents differ by {max(latents):.1e}")
     return Parity(tuple(latents), tuple(frames))

@@ -6,7 +6,7 @@ that a compile that was killed rolls out what was missing and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,60 +18,63 @@ from budc.compiler.models.model import LoadedModel
 from budc.compiler.rollouts.policies import full_policy
 from budc.compiler.storage.journal import Journal
 from budc.compiler.storage.tensors import shard_spans, stored_shards
+from budc.policies.samples import Sample, common_negative
 from budc.progress import progress
 from budc.schema.canonical import digest
 from budc.schema.policy import Policy, PromptSet, SamplerBinding
 
-CALIBRATION_SEED = 10_000
-HELD_OUT_SEED = 20_000
-"""First noise seed of either set; prompt i starts from seed + i, so the two sets share no noise."""
-
 
 @dataclass(frozen=True)
 class ReferenceSet:
-    """A prompt set with the final latents (N, ...) of its reference run."""
+    """Samples with the final latents (N, ...) of their reference run."""
 
-    prompts: tuple[str, ...]
-    negative: str
-    seeds: tuple[int, ...]
+    samples: tuple[Sample, ...]
     conditions: Conditioning
     latents: Tensor
 
     def prompt_set(self) -> PromptSet:
         """Name the set by content."""
-        return prompt_set(self.prompts, self.negative, self.seeds[0])
+        return prompt_set(self.samples)
 
 
-def prompt_set(prompts: Sequence[str], negative: str, first_seed: int) -> PromptSet:
-    """Name a set by content: prompts, the negative prompt, noise seeds."""
-    seeds = [first_seed + index for index in range(len(prompts))]
-    return PromptSet(
-        digest=digest({"prompts": list(prompts), "negative": negative, "seeds": seeds}), size=len(prompts)
-    )
+def prompt_set(samples: Sequence[Sample]) -> PromptSet:
+    """Name a set by content: prompts, negative prompts (one text if all have the same), noise seeds."""
+    common = common_negative(samples)
+    content = {
+        "prompts": [sample.prompt for sample in samples],
+        "negative": [sample.negative for sample in samples] if common is None else common,
+        "seeds": [sample.seed for sample in samples],
+    }
+    return PromptSet(digest=digest(content), size=len(samples))
 
 
 def reference_set(
     rollout: PipelineRollout,
     sampler: SamplerBinding,
-    prompts: Sequence[str],
-    first_seed: int,
+    samples: Sequence[Sample],
     journal: Journal,
     label: str,
 ) -> ReferenceSet:
     """Encode prompts, draw noise and run every step of the sampler, resuming from the journal."""
     model = rollout.model
-    seeds = tuple(first_seed + index for index in range(len(prompts)))
-    conditions = encode_prompts(model, prompts, seeds)
+    conditions = encode_samples(model, samples)
     policy = full_policy(sampler.steps, model.profile.branches)
     latents = stored_latents(rollout, policy, sampler, conditions, journal, label)
-    return ReferenceSet(tuple(prompts), model.profile.prompts.negative, seeds, conditions, latents)
+    return ReferenceSet(tuple(samples), conditions, latents)
 
 
-def encode_prompts(model: LoadedModel, prompts: Sequence[str], seeds: Sequence[int]) -> Conditioning:
-    """Encode prompts and draw the noise of as many seeds."""
+def encode_prompts(model: LoadedModel, prompts: Sequence[str], seeds: Iterable[int]) -> Conditioning:
+    """Encode prompts with the profile's negative prompt and draw the noise of as many seeds."""
+    negative = model.profile.prompts.negative
+    pairs = zip(prompts, seeds, strict=True)
+    return encode_samples(model, [Sample(prompt, negative, seed) for prompt, seed in pairs])
+
+
+def encode_samples(model: LoadedModel, samples: Sequence[Sample]) -> Conditioning:
+    """Encode the prompts of samples and draw their noise."""
     return Conditioning(
-        model.adapter.encode(model.folder, model.profile, prompts, model.device),
-        model.adapter.noise(model.folder, model.profile, seeds),
+        model.adapter.encode(model.folder, model.profile, samples, model.device),
+        model.adapter.noise(model.folder, model.profile, [sample.seed for sample in samples]),
     )
 
 

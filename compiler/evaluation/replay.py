@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
-from budc.compiler.evaluation.reference import HELD_OUT_SEED, prompt_set, reference_set, stored_latents
+from budc.compiler.evaluation.reference import prompt_set, reference_set, stored_latents
 from budc.compiler.evaluation.report import frame_levels
 from budc.compiler.evaluation.tolerance import agreed_tolerance
-from budc.compiler.models.model import default_device, load_model, with_shape
+from budc.compiler.models.model import default_device, load_model
 from budc.compiler.rollouts.metrics import latent_errors, latent_metric, psnr_metric
 from budc.compiler.storage.journal import Journal
+from budc.policies.deployment import calibrated
 from budc.policies.profile import load_profile, read_prompts
+from budc.policies.samples import HELD_OUT_SEED, samples_of
 from budc.runtimes.admission.additions import check_additions
 from budc.schema.additions import EVALUATION, FURTHER_SHAPES, NEGATIVE_PROMPT, OWN_PREDICTORS, OWN_SIGMAS
 from budc.schema.errors import QualityMismatch, UnsupportedModel, UsageError
@@ -56,22 +58,21 @@ def replay(
     report = document.quality
     tolerance = agreed_tolerance(report, tolerance)
     try:
-        profile = load_profile(document.pipeline().profile)
+        profile = calibrated(load_profile(document.pipeline().profile), document)
         prompts = read_prompts(profile.prompts.held_out, report.held_out.size)
     except UsageError as error:
         raise UnsupportedModel(f"the report of {document.name} cannot be replayed: {error}") from error
-    negative = document.sampler.negative_prompt
-    other_negative = negative is not None and negative.text != profile.prompts.negative
-    if other_negative or prompt_set(prompts, profile.prompts.negative, HELD_OUT_SEED) != report.held_out:
+    held_out = samples_of(prompts, profile.prompts.negative, HELD_OUT_SEED)
+    if prompt_set(held_out) != report.held_out:
         raise UnsupportedModel(
             f"the report of {document.name} was measured on prompts that this release does not have"
         )
     full_steps = next((item.nfe for item in report.baselines if item.name == FULL), document.sampler.steps)
-    model = load_model(with_shape(profile, document.pipeline().shape), folder, default_device())
-    chosen = prompts[: samples or len(prompts)]
+    model = load_model(profile, folder, default_device())
+    chosen = held_out[: samples or len(held_out)]
     with tempfile.TemporaryDirectory(prefix="budc-replay-") as name, Journal(Path(name), "replay") as journal:
         rollout = PipelineRollout(model)
-        held = reference_set(rollout, model.sampler(full_steps), chosen, HELD_OUT_SEED, journal, "reference")
+        held = reference_set(rollout, model.sampler(full_steps), chosen, journal, "reference")
         latents = stored_latents(
             rollout, document.policy, document.sampler, held.conditions, journal, "policy"
         )
@@ -82,7 +83,7 @@ def replay(
     }
     pairs = [Replayed(metric, measured[metric.name]) for metric in report.metrics if metric.name in measured]
     for pair in pairs:
-        check(pair, tolerance, whole=len(chosen) == len(prompts))
+        check(pair, tolerance, whole=len(chosen) == len(held_out))
     return pairs
 
 

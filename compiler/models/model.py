@@ -26,7 +26,7 @@ from budc.policies.profile import ModelProfile
 from budc.runtimes.sampling.families import family_of
 from budc.runtimes.sampling.loading import loading
 from budc.runtimes.sampling.schedulers import first_steps, sampler_binding
-from budc.schema.policy import Expert, SamplerBinding, Shape
+from budc.schema.policy import Expert, SamplerBinding
 
 
 @dataclass(frozen=True)
@@ -129,16 +129,4 @@ def load_model(profile: ModelProfile, folder: Path, device: torch.device) -> Loa
         scheduler = getattr(diffusers, profile.scheduler).from_config(config, **profile.scheduler_config)
     return LoadedModel(
         profile, folder, adapter_for(profile.pipeline_class), tuple(denoisers), scheduler, device
-    )
-
-
-def with_shape(profile: ModelProfile, shape: Shape) -> ModelProfile:
-    """Return the profile with the size, dtype and text length for which a policy was measured."""
-    return msgspec.structs.replace(
-        profile,
-        height=shape.height,
-        width=shape.width,
-        frames=shape.frames,
-        dtype=shape.dtype,
-        text_tokens=shape.text_tokens or profile.text_tokens,
     )

@@ -2,8 +2,9 @@
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 from diffusers import DiffusionPipeline, ModularPipeline
@@ -31,14 +32,21 @@ class PipelineCalls:
     """Lets one call of `pipe` run at a time, from `install` to `remove`.
 
     A call from another thread waits for the one under way. A call from the same thread can only come from within it
-    (from a callback), so it cannot wait and is refused. `on_end` is called after each call, whatever ended it.
+    (from a callback), so it cannot wait and is refused. `on_begin` is called before each call with the class's method
+    and the arguments by name, and may refuse it; `on_end` is called after each call, whatever ended it.
 
     Python looks up `__call__` on the class, so `install` gives this instance a subclass of its own class, with the
     same name. Copies, pickles and other instances have the class itself, and no policy.
     """
 
-    def __init__(self, pipe: Any, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        pipe: Any,
+        on_begin: Callable[[Callable[..., Any], Mapping[str, Any]], None],
+        on_end: Callable[[], None],
+    ) -> None:
         self.pipe = pipe
+        self._on_begin = on_begin
         self._on_end = on_end
         self._class: type = type(pipe)
         self._subclass: type | None = None
@@ -64,6 +72,7 @@ class PipelineCalls:
             if pipe is not self.pipe:
                 return original.__call__(pipe, *args, **kwargs)
             with self._alone():
+                self._on_begin(original.__call__, _by_name(original.__call__, pipe, *args, **kwargs))
                 return original.__call__(pipe, *args, **kwargs)
 
         def reduce(pipe: Any, protocol: Any) -> Any:
@@ -98,3 +107,11 @@ class PipelineCalls:
             finally:
                 self._thread = None
                 self._on_end()
+
+
+def _by_name(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Mapping[str, Any]:
+    try:
+        return signature(method).bind(*args, **kwargs).arguments
+    except TypeError:
+        # The call itself says what is wrong with them.
+        return {}

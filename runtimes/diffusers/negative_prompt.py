@@ -1,7 +1,7 @@
-"""The negative prompt that a policy was calibrated with, against the one that a run encodes."""
+"""The negative prompt that a policy was calibrated with, against the one that a run is guided away from."""
 
-from collections.abc import Set
-from inspect import BoundArguments, signature
+from collections.abc import Callable, Mapping, Set
+from inspect import signature
 from typing import Any
 
 from budc.runtimes.admission.settings import SettingsCheck
@@ -14,26 +14,40 @@ _ARGUMENT = "negative_prompt"
 def runnable_additions(pipe: Any) -> Set[str]:
     """Return what policies of format 1.1 may use on a pipeline.
 
-    A negative prompt is one of them where `encode_prompt` is told which it is. Others encode it as any other prompt.
+    A negative prompt is one of them where a call of the pipeline or its `encode_prompt` is told which it is.
     """
-    encode = getattr(pipe, "encode_prompt", None)
-    checked = encode is not None and _ARGUMENT in signature(encode).parameters
+    methods = (type(pipe).__call__, getattr(pipe, "encode_prompt", None))
+    checked = any(method is not None and _takes_negative(method) for method in methods)
     return {FURTHER_SHAPES, EVALUATION, *([NEGATIVE_PROMPT] if checked else [])}
 
 
-def check_negative_prompt(document: PolicyDocument, call: BoundArguments, settings: SettingsCheck) -> None:
-    """Check the negative prompt of a call of `encode_prompt`. One that varied at calibration is not checked.
+def check_negative_prompt(
+    document: PolicyDocument, method: Callable[..., Any], given: Mapping[str, Any], settings: SettingsCheck
+) -> None:
+    """Check the negative prompt of a call of the pipeline or of its `encode_prompt`.
+
+    One that varied at calibration is not checked, nor that of a method which takes none.
+
+    Args:
+        document: the policy.
+        method: what is called.
+        given: its arguments by name, without those left at their defaults.
+        settings: refuses a difference, or notes it.
 
     Raises:
         CalibrationMismatch: it is another one, or only its embeddings are given.
     """
     expected = document.sampler.negative_prompt
-    if expected is None or expected.text is None:
+    if expected is None or expected.text is None or not _takes_negative(method):
         return
     remedy = f"pass {_ARGUMENT}={expected.text!r}"
-    if call.arguments.get(f"{_ARGUMENT}_embeds") is not None:
+    if given.get(f"{_ARGUMENT}_embeds") is not None:
         settings.differ("negative prompt", "cannot be read off its embeddings", remedy)
         return
-    given = call.arguments.get(_ARGUMENT) or ""
-    for text in [given] if isinstance(given, str) else given:
-        settings.require("negative prompt", expected.text, text, remedy)
+    negative = given.get(_ARGUMENT) or ""
+    for text in [negative] if isinstance(negative, str) else negative:
+        settings.require("negative prompt", repr(expected.text), repr(text), remedy)
+
+
+def _takes_negative(method: Callable[..., Any]) -> bool:
+    return _ARGUMENT in signature(method).parameters

@@ -1,6 +1,6 @@
 """Checks of size and text length, which the pipeline's own calls show before anything is computed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from inspect import signature
 from typing import Any
 
@@ -35,6 +35,10 @@ class OutputChecks:
         self._family = family
         self._size = Size(self._shape.frames, self._shape.height, self._shape.width)
 
+    def pipeline_call(self, method: Callable[..., Any], given: Mapping[str, Any]) -> None:
+        """Check what a call of the pipeline is given; the methods that it calls may not be told all of it."""
+        check_negative_prompt(self._document, method, given, self._settings)
+
     def prepare_latents(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call the pipeline's `prepare_latents`; check the size that it was given and that of its latents."""
         given = signature(original).bind(*args, **kwargs).arguments
@@ -47,7 +51,8 @@ class OutputChecks:
 
     def encode_prompt(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call the pipeline's `encode_prompt`; check the number of text tokens that it returns."""
-        check_negative_prompt(self._document, signature(original).bind(*args, **kwargs), self._settings)
+        given = signature(original).bind(*args, **kwargs).arguments
+        check_negative_prompt(self._document, original, given, self._settings)
         encoded = original(*args, **kwargs)
         embeds = encoded[0] if isinstance(encoded, tuple) else encoded
         wanted = self._shape.text_tokens

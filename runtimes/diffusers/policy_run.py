@@ -5,6 +5,7 @@
 - `scheduler.step` ends a step. In a pipeline that names no branches the forwards are prepared here: of the only
   branch that the policy has, or of all branches where they come in one batch (one mask, coefficients of their own).
 - `prepare_latents` and `encode_prompt` show the size and the text length before anything is computed.
+- A call of the pipeline shows the negative prompt.
 - `maybe_free_model_hooks` ends the run, and so does the end of the pipeline's call, by an exception too.
 
 Another pipeline may share the scheduler or a transformer. Its calls go through unchanged, or are refused while a run
@@ -13,7 +14,7 @@ under the policy needs what they share.
 `torch.compile` traces none of it: a compiled transformer has two graphs, whatever the number of steps.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast
 
@@ -55,7 +56,7 @@ class PolicyRun:
         self._family = denoisers[0].trunk.family
         self._output_checks = OutputChecks(pipe, denoisers[0].transformer, document, settings, self._family)
         self.forwards = PolicyForwards(document, pipe.scheduler, denoisers, self._output_checks)
-        self.calls = PipelineCalls(pipe, self._end)
+        self.calls = PipelineCalls(pipe, self._begin_call, self._end)
         self._unnamed: tuple[str, ...] = ()
         self._names_branches = False
         self._started = False
@@ -141,6 +142,10 @@ class PolicyRun:
         if not self._started:
             self._settings.begin_run()
             self._started = True
+
+    def _begin_call(self, method: Method, given: Mapping[str, Any]) -> None:
+        self._start()
+        self._output_checks.pipeline_call(method, given)
 
     def _end(self) -> None:
         self.forwards.end_run()

@@ -25,7 +25,7 @@ from msgspec import Meta
 from budc.runtimes.exported.signatures import CONDITIONS, INPUTS, Graph, GraphName, Strict, check_signature
 from budc.schema import canonical
 from budc.schema.errors import ArtifactError, UnsafeWeights, UnsupportedVersion
-from budc.schema.fields import HexDigest, Name, Path, Pixels, Positive, Text
+from budc.schema.fields import HexDigest, Name, Path, Pixels, Positive, Prompt, Text
 from budc.schema.files import read_limited
 from budc.schema.folder import resolve
 
@@ -89,7 +89,7 @@ class Manifest(Strict, frozen=True, kw_only=True):
     """The guidance scale that is built into the denoiser's graphs; null where the network does not take it."""
     branches: Annotated[Sequence[Name], Meta(min_length=1, max_length=16)]
     """Guidance branches, in the order in which they are batched."""
-    negative_prompt: Text
+    negative_prompt: Prompt
     scheduler: Path
     """File of the original model's scheduler configuration; a policy brings its own."""
     graphs: Mapping[GraphName, Graph]

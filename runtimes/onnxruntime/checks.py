@@ -93,7 +93,8 @@ def check_document(document: PolicyDocument, manifest: Manifest, settings: Setti
         settings.require("guidance", float(document.sampler.guidance), manifest.guidance, remedy)
     negative = document.sampler.negative_prompt
     if negative is not None and negative.text is not None:
-        settings.require("negative prompt", negative.text, manifest.negative_prompt)
+        remedy = f"export the model again with --negative {negative.text!r}"
+        settings.require("negative prompt", repr(negative.text), repr(manifest.negative_prompt), remedy)
     policy_branches = {name for branch in document.policy.branches for name in branch.names}
     for name in guided_branches(document, manifest.branches):
         if name not in policy_branches or name not in manifest.branches:

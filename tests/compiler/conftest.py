@@ -19,6 +19,7 @@ from budc.compiler.rollouts.tree import MEMORY, Tree
 from budc.compiler.selection.task import Task
 from budc.compiler.storage.journal import Journal
 from budc.policies.profile import AnnealingSettings, load_profile, read_prompts
+from budc.policies.samples import samples_of
 
 STEPS = 6
 CPU = torch.device("cpu")
@@ -47,7 +48,8 @@ def journal(tmp_path):
 
 @pytest.fixture
 def reference(pipeline_rollout, sampler, prompt_file, journal):
-    return reference_set(pipeline_rollout, sampler, read_prompts(prompt_file), 7, journal, "test full")
+    samples = samples_of(read_prompts(prompt_file), "", 7)
+    return reference_set(pipeline_rollout, sampler, samples, journal, "test full")
 
 
 @dataclass

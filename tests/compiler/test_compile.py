@@ -22,6 +22,7 @@ from budc.schema.errors import (
     WeightsMissing,
 )
 from budc.schema.keys import generate_key
+from budc.schema.policy import NegativePrompt
 from budc.schema.trust import Trust
 
 
@@ -80,6 +81,18 @@ def test_compile_signs_what_it_found_and_says_what_it_measured(flags, tmp_path):
     assert not list(tmp_path.glob(".policy*")), "the journal goes once the artifact stands"
 
 
+def test_the_negative_prompt_is_recorded_and_decides(flags, tmp_path):
+    flags = flags | {"search": "uniform"}
+    plain = compiled(flags).document
+    other = compiled(flags | {"negative": "a red circle", "out": tmp_path / "other.budc.json"}).document
+    assert (plain.schema_version, other.schema_version) == ("1.1", "1.1")
+    assert plain.sampler.negative_prompt == NegativePrompt(rule="fixed", text="")
+    assert other.sampler.negative_prompt == NegativePrompt(rule="fixed", text="a red circle")
+    for name in ("calibration", "held_out"):
+        assert getattr(plain.quality, name).digest != getattr(other.quality, name).digest
+    assert plain.quality.metrics != other.quality.metrics
+
+
 def test_the_default_is_the_joint_search_with_fitted_coefficients(flags):
     document = compiled(flags | {"budget": "3"}).document
     assert document.search.algorithm == "joint"
@@ -125,9 +138,9 @@ def test_interrupted_at_every_stage_it_ends_with_the_same_payload(flags, tmp_pat
     monkeypatch.setattr(
         WanAdapter,
         "encode",
-        lambda self, folder, profile, prompts, device: (
-            encoded.get(prompts)
-            or encoded.setdefault(prompts, encode(self, folder, profile, prompts, device))
+        lambda self, folder, profile, samples, device: (
+            encoded.get(samples)
+            or encoded.setdefault(samples, encode(self, folder, profile, samples, device))
         ),
     )
     monkeypatch.setattr(sys.modules["budc.compiler.search.joint"], "ROLLOUT_LIMIT", (0.0, 2.0, 2.0))

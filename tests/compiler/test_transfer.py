@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from format_additions import ADDED
+from format_additions import ADDED, with_negative
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
@@ -19,6 +19,7 @@ from budc.compiler.request import CompileRequest  # noqa: E402
 from budc.compiler.transfer import transfer  # noqa: E402
 from budc.compiler.transfer_request import TransferRequest  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
+from budc.schema.additions import EVALUATION, NEGATIVE_PROMPT  # noqa: E402
 from budc.schema.artifact import Artifact, read, seal  # noqa: E402
 from budc.schema.errors import (  # noqa: E402
     CalibrationMismatch,
@@ -28,6 +29,8 @@ from budc.schema.errors import (  # noqa: E402
     UsageError,
 )
 from budc.schema.keys import generate_key  # noqa: E402
+
+CARRIED = {EVALUATION, NEGATIVE_PROMPT}
 
 
 @pytest.fixture
@@ -76,12 +79,26 @@ def test_masks_stay_and_coefficients_are_fitted_on_the_target(
     assert after.quality.metrics[0].geometric_mean < frozen.metrics[0].geometric_mean
 
 
-@pytest.mark.parametrize("name", [name for name in ADDED if name != "evaluation"])
+@pytest.mark.parametrize("name", [name for name, (_, added) in ADDED.items() if not set(added) <= CARRIED])
 def test_what_the_target_would_not_have_is_refused(make_document: Any, name: str) -> None:
     change, added = ADDED[name]
     source = read(seal(change(make_document()), None))
     with pytest.raises((UnsupportedVersion, UnsupportedModel), match=added[0].replace(".", r"\.")):
         TransferRequest(source=source, to="flux-nano").resolve()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [(None, "blurred"), ("dark", "dark"), ("", "")], ids=["kept", "replaced", "empty"]
+)
+def test_the_negative_prompt_is_the_policy_s_unless_another_is_given(
+    make_document: Any, monkeypatch: pytest.MonkeyPatch, given: str | None, expected: str
+) -> None:
+    monkeypatch.setattr(module, "check_family", lambda *_: None)
+    monkeypatch.setattr(module, "check_sampling", lambda *_: None)
+    source = read(seal(with_negative(make_document(), "blurred"), None))
+    plan = TransferRequest(source=source, to="wan2.1-mini", negative=given).resolve()
+    assert plan.target.bound(source.document.sampler).negative_prompt.text == expected
+    assert {sample.negative for sample in plan.target.samples.calibration} == {expected}
 
 
 def test_frozen_is_the_same_policy_on_other_weights(source: Artifact, sibling: Path, tmp_path: Path) -> None:

@@ -19,12 +19,12 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from random_models.sampling import keep_outputs  # noqa: E402
 
 from budc.compiler.compile import compile_artifacts  # noqa: E402
-from budc.compiler.denoisers.conditioning import Conditioning  # noqa: E402
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout  # noqa: E402
-from budc.compiler.evaluation.reference import HELD_OUT_SEED  # noqa: E402
+from budc.compiler.evaluation.reference import encode_prompts  # noqa: E402
 from budc.compiler.models.model import load_model  # noqa: E402
 from budc.compiler.request import CompileRequest  # noqa: E402
 from budc.policies.profile import find_weights, load_profile, read_prompts  # noqa: E402
+from budc.policies.samples import HELD_OUT_SEED  # noqa: E402
 from budc.runtimes.diffusers.apply import applied  # noqa: E402
 from budc.runtimes.diffusers.pipeline import load_pipeline  # noqa: E402
 
@@ -94,9 +94,7 @@ def expected(pipe, run, artifact, folder):
 
 def conditions(model, count):
     prompts = read_prompts(model.profile.prompts.held_out, count)
-    seeds = [HELD_OUT_SEED + index for index in range(count)]
-    embeddings = model.adapter.encode(model.folder, model.profile, prompts, model.device)
-    return Conditioning(embeddings, model.adapter.noise(model.folder, model.profile, seeds))
+    return encode_prompts(model, prompts, range(HELD_OUT_SEED, HELD_OUT_SEED + count))
 
 
 def close(actual, wanted, tolerance):

@@ -17,6 +17,7 @@ from torch import Tensor
 from budc.compiler.denoisers.conditioning import Condition
 from budc.compiler.models.supported import adapter_name
 from budc.policies.profile import ModelProfile
+from budc.policies.samples import Sample
 
 
 class PipelineAdapter(Protocol):
@@ -32,9 +33,9 @@ class PipelineAdapter(Protocol):
     """Whether `guide` is a weighted sum of the branches with constant weights."""
 
     def encode(
-        self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
+        self, folder: Path, profile: ModelProfile, samples: Sequence[Sample], device: torch.device
     ) -> dict[str, Condition]:
-        """Encode prompts: branch name -> its condition for N samples, on the CPU."""
+        """Encode the prompts of N samples: branch name -> its condition, on the CPU."""
 
     def image_tokens(self, folder: Path, profile: ModelProfile) -> int | None:
         """Count the tokens by which the pipeline shifts its schedule; None where it does not."""

@@ -15,6 +15,7 @@ from budc.compiler.models.pipelines.latents import draw, image_frames, load_vae,
 from budc.compiler.models.pipelines.mixins import DistilledGuidance, ImageCells, PlainVelocity
 from budc.compiler.models.pipelines.text import in_batches, text_pipeline
 from budc.policies.profile import ModelProfile
+from budc.policies.samples import Sample
 from budc.runtimes.sampling.loading import loading
 
 
@@ -28,25 +29,25 @@ class FluxAdapter(DistilledGuidance, ImageCells, PlainVelocity):
     batch: int | None = None
 
     def encode(
-        self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
+        self, folder: Path, profile: ModelProfile, samples: Sequence[Sample], device: torch.device
     ) -> dict[str, Condition]:
         """Encode prompts with both encoders, padded to the profile's text length for T5."""
         pipe = text_pipeline(FluxPipeline, folder, "text_encoder_2", profile, device)
 
-        def encode(texts: list[str]) -> Sequence[Tensor]:
+        def encode(batch: Sequence[Sample]) -> Sequence[Tensor]:
             text, pooled, _ = pipe.encode_prompt(
-                texts, max_sequence_length=profile.text_tokens, device=device
+                [sample.prompt for sample in batch], max_sequence_length=profile.text_tokens, device=device
             )
             return text, pooled
 
-        text, pooled = in_batches(encode, prompts)
+        text, pooled = in_batches(encode, samples)
         condition = {
             "text": text,
             "pooled": pooled,
-            "positions": self.positions(folder, profile).expand(len(prompts), -1, -1),
+            "positions": self.positions(folder, profile).expand(len(samples), -1, -1),
         }
         if self.denoiser_config(folder)["guidance_embeds"]:
-            condition["guidance"] = torch.full((len(prompts),), profile.guidance)
+            condition["guidance"] = torch.full((len(samples),), profile.guidance)
         return {"cond": condition}
 
     def noise(self, folder: Path, profile: ModelProfile, seeds: Sequence[int]) -> Tensor:

@@ -15,6 +15,7 @@ from budc.compiler.models.pipelines.latents import draw, load_vae, video_frames,
 from budc.compiler.models.pipelines.mixins import DistilledGuidance, PlainVelocity
 from budc.compiler.models.pipelines.text import text_pipeline
 from budc.policies.profile import ModelProfile
+from budc.policies.samples import Sample
 from budc.runtimes.sampling.loading import loading
 
 
@@ -28,18 +29,20 @@ class HunyuanVideoAdapter(DistilledGuidance, PlainVelocity):
     batch: int | None = None
 
     def encode(
-        self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
+        self, folder: Path, profile: ModelProfile, samples: Sequence[Sample], device: torch.device
     ) -> dict[str, Condition]:
         """Encode prompts one at a time, as a deployment does: LLaMA with the pipeline's template, CLIP without one."""
         dtype = getattr(torch, profile.dtype)
         pipe = text_pipeline(HunyuanVideoPipeline, folder, "text_encoder", profile, device)
         encodings: list[tuple[Tensor, ...]] = []
         with torch.no_grad():
-            for prompt in prompts:
-                encoded = pipe.encode_prompt(prompt, max_sequence_length=profile.text_tokens, device=device)
+            for sample in samples:
+                encoded = pipe.encode_prompt(
+                    sample.prompt, max_sequence_length=profile.text_tokens, device=device
+                )
                 encodings.append(tuple(tensor.to("cpu", dtype) for tensor in encoded))
         text, pooled, mask = (torch.cat(tensors) for tensors in zip(*encodings, strict=True))
-        guidance = torch.full((len(prompts),), profile.guidance, dtype=dtype) * 1000
+        guidance = torch.full((len(samples),), profile.guidance, dtype=dtype) * 1000
         return {"cond": {"text": text, "pooled": pooled, "mask": mask, "guidance": guidance}}
 
     def image_tokens(self, folder: Path, profile: ModelProfile) -> None:

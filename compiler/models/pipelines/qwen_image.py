@@ -18,6 +18,7 @@ from budc.compiler.models.pipelines.latents import draw, image_frames, load_vae,
 from budc.compiler.models.pipelines.mixins import ImageCells, PlainVelocity
 from budc.compiler.models.pipelines.text import one_by_one, text_pipeline
 from budc.policies.profile import ModelProfile
+from budc.policies.samples import Sample
 from budc.runtimes.sampling.loading import loading
 
 _TEXT_TOKENS = 512
@@ -36,9 +37,9 @@ class QwenImageAdapter(ImageCells, PlainVelocity):
     linear = False
 
     def encode(
-        self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
+        self, folder: Path, profile: ModelProfile, samples: Sequence[Sample], device: torch.device
     ) -> dict[str, Condition]:
-        """Encode prompts, and the negative prompt once."""
+        """Encode prompts and negative prompts."""
         pipe = text_pipeline(QwenImagePipeline, folder, "text_encoder", profile, device)
 
         def encode(text: str) -> Tensor:
@@ -46,12 +47,9 @@ class QwenImageAdapter(ImageCells, PlainVelocity):
             embedding: Tensor = embeddings[0]
             return embedding
 
-        cells = torch.tensor(self.cells(folder, profile)).expand(len(prompts), -1)
-        texts = {"cond": prompts, "uncond": [profile.prompts.negative]}
-        return {
-            branch: one_by_one(encode, texts[branch], len(prompts)) | {"cells": cells}
-            for branch in profile.branches
-        }
+        cells = torch.tensor(self.cells(folder, profile)).expand(len(samples), -1)
+        texts = {"cond": [s.prompt for s in samples], "uncond": [s.negative for s in samples]}
+        return {branch: one_by_one(encode, texts[branch]) | {"cells": cells} for branch in profile.branches}
 
     def noise(self, folder: Path, profile: ModelProfile, seeds: Sequence[int]) -> Tensor:
         """Draw latents (N, cells, 4 · channels) in the profile's dtype, one CPU generator for each seed; as float32."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from budc.policies.profile import ModelProfile
 from budc.runtimes.sampling.loading import loading
 
+_Text = TypeVar("_Text")
 _BATCH = 8
 
 
@@ -35,26 +36,29 @@ def text_pipeline(
         ).to(device)
 
 
-def in_batches(encode: Callable[[list[str]], Sequence[Tensor]], prompts: Sequence[str]) -> list[Tensor]:
-    """Encode prompts in batches and join each of the tensors (n, ...) that `encode` returns to (N, ...), on the CPU."""
+def in_batches(encode: Callable[[Sequence[_Text]], Sequence[Tensor]], texts: Sequence[_Text]) -> list[Tensor]:
+    """Encode texts in batches and join each of the tensors (n, ...) that `encode` returns to (N, ...), on the CPU."""
     batches: list[list[Tensor]] = []
     with torch.no_grad():
-        for first in range(0, len(prompts), _BATCH):
-            encoded = encode(list(prompts[first : first + _BATCH]))
+        for first in range(0, len(texts), _BATCH):
+            encoded = encode(texts[first : first + _BATCH])
             batches.append([tensor.cpu() for tensor in encoded])
     return [torch.cat(tensors) for tensors in zip(*batches, strict=True)]
 
 
-def one_by_one(encode: Callable[[str], Tensor], prompts: Sequence[str], samples: int) -> dict[str, Tensor]:
-    """Encode prompts of any length, each to (tokens, width), as a condition of so many samples, on the CPU.
+def one_by_one(encode: Callable[[str], Tensor], texts: Sequence[str]) -> dict[str, Tensor]:
+    """Encode N texts of any length, each to (tokens, width), as a condition of N samples, on the CPU.
 
-    "text" (samples, longest, width) is padded with zeros; "tokens" (samples,) are the lengths without padding. A single
-    prompt serves all samples. Prompts are encoded one at a time as in a deployment, which makes the embeddings equal.
+    "text" (N, longest, width) is padded with zeros; "tokens" (N,) are the lengths without padding. Texts are encoded
+    one at a time as in a deployment, which makes the embeddings equal; one that comes again is encoded once.
     """
+    encoded: dict[str, Tensor] = {}
     with torch.no_grad():
-        embeddings = [encode(prompt).cpu() for prompt in prompts]
-    tokens = torch.tensor([len(embedding) for embedding in embeddings])
+        for text in texts:
+            if text not in encoded:
+                encoded[text] = encode(text).cpu()
+        embeddings = [encoded[text] for text in texts]
     return {
-        "text": pad_sequence(embeddings, batch_first=True).expand(samples, -1, -1),
-        "tokens": tokens.expand(samples),
+        "text": pad_sequence(embeddings, batch_first=True),
+        "tokens": torch.tensor([len(embedding) for embedding in embeddings]),
     }

@@ -15,6 +15,7 @@ from budc.compiler.models.pipelines.latents import draw, load_vae, normalisation
 from budc.compiler.models.pipelines.mixins import PlainVelocity
 from budc.compiler.models.pipelines.text import in_batches, text_pipeline
 from budc.policies.profile import ModelProfile
+from budc.policies.samples import Sample
 from budc.runtimes.sampling.loading import loading
 
 
@@ -25,21 +26,21 @@ class WanAdapter(PlainVelocity):
     linear = True
 
     def encode(
-        self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
+        self, folder: Path, profile: ModelProfile, samples: Sequence[Sample], device: torch.device
     ) -> dict[str, Condition]:
-        """Encode prompts and the negative prompt, padded with zeros to the profile's text length."""
+        """Encode prompts and negative prompts, padded with zeros to the profile's text length."""
         pipe = text_pipeline(WanPipeline, folder, "text_encoder", profile, device)
 
-        def encode(texts: list[str]) -> Sequence[Tensor]:
+        def encode(batch: Sequence[Sample]) -> Sequence[Tensor]:
             cond, uncond = pipe.encode_prompt(
-                texts,
-                negative_prompt=[profile.prompts.negative] * len(texts),
+                [sample.prompt for sample in batch],
+                negative_prompt=[sample.negative for sample in batch],
                 max_sequence_length=profile.text_tokens,
                 device=device,
             )
             return cond, uncond
 
-        cond, uncond = in_batches(encode, prompts)
+        cond, uncond = in_batches(encode, samples)
         return {"cond": cond, "uncond": uncond}
 
     def image_tokens(self, folder: Path, profile: ModelProfile) -> None:

@@ -19,6 +19,7 @@ from budc.compiler.models.pipelines.latents import draw, image_frames, load_vae
 from budc.compiler.models.pipelines.mixins import ImageCells
 from budc.compiler.models.pipelines.text import one_by_one, text_pipeline
 from budc.policies.profile import ModelProfile
+from budc.policies.samples import Sample
 from budc.runtimes.sampling.loading import loading
 
 
@@ -33,9 +34,9 @@ class ZImageAdapter(ImageCells):
     linear = True
 
     def encode(
-        self, folder: Path, profile: ModelProfile, prompts: Sequence[str], device: torch.device
+        self, folder: Path, profile: ModelProfile, samples: Sequence[Sample], device: torch.device
     ) -> dict[str, Condition]:
-        """Encode prompts, and the negative prompt once where there is guidance."""
+        """Encode prompts, and negative prompts where there is guidance."""
         pipe = text_pipeline(ZImagePipeline, folder, "text_encoder", profile, device)
         length = {} if profile.text_tokens is None else {"max_sequence_length": profile.text_tokens}
 
@@ -46,8 +47,8 @@ class ZImageAdapter(ImageCells):
             assert isinstance(embedding, Tensor)
             return embedding
 
-        texts = {"cond": prompts, "uncond": [profile.prompts.negative]}
-        return {branch: one_by_one(encode, texts[branch], len(prompts)) for branch in profile.branches}
+        texts = {"cond": [s.prompt for s in samples], "uncond": [s.negative for s in samples]}
+        return {branch: one_by_one(encode, texts[branch]) for branch in profile.branches}
 
     def noise(self, folder: Path, profile: ModelProfile, seeds: Sequence[int]) -> Tensor:
         """Draw float32 latents (N, channels, rows, columns) from one CPU generator for each seed."""

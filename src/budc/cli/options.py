@@ -37,6 +37,9 @@ calibration_option = click.option(
     metavar="FILE",
     help="Prompts to search on, one a line; default the profile's.",
 )
+negative_option = click.option(
+    "--negative", metavar="TEXT", help="Negative prompt to guide away from; default the profile's."
+)
 rehash_option = click.option(
     "--rehash", is_flag=True, help="Hash every file of the model again, even if an earlier command did."
 )

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
-from budc.compiler.evaluation.reference import reference_set, stored_latents
+from budc.compiler.evaluation.reference import encode_samples, prompt_set, stored_latents
 from budc.compiler.rollouts.policies import full_policy
 from budc.compiler.storage import tensors
-from budc.policies.profile import read_prompts
+from budc.policies.samples import Sample
 from budc.schema.errors import JournalCorrupt
 
 BRANCHES = ("cond", "uncond")
@@ -67,15 +67,26 @@ def test_a_part_that_is_not_what_was_written_is_refused(model, sampler, referenc
         stored_latents(PipelineRollout(model), policy, sampler, reference.conditions, journal, "damaged")
 
 
-def test_a_prompt_set_is_named_by_prompts_and_noise(
-    pipeline_rollout, sampler, prompt_file, journal, reference
-):
-    prompts = read_prompts(prompt_file)
-    other_noise = reference_set(pipeline_rollout, sampler, prompts, 8, journal, "other noise")
-    other_prompts = reference_set(pipeline_rollout, sampler, prompts[:2], 7, journal, "other prompts")
-    digests = {r.prompt_set().digest for r in (reference, other_noise, other_prompts)}
-    assert len(digests) == 3
-    assert other_prompts.prompt_set().size == 2
+def test_a_prompt_set_is_named_by_prompts_negative_prompts_and_noise(reference):
+    samples = reference.samples
+    others = [
+        samples[:2],
+        [sample._replace(seed=sample.seed + 1) for sample in samples],
+        [sample._replace(negative="blurred") for sample in samples],
+        [samples[0]._replace(negative="blurred"), *samples[1:]],
+    ]
+    assert reference.prompt_set() == prompt_set(samples)
+    assert len({prompt_set(other).digest for other in (samples, *others)}) == 5
+    assert prompt_set(samples[:2]).size == 2
+
+
+def test_each_sample_is_encoded_with_its_own_negative_prompt(model, reference):
+    other = reference.samples[1]._replace(negative="a red circle")
+    embeddings = encode_samples(model, [reference.samples[0], other]).embeddings
+    expected = reference.conditions.embeddings
+    assert torch.equal(embeddings["cond"], expected["cond"][:2])
+    assert torch.equal(embeddings["uncond"][0], expected["uncond"][0])
+    assert not torch.equal(embeddings["uncond"][1], expected["uncond"][1])
 
 
 def test_text_encoder_and_vae_do_not_outlive_their_use(model, monkeypatch):
@@ -94,7 +105,7 @@ def test_text_encoder_and_vae_do_not_outlive_their_use(model, monkeypatch):
             return loaded
 
         monkeypatch.setattr(owner, "from_pretrained", classmethod(remembering))
-    model.adapter.encode(model.folder, model.profile, ["a red circle"], model.device)
+    model.adapter.encode(model.folder, model.profile, [Sample("a red circle", "", 0)], model.device)
     decode = model.adapter.decoder(model.folder, model.profile, model.device)
     assert len(alive) == 2
     del decode

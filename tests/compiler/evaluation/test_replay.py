@@ -5,10 +5,11 @@ import pytest
 from format_additions import ADDED, with_negative
 
 import budc.compiler.evaluation.replay as replaying
-from budc.compiler.evaluation.reference import HELD_OUT_SEED, prompt_set
+from budc.compiler.evaluation.reference import prompt_set
 from budc.compiler.evaluation.replay import ADDITIONS, Replayed, check, replay
 from budc.compiler.evaluation.tolerance import agreed_tolerance
 from budc.policies.profile import load_profile, read_prompts
+from budc.policies.samples import HELD_OUT_SEED, samples_of
 from budc.schema.errors import QualityMismatch, UnsupportedModel, UnsupportedVersion, UsageError
 from budc.schema.policy import REPLAY_TOLERANCE, Metric, Shape
 
@@ -27,7 +28,8 @@ def document(make_document):
         model=msgspec.structs.replace(document.model, profile=profile.name),
         shape=Shape(height=48, width=80, frames=5, dtype="bfloat16", text_tokens=17),
         quality=msgspec.structs.replace(
-            document.quality, held_out=prompt_set(prompts, profile.prompts.negative, HELD_OUT_SEED)
+            document.quality,
+            held_out=prompt_set(samples_of(prompts, profile.prompts.negative, HELD_OUT_SEED)),
         ),
     )
 
@@ -61,15 +63,19 @@ def test_what_cannot_be_computed_here_is_not_replayed(document, tmp_path, name):
         replay(change(document), tmp_path)
 
 
-def test_figures_of_another_negative_prompt_are_not_replayed(document, tmp_path, monkeypatch):
+def test_the_policy_s_negative_prompt_is_replayed(document, tmp_path, monkeypatch):
     def load(profile, folder, device):
         raise Loaded(profile)
 
     monkeypatch.setattr(replaying, "load_model", load)
-    with pytest.raises(Loaded):
-        replay(with_negative(document, load_profile("wan2.1-nano").prompts.negative), tmp_path)
+    prompts = read_prompts(load_profile("wan2.1-nano").prompts.held_out, 2)
+    held_out = prompt_set(samples_of(prompts, "dark", HELD_OUT_SEED))
+    dark = msgspec.structs.replace(document.quality, held_out=held_out)
+    with pytest.raises(Loaded) as loaded:
+        replay(with_negative(msgspec.structs.replace(document, quality=dark), "dark"), tmp_path)
+    assert loaded.value.args[0].prompts.negative == "dark"
     with pytest.raises(UnsupportedModel, match="measured on prompts that this release does not have"):
-        replay(with_negative(document, "another one"), tmp_path)
+        replay(with_negative(document, "dark"), tmp_path)
 
 
 @pytest.mark.parametrize("field", ["mean", "worst", "geometric_mean", "p95"])

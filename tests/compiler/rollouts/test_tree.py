@@ -17,6 +17,7 @@ from budc.compiler.rollouts.tree import Tree
 from budc.compiler.search import Candidate
 from budc.compiler.selection.study import policy_of
 from budc.policies.profile import read_prompts
+from budc.policies.samples import samples_of
 from budc.schema.mask import StepMask
 
 RULES = ("plain", "gram", "tracked")
@@ -45,7 +46,7 @@ def tiny(model, sampler, prompt_file, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
     with Journal(folder / "j", "print") as journal:
         reference = reference_set(
-            PipelineRollout(model), sampler, read_prompts(prompt_file), 7, journal, "full"
+            PipelineRollout(model), sampler, samples_of(read_prompts(prompt_file), "", 7), journal, "full"
         )
         denoiser = ModelDenoiser(model)
         form = linear_form(model.scheduler, sampler.sigmas, sampler.timesteps)

@@ -106,7 +106,7 @@ def test_another_negative_prompt_is_refused(
     prompt = ["a red a"] if isinstance(given, list) else "a red a"
     with (
         applied_quietly(wan, with_negative(compiled_for(wan), "a red")),
-        pytest.raises(CalibrationMismatch, match="negative prompt: the policy was calibrated for a red"),
+        pytest.raises(CalibrationMismatch, match="negative prompt: the policy was calibrated for 'a red'"),
     ):
         run(wan, prompt=prompt, negative_prompt=given)
     with applied_quietly(wan, with_negative(compiled_for(wan), "a red"), allow_uncalibrated=True) as applied:
@@ -142,14 +142,57 @@ def test_embeddings_of_a_negative_prompt_cannot_be_checked(
         run(wan, prompt="red", negative_prompt="anything")
 
 
-def test_a_pipeline_that_does_not_tell_its_negative_prompt_is_refused(
+def test_a_negative_prompt_that_only_the_call_is_told_is_checked(
+    wan: Any,
+    run: Run,
+    compiled_for: CompiledFor,
+    applied_quietly: AppliedQuietly,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encode = type(wan).encode_prompt
+
+    def encode_prompt(self: Any, **arguments: Any) -> Any:
+        """As Qwen-Image's, which encodes the negative prompt as any other."""
+        return encode(self, **arguments)
+
+    monkeypatch.setattr(type(wan), "encode_prompt", encode_prompt)
+    with applied_quietly(wan, with_negative(compiled_for(wan), "a red")) as applied:
+        run(wan, prompt="red", negative_prompt="a red")
+        assert applied.uncalibrated == ()
+        for negative in ("red", "", None):
+            with pytest.raises(
+                CalibrationMismatch, match="negative prompt: the policy was calibrated for 'a red'"
+            ):
+                run(wan, prompt="red", negative_prompt=negative)
+        embeddings = torch.zeros(1, 8, 16)
+        with pytest.raises(CalibrationMismatch, match="negative prompt: cannot be read off its embeddings"):
+            run(wan, prompt="red", negative_prompt=None, negative_prompt_embeds=embeddings)
+
+
+def test_prompt_embeddings_without_a_negative_text_are_those_of_an_empty_one(
+    wan: Any, run: Run, compiled_for: CompiledFor, applied_quietly: AppliedQuietly
+) -> None:
+    embeddings = wan.encode_prompt("red", "", max_sequence_length=8)[0]
+    options = {"prompt": None, "prompt_embeds": embeddings, "negative_prompt": None}
+    with applied_quietly(wan, with_negative(compiled_for(wan), "")):
+        run(wan, **options)
+    with (
+        applied_quietly(wan, with_negative(compiled_for(wan), "a red")),
+        pytest.raises(CalibrationMismatch, match=r"calibrated for 'a red', this run has ''"),
+    ):
+        run(wan, **options)
+
+
+def test_a_pipeline_that_is_not_told_its_negative_prompt_is_refused(
     wan: Any, compiled_for: CompiledFor, applied_quietly: AppliedQuietly, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def encode_prompt(self: Any, prompt: str) -> None:
-        """As Qwen-Image's: the negative prompt comes in a call of its own."""
+    def encode_prompt(self: Any, prompt: str) -> None: ...
+
+    def call(self: Any, **inputs: Any) -> None: ...
 
     document = with_negative(compiled_for(wan))
     monkeypatch.setattr(type(wan), "encode_prompt", encode_prompt)
+    monkeypatch.setattr(type(wan), "__call__", call)
     with (
         pytest.raises(UnsupportedVersion, match=r"a negative prompt that must be checked \(sampler"),
         applied_quietly(wan, document),

@@ -57,5 +57,5 @@ def test_the_negative_prompt_of_an_export_is_that_of_the_calibration(
     varied = NegativePrompt(rule="varied")
     sampler = replace(untrained_export.sampler, negative_prompt=varied)
     assert opened(replace(untrained_export, sampler=sampler), exported).uncalibrated == ()
-    with pytest.raises(CalibrationMismatch, match="negative prompt: the policy was calibrated for other"):
+    with pytest.raises(CalibrationMismatch, match="negative prompt: the policy was calibrated for 'other'"):
         opened(with_negative(untrained_export, "other"), exported)

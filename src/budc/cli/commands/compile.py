@@ -16,6 +16,7 @@ from budc.cli.options import (
     json_option,
     model_option,
     name_option,
+    negative_option,
     out_option,
     rehash_option,
     revision_option,
@@ -61,6 +62,7 @@ class Steps(click.ParamType[int | str]):
 )
 @seed_option
 @calibration_option
+@negative_option
 @signing_options
 @out_option("PATH", "Artifact to write, or folder of a sweep; default NAME.budc.json here.")
 @name_option

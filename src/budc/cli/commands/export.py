@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from budc.cli.options import json_option, model_option, out_option, weights_option
+from budc.cli.options import json_option, model_option, negative_option, out_option, weights_option
 
 if TYPE_CHECKING:
     from budc.compiler.export.onnx import Exported
@@ -30,9 +30,15 @@ def export_command() -> None:
     show_default=True,
     help="Precision of denoiser and text encoder; the VAE stays in float32.",
 )
+@negative_option
 @json_option
 def onnx_command(
-    model: str, weights: Path | None, out: Path, dtype: Literal["float32", "float16"], as_json: bool
+    model: str,
+    weights: Path | None,
+    out: Path,
+    dtype: Literal["float32", "float16"],
+    negative: str | None,
+    as_json: bool,
 ) -> None:
     """Export a model to ONNX.
 
@@ -42,10 +48,11 @@ def onnx_command(
     from budc.cli.dependencies import MODEL_PACKAGES, ONNX_PACKAGES, model_libraries, require
     from budc.compiler.export.atomic_folder import check_new_folder
     from budc.compiler.models.supported import check_one_denoiser
+    from budc.policies.deployment import deployed
     from budc.policies.profile import find_weights, load_profile
     from budc.schema.files import check_place
 
-    profile = load_profile(model)
+    profile = deployed(load_profile(model), negative=negative)
     check_one_denoiser(profile, "export")
     check_new_folder(out)
     check_place(out)

@@ -14,6 +14,7 @@ from budc.cli.options import (
     download_option,
     json_option,
     name_option,
+    negative_option,
     out_option,
     rehash_option,
     revision_option,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 )
 @seed_option
 @calibration_option
+@negative_option
 @trust_options
 @signing_options
 @out_option("FILE", "Artifact to write; default NAME.budc.json here.")

@@ -88,11 +88,10 @@ def _measure(document: PolicyDocument, weights: Path, converted: ConvertedExport
     import msgspec
 
     from budc.compiler.evaluation.parity import measure_parity
-    from budc.compiler.models.model import default_device, load_model, with_shape
+    from budc.compiler.models.model import default_device, load_model
+    from budc.policies.deployment import calibrated
     from budc.runtimes.diffusers.pipeline import profile_of
 
     # In float32 whatever the policy was measured in: rounding would hide what a conversion changed.
-    profile = msgspec.structs.replace(
-        with_shape(profile_of(document), document.pipeline().shape), dtype="float32"
-    )
+    profile = msgspec.structs.replace(calibrated(profile_of(document), document), dtype="float32")
     return measure_parity(load_model(profile, weights, default_device()), document, converted, samples)

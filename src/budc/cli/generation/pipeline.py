@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from budc.cli.output.media import Frames
+from budc.policies.deployment import calibrated
 from budc.progress import Bar, progress
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ class CallSettings:
     def of(cls, pipe: Any, document: PolicyDocument, profile: ModelProfile) -> CallSettings:
         """Return the settings that `document` was calibrated for, those that this pipeline takes."""
         shape = document.pipeline().shape
-        calibrated = {
-            "negative_prompt": profile.prompts.negative,
+        arguments = {
+            "negative_prompt": calibrated(profile, document).prompts.negative,
             "height": shape.height,
             "width": shape.width,
             "num_frames": shape.frames,
@@ -51,13 +52,13 @@ class CallSettings:
             "guidance_scale": document.sampler.guidance,
         }
         for expert in document.sampler.experts:
-            calibrated["guidance_scale_2"] = expert.guidance
+            arguments["guidance_scale_2"] = expert.guidance
         accepted = inspect.signature(type(pipe).__call__).parameters
         if document.sampler.guidance_rule == "classifier-free" and "true_cfg_scale" in accepted:
             # Qwen-Image: its guidance_scale is for a distilled edition.
-            calibrated["true_cfg_scale"] = calibrated.pop("guidance_scale")
+            arguments["true_cfg_scale"] = arguments.pop("guidance_scale")
         return cls(
-            {name: value for name, value in calibrated.items() if name in accepted and value is not None}
+            {name: value for name, value in arguments.items() if name in accepted and value is not None}
         )
 
 

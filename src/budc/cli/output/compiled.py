@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from budc.cli.output.additions import conditions
 from budc.cli.output.summary import budget, choices, claimed_signers, cost, masks, measured_on, quality
 from budc.cli.output.tables import fields
 
@@ -18,6 +19,7 @@ def page(artifact: Artifact) -> str:
         ("wrote", str(artifact.path)),
         ("policy", artifact.policy_id),
         ("signed by", _signed(artifact)),
+        *conditions(document),
         ("budget", budget(document)),
         *masks(document),
         ("search", cost(document)),

@@ -17,12 +17,13 @@ from budc.cli.generation.pipeline import CallSettings, generate  # noqa: E402
 from budc.compiler.compile import compile_artifacts  # noqa: E402
 from budc.compiler.denoisers.batched import BatchedDenoiser  # noqa: E402
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout  # noqa: E402
-from budc.compiler.evaluation.reference import HELD_OUT_SEED, encode_prompts  # noqa: E402
+from budc.compiler.evaluation.reference import encode_prompts  # noqa: E402
 from budc.compiler.models.denoiser import ModelDenoiser  # noqa: E402
 from budc.compiler.models.model import load_model  # noqa: E402
 from budc.compiler.request import CompileRequest  # noqa: E402
 from budc.compiler.rollouts.policies import full_policy  # noqa: E402
 from budc.policies.profile import load_profile, read_prompts  # noqa: E402
+from budc.policies.samples import HELD_OUT_SEED  # noqa: E402
 from budc.runtimes.admission.trust import UnsignedWarning  # noqa: E402
 from budc.schema.errors import UnsupportedModel, WeightsMissing  # noqa: E402
 

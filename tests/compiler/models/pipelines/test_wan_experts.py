@@ -19,7 +19,7 @@ from budc.compiler import transfer_request as transferring  # noqa: E402
 from budc.compiler.compatibility import check_first_steps  # noqa: E402
 from budc.compiler.compile import compile_artifacts  # noqa: E402
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout  # noqa: E402
-from budc.compiler.evaluation.reference import HELD_OUT_SEED, encode_prompts  # noqa: E402
+from budc.compiler.evaluation.reference import encode_prompts  # noqa: E402
 from budc.compiler.evaluation.replay import replay  # noqa: E402
 from budc.compiler.models.model import load_model  # noqa: E402
 from budc.compiler.models.supported import check_supported  # noqa: E402
@@ -32,6 +32,7 @@ from budc.compiler.selection.arbitration import Arbiter  # noqa: E402
 from budc.compiler.transfer import transfer  # noqa: E402
 from budc.compiler.transfer_request import TransferRequest  # noqa: E402
 from budc.policies.profile import load_profile, read_prompts  # noqa: E402
+from budc.policies.samples import HELD_OUT_SEED  # noqa: E402
 from budc.runtimes.admission.trust import UnsignedWarning  # noqa: E402
 from budc.schema import semantics  # noqa: E402
 from budc.schema.artifact import Artifact  # noqa: E402
