@@ -13,7 +13,7 @@ from budc.compiler.target import ArtifactRequest, Target, read_samples
 from budc.policies.deployment import deployed
 from budc.policies.profile import ModelProfile, load_profile
 from budc.runtimes.admission.additions import check_additions
-from budc.schema.additions import EVALUATION, NEGATIVE_PROMPT
+from budc.schema.additions import EVALUATION, NEGATIVE_PROMPT, NETWORK_CONFIG
 from budc.schema.artifact import SUFFIX, Artifact
 from budc.schema.errors import UsageError
 from budc.schema.files import check_place
@@ -68,7 +68,7 @@ class TransferRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown
         profile = load_profile(self.to)
         document = self.source.document
         self._check_nearby()
-        check_additions(document, "budc transfer", {EVALUATION, NEGATIVE_PROMPT})
+        check_additions(document, "budc transfer", {NETWORK_CONFIG, NEGATIVE_PROMPT, EVALUATION})
         check_family(document, profile, self.differing)
         check_sampling(document, profile, self.differing)
         self.check_name()

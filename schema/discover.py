@@ -14,11 +14,11 @@ from budc.schema import canonical
 from budc.schema import folder as model_folder
 from budc.schema.arguments import instance_argument, path_argument, whole_number
 from budc.schema.artifact import SUFFIX, Artifact, open_artifact, read
-from budc.schema.digests import FileDigests, find_variant
+from budc.schema.digest_cache import DigestCache
 from budc.schema.errors import ArtifactError, BudcError, OutputError, UsageError
 from budc.schema.files import read_limited, write_atomic
-from budc.schema.hashing import sha256_files
 from budc.schema.mask import MAX_STEPS
+from budc.schema.model_files import accepted_files
 from budc.schema.trust import Trust
 
 FOLDER = "budc"
@@ -109,15 +109,15 @@ def attach(
     model: str | os.PathLike[str],
     *,
     user: bool = False,
-    sha256: FileDigests = sha256_files,
+    digests: DigestCache | None = None,
 ) -> Path:
     """Copy an artifact beside the model that it is bound to, whole or not at all; return the new file.
 
     Args:
         source: the artifact. Its signatures are not verified: that is up to whoever runs it.
-        model: the model folder; its files must be those of one of the artifact's variants.
+        model: the model folder; it must hold the artifact's model, see `accepted_files`.
         user: write to the user's own folder and leave the model folder as it is.
-        sha256: hashes the model's files.
+        digests: hashes the model's files.
 
     Raises:
         ArtifactError, ModelError: not an artifact, or one for another model.
@@ -127,7 +127,7 @@ def attach(
     # Read once: what is written is what was checked.
     data = read_limited(source, canonical.MAX_BYTES)
     artifact = read(data)
-    find_variant(model, artifact.document.model.variants, sha256=sha256)
+    accepted_files(model, artifact.document.model, digests or DigestCache())
     folder = user_folder(model) if user else Path(model, FOLDER)
     target = folder / f"{artifact.document.name}{SUFFIX}"
     refuse_older(target, artifact)

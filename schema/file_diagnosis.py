@@ -18,8 +18,8 @@ class Diagnosis(NamedTuple):
     remedy: str
 
 
-def diagnose(path: Path, expected: str) -> Diagnosis | None:
-    """Say why the file at `path` has not the sha256 `expected` (hex); None where it is simply another file.
+def diagnose(path: Path, expected: str | None = None) -> Diagnosis | None:
+    """Say why the file at `path` is not whole, or has not the sha256 `expected` (hex); None where nothing shows it.
 
     Raises:
         WeightsMissing: it cannot be read.

@@ -51,6 +51,7 @@ PREDICATE_TYPE: Final = "urn:budc:policy:v1"
 
 MAX_DENOISERS: Final = 8
 
+NetworkConfig = Annotated[Mapping[Name, ConfigValue], Meta(min_length=1, max_length=256)]
 _Level = Annotated[float, Meta(ge=0, le=MAX_SIGMA)]
 NoiseLevels = Annotated[Sequence[_Level], Meta(min_length=2, max_length=MAX_STEPS + 1)]
 Timesteps = Annotated[Sequence[_Level], Meta(min_length=1, max_length=MAX_STEPS)]
@@ -71,6 +72,8 @@ class DenoiserBinding(Strict, frozen=True, kw_only=True):
     """`budc.schema.digests.tensor_root` of the weights: survives resharding."""
     architecture: Digest
     """`budc.schema.digests.architecture_digest` of the weights: names and shapes, survives casts."""
+    config: NetworkConfig | None = None
+    """What `config.json` says, without the library's own notes, see `budc.schema.model_config`."""
 
 
 class Variant(Strict, frozen=True, kw_only=True):

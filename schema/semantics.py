@@ -9,7 +9,7 @@
 3. budget: names the same branches as the policy, each with the sum of its mask; `nfe` is the largest of
    them.
 4. model: names of denoisers and variants are unique; every file of a variant is of a kind that can be opened
-   safely.
+   safely; a denoiser's config has no name that begins with an underscore and no hidden characters.
 5. quality, of each shape: the held-out set is not the calibration set; a metric is named once per list, a baseline
    once per NFE; figures are plausible (`budc.schema.figures`).
 6. time: real dates, `notAfter` later than `issuedAt`.
@@ -26,6 +26,7 @@ from budc.schema.additions import reports
 from budc.schema.errors import SemanticsViolation, UnsafeWeights
 from budc.schema.figures import check_figures
 from budc.schema.mask import StepMask
+from budc.schema.model_config import NOTE
 from budc.schema.policy import BranchPolicy, Metric, ModelBinding, PolicyDocument, Quality, SamplerBinding
 from budc.schema.predictor import Predictor
 from budc.schema.sigmas import Sigmas
@@ -73,7 +74,7 @@ def check_suffix(path: str) -> None:
 
 def _check_sampler(sampler: SamplerBinding) -> None:
     _check_schedule("sampler", sampler.sigmas, sampler.timesteps, sampler.steps)
-    _refuse_hidden(sampler.config)
+    _refuse_hidden("sampler.config", sampler.config)
     expected = canonical.digest(sampler.config)
     if sampler.config_digest != expected:
         raise SemanticsViolation(
@@ -97,12 +98,12 @@ def _check_schedule(where: str, levels: Sequence[float], timesteps: Sequence[flo
             )
 
 
-def _refuse_hidden(config: Mapping[str, object]) -> None:
+def _refuse_hidden(where: str, config: Mapping[str, object]) -> None:
     for key, value in config.items():
         items = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
         for item in items:
             if isinstance(item, str) and not _HIDDEN.isdisjoint(map(ord, item)):
-                raise SemanticsViolation(f"sampler.config.{key} holds a control or invisible character")
+                raise SemanticsViolation(f"{where}.{key} holds a control or invisible character")
 
 
 def _check_experts(document: PolicyDocument) -> None:
@@ -185,6 +186,11 @@ def _check_further_shapes(document: PolicyDocument) -> None:
 
 
 def _check_model(model: ModelBinding) -> None:
+    for index, denoiser in enumerate(model.denoisers):
+        where = f"model.denoisers[{index}].config"
+        _refuse_hidden(where, denoiser.config or {})
+        if note := next((name for name in denoiser.config or {} if name.startswith(NOTE)), None):
+            raise SemanticsViolation(f"{where} has {note}, which is a note of the library and no setting")
     _refuse_repeated("model.denoisers", (denoiser.name for denoiser in model.denoisers))
     _refuse_repeated("model.variants", (variant.name for variant in model.variants))
     for variant in model.variants:

@@ -23,13 +23,22 @@ from budc.policies.deployment import calibrated
 from budc.policies.profile import load_profile, read_prompts
 from budc.policies.samples import HELD_OUT_SEED, samples_of
 from budc.runtimes.admission.additions import check_additions
-from budc.schema.additions import EVALUATION, FURTHER_SHAPES, NEGATIVE_PROMPT, OWN_PREDICTORS, OWN_SIGMAS
+from budc.schema.additions import (
+    EVALUATION,
+    FURTHER_SHAPES,
+    NEGATIVE_PROMPT,
+    NETWORK_CONFIG,
+    OWN_PREDICTORS,
+    OWN_SIGMAS,
+)
 from budc.schema.errors import QualityMismatch, UnsupportedModel, UsageError
 from budc.schema.policy import Metric, PolicyDocument
 from budc.schema.report_names import FULL
 
 DEVIATIONS = 4.0
-ADDITIONS = frozenset({NEGATIVE_PROMPT, FURTHER_SHAPES, OWN_SIGMAS, OWN_PREDICTORS, EVALUATION})
+ADDITIONS = frozenset(
+    {NETWORK_CONFIG, NEGATIVE_PROMPT, FURTHER_SHAPES, OWN_SIGMAS, OWN_PREDICTORS, EVALUATION}
+)
 """What policies of format 1.1 may use here. Only the shape that was searched on is measured."""
 
 

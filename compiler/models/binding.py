@@ -9,11 +9,13 @@ from budc.policies.profile import ModelProfile
 from budc.schema.digest_cache import DigestCache
 from budc.schema.digests import architecture_digest, check_rivals, file_digests
 from budc.schema.folder import resolve
+from budc.schema.model_config import listed_settings, read_config
+from budc.schema.model_files import CONFIG
 from budc.schema.policy import AdapterRule, DenoiserBinding, ModelBinding, Variant
 
 
 def model_binding(profile: ModelProfile, folder: Path, digests: DigestCache | None = None) -> ModelBinding:
-    """Return the sha256 of every file that a policy depends on, with tensor roots and architecture digests.
+    """Return the sha256 of every file that a policy depends on, with tensor roots, architecture digests and settings.
 
     Weights are read once for both. A file whose digest is in `digests` is not read at all.
 
@@ -33,6 +35,7 @@ def model_binding(profile: ModelProfile, folder: Path, digests: DigestCache | No
             if name.startswith(f"{denoiser}/") and name.endswith(".safetensors")
         }
         sha256, root = digests.with_root(weights.values())
+        config = f"{denoiser}/{CONFIG}"
         files |= {name: sha256[path] for name, path in weights.items()}
         denoisers.append(
             DenoiserBinding(
@@ -40,6 +43,7 @@ def model_binding(profile: ModelProfile, folder: Path, digests: DigestCache | No
                 class_name=class_name,
                 tensor_root=root,
                 architecture=architecture_digest(weights.values()),
+                config=listed_settings(read_config(folder / config, config)) if config in names else None,
             )
         )
     files |= file_digests(folder, set(names) - files.keys(), sha256=digests)

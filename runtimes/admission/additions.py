@@ -13,6 +13,7 @@ from budc.schema.additions import (
     IMAGES,
     NEGATIVE_PROMPT,
     NETWORK,
+    NETWORK_CONFIG,
     OWN_PREDICTORS,
     OWN_SIGMAS,
     SCALED_ADAPTERS,
@@ -24,6 +25,7 @@ from budc.schema.errors import UnsupportedVersion
 from budc.schema.policy import PolicyDocument
 
 _WHAT: Final = {
+    NETWORK_CONFIG: "the settings of its networks",
     SCALED_ADAPTERS: "adapters that must be loaded at their scales",
     NEGATIVE_PROMPT: "a negative prompt that must be checked",
     FURTHER_SHAPES: "several shapes",

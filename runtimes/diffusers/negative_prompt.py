@@ -5,7 +5,7 @@ from inspect import signature
 from typing import Any
 
 from budc.runtimes.admission.settings import SettingsCheck
-from budc.schema.additions import EVALUATION, FURTHER_SHAPES, NEGATIVE_PROMPT
+from budc.schema.additions import EVALUATION, FURTHER_SHAPES, NEGATIVE_PROMPT, NETWORK_CONFIG
 from budc.schema.policy import PolicyDocument
 
 _ARGUMENT = "negative_prompt"
@@ -18,7 +18,7 @@ def runnable_additions(pipe: Any) -> Set[str]:
     """
     methods = (type(pipe).__call__, getattr(pipe, "encode_prompt", None))
     checked = any(method is not None and _takes_negative(method) for method in methods)
-    return {FURTHER_SHAPES, EVALUATION, *([NEGATIVE_PROMPT] if checked else [])}
+    return {NETWORK_CONFIG, FURTHER_SHAPES, EVALUATION, *([NEGATIVE_PROMPT] if checked else [])}
 
 
 def check_negative_prompt(

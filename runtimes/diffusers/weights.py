@@ -1,10 +1,11 @@
 """Weights: is the model in this pipeline the one that the policy is bound to?
 
-1. Where the model folder is known (it was given, or the transformer's configuration names it), every file of one
-   accepted variant must match its digest, and the weights in memory must be those of the files. Up to `ROWS` rows
+1. Where the model folder is known (it was given, or the transformer's configuration names it), the policy must accept
+   its files (`budc.schema.model_files`), and the weights in memory must be those of the files. Up to `ROWS` rows
    of each tensor are compared, the first and the last among them. A fine-tune, a fused adapter or another model
    fails; an edit of a few chosen rows in memory can pass. What is offloaded to disk is compared there.
 2. Otherwise the tensor root is computed from the weights in memory and compared.
+3. The network was built with the settings that the policy lists.
 
 Weights of the same architecture but other values are refused, unless uncalibrated runs are allowed.
 """
@@ -19,11 +20,13 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from budc.runtimes.admission.settings import SettingsCheck
+from budc.runtimes.diffusers.network_config import check_settings, library_defaults
 from budc.runtimes.diffusers.own_layers import OnDisk, OwnLayers
 from budc.runtimes.diffusers.quantised import quantised_tensor
 from budc.schema.digest_cache import DigestCache
-from budc.schema.digests import ARCHITECTURE, TENSORS, find_variant, root_of, shape_record, value_record
+from budc.schema.digests import ARCHITECTURE, TENSORS, root_of, shape_record, value_record
 from budc.schema.errors import ModelError, UnsafeWeights, UnsupportedModel, WeightsMismatch, WeightsMissing
+from budc.schema.model_files import accepted_files
 from budc.schema.policy import DenoiserBinding, PolicyDocument, Variant
 
 ROWS = 16
@@ -79,8 +82,8 @@ def verify_model(
         variant = None
         if folder is not None:
             try:
-                variant = find_variant(
-                    folder, document.model.variants, sha256=digests or DigestCache.of_user()
+                variant = accepted_files(
+                    folder, document.model, digests or DigestCache.of_user(), library_defaults
                 )
             except WeightsMissing:
                 # The folder that the transformer names may have another layout; one that the user gave may not.
@@ -90,6 +93,7 @@ def verify_model(
             _verify_memory(transformer, denoiser)
         else:
             _verify_loaded(transformer, denoiser, folder, variant)
+        check_settings(transformer, denoiser)
     except UnsafeWeights:
         raise
     except ModelError as error:

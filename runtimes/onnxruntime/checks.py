@@ -11,7 +11,7 @@ from budc.runtimes.exported.manifest import MANIFEST, Manifest
 from budc.runtimes.onnxruntime.branches import guided_branches
 from budc.schema import canonical
 from budc.schema import folder as model_folder
-from budc.schema.additions import EVALUATION, FURTHER_SHAPES, NEGATIVE_PROMPT
+from budc.schema.additions import EVALUATION, FURTHER_SHAPES, NEGATIVE_PROMPT, NETWORK_CONFIG
 from budc.schema.digest_cache import DigestCache
 from budc.schema.digests import find_variant
 from budc.schema.errors import (
@@ -26,7 +26,7 @@ from budc.schema.errors import (
 from budc.schema.files import read_limited
 from budc.schema.policy import PolicyDocument
 
-ADDITIONS = frozenset({NEGATIVE_PROMPT, FURTHER_SHAPES, EVALUATION})
+ADDITIONS = frozenset({NETWORK_CONFIG, NEGATIVE_PROMPT, FURTHER_SHAPES, EVALUATION})
 """What policies of format 1.1 may use here."""
 
 

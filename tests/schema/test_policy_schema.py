@@ -95,6 +95,11 @@ def full_1_1(make_document: MakeDocument) -> dict[str, Any]:
     adapter = {"name": "style", "file": "0" * 64, "loaded": DIGEST, "scale": 0.75, "denoiser": "transformer"}
     value["model"]["adapters"]["scaled"] = [adapter]
     value["sampler"]["negativePrompt"] = {"rule": "fixed", "text": "blurred"}
+    value["model"]["denoisers"][0]["config"] = {
+        "betas": [1, 0.5, "x", None, True],
+        "layers": 2,
+        "norm": "rms",
+    }
     value["policy"]["payload"] = "trunk-output"
     value["images"] = [{"role": "first-frame", "height": 32, "width": 32}]
     settings = {"attention": "sdpa", "depth": 2, "strict": None}
@@ -211,7 +216,7 @@ def test_both_agree_when_a_field_is_missing(full: dict[str, Any]) -> None:
             del parent(changed, at)[at[-1]]
             if assert_same_verdict(changed, at):
                 optional.add(at[-1])
-    config = {"betas", "shift", "kind"}
+    config = {"betas", "shift", "kind", "layers", "norm"}
     settings = {"radius", "restarts", "tolerance", "paired", "loss", "budc", "torch", "cond", "uncond"}
     files = set(full["model"]["variants"][0]["files"])
     settings |= set(full.get("target", {}).get("settings", {}))
@@ -221,6 +226,7 @@ def test_both_agree_when_a_field_is_missing(full: dict[str, Any]) -> None:
     }  # fmt: skip
     added = {
         "target", "version", "settings", "configDigest", "scaled", "loaded", "denoiser", "evaluation",
+        "config",
     }  # fmt: skip
     of_pipelines = {
         "images", "height", "width", "negativePrompt", "text", "furtherShapes", "sigmas", "timesteps",
@@ -239,6 +245,7 @@ def test_both_refuse_an_unknown_field_in_every_object(full: dict[str, Any]) -> N
     free = {
         ("annotations",),
         ("sampler", "config"),
+        ("model", "denoisers", 0, "config"),
         ("search", "settings"),
         ("search", "versions"),
         ("budget", "branches"),

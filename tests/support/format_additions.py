@@ -50,6 +50,11 @@ def adapted(document: PolicyDocument) -> PolicyDocument:
     return replace(document, model=replace(document.model, adapters=rule))
 
 
+def with_config(document: PolicyDocument, **settings: Any) -> PolicyDocument:
+    denoisers = [replace(item, config=settings or {"num_layers": 2}) for item in document.model.denoisers]
+    return replace(document, model=replace(document.model, denoisers=denoisers))
+
+
 def with_negative(document: PolicyDocument, text: str = "blurred") -> PolicyDocument:
     negative = NegativePrompt(rule="fixed", text=text)
     return replace(document, sampler=replace(document.sampler, negative_prompt=negative))
@@ -58,6 +63,7 @@ def with_negative(document: PolicyDocument, text: str = "blurred") -> PolicyDocu
 ADDED: dict[str, tuple[Change, tuple[str, ...]]] = {
     "network": (network, ("model.kind",)),
     "network-by-tensor-root": (lambda d: network(d, variants=[]), ("model.kind",)),
+    "network-config": (with_config, ("model.denoisers.config",)),
     "adapters": (adapted, ("model.adapters.scaled",)),
     "negative-prompt": (with_negative, ("sampler.negativePrompt",)),
     "empty-negative-prompt": (lambda d: with_negative(d, ""), ("sampler.negativePrompt",)),

@@ -60,6 +60,11 @@ def negative(**prompt: Any) -> Edit:
     return put("sampler", "negativePrompt", to=prompt)
 
 
+def config(settings: object) -> Edit:
+    """Return what gives a network settings."""
+    return put("model", "denoisers", 0, "config", to=settings)
+
+
 FIXED = negative(rule="fixed", text="blurred")
 
 
@@ -99,6 +104,7 @@ VALID: dict[str, tuple[Edit, ...]] = {
     "nothing new": (),
     "a network": (network,),
     "a network without files": (by_tensor_root,),
+    "settings of a network": (config({"num_layers": 2}),),
     "a negative prompt": (FIXED,),
     "images": (images({"role": "first-frame"}, {"role": "reference", "height": 8, "width": 8}),),
     "adapters": (adapters({}),),
@@ -201,6 +207,17 @@ def conditions(add: Add) -> None:
     refused("negative-too-long", SCHEMA, "a prompt over its bound", negative(rule="fixed", text="x" * 8193))
     refused("negative-a-text", SCHEMA, "a prompt without a rule", put("sampler", "negativePrompt", to="x"))
     refused("negative-null", SCHEMA, "no prompt, spelled out", put("sampler", "negativePrompt", to=None))
+
+    refused("config-with-a-note", SEMANTICS, "a note that no reader compares", config({"_class_name": "Wan"}))
+    refused("config-with-escape", SEMANTICS, "a terminal escape", config({"norm": "\x1b[2Jrms"}))
+    refused("config-turns-direction", SEMANTICS, "text in another order", config({"norms": ["a\u202eb"]}))
+    refused("config-nested", SCHEMA, "a setting of any depth", config({"rope": {"dim": 2}}))
+    refused("config-named-by-markup", SCHEMA, "markup in a name", config({"<b>": 2}))
+    refused(
+        "config-huge", SCHEMA, "more settings than any network has", config({f"s{i}": 1 for i in range(257)})
+    )
+    refused("config-none", SCHEMA, "no settings, spelled out", config({}))
+    refused("config-null", SCHEMA, "no settings, spelled out", config(None))
 
     refused("image-of-half-a-size", SEMANTICS, "a height alone", images({"role": "reference", "height": 8}))
     frame = {"role": "first-frame"}

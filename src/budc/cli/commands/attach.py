@@ -29,7 +29,7 @@ def attach_command(policy: Path, model: Path, user: bool, rehash: bool) -> None:
     from budc.schema.errors import printable
 
     digests = DigestCache.of_user(watch=hashing, rehash=rehash)
-    target = attach(policy, model, user=user, sha256=digests)
+    target = attach(policy, model, user=user, digests=digests)
     click.echo(f"attached  {printable(str(target))}")
     if not user and os.path.lexists(model / SIGNATURE):
         click.echo(

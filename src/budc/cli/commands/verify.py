@@ -160,11 +160,12 @@ def _open(file: Path, trust: Trust, layers: Layers) -> Artifact:
 
 def _check_model(artifact: Artifact, folder: Path, rehash: bool, layers: Layers) -> str:
     from budc.progress import hashing
+    from budc.runtimes.diffusers.network_config import library_defaults
     from budc.schema.digest_cache import DigestCache
-    from budc.schema.digests import find_variant
+    from budc.schema.model_files import accepted_files
 
     digests = DigestCache.of_user(watch=hashing, rehash=rehash)
-    variant = find_variant(folder, artifact.document.model.variants, sha256=digests)
+    variant = accepted_files(folder, artifact.document.model, digests, library_defaults)
     layers.passed("model", printable(f"variant {variant.name}: all {len(variant.files)} files of {folder}"))
     return variant.name
 

@@ -69,17 +69,20 @@ def find_original(document: PolicyDocument, weights: Path | None, digests: Diges
         UnsupportedModel: a model of several denoisers.
         ModelError: the weights are missing, or others.
     """
+    from msgspec.structs import replace
+
     from budc.compiler.models.supported import check_one_denoiser
     from budc.policies.profile import find_weights
+    from budc.runtimes.diffusers.network_config import library_defaults
     from budc.runtimes.diffusers.pipeline import profile_of
     from budc.runtimes.exported.manifest import MANIFEST
-    from budc.schema.digests import find_variant
+    from budc.schema.model_files import accepted_files
 
     profile = profile_of(document)
     check_one_denoiser(profile, "bind")
     folder = find_weights(profile, weights)
     originals = [variant for variant in document.model.variants if MANIFEST not in variant.files]
-    find_variant(folder, originals, sha256=digests)
+    accepted_files(folder, replace(document.model, variants=originals), digests, library_defaults)
     return folder
 
 

@@ -33,10 +33,11 @@ def run_diffusers(request: GenerationRequest, *, compare: bool) -> str:
 
 def _check_files(request: GenerationRequest) -> None:
     """Check the model's files before a library opens one; `apply` checks what was loaded from them."""
-    from budc.schema.digests import find_variant
+    from budc.runtimes.diffusers.network_config import library_defaults
+    from budc.schema.model_files import accepted_files
 
     try:
-        find_variant(request.weights, request.document.model.variants, sha256=request.digests)
+        accepted_files(request.weights, request.document.model, request.digests, library_defaults)
     except (WeightsMissing, WeightsMismatch):
         if not request.allow_uncalibrated:
             raise
