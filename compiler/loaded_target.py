@@ -100,7 +100,9 @@ class LoadedTarget:
     def evaluator(self, sampler: SamplerBinding, journal: Journal) -> Evaluator:
         """Run every step of `sampler` on the held-out prompts, for policies to be measured against."""
         rollout = PipelineRollout(
-            self.model, journal.get("batch"), halved=lambda batch: journal.put("batch", batch)
+            self.model,
+            journal.get("batch", int, lambda size: size >= 1),
+            halved=lambda batch: journal.put("batch", batch),
         )
         held_out = reference_set(rollout, sampler, self.target.samples.held_out, journal, "held-out full")
         return Evaluator(rollout, sampler, held_out, journal)

@@ -94,16 +94,16 @@ def stored_latents(
         JournalCorrupt: a part on disk is not what was written.
     """
 
-    def roll_out(first: int, last: int) -> tuple[Mapping[str, Tensor], Mapping[str, int]]:
+    def roll_out(first: int, last: int) -> tuple[Mapping[str, Tensor], int]:
         before = rollout.forwards
         latents = rollout.run(policy, sampler, conditions.part(first, last), bar)
-        return {"latents": latents}, {"forwards": rollout.forwards - before}
+        return {"latents": latents}, rollout.forwards - before
 
     latents: list[Tensor] = []
     with progress(label, len(shard_spans(len(conditions)))) as bar:
-        for part in stored_shards(journal, label, len(conditions), roll_out):
+        for part in stored_shards(journal, label, len(conditions), ["latents"], roll_out):
             latents.append(part.tensors["latents"])
             if part.replayed:
-                rollout.forwards += part.notes["forwards"]
+                rollout.forwards += part.note
             bar.advance(replayed=part.replayed)
     return torch.cat(latents)

@@ -115,7 +115,7 @@ def frame_levels(
     with progress("held-out frames", len(reference)) as bar:
         for index in range(len(reference)):
             key = f"{label} {index}"
-            sample_levels = journal.get(key)
+            sample_levels = journal.get(key, list[float], lambda found: len(found) == len(latents))
             if sample_levels is None:
                 frames = decode(reference[index : index + 1])
                 sample_levels = [

@@ -79,17 +79,18 @@ def reference_run(denoiser: BatchedDenoiser, form: LinearForm, journal: Journal,
         DeviceMemory: one sample does not fit into the memory of the device.
     """
 
-    def run_shard(first: int, last: int) -> tuple[Mapping[str, Tensor], Mapping[str, int]]:
+    def run_shard(first: int, last: int) -> tuple[Mapping[str, Tensor], int]:
         # Unstacked: there is one candidate, and padding would only cost.
         shard = _run(denoiser.unstacked(denoiser.conditions.part(first, last)), form, bar.advance)
         tensors = {"states": shard.states, **{f"gram {name}": gram for name, gram in shard.gram.items()}}
-        return tensors, {"bytes": shard.residual_bytes}
+        return tensors, shard.residual_bytes
 
     runs: list[ReferenceRun] = []
+    names = ["states", *(f"gram {name}" for name in PAYLOADS)]
     with progress(label, len(shard_spans(denoiser.samples)) * form.steps) as bar:
-        for shard in stored_shards(journal, label, denoiser.samples, run_shard):
+        for shard in stored_shards(journal, label, denoiser.samples, names, run_shard):
             gram: dict[str, Tensor] = {name: shard.tensors[f"gram {name}"] for name in PAYLOADS}
-            runs.append(ReferenceRun(shard.tensors["states"], gram, shard.notes["bytes"]))
+            runs.append(ReferenceRun(shard.tensors["states"], gram, shard.note))
             denoiser.forwards += form.steps * len(runs[-1]) * len(denoiser.branches)
             for _ in range(form.steps if shard.replayed else 0):
                 bar.advance(replayed=True)

@@ -49,12 +49,12 @@ class Arbiter:
         """
         if label not in self._losses:
             key = f"arbitration {label} on {len(self.samples)}"
-            loss = self._journal.get(key)
+            loss = self._journal.get(key, float)
             if loss is None:
                 latents = rollout_policy(self._batched(self.samples.conditions), form, policy)
                 loss = min(objective("log-mean", latent_errors(latents, self.samples.latents)), 1e9)
                 self._journal.put(key, loss)
-            self._losses[label] = float(loss)
+            self._losses[label] = loss
             self.forwards += forwards_per_sample(policy) * len(self.samples)
         return self._losses[label]
 

@@ -153,7 +153,7 @@ class Finder:
         return BatchedDenoiser(
             self.task.denoiser,
             conditions,
-            journal.get("batch") or self.task.batch,
+            journal.get("batch", int, lambda size: size >= 1) or self.task.batch,
             halved=lambda batch: journal.put("batch", batch),
             stack=stack,
         )

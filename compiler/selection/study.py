@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from functools import partial
+from typing import Annotated
 
 import msgspec
 
@@ -23,6 +25,7 @@ from budc.option_names import option, worded
 from budc.progress import Bar, progress
 from budc.schema.errors import CompileError
 from budc.schema.policy import Policy
+from budc.schema.predictor import MAX_TERMS
 
 FINALISTS = 4
 
@@ -43,50 +46,56 @@ class StudyResult(msgspec.Struct, frozen=True):
     forwards: int
 
 
-class _Record(msgspec.Struct, frozen=True):
-    """What is known of a scored candidate."""
+class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the journal has of a scored candidate; the loss is infinite where final latents are not finite."""
 
-    candidate: Candidate
     loss: float
-    rows: Sequence[CoefficientRows]
-    forwards: int
+    rows: tuple[CoefficientRows, ...]
+    forwards: Annotated[int, msgspec.Meta(ge=0)]
+
+    def fits(self, candidate: Candidate, branches: Sequence[str]) -> bool:
+        """Return whether there are coefficients for the branches and steps that the candidate reuses, and no others."""
+        masks = candidate.masks if len(candidate.masks) > 1 else candidate.masks * len(branches)
+        reusing = [
+            {name for name, computed in zip(branches, step, strict=True) if not computed}
+            for step in zip(*masks, strict=True)
+        ]
+        return [row.keys() for row in self.rows] == reusing and all(
+            1 <= len(terms) <= MAX_TERMS for row in self.rows for terms in row.values()
+        )
 
 
 class _Scores:
     """Scores candidates, each once, and remembers them; the journal keeps them for a resumed study."""
 
     def __init__(self, name: str, tree: Tree, journal: Journal, bar: Bar) -> None:
-        self.records: dict[str, _Record] = {}
+        self.scored: dict[str, tuple[Candidate, _Record]] = {}
         self._name, self._tree, self._journal, self._bar = name, tree, journal, bar
         self._objective = algorithm(name).objective
 
     def losses(self, candidates: Sequence[Candidate]) -> list[float]:
         """Return the losses of candidates; those that are not known yet are rolled out together."""
         unknown: list[Candidate] = []
-        for candidate in {c.key: c for c in candidates if c.key not in self.records}.values():
-            entry = self._journal.get(f"{self._name} {candidate.key}")
-            if entry is None:
+        for candidate in {c.key: c for c in candidates if c.key not in self.scored}.values():
+            fits = partial(_Record.fits, candidate=candidate, branches=self._tree.network.branches)
+            record = self._journal.get(f"{self._name} {candidate.key}", _Record, fits)
+            if record is None:
                 unknown.append(candidate)
                 continue
             self._tree.note(candidate)
-            loss = math.inf if entry["loss"] is None else entry["loss"]
-            self._add(_Record(candidate, loss, entry["rows"], entry["forwards"]), replayed=True)
+            self._add(candidate, record, replayed=True)
         for candidate, rollout in zip(unknown, self._tree.roll_out(unknown), strict=True):
             loss = objective(self._objective, rollout.errors)
             if not math.isfinite(loss) and candidate.rule == "plain":
                 raise _not_finite(f"candidate {candidate.key}: the final latents are not finite")
-            entry = {
-                "loss": loss if math.isfinite(loss) else None,
-                "rows": rollout.rows,
-                "forwards": rollout.forwards,
-            }
-            self._journal.put(f"{self._name} {candidate.key}", entry)
-            self._add(_Record(candidate, loss, rollout.rows, rollout.forwards))
-        return [self.records[candidate.key].loss for candidate in candidates]
+            record = _Record(loss if math.isfinite(loss) else math.inf, rollout.rows, rollout.forwards)
+            self._journal.put(f"{self._name} {candidate.key}", record)
+            self._add(candidate, record)
+        return [self.scored[candidate.key][1].loss for candidate in candidates]
 
-    def _add(self, record: _Record, *, replayed: bool = False) -> None:
-        self.records[record.candidate.key] = record
-        lowest = min(record.loss for record in self.records.values())
+    def _add(self, candidate: Candidate, record: _Record, *, replayed: bool = False) -> None:
+        self.scored[candidate.key] = candidate, record
+        lowest = min(record.loss for _, record in self.scored.values())
         self._bar.advance(f"best {lowest:.3g}", replayed=replayed)
 
 
@@ -108,17 +117,17 @@ def search(name: str, space: Space, tree: Tree, journal: Journal, seed: int) -> 
                 candidates = proposals.send(scores.losses(candidates))
             except StopIteration:
                 break
-    records = scores.records.values()
+    scored = scores.scored.values()
     finalists = tuple(
-        Scored(record.candidate, record.loss, policy_of(tree, record.candidate, record.rows))
-        for record in sorted(records, key=lambda record: record.loss)[:FINALISTS]
+        Scored(candidate, record.loss, policy_of(tree, candidate, record.rows))
+        for candidate, record in sorted(scored, key=lambda pair: pair[1].loss)[:FINALISTS]
         if math.isfinite(record.loss)
     )
     if not finalists:
         raise _not_finite(
-            f"{option('search', name)}: the final latents of none of {len(records)} candidates are finite"
+            f"{option('search', name)}: the final latents of none of {len(scored)} candidates are finite"
         )
-    return StudyResult(finalists, len(records), sum(record.forwards for record in records))
+    return StudyResult(finalists, len(scored), sum(record.forwards for _, record in scored))
 
 
 def _not_finite(message: str) -> CompileError:

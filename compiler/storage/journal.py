@@ -2,6 +2,7 @@
 
 A folder holds `journal.jsonl` (a header, then one record a line, each with a checksum, appended and synced)
 and tensors as safetensors. An incomplete last line, which a kill can leave, is cut off; any other damage is refused.
+A value is a number, a text, a Struct, or lists and mappings of these; who reads it says of which type it must be.
 The folder's name contains a fingerprint of everything that the measurements depend on, so that no other compile
 resumes from it.
 """
@@ -15,16 +16,21 @@ import os
 import shutil
 import stat
 import zlib
+from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+
+import msgspec
 
 from budc.option_names import worded
 from budc.schema.errors import JournalBusy, JournalCorrupt, OutputError
 
 DONE = ".done"
 """Suffix of a journal's folder while it is removed."""
+
+T = TypeVar("T")
 
 
 def _line(record: Any) -> bytes:
@@ -147,14 +153,32 @@ class Journal:
         except OSError as error:
             raise OutputError(f"{self._path}: cannot append: {error.strerror}") from error
 
-    def put(self, key: str, value: Any) -> None:
+    def put(self, key: str, value: object) -> None:
         """Write a record; it is on disk when this returns."""
+        value = msgspec.to_builtins(value)
         self._append({"k": key, "v": value})
         self.records[key] = value
 
-    def get(self, key: str) -> Any:
-        """Return the value of a key, or None."""
-        return self.records.get(key)
+    def get(self, key: str, kind: type[T], fits: Callable[[T], bool] | None = None) -> T | None:
+        """Return the value of a key as a `kind`; None where there is no such record.
+
+        Args:
+            key: names the measurement.
+            kind: the type that was written: a number, or a Struct.
+            fits: tells whether a value of that type is one that this compile can have written.
+
+        Raises:
+            JournalCorrupt: the record is of another type, or does not fit.
+        """
+        if key not in self.records:
+            return None
+        try:
+            value = msgspec.convert(self.records[key], kind)
+        except (ValueError, OverflowError, RecursionError) as error:
+            raise JournalCorrupt(f"{self._path}: the record {key!r} is of another type: {error}") from error
+        if fits is not None and not fits(value):
+            raise JournalCorrupt(f"{self._path}: the record {key!r} does not fit this compile")
+        return value
 
     def discard(self) -> None:
         """Remove the folder, once the compile's artifact is written."""

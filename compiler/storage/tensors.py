@@ -5,10 +5,12 @@ A compile that is resumed reads them instead of computing them again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple
 
+import msgspec
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -22,11 +24,18 @@ SHARD_SIZE = 8
 
 
 class Shard(NamedTuple):
-    """One file: its tensors, the notes that the journal has on it, and whether it was read from disk."""
+    """One file: its tensors, a number that the journal has with it, and whether it was read from disk."""
 
     tensors: Mapping[str, Tensor]
-    notes: Mapping[str, Any]
+    note: int
     replayed: bool
+
+
+class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the journal has of a shard."""
+
+    sha256: str
+    note: Annotated[int, msgspec.Meta(ge=0)]
 
 
 def shard_spans(samples: int) -> list[tuple[int, int]]:
@@ -38,35 +47,37 @@ def stored_shards(
     journal: Journal,
     label: str,
     samples: int,
-    compute: Callable[[int, int], tuple[Mapping[str, Tensor], Mapping[str, Any]]],
+    names: Collection[str],
+    compute: Callable[[int, int], tuple[Mapping[str, Tensor], int]],
 ) -> Iterator[Shard]:
     """Yield every shard in order: from the journal's folder, or computed and stored there.
 
-    `compute(first, last)` returns the tensors of these samples, and notes for the journal.
+    `compute(first, last)` returns the tensors `names` of these samples, and a number for the journal.
 
     Raises:
-        JournalCorrupt: a shard on disk is not what was written.
+        JournalCorrupt: a shard on disk, or what the journal has of it, is not what was written.
     """
     for first, last in shard_spans(samples):
         key = f"{label} {first}:{last}"
         path = journal.folder / f"{label.replace(' ', '-')}-{first}-{last}.safetensors"
-        notes = journal.get(key)
-        if notes is None:
-            tensors, notes = compute(first, last)
+        record = journal.get(key, _Record)
+        if record is None:
+            tensors, note = compute(first, last)
             write_atomic(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
-            journal.put(key, {**notes, "sha256": sha256_file(path)})
-            yield Shard(tensors, notes, replayed=False)
-            continue
-        if not _is_intact(path, notes):
-            raise JournalCorrupt(f"{path}: is missing, or not what this compile has written")
-        yield Shard(load_file(path), notes, replayed=True)
+            journal.put(key, _Record(sha256_file(path), note))
+            yield Shard(tensors, note, replayed=False)
+        else:
+            yield Shard(_stored(path, record.sha256, names), record.note, replayed=True)
 
 
-def _is_intact(path: Path, notes: Any) -> bool:
-    """Return whether the file is regular, no link, and has the digest that the journal noted."""
-    return (
-        isinstance(notes, Mapping)
-        and path.exists()
-        and not path.is_symlink()
-        and sha256_file(path) == notes.get("sha256")
-    )
+def _stored(path: Path, sha256: str, names: Collection[str]) -> Mapping[str, Tensor]:
+    """Return the tensors of a shard on disk: a regular file, no link, with the digest that the journal has."""
+    tensors: Mapping[str, Tensor] = {}
+    if path.is_file() and not path.is_symlink() and sha256_file(path) == sha256:
+        try:
+            tensors = load_file(path)
+        except SafetensorError as error:
+            raise JournalCorrupt(f"{path}: {error}") from error
+    if tensors.keys() != set(names):
+        raise JournalCorrupt(f"{path}: is missing, or not what this compile has written")
+    return tensors

@@ -59,12 +59,12 @@ def paired_training_set(
     policy = full_policy(form.steps, denoiser.branches)
     others = conditions.part(own, len(conditions))
 
-    def run_shard(first: int, last: int) -> tuple[Mapping[str, Tensor], Mapping[str, int]]:
-        return {"latents": rollout_policy(denoiser.unstacked(others.part(first, last)), form, policy)}, {}
+    def run_shard(first: int, last: int) -> tuple[Mapping[str, Tensor], int]:
+        return {"latents": rollout_policy(denoiser.unstacked(others.part(first, last)), form, policy)}, 0
 
     final = [latents]
     with progress(label, len(others)) as bar:
-        for shard in stored_shards(journal, label, len(others), run_shard):
+        for shard in stored_shards(journal, label, len(others), ["latents"], run_shard):
             final.append(shard.tensors["latents"])
             for _ in range(len(final[-1])):
                 bar.advance(replayed=shard.replayed)

@@ -14,8 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -62,6 +62,27 @@ class TrainingResult:
     epoch: int
 
 
+class _Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A group of parameters and the optimiser's state of it, flattened; no state before the first step."""
+
+    values: list[float]
+    moments: dict[str, list[float]]
+
+    def fits(self, tensor: Tensor) -> bool:
+        """Return whether these are the values and state of `tensor`."""
+        sizes = {"step": 1, "exp_avg": tensor.numel(), "exp_avg_sq": tensor.numel()}
+        return len(self.values) == tensor.numel() and (
+            not self.moments or {name: len(values) for name, values in self.moments.items()} == sizes
+        )
+
+
+class _Epoch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The parameters after an epoch, and their validation loss."""
+
+    loss: float
+    state: dict[str, _Group]
+
+
 def training_forwards(evaluations: int, train: int, validation: int, epochs: int) -> int:
     """Return the forward equivalents of a training on so many samples, each of `evaluations` forwards."""
     return evaluations * (epochs * ((1 + BACKWARD) * train + validation) + validation)
@@ -85,14 +106,14 @@ def train(
         DeviceMemory: the gradient of one sample does not fit into the memory of the device.
     """
     trainer = _Trainer(denoiser, parameters, training_set, settings)
-    start = journal.get(f"{label} epoch 0")
+    start = journal.get(f"{label} epoch 0", _Epoch, trainer.fits)
     if start is None:
         start = trainer.record(validation)
         journal.put(f"{label} epoch 0", start)
     record, best, best_epoch = start, start, 0
     with progress(label, settings.epochs * trainer.batches) as bar:
         for epoch in range(1, settings.epochs + 1):
-            stored = journal.get(f"{label} epoch {epoch}")
+            stored = journal.get(f"{label} epoch {epoch}", _Epoch, trainer.fits)
             if stored is None:
                 trainer.restore(record)
                 trainer.run(epoch, bar.advance)
@@ -102,12 +123,12 @@ def train(
                 for _ in range(trainer.batches):
                     bar.advance(replayed=True)
             record = stored
-            if record["loss"] < best["loss"]:
+            if record.loss < best.loss:
                 best, best_epoch = record, epoch
     trainer.restore(best)
     values = {name: tensor.detach().clone() for name, tensor in parameters.groups.items()}
     forwards = training_forwards(parameters.forwards, len(training_set), len(validation), settings.epochs)
-    return TrainingResult(values, start["loss"], best["loss"], forwards, best_epoch)
+    return TrainingResult(values, start.loss, best.loss, forwards, best_epoch)
 
 
 class _Trainer:
@@ -144,28 +165,42 @@ class _Trainer:
             )
             advance()
 
-    def record(self, validation: TrainingSet) -> dict[str, Any]:
+    def record(self, validation: TrainingSet) -> _Epoch:
         """Return what the journal keeps of the present parameters: their validation loss, and all state."""
         loss = log_error(self._denoiser, self._parameters, validation, self._microbatches)
-        state: dict[str, Any] = {}
-        for name, tensor in self._parameters.groups.items():
-            moments = self._optimiser.state.get(tensor, {})
-            state[name] = {
-                "values": tensor.detach().tolist(),
-                **{key: value.tolist() for key, value in moments.items() if isinstance(value, Tensor)},
-            }
-        return {"loss": loss, "state": state}
+        state = {
+            name: _Group(
+                tensor.detach().flatten().tolist(),
+                {
+                    key: value.flatten().tolist()
+                    for key, value in self._optimiser.state.get(tensor, {}).items()
+                },
+            )
+            for name, tensor in self._parameters.groups.items()
+        }
+        return _Epoch(loss, state)
 
-    def restore(self, record: Mapping[str, Any]) -> None:
+    def fits(self, record: _Epoch) -> bool:
+        """Return whether a record is of these parameters."""
+        groups = self._parameters.groups
+        return record.state.keys() == groups.keys() and all(
+            group.fits(groups[name]) for name, group in record.state.items()
+        )
+
+    def restore(self, record: _Epoch) -> None:
         """Go back to the parameters and the optimiser's state of a record."""
         for name, tensor in self._parameters.groups.items():
-            moments = dict(record["state"][name])
+            group = record.state[name]
             with torch.no_grad():
-                tensor.copy_(torch.tensor(moments.pop("values"), dtype=tensor.dtype).view_as(tensor))
-            if moments:
+                tensor.copy_(torch.tensor(group.values, dtype=tensor.dtype).view_as(tensor))
+            if group.moments:
+                (steps,) = group.moments["step"]
                 self._optimiser.state[tensor] = {
-                    key: torch.tensor(value, dtype=torch.float32 if key == "step" else tensor.dtype)
-                    for key, value in moments.items()
+                    "step": torch.tensor(steps, dtype=torch.float32),
+                    **{
+                        name: torch.tensor(group.moments[name], dtype=tensor.dtype).view_as(tensor)
+                        for name in ("exp_avg", "exp_avg_sq")
+                    },
                 }
 
     def _set_rates(self, steps_done: int) -> None:

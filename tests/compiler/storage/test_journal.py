@@ -1,7 +1,9 @@
+import math
 import os
 import stat
 import zlib
 
+import msgspec
 import pytest
 
 from budc.compiler.storage.journal import Journal
@@ -100,6 +102,47 @@ def test_records_that_no_compile_writes_are_damage(tmp_path, body):
         file.write(b"%08x %b\n" % (zlib.crc32(body), body))
     with pytest.raises(JournalCorrupt, match="line 5 is damaged"):
         Journal(tmp_path / "j", "print")
+
+
+class Measured(msgspec.Struct):
+    loss: float
+    rows: list[dict[str, tuple[float, ...]]]
+
+
+def test_a_struct_is_read_as_it_was_written(tmp_path):
+    written = Measured(math.inf, [{}, {"cond": (1 / 3, -0.5)}])
+    with Journal(tmp_path / "j", "print") as journal:
+        journal.put("k", written)
+        assert journal.get("k", Measured) == written
+        assert journal.get("other", Measured) is None
+    with Journal(tmp_path / "j", "print") as journal:
+        assert journal.get("k", Measured) == written
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, 1.5, "x", [], {}, {"loss": 1.0}, {"loss": "1", "rows": []}, {"loss": 1, "rows": [{"a": 1}]}],
+)
+def test_a_record_of_another_type_is_refused(tmp_path, value):
+    with Journal(tmp_path / "j", "print") as journal:
+        journal.put("k", value)
+        with pytest.raises(JournalCorrupt, match=r"journal\.jsonl: the record 'k' is of another type"):
+            journal.get("k", Measured)
+
+
+def test_a_number_too_large_for_its_type_is_refused(tmp_path):
+    with Journal(tmp_path / "j", "print") as journal:
+        journal.put("k", 10**400)
+        with pytest.raises(JournalCorrupt, match="the record 'k' is of another type"):
+            journal.get("k", float)
+
+
+def test_a_record_that_does_not_fit_is_refused(tmp_path):
+    with Journal(tmp_path / "j", "print") as journal:
+        journal.put("k", [1.0, 2.0])
+        assert journal.get("k", list[float], lambda values: len(values) == 2) == [1.0, 2.0]
+        with pytest.raises(JournalCorrupt, match="the record 'k' does not fit this compile"):
+            journal.get("k", list[float], lambda values: len(values) == 3)
 
 
 def test_the_journal_of_another_compile_is_refused(tmp_path):
