@@ -23,7 +23,7 @@ from budc.schema.bundle import Bundle, decode_bundle, encode_bundle
 from budc.schema.envelope import Envelope, Signature
 from budc.schema.errors import Expired, UsageError
 from budc.schema.files import read_limited
-from budc.schema.keys import PublicKey, Signer, public_of
+from budc.schema.keys import Message, PublicKey, Signer, public_of
 from budc.schema.policy import PolicyDocument
 from budc.schema.published import check_schema
 from budc.schema.statement import decode_statement, encode_statement, policy_id
@@ -93,7 +93,7 @@ def add_signature(artifact: Artifact, signer: Signer, *, replace_others: bool = 
     if replace_others:
         return encode_bundle(signed)
     key = public_of(signer)
-    message = dsse.pae(signed.payload_type, signed.payload)
+    message = Message(dsse.pae(signed.payload_type, signed.payload))
     if any(key.verifies(signature.value, message) for signature in artifact.signatures):
         raise UsageError(
             f"{key.fingerprint} has signed this artifact already",

@@ -6,8 +6,9 @@ Rules of verification, in their order:
 
 1. The payload type must be the expected one, whoever signed.
 2. An envelope without signatures is unsigned.
-3. Every signature is tried against every trusted key, each with the key's own algorithm. Distinct keys are
-   counted, so one key that signed twice counts once. Key ids and hints take no part in this.
+3. Signatures are tried against trusted keys, each with the key's own algorithm, until all have been paired or
+   `MAX_VERIFICATIONS` were made: first those pairs that key ids and the hint name, then all others. Distinct keys are
+   counted, so one key that signed twice counts once, and so does a signature that two keys would accept.
 4. When too few keys verified, the key ids and the hint choose the error message and nothing else: if they name
    a trusted key, the content was changed; otherwise the signer is not trusted.
 """
@@ -17,10 +18,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from budc.schema.errors import KeyUnusable, SignatureInvalid, Unsigned, UntrustedKey, WrongPayloadType
-from budc.schema.keys import PublicKey, Signer, public_of
+from budc.schema.keys import Message, PublicKey, Signer, public_of
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 MAX_SIGNATURES = 16
+MAX_VERIFICATIONS = 256
+"""Each of them reads the whole payload where the key is Ed25519, so their number bounds the time that a file takes."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,9 @@ def sign(payload: bytes, signer: Signer, *, payload_type: str = PAYLOAD_TYPE) ->
         KeyUnusable: the signer fails, or signs with something other than the key that it shows.
     """
     key = public_of(signer)
-    message = pae(payload_type, payload)
+    message = Message(pae(payload_type, payload))
     try:
-        value = bytes.fromhex(signer.sign(message).signature)
+        value = bytes.fromhex(signer.sign(message.data).signature)
     except Exception as error:  # clients of five vendors, each with errors of its own
         raise KeyUnusable(f"signing with {key.fingerprint} failed: {error}") from error
     if not key.verifies(value, message):
@@ -78,7 +81,7 @@ def verify(
         envelope: as read; nothing in its payload has been looked at.
         keys: the trusted keys.
         threshold: how many distinct keys must have signed, 1 or more.
-        hint: the bundle's key hint; used to choose the error and for nothing else.
+        hint: the bundle's key hint; like key ids it decides what is tried first and which error is raised.
 
     Raises:
         WrongPayloadType, Unsigned, SignatureInvalid, UntrustedKey: see the rules of this module.
@@ -88,12 +91,7 @@ def verify(
     check_type(envelope)
     if not envelope.signatures:
         raise Unsigned("the artifact carries no signature")
-    message = pae(envelope.payload_type, envelope.payload)
-    signed_by = tuple(
-        key
-        for key in dict.fromkeys(keys)
-        if any(key.verifies(signature.value, message) for signature in envelope.signatures)
-    )
+    signed_by, all_tried = _signers(envelope, tuple(dict.fromkeys(keys)), hint)
     if len(signed_by) >= threshold:
         return signed_by
     claimed = {hint, *(signature.keyid for signature in envelope.signatures)}
@@ -103,9 +101,38 @@ def verify(
                 f"the signature names the trusted key {key.fingerprint} but does not verify: "
                 "the artifact was changed after signing"
             )
+    if not all_tried:
+        raise UntrustedKey(
+            f"{len(signed_by)} trusted key(s) signed the artifact, {threshold} are required; after {MAX_VERIFICATIONS} "
+            f"of {len(envelope.signatures)} x {len(keys)} pairs of signature and key no more are tried",
+            remedy="trust only the keys of publishers whose policies you run, or have it signed by a tool that "
+            "writes key ids, such as budc sign",
+        )
     if signed_by:
         raise UntrustedKey(f"{len(signed_by)} trusted key(s) signed the artifact, {threshold} are required")
     if not keys:
         raise UntrustedKey("the artifact is signed, but there is no trusted key to check it against")
     who = next(iter(sorted(claimed - {""})), "a key that it does not name")
     raise UntrustedKey(f"the artifact is signed by {who}, not by any of the {len(keys)} trusted keys")
+
+
+def _signers(envelope: Envelope, keys: Sequence[PublicKey], hint: str) -> tuple[tuple[PublicKey, ...], bool]:
+    """Return the keys that signed, in their order, and whether every pair of signature and key was tried."""
+    message = Message(pae(envelope.payload_type, envelope.payload))
+    pairs = [(index, key) for index in range(len(envelope.signatures)) for key in keys]
+    # Pairs that the file names come first: those of an artifact that budc signed are found at once.
+    pairs.sort(key=lambda pair: pair[1].fingerprint not in (envelope.signatures[pair[0]].keyid, hint))
+    matched: set[int] = set()
+    signed_by: set[PublicKey] = set()
+    tried, all_tried = 0, True
+    for index, key in pairs:
+        if index in matched or key in signed_by:
+            continue
+        if tried == MAX_VERIFICATIONS:
+            all_tried = False
+            break
+        tried += 1
+        if key.verifies(envelope.signatures[index].value, message):
+            matched.add(index)
+            signed_by.add(key)
+    return tuple(key for key in keys if key in signed_by), all_tried

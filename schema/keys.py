@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 )
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -60,6 +61,14 @@ class KeyPair(NamedTuple):
 
     private: bytes
     public: bytes
+
+
+class Message:
+    """Bytes that signatures are checked over. ECDSA needs their digest alone, which is taken once for all keys."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.sha256 = hashlib.sha256(data).digest()
 
 
 @dataclass(frozen=True)
@@ -106,13 +115,13 @@ class PublicKey:
         """ "ecdsa-p256-sha256" or "ed25519"."""
         return "ed25519" if isinstance(self._key, Ed25519PublicKey) else "ecdsa-p256-sha256"
 
-    def verifies(self, signature: bytes, message: bytes) -> bool:
+    def verifies(self, signature: bytes, message: Message) -> bool:
         """Return whether `signature` (DER for ECDSA, 64 bytes for Ed25519) is this key's over `message`."""
         try:
             if isinstance(self._key, Ed25519PublicKey):
-                self._key.verify(signature, message)
+                self._key.verify(signature, message.data)
             else:
-                self._key.verify(signature, message, ECDSA(SHA256()))
+                self._key.verify(signature, message.sha256, ECDSA(Prehashed(SHA256())))
         except InvalidSignature:
             return False
         return True

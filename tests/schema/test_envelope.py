@@ -4,9 +4,19 @@ from typing import Any
 
 import pytest
 
-from budc.schema.envelope import PAYLOAD_TYPE, Envelope, Signature, check_type, pae, sign, verify
+from budc.schema.envelope import (
+    MAX_SIGNATURES,
+    MAX_VERIFICATIONS,
+    PAYLOAD_TYPE,
+    Envelope,
+    Signature,
+    check_type,
+    pae,
+    sign,
+    verify,
+)
 from budc.schema.errors import KeyUnusable, SignatureInvalid, Unsigned, UntrustedKey, WrongPayloadType
-from budc.schema.keys import KeyPair, PublicKey, Signer, generate_key, load_signer
+from budc.schema.keys import KeyPair, Message, PublicKey, Signer, generate_key, load_signer
 from budc.schema.trust import Trust
 
 PAYLOAD = b'{"a":1}'
@@ -116,6 +126,73 @@ def test_garbage_beside_a_good_signature_does_no_harm(signer: Signer, key: Publi
     garbage = (Signature(b""), Signature(b"\x30\x06\x02\x01\x00\x02\x01\x00", key.fingerprint))
     envelope = Envelope(PAYLOAD, signatures=garbage + sign(PAYLOAD, signer).signatures)
     assert verify(envelope, [key]) == (key,)
+
+
+@pytest.fixture
+def verifications(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The signatures that were checked, one entry a check."""
+    checked: list[bytes] = []
+    verifies = PublicKey.verifies
+
+    def counted(self: PublicKey, signature: bytes, message: Message) -> bool:
+        checked.append(signature)
+        return verifies(self, signature, message)
+
+    monkeypatch.setattr(PublicKey, "verifies", counted)
+    return checked
+
+
+@pytest.fixture(scope="module")
+def strangers() -> list[PublicKey]:
+    return [PublicKey.from_pem(generate_key().public) for _ in range(MAX_VERIFICATIONS)]
+
+
+def test_a_signature_that_names_its_key_is_checked_once_however_many_keys_are_trusted(
+    signer: Signer, key: PublicKey, strangers: list[PublicKey], verifications: list[bytes]
+) -> None:
+    envelope = sign(PAYLOAD, signer)
+    verifications.clear()
+    assert verify(envelope, [*strangers, key]) == (key,)
+    assert len(verifications) == 1
+    unnamed = Envelope(PAYLOAD, signatures=(replace(envelope.signatures[0], keyid=""),))
+    assert verify(unnamed, [*strangers, key], hint=key.fingerprint) == (key,)
+    assert len(verifications) == 2
+
+
+def test_signatures_that_name_no_key_are_tried_with_all_up_to_a_bound(
+    signer: Signer, key: PublicKey, strangers: list[PublicKey], verifications: list[bytes]
+) -> None:
+    unnamed = replace(sign(PAYLOAD, signer).signatures[0], keyid="")
+    envelope = Envelope(PAYLOAD, signatures=(unnamed,))
+    verifications.clear()
+    assert verify(envelope, [*strangers[1:], key]) == (key,)
+    assert len(verifications) == MAX_VERIFICATIONS
+    with pytest.raises(
+        UntrustedKey, match=r"0 trusted key.*1 are required; after 256 of 1 x 257 pairs"
+    ) as refusal:
+        verify(envelope, [*strangers, key])
+    assert "key ids" in refusal.value.remedy
+
+
+def test_a_file_full_of_signatures_costs_a_bounded_number_of_verifications(
+    key: PublicKey, strangers: list[PublicKey], verifications: list[bytes]
+) -> None:
+    claimed = [*strangers[: MAX_SIGNATURES - 1], key]
+    envelope = Envelope(
+        PAYLOAD, signatures=tuple(Signature(bytes([n]) * 64, k.fingerprint) for n, k in enumerate(claimed))
+    )
+    with pytest.raises(SignatureInvalid, match=claimed[0].fingerprint):
+        verify(envelope, [*strangers, key], hint=strangers[-1].fingerprint)
+    assert len(verifications) == MAX_VERIFICATIONS
+
+
+def test_a_signature_counts_for_one_key(
+    signer: Signer, key: PublicKey, other: tuple[Signer, PublicKey], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    envelope = sign(PAYLOAD, signer)
+    monkeypatch.setattr(PublicKey, "verifies", lambda *_: True)
+    with pytest.raises(UntrustedKey, match="1 trusted key"):
+        verify(envelope, [key, other[1]], threshold=2)
 
 
 @pytest.mark.parametrize("result", ["zz", "", "00" * 70], ids=["not-hex", "empty", "wrong"])

@@ -7,7 +7,18 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from budc.schema.errors import KeyUnusable
-from budc.schema.keys import KeyPair, PublicKey, Signer, generate_key, load_public, load_signer, public_of
+from budc.schema.keys import (
+    KeyPair,
+    Message,
+    PublicKey,
+    Signer,
+    generate_key,
+    load_public,
+    load_signer,
+    public_of,
+)
+
+MESSAGE = Message(b"message")
 
 
 def pems(key: Any) -> KeyPair:
@@ -39,11 +50,11 @@ def test_a_key_verifies_its_own_signatures_only(tmp_path: Path, pair: KeyPair, a
     signature = bytes.fromhex(signer.sign(b"message").signature)
     assert public_of(signer) == key
     assert key.algorithm == algorithm
-    assert key.verifies(signature, b"message")
-    assert not key.verifies(signature, b"other")
-    assert not key.verifies(signature[:-1], b"message")
-    assert not key.verifies(b"", b"message")
-    assert not PublicKey.from_pem(generate_key().public).verifies(signature, b"message")
+    assert key.verifies(signature, MESSAGE)
+    assert not key.verifies(signature, Message(b"other"))
+    assert not key.verifies(signature[:-1], MESSAGE)
+    assert not key.verifies(b"", MESSAGE)
+    assert not PublicKey.from_pem(generate_key().public).verifies(signature, MESSAGE)
 
 
 def test_the_fingerprint_is_of_the_der_and_not_of_the_pem_text() -> None:
@@ -164,7 +175,7 @@ def test_a_uri_reaches_the_signer_of_its_scheme(tmp_path: Path) -> None:
     pair = generate_key()
     uri = f"file2:{save(tmp_path, pair.private)}"
     key = PublicKey.from_pem(pair.public)
-    assert key.verifies(bytes.fromhex(load_signer(uri, public=key).sign(b"m").signature), b"m")
+    assert key.verifies(bytes.fromhex(load_signer(uri, public=key).sign(b"m").signature), Message(b"m"))
     with pytest.raises(KeyUnusable, match="public half"):
         load_signer(uri)
     with pytest.raises(KeyUnusable, match="cannot use the key"):
