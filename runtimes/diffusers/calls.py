@@ -1,39 +1,19 @@
-"""Calls of a pipeline under a policy: one at a time, and told from those of pipelines that share its components."""
+"""Calls of a pipeline under a policy: one at a time, and none while a pipeline that shares components is running."""
 
-import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from inspect import signature
 from typing import Any
 
-from diffusers import DiffusionPipeline, ModularPipeline
-
-from budc.schema.errors import RefusedRun
-
-
-def calling_pipeline() -> Any | None:
-    """Return the pipeline whose method is the innermost one on this thread's stack; None in a loop without pipeline.
-
-    Components do not know who calls them, and a scheduler or a transformer may belong to several pipelines.
-    """
-    frame = sys._getframe(1)
-    while frame is not None:
-        code = frame.f_code
-        if code.co_argcount and code.co_varnames[0] == "self":
-            owner = frame.f_locals.get("self")
-            if isinstance(owner, DiffusionPipeline | ModularPipeline):
-                return owner
-        frame = frame.f_back  # type: ignore[assignment]
-    return None
+from budc.runtimes.admission.exclusive import ExclusiveRun
+from budc.runtimes.diffusers.neighbours import Neighbours
 
 
 class PipelineCalls:
-    """Lets one call of `pipe` run at a time, from `install` to `remove`.
+    """Lets one call of `pipe` run at a time, from `install` to `remove`, and keeps its neighbours apart from it.
 
-    A call from another thread waits for the one under way. A call from the same thread can only come from within it
-    (from a callback), so it cannot wait and is refused. `on_begin` is called before each call with the class's method
-    and the arguments by name, and may refuse it; `on_end` is called after each call, whatever ended it.
+    `on_begin` is called before each call with the class's method and the arguments by name, and may refuse it; `on_end`
+    is called after each call, whatever ended it.
 
     Python looks up `__call__` on the class, so `install` gives this instance a subclass of its own class, with the
     same name. Copies, pickles and other instances have the class itself, and no policy.
@@ -50,17 +30,9 @@ class PipelineCalls:
         self._on_end = on_end
         self._class: type = type(pipe)
         self._subclass: type | None = None
-        self._lock = threading.Lock()
-        self._thread: int | None = None
-
-    @property
-    def under_way(self) -> bool:
-        """Whether a call of the pipeline runs now, in any thread."""
-        return self._thread is not None
-
-    def is_neighbour(self) -> bool:
-        """Whether another pipeline is calling: one that shares a component with this one."""
-        return calling_pipeline() not in (None, self.pipe)
+        name = self._class.__name__
+        self._run = ExclusiveRun(name, "begin it when the first run has ended, not in its callback")
+        self.neighbours = Neighbours(name)
 
     def install(self) -> None:
         """Take over the calls of the pipeline; do nothing where it cannot be called."""
@@ -94,19 +66,13 @@ class PipelineCalls:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        if self._thread == threading.get_ident():
-            raise RefusedRun(
-                f"this {self._class.__name__} is running: another run of it was begun in the same thread, "
-                "before the first has ended",
-                remedy="begin it when the first run has ended, not in its callback",
-            )
-        with self._lock:
-            self._thread = threading.get_ident()
+        with self._run.begin():
+            self.neighbours.wait(then_exclude=True)
             try:
                 yield
             finally:
-                self._thread = None
                 self._on_end()
+                self.neighbours.admit_again()
 
 
 def _by_name(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Mapping[str, Any]:

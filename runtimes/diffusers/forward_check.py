@@ -11,9 +11,10 @@ from budc.runtimes.sampling.trunk import Trunk
 
 
 class ForwardCheck:
-    """Forward pre-hook of a transformer; a plain forward passes unchecked.
+    """Forward pre-hook of a transformer; the inputs of a plain forward pass unchecked.
 
-    `is_neighbour` refuses a forward of another pipeline. In a compiled graph it is not called, as it reads the stack.
+    `is_neighbour` notes a forward of another pipeline, and refuses it during a run under the policy. In a compiled
+    graph it is not called, as it reads the stack; pipelines call `cache_context` before.
     A copy of the hook checks nothing: a copied transformer has no policy.
     """
 
@@ -29,10 +30,10 @@ class ForwardCheck:
             RefusedRun: another pipeline is calling while a run is under way.
             UnsupportedModel: an input enters between the blocks (ControlNet).
         """
-        if self._trunk is None or self._trunk.gate.mode == "off":
-            return
         if self._is_neighbour is not None and not torch.compiler.is_compiling():
             self._is_neighbour()
+        if self._trunk is None or self._trunk.gate.mode == "off":
+            return
         self._trunk.check_inputs(dict(zip(self._names, args, strict=False)) | kwargs)
 
     def __reduce_ex__(self, protocol: Any) -> Any:

@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast
 
 from budc.runtimes.admission.settings import SettingsCheck
-from budc.runtimes.diffusers.calls import PipelineCalls, calling_pipeline
+from budc.runtimes.diffusers.calls import PipelineCalls
 from budc.runtimes.diffusers.checks import (
     check_experts,
     check_guidance,
@@ -29,6 +29,7 @@ from budc.runtimes.diffusers.checks import (
 )
 from budc.runtimes.diffusers.denoiser import PolicyDenoiser
 from budc.runtimes.diffusers.forwards import PolicyForwards
+from budc.runtimes.diffusers.neighbours import calling_pipeline
 from budc.runtimes.diffusers.output_checks import OutputChecks
 from budc.runtimes.diffusers.precision import check_arithmetic, check_encoders
 from budc.runtimes.sampling.schedulers import apply_schedule, step_index
@@ -65,6 +66,8 @@ class PolicyRun:
         """Start a run: check the pipeline as it is now, and set the policy's schedule."""
         if self.is_neighbour("scheduler"):
             return original(*args, **kwargs)
+        if calling_pipeline() is None:
+            self.calls.neighbours.wait()
         self._start()
         self.forwards.end_run()
         result = original(*args, **kwargs)
@@ -121,10 +124,11 @@ class PolicyRun:
         Raises:
             RefusedRun: it is, while a run under the policy is under way.
         """
-        if not self.calls.is_neighbour():
+        caller = calling_pipeline()
+        if caller is None or caller is self._pipe:
             return False
-        if self.calls.under_way or self._in_own_loop:
-            other, own = type(calling_pipeline()).__name__, type(self._pipe).__name__
+        if self._in_own_loop or not self.calls.neighbours.admits(caller):
+            other, own = type(caller).__name__, type(self._pipe).__name__
             raise RefusedRun(
                 f"this {other} shares its {shared} with the {own} that is running under the policy "
                 f"{self._document.name}",

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import onnxruntime as ort
 
+from budc.runtimes.admission.exclusive import ExclusiveRun
 from budc.runtimes.exported.manifest import Manifest
 from budc.runtimes.exported.signatures import GraphName
-from budc.runtimes.onnxruntime.exclusive import ExclusiveRun
 from budc.runtimes.onnxruntime.provider import Provider
 
 
@@ -18,7 +18,10 @@ class DenoiserSessions:
         self.provider = provider
         self.cuda_graphs = 0
         """How many CUDA graphs were numbered so far."""
-        self.exclusive = ExclusiveRun()
+        self.exclusive = ExclusiveRun(
+            "pipeline",
+            "begin it when the first run has ended, not in its on_step, or load the policy a second time",
+        )
         """Held by the loop that runs."""
         self._folder = folder
         self._sessions: dict[tuple[GraphName, int], ort.InferenceSession] = {}

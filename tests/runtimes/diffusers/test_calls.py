@@ -14,6 +14,7 @@ from budc.runtimes.diffusers.apply import AppliedPolicy  # noqa: E402
 from budc.schema.errors import RefusedRun, UnsupportedModel  # noqa: E402
 from budc.schema.policy import PolicyDocument  # noqa: E402
 
+SECONDS = 60
 Run = Callable[..., Any]
 CompiledFor = Callable[..., PolicyDocument]
 ApplyQuietly = Callable[..., AppliedPolicy]
@@ -152,6 +153,98 @@ def test_a_run_that_failed_in_a_callback_lets_the_next_thread_run(
     thread.start()
     thread.join()
     assert torch.equal(results[0], expected)
+
+
+class Held:
+    """Work in another thread that waits, at a moment of its own, for the test to go on."""
+
+    def __init__(self, work: Callable[..., Any]) -> None:
+        self.result: Any = None
+        self._reached, self._released = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(work,))
+
+    def _run(self, work: Callable[..., Any]) -> None:
+        try:
+            self.result = work()
+        except RefusedRun as refusal:
+            self.result = refusal
+        self._reached.set()
+
+    def here(self, *_: Any) -> None:
+        """Wait, where this thread is the one that works."""
+        if threading.current_thread() is self._thread and not self._reached.is_set():
+            self._reached.set()
+            assert self._released.wait(SECONDS)
+
+    def start(self) -> None:
+        self._thread.start()
+        assert self._reached.wait(SECONDS)
+
+    def end(self) -> Any:
+        self._released.set()
+        self._thread.join(SECONDS)
+        return self.result
+
+
+@pytest.mark.parametrize("shared", ["transformer", "scheduler"])
+def test_a_run_waits_for_that_of_a_neighbour_in_another_thread(
+    pipe: Any, run: Run, compiled_for: CompiledFor, apply_quietly: ApplyQuietly, shared: str
+) -> None:
+    """The neighbour is within a forward of the shared transformer, or between two steps of the shared scheduler."""
+    separate = "scheduler" if shared == "transformer" else "transformer"
+    other = neighbour_of(pipe, **{separate: copy.deepcopy(getattr(pipe, separate))})
+    plain = run(other, guidance_scale=9.0)
+    apply_quietly(pipe, compiled_for(pipe))
+    expected = run(pipe)
+    neighbour = Held(lambda: run(other, guidance_scale=9.0))
+    hook = next(other.transformer.children()).register_forward_hook(neighbour.here)
+    neighbour.start()
+    own = threading.Thread(target=lambda: results.append(run(pipe)))
+    results: list[Any] = []
+    own.start()
+    own.join(0.3)
+    assert not results
+    latents = neighbour.end()
+    own.join(SECONDS)
+    hook.remove()
+    assert torch.equal(latents, plain)
+    assert torch.equal(results[0], expected)
+    assert torch.equal(run(pipe), expected)
+
+
+def test_a_neighbour_in_another_thread_is_refused_within_a_forward_and_does_not_disturb_it(
+    pipe: Any, run: Run, compiled_for: CompiledFor, apply_quietly: ApplyQuietly
+) -> None:
+    other = neighbour_of(pipe, scheduler=copy.deepcopy(pipe.scheduler))
+    plain = run(other)
+    apply_quietly(pipe, compiled_for(pipe))
+    expected = run(pipe)
+    own = Held(lambda: run(pipe))
+    hook = next(pipe.transformer.children()).register_forward_hook(own.here)
+    own.start()
+    with pytest.raises(RefusedRun, match="shares its transformer with the"):
+        run(other)
+    assert torch.equal(own.end(), expected)
+    hook.remove()
+    assert torch.equal(run(other), plain)
+
+
+def test_a_run_begun_in_a_neighbours_callback_is_refused_and_the_neighbour_goes_on(
+    pipe: Any, run: Run, compiled_for: CompiledFor, apply_quietly: ApplyQuietly
+) -> None:
+    other = neighbour_of(pipe)
+    plain = run(other)
+    apply_quietly(pipe, compiled_for(pipe))
+    expected, refused = run(pipe), []
+
+    def begin() -> None:
+        with pytest.raises(RefusedRun, match="this run was begun in the same thread") as refusal:
+            run(pipe)
+        refused.append(refusal)
+
+    assert torch.equal(run(other, callback_on_step_end=in_callback(begin)), plain)
+    assert refused
+    assert torch.equal(run(pipe), expected)
 
 
 def test_copies_have_the_class_itself(

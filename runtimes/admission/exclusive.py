@@ -1,4 +1,4 @@
-"""One run at a time: all runs of a pipeline share buffers, bound sessions and a step machine."""
+"""One run at a time: all runs of a pipeline share buffers, a scheduler and a step machine."""
 
 import threading
 from collections.abc import Iterator
@@ -8,9 +8,14 @@ from budc.schema.errors import RefusedRun
 
 
 class ExclusiveRun:
-    """Lets one run go at a time. A run in another thread waits; one inside a run of the same thread could never end."""
+    """Lets one run go at a time. A run in another thread waits; one inside a run of the same thread could never end.
 
-    def __init__(self) -> None:
+    `name` and `remedy` are for the error that says so.
+    """
+
+    def __init__(self, name: str, remedy: str) -> None:
+        self._name = name
+        self._remedy = remedy
         self._lock = threading.Lock()
         self._thread: int | None = None
 
@@ -24,8 +29,9 @@ class ExclusiveRun:
         thread = threading.get_ident()
         if self._thread == thread:
             raise RefusedRun(
-                "this pipeline is running: another run of it was begun in the same thread, before the first has ended",
-                remedy="begin it when the first run has ended, not in its on_step, or load the policy a second time",
+                f"this {self._name} is running: another run of it was begun in the same thread, "
+                "before the first has ended",
+                remedy=self._remedy,
             )
         with self._lock:
             self._thread = thread
