@@ -1,20 +1,17 @@
-"""What the check of the model at the beginning of each run costs, against one forward, on the real architectures.
+"""What the check of the model at the beginning of each run costs, against one forward, on FLUX and Wan architectures.
 
     python benchmarks/model_check.py --json results.json
 
-Random weights at real widths. The depth is reduced to fit into memory: modules, tensors and the forward's work grow
-alike with it, so the ratio is that of the whole model. Outputs are small (512 text tokens, an image of 256 x 256
-pixels, one frame of video): a forward of the usual size takes longer, so the ratio is an upper bound on this device.
-The last column is the check alone on all layers, at a small width: its time depends on how many tensors there are.
+All layers at their real widths, with random weights. Tensors of one shape share their memory, so that the models fit
+into little of it; the forward's work and the number of tensors that are checked are those of the real models. Outputs
+are small (64 text tokens, an image of 64 x 64 pixels, one such frame of video): a forward of the usual size takes
+longer, so the ratio is an upper bound on this device.
 """
 
 from __future__ import annotations
 
-import json
-import platform
-import shlex
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,130 +19,128 @@ import click
 import timing
 import torch
 from diffusers import FluxTransformer2DModel, WanTransformer3DModel
+from saving import device_name, save_rows
+from torch import nn
 
 from budc.runtimes.diffusers.model_record import ModelRecord
-from budc.runtimes.diffusers.own_layers import OwnLayers
+from budc.runtimes.diffusers.own_layers import ModuleTree, OwnLayers
 
-DTYPE = torch.float32
+TEXT, ROWS = 64, 4
+"""Tokens of the text, and of one side of the image."""
 
 
-def flux(double: int, single: int, heads: int = 24) -> FluxTransformer2DModel:
-    """Return FLUX.1-dev's transformer with these numbers of blocks."""
+def flux(heads: int) -> nn.Module:
+    """Return FLUX.1-dev's transformer, which has 24 attention heads."""
     return FluxTransformer2DModel(
-        in_channels=64, num_layers=double, num_single_layers=single, attention_head_dim=128,
+        in_channels=64, num_layers=19, num_single_layers=38, attention_head_dim=128,
         num_attention_heads=heads, joint_attention_dim=4096, pooled_projection_dim=768, guidance_embeds=True,
         axes_dims_rope=(16, 56, 56),
     )  # fmt: skip
 
 
-def wan(layers: int, heads: int = 12, ffn: int = 8960) -> WanTransformer3DModel:
-    """Return Wan2.1-T2V-1.3B's transformer with this number of blocks."""
+def wan(heads: int) -> nn.Module:
+    """Return Wan2.1-T2V-1.3B's transformer, which has 12 attention heads."""
     return WanTransformer3DModel(
         num_attention_heads=heads, attention_head_dim=128, in_channels=16, out_channels=16, text_dim=4096,
-        freq_dim=256, ffn_dim=ffn, num_layers=layers, cross_attn_norm=True, qk_norm="rms_norm_across_heads",
+        freq_dim=256, ffn_dim=8960 * heads // 12, num_layers=30, cross_attn_norm=True,
+        qk_norm="rms_norm_across_heads",
     )  # fmt: skip
 
 
-def flux_inputs(device: torch.device) -> dict[str, Any]:
-    """Return inputs for an image of 256 x 256 pixels."""
-    rows, text = 16, 512
-    cells = torch.arange(rows, dtype=DTYPE)
-    grid = torch.cartesian_prod(torch.zeros(1, dtype=DTYPE), cells, cells).to(device)
+def flux_inputs() -> dict[str, Any]:
+    """Return the inputs of one forward of FLUX."""
+    cells = torch.arange(ROWS, dtype=torch.float32)
     return {
-        "hidden_states": torch.randn(1, rows * rows, 64, dtype=DTYPE, device=device),
-        "encoder_hidden_states": torch.randn(1, text, 4096, dtype=DTYPE, device=device),
-        "pooled_projections": torch.randn(1, 768, dtype=DTYPE, device=device),
-        "timestep": torch.full((1,), 0.5, dtype=DTYPE, device=device),
-        "guidance": torch.full((1,), 3.5, device=device),
-        "img_ids": grid,
-        "txt_ids": torch.zeros(text, 3, dtype=DTYPE, device=device),
+        "hidden_states": torch.randn(1, ROWS * ROWS, 64),
+        "encoder_hidden_states": torch.randn(1, TEXT, 4096),
+        "pooled_projections": torch.randn(1, 768),
+        "timestep": torch.full((1,), 0.5),
+        "guidance": torch.full((1,), 3.5),
+        "img_ids": torch.cartesian_prod(torch.zeros(1), cells, cells),
+        "txt_ids": torch.zeros(TEXT, 3),
     }
 
 
-def wan_inputs(device: torch.device) -> dict[str, Any]:
-    """Return inputs for one frame of 480 x 832 pixels."""
+def wan_inputs() -> dict[str, Any]:
+    """Return the inputs of one forward of Wan."""
     return {
-        "hidden_states": torch.randn(1, 16, 1, 60, 104, dtype=DTYPE, device=device),
-        "encoder_hidden_states": torch.randn(1, 512, 4096, dtype=DTYPE, device=device),
-        "timestep": torch.full((1,), 500.0, device=device),
+        "hidden_states": torch.randn(1, 16, 1, 2 * ROWS, 2 * ROWS),
+        "encoder_hidden_states": torch.randn(1, TEXT, 4096),
+        "timestep": torch.full((1,), 500.0),
     }
 
 
-def check_seconds(model: torch.nn.Module, repeats: int) -> float:
-    """Time the whole check: the walk over the layers, and the comparison with the record."""
-    record = ModelRecord(OwnLayers(model))
+MODELS: dict[str, tuple[Callable[[int], nn.Module], Callable[[], dict[str, Any]], int]] = {
+    "FLUX.1-dev": (flux, flux_inputs, 24),
+    "Wan2.1-T2V-1.3B": (wan, wan_inputs, 12),
+}
+"""Name -> model by its attention heads, inputs, and the real number of heads."""
+
+
+def in_little_memory(build: Callable[[], nn.Module], device: torch.device) -> nn.Module:
+    """Return a model with random float32 weights, in which tensors of one shape have the same values in one memory."""
+    with torch.device("meta"):
+        model = build().eval()
+    values: dict[torch.Size, torch.Tensor] = {}
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                if tensor is not None:
+                    if tensor.shape not in values:
+                        values[tensor.shape] = 0.02 * torch.randn(tensor.shape, device=device)
+                    is_parameter = isinstance(tensor, nn.Parameter)
+                    shared = values[tensor.shape]
+                    held[name] = nn.Parameter(shared, False) if is_parameter else shared
+    return model
+
+
+def check_seconds(model: nn.Module, repeats: int) -> float:
+    """Time the whole check: what the layers are now, and the comparison with the record."""
+    record, tree = ModelRecord(OwnLayers(model)), ModuleTree(model)
 
     def check() -> None:
-        assert record.change(OwnLayers(model), adapters_allowed=False) is None
+        assert record.change(OwnLayers(model, tree), adapters_allowed=False) is None
 
     return timing.seconds(check, repeats)
 
 
-def measure(
-    name: str,
-    reduced: Callable[[], torch.nn.Module],
-    whole: Callable[[], torch.nn.Module],
-    inputs: dict[str, Any],
-    repeats: int,
-) -> dict[str, Any]:
-    """Time the check and one forward of `reduced`, and the check of `whole`."""
-    device = inputs["hidden_states"].device
-    model = reduced().to(device, DTYPE).eval()
+def measure(name: str, heads: int | None, repeats: int, device: torch.device) -> dict[str, Any]:
+    """Time one forward of a model, and the check."""
+    build, inputs, own_heads = MODELS[name]
+    model = in_little_memory(partial(build, heads or own_heads), device)
+    given = {key: tensor.to(device) for key, tensor in inputs().items()}
     with torch.no_grad():
-        forward = timing.seconds(lambda: model(**inputs, return_dict=False), repeats)
-    check = check_seconds(model, 10 * repeats)
-    every_layer = whole().to(device, DTYPE)
+        forward = timing.seconds(lambda: model(**given, return_dict=False), repeats)
+    check = check_seconds(model, 20 * repeats)
     return {
         "model": name,
+        "parameters": sum(tensor.numel() for tensor in model.parameters()),
+        "tensors": len(OwnLayers(model).tensors),
         "forwardSeconds": forward,
         "checkSeconds": check,
         "ratio": check / forward,
-        "tensors": len(OwnLayers(every_layer).tensors),
-        "checkSecondsOfAllLayers": check_seconds(every_layer, 10 * repeats),
     }
 
 
 @click.command(help=__doc__)
+@click.option("--models", default=",".join(MODELS), show_default=True)
+@click.option("--heads", type=int, help="attention heads, if not the model's: fewer make it narrow")
 @click.option("--repeats", type=int, default=3, show_default=True)
 @click.option("--json", "target", type=click.Path(path_type=Path), help="where the rows go")
-def main(repeats: int, target: Path | None) -> None:
+def main(models: str, heads: int | None, repeats: int, target: Path | None) -> None:
     """Measure and print."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    on = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     torch.manual_seed(0)
-    rows = [
-        measure(
-            "FLUX.1-dev, 1 + 2 of 19 + 38 blocks",
-            lambda: flux(1, 2),
-            lambda: flux(19, 38, heads=1),
-            flux_inputs(device),
-            repeats,
-        ),
-        measure(
-            "Wan2.1-T2V-1.3B, 3 of 30 blocks",
-            lambda: wan(3),
-            lambda: wan(30, heads=1, ffn=128),
-            wan_inputs(device),
-            repeats,
-        ),
-    ]
-    print(f"device: {on}, {str(DTYPE).removeprefix('torch.')}")
-    print(f"{'model':<38}{'forward':>12}{'check':>10}{'ratio':>9}{'check of all layers':>22}")
+    rows = [measure(name, heads, repeats, device) for name in models.split(",")]
+    print(f"device: {device_name()}, float32")
+    print(f"{'model':<17}{'parameters':>12}{'tensors':>9}{'forward':>12}{'check':>11}{'ratio':>9}")
     for row in rows:
         print(
-            f"{row['model']:<38}{row['forwardSeconds'] * 1e3:>9.0f} ms{row['checkSeconds'] * 1e3:>7.2f} ms"
-            f"{row['ratio']:>9.2%}{row['checkSecondsOfAllLayers'] * 1e3:>19.2f} ms"
+            f"{row['model']:<17}{row['parameters'] / 1e9:>10.2f} B{row['tensors']:>9}"
+            f"{row['forwardSeconds'] * 1e3:>9.0f} ms{row['checkSeconds'] * 1e3:>8.2f} ms{row['ratio']:>9.3%}"
         )
     if target:
-        result = {
-            "command": shlex.join(["python", *sys.argv]),
-            "device": on,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "rows": rows,
-        }
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(result, indent=1) + "\n")
+        save_rows(target, rows)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,6 @@ milliseconds, so costs that are constant per step weigh far more than on a real 
 
 from __future__ import annotations
 
-import json
-import platform
-import shlex
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +16,7 @@ from typing import Any
 import click
 import timing
 import torch
+from saving import device_name, save_rows
 
 from budc.compiler.emit import output_shape
 from budc.compiler.models.binding import model_binding
@@ -106,13 +103,8 @@ def measure(name: str, nfe: int, repeats: int) -> dict[str, Any]:
 @click.option("--json", "target", type=click.Path(path_type=Path), help="where the rows go")
 def main(models: str, budgets: str, repeats: int, target: Path | None) -> None:
     """Measure and print."""
-    device = (
-        torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else f"CPU, {torch.get_num_threads()} threads"
-    )
     rows = [measure(name, int(nfe), repeats) for name in models.split(",") for nfe in budgets.split(",")]
-    print(f"device: {device}")
+    print(f"device: {device_name()}")
     print(f"{'model':<14}{'NFE':>4}{'loop':>10}{'forward':>11}{'ratio':>8}{'beyond, per step':>19}")
     for row in rows:
         print(
@@ -120,15 +112,7 @@ def main(models: str, budgets: str, repeats: int, target: Path | None) -> None:
             f"{row['forwardSeconds'] * 1e3:>8.2f} ms{row['ratio']:>8.2f}{row['overheadPerStepSeconds'] * 1e3:>16.2f} ms"
         )
     if target:
-        result = {
-            "command": shlex.join(["python", *sys.argv]),
-            "device": device,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "rows": rows,
-        }
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(result, indent=1) + "\n")
+        save_rows(target, rows)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from budc.runtimes.diffusers.conflicts import REMOVE_POLICY, refuse_other_caches
 from budc.runtimes.diffusers.forward_check import ForwardCheck
 from budc.runtimes.diffusers.method_patch import MethodPatch
 from budc.runtimes.diffusers.model_record import ModelRecord
-from budc.runtimes.diffusers.own_layers import OwnLayers
+from budc.runtimes.diffusers.own_layers import ModuleTree, OwnLayers
 from budc.runtimes.diffusers.precision import check_weights
 from budc.runtimes.sampling.trunk import Trunk
 from budc.schema.errors import CacheConflict, RefusedRun
@@ -40,6 +40,7 @@ class PolicyDenoiser:
         self._patches: list[MethodPatch] = []
         self._hook: RemovableHandle | None = None
         self._record: ModelRecord | None = None
+        self._tree: ModuleTree | None = None
 
     @property
     def is_compiled(self) -> bool:
@@ -85,7 +86,7 @@ class PolicyDenoiser:
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
-        self._record = None
+        self._record = self._tree = None
         self._marker.remove(self.transformer)
         self.trunk.uninstall()
 
@@ -109,7 +110,8 @@ class PolicyDenoiser:
                 remedy=f"{REMOVE_POLICY}, change the transformer, then apply the policy again",
             )
         refuse_other_caches(self.transformer, self._marker)
-        layers = OwnLayers(self.transformer)
+        layers = OwnLayers(self.transformer, self._tree)
+        self._tree = layers.tree
         check_weights(self._document.pipeline().shape.dtype, self.transformer, layers, settings)
         check_adapters(self._document, self.transformer, settings)
         if self._record is not None:

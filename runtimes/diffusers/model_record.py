@@ -7,6 +7,8 @@ Offloading moves storage and changes none of this: values that are not in memory
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from functools import cache
+from operator import attrgetter, is_
 from typing import Any
 
 import torch
@@ -16,6 +18,8 @@ from budc.runtimes.diffusers.own_layers import PLAIN, OwnLayers
 
 SAMPLES = 4
 """How many values of a tensor are compared, evenly spaced, the first among them. An edit of others is not noticed."""
+
+_DTYPE, _SHAPE = attrgetter("dtype"), attrgetter("shape")
 
 
 class ModelRecord:
@@ -39,12 +43,11 @@ class ModelRecord:
             return (
                 f"the attention processor of {name} was {_what_happened(name, self._processors, processors)}"
             )
-        kinds = _kinds(layers.tensors)
-        if kinds != self._kinds:
-            name = min(
-                name for name in kinds.keys() | self._kinds if kinds.get(name) != self._kinds.get(name)
-            )
-            return f"{name} was {_described(self._kinds.get(name))}, is {_described(kinds.get(name))}"
+        if (kinds := _kinds(layers.tensors)) != self._kinds:
+            before, now = _by_name(self._kinds), _by_name(kinds)
+            if names := [name for name in now.keys() | before if now.get(name) != before.get(name)]:
+                name = min(names)
+                return f"{name} was {_described(before.get(name))}, is {_described(now.get(name))}"
         values = _sampled_values(layers, skipped=layers.merged if adapters_allowed else ())
         changed = [name for name, sample in values.items() if self._values.get(name, sample) != sample]
         return f"values of {min(changed)} were changed" if changed else None
@@ -58,13 +61,19 @@ def _processors(modules: Mapping[str, nn.Module]) -> dict[str, Any]:
     }
 
 
-def _kinds(tensors: Mapping[str, Tensor]) -> dict[str, tuple[type, torch.dtype, torch.Size]]:
-    return {name: (type(tensor), tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+def _kinds(tensors: Mapping[str, Tensor]) -> tuple[list[Any], ...]:
+    """Return names, types, dtypes and shapes: lists, which are made faster than a tuple for each tensor."""
+    own = tensors.values()
+    return list(tensors), list(map(type, own)), list(map(_DTYPE, own)), list(map(_SHAPE, own))
+
+
+def _by_name(kinds: Iterable[Iterable[Any]]) -> dict[str, tuple[type, torch.dtype, torch.Size]]:
+    return {name: (cls, dtype, shape) for name, cls, dtype, shape in zip(*kinds, strict=True)}
 
 
 def _first_difference(before: Mapping[str, object], now: Mapping[str, object]) -> str | None:
     """Return the first name, if any, whose object is another one: compared by identity, not by value."""
-    if len(before) == len(now) and all(now.get(name) is value for name, value in before.items()):
+    if before is now or (before.keys() == now.keys() and all(map(is_, map(before.get, now), now.values()))):
         return None
     return min(name for name in before.keys() | now.keys() if before.get(name) is not now.get(name))
 
@@ -87,29 +96,31 @@ def _sampled_values(layers: OwnLayers, skipped: Collection[str]) -> dict[str, by
     """Return the bytes of a few values of each tensor; few copies from the device, whatever the number of tensors."""
     groups: dict[tuple[torch.device, torch.dtype], list[tuple[str, Tensor]]] = defaultdict(list)
     for name, tensor in layers.tensors.items():
-        if type(tensor) not in PLAIN or tensor.is_meta or not tensor.numel():
+        if type(tensor) not in PLAIN or tensor.is_meta or not (count := tensor.numel()):
             continue
         if name in layers.on_disk or (skipped and name.rpartition(".")[0] in skipped):
             continue
-        groups[tensor.device, tensor.dtype].append((name, _sample(tensor)))
+        flat = tensor if tensor.is_contiguous() else tensor.reshape(-1)
+        groups[tensor.device, tensor.dtype].append((name, flat.as_strided(*_spread(count))))
     values: dict[str, bytes] = {}
     for group in groups.values():
         values.update(_cut(group))
     return values
 
 
-def _sample(tensor: Tensor) -> Tensor:
-    count = tensor.numel()
+@cache
+def _spread(count: int) -> tuple[tuple[int], tuple[int]]:
+    """Return size and stride of up to `SAMPLES` of so many values."""
     taken = min(SAMPLES, count)
-    flat = tensor if tensor.is_contiguous() else tensor.reshape(-1)
-    return flat.as_strided((taken,), ((count - 1) // max(1, taken - 1),))
+    return (taken,), ((count - 1) // max(1, taken - 1),)
 
 
 def _cut(group: Iterable[tuple[str, Tensor]]) -> Iterable[tuple[str, bytes]]:
     names, samples = zip(*group, strict=True)
     data = torch.cat(samples).cpu().view(torch.uint8).numpy().tobytes()
     begin = 0
+    size = samples[0].element_size()
     for name, sample in zip(names, samples, strict=True):
-        end = begin + sample.numel() * sample.element_size()
+        end = begin + len(sample) * size
         yield name, data[begin:end]
         begin = end

@@ -20,13 +20,13 @@ def check_weights(calibrated: str, transformer: Any, layers: OwnLayers, settings
     settings.require(
         "dtype", calibrated, _name(transformer.dtype), "load the pipeline in the calibrated dtype"
     )
+    allowed = (getattr(torch, calibrated), torch.float32)
     for name, tensor in layers.tensors.items():
-        stored = _name(tensor.dtype)
-        if isinstance(tensor, nn.Parameter) and stored not in (calibrated, "float32"):
+        if tensor.dtype not in allowed and isinstance(tensor, nn.Parameter):
             settings.require(
                 "dtype",
                 calibrated,
-                f"{name} in {stored}",
+                f"{name} in {_name(tensor.dtype)}",
                 "load the pipeline in the calibrated dtype, without layerwise casting or quantisation",
             )
             break
