@@ -1,14 +1,16 @@
-"""Work that is killed: `kill -9` after so many measurements, or after so many seconds.
+"""Work that is killed: `kill -9` after so many measurements, after so many seconds, or at a point of its way.
 
 Each piece of work is a script in a process of its own, forked from one that has imported what the work needs: so its
 seconds are those of the work, and a kill lands in it and not among imports. What is written to a journal is reported
-as soon as it is on disk.
+as soon as it is on disk, and so are the points that are passed: "evaluation", a step of a run that is measured, and
+"file", the opening, renaming or removal of a file or folder below `watched`.
 """
 
 import json
 import multiprocessing
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +37,35 @@ def counted(self, key, value):
     put(self, key, value)
     reports.send(key)
 Journal.put = counted
+
+import threading
+from collections import Counter
+passed, alone = Counter(), threading.Lock()
+def at(point):
+    with alone:
+        passed[point] += 1
+        if (point, passed[point]) == end:
+            os.kill(os.getpid(), 9)
+        reports.send((point,))
+
+from budc.compiler.evaluation import pipeline_rollout
+from budc.compiler.export import onnx as export
+class StepMachine(pipeline_rollout.StepMachine):
+    def step(self, branch, step):
+        at("evaluation")
+        return super().step(branch, step)
+pipeline_rollout.StepMachine = StepMachine
+check_graph_parity = export.check_graph_parity
+def checked(*given):
+    at("evaluation")
+    return check_graph_parity(*given)
+export.check_graph_parity = checked
+
+EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir"}
+def audit(event, given):
+    if watched and event in EVENTS and str(given[0]).startswith(watched):
+        at("file")
+sys.addaudithook(audit)
 """
 COMMAND = """
 from budc.cli import main
@@ -50,10 +81,19 @@ class Ended(NamedTuple):
     """Names of the journal's records that it wrote, as far as it could report them."""
     seconds: float
     killed: bool
+    passed: Counter[str]
+    """How often each kind of point was passed."""
 
 
 def run(
-    script: str, log: Path, *, measurements: int | None = None, seconds: float | None = None, **given: Any
+    script: str,
+    log: Path,
+    *,
+    measurements: int | None = None,
+    seconds: float | None = None,
+    end: tuple[str, int] | None = None,
+    watched: str = "",
+    **given: Any,
 ) -> Ended:
     """Run `script`, in which `given` are names, until it ends, or kill it.
 
@@ -62,15 +102,18 @@ def run(
         log: where its output goes.
         measurements: kill it as soon as it has reported so many.
         seconds: kill it then.
+        end: kind and number of a point, from 1 on: kill it there.
+        watched: where files are looked at.
         given: values that can be pickled.
     """
     receive, send = CONTEXT.Pipe(duplex=False)
-    names = given | {"reports": send, "log": str(log)}
+    names = given | {"reports": send, "log": str(log), "end": end, "watched": watched}
     process = CONTEXT.Process(target=exec, args=(BEFORE + script, names))
     started = time.monotonic()
     process.start()
     send.close()
     measured: list[str] = []
+    passed: Counter[str] = Counter()
     while True:
         left = None if seconds is None else max(0.0, started + seconds - time.monotonic())
         if not receive.poll(left):
@@ -78,9 +121,13 @@ def run(
             seconds = None
             continue
         try:
-            measured.append(receive.recv())
+            report = receive.recv()
         except EOFError:
             break
+        if isinstance(report, tuple):
+            passed.update(report)
+            continue
+        measured.append(report)
         if len(measured) == measurements:
             process.kill()
     process.join()
@@ -88,7 +135,7 @@ def run(
     receive.close()
     process.close()
     assert code in (0, -9), log.read_text(errors="replace")
-    return Ended(measured, took, code == -9)
+    return Ended(measured, took, code == -9, passed)
 
 
 def at_random_moments(
@@ -119,6 +166,29 @@ def at_random_moments(
     raise AssertionError(
         f"only {len(moments)} of {4 * kills} attempts could be killed within {seconds:.2f} s"
     )
+
+
+def at_the_end(
+    attempt: Callable[[tuple[str, int]], Ended],
+    check: Callable[[Ended], None],
+    passed: Counter[str],
+    evaluations: int = 5,
+    files: int = 25,
+) -> list[tuple[str, int]]:
+    """Make attempts that are killed within the evaluation and at each of the last accesses to files; `check` each.
+
+    `passed` are the points of an undisturbed attempt. Returns the points at which there was a kill.
+    """
+    steps, accesses = passed["evaluation"], passed["file"]
+    points = [
+        ("evaluation", 1 + round(n * (steps - 1) / (evaluations - 1))) for n in range(evaluations) if steps
+    ]
+    points += [("file", n) for n in range(max(1, accesses - files + 1), accesses + 1)]
+    for point in points:
+        ended = attempt(point)
+        assert ended.killed, point
+        check(ended)
+    return points
 
 
 def journalled(folder: Path) -> list[str]:

@@ -1,7 +1,8 @@
-"""`kill -9` at random moments of every command that writes, fifty times each.
+"""`kill -9` of every command that writes: at fifty random moments, and at those that a moment seldom hits.
 
-After each kill, what has its final name is whole. Nothing that was measured is lost or measured again. And when a
-command is left alone at last, it makes what it makes undisturbed in another folder.
+These are the evaluation, and every access to a file while the result is written. After each kill, what has its final
+name is whole. Nothing that was measured is lost or measured again. And when a command is left alone at last, it makes
+what it makes undisturbed in another folder.
 """
 
 import shutil
@@ -26,11 +27,13 @@ from budc.schema.digests import find_variant  # noqa: E402
 from budc.schema.policy import Shape  # noqa: E402
 
 KILLS = 50
-pytestmark = [pytest.mark.slow, pytest.mark.endless]
+pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def survives(tmp_path):
+@pytest.fixture(
+    params=[pytest.param("random moments", marks=pytest.mark.endless), "evaluation and final write"]
+)
+def survives(tmp_path, request):
     """Kill a command again and again: `survives(arguments, name, whole, script)`.
 
     `arguments(folder)` calls the command so that it makes `folder / name`; `whole(path)` returns what that is, and
@@ -42,14 +45,23 @@ def survives(tmp_path):
         for folder in (undisturbed, killed):
             folder.mkdir()
 
-        def attempt(folder, seconds=None):
+        def attempt(folder, seconds=None, end=None):
             command = [str(argument) for argument in arguments(folder)]
-            return killing.run(script, tmp_path / "log", seconds=seconds, arguments=command, **given)
+            watched = str((folder / name).parent)
+            return killing.run(
+                script,
+                tmp_path / "log",
+                seconds=seconds,
+                end=end,
+                watched=watched,
+                arguments=command,
+                **given,
+            )
 
         attempt(undisturbed)
         expected = whole(undisturbed / name)
         remove(undisturbed / name)
-        needed, seconds, _ = attempt(undisturbed)
+        needed, seconds, _, passed = attempt(undisturbed)
         assert whole(undisturbed / name) == expected
         journalled = []
 
@@ -65,17 +77,24 @@ def survives(tmp_path):
                 assert journalled[: len(reported)] == reported
                 assert journalled == needed[: len(journalled)]
 
-        moments = killing.at_random_moments(
-            lambda at: attempt(killed, at), check, KILLS, seconds, bool(needed)
-        )
+        if request.param == "random moments":
+            moments = killing.at_random_moments(
+                lambda at: attempt(killed, at), check, KILLS, seconds, bool(needed)
+            )
+        else:
+
+            def at_point(point):
+                # Ended before, so that the points are those of a whole attempt.
+                check(attempt(killed))
+                return attempt(killed, end=point)
+
+            moments = killing.at_the_end(at_point, check, passed)
         check(attempt(killed))
         check(attempt(killed))
         # No folder is left, and no file but what a kill leaves of one that was being written.
         left = [path for path in (killed / name).parent.iterdir() if path.suffix != ".tmp"]
         assert left == []
-        print(
-            f"{name}: {seconds:.2f} s undisturbed, {len(moments)} kills at {min(moments):.2f} … {max(moments):.2f} s"
-        )
+        print(f"{name}: {seconds:.2f} s undisturbed, {len(moments)} kills at {moments}")
 
     return check_command
 
@@ -178,6 +197,27 @@ from pathlib import Path
 from budc.policies import profile
 profile._HERE = Path(shelf)
 """
+
+
+def test_compile(survives, flux_profile, flux_folder):
+    compile_ = (
+        "compile",
+        "--model",
+        flux_profile,
+        "--weights",
+        flux_folder,
+        "--budget",
+        3,
+        "--search",
+        "uniform",
+    )
+    survives(
+        lambda folder: (*compile_, "--out", folder / "out.budc.json"),
+        "out.budc.json",
+        lambda path: read(path).payload,
+        SHELF + killing.COMMAND,
+        shelf=str(profiles._HERE),
+    )
 
 
 def test_transfer(survives, flux_profile, flux_folder, tmp_path):
