@@ -1,17 +1,23 @@
 import json
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import quality as benchmark
 
 ROOT = Path(__file__).parents[2]
-RUN = [sys.executable, "benchmarks/quality.py"]
 
 
-def quality(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*RUN, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+def quality(*arguments: str) -> Result:
+    """Call benchmarks/quality.py; its switches for the libraries' messages would outlive the call."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(benchmark, "quiet_libraries", lambda: None)
+        return CliRunner().invoke(benchmark.main, arguments)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +33,7 @@ def results(work):
         *("--models", "wan2.1-nano", "--budgets", "6", "--methods", "uniform,teacache,steps-unipc"),
         *("--calibration", "2", "--held-out", "2", "--work", str(work), "--json", str(target)),
     )
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     return json.loads(target.read_text())
 
 
@@ -62,7 +68,7 @@ def test_cells_that_stand_are_taken_and_those_that_do_not_are_named(results, wor
         *("--models", "wan2.1-nano", "--budgets", "6", "--methods", "uniform,magcache", "--finished"),
         *("--calibration", "2", "--held-out", "2", "--work", str(work), "--json", str(target)),
     )
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     again = json.loads(target.read_text())
     assert [row["marked"] for row in again["rows"]] == [True]
     assert again["notRun"] == [{"model": "wan2.1-nano", "budget": 6, "method": "magcache", "seed": 0}]
@@ -75,7 +81,7 @@ def test_methods_that_are_written_for_another_pipeline_are_skipped_by_name(tmp_p
         *("--models", "flux-nano", "--budgets", "6", "--methods", "uniform,steps-dpm++,teacache,cache-dit"),
         *("--calibration", "2", "--held-out", "2", "--work", str(tmp_path), "--json", str(target)),
     )
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     results = json.loads(target.read_text())
     assert [row["method"] for row in results["rows"]] == ["uniform", "steps-dpm++", "teacache"]
     assert results["notRun"] == []
@@ -87,7 +93,7 @@ def test_report_is_a_function_of_the_results(results, tmp_path):
     source = tmp_path / "results.json"
     absent = {"model": "wan2.1-nano", "budget": 6, "method": "magcache", "seed": 0}
     source.write_text(json.dumps({**results, "notRun": [absent]}))
-    assert quality("--report", str(source), "--docs", str(tmp_path)).returncode == 0
+    assert quality("--report", str(source), "--docs", str(tmp_path)).exit_code == 0
     text = (tmp_path / "quality.md").read_text()
     best = min(results["rows"], key=lambda row: row["error"]["geometricMean"])
     first = next(line for line in text.splitlines() if line.startswith("|") and "e-" in line)
@@ -98,7 +104,7 @@ def test_report_is_a_function_of_the_results(results, tmp_path):
 
 def test_an_unknown_method_is_refused_by_name():
     done = quality("--methods", "unifrom")
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert "unifrom" in done.stderr
     assert "uniform" in done.stderr
 

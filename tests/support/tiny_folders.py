@@ -11,20 +11,22 @@ import pytest
 def wan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an untrained sibling of the nano models, as `WanPipeline.from_pretrained` loads it.
 
-    It has half their layers: most of a forward, and of an export, is paid by the layer.
+    It has half their layers, and the plainest VAE: most of a forward, and of an export, is paid by the layer.
     """
     from budc.policies.nano.architectures import wan as components
     from budc.policies.nano.text.tokenizer import build_tokenizer
 
     folder = tmp_path_factory.mktemp("models") / "wan"
     tokenizer = build_tokenizer()
-    transformer = components.build_transformer("wan2.1-nano", seed=0)
+    transformer, vae = components.build_transformer("wan2.1-nano", seed=0), components.build_vae(seed=0)
     encoder = components.build_text_encoder(tokenizer, seed=0)
     encoder.config.num_layers //= 2
     components.save_pipeline(
         folder,
         type(transformer).from_config({**transformer.config, "num_layers": 2}).eval(),
-        components.build_vae(seed=0).eval(),
+        type(vae)
+        .from_config({**vae.config, "num_res_blocks": 0, "is_residual": False, "dim_mult": [1] * 3})
+        .eval(),
         type(encoder)(encoder.config).eval(),
         tokenizer,
     )

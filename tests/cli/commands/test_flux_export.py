@@ -22,6 +22,8 @@ from budc.runtimes.onnxruntime.pipeline import UnsignedWarning, load  # noqa: E4
 from budc.schema.artifact import read  # noqa: E402
 from budc.schema.errors import CalibrationMismatch  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 PROMPT = "a small red circle over stripes"
 
 

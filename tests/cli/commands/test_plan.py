@@ -50,6 +50,7 @@ def test_an_embedded_model_is_timed_here(budc):
     assert 0 < record["secondsPerForward"] < 10
 
 
+@pytest.mark.slow
 def test_an_alignment_is_planned_with_its_gradient(budc):
     command = ("plan", "--model", "flux.1-dev", "--budget", "10", "--device", "h100")
     plain, aligned = budc(*command, "--json").record, budc(*command, "--align", "--json").record

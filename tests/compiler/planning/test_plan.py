@@ -45,6 +45,7 @@ def test_no_matrix_of_scores_is_counted_as_memory() -> None:
     assert tokens * 1536 * 2 < cost.activations < scores / 4
 
 
+@pytest.mark.slow
 def test_more_of_everything_costs_more() -> None:
     profile = load_profile("wan2.1")
     half, whole = forward_cost(replace(profile, frames=41)), forward_cost(profile)
@@ -109,7 +110,9 @@ BLOCKS = {
 }
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize(
+    "name", ["wan2.1", *(pytest.param(name, marks=pytest.mark.slow) for name in ("flux.1-dev", "z-image"))]
+)
 @pytest.mark.parametrize(
     "whole", [pytest.param(True, marks=pytest.mark.slow), False], ids=["whole", "few blocks"]
 )

@@ -58,7 +58,7 @@ def test_the_objective():
         assert objective(kind, [math.inf, 1.0]) == math.inf
 
 
-@pytest.mark.parametrize("name", ["joint", "anneal", "paper"])
+@pytest.mark.parametrize("name", ["joint", pytest.param("anneal", marks=pytest.mark.slow), "paper"])
 def test_a_search_killed_after_any_record_ends_the_same(bench, space, tmp_path, monkeypatch, name):
     toy = bench(steps=7, samples=2)
     wanted = space(7, 3)

@@ -18,7 +18,7 @@ from budc.schema.policy import Policy  # noqa: E402
 STEPS = 6
 
 
-@pytest.fixture(params=["wan", "flux", "experts"])
+@pytest.fixture(params=["wan", "flux", pytest.param("experts", marks=pytest.mark.slow)])
 def model(request: pytest.FixtureRequest) -> Any:
     if request.param == "wan":
         folder = request.getfixturevalue("wan_folder")

@@ -291,7 +291,14 @@ def test_whole_model_offload_hooks(
 
 
 @pytest.mark.parametrize(
-    ("family", "how"), [("wan", "method before"), ("wan", "wrapper after"), ("flux", "wrapper before")]
+    ("family", "how"),
+    [
+        ("wan", "wrapper after"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("wan", "method before"), ("flux", "wrapper before"))
+        ),
+    ],
 )
 def test_two_compiled_graphs_for_all_steps(
     family: str,

@@ -150,7 +150,9 @@ def test_guidance_keeps_the_length_of_every_cell_and_is_no_weighted_sum(model: A
 
 
 @pytest.mark.usefixtures("short_search")
-@pytest.mark.parametrize(("search", "align"), [("dp", False), ("joint", True)])
+@pytest.mark.parametrize(
+    ("search", "align"), [("dp", False), pytest.param("joint", True, marks=pytest.mark.slow)]
+)
 def test_an_artifact_runs_as_it_was_rolled_out(
     model: Any, folder: Path, tmp_path: Path, pipe: Any, search: str, align: bool
 ) -> None:

@@ -114,7 +114,7 @@ def test_the_full_rollout_is_the_pipeline_bit_for_bit(model: Any, pipe: Any) -> 
         assert not torch.equal(latents, deployed(pipe, prompt, seed, guidance_scale_2=4.0))
 
 
-@pytest.mark.parametrize("search", ["uniform", "joint"])
+@pytest.mark.parametrize("search", ["uniform", pytest.param("joint", marks=pytest.mark.slow)])
 def test_an_artifact_runs_as_it_was_rolled_out(compiled: Compile, model: Any, pipe: Any, search: str) -> None:
     artifact = compiled(search=search)
     document = artifact.document
@@ -136,7 +136,7 @@ def _run(pipe: Any, artifact: Any, prompt: str, steps: int = 6) -> Any:
             return deployed(pipe, prompt, HELD_OUT_SEED, num_inference_steps=steps)
 
 
-@pytest.mark.parametrize("payload", ["trunk-residual", "velocity"])
+@pytest.mark.parametrize("payload", [pytest.param("trunk-residual", marks=pytest.mark.slow), "velocity"])
 def test_a_cached_rollout_is_the_pipeline_with_the_policy_applied(
     plain: Artifact, model: Any, pipe: Any, payload: Any
 ) -> None:

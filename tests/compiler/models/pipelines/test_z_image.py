@@ -144,7 +144,7 @@ def test_a_sample_does_not_depend_on_the_others(load: Any) -> None:
     torch.testing.assert_close(together, (velocity, residual), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [TURBO, GUIDED])
+@pytest.mark.parametrize("name", [pytest.param(TURBO, marks=pytest.mark.slow), GUIDED])
 def test_an_artifact_runs_as_it_was_rolled_out(
     load: Any, folder: Path, tmp_path: Path, pipe: Any, name: str
 ) -> None:
@@ -176,7 +176,7 @@ def test_an_artifact_runs_as_it_was_rolled_out(
     assert metric.worst == pytest.approx(float(errors.max()), rel=1e-3)
 
 
-@pytest.mark.parametrize("name", [TURBO, GUIDED])
+@pytest.mark.parametrize("name", [TURBO, pytest.param(GUIDED, marks=pytest.mark.slow)])
 def test_rollouts_elsewhere(load: Any, name: str) -> None:
     here, there = rollouts(load(name), read_prompts("held-out.txt", 2))
     torch.testing.assert_close(there, here, rtol=1e-3, atol=1e-4)
