@@ -17,6 +17,7 @@ from budc.compiler.emit import versions
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.evaluation.reference import encode_samples, prompt_set, reference_set
 from budc.compiler.evaluation.report import Evaluator
+from budc.compiler.models.adapters import with_adapters
 from budc.compiler.models.binding import model_binding
 from budc.compiler.models.denoiser import model_denoiser
 from budc.compiler.models.folder import component_digests
@@ -112,7 +113,7 @@ def load_target(target: Target) -> LoadedTarget:
     """Hash a target's files and load its model.
 
     Raises:
-        BudcError: see `model_binding` and `load_model`.
+        BudcError: see `model_binding`, `load_model` and `with_adapters`.
     """
     profile, folder = target.profile, target.folder
     digests = DigestCache.of_user(watch=hashing, rehash=target.rehash)
@@ -121,4 +122,6 @@ def load_target(target: Target) -> LoadedTarget:
     if device.type == "cpu" and not profile.embedded:
         print(f"no CUDA device: {profile.title} will run on the CPU, which takes days", file=sys.stderr)
     model = load_model(profile, folder, device)
+    if target.adapters:
+        binding = with_adapters(model, binding, target.adapters)
     return LoadedTarget(target, model, binding, component_digests(profile, folder, digests))

@@ -10,6 +10,7 @@ seed = 0
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from budc.compiler.budget import parse_budget
 from budc.compiler.compile_plan import CompilePlan, PlannedPolicy, plan_policies
 from budc.compiler.selection.split import check_arbitrated, searched_on
 from budc.compiler.target import ArtifactRequest, read_samples
+from budc.policies.adapter_files import adapter_files
 from budc.policies.deployment import deployed
 from budc.policies.profile import ModelProfile, load_profile
 from budc.runtimes.sampling.families import FAMILIES
@@ -42,6 +44,8 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
     search: str = "joint"
     align: bool = False
     branches: Literal["together", "separate"] = "together"
+    lora: tuple[str, ...] = ()
+    """Adapters to compile for, as `adapter_files` reads them."""
 
     def resolve(self) -> CompilePlan:
         """Return the plan of this compile, with everything refused that can be without loading the model.
@@ -64,10 +68,11 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         self.check_name()
         signer = self.signer()
         policies = self._policies(profile, budgets)
+        adapters = adapter_files(self.lora, list(profile.denoisers))
         samples = read_samples(profile, self.calibration)
         searched_on(self.search, len(samples.calibration), arbitrates=self.align or auto_steps)
         return CompilePlan(
-            target=self.target(profile, samples),
+            target=replace(self.target(profile, samples), adapters=adapters),
             policies=policies,
             steps=steps,
             auto_steps=auto_steps,
@@ -124,6 +129,10 @@ def read_source(path: Path) -> dict[str, Any]:
         # A key may be a URI: only what names a file is relative to this one.
         if isinstance(source.get(key), str) and not (key == "key" and ":" in source[key]):
             source[key] = path.parent / source[key]
+    if isinstance(source.get("lora"), list):
+        source["lora"] = [
+            str(path.parent / text) if isinstance(text, str) else text for text in source["lora"]
+        ]
     for key in ("budget", "sweep"):
         if isinstance(source.get(key), int) and not isinstance(source[key], bool):
             source[key] = str(source[key])

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from budc.compiler.models.supported import check_supported
+from budc.policies.adapter_files import AdapterFile
 from budc.policies.profile import ModelProfile, find_weights, read_prompts
 from budc.policies.samples import CALIBRATION_SEED, HELD_OUT_SEED, Sample, common_negative, samples_of
 from budc.schema.errors import UsageError
@@ -94,6 +95,8 @@ class Target:
     samples: SampleSets
     folder: Path
     rehash: bool = False
+    adapters: tuple[AdapterFile, ...] = ()
+    """Loaded into the denoisers before anything is measured."""
 
     def bound(self, sampler: SamplerBinding) -> SamplerBinding:
         """Return a sampler with the negative prompt of the samples, where its guidance uses one."""

@@ -26,8 +26,9 @@ from budc.schema.policy import PolicyDocument
 from budc.schema.trust import Trust
 
 try:
+    from budc.runtimes.diffusers.adapters import AdapterCheck
     from budc.runtimes.diffusers.applied import AppliedPolicy
-    from budc.runtimes.diffusers.checks import check_adapters, check_experts, check_sampler
+    from budc.runtimes.diffusers.checks import check_experts, check_sampler
     from budc.runtimes.diffusers.denoiser import unwrapped
     from budc.runtimes.diffusers.negative_prompt import runnable_additions
     from budc.runtimes.diffusers.own_layers import OwnLayers
@@ -90,8 +91,8 @@ def apply(
         check_weights(document.pipeline().shape.dtype, transformer, OwnLayers(transformer), settings)
     check_sampler(document, pipe.scheduler, settings)
     check_experts(document, pipe)
-    for transformer in transformers:
-        check_adapters(document, transformer, settings)
+    for denoiser, transformer in zip(document.model.denoisers, transformers, strict=True):
+        AdapterCheck(document, denoiser.name, transformer)(settings)
     applied_policy = AppliedPolicy(pipe, document, settings, policy.signers)
     applied_policy.install()
     return applied_policy

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from budc.runtimes.admission.settings import SettingsCheck
-from budc.runtimes.diffusers.conflicts import active_adapters
 from budc.runtimes.diffusers.model_record import ModelRecord
 from budc.runtimes.diffusers.own_layers import OwnLayers
 from budc.runtimes.sampling.families import Family
@@ -129,19 +128,6 @@ def check_sampler(document: PolicyDocument, scheduler: Any, settings: SettingsCh
             f"pipe.scheduler = {sampler.scheduler}.from_config(pipe.scheduler.config, {wanted}), then apply"
         )
         settings.require_settings("scheduler", differences, remedy)
-
-
-def check_adapters(document: PolicyDocument, transformer: Any, settings: SettingsCheck) -> None:
-    """Check the adapters that are active on the transformer."""
-    rule, active = document.model.adapters.rule, active_adapters(transformer)
-    if rule == "any" or not active:
-        return
-    names = ", ".join(active)
-    if rule == "listed":
-        what = f"the policy lists adapters by file digest, which cannot be read off a loaded one ({names})"
-    else:
-        what = f"the policy was calibrated for none, this run has {names}"
-    settings.differ("adapters", what, "unload or disable the adapters")
 
 
 def check_unchanged(

@@ -1,4 +1,4 @@
-"""Conflicts: other caches, other policies and adapters on a transformer."""
+"""Conflicts: other caches and other policies on a transformer."""
 
 from typing import Any
 
@@ -38,20 +38,3 @@ def refuse_other_caches(transformer: Any, own: CacheMarker) -> None:
                     f"the hook {name} is registered on {type(transformer).__name__} {path}".rstrip(),
                     remedy="remove that hook before applying a policy",
                 )
-
-
-def active_adapters(transformer: Any) -> tuple[str, ...]:
-    """Return the names of the adapters (LoRA) that change the transformer's output now, sorted.
-
-    An adapter counts when a layer has it active and not disabled, or merged into its weights.
-    """
-    active: set[str] = set()
-    for module in transformer.modules():
-        if not hasattr(module, "active_adapters") or not hasattr(module, "merged_adapters"):
-            continue
-        active.update(module.merged_adapters)
-        if not module.disable_adapters:
-            names = module.active_adapters
-            adapters = getattr(module, "lora_A", None)
-            active.update(names if adapters is None else (name for name in names if name in adapters))
-    return tuple(sorted(active))

@@ -8,8 +8,9 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from budc.runtimes.admission.settings import SettingsCheck
+from budc.runtimes.diffusers.adapters import AdapterCheck
 from budc.runtimes.diffusers.cache_marker import CacheMarker
-from budc.runtimes.diffusers.checks import check_adapters, check_unchanged
+from budc.runtimes.diffusers.checks import check_unchanged
 from budc.runtimes.diffusers.conflicts import REMOVE_POLICY, refuse_other_caches
 from budc.runtimes.diffusers.forward_check import ForwardCheck
 from budc.runtimes.diffusers.method_patch import MethodPatch
@@ -37,6 +38,7 @@ class PolicyDenoiser:
         self._pipe = pipe
         self._document = document
         self._marker = CacheMarker(document.name)
+        self._check_adapters = AdapterCheck(document, name, self.transformer)
         self._patches: list[MethodPatch] = []
         self._hook: RemovableHandle | None = None
         self._record: ModelRecord | None = None
@@ -113,7 +115,7 @@ class PolicyDenoiser:
         layers = OwnLayers(self.transformer, self._tree)
         self._tree = layers.tree
         check_weights(self._document.pipeline().shape.dtype, self.transformer, layers, settings)
-        check_adapters(self._document, self.transformer, settings)
+        self._check_adapters(settings)
         if self._record is not None:
             check_unchanged(self._document, self.name, self._record, layers, settings)
 

@@ -91,14 +91,25 @@ def _described(kind: tuple[type, torch.dtype, torch.Size] | None) -> str:
     return f"a {cls.__name__} of {str(dtype).removeprefix('torch.')} {tuple(shape)}"
 
 
-@torch.no_grad()
 def _sampled_values(layers: OwnLayers, skipped: Collection[str]) -> dict[str, bytes]:
-    """Return the bytes of a few values of each tensor; few copies from the device, whatever the number of tensors."""
+    return sampled_values(
+        {
+            name: tensor
+            for name, tensor in layers.tensors.items()
+            if name not in layers.on_disk and not (skipped and name.rpartition(".")[0] in skipped)
+        }
+    )
+
+
+@torch.no_grad()
+def sampled_values(tensors: Mapping[str, Tensor]) -> dict[str, bytes]:
+    """Return the bytes of a few values of each tensor; few copies from the device, whatever the number of tensors.
+
+    Tensors whose values are not in memory are left out.
+    """
     groups: dict[tuple[torch.device, torch.dtype], list[tuple[str, Tensor]]] = defaultdict(list)
-    for name, tensor in layers.tensors.items():
+    for name, tensor in tensors.items():
         if type(tensor) not in PLAIN or tensor.is_meta or not (count := tensor.numel()):
-            continue
-        if name in layers.on_disk or (skipped and name.rpartition(".")[0] in skipped):
             continue
         flat = tensor if tensor.is_contiguous() else tensor.reshape(-1)
         groups[tensor.device, tensor.dtype].append((name, flat.as_strided(*_spread(count))))

@@ -5,7 +5,13 @@ from inspect import signature
 from typing import Any
 
 from budc.runtimes.admission.settings import SettingsCheck
-from budc.schema.additions import EVALUATION, FURTHER_SHAPES, NEGATIVE_PROMPT, NETWORK_CONFIG
+from budc.schema.additions import (
+    EVALUATION,
+    FURTHER_SHAPES,
+    NEGATIVE_PROMPT,
+    NETWORK_CONFIG,
+    SCALED_ADAPTERS,
+)
 from budc.schema.policy import PolicyDocument
 
 _ARGUMENT = "negative_prompt"
@@ -18,7 +24,8 @@ def runnable_additions(pipe: Any) -> Set[str]:
     """
     methods = (type(pipe).__call__, getattr(pipe, "encode_prompt", None))
     checked = any(method is not None and _takes_negative(method) for method in methods)
-    return {NETWORK_CONFIG, FURTHER_SHAPES, EVALUATION, *([NEGATIVE_PROMPT] if checked else [])}
+    always = {NETWORK_CONFIG, SCALED_ADAPTERS, FURTHER_SHAPES, EVALUATION}
+    return always | ({NEGATIVE_PROMPT} if checked else set())
 
 
 def check_negative_prompt(

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from budc.runtimes.admission.settings import SettingsCheck
+from budc.runtimes.diffusers.adapters import check_adapter_scale
 from budc.runtimes.diffusers.negative_prompt import check_negative_prompt
 from budc.runtimes.diffusers.output_size import Size, prepared_size, trunk_tokens
 from budc.runtimes.sampling.families import Family
@@ -38,6 +39,7 @@ class OutputChecks:
     def pipeline_call(self, method: Callable[..., Any], given: Mapping[str, Any]) -> None:
         """Check what a call of the pipeline is given; the methods that it calls may not be told all of it."""
         check_negative_prompt(self._document, method, given, self._settings)
+        check_adapter_scale(self._document, given, self._settings)
 
     def prepare_latents(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call the pipeline's `prepare_latents`; check the size that it was given and that of its latents."""

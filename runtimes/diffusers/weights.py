@@ -10,7 +10,6 @@
 Weights of the same architecture but other values are refused, unless uncalibrated runs are allowed.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,30 +22,15 @@ from budc.runtimes.admission.settings import SettingsCheck
 from budc.runtimes.diffusers.network_config import check_settings, library_defaults
 from budc.runtimes.diffusers.own_layers import OnDisk, OwnLayers
 from budc.runtimes.diffusers.quantised import quantised_tensor
+from budc.runtimes.sampling.tensor_records import tensor_record
 from budc.schema.digest_cache import DigestCache
-from budc.schema.digests import ARCHITECTURE, TENSORS, root_of, shape_record, value_record
+from budc.schema.digests import ARCHITECTURE, TENSORS, root_of, shape_record
 from budc.schema.errors import ModelError, UnsafeWeights, UnsupportedModel, WeightsMismatch, WeightsMissing
 from budc.schema.model_files import accepted_files
 from budc.schema.policy import DenoiserBinding, PolicyDocument, Variant
 
 ROWS = 16
 """How many rows of a tensor in memory are compared with its file, at most."""
-
-_DTYPES: Mapping[torch.dtype, str] = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-"""The name of a dtype in safetensors headers, and so in the tensor root."""
 
 
 def verify_model(
@@ -120,7 +104,7 @@ def memory_root(transformer: nn.Module) -> str:
     return root_of(
         TENSORS,
         {
-            name.encode(): _value_record(_values(name, t, on_disk))
+            name.encode(): tensor_record(_values(name, t, on_disk))
             for name, t in _weights(transformer).items()
         },
     )
@@ -207,9 +191,3 @@ def _values(name: str, tensor: Tensor, on_disk: Mapping[str, OnDisk]) -> Tensor:
     with safe_open(place.path, framework="pt") as file:
         values: Tensor = file.get_tensor(place.key)
     return values
-
-
-def _value_record(tensor: Tensor) -> bytes:
-    raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    dtype = _DTYPES.get(tensor.dtype, str(tensor.dtype))
-    return value_record(dtype, tensor.shape, hashlib.sha256(raw.data).digest())

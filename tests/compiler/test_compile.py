@@ -1,11 +1,13 @@
 """The passes together: a payload that is the same every time, whatever happened on the way."""
 
 import functools
+import hashlib
 import sys
 from dataclasses import replace
 
 import pytest
 import torch
+from lora import write_lora
 
 from budc.compiler.compile import compile_artifacts
 from budc.compiler.request import make_request
@@ -14,6 +16,7 @@ from budc.schema.artifact import open_artifact
 from budc.schema.errors import (
     BudcError,
     BudgetImpossible,
+    CalibrationMismatch,
     KeyUnusable,
     OutputError,
     UnsafeWeights,
@@ -91,6 +94,32 @@ def test_the_negative_prompt_is_recorded_and_decides(flags, tmp_path):
     for name in ("calibration", "held_out"):
         assert getattr(plain.quality, name).digest != getattr(other.quality, name).digest
     assert plain.quality.metrics != other.quality.metrics
+
+
+def test_a_policy_for_an_adapter_runs_with_it_alone(flags, tmp_path, model, wan_folder):
+    import budc
+
+    style = write_lora(tmp_path / "style.safetensors", model.denoiser)
+    flags = flags | {"search": "uniform"}
+    plain = compiled(flags | {"out": tmp_path / "plain.budc.json"}).document
+    written = compiled(flags | {"lora": (f"{style}:0.5",)})
+    document = written.document
+    (adapter,) = document.model.adapters.scaled
+    assert (document.schema_version, document.model.adapters.rule) == ("1.1", "listed")
+    assert (adapter.name, adapter.scale, adapter.denoiser) == ("style", 0.5, None)
+    assert adapter.file == hashlib.sha256(style.read_bytes()).hexdigest()
+    assert document.model.denoisers == plain.model.denoisers
+    assert document.quality.metrics != plain.quality.metrics
+    pipe = budc.load_pipeline("wan2.1-nano", weights=wan_folder)
+    with (
+        pytest.raises(CalibrationMismatch, match="calibrated with style"),
+        pytest.warns(UserWarning, match="is not signed"),
+    ):
+        budc.apply(pipe, written.path, allow_unsigned=True)
+    pipe.load_lora_weights(str(tmp_path), weight_name=style.name, adapter_name="a")
+    pipe.set_adapters("a", 0.5)
+    with pytest.warns(UserWarning, match="is not signed"):
+        assert budc.apply(pipe, written.path, allow_unsigned=True).uncalibrated == ()
 
 
 def test_the_default_is_the_joint_search_with_fitted_coefficients(flags):

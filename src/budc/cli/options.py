@@ -40,6 +40,13 @@ calibration_option = click.option(
 negative_option = click.option(
     "--negative", metavar="TEXT", help="Negative prompt to guide away from; default the profile's."
 )
+lora_option = click.option(
+    "--lora",
+    multiple=True,
+    metavar="FILE[:SCALE]",
+    help="Adapter (LoRA, safetensors) to load, at this scale; default 1. May be given again. Where a model has several "
+    "denoisers, FILE:SCALE@DENOISER loads it into one.",
+)
 rehash_option = click.option(
     "--rehash", is_flag=True, help="Hash every file of the model again, even if an earlier command did."
 )

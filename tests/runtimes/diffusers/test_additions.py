@@ -13,7 +13,13 @@ torch = pytest.importorskip("torch")
 
 from budc.runtimes.admission.settings import UncalibratedWarning  # noqa: E402
 from budc.runtimes.diffusers.apply import AppliedPolicy, apply  # noqa: E402
-from budc.schema.additions import EVALUATION, FURTHER_SHAPES, NEGATIVE_PROMPT, NETWORK_CONFIG  # noqa: E402
+from budc.schema.additions import (  # noqa: E402
+    EVALUATION,
+    FURTHER_SHAPES,
+    NEGATIVE_PROMPT,
+    NETWORK_CONFIG,
+    SCALED_ADAPTERS,
+)
 from budc.schema.artifact import seal  # noqa: E402
 from budc.schema.errors import CalibrationMismatch, UnsupportedModel, UnsupportedVersion  # noqa: E402
 from budc.schema.policy import FurtherShape, NegativePrompt, PolicyDocument  # noqa: E402
@@ -21,7 +27,7 @@ from budc.schema.policy import FurtherShape, NegativePrompt, PolicyDocument  # n
 Run = Callable[..., Any]
 CompiledFor = Callable[..., PolicyDocument]
 AppliedQuietly = Callable[..., contextlib.AbstractContextManager[AppliedPolicy]]
-RUN = {NETWORK_CONFIG, NEGATIVE_PROMPT, FURTHER_SHAPES, EVALUATION}
+RUN = {NETWORK_CONFIG, SCALED_ADAPTERS, NEGATIVE_PROMPT, FURTHER_SHAPES, EVALUATION}
 
 
 def complete(document: PolicyDocument, make_document: Any) -> PolicyDocument:

@@ -14,6 +14,7 @@ from budc.cli.options import (
     calibration_option,
     download_option,
     json_option,
+    lora_option,
     model_option,
     name_option,
     negative_option,
@@ -63,6 +64,7 @@ class Steps(click.ParamType[int | str]):
 @seed_option
 @calibration_option
 @negative_option
+@lora_option
 @signing_options
 @out_option("PATH", "Artifact to write, or folder of a sweep; default NAME.budc.json here.")
 @name_option
@@ -79,7 +81,11 @@ def compile_command(source: Path | None, as_json: bool, **flags: Any) -> None:
     from budc.compiler.request import make_request, read_source
 
     # A switch that is not given is False, and leaves what the policy source says.
-    given = {name: value for name, value in flags.items() if value is not None and value is not False}
+    given = {
+        name: value
+        for name, value in flags.items()
+        if value is not None and value is not False and value != ()
+    }
     request = make_request(read_source(source) if source else {}, given)
     artifacts = _compile(request.resolve(), download=request.download)
     _show(artifacts, sweep=request.sweep is not None, as_json=as_json)
@@ -88,7 +94,7 @@ def compile_command(source: Path | None, as_json: bool, **flags: Any) -> None:
 def _compile(plan: CompilePlan, *, download: bool) -> list[Artifact]:
     from budc.cli.dependencies import MODEL_PACKAGES, RESUMES, model_libraries, require
 
-    require(*MODEL_PACKAGES)
+    require(*MODEL_PACKAGES, *(["peft"] if plan.target.adapters else []))
     with model_libraries(download=download, if_stopped=RESUMES):
         from budc.compiler.compile import compile_artifacts
 

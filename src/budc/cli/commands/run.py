@@ -13,6 +13,7 @@ from budc.cli.options import (
     LARGEST_SEED,
     PATH,
     former_key_option,
+    lora_option,
     out_option,
     rehash_option,
     trust_options,
@@ -22,6 +23,7 @@ from budc.schema.errors import UsageError, WeightsMissing
 
 if TYPE_CHECKING:
     from budc.cli.generation.request import GenerationRequest
+    from budc.policies.adapter_files import AdapterFile
     from budc.schema.artifact import Artifact
     from budc.schema.trust import Trust
 
@@ -36,6 +38,7 @@ class RunOptions:
     out: Path
     seed: int
     weights: Path | None
+    lora: tuple[str, ...]
     trusted: tuple[Path, ...]
     former_keys: tuple[Path, ...]
     allow_unsigned: bool
@@ -72,6 +75,7 @@ class RunOptions:
     help="Seed of the noise; prompt i starts from N + i.",
 )
 @weights_option()
+@lora_option
 @trust_options
 @former_key_option
 @click.option(
@@ -128,7 +132,7 @@ def _check_flags(options: RunOptions) -> None:
     if options.on_onnx:
         require(*ONNX_PACKAGES, *MEDIA_PACKAGES, extra="onnx")
     else:
-        require(*MODEL_PACKAGES, *MEDIA_PACKAGES)
+        require(*MODEL_PACKAGES, *MEDIA_PACKAGES, *(["peft"] if options.lora else []))
 
 
 def _request(options: RunOptions) -> GenerationRequest:
@@ -145,6 +149,7 @@ def _request(options: RunOptions) -> GenerationRequest:
         click.echo(f"unsigned: nobody vouches for {printable(str(options.file))}", err=True)
     return GenerationRequest(
         artifact=artifact,
+        adapters=_adapters(options, artifact),
         trust=trust,
         allow_unsigned=options.allow_unsigned,
         allow_uncalibrated=options.allow_uncalibrated,
@@ -163,6 +168,21 @@ def _policy(options: RunOptions, trust: Trust) -> Artifact:
     if os.path.isdir(options.file):
         return load_policy(options.file, options.nfe, trust=trust, allow_unsigned=options.allow_unsigned)
     return open_trusted(options.file, trust, allow_unsigned=options.allow_unsigned)
+
+
+def _adapters(options: RunOptions, artifact: Artifact) -> tuple[AdapterFile, ...]:
+    from budc.policies.adapter_files import adapter_files
+
+    model = artifact.document.model
+    files = adapter_files(options.lora, [denoiser.name for denoiser in model.denoisers])
+    if files and options.on_onnx:
+        raise UsageError("--lora: only with --runtime diffusers", remedy="leave out --lora")
+    if model.adapters.scaled and not files and not options.on_onnx:
+        wanted = ", ".join(f"{adapter.name} at scale {adapter.scale:g}" for adapter in model.adapters.scaled)
+        raise UsageError(
+            f"--lora: the policy was calibrated with {wanted}", remedy="--lora FILE:SCALE for each of them"
+        )
+    return files
 
 
 def _weights(options: RunOptions, artifact: Artifact) -> Path:

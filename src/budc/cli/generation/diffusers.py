@@ -49,6 +49,10 @@ def _generate(request: GenerationRequest, compare: bool) -> list[Method]:
     from budc.runtimes.diffusers.pipeline import load_pipeline, profile_of
 
     pipe = load_pipeline(profile_of(request.document), weights=request.weights)
+    if request.adapters:
+        from budc.runtimes.sampling.adapters import load_adapters
+
+        load_adapters(pipe, request.adapters, [other.name for other in request.document.model.denoisers])
     chosen = methods(request.document, compare=compare)
     for difference in run_methods(pipe, request, chosen):
         click.echo(f"uncalibrated: {printable(difference)}", err=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from budc.policies.adapter_files import AdapterFile
     from budc.schema.artifact import Artifact
     from budc.schema.digest_cache import DigestCache
     from budc.schema.policy import PolicyDocument
@@ -18,6 +19,7 @@ class GenerationRequest:
     """One call of `budc run`. Prompt i starts from the noise of `seed + i`; `weights` is the model's folder."""
 
     artifact: Artifact
+    adapters: tuple[AdapterFile, ...]
     trust: Trust
     allow_unsigned: bool
     allow_uncalibrated: bool
