@@ -22,7 +22,8 @@ from budc.compiler.selection.split import check_arbitrated, searched_on
 from budc.compiler.target import ArtifactRequest, read_samples
 from budc.policies.adapter_files import adapter_files
 from budc.policies.deployment import deployed
-from budc.policies.profile import ModelProfile, load_profile
+from budc.policies.model_choice import choose_model
+from budc.policies.profile import ModelProfile
 from budc.runtimes.sampling.families import FAMILIES
 from budc.schema.errors import BudcError, UsageError
 from budc.schema.files import read_limited
@@ -60,7 +61,7 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         """
         self.check_numbers()
         auto_steps = self.steps == "auto"
-        profile = deployed(load_profile(self.model), negative=self.negative)
+        profile = deployed(choose_model(self.model), negative=self.negative)
         check_arbitrated(self.search, align=self.align, auto_steps=auto_steps)
         steps = self.steps if isinstance(self.steps, int) else profile.steps
         budgets = self._budgets(profile, steps)

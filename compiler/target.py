@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from budc.compiler.models.fit import check_fit
 from budc.compiler.models.supported import check_supported
 from budc.policies.adapter_files import AdapterFile
 from budc.policies.profile import ModelProfile, find_weights, read_prompts
@@ -74,9 +75,11 @@ class ArtifactRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         Raises:
             UnsupportedModel: the compiler does not know its pipeline.
             WeightsMissing: they are not here.
+            BudcError: see `check_fit`.
         """
         check_supported(profile)
         folder = find_weights(profile, self.weights, download=self.download)
+        check_fit(profile, folder)
         return Target(profile, samples, folder, self.rehash)
 
 

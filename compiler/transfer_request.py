@@ -11,7 +11,8 @@ from pathlib import Path
 from budc.compiler.compatibility import check_family, check_sampling
 from budc.compiler.target import ArtifactRequest, Target, read_samples
 from budc.policies.deployment import deployed
-from budc.policies.profile import ModelProfile, load_profile
+from budc.policies.model_choice import choose_model
+from budc.policies.profile import ModelProfile
 from budc.runtimes.admission.additions import check_additions
 from budc.schema.additions import EVALUATION, NEGATIVE_PROMPT, NETWORK_CONFIG
 from budc.schema.artifact import SUFFIX, Artifact
@@ -65,7 +66,7 @@ class TransferRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown
             CalibrationMismatch: the target is deployed with other steps, guidance or scheduler.
         """
         self.check_numbers()
-        profile = load_profile(self.to)
+        profile = choose_model(self.to, "--to")
         document = self.source.document
         self._check_nearby()
         check_additions(document, "budc transfer", {NETWORK_CONFIG, NEGATIVE_PROMPT, EVALUATION})

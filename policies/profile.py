@@ -3,7 +3,7 @@
     profile = load_profile("wan2.1-nano")
     folder = find_weights(profile, None)
 
-Adding a model means adding `policies/<name>.toml`.
+Adding a model to the package means adding `policies/<name>.toml`; `budc.policies.model_choice` reads profiles of users.
 """
 
 from __future__ import annotations
@@ -87,6 +87,8 @@ class ModelProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     size_gb: float
     embedded: str = ""
     """Folder of weights inside the package, relative to the profiles; empty for models of a hub."""
+    weights: str = ""
+    """Folder of the weights, for a profile of the user's own; relative to its file."""
     try_instead: str = "wan2.1-nano"
     parameters: float = 0.0
     """Published number of parameters of one denoiser, in billions; 0 for embedded models."""
@@ -108,8 +110,8 @@ def families() -> tuple[str, ...]:
     return tuple(sorted({load_profile(name).family for name in profile_names()}))
 
 
-def load_profile(name: str) -> ModelProfile:
-    """Read a shipped profile.
+def load_profile(name: str, door: str = "--model") -> ModelProfile:
+    """Read a shipped profile; messages call what it was named by `door`.
 
     Raises:
         UsageError: no profile of that name; the message suggests the nearest.
@@ -118,11 +120,18 @@ def load_profile(name: str) -> ModelProfile:
     if name not in profile_names():
         near = difflib.get_close_matches(name, profile_names(), n=1)
         hint = f"use {near[0]}" if near else f"known models: {', '.join(profile_names())}"
-        raise UsageError(f"--model: no profile named {name!r}", remedy=hint)
+        raise UsageError(
+            f"{door}: no profile named {name[:100]!r}, and no TOML file or folder of that name", remedy=hint
+        )
     try:
         return msgspec.toml.decode(path.read_bytes(), type=ModelProfile)
     except msgspec.ValidationError as error:
         raise UsageError(f"{path.name}: {error}") from error
+
+
+def embedded_folder(profile: ModelProfile) -> Path:
+    """Return the folder of an embedded model's weights."""
+    return _HERE / profile.embedded
 
 
 def read_prompts(name: str | Path, limit: int | None = None) -> tuple[str, ...]:
@@ -172,7 +181,13 @@ def find_weights(profile: ModelProfile, folder: Path | None, *, download: bool =
         WeightsMissing: there is no model in it; the message says where it was searched and what to fetch.
     """
     if folder is None and profile.embedded:
-        folder = _HERE / profile.embedded
+        folder = embedded_folder(profile)
+    if folder is None and profile.weights:
+        folder = Path(profile.weights)
+    if folder is None and not profile.repository:
+        raise WeightsMissing(
+            f"{profile.name}: neither the profile nor --weights names its folder", remedy="--weights DIR"
+        )
     if folder is None and download and profile.repository and profile.fused is None:
         # Also if there is a snapshot: an interrupted download is completed, a complete one is only looked up.
         return _download(profile)
@@ -181,12 +196,13 @@ def find_weights(profile: ModelProfile, folder: Path | None, *, download: bool =
         raise _unfused(profile, profile.fused, searched)
     if os.path.isfile(searched / "model_index.json"):
         return searched
-    origin = f"{profile.repository}, {profile.size_gb:g} GB" if profile.repository else "part of the package"
+    own = "named by its profile" if profile.weights else "part of the package"
+    origin = f"{profile.repository}, {profile.size_gb:g} GB" if profile.repository else own
     raise WeightsMissing(
         f"{profile.name}: no weights in {searched} (model_index.json is missing; {origin})",
         remedy=f"--weights DIR, or --download to fetch {profile.repository}, or --model {profile.try_instead}"
         if profile.repository
-        else "--weights DIR with a trained folder",
+        else "--weights DIR, a folder as save_pretrained writes it",
     )
 
 

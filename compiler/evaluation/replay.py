@@ -20,7 +20,7 @@ from budc.compiler.models.model import default_device, load_model
 from budc.compiler.rollouts.metrics import latent_errors, latent_metric, psnr_metric
 from budc.compiler.storage.journal import Journal
 from budc.policies.deployment import calibrated
-from budc.policies.profile import load_profile, read_prompts
+from budc.policies.profile import ModelProfile, load_profile, read_prompts
 from budc.policies.samples import HELD_OUT_SEED, samples_of
 from budc.runtimes.admission.additions import check_additions
 from budc.schema.additions import (
@@ -51,30 +51,36 @@ class Replayed:
 
 
 def replay(
-    document: PolicyDocument, folder: Path, samples: int | None = None, tolerance: float | None = None
+    document: PolicyDocument,
+    folder: Path,
+    samples: int | None = None,
+    tolerance: float | None = None,
+    profile: ModelProfile | None = None,
 ) -> list[Replayed]:
     """Measure the policy's held-out figures again, on the first `samples` prompts or on all.
 
-    `tolerance` is relative, and by default the report's own.
+    `tolerance` is relative, by default the report's own; `profile` has the prompts of the report, by default the
+    shipped one of the policy's model.
 
     Raises:
         UsageError: `tolerance` is laxer than the report's own.
         UnsupportedVersion: the policy uses what cannot be computed here.
-        UnsupportedModel: this release does not have the profile or the prompts that the figures were measured with.
+        UnsupportedModel: the prompts that the figures were measured with are not here.
         QualityMismatch: a figure differs.
     """
     check_additions(document, "a replay", ADDITIONS)
     report = document.quality
     tolerance = agreed_tolerance(report, tolerance)
     try:
-        profile = calibrated(load_profile(document.pipeline().profile), document)
+        profile = calibrated(profile or load_profile(document.pipeline().profile), document)
         prompts = read_prompts(profile.prompts.held_out, report.held_out.size)
     except UsageError as error:
         raise UnsupportedModel(f"the report of {document.name} cannot be replayed: {error}") from error
     held_out = samples_of(prompts, profile.prompts.negative, HELD_OUT_SEED)
     if prompt_set(held_out) != report.held_out:
         raise UnsupportedModel(
-            f"the report of {document.name} was measured on prompts that this release does not have"
+            f"the report of {document.name} was measured on other prompts than {profile.name} has here",
+            remedy="--model PROFILE.toml, whose prompts are those that the policy was compiled with",
         )
     full_steps = next((item.nfe for item in report.baselines if item.name == FULL), document.sampler.steps)
     model = load_model(profile, folder, default_device())

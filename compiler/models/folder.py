@@ -5,13 +5,12 @@ Only configurations and headers are read; no weights are loaded.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from budc.policies.folder_profile import read_object
 from budc.policies.profile import ModelProfile
-from budc.runtimes.sampling.loading import loading
 from budc.schema.digests import FileDigests
 from budc.schema.errors import UnsafeWeights, UnsupportedModel, WeightsMissing
 from budc.schema.hashing import sha256_files
@@ -29,22 +28,19 @@ def read_index(profile: ModelProfile, folder: Path) -> dict[str, Any]:
         WeightsMissing: it cannot be read.
         UnsupportedModel: it has others.
     """
-    try:
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsMissing(f"{folder}/model_index.json: cannot be read: {error}") from error
-    class_name = index.get("_class_name") if isinstance(index, dict) else None
+    index = read_object(folder / "model_index.json")
+    class_name = index.get("_class_name")
     if class_name != profile.pipeline_class:
         raise UnsupportedModel(
             f"{folder}/model_index.json: is a {class_name}, but {profile.name} is a {profile.pipeline_class}",
             remedy="give the folder of the right model, or another --model",
         )
     for name, expected in profile.denoisers.items():
-        library_class = index.get(name) or [None, None]
-        if library_class[1] != expected:
+        entry = index.get(name)
+        found = entry[-1] if isinstance(entry, list) and entry else None
+        if found != expected:
             raise UnsupportedModel(
-                f"{folder}/model_index.json: {name} is a {library_class[1]}, "
-                f"but {profile.name} has a {expected}"
+                f"{folder}/model_index.json: {name} is a {found}, but {profile.name} has a {expected}"
             )
     ratio = profile.experts.boundary if profile.experts else None
     if index.get("boundary_ratio") != ratio:
@@ -53,7 +49,7 @@ def read_index(profile: ModelProfile, folder: Path) -> dict[str, Any]:
             f"but {profile.name} has {ratio}",
             remedy="give the folder of the right model, or another --model",
         )
-    return dict(index)
+    return index
 
 
 def check_architecture(profile: ModelProfile, folder: Path) -> None:
@@ -65,8 +61,7 @@ def check_architecture(profile: ModelProfile, folder: Path) -> None:
     """
     for name, settings in profile.architecture.items():
         path = folder / name / "config.json"
-        with loading(path):
-            config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_object(path)
         for setting, value in settings.items():
             if config.get(setting) != value:
                 raise UnsupportedModel(
@@ -118,18 +113,22 @@ def check_components(index: Mapping[str, Any], folder: Path) -> None:
         if not weights and config.is_file():
             raise WeightsMissing(f"{component}: no safetensors file", remedy="complete the download")
         for path in component.glob("*config.json"):
-            with loading(path):
-                if not isinstance(json.loads(path.read_text(encoding="utf-8")), dict):
-                    raise ValueError("is not a JSON object")
+            read_object(path)
         for index_file in component.glob("*.safetensors.index.json"):
-            with loading(index_file):
-                weight_map = json.loads(index_file.read_text(encoding="utf-8"))["weight_map"]
-                listed = {component / name for name in weight_map.values()}
+            listed = _shards(index_file)
             if missing := sorted(listed - weights):
                 raise WeightsMissing(f"{missing[0]}: no such file", remedy="complete the download")
         for path in sorted(weights):
             with open_weights(path) as file:
                 read_header(file, path)
+
+
+def _shards(index_file: Path) -> set[Path]:
+    """Return the files that a shard index lists."""
+    weight_map = read_object(index_file).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise WeightsMissing(f"{index_file}: lists no weights", remedy="complete the download")
+    return {index_file.parent / name for name in weight_map.values()}
 
 
 def component_digests(

@@ -24,7 +24,7 @@ from budc.compiler.models.pipelines import PipelineAdapter, adapter_for
 from budc.compiler.models.supported import check_supported
 from budc.policies.profile import ModelProfile
 from budc.runtimes.sampling.families import family_of
-from budc.runtimes.sampling.loading import loading
+from budc.runtimes.sampling.loading import loading, scheduler_class
 from budc.runtimes.sampling.schedulers import first_steps, sampler_binding
 from budc.schema.policy import Expert, SamplerBinding
 
@@ -112,6 +112,7 @@ def load_model(profile: ModelProfile, folder: Path, device: torch.device) -> Loa
     check_components(read_index(profile, folder), folder)
     check_architecture(profile, folder)
     denoiser_files(profile, folder)
+    scheduler_type = scheduler_class(profile.scheduler, profile.name)
     denoisers = []
     for name, class_name in profile.denoisers.items():
         with loading(folder / name):
@@ -126,7 +127,7 @@ def load_model(profile: ModelProfile, folder: Path, device: torch.device) -> Loa
         gc.collect()
     with loading(folder / SCHEDULER_CONFIG):
         config = json.loads((folder / SCHEDULER_CONFIG).read_text(encoding="utf-8"))
-        scheduler = getattr(diffusers, profile.scheduler).from_config(config, **profile.scheduler_config)
+        scheduler = scheduler_type.from_config(config, **profile.scheduler_config)
     return LoadedModel(
         profile, folder, adapter_for(profile.pipeline_class), tuple(denoisers), scheduler, device
     )

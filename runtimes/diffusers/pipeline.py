@@ -10,7 +10,9 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from budc.policies.profile import ModelProfile, find_weights, load_profile
+from budc.policies.artifact_profile import profile_from_artifact
+from budc.policies.model_choice import choose_model
+from budc.policies.profile import ModelProfile, find_weights, load_profile, profile_names
 from budc.schema.arguments import described, instance_argument, path_argument
 from budc.schema.errors import MissingExtra, UnsupportedModel, UsageError, WeightsMissing
 
@@ -26,20 +28,22 @@ _SAME_DTYPE = ("FluxPipeline",)
 """Pipelines that do not cast latents to the VAE's dtype before they decode."""
 
 
-def profile_of(document: PolicyDocument) -> ModelProfile:
-    """Return the profile of the model that a policy was made for.
+def profile_of(document: PolicyDocument, choice: str | None = None) -> ModelProfile:
+    """Return the profile of the model that a policy was made for: the chosen one (`choose_model`), or the shipped one
+    of its name, or else what the policy says of it.
 
     Raises:
-        UnsupportedModel: this release has none of that name, or one of another pipeline class; or it was made for a
-            network without a pipeline.
+        UnsupportedModel: the profile is of another pipeline class, or the policy's is not known; or it was made for
+            a network without a pipeline.
+        BudcError: see `choose_model`.
     """
     model = document.pipeline()
-    try:
+    if choice is not None:
+        profile = choose_model(choice)
+    elif model.profile in profile_names():
         profile = load_profile(model.profile)
-    except UsageError as error:
-        raise UnsupportedModel(
-            f"{document.name} is a policy for the model profile {model.profile}, which this release does not have"
-        ) from error
+    else:
+        return profile_from_artifact(document)
     if profile.pipeline_class != model.pipeline_class:
         raise UnsupportedModel(
             f"{document.name} is a policy for a {model.pipeline_class}, "
@@ -49,7 +53,7 @@ def profile_of(document: PolicyDocument) -> ModelProfile:
 
 
 def load_pipeline(
-    name_or_profile: str | ModelProfile,
+    model: str | PathLike[str] | ModelProfile,
     *,
     weights: str | PathLike[str] | None = None,
     device: str | torch.device | None = None,
@@ -61,19 +65,20 @@ def load_pipeline(
     unless the pipeline hands it latents in the transformer's dtype.
 
     Args:
-        name_or_profile: the name of a model as `budc models` lists it, or a profile.
+        model: the name of a model as `budc models` lists it, the path of a profile or of a model folder, or a profile.
         weights: the model folder; by default the weights in the package, or the hub's cache.
         device: by default the first CUDA device, or the CPU.
         dtype: "float32", "bfloat16" or "float16", or torch's own; by default the profile's.
 
     Raises:
         UsageError: no model has that name, or `dtype` is another one.
+        UnsupportedModel: a folder of no known family.
         WeightsMissing: there are no weights, or a part is missing or not in safetensors.
         MissingExtra: torch or diffusers is not installed.
     """
-    profile = _profile(name_or_profile) if isinstance(name_or_profile, str) else name_or_profile
+    profile = _chosen(model) if isinstance(model, str | PathLike) else model
     instance_argument(
-        profile, ModelProfile, "name_or_profile", "pass a name that `budc models` lists, or a profile"
+        profile, ModelProfile, "model", "pass a name that `budc models` lists, a path, or a profile"
     )
     dtype_name = profile.dtype if dtype is None else str(dtype).removeprefix("torch.")
     if dtype_name not in _DTYPES:
@@ -83,7 +88,7 @@ def load_pipeline(
         import diffusers
         import torch
 
-        from budc.runtimes.sampling.loading import loading
+        from budc.runtimes.sampling.loading import loading, scheduler_class
     except ModuleNotFoundError as missing:
         raise MissingExtra(
             f"loading a pipeline needs {missing.name}, which is not installed (extra budc[torch])",
@@ -95,22 +100,21 @@ def load_pipeline(
         raise UsageError(
             f"device: {described(device)} is no device of torch", remedy='pass "cpu" or "cuda:0", or None'
         ) from error
+    scheduler = scheduler_class(profile.scheduler, profile.name)
     default = getattr(torch, dtype_name)
     dtypes = {"default": default, "vae": default if profile.pipeline_class in _SAME_DTYPE else torch.float32}
     with loading(folder):
         pipe = getattr(diffusers, profile.pipeline_class).from_pretrained(
             folder, dtype=dtypes, use_safetensors=True, local_files_only=True
         )
-    scheduler = getattr(diffusers, profile.scheduler)
     pipe.scheduler = scheduler.from_config(pipe.scheduler.config, **profile.scheduler_config)
     return pipe.to(target)
 
 
-def _profile(name: str) -> ModelProfile:
-    try:
-        return load_profile(name)
-    except UsageError as error:
-        raise UsageError(f"no model is named {name!r}", remedy=error.remedy) from error
+def _chosen(model: str | PathLike[str]) -> ModelProfile:
+    if not isinstance(model, str):
+        model = path_argument(model, "model", "pass a name that `budc models` lists, or a path")
+    return choose_model(model, "model")
 
 
 def _folder(profile: ModelProfile, weights: str | PathLike[str] | None) -> Path:

@@ -1,14 +1,15 @@
-"""Errors of the libraries that load models, as one of ours that names the folder."""
+"""Loading with the model libraries: their errors as one of ours that names the folder, and their schedulers by name."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
-from budc.schema.errors import WeightsMissing
+from budc.schema.errors import UnsupportedModel, WeightsMissing
 
 
 @contextmanager
@@ -23,3 +24,20 @@ def loading(folder: Path) -> Iterator[None]:
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise WeightsMissing(f"{folder}: cannot be loaded: {reason[0]}") from error
+
+
+def scheduler_class(name: str, model: str) -> Any:
+    """Return the scheduler class of diffusers that is called `name`, for a model that messages call `model`.
+
+    Raises:
+        UnsupportedModel: diffusers has none of that name.
+    """
+    import diffusers
+
+    found = getattr(diffusers, name, None)
+    if not (isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin)):
+        raise UnsupportedModel(
+            f"{model}: diffusers {diffusers.__version__} has no scheduler {name}",
+            remedy="name another class under scheduler in its profile, or install the release that has it",
+        )
+    return found

@@ -126,7 +126,7 @@ def shrunken() -> Callable[[pytest.MonkeyPatch], None]:
 
     import budc.compiler.request as requests
 
-    load = requests.load_profile
+    load = requests.choose_model
 
     def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
         def smaller(name: str) -> Any:
@@ -134,7 +134,7 @@ def shrunken() -> Callable[[pytest.MonkeyPatch], None]:
             prompts = msgspec.structs.replace(profile.prompts, held_out_size=HELD_OUT)
             return msgspec.structs.replace(profile, prompts=prompts, **SMALL)
 
-        monkeypatch.setattr(requests, "load_profile", smaller)
+        monkeypatch.setattr(requests, "choose_model", smaller)
 
     return shrink
 

@@ -109,7 +109,7 @@ REFUSALS = {
         "run none --trust release.pub --prompt x --out x.png": 10,
         "run nano.budc.json --prompt x --out x.png": 23,
         "run unsigned.budc.json --prompt x --out x.png": 21,
-        "run policy.budc.json --trust release.pub --prompt x --out x.png": 34,
+        "run policy.budc.json --trust release.pub --prompt x --out x.png": 31,
     },
     "run --runtime onnxruntime": {
         f"{ONNX}": 2,

@@ -95,9 +95,7 @@ def test_whoever_runs_a_policy_says_which_and_whom_to_trust(refused, value, show
 def test_a_pipeline_is_loaded_by_name_from_a_folder(refused, value, shown):
     pytest.importorskip("torch")
     if not isinstance(value, str):
-        refused(
-            lambda: budc.load_pipeline(value), f"name_or_profile: {shown} is no ModelProfile", "budc models"
-        )
+        refused(lambda: budc.load_pipeline(value), f"model: {shown} is no ModelProfile", "budc models")
     if value is not None:
         refused(
             lambda: budc.load_pipeline("wan2.1", weights=value),

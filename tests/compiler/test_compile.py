@@ -159,8 +159,8 @@ def test_interrupted_at_every_stage_it_ends_with_the_same_payload(flags, tmp_pat
     import budc.compiler.storage.journal as journal
     from budc.compiler.models.pipelines.wan import WanAdapter
 
-    load, encode = requests.load_profile, WanAdapter.encode
-    monkeypatch.setattr(requests, "load_profile", lambda name: msgspec.structs.replace(load(name), steps=4))
+    load, encode = requests.choose_model, WanAdapter.encode
+    monkeypatch.setattr(requests, "choose_model", lambda name: msgspec.structs.replace(load(name), steps=4))
     monkeypatch.setattr(alignment, "EPOCHS", (0.0, 1))
     # Text encoders are no part of what is resumed, and loading them takes most of the time.
     encoded = {}
@@ -261,7 +261,7 @@ def test_a_real_profile_goes_the_same_road(flags, wan_folder, monkeypatch, capsy
 
     real = load_profile("wan2.1")
     small = msgspec.structs.replace(real, height=64, width=64, frames=9, text_tokens=32, architecture={})
-    monkeypatch.setattr(requests, "load_profile", lambda name: small)
+    monkeypatch.setattr(requests, "choose_model", lambda name: small)
     document = compiled(flags | {"model": "wan2.1", "search": "uniform"}).document
     assert document.shape.dtype == "bfloat16"
     assert document.sampler.config["flow_shift"] == real.scheduler_config["flow_shift"]

@@ -7,11 +7,11 @@ SCRIPT = """
 import msgspec
 from budc.compiler import request as requests
 from budc.compiler.compile import compile_artifacts
-load = requests.load_profile
+load = requests.choose_model
 def smaller(name):
     profile = load(name)
     return msgspec.structs.replace(profile, prompts=msgspec.structs.replace(profile.prompts, held_out_size=2))
-requests.load_profile = smaller
+requests.choose_model = smaller
 compile_artifacts(requests.make_request({}, flags).resolve())
 """
 

@@ -142,7 +142,7 @@ def test_the_cheapest_refusal_comes_first(tmp_path):
 
 def test_an_unsupported_pipeline_is_refused_before_its_weights_are_looked_for(monkeypatch):
     other = msgspec.structs.replace(load_profile("wan2.1-nano"), pipeline_class="LTXPipeline")
-    monkeypatch.setattr(request_module, "load_profile", lambda name: other)
+    monkeypatch.setattr(request_module, "choose_model", lambda name: other)
     with pytest.raises(UnsupportedModel, match="cannot compile for LTXPipeline"):
         resolved(budget="4", weights="nowhere")
 

@@ -19,7 +19,7 @@ from budc.compiler.request import CompileRequest  # noqa: E402
 from budc.compiler.transfer import transfer  # noqa: E402
 from budc.compiler.transfer_request import TransferRequest  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
-from budc.schema.additions import EVALUATION, NEGATIVE_PROMPT  # noqa: E402
+from budc.schema.additions import EVALUATION, NEGATIVE_PROMPT, NETWORK_CONFIG  # noqa: E402
 from budc.schema.artifact import Artifact, read, seal  # noqa: E402
 from budc.schema.errors import (  # noqa: E402
     CalibrationMismatch,
@@ -30,7 +30,7 @@ from budc.schema.errors import (  # noqa: E402
 )
 from budc.schema.keys import generate_key  # noqa: E402
 
-CARRIED = {EVALUATION, NEGATIVE_PROMPT}
+CARRIED = {NETWORK_CONFIG, EVALUATION, NEGATIVE_PROMPT}
 
 
 @pytest.fixture
@@ -226,7 +226,7 @@ def test_another_sampling_is_refused_unless_told_so(
     said: str,
 ) -> None:
     changed = replace(load_profile("flux-tiny"), **{field: value})
-    monkeypatch.setattr(module, "load_profile", lambda _: changed)
+    monkeypatch.setattr(module, "choose_model", lambda *_: changed)
     out = tmp_path / "moved.budc.json"
     with pytest.raises(CalibrationMismatch, match=said):
         moved(source, sibling, out)

@@ -70,8 +70,18 @@ trust_option = click.option(
 def model_option(*, required: bool = False) -> Callable[[_Command], _Command]:
     """Give a command `--model`."""
     return click.option(
-        "--model", required=required, metavar="NAME", help="Model profile; `budc models` lists them."
+        "--model",
+        required=required,
+        metavar="MODEL",
+        help="A name that `budc models` lists, a profile in TOML (`budc init`), or a model folder.",
     )
+
+
+own_model_option = click.option(
+    "--model",
+    metavar="MODEL",
+    help="The policy's model, where it is your own: a profile in TOML, or its folder.",
+)
 
 
 def budget_option(*, required: bool = False) -> Callable[[_Command], _Command]:

@@ -23,6 +23,7 @@ COMMANDS = (
     "bind",
     "compile",
     "export",
+    "init",
     "inspect",
     "keygen",
     "models",

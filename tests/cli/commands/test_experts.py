@@ -34,9 +34,10 @@ def test_from_the_policy_to_the_clip(budc, policy, pair_folder, tmp_path):
 def test_what_takes_one_denoiser_refuses_two(budc, policy, pair_profile, pair_folder, tmp_path):
     pytest.importorskip("onnxscript")
     from budc.cli.generation.binding import find_original
+    from budc.policies.profile import load_profile
     from budc.schema.artifact import read
+    from budc.schema.digest_cache import DigestCache
     from budc.schema.errors import UnsupportedModel
-    from budc.schema.hashing import sha256_files
 
     flags = ("--weights", pair_folder, "--out", tmp_path / "onnx")
     outcome = budc("export", "onnx", "--model", pair_profile, *flags)
@@ -44,7 +45,7 @@ def test_what_takes_one_denoiser_refuses_two(budc, policy, pair_profile, pair_fo
     assert outcome.code == 34
     assert f"export: {said}" in outcome.err
     with pytest.raises(UnsupportedModel) as refused:
-        find_original(read(policy).document, pair_folder, sha256_files)
+        find_original(read(policy).document, load_profile(pair_profile), pair_folder, DigestCache())
     assert str(refused.value) == f"bind: {said}"
 
 

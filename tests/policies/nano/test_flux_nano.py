@@ -58,7 +58,7 @@ def document(tmp_path_factory):
         )
 
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(requests, "load_profile", smaller)
+        monkeypatch.setattr(requests, "choose_model", smaller)
         (artifact,) = compile_artifacts(
             CompileRequest(
                 model="flux-nano",

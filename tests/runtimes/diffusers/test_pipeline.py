@@ -36,7 +36,7 @@ def test_a_pipeline_that_does_not_cast_latents_has_one_dtype(flux_folder: Path) 
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:
-    with pytest.raises(UsageError, match=r"^no model is named 'wan2\.1-nono'$") as refused:
+    with pytest.raises(UsageError, match=r"^model: no profile named 'wan2\.1-nono', and no") as refused:
         budc.load_pipeline("wan2.1-nono")
     assert refused.value.remedy == "use wan2.1-nano"
 

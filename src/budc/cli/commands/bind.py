@@ -13,6 +13,7 @@ from budc.cli.options import (
     PATH,
     json_option,
     out_option,
+    own_model_option,
     rehash_option,
     required_signer,
     revision_option,
@@ -37,6 +38,7 @@ class BindOptions:
     public: Path | None
     trusted: tuple[Path, ...]
     allow_unsigned: bool
+    model: str | None
     weights: Path | None
     samples: int
     rehash: bool
@@ -57,6 +59,7 @@ class BindOptions:
 )
 @signing_options
 @trust_options
+@own_model_option
 @weights_option()
 @click.option(
     "--samples",
@@ -82,6 +85,7 @@ def bind_command(**flags: Any) -> None:
     from budc.cli.generation.binding import BindRequest, bind_export
     from budc.cli.output.binding import page, record
     from budc.progress import hashing
+    from budc.runtimes.diffusers.pipeline import profile_of
     from budc.schema.artifact import read, seal
     from budc.schema.digest_cache import DigestCache
     from budc.schema.files import write_atomic
@@ -94,6 +98,7 @@ def bind_command(**flags: Any) -> None:
         BindRequest(
             artifact=artifact,
             export=options.export,
+            profile=profile_of(artifact.document, options.model),
             weights=options.weights,
             samples=options.samples,
             revision=options.revision,

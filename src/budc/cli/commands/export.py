@@ -49,10 +49,11 @@ def onnx_command(
     from budc.compiler.export.atomic_folder import check_new_folder
     from budc.compiler.models.supported import check_one_denoiser
     from budc.policies.deployment import deployed
-    from budc.policies.profile import find_weights, load_profile
+    from budc.policies.model_choice import choose_model
+    from budc.policies.profile import find_weights
     from budc.schema.files import check_place
 
-    profile = deployed(load_profile(model), negative=negative)
+    profile = deployed(choose_model(model), negative=negative)
     check_one_denoiser(profile, "export")
     check_new_folder(out)
     check_place(out)

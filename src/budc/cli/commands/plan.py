@@ -78,13 +78,13 @@ def _resolve(
     from budc.compiler.budget import parse_budget
     from budc.compiler.planning.devices import device as device_named
     from budc.compiler.selection.split import check_arbitrated
-    from budc.policies.profile import load_profile
+    from budc.policies.model_choice import choose_model
 
     if weights is not None and device is not None:
         raise UsageError(
             "--weights times a forward on this machine, --device asks for another one's", remedy="give one"
         )
-    profile = load_profile(model)
+    profile = choose_model(model)
     steps, search = steps or profile.steps, search or "joint"
     nfe = parse_budget(budget, steps, len(profile.denoisers))
     check_arbitrated(search, align=align)

@@ -15,6 +15,7 @@ from budc.cli.options import (
     former_key_option,
     lora_option,
     out_option,
+    own_model_option,
     rehash_option,
     trust_options,
     weights_option,
@@ -24,6 +25,7 @@ from budc.schema.errors import UsageError, WeightsMissing
 if TYPE_CHECKING:
     from budc.cli.generation.request import GenerationRequest
     from budc.policies.adapter_files import AdapterFile
+    from budc.policies.profile import ModelProfile
     from budc.schema.artifact import Artifact
     from budc.schema.trust import Trust
 
@@ -37,6 +39,7 @@ class RunOptions:
     prompts: tuple[str, ...]
     out: Path
     seed: int
+    model: str | None
     weights: Path | None
     lora: tuple[str, ...]
     trusted: tuple[Path, ...]
@@ -74,6 +77,7 @@ class RunOptions:
     metavar="N",
     help="Seed of the noise; prompt i starts from N + i.",
 )
+@own_model_option
 @weights_option()
 @lora_option
 @trust_options
@@ -140,11 +144,13 @@ def _request(options: RunOptions) -> GenerationRequest:
     from budc.cli.generation.request import GenerationRequest
     from budc.cli.trust_store import load_trust
     from budc.progress import hashing
+    from budc.runtimes.diffusers.pipeline import profile_of
     from budc.schema.digest_cache import DigestCache
     from budc.schema.errors import printable
 
     trust = load_trust((*options.trusted, *options.former_keys))
     artifact = _policy(options, trust)
+    profile = profile_of(artifact.document, options.model)
     if not artifact.signed:
         click.echo(f"unsigned: nobody vouches for {printable(str(options.file))}", err=True)
     return GenerationRequest(
@@ -154,7 +160,8 @@ def _request(options: RunOptions) -> GenerationRequest:
         allow_unsigned=options.allow_unsigned,
         allow_uncalibrated=options.allow_uncalibrated,
         digests=DigestCache.of_user(watch=hashing, rehash=options.rehash),
-        weights=_weights(options, artifact),
+        profile=profile,
+        weights=_weights(options, profile),
         prompts=options.prompts,
         seed=options.seed,
         out=options.out,
@@ -185,7 +192,7 @@ def _adapters(options: RunOptions, artifact: Artifact) -> tuple[AdapterFile, ...
     return files
 
 
-def _weights(options: RunOptions, artifact: Artifact) -> Path:
+def _weights(options: RunOptions, profile: ModelProfile) -> Path:
     folder = options.file if options.weights is None and os.path.isdir(options.file) else options.weights
     if options.on_onnx:
         if folder is None:
@@ -199,6 +206,5 @@ def _weights(options: RunOptions, artifact: Artifact) -> Path:
             )
         return folder
     from budc.policies.profile import find_weights
-    from budc.runtimes.diffusers.pipeline import profile_of
 
-    return find_weights(profile_of(artifact.document), folder)
+    return find_weights(profile, folder)

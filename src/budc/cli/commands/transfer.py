@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @click.command("transfer")
 @click.argument("policy", type=PATH)
-@click.option("--to", required=True, metavar="MODEL", help="Profile of the target; `budc models` lists them.")
+@click.option("--to", required=True, metavar="MODEL", help="The target, as --model of `budc compile`.")
 @weights_option()
 @click.option("--frozen", is_flag=True, help="Keep the coefficients as they are.")
 @click.option("--nearby", is_flag=True, help="Also try a few masks near the policy's own.")

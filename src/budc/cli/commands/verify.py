@@ -14,6 +14,7 @@ from budc.cli.options import (
     PATH,
     former_key_option,
     json_option,
+    own_model_option,
     rehash_option,
     trust_option,
     weights_option,
@@ -31,6 +32,7 @@ class VerifyOptions:
     """The flags of `budc verify`."""
 
     path: Path
+    model: str | None
     weights: Path | None
     replay: bool
     samples: int | None
@@ -48,6 +50,7 @@ class VerifyOptions:
 
 @click.command("verify")
 @click.argument("path", type=PATH, metavar="FILE|MODEL_DIR")
+@own_model_option
 @weights_option("MODEL_DIR, or for FILE not to check the model")
 @click.option("--replay", is_flag=True, help="Also measure the report's figures again on the model.")
 @click.option("--samples", type=click.IntRange(min=1), metavar="N", help="Replay on N prompts; default all.")
@@ -91,8 +94,10 @@ def verify_command(**flags: Any) -> None:
 def _check_flags(options: VerifyOptions) -> None:
     if options.replay and options.folder is None:
         raise UsageError("--replay measures on a model", remedy="say which: --weights DIR")
-    if not options.replay and (options.samples is not None or options.tolerance is not None):
-        raise UsageError("--samples and --tolerance say how to replay", remedy="add --replay")
+    if not options.replay and any(
+        value is not None for value in (options.samples, options.tolerance, options.model)
+    ):
+        raise UsageError("--samples, --tolerance and --model say how to replay", remedy="add --replay")
 
 
 def _attached(folder: Path) -> list[Path]:
@@ -118,7 +123,7 @@ def _verify(file: Path, options: VerifyOptions, trust: Trust) -> dict[str, objec
     else:
         variant = _check_model(artifact, folder, options.rehash, layers)
         if options.replay:
-            _replay(artifact, folder, options.samples, tolerance, layers)
+            _replay(artifact, folder, options, tolerance, layers)
     rule = artifact.document.model.adapters.rule
     layers.unchecked("adapters", f"{rule}; those of a pipeline are checked when it runs")
     if used := additions(artifact.document):
@@ -170,14 +175,18 @@ def _check_model(artifact: Artifact, folder: Path, rehash: bool, layers: Layers)
     return variant.name
 
 
-def _replay(artifact: Artifact, folder: Path, samples: int | None, tolerance: float, layers: Layers) -> None:
+def _replay(
+    artifact: Artifact, folder: Path, options: VerifyOptions, tolerance: float, layers: Layers
+) -> None:
     from budc.cli.dependencies import MODEL_PACKAGES, model_libraries, require
+    from budc.runtimes.diffusers.pipeline import profile_of
 
+    profile = profile_of(artifact.document, options.model)
     require(*MODEL_PACKAGES)
     with model_libraries():
         from budc.compiler.evaluation.replay import replay
 
-        pairs = replay(artifact.document, folder, samples, tolerance)
+        pairs = replay(artifact.document, folder, options.samples, tolerance, profile)
     for pair in pairs:
         name, count = pair.reported.name, pair.measured.samples
         detail = f"{name} mean {pair.measured.mean:.4g} of {count} samples, reported {pair.reported.mean:.4g}"

@@ -11,6 +11,7 @@ from budc.cli.dependencies import MODEL_PACKAGES, ONNX_PACKAGES, model_libraries
 if TYPE_CHECKING:
     from budc.cli.generation.converted import ConvertedExport
     from budc.compiler.evaluation.parity import Parity
+    from budc.policies.profile import ModelProfile
     from budc.schema.artifact import Artifact
     from budc.schema.digest_cache import DigestCache
     from budc.schema.policy import PolicyDocument, Variant
@@ -22,6 +23,7 @@ class BindRequest:
 
     artifact: Artifact
     export: Path
+    profile: ModelProfile
     weights: Path | None
     samples: int
     revision: int | None
@@ -45,7 +47,7 @@ def bind_export(request: BindRequest) -> Bound:
     """
     require(*MODEL_PACKAGES, *ONNX_PACKAGES, extra="export")
     document = request.artifact.document
-    weights = find_original(document, request.weights, request.digests)
+    weights = find_original(document, request.profile, request.weights, request.digests)
     with model_libraries():
         from budc.cli.generation.converted import ConvertedExport
         from budc.compiler.bind import rebound
@@ -57,12 +59,14 @@ def bind_export(request: BindRequest) -> Bound:
         check_additions(document, "budc bind", ADDITIONS)
         variant, manifest = describe_export(request.export, sha256=request.digests)
         converted = ConvertedExport(document, variant, request.export, request.digests)
-        parity = _measure(document, weights, converted, request.samples)
+        parity = _measure(request, weights, converted)
         check_parity(parity, manifest.dtype)
         return Bound(rebound(request.artifact, variant, parity, request.revision), variant, parity)
 
 
-def find_original(document: PolicyDocument, weights: Path | None, digests: DigestCache) -> Path:
+def find_original(
+    document: PolicyDocument, profile: ModelProfile, weights: Path | None, digests: DigestCache
+) -> Path:
     """Return the folder of the model that the policy was compiled for, whose files are checked.
 
     Raises:
@@ -74,11 +78,9 @@ def find_original(document: PolicyDocument, weights: Path | None, digests: Diges
     from budc.compiler.models.supported import check_one_denoiser
     from budc.policies.profile import find_weights
     from budc.runtimes.diffusers.network_config import library_defaults
-    from budc.runtimes.diffusers.pipeline import profile_of
     from budc.runtimes.exported.manifest import MANIFEST
     from budc.schema.model_files import accepted_files
 
-    profile = profile_of(document)
     check_one_denoiser(profile, "bind")
     folder = find_weights(profile, weights)
     originals = [variant for variant in document.model.variants if MANIFEST not in variant.files]
@@ -86,15 +88,17 @@ def find_original(document: PolicyDocument, weights: Path | None, digests: Diges
     return folder
 
 
-def _measure(document: PolicyDocument, weights: Path, converted: ConvertedExport, samples: int) -> Parity:
+def _measure(request: BindRequest, weights: Path, converted: ConvertedExport) -> Parity:
     """Run held-out prompts under the policy in both forms."""
     import msgspec
 
     from budc.compiler.evaluation.parity import measure_parity
     from budc.compiler.models.model import default_device, load_model
     from budc.policies.deployment import calibrated
-    from budc.runtimes.diffusers.pipeline import profile_of
 
+    document = request.artifact.document
     # In float32 whatever the policy was measured in: rounding would hide what a conversion changed.
-    profile = msgspec.structs.replace(calibrated(profile_of(document), document), dtype="float32")
-    return measure_parity(load_model(profile, weights, default_device()), document, converted, samples)
+    profile = msgspec.structs.replace(calibrated(request.profile, document), dtype="float32")
+    return measure_parity(
+        load_model(profile, weights, default_device()), document, converted, request.samples
+    )

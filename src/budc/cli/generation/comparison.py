@@ -16,7 +16,6 @@ from budc.cli.output.media import Frames
 from budc.cli.output.tables import MISSING, number, table
 from budc.compiler.rollouts.metrics import latent_errors, psnrs
 from budc.runtimes.diffusers.apply import AppliedPolicy, applied
-from budc.runtimes.diffusers.pipeline import profile_of
 from budc.schema.policy import PolicyDocument
 from budc.schema.report_names import FULL
 
@@ -57,7 +56,7 @@ def run_methods(pipe: Any, request: GenerationRequest, methods: Sequence[Method]
     Returns:
         What differed from the calibration, a sentence each.
     """
-    settings = CallSettings.of(pipe, request.document, profile_of(request.document))
+    settings = CallSettings.of(pipe, request.document, request.profile)
     prompts, seed = request.prompts, request.seed
     differences: dict[str, None] = {}
     if len(methods) > 1:

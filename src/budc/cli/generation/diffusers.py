@@ -46,9 +46,9 @@ def _check_files(request: GenerationRequest) -> None:
 def _generate(request: GenerationRequest, compare: bool) -> list[Method]:
     from budc.cli.generation.comparison import methods, pictures, run_methods
     from budc.cli.output.media import write_media
-    from budc.runtimes.diffusers.pipeline import load_pipeline, profile_of
+    from budc.runtimes.diffusers.pipeline import load_pipeline
 
-    pipe = load_pipeline(profile_of(request.document), weights=request.weights)
+    pipe = load_pipeline(request.profile, weights=request.weights)
     if request.adapters:
         from budc.runtimes.sampling.adapters import load_adapters
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from budc.policies.adapter_files import AdapterFile
+    from budc.policies.profile import ModelProfile
     from budc.schema.artifact import Artifact
     from budc.schema.digest_cache import DigestCache
     from budc.schema.policy import PolicyDocument
@@ -24,6 +25,7 @@ class GenerationRequest:
     allow_unsigned: bool
     allow_uncalibrated: bool
     digests: DigestCache
+    profile: ModelProfile
     weights: Path
     prompts: tuple[str, ...]
     seed: int

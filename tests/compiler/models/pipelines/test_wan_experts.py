@@ -332,7 +332,7 @@ def test_a_policy_is_transferred_within_the_family_where_the_split_is_the_same(
     profile = load_profile("pair-tiny")
     assert profile.experts is not None
     warmer = replace(profile, experts=replace(profile.experts, guidance=2.0))
-    monkeypatch.setattr(transferring, "load_profile", lambda _: warmer)
+    monkeypatch.setattr(transferring, "choose_model", lambda *_: warmer)
     with pytest.raises(
         CalibrationMismatch, match=r"guidance of transformer_2: the policy was found with 3.0, .* 2.0"
     ):

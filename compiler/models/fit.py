@@ -1,0 +1,97 @@
+"""Whether a profile is true of a model folder: seen in configurations alone, before a framework is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from budc.compiler.models.folder import check_architecture, read_index
+from budc.policies.folder_profile import read_object
+from budc.policies.profile import ModelProfile
+from budc.schema.errors import UnsupportedModel, WeightsMissing
+
+
+class Grid(NamedTuple):
+    """Sizes come in multiples of `cell` pixels, frames as one and a multiple of `interval`; that is 0 for pictures."""
+
+    cell: int
+    interval: int
+
+
+def check_fit(profile: ModelProfile, folder: Path) -> None:
+    """Refuse a profile that contradicts the folder: another pipeline or size, a shape that its VAE cannot make.
+
+    Raises:
+        UnsupportedModel: a setting contradicts a configuration; the message names both.
+        WeightsMissing: a configuration or the scheduler is not there.
+    """
+    index = read_index(profile, folder)
+    if not isinstance(index.get("scheduler"), list) or index["scheduler"][-1] is None:
+        raise WeightsMissing(
+            f"{folder}/model_index.json names no scheduler",
+            remedy="save the whole pipeline with save_pretrained",
+        )
+    check_architecture(profile, folder)
+    config = read_object(folder / next(iter(profile.denoisers)) / "config.json")
+    _check_guidance(profile, folder, config)
+    vae = folder / "vae" / "config.json"
+    _check_shape(profile, grid(read_object(vae), config), vae)
+
+
+def grid(vae: Mapping[str, Any], transformer: Mapping[str, Any]) -> Grid:
+    """Return the sizes that a VAE and the cells of a transformer can make, by their configurations."""
+    patch = transformer.get("patch_size", 1)
+    if isinstance(patch, list):
+        # Of a video transformer: frames, rows, columns. Packed latents have cells of 2 × 2 and name none.
+        patch = patch[-1] if len(patch) == 3 else 2
+    cell = patch if isinstance(patch, int) and patch > 1 else 2
+    match vae.get("_class_name"):
+        case "AutoencoderKLWan":
+            return Grid(cell * vae.get("scale_factor_spatial", 8), vae.get("scale_factor_temporal", 4))
+        case "AutoencoderKLHunyuanVideo":
+            return Grid(
+                cell * vae.get("spatial_compression_ratio", 8), vae.get("temporal_compression_ratio", 4)
+            )
+        case "AutoencoderKLQwenImage":
+            return Grid(cell * 2 ** len(vae.get("temperal_downsample", (0, 0, 0))), 0)
+        case _:
+            return Grid(cell * 2 ** max(0, len(vae.get("block_out_channels", ())) - 1), 0)
+
+
+def _check_guidance(profile: ModelProfile, folder: Path, config: Mapping[str, Any]) -> None:
+    embeds = config.get("guidance_embeds")
+    if profile.guidance_rule == "distilled" and embeds is False:
+        raise UnsupportedModel(
+            f'{profile.name}: guidance_rule is "distilled", but {folder}/transformer/config.json says '
+            "guidance_embeds false: the network takes no guidance",
+            remedy='guidance_rule = "none" with guidance = 0',
+        )
+    if profile.guidance_rule != "distilled" and embeds is True:
+        raise UnsupportedModel(
+            f'{profile.name}: guidance_rule is "{profile.guidance_rule}", but {folder}/transformer/config.json says '
+            "guidance_embeds true: the network is distilled and takes guidance as an input",
+            remedy='guidance_rule = "distilled" with branches = ["cond"]',
+        )
+
+
+def _check_shape(profile: ModelProfile, sizes: Grid, vae: Path) -> None:
+    for field in ("height", "width"):
+        value = getattr(profile, field)
+        if value % sizes.cell:
+            near = max(1, round(value / sizes.cell)) * sizes.cell
+            raise UnsupportedModel(
+                f"{profile.name}: {field} {value} is no multiple of {sizes.cell}, which {vae} asks for",
+                remedy=f"{field} = {near}",
+            )
+    frames = profile.frames
+    if sizes.interval and (frames - 1) % sizes.interval:
+        near = round((frames - 1) / sizes.interval) * sizes.interval + 1
+        raise UnsupportedModel(
+            f"{profile.name}: frames {frames} is not one and a multiple of {sizes.interval}, which {vae} asks for",
+            remedy=f"frames = {near}",
+        )
+    if not sizes.interval and frames != 1:
+        raise UnsupportedModel(
+            f"{profile.name}: frames is {frames}, but {vae} makes pictures", remedy="frames = 1"
+        )
