@@ -74,7 +74,7 @@ def make_document(
             seed=plan.seed,
             candidates=result.candidates,
             forwards=result.forwards.total,
-            settings=dict(result.settings),
+            settings={**result.settings, **plan.target.prompt_files},
             versions=versions(),
         ),
     )

@@ -19,9 +19,8 @@ import msgspec
 from budc.compiler.budget import parse_budget
 from budc.compiler.compile_plan import CompilePlan, PlannedPolicy, plan_policies
 from budc.compiler.selection.split import check_arbitrated, searched_on
-from budc.compiler.target import ArtifactRequest, read_samples
+from budc.compiler.target import ArtifactRequest
 from budc.policies.adapter_files import adapter_files
-from budc.policies.deployment import deployed
 from budc.policies.model_choice import choose_model
 from budc.policies.profile import ModelProfile
 from budc.runtimes.sampling.families import FAMILIES
@@ -30,7 +29,7 @@ from budc.schema.files import read_limited
 from budc.schema.toml import parse_toml
 
 MAX_SOURCE_BYTES = 1 << 20
-_PATHS = ("weights", "calibration", "key", "public", "out")
+_PATHS = ("weights", "calibration", "held_out", "key", "public", "out")
 
 
 class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,7 +60,7 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         """
         self.check_numbers()
         auto_steps = self.steps == "auto"
-        profile = deployed(choose_model(self.model), negative=self.negative)
+        profile = self.deployed(choose_model(self.model))
         check_arbitrated(self.search, align=self.align, auto_steps=auto_steps)
         steps = self.steps if isinstance(self.steps, int) else profile.steps
         budgets = self._budgets(profile, steps)
@@ -70,7 +69,7 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         signer = self.signer()
         policies = self._policies(profile, budgets)
         adapters = adapter_files(self.lora, list(profile.denoisers))
-        samples = read_samples(profile, self.calibration)
+        samples = self.samples(profile)
         searched_on(self.search, len(samples.calibration), arbitrates=self.align or auto_steps)
         return CompilePlan(
             target=replace(self.target(profile, samples), adapters=adapters),

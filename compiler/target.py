@@ -6,33 +6,45 @@ here, the cheapest first. What comes out is passed on and not checked again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
 from budc.compiler.models.fit import check_fit
 from budc.compiler.models.supported import check_supported
+from budc.option_names import option
 from budc.policies.adapter_files import AdapterFile
-from budc.policies.profile import ModelProfile, find_weights, read_prompts
-from budc.policies.samples import CALIBRATION_SEED, HELD_OUT_SEED, Sample, common_negative, samples_of
-from budc.schema.errors import UsageError
+from budc.policies.deployment import Deployment
+from budc.policies.profile import ModelProfile, find_weights
+from budc.policies.prompt_sets import PromptSource, SampleSets, read_samples
+from budc.policies.samples import common_negative
+from budc.schema.errors import UsageError, printable
 from budc.schema.fields import Name
 from budc.schema.keys import Signer, load_public, load_signer
 from budc.schema.policy import NegativePrompt, SamplerBinding
 
-_RANGES = {"seed": (0, 2**53 - 1), "steps": (1, 1000), "revision": (1, 2**31 - 1)}
+_RANGES = {
+    "seed": (0, 2**53 - 1),
+    "steps": (1, 1000),
+    "revision": (1, 2**31 - 1),
+    "calibration_size": (1, 1 << 20),
+    "held_out_size": (1, 1 << 20),
+}
 
 
-class ArtifactRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ArtifactRequest(Deployment, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a user says of the artifact to be written and of the model that it is for."""
 
     weights: Path | None = None
     calibration: Path | None = None
     """Prompts to search or fit on; default the profile's."""
-    negative: str | None = None
-    """The negative prompt of all prompts; default the profile's."""
+    calibration_size: int | None = None
+    """How many of them; default all of a file, or as many as the profile says of its own."""
+    held_out: Path | None = None
+    """Prompts to report on; default the profile's."""
+    held_out_size: int | None = None
     seed: int = 0
     key: str | None = None
     """Path of a private key, "env:NAME", or a key URI; see `budc.schema.keys.load_signer`."""
@@ -47,10 +59,10 @@ class ArtifactRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     def check_numbers(self) -> None:
         """Refuse a number that is out of range. Raises UsageError."""
-        for field, (low, high) in _RANGES.items():
-            value = getattr(self, field, None)
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name, None)
             if isinstance(value, int) and not low <= value <= high:
-                raise UsageError(f"{field} is {value}, expected {low} to {high}")
+                raise UsageError(f"{option(name.replace('_', '-'))}: is {value}, expected {low} to {high}")
 
     def check_name(self) -> None:
         """Refuse a name that an artifact cannot have. Raises UsageError."""
@@ -69,25 +81,29 @@ class ArtifactRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         public = load_public(self.public) if self.public else None
         return load_signer(self.key, public=public) if self.key else None
 
+    def samples(self, profile: ModelProfile) -> SampleSets:
+        """Read the samples of both prompt sets. Raises UsageError."""
+        return read_samples(
+            profile,
+            PromptSource(self.calibration, self.calibration_size),
+            PromptSource(self.held_out, self.held_out_size),
+        )
+
     def target(self, profile: ModelProfile, samples: SampleSets) -> Target:
         """Return the model, its weights found, or fetched where `download` says so.
 
         Raises:
             UnsupportedModel: the compiler does not know its pipeline.
+            UsageError: it does not make this size of output.
             WeightsMissing: they are not here.
             BudcError: see `check_fit`.
         """
         check_supported(profile)
         folder = find_weights(profile, self.weights, download=self.download)
         check_fit(profile, folder)
-        return Target(profile, samples, folder, self.rehash)
-
-
-class SampleSets(NamedTuple):
-    """What is searched on and what is reported on; they share no prompt and no noise."""
-
-    calibration: tuple[Sample, ...]
-    held_out: tuple[Sample, ...]
+        own = {"calibrationFile": self.calibration, "heldOutFile": self.held_out}
+        files = {name: printable(path.name)[:256] for name, path in own.items() if path is not None}
+        return Target(profile, samples, folder, self.rehash, prompt_files=files)
 
 
 @dataclass(frozen=True)
@@ -100,6 +116,8 @@ class Target:
     rehash: bool = False
     adapters: tuple[AdapterFile, ...] = ()
     """Loaded into the denoisers before anything is measured."""
+    prompt_files: Mapping[str, str] = field(default_factory=dict)
+    """Names of the user's own prompt files, for the settings of the search that the artifact lists."""
 
     def bound(self, sampler: SamplerBinding) -> SamplerBinding:
         """Return a sampler with the negative prompt of the samples, where its guidance uses one."""
@@ -108,23 +126,3 @@ class Target:
             text = common_negative(self.samples.calibration + self.samples.held_out)
             negative = NegativePrompt(rule="varied" if text is None else "fixed", text=text)
         return msgspec.structs.replace(sampler, negative_prompt=negative)
-
-
-def read_samples(profile: ModelProfile, calibration: Path | None) -> SampleSets:
-    """Read the prompts of both sets: the profile's, or those of the file `calibration` to search or fit on.
-
-    Raises:
-        UsageError: a file cannot be used, or a prompt is in both sets.
-    """
-    sizes = profile.prompts
-    searched = read_prompts(calibration or sizes.calibration, None if calibration else sizes.calibration_size)
-    held_out = read_prompts(sizes.held_out, sizes.held_out_size)
-    if shared := sorted(set(searched) & set(held_out)):
-        raise UsageError(
-            f"--calibration: {len(shared)} of the prompts are held out, the first is {shared[0]!r}",
-            remedy="calibrate on prompts that the report is not measured on",
-        )
-    negative = profile.prompts.negative
-    return SampleSets(
-        samples_of(searched, negative, CALIBRATION_SEED), samples_of(held_out, negative, HELD_OUT_SEED)
-    )

@@ -164,6 +164,7 @@ def _document(
                 "nearby": plan.nearby,
                 "from": source.name,
                 "differing": plan.differing,
+                **plan.target.prompt_files,
             },
             versions=versions(),
         ),

@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from budc.compiler.compatibility import check_family, check_sampling
-from budc.compiler.target import ArtifactRequest, Target, read_samples
-from budc.policies.deployment import deployed
+from budc.compiler.target import ArtifactRequest, Target
 from budc.policies.model_choice import choose_model
 from budc.policies.profile import ModelProfile
 from budc.runtimes.admission.additions import check_additions
@@ -68,6 +69,7 @@ class TransferRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown
         self.check_numbers()
         profile = choose_model(self.to, "--to")
         document = self.source.document
+        profile = replace(self, negative=self._negative(profile)).deployed(profile)
         self._check_nearby()
         check_additions(document, "budc transfer", {NETWORK_CONFIG, NEGATIVE_PROMPT, EVALUATION})
         check_family(document, profile, self.differing)
@@ -77,8 +79,7 @@ class TransferRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown
         signer = self.signer()
         path = self.out or Path(f"{name}{SUFFIX}")
         check_place(path)
-        profile = deployed(profile, negative=self._negative(profile))
-        samples = read_samples(profile, self.calibration)
+        samples = self.samples(profile)
         return TransferPlan(
             source=self.source,
             target=self.target(profile, samples),

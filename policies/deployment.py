@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import msgspec
 
 from budc.option_names import option
@@ -10,30 +13,94 @@ from budc.schema.errors import UsageError
 from budc.schema.fields import Prompt
 from budc.schema.policy import PolicyDocument
 
+SCHEDULERS = ("DPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler")
+"""Classes of schedulers for flow matching that policies can be searched for."""
 
-def deployed(profile: ModelProfile, *, negative: str | None = None) -> ModelProfile:
-    """Return the profile with the settings that are given. `negative` is the negative prompt.
+_LARGEST_SIZE = 65536
+_LARGEST_GUIDANCE = 1000.0
+_OFF: dict[str, float] = {"ZImagePipeline": 0.0}
+"""The scale up to which a pipeline leaves classifier-free guidance out, where that is not 1."""
 
-    Raises:
-        UsageError: a setting that the model does not have, or that an artifact cannot record.
-    """
-    if negative is not None:
-        _check_negative(profile, negative)
-        profile = _with_negative(profile, negative)
-    return profile
+
+class Deployment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of the user's own. Fields left `None` take the profile's value."""
+
+    height: int | None = None
+    width: int | None = None
+    frames: int | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    guidance: float | None = None
+    """Guidance scale; of the first denoiser where there are several."""
+    scheduler: str | None = None
+    """Class name, one of `SCHEDULERS`."""
+    negative: str | None = None
+    """The negative prompt of all prompts that have none of their own."""
+
+    def deployed(self, profile: ModelProfile) -> ModelProfile:
+        """Return the profile with these settings.
+
+        Raises:
+            UsageError: one that the model does not have, or that an artifact cannot record.
+        """
+        self._check_size(profile)
+        self._check_guidance(profile)
+        if self.scheduler is not None and self.scheduler not in SCHEDULERS:
+            raise UsageError(
+                f"{option('scheduler')}: {self.scheduler!r} is none that policies can be searched for",
+                remedy=f"use one of {', '.join(SCHEDULERS)}",
+            )
+        own = {
+            name: value
+            for name in ("height", "width", "frames", "dtype", "guidance", "scheduler")
+            if (value := getattr(self, name)) is not None
+        }
+        profile = msgspec.structs.replace(profile, **own)
+        if self.negative is None:
+            return profile
+        _check_negative(profile, self.negative)
+        return _with_negative(profile, self.negative)
+
+    def _check_size(self, profile: ModelProfile) -> None:
+        for name in ("height", "width", "frames"):
+            size = getattr(self, name)
+            if size is not None and not 1 <= size <= _LARGEST_SIZE:
+                raise UsageError(f"{option(name)}: is {size}, expected 1 to {_LARGEST_SIZE}")
+        if self.frames not in (None, 1) and profile.frames == 1:
+            raise UsageError(f"{option('frames')}: {profile.name} makes images", remedy="leave it out")
+
+    def _check_guidance(self, profile: ModelProfile) -> None:
+        scale = self.guidance
+        if scale is None:
+            return
+        if profile.guidance_rule == "none":
+            raise UsageError(f"{option('guidance')}: {profile.name} is not guided", remedy="leave it out")
+        least = (
+            _OFF.get(profile.pipeline_class, 1.0) if profile.guidance_rule == "classifier-free" else -math.inf
+        )
+        if not (math.isfinite(scale) and least < scale <= _LARGEST_GUIDANCE and scale >= -_LARGEST_GUIDANCE):
+            above = f"above {least:g}, up to" if math.isfinite(least) else "at most"
+            raise UsageError(
+                f"{option('guidance')}: is {scale:g}, expected {above} {_LARGEST_GUIDANCE:g}",
+                remedy=f"the pipeline leaves guidance out at {least:g} and below"
+                if math.isfinite(least)
+                else "",
+            )
 
 
 def calibrated(profile: ModelProfile, document: PolicyDocument) -> ModelProfile:
-    """Return the profile with the shape and the negative prompt for which a policy was measured.
+    """Return the profile with the shape, sampler and negative prompt for which a policy was measured.
 
     A negative prompt that varied is left as the profile has it.
 
     Raises:
         UnsupportedModel: the policy is for a network without a pipeline.
     """
-    shape, negative = document.pipeline().shape, document.sampler.negative_prompt
-    if negative is not None and negative.text is not None:
-        profile = _with_negative(profile, negative.text)
+    shape, sampler = document.pipeline().shape, document.sampler
+    if sampler.negative_prompt is not None and sampler.negative_prompt.text is not None:
+        profile = _with_negative(profile, sampler.negative_prompt.text)
+    experts = profile.experts
+    if experts is not None and sampler.experts:
+        experts = msgspec.structs.replace(experts, guidance=sampler.experts[0].guidance)
     return msgspec.structs.replace(
         profile,
         height=shape.height,
@@ -41,6 +108,9 @@ def calibrated(profile: ModelProfile, document: PolicyDocument) -> ModelProfile:
         frames=shape.frames,
         dtype=shape.dtype,
         text_tokens=shape.text_tokens or profile.text_tokens,
+        scheduler=sampler.scheduler,
+        guidance=sampler.guidance,
+        experts=experts,
     )
 
 

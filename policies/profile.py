@@ -16,10 +16,10 @@ from typing import Literal
 
 import msgspec
 
+from budc.policies.prompt_files import read_prompt_file
 from budc.schema.errors import BudcError, UsageError, WeightsMissing
 from budc.schema.files import read_limited
 
-MAX_PROMPT_BYTES = 1 << 24
 _HERE = Path(str(files("budc.policies")))
 
 
@@ -134,28 +134,15 @@ def embedded_folder(profile: ModelProfile) -> Path:
     return _HERE / profile.embedded
 
 
-def read_prompts(name: str | Path, limit: int | None = None) -> tuple[str, ...]:
-    """Read a prompt file, one prompt a line, by the name of a shipped one or by path.
+def prompt_path(name: str) -> Path:
+    """Return the path of a shipped prompt file, or of one of an own profile's, which is absolute."""
+    return _HERE / name
 
-    Raises:
-        UsageError: the file is missing, no regular file, too large or not UTF-8, holds fewer prompts than asked for,
-            or repeats one.
-    """
-    path = _HERE / name if isinstance(name, str) else name
-    try:
-        text = read_limited(path, MAX_PROMPT_BYTES).decode("utf-8")
-    except (BudcError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{path}: cannot read prompts: {error}", remedy="give a UTF-8 file, one prompt a line"
-        ) from error
-    prompts = tuple(line for line in map(str.strip, text.splitlines()) if line)
-    if len(set(prompts)) != len(prompts):
-        raise UsageError(f"{path}: a prompt is there twice", remedy="remove the repeated line")
-    if not prompts or (limit is not None and len(prompts) < limit):
-        raise UsageError(
-            f"{path}: {len(prompts)} prompts, {limit or 1} needed", remedy="add prompts, one a line"
-        )
-    return prompts[:limit]
+
+def read_prompts(name: str | Path, limit: int | None = None) -> tuple[str, ...]:
+    """Read the texts of a prompt file, by the name of a shipped one or by path. Raises UsageError."""
+    path = prompt_path(name) if isinstance(name, str) else name
+    return tuple(prompt.text for prompt in read_prompt_file(path, limit))
 
 
 def _hub_snapshot(profile: ModelProfile) -> Path:

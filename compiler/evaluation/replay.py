@@ -20,8 +20,9 @@ from budc.compiler.models.model import default_device, load_model
 from budc.compiler.rollouts.metrics import latent_errors, latent_metric, psnr_metric
 from budc.compiler.storage.journal import Journal
 from budc.policies.deployment import calibrated
-from budc.policies.profile import ModelProfile, load_profile, read_prompts
-from budc.policies.samples import HELD_OUT_SEED, samples_of
+from budc.policies.profile import ModelProfile, load_profile
+from budc.policies.prompt_sets import PromptSource, held_out_samples
+from budc.policies.samples import Sample
 from budc.runtimes.admission.additions import check_additions
 from budc.schema.additions import (
     EVALUATION,
@@ -56,14 +57,16 @@ def replay(
     samples: int | None = None,
     tolerance: float | None = None,
     profile: ModelProfile | None = None,
+    prompts: Path | None = None,
 ) -> list[Replayed]:
     """Measure the policy's held-out figures again, on the first `samples` prompts or on all.
 
     `tolerance` is relative, by default the report's own; `profile` has the prompts of the report, by default the
-    shipped one of the policy's model.
+    shipped one of the policy's model; `prompts` is the file that they are in where they are not the profile's.
+
 
     Raises:
-        UsageError: `tolerance` is laxer than the report's own.
+        UsageError: `tolerance` is laxer than the report's own, or the report was not measured on `prompts`.
         UnsupportedVersion: the policy uses what cannot be computed here.
         UnsupportedModel: the prompts that the figures were measured with are not here.
         QualityMismatch: a figure differs.
@@ -71,17 +74,7 @@ def replay(
     check_additions(document, "a replay", ADDITIONS)
     report = document.quality
     tolerance = agreed_tolerance(report, tolerance)
-    try:
-        profile = calibrated(profile or load_profile(document.pipeline().profile), document)
-        prompts = read_prompts(profile.prompts.held_out, report.held_out.size)
-    except UsageError as error:
-        raise UnsupportedModel(f"the report of {document.name} cannot be replayed: {error}") from error
-    held_out = samples_of(prompts, profile.prompts.negative, HELD_OUT_SEED)
-    if prompt_set(held_out) != report.held_out:
-        raise UnsupportedModel(
-            f"the report of {document.name} was measured on other prompts than {profile.name} has here",
-            remedy="--model PROFILE.toml, whose prompts are those that the policy was compiled with",
-        )
+    profile, held_out = _measured_on(document, profile, prompts)
     full_steps = next((item.nfe for item in report.baselines if item.name == FULL), document.sampler.steps)
     model = load_model(profile, folder, default_device())
     chosen = held_out[: samples or len(held_out)]
@@ -100,6 +93,31 @@ def replay(
     for pair in pairs:
         check(pair, tolerance, whole=len(chosen) == len(held_out))
     return pairs
+
+
+def _measured_on(
+    document: PolicyDocument, profile: ModelProfile | None, prompts: Path | None
+) -> tuple[ModelProfile, tuple[Sample, ...]]:
+    """Return the profile and the samples that a report was measured with. Raises UsageError, UnsupportedModel."""
+    report = document.quality.held_out
+    try:
+        profile = calibrated(profile or load_profile(document.pipeline().profile), document)
+        held_out = held_out_samples(profile, PromptSource(prompts, report.size))
+    except UsageError as error:
+        if prompts is not None:
+            raise
+        raise UnsupportedModel(f"the report of {document.name} cannot be replayed: {error}") from error
+    if prompt_set(held_out) == report:
+        return profile, held_out
+    if prompts is not None:
+        raise UsageError(
+            f"--held-out: the report of {document.name} was not measured on the first {report.size} of {prompts}",
+            remedy="give the file that it was compiled with, unchanged",
+        )
+    raise UnsupportedModel(
+        f"the report of {document.name} was measured on other prompts than {profile.name} has here",
+        remedy="--held-out FILE, or --model PROFILE.toml, with the prompts that it was compiled with",
+    )
 
 
 def check(pair: Replayed, tolerance: float, *, whole: bool) -> None:

@@ -25,6 +25,7 @@ from budc.compiler.models.supported import check_supported
 from budc.policies.profile import ModelProfile
 from budc.runtimes.sampling.families import family_of
 from budc.runtimes.sampling.loading import loading, scheduler_class
+from budc.runtimes.sampling.scheduler_choice import deployed_scheduler
 from budc.runtimes.sampling.schedulers import first_steps, sampler_binding
 from budc.schema.policy import Expert, SamplerBinding
 
@@ -127,7 +128,7 @@ def load_model(profile: ModelProfile, folder: Path, device: torch.device) -> Loa
         gc.collect()
     with loading(folder / SCHEDULER_CONFIG):
         config = json.loads((folder / SCHEDULER_CONFIG).read_text(encoding="utf-8"))
-        scheduler = scheduler_type.from_config(config, **profile.scheduler_config)
+        scheduler = deployed_scheduler(scheduler_type, config, profile.scheduler_config)
     return LoadedModel(
         profile, folder, adapter_for(profile.pipeline_class), tuple(denoisers), scheduler, device
     )

@@ -89,6 +89,7 @@ def load_pipeline(
         import torch
 
         from budc.runtimes.sampling.loading import loading, scheduler_class
+        from budc.runtimes.sampling.scheduler_choice import deployed_scheduler
     except ModuleNotFoundError as missing:
         raise MissingExtra(
             f"loading a pipeline needs {missing.name}, which is not installed (extra budc[torch])",
@@ -107,7 +108,7 @@ def load_pipeline(
         pipe = getattr(diffusers, profile.pipeline_class).from_pretrained(
             folder, dtype=dtypes, use_safetensors=True, local_files_only=True
         )
-    pipe.scheduler = scheduler.from_config(pipe.scheduler.config, **profile.scheduler_config)
+    pipe.scheduler = deployed_scheduler(scheduler, pipe.scheduler.config, profile.scheduler_config)
     return pipe.to(target)
 
 

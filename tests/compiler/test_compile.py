@@ -10,6 +10,7 @@ import torch
 from lora import write_lora
 
 from budc.compiler.compile import compile_artifacts
+from budc.compiler.evaluation.replay import replay
 from budc.compiler.request import make_request
 from budc.policies.profile import load_profile
 from budc.schema.artifact import open_artifact
@@ -38,22 +39,16 @@ def compiled(flags):
 @pytest.fixture
 def flags(wan_folder, prompt_file, tmp_path, monkeypatch):
     """A compile that takes seconds."""
-    import budc.compiler.target as target
-
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
-    held_out = ("a tiny green dot sails right over stripes", "a great yellow box goes down on checks")
-    read = target.read_prompts
-    monkeypatch.setattr(
-        target,
-        "read_prompts",
-        lambda name, limit=None: held_out if "held-out" in str(name) else read(name, limit),
-    )
+    held_out = tmp_path / "held-out.txt"
+    held_out.write_text("a tiny green dot sails right over stripes\na great yellow box goes down on checks\n")
     return {
         "model": "wan2.1-nano",
         "budget": "2",
         "steps": 6,
         "weights": wan_folder,
         "calibration": prompt_file,
+        "held_out": held_out,
         "out": tmp_path / "policy.budc.json",
     }
 
@@ -94,6 +89,27 @@ def test_the_negative_prompt_is_recorded_and_decides(flags, tmp_path):
     for name in ("calibration", "held_out"):
         assert getattr(plain.quality, name).digest != getattr(other.quality, name).digest
     assert plain.quality.metrics != other.quality.metrics
+
+
+def test_prompts_seeds_and_settings_of_one_s_own_are_in_the_artifact(flags, tmp_path, wan_folder):
+    mine = tmp_path / "mine.csv"
+    mine.write_text("prompt,seed,negative_prompt\na red circle,7,\na blue square,8,dark\na star,9,\n")
+    settings = {"height": 32, "width": 48, "frames": 5, "guidance": 3.0}
+    own = settings | {"calibration": mine, "scheduler": "FlowMatchEulerDiscreteScheduler"}
+    document = compiled(flags | own | {"search": "uniform", "calibration_size": 2}).document
+    shape, sampler = document.shape, document.sampler
+    assert (shape.height, shape.width, shape.frames, sampler.guidance) == tuple(settings.values())
+    assert (sampler.scheduler, sampler.config["shift"]) == ("FlowMatchEulerDiscreteScheduler", 5.0)
+    assert sampler.negative_prompt == NegativePrompt(rule="varied")
+    assert document.quality.calibration.size == 2
+    assert document.search.settings["calibrationFile"] == "mine.csv"
+    with pytest.raises(UnsupportedModel, match="measured on other prompts than wan2.1-nano has") as caught:
+        replay(document, wan_folder)
+    assert "--held-out FILE" in caught.value.remedy
+    replayed = replay(document, wan_folder, prompts=flags["held_out"])
+    assert [pair.measured.mean for pair in replayed] == [pair.reported.mean for pair in replayed]
+    with pytest.raises(UsageError, match=r"was not measured on the first 2 of .*mine\.csv"):
+        replay(document, wan_folder, prompts=mine)
 
 
 def test_a_policy_for_an_adapter_runs_with_it_alone(flags, tmp_path, model, wan_folder):
@@ -310,7 +326,7 @@ def test_too_few_prompts_to_judge_by_are_refused_before_any_rollout(flags, asked
 def test_held_out_prompts_cannot_calibrate(flags, tmp_path):
     shared = tmp_path / "shared.txt"
     shared.write_text("a tiny green dot sails right over stripes\n")
-    with pytest.raises(UsageError, match="held out"):
+    with pytest.raises(UsageError, match=r"held-out\.txt, line 1: .*shared\.txt, line 1"):
         compiled(flags | {"calibration": shared})
 
 

@@ -30,7 +30,7 @@ from budc.schema.errors import (  # noqa: E402
 )
 from budc.schema.keys import generate_key  # noqa: E402
 
-CARRIED = {NETWORK_CONFIG, EVALUATION, NEGATIVE_PROMPT}
+CARRIED = {EVALUATION, NEGATIVE_PROMPT, NETWORK_CONFIG}
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_name_revision_key_and_prompts_are_the_user_s(
     [
         ({"to": "flux-tinny"}, UsageError, "no profile named"),
         ({"name": "two words"}, UsageError, "--name"),
-        ({"revision": 0}, UsageError, "revision is 0"),
+        ({"revision": 0}, UsageError, "--revision: is 0"),
         ({"out": Path("nowhere/x.budc.json")}, OutputError, "--out"),
         ({"calibration": Path("nowhere.txt")}, UsageError, "cannot read prompts"),
     ],

@@ -15,7 +15,7 @@ import pytest
 from budc.schema.artifact import read, seal
 
 ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"^```(sh|python|toml)(?: (?P<name>\S+))?\n(?P<body>.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"^```(sh|python|toml|csv|jsonl)(?: (?P<name>\S+))?\n(?P<body>.*?)^```$", re.M | re.S)
 DOCUMENTS = [
     path
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -56,7 +56,7 @@ def check_examples(path, tmp_path, few_prompts):
         kind, name, body = match[1], match["name"], match["body"]
         if name:
             (tmp_path / name).write_text(body, encoding="utf-8")
-        if name or kind == "toml":
+        if name or kind not in ("sh", "python"):
             continue
         done = run(kind, body, tmp_path, few_prompts)
         assert done.returncode == 0, f"{path.name}:\n{body}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"

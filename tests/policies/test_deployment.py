@@ -2,9 +2,13 @@
 
 import pytest
 
-from budc.policies.deployment import deployed
+from budc.policies.deployment import Deployment
 from budc.policies.profile import load_profile
 from budc.schema.errors import UsageError
+
+
+def deployed(name, **settings):
+    return Deployment(**settings).deployed(load_profile(name))
 
 
 @pytest.mark.parametrize("name", ["wan2.1", "wan2.1-14b", "wan2.2"])
@@ -12,16 +16,34 @@ def test_wan_is_deployed_with_its_long_negative_prompt(name):
     assert load_profile(name).prompts.negative.startswith("色调艳丽，过曝，静态，")
 
 
-def test_a_negative_prompt_takes_the_place_of_the_profile_s():
-    profile = load_profile("wan2.1")
-    assert deployed(profile) == profile
-    assert deployed(profile, negative="dark").prompts.negative == "dark"
-    assert deployed(profile, negative="").prompts.negative == ""
+def test_settings_take_the_place_of_the_profile_s():
+    assert deployed("wan2.1") == load_profile("wan2.1")
+    settings = {"height": 720, "width": 1280, "frames": 33, "guidance": 3.0, "dtype": "float16"}
+    profile = deployed("wan2.1", **settings, scheduler="DPMSolverMultistepScheduler", negative="dark")
+    assert {name: getattr(profile, name) for name in settings} == settings
+    assert (profile.scheduler, profile.prompts.negative) == ("DPMSolverMultistepScheduler", "dark")
+    assert deployed("wan2.1", negative="").prompts.negative == ""
+    assert deployed("z-image", guidance=0.5).guidance == 0.5
 
 
-def test_a_model_without_a_negative_prompt_takes_none():
-    with pytest.raises(UsageError, match=r"--negative: flux-nano has no negative prompt .*distilled"):
-        deployed(load_profile("flux-nano"), negative="dark")
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("wan2.1", {"height": 0}, "--height: is 0, expected 1 to 65536"),
+        ("flux-nano", {"frames": 5}, "--frames: flux-nano makes images"),
+        ("wan2.1", {"guidance": 1.0}, "--guidance: is 1, expected above 1, up to 1000"),
+        ("z-image", {"guidance": 0.0}, "--guidance: is 0, expected above 0, up to 1000"),
+        ("wan2.1", {"guidance": float("nan")}, "--guidance: is nan"),
+        ("flux-nano", {"guidance": 1e6}, r"--guidance: is 1e\+06, expected at most 1000"),
+        ("z-image-turbo", {"guidance": 3.0}, "--guidance: z-image-turbo is not guided"),
+        ("wan2.1", {"scheduler": "EulerDiscreteScheduler"}, "--scheduler: 'EulerDiscreteScheduler' is none"),
+        ("flux-nano", {"negative": "dark"}, "--negative: flux-nano has no negative prompt .*distilled"),
+    ],
+    ids=str,
+)
+def test_a_setting_that_the_model_does_not_have_is_refused(name, settings, message):
+    with pytest.raises(UsageError, match=message):
+        deployed(name, **settings)
 
 
 @pytest.mark.parametrize(
@@ -29,4 +51,4 @@ def test_a_model_without_a_negative_prompt_takes_none():
 )
 def test_a_negative_prompt_that_an_artifact_cannot_hold_is_refused(text):
     with pytest.raises(UsageError, match="--negative: an artifact cannot record it"):
-        deployed(load_profile("wan2.1"), negative=text)
+        deployed("wan2.1", negative=text)

@@ -1,6 +1,3 @@
-import os
-from pathlib import Path
-
 import pytest
 
 from budc.policies.profile import find_weights, load_profile, profile_names, read_prompts
@@ -48,35 +45,6 @@ def test_weights_are_looked_for_in_the_hub_cache(tmp_path, monkeypatch):
 def test_a_given_folder_without_a_model_is_refused_even_with_download(tmp_path):
     with pytest.raises(WeightsMissing, match=r"model_index\.json"):
         find_weights(load_profile("wan2.1"), tmp_path, download=True)
-
-
-@pytest.mark.parametrize(
-    ("content", "word"), [(b"", "0 prompts"), (b"a\nb\na\n", "twice"), (b"\xff\xfe", "cannot read")]
-)
-def test_bad_prompt_files_are_refused(tmp_path, content, word):
-    path = tmp_path / "prompts.txt"
-    path.write_bytes(content)
-    with pytest.raises(UsageError, match=word):
-        read_prompts(path)
-
-
-def test_prompts_are_read_from_bounded_files_only(tmp_path, monkeypatch):
-    os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero"), tmp_path / "gone", tmp_path / ("x" * 300)):
-        with pytest.raises(UsageError, match="cannot read prompts"):
-            read_prompts(path)
-    monkeypatch.setattr("budc.policies.profile.MAX_PROMPT_BYTES", 10)
-    (tmp_path / "long.txt").write_text("a prompt of more than ten bytes\n")
-    with pytest.raises(UsageError, match="over 10 bytes"):
-        read_prompts(tmp_path / "long.txt")
-
-
-def test_too_few_prompts_are_refused(tmp_path):
-    path = tmp_path / "prompts.txt"
-    path.write_text("one\n\ntwo\n")
-    assert read_prompts(path) == ("one", "two")
-    with pytest.raises(UsageError, match="2 prompts, 3 needed"):
-        read_prompts(path, 3)
 
 
 def test_an_adapter_must_be_fused_first(tmp_path, monkeypatch):

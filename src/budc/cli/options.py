@@ -35,10 +35,16 @@ calibration_option = click.option(
     "--calibration",
     type=PATH,
     metavar="FILE",
-    help="Prompts to search on, one a line; default the profile's.",
+    help="Prompts to search on, one a line, or .csv or .jsonl with seeds and negative prompts; default the profile's.",
 )
 negative_option = click.option(
     "--negative", metavar="TEXT", help="Negative prompt to guide away from; default the profile's."
+)
+held_out_option = click.option(
+    "--held-out",
+    type=PATH,
+    metavar="FILE",
+    help="Prompts to report on, as for --calibration; default the profile's.",
 )
 lora_option = click.option(
     "--lora",
@@ -109,6 +115,41 @@ def weights_option(default: str = "the package's own, or the hub cache") -> Call
     return click.option(
         "--weights", type=PATH, metavar="DIR", help=f"Folder of the model's weights; default {default}."
     )
+
+
+def deployment_options(command: _Command) -> _Command:
+    """Give a command the prompts and the settings that a user may deploy a model with."""
+    size, count = click.IntRange(1, 65536), click.IntRange(1, 1 << 20)
+    options = [
+        calibration_option,
+        click.option(
+            "--calibration-size", type=count, metavar="N", help="How many of them; default all of FILE."
+        ),
+        held_out_option,
+        click.option(
+            "--held-out-size", type=count, metavar="N", help="How many of them; default all of FILE."
+        ),
+        click.option(
+            "--height", type=size, metavar="PIXELS", help="Height of the output; default the profile's."
+        ),
+        click.option(
+            "--width", type=size, metavar="PIXELS", help="Width of the output; default the profile's."
+        ),
+        click.option("--frames", type=size, metavar="N", help="Frames of a video; default the profile's."),
+        click.option(
+            "--guidance", type=float, metavar="SCALE", help="Guidance scale; default the profile's."
+        ),
+        click.option(
+            "--dtype",
+            type=click.Choice(["float32", "bfloat16", "float16"]),
+            help="Precision of the denoiser; default the profile's.",
+        ),
+        click.option("--scheduler", metavar="CLASS", help="Scheduler by its class; default the profile's."),
+        negative_option,
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def out_option(metavar: str, written: str, *, required: bool = False) -> Callable[[_Command], _Command]:

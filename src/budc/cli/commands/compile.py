@@ -11,13 +11,12 @@ import click
 from budc.cli.options import (
     PATH,
     budget_option,
-    calibration_option,
+    deployment_options,
     download_option,
     json_option,
     lora_option,
     model_option,
     name_option,
-    negative_option,
     out_option,
     rehash_option,
     revision_option,
@@ -62,8 +61,7 @@ class Steps(click.ParamType[int | str]):
     help="One mask for all guidance branches (default), or one for each, with the same total.",
 )
 @seed_option
-@calibration_option
-@negative_option
+@deployment_options
 @lora_option
 @signing_options
 @out_option("PATH", "Artifact to write, or folder of a sweep; default NAME.budc.json here.")

@@ -10,11 +10,10 @@ import click
 
 from budc.cli.options import (
     PATH,
-    calibration_option,
+    deployment_options,
     download_option,
     json_option,
     name_option,
-    negative_option,
     out_option,
     rehash_option,
     revision_option,
@@ -45,8 +44,7 @@ if TYPE_CHECKING:
     help="Accept another family, number of steps, scheduler or guidance.",
 )
 @seed_option
-@calibration_option
-@negative_option
+@deployment_options
 @trust_options
 @signing_options
 @out_option("FILE", "Artifact to write; default NAME.budc.json here.")

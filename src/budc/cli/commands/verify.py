@@ -37,6 +37,7 @@ class VerifyOptions:
     replay: bool
     samples: int | None
     tolerance: float | None
+    held_out: Path | None
     trusted: tuple[Path, ...]
     former_keys: tuple[Path, ...]
     rehash: bool
@@ -59,6 +60,9 @@ class VerifyOptions:
     type=click.FloatRange(min=0, min_open=True),
     metavar="T",
     help="Replay to this relative difference; at most what the report states, which is the default.",
+)
+@click.option(
+    "--held-out", type=PATH, metavar="FILE", help="Replay on these prompts, where they are not the profile's."
 )
 @trust_option
 @former_key_option
@@ -94,10 +98,11 @@ def verify_command(**flags: Any) -> None:
 def _check_flags(options: VerifyOptions) -> None:
     if options.replay and options.folder is None:
         raise UsageError("--replay measures on a model", remedy="say which: --weights DIR")
-    if not options.replay and any(
-        value is not None for value in (options.samples, options.tolerance, options.model)
-    ):
-        raise UsageError("--samples, --tolerance and --model say how to replay", remedy="add --replay")
+    how = (options.samples, options.tolerance, options.model, options.held_out)
+    if not options.replay and any(value is not None for value in how):
+        raise UsageError(
+            "--samples, --tolerance, --model and --held-out say how to replay", remedy="add --replay"
+        )
 
 
 def _attached(folder: Path) -> list[Path]:
@@ -186,7 +191,7 @@ def _replay(
     with model_libraries():
         from budc.compiler.evaluation.replay import replay
 
-        pairs = replay(artifact.document, folder, options.samples, tolerance, profile)
+        pairs = replay(artifact.document, folder, options.samples, tolerance, profile, options.held_out)
     for pair in pairs:
         name, count = pair.reported.name, pair.measured.samples
         detail = f"{name} mean {pair.measured.mean:.4g} of {count} samples, reported {pair.reported.mean:.4g}"
