@@ -103,7 +103,7 @@ def test_prompts_seeds_and_settings_of_one_s_own_are_in_the_artifact(flags, tmp_
     assert sampler.negative_prompt == NegativePrompt(rule="varied")
     assert document.quality.calibration.size == 2
     assert document.search.settings["calibrationFile"] == "mine.csv"
-    with pytest.raises(UnsupportedModel, match="measured on other prompts than wan2.1-nano has") as caught:
+    with pytest.raises(UnsupportedModel, match=r"measured on other prompts than wan2\.1-nano has") as caught:
         replay(document, wan_folder)
     assert "--held-out FILE" in caught.value.remedy
     replayed = replay(document, wan_folder, prompts=flags["held_out"])
