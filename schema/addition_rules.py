@@ -5,11 +5,17 @@
    loaded once into a denoiser, and into one that there is.
 3. images: height and width both or neither; a first or last frame once, and only for a video.
 4. evaluation: only in a policy that is derived from the one that was evaluated.
+5. guidance of a network's denoiser: a weight for each branch of the policy, adding up to 1. The largest is also the
+   scale (`sampler.guidance`, and that of the experts), which is classifier-free where there are several branches.
 """
+
+import math
 
 from budc.schema.additions import all_metrics
 from budc.schema.errors import SemanticsViolation
 from budc.schema.policy import ModelBinding, PolicyDocument, SamplerBinding
+
+_ROUNDING = 1e-6
 
 
 def check_additions(document: PolicyDocument) -> None:
@@ -18,6 +24,7 @@ def check_additions(document: PolicyDocument) -> None:
     _check_adapters(document.model)
     _check_images(document)
     _check_evaluations(document)
+    _check_guidance(document)
 
 
 def _check_negative_prompt(sampler: SamplerBinding) -> None:
@@ -79,3 +86,27 @@ def _check_evaluations(document: PolicyDocument) -> None:
         raise SemanticsViolation(
             "a metric is from an evaluation, but derivedFrom does not name the policy that was evaluated"
         )
+
+
+def _check_guidance(document: PolicyDocument) -> None:
+    sampler = document.sampler
+    scales = [sampler.guidance, *(expert.guidance for expert in sampler.experts)]
+    for index, (denoiser, scale) in enumerate(zip(document.model.denoisers, scales, strict=True)):
+        weights, where = denoiser.guidance, f"model.denoisers[{index}].guidance"
+        if not weights:
+            continue
+        if weights.keys() != document.budget.branches.keys():
+            raise SemanticsViolation(
+                f"{where} has the branches {', '.join(sorted(weights))}, "
+                f"budget.branches has {', '.join(sorted(document.budget.branches))}"
+            )
+        if abs(math.fsum(weights.values()) - 1) > _ROUNDING:
+            raise SemanticsViolation(f"{where} adds up to {math.fsum(weights.values()):g}, expected 1")
+        if scale != max(weights.values()):
+            raise SemanticsViolation(
+                f"{where} has the scale {max(weights.values()):g}, the sampler {scale:g}"
+            )
+        if (sampler.guidance_rule == "classifier-free") != (len(weights) > 1):
+            raise SemanticsViolation(
+                f"{where} has {len(weights)} branches, guidanceRule is {sampler.guidance_rule}"
+            )

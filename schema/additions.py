@@ -87,9 +87,11 @@ def check_fields(document: PolicyDocument) -> None:
             remedy="ask the publisher for an artifact whose schemaVersion is that of its fields",
         )
     is_network = document.model.kind == "network"
-    for name, is_set in _pipeline_fields(document).items():
-        if is_network and is_set:
-            raise SchemaViolation(f"{name} is set, but a network (model.kind) has none")
+    foreign = _pipeline_fields(document) if is_network else _network_fields(document)
+    for name, is_set in foreign.items():
+        if is_set:
+            what = "a network (model.kind) has none" if is_network else "only a network (model.kind) has it"
+            raise SchemaViolation(f"{name} is set, but {what}")
     if is_network:
         return
     needed = {
@@ -110,6 +112,16 @@ def _pipeline_fields(document: PolicyDocument) -> Mapping[str, bool]:
         "model.pipelineClass": document.model.pipeline_class is not None,
         "shape": document.shape is not None,
         **{name: _HAS[name](document) for name in (NEGATIVE_PROMPT, FURTHER_SHAPES, IMAGES)},
+    }
+
+
+def _network_fields(document: PolicyDocument) -> Mapping[str, bool]:
+    """Return whether each of the fields is set that only a network has."""
+    denoisers = document.model.denoisers
+    return {
+        "model.latents": bool(document.model.latents),
+        "model.denoisers.blocks": any(denoiser.blocks is not None for denoiser in denoisers),
+        "model.denoisers.guidance": any(denoiser.guidance for denoiser in denoisers),
     }
 
 

@@ -74,6 +74,10 @@ class DenoiserBinding(Strict, frozen=True, kw_only=True):
     """`budc.schema.digests.architecture_digest` of the weights: names and shapes, survives casts."""
     config: NetworkConfig | None = None
     """What `config.json` says, without the library's own notes, see `budc.schema.model_config`."""
+    blocks: Name | None = None
+    """Of a network: its attribute that lists the blocks; unset where functions say what they cache and reuse."""
+    guidance: Annotated[Mapping[Name, Guidance], Meta(max_length=16)] = field(default_factory=dict)
+    """Of a network: guidance branch → its weight in the guided velocity; they add up to 1."""
 
 
 class Variant(Strict, frozen=True, kw_only=True):
@@ -122,6 +126,8 @@ class ModelBinding(Strict, frozen=True, kw_only=True):
     variants: Annotated[Sequence[Variant], Meta(max_length=32)] = field(default_factory=list)
     """The first one is the original; its files are the subjects of the signed statement. A network may have none:
     then the tensor roots of its denoisers are."""
+    latents: Annotated[Sequence[Positive], Meta(max_length=8)] = field(default_factory=list)
+    """Of a network: the shape of one sample's latents."""
     adapters: AdapterRule
 
 

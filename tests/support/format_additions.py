@@ -60,8 +60,18 @@ def with_negative(document: PolicyDocument, text: str = "blurred") -> PolicyDocu
     return replace(document, sampler=replace(document.sampler, negative_prompt=negative))
 
 
+def runnable_network(document: PolicyDocument) -> PolicyDocument:
+    """Return the document, of two branches, as one of a network with all that its owner needs to run it."""
+    first, second = document.budget.branches
+    scale = document.sampler.guidance
+    weights = {first: scale, second: 1 - scale}
+    denoisers = [replace(item, blocks="layers", guidance=weights) for item in document.model.denoisers]
+    return network(document, denoisers=denoisers, latents=[4, 8, 8])
+
+
 ADDED: dict[str, tuple[Change, tuple[str, ...]]] = {
     "network": (network, ("model.kind",)),
+    "runnable-network": (runnable_network, ("model.kind",)),
     "network-by-tensor-root": (lambda d: network(d, variants=[]), ("model.kind",)),
     "network-config": (with_config, ("model.denoisers.config",)),
     "adapters": (adapted, ("model.adapters.scaled",)),

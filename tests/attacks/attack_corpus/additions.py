@@ -65,6 +65,18 @@ def config(settings: object) -> Edit:
     return put("model", "denoisers", 0, "config", to=settings)
 
 
+def weighted(weights: dict[str, Any]) -> Edit:
+    """Return what makes the policy one for a network with these weights of the guidance branches."""
+
+    def edit(predicate: dict[str, Any]) -> None:
+        network(predicate)
+        predicate["model"]["denoisers"][0]["guidance"] = weights
+        predicate["sampler"]["guidance"] = max(weights.values())
+        predicate["sampler"]["guidanceRule"] = "classifier-free" if len(weights) > 1 else "none"
+
+    return edit
+
+
 FIXED = negative(rule="fixed", text="blurred")
 
 
@@ -104,6 +116,7 @@ VALID: dict[str, tuple[Edit, ...]] = {
     "nothing new": (),
     "a network": (network,),
     "a network without files": (by_tensor_root,),
+    "a network with guidance": (weighted({"cond": 5, "uncond": -4}),),
     "settings of a network": (config({"num_layers": 2}),),
     "a negative prompt": (FIXED,),
     "images": (images({"role": "first-frame"}, {"role": "reference", "height": 8, "width": 8}),),
@@ -156,6 +169,35 @@ def networks(add: Add) -> None:
         network,
         put("model", "variants", 0, "files", "network.pt", to="a" * 64),
     )
+    for name, why, *edits in (
+        ("weights-without-sum", "weights that do not add up to 1", weighted({"cond": 5, "uncond": -3})),
+        ("weights-of-a-branch", "a branch without a weight", weighted({"cond": 1})),
+        ("weights-of-another", "a weight for no branch", weighted({"cond": 5, "uncond": -4, "more": 0})),
+        (
+            "weights-and-scale",
+            "weights of another scale",
+            weighted({"cond": 5, "uncond": -4}),
+            put("sampler", "guidance", to=4),
+        ),
+        (
+            "weights-and-rule",
+            "weights for guidance that there is not",
+            weighted({"cond": 5, "uncond": -4}),
+            put("sampler", "guidanceRule", to="none"),
+        ),
+    ):
+        refused(name, SEMANTICS, why, *edits)
+    for name, *path in (
+        ("latents", "latents"),
+        ("blocks", "denoisers", 0, "blocks"),
+        ("guidance", "denoisers", 0, "guidance"),
+    ):
+        value = {"latents": [4], "blocks": "layers", "guidance": {"cond": 5, "uncond": -4}}[name]
+        refused(f"pipeline-with-{name}", SCHEMA, f"{name} that nobody checks", put("model", *path, to=value))
+    for name, value in (("latents", [0]), ("latents", []), ("blocks", "a/b"), ("guidance", {})):
+        place = ("latents",) if name == "latents" else ("denoisers", 0, name)
+        why = f"{name} that no network has"
+        refused(f"with-{name}-{len(value)}", SCHEMA, why, network, put("model", *place, to=value))
     for field in ("profile", "pipelineClass", "variants"):
         refused(
             f"pipeline-without-{field}",
