@@ -19,7 +19,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -27,17 +26,19 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from budc.compiler.api_inputs import Pair, as_denoiser, branch_weights, noise_schedule
-from budc.compiler.api_samples import held_out_samples, sample_conditions
+from budc.compiler.api_samples import held_out_samples, prompt_set, sample_conditions
 from budc.compiler.api_settings import check_choices, check_numbers
 from budc.compiler.budget import parse_budget
 from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.denoisers.conditioning import Condition, Conditioning
 from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.fingerprint import fingerprint_of, network_identity
+from budc.compiler.network.compiled import Compiled, Origin
 from budc.compiler.rollouts.metrics import latent_errors, latent_metric
 from budc.compiler.rollouts.policies import full_policy, shared_policy
 from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.rollouts.schedule import NoiseSchedule
+from budc.compiler.search import algorithm
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.split import check_arbitrated
 from budc.compiler.selection.task import SearchResult, Task
@@ -48,25 +49,12 @@ from budc.schema.arguments import path_argument
 from budc.schema.mask import StepMask
 from budc.schema.policy import Metric, Policy
 from budc.schema.predictor import Predictor
-from budc.schema.report_names import FEWER_STEPS, UNIFORM
+from budc.schema.report_names import FEWER_STEPS, OBJECTIVES, UNIFORM
+
+__all__ = ["Compiled", "compile_policy"]
 
 _ANNEALING = AnnealingSettings(temperature_start=0.05, temperature_end=1e-5, protected_fraction=0.25)
 """The paper's settings for FLUX; only the paper's own search reads them."""
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """A policy, the schedule that it runs on, how it was found, and its squared latent errors on held-out samples.
-
-    `report` has the policy, "uniform" (plain reuse) and "fewer-steps" (nothing cached), all at the same NFE; it is
-    empty where nothing was held out.
-    """
-
-    policy: Policy
-    sigmas: tuple[float, ...]
-    timesteps: tuple[float, ...]
-    outcome: SearchResult
-    report: Mapping[str, Metric]
 
 
 @python_names()
@@ -125,15 +113,30 @@ def compile_policy(
         network, schedule, conditions, nfe, _ANNEALING, search, seed, align, batch=batch,
         few_step_schedule=schedule.resampled(nfe) if steps == "auto" else None,
     )  # fmt: skip
+    origin = Origin(
+        denoiser=network,
+        schedule=schedule,
+        latents=tuple(noise.shape[1:]),
+        calibration=prompt_set(conditions),
+        held_out=prompt_set(reported),
+        objective=OBJECTIVES[algorithm(search).objective],
+        budget=str(budget),
+        algorithm=search,
+        seed=seed,
+    )
     if work is None:
-        return _compiled(task, reported)
+        return _compiled(task, reported, origin)
     folder = path_argument(work, "work", "pass a folder to resume from")
     identity = network_identity(network, weights, blocks)
-    return _compiled(task, reported, folder, fingerprint_of(task, identity, branches))
+    return _compiled(task, reported, origin, folder, fingerprint_of(task, identity, branches))
 
 
 def _compiled(
-    task: Task, held_out: Conditioning | None, folder: Path | None = None, fingerprint: str = ""
+    task: Task,
+    held_out: Conditioning | None,
+    origin: Origin,
+    folder: Path | None = None,
+    fingerprint: str = "",
 ) -> Compiled:
     with ExitStack() as stack:
         if folder is None:
@@ -141,7 +144,7 @@ def _compiled(
         journal = stack.enter_context(Journal(folder, fingerprint))
         result = Finder(task, journal).find(task)
     report = {} if held_out is None else _report(task, result, held_out)
-    return Compiled(result.policy, result.schedule.sigmas, result.schedule.timesteps, result, report)
+    return Compiled(result.policy, result.schedule.sigmas, result.schedule.timesteps, result, report, origin)
 
 
 def _report(task: Task, result: SearchResult, conditions: Conditioning) -> Mapping[str, Metric]:

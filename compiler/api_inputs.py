@@ -40,7 +40,7 @@ def noise_schedule(
         SemanticsViolation: see `Sigmas`.
         UnsupportedModel: see `linear_form`.
     """
-    _check_scheduler(scheduler)
+    check_scheduler(scheduler)
     try:
         levels = tuple(Sigmas.of(_numbers(sigmas, "sigmas", _SIGMAS)))
     except SemanticsViolation as error:
@@ -136,7 +136,8 @@ def as_denoiser(denoiser: Any, weights: Mapping[str, float], blocks: str, device
     return given
 
 
-def _check_scheduler(scheduler: Any) -> None:
+def check_scheduler(scheduler: Any) -> None:
+    """Refuse what is no scheduler of diffusers. Raises UsageError."""
     members = ("config", "set_timesteps", "step")
     if isinstance(scheduler, type) or not all(hasattr(scheduler, name) for name in members):
         what = f"the class {scheduler.__name__}" if isinstance(scheduler, type) else described(scheduler)

@@ -11,7 +11,9 @@ from torch import Tensor
 from budc.compiler.denoisers.conditioning import Condition, Conditioning, named_tensors
 from budc.compiler.denoisers.identity import tensor_digest
 from budc.schema.arguments import described
+from budc.schema.canonical import digest
 from budc.schema.errors import UsageError
+from budc.schema.policy import PromptSet
 
 _CONDITIONING = 'pass branch -> tensor (N, ...), such as {"cond": text, "uncond": empty}'
 _NOISE = "pass a tensor (N, ...) of N initial latents, float32"
@@ -64,15 +66,22 @@ def held_out_samples(held_out: Any, calibration: Conditioning) -> Conditioning |
             f"{tuple(calibration.noise.shape[1:])}",
             remedy="give both the same shape",
         )
-    seen = {digest: index for index, digest in enumerate(_digests(calibration))}
-    for index, digest in enumerate(_digests(samples)):
-        if digest in seen:
+    seen = {own: index for index, own in enumerate(_digests(calibration))}
+    for index, own in enumerate(_digests(samples)):
+        if own in seen:
             raise UsageError(
-                f"held_out: its sample {index} is calibration sample {seen[digest]}, so that the report would be about "
+                f"held_out: its sample {index} is calibration sample {seen[own]}, so that the report would be about "
                 "what the policy was selected on",
                 remedy=_HELD_OUT,
             )
     return samples
+
+
+def prompt_set(samples: Conditioning | None) -> PromptSet:
+    """Name a set of samples by the digests of its conditions and noise; None is the empty set."""
+    if samples is None:
+        return PromptSet(digest="sha256:" + "0" * 64, size=0)
+    return PromptSet(digest=digest({"samples": [list(own) for own in _digests(samples)]}), size=len(samples))
 
 
 def _check_noise(noise: Any, name: str) -> None:

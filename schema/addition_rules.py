@@ -92,12 +92,13 @@ def _check_guidance(document: PolicyDocument) -> None:
     sampler = document.sampler
     scales = [sampler.guidance, *(expert.guidance for expert in sampler.experts)]
     for index, (denoiser, scale) in enumerate(zip(document.model.denoisers, scales, strict=True)):
-        weights, where = denoiser.guidance, f"model.denoisers[{index}].guidance"
+        where = f"model.denoisers[{index}].guidance"
+        weights = {item.branch: item.weight for item in denoiser.guidance}
         if not weights:
             continue
-        if weights.keys() != document.budget.branches.keys():
+        if weights.keys() != document.budget.branches.keys() or len(weights) != len(denoiser.guidance):
             raise SemanticsViolation(
-                f"{where} has the branches {', '.join(sorted(weights))}, "
+                f"{where} has the branches {', '.join(item.branch for item in denoiser.guidance)}, "
                 f"budget.branches has {', '.join(sorted(document.budget.branches))}"
             )
         if abs(math.fsum(weights.values()) - 1) > _ROUNDING:

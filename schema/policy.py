@@ -62,6 +62,13 @@ PAYLOADS: Final[tuple[Payload, ...]] = ("trunk-residual", "velocity")
 """The payloads that this release computes with; the output of the blocks is for other engines."""
 
 
+class BranchWeight(Strict, frozen=True, kw_only=True):
+    """What a guidance branch counts for in the guided velocity Σ weight · velocity; the weights add up to 1."""
+
+    branch: Name
+    weight: Guidance
+
+
 class DenoiserBinding(Strict, frozen=True, kw_only=True):
     """One network whose blocks the policy skips, identified by its content."""
 
@@ -76,8 +83,8 @@ class DenoiserBinding(Strict, frozen=True, kw_only=True):
     """What `config.json` says, without the library's own notes, see `budc.schema.model_config`."""
     blocks: Name | None = None
     """Of a network: its attribute that lists the blocks; unset where functions say what they cache and reuse."""
-    guidance: Annotated[Mapping[Name, Guidance], Meta(max_length=16)] = field(default_factory=dict)
-    """Of a network: guidance branch → its weight in the guided velocity; they add up to 1."""
+    guidance: Annotated[Sequence[BranchWeight], Meta(max_length=16)] = field(default_factory=list)
+    """Of a network: the weight of each guidance branch, in the order in which they are added up."""
 
 
 class Variant(Strict, frozen=True, kw_only=True):

@@ -11,6 +11,8 @@ from torch import Tensor
 from budc.compiler.denoisers.conditioning import Condition, Conditioning, map_condition
 from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.denoisers.microbatches import MicroBatches
+from budc.schema.arguments import described
+from budc.schema.errors import UnsupportedModel
 
 _BATCH = {"cpu": 32, "cuda": 16}
 R = TypeVar("R")
@@ -25,7 +27,8 @@ class BatchedDenoiser:
     last bit of its result, does not depend on what else is being scored.
 
     `forwards` counts computed forwards of one sample and one branch. `halved` is told the new batch size when
-    device memory did not suffice. Every method raises `DeviceMemory` where one sample does not fit.
+    device memory did not suffice. Every method raises `DeviceMemory` where one sample does not fit, and
+    `UnsupportedModel` where the network returns something else than its part of `Denoiser` says.
     """
 
     def __init__(
@@ -69,10 +72,11 @@ class BatchedDenoiser:
         device = self.denoiser.device
 
         def run(rows: list[int]) -> tuple[Tensor, Tensor]:
-            velocity, residual = self.denoiser.compute(
+            computed = self.denoiser.compute(
                 latents[rows].to(device), timestep.to(device), self._condition(branch, rows)
             )
-            return velocity.float().cpu(), residual.cpu()
+            velocity, residual = _pair(computed, len(rows))
+            return _checked("compute", velocity, latents[rows]), residual.cpu()
 
         velocities, residuals = zip(*self._run(len(latents), run), strict=True)
         self.forwards += len(latents)
@@ -89,7 +93,7 @@ class BatchedDenoiser:
                 timestep.to(device),
                 self._condition(branch, rows),
             )
-            return velocity.float().cpu()
+            return _checked("reuse", velocity, latents[rows])
 
         return torch.cat(self._run(len(latents), run))[: len(latents)]
 
@@ -118,3 +122,31 @@ class BatchedDenoiser:
         if self._stacks:
             return self.batch // self.samples * self.samples
         return min(self.batch, self.samples - first % self.samples)
+
+
+def _pair(computed: object, samples: int) -> tuple[Tensor, Tensor]:
+    """Return what `compute` returned, which must be a velocity and a tensor to cache of as many samples."""
+    if isinstance(computed, tuple | list) and len(computed) == 2:
+        velocity, cached = computed
+        if isinstance(cached, Tensor) and cached.ndim and len(cached) == samples:
+            return velocity, cached
+        computed = cached
+    raise UnsupportedModel(
+        f"denoiser: compute returned {_described(computed)} for {samples} samples, expected a velocity and a tensor to "
+        "cache, which has one entry a sample",
+        remedy="return (velocity, cached)",
+    )
+
+
+def _checked(method: str, velocity: object, latents: Tensor) -> Tensor:
+    """Return a velocity in float32 on the CPU; refuse one that is not of its latents' shape."""
+    if not isinstance(velocity, Tensor) or velocity.shape != latents.shape:
+        raise UnsupportedModel(
+            f"denoiser: {method} returned {_described(velocity)} for latents of shape {tuple(latents.shape)}",
+            remedy="return a velocity of the shape of the latents",
+        )
+    return velocity.float().cpu()
+
+
+def _described(value: object) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else described(value)

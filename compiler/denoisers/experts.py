@@ -24,11 +24,11 @@ class ExpertSwitch:
     """Denoisers of the same branches on the same device, in order; `boundaries` (descending) lie between them."""
 
     def __init__(self, denoisers: Sequence[Denoiser], boundaries: Sequence[float]) -> None:
-        self._denoisers = tuple(denoisers)
+        self.denoisers = tuple(denoisers)
         self._boundaries = tuple(boundaries)
-        self.branches = self._denoisers[0].branches
-        self.linear = all(denoiser.linear for denoiser in self._denoisers)
-        self.device = self._denoisers[0].device
+        self.branches = self.denoisers[0].branches
+        self.linear = all(denoiser.linear for denoiser in self.denoisers)
+        self.device = self.denoisers[0].device
 
     def first_steps(self, timesteps: Sequence[float] | Tensor) -> tuple[int, ...]:
         """Return the first step of every denoiser but the first; the number of steps where a denoiser has none."""
@@ -48,15 +48,15 @@ class ExpertSwitch:
 
     def checkpoint_blocks(self) -> bool:
         """Checkpoint the blocks of one more network."""
-        return any(denoiser.checkpoint_blocks() for denoiser in self._denoisers)
+        return any(denoiser.checkpoint_blocks() for denoiser in self.denoisers)
 
     def identity(self) -> object:
         """Return what tells every denoiser, and when it takes over; None where one cannot be told from others."""
-        denoisers = [identity_of(denoiser) for denoiser in self._denoisers]
+        denoisers = [identity_of(denoiser) for denoiser in self.denoisers]
         return None if None in denoisers else {"denoisers": denoisers, "boundaries": list(self._boundaries)}
 
     def _at(self, timestep: Tensor) -> Denoiser:
-        return self._denoisers[sum(not timestep >= boundary for boundary in self._boundaries)]
+        return self.denoisers[sum(not timestep >= boundary for boundary in self._boundaries)]
 
 
 def all_run(denoiser: Denoiser, timesteps: Sequence[float] | Tensor) -> bool:

@@ -27,9 +27,9 @@ class ModuleDenoiser(WeightedGuidance):
     """
 
     def __init__(self, module: nn.Module, weights: Mapping[str, float], blocks: str = "blocks") -> None:
-        self._module = module.eval().requires_grad_(False)
+        self.module = module.eval().requires_grad_(False)
         self._trunk = Trunk(module, family=Family(type(module).__name__, (Span(blocks, "hidden"),)))
-        self._blocks = blocks
+        self.blocks = blocks
         self.weights = weights
         self.device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
@@ -38,12 +38,12 @@ class ModuleDenoiser(WeightedGuidance):
         with self._trunk.installed():
             self._trunk.set_compute()
             try:
-                velocity: Tensor = self._module(latents, timestep.expand(len(latents)), condition)
+                velocity: Tensor = self.module(latents, timestep.expand(len(latents)), condition)
             finally:
                 residual = self._trunk.clear()
         if residual is None:
             raise UnsupportedModel(
-                f"{type(self._module).__name__} did not iterate over its blocks",
+                f"{type(self.module).__name__} did not iterate over its blocks",
                 remedy="name the ModuleList that its forward loops over",
             )
         return velocity, residual
@@ -53,11 +53,11 @@ class ModuleDenoiser(WeightedGuidance):
         with self._trunk.installed():
             self._trunk.set_reuse(residual)
             try:
-                velocity: Tensor = self._module(latents, timestep.expand(len(latents)), condition)
+                velocity: Tensor = self.module(latents, timestep.expand(len(latents)), condition)
             finally:
                 self._trunk.clear()
         return velocity
 
     def identity(self) -> object:
         """Return what tells this module, its trunk and its guidance from others. Raises UnsupportedModel."""
-        return {**module_identity(self._module), "blocks": self._blocks, "guidance": dict(self.weights)}
+        return {**module_identity(self.module), "blocks": self.blocks, "guidance": dict(self.weights)}

@@ -7,7 +7,7 @@
         video = pipe(prompt, num_inference_steps=50).frames
 
 Importing budc imports nothing heavy: each name is loaded where it is first used. `apply`, `applied`, `AppliedPolicy`,
-`load_pipeline`, `compile_policy` and `Compiled` need torch, `load_onnx` needs ONNX Runtime.
+`load_pipeline`, `compile_policy`, `Compiled`, `run` and `steps` need torch, `load_onnx` needs ONNX Runtime.
 """
 
 from importlib import import_module
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from budc.compiler.api import Compiled, compile_policy
+    from budc.compiler.network.run import PolicyStep, run, steps
     from budc.runtimes.admission.settings import UncalibratedWarning
     from budc.runtimes.admission.trust import UnsignedWarning
     from budc.runtimes.diffusers.apply import AppliedPolicy, applied, apply
@@ -31,6 +32,7 @@ _HOMES = {
     "AppliedPolicy": "budc.runtimes.diffusers.apply",
     "BudcError": "budc.schema.errors",
     "Compiled": "budc.compiler.api",
+    "PolicyStep": "budc.compiler.network.run",
     "Trust": "budc.schema.trust",
     "UncalibratedWarning": "budc.runtimes.admission.settings",
     "UnsignedWarning": "budc.runtimes.admission.trust",
@@ -41,6 +43,8 @@ _HOMES = {
     "load_pipeline": "budc.runtimes.diffusers.pipeline",
     "load_policy": "budc.schema.discover",
     "open_artifact": "budc.schema.artifact",
+    "run": "budc.compiler.network.run",
+    "steps": "budc.compiler.network.run",
 }
 _NAMES_AT_HOME = {"load_onnx": "load"}
 """What a public name is called in its module, where it is not the same."""
@@ -49,6 +53,7 @@ __all__ = [
     "AppliedPolicy",
     "BudcError",
     "Compiled",
+    "PolicyStep",
     "Trust",
     "UncalibratedWarning",
     "UnsignedWarning",
@@ -60,6 +65,8 @@ __all__ = [
     "load_pipeline",
     "load_policy",
     "open_artifact",
+    "run",
+    "steps",
 ]
 
 

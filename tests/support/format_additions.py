@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from budc.schema.policy import (
     AdapterRule,
     BranchPolicy,
+    BranchWeight,
     ConditioningImage,
     FurtherShape,
     NegativePrompt,
@@ -64,7 +65,7 @@ def runnable_network(document: PolicyDocument) -> PolicyDocument:
     """Return the document, of two branches, as one of a network with all that its owner needs to run it."""
     first, second = document.budget.branches
     scale = document.sampler.guidance
-    weights = {first: scale, second: 1 - scale}
+    weights = [BranchWeight(branch=first, weight=scale), BranchWeight(branch=second, weight=1 - scale)]
     denoisers = [replace(item, blocks="layers", guidance=weights) for item in document.model.denoisers]
     return network(document, denoisers=denoisers, latents=[4, 8, 8])
 

@@ -70,7 +70,8 @@ def weighted(weights: dict[str, Any]) -> Edit:
 
     def edit(predicate: dict[str, Any]) -> None:
         network(predicate)
-        predicate["model"]["denoisers"][0]["guidance"] = weights
+        listed = [{"branch": name, "weight": weight} for name, weight in weights.items()]
+        predicate["model"]["denoisers"][0]["guidance"] = listed
         predicate["sampler"]["guidance"] = max(weights.values())
         predicate["sampler"]["guidanceRule"] = "classifier-free" if len(weights) > 1 else "none"
 
@@ -192,9 +193,10 @@ def networks(add: Add) -> None:
         ("blocks", "denoisers", 0, "blocks"),
         ("guidance", "denoisers", 0, "guidance"),
     ):
-        value = {"latents": [4], "blocks": "layers", "guidance": {"cond": 5, "uncond": -4}}[name]
+        weights = [{"branch": "cond", "weight": 5}, {"branch": "uncond", "weight": -4}]
+        value = {"latents": [4], "blocks": "layers", "guidance": weights}[name]
         refused(f"pipeline-with-{name}", SCHEMA, f"{name} that nobody checks", put("model", *path, to=value))
-    for name, value in (("latents", [0]), ("latents", []), ("blocks", "a/b"), ("guidance", {})):
+    for name, value in (("latents", [0]), ("latents", []), ("blocks", "a/b"), ("guidance", [])):
         place = ("latents",) if name == "latents" else ("denoisers", 0, name)
         why = f"{name} that no network has"
         refused(f"with-{name}-{len(value)}", SCHEMA, why, network, put("model", *place, to=value))

@@ -31,7 +31,7 @@ def pair(toys):
 
 
 def test_each_network_has_its_steps_and_its_guidance(pair):
-    first, second = pair._denoisers
+    first, second = pair.denoisers
     latents, condition = torch.randn(2, 3), torch.zeros(2, 3)
     for timestep, network, other in (
         (1000.0, first, second),
@@ -57,7 +57,7 @@ def test_three_networks(toys):
     assert three.first_steps([1000, 700, 500, 200]) == (1, 3)
     assert not all_run(three, [1000, 200])
     for timestep, index in ((800.0, 0), (799.0, 1), (300.0, 1), (299.0, 2)):
-        assert three._at(torch.tensor(timestep)) is three._denoisers[index]
+        assert three._at(torch.tensor(timestep)) is three.denoisers[index]
 
 
 @pytest.mark.parametrize("payload", ["velocity", "trunk-residual"])

@@ -1,0 +1,182 @@
+"""May this policy run on this network: who signed it, and are class, weights, scheduler and samples those it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from budc.compiler.api_inputs import as_denoiser, check_scheduler
+from budc.compiler.api_samples import sample_conditions
+from budc.compiler.denoisers.batched import BatchedDenoiser
+from budc.compiler.denoisers.denoiser import Denoiser
+from budc.compiler.network.binding import (
+    blocks_of,
+    class_of,
+    guidance_of,
+    parts_of,
+    sampler_binding,
+    weights_of,
+)
+from budc.compiler.network.compiled import Compiled
+from budc.compiler.rollouts.linear_form import LinearForm
+from budc.compiler.rollouts.schedule import NoiseSchedule
+from budc.runtimes.admission.additions import check_additions
+from budc.runtimes.admission.settings import SettingsCheck
+from budc.runtimes.admission.trust import Source, trusted_policy
+from budc.runtimes.sampling.scheduler_config import config_differences
+from budc.schema.additions import EVALUATION, NETWORK
+from budc.schema.arguments import whole_number
+from budc.schema.errors import UnsupportedModel, UsageError, WeightsMismatch
+from budc.schema.policy import Policy, PolicyDocument, SamplerBinding
+from budc.schema.trust import Trust
+
+Given = tuple[Any, Mapping[str, Any], Tensor, Any]
+"""Denoiser, conditioning, noise and scheduler as the user passed them."""
+
+
+class Admitted(NamedTuple):
+    """A run that may begin."""
+
+    policy: Policy
+    sigmas: tuple[float, ...]
+    timesteps: tuple[float, ...]
+    denoiser: BatchedDenoiser
+    form: LinearForm
+
+
+def admitted(
+    policy: Source | Compiled,
+    given: Given,
+    weights: Any,
+    trust: Trust | str | PathLike[str] | None,
+    allow: tuple[bool, bool],
+    batch: int | None,
+) -> Admitted:
+    """Return a run of `policy` on what is `given`, after every check; `allow` unsigned and uncalibrated ones.
+
+    Raises:
+        TrustError, UsageError, UnsupportedModel, WeightsMismatch, CalibrationMismatch: see `budc.run`.
+    """
+    network, conditioning, noise, scheduler = given
+    if batch is not None:
+        remedy = "pass the most samples of one forward, or None"
+        batch = whole_number(batch, "batch", least=1, most=1 << 20, remedy=remedy)
+    check_scheduler(scheduler)
+    conditions = sample_conditions(conditioning, noise)
+    settings = SettingsCheck(allow[1])
+    document = None if isinstance(policy, Compiled) else trusted_policy(policy, trust, allow[0]).document
+    expected = _of_compiled(policy) if isinstance(policy, Compiled) else _of_document(document)
+    denoiser = _denoiser(expected, network, noise)
+    if document is not None:
+        _check_weights(document, denoiser, weights, settings)
+    _check_sampler(expected.sampler, scheduler, settings)
+    if set(conditioning) != set(denoiser.branches):
+        raise UsageError(
+            f"conditioning has the branches {sorted(map(str, conditioning))}, "
+            f"the policy has {sorted(denoiser.branches)}",
+            remedy="give each branch of the policy its condition",
+        )
+    remedy = "pass noise of the shape that the policy was compiled for"
+    settings.require("latents", expected.latents, tuple(noise.shape[1:]), remedy)
+    sigmas, timesteps = tuple(expected.sampler.sigmas), tuple(expected.sampler.timesteps)
+    form = NoiseSchedule.of(scheduler, sigmas, timesteps).linear_form()
+    return Admitted(expected.policy, sigmas, timesteps, BatchedDenoiser(denoiser, conditions, batch), form)
+
+
+class _Expected(NamedTuple):
+    """What a policy is for; `classes`, `blocks` and `guidance` have one entry for each of its denoisers."""
+
+    policy: Policy
+    sampler: SamplerBinding
+    latents: tuple[int, ...]
+    classes: list[str]
+    blocks: list[str | None]
+    guidance: list[dict[str, float]]
+
+
+def _of_compiled(compiled: Compiled) -> _Expected:
+    denoiser = compiled.origin.denoiser
+    parts = parts_of(denoiser)
+    return _Expected(
+        compiled.policy,
+        sampler_binding(denoiser, compiled.schedule),
+        compiled.origin.latents,
+        [class_of(part) for part in parts],
+        [blocks_of(part) for part in parts],
+        [dict(guidance_of(part)) for part in parts],
+    )
+
+
+def _of_document(document: PolicyDocument) -> _Expected:
+    model = document.model
+    if model.kind != "network":
+        raise UsageError(
+            f"policy: {document.name} is for the pipeline {model.pipeline_class}", remedy="use budc.apply"
+        )
+    check_additions(document, "budc.run", {NETWORK, EVALUATION})
+    if not model.latents or not all(denoiser.guidance for denoiser in model.denoisers):
+        raise UnsupportedModel(
+            f"{document.name} does not say how its network is run (model.latents, model.denoisers.guidance)",
+            remedy="use an artifact that compile_policy(...).save has written",
+        )
+    return _Expected(
+        document.policy,
+        document.sampler,
+        tuple(model.latents),
+        [denoiser.class_name for denoiser in model.denoisers],
+        [denoiser.blocks for denoiser in model.denoisers],
+        [{item.branch: item.weight for item in denoiser.guidance} for denoiser in model.denoisers],
+    )
+
+
+def _denoiser(expected: _Expected, network: Any, noise: Tensor) -> Denoiser:
+    """Return the network as a denoiser, of the classes, trunks and guidance that the policy is for."""
+    denoiser = as_denoiser(network, expected.guidance[0], expected.blocks[0] or "blocks", noise.device)
+    parts = parts_of(denoiser)
+    found = {
+        "of class": ([class_of(part) for part in parts], expected.classes),
+        "with the blocks": ([blocks_of(part) for part in parts], expected.blocks),
+        "guided by": ([dict(guidance_of(part)) for part in parts], expected.guidance),
+        "taking over at the steps": (
+            list(denoiser.first_steps(expected.sampler.timesteps)),
+            list(expected.sampler.first_steps),
+        ),
+    }
+    for what, (actual, wanted) in found.items():
+        if actual != wanted:
+            raise UnsupportedModel(
+                f"denoiser: it is {what} {_listed(actual)}, the policy is for one {what} {_listed(wanted)}",
+                remedy="pass the network that the policy was compiled for",
+            )
+    return denoiser
+
+
+def _check_weights(
+    document: PolicyDocument, denoiser: Denoiser, weights: Any, settings: SettingsCheck
+) -> None:
+    """Compare the tensor root of each denoiser's weights with the policy's."""
+    bindings = document.model.denoisers
+    for binding, own in zip(bindings, weights_of(denoiser, weights), strict=True):
+        if own.tensor_root == binding.tensor_root:
+            continue
+        what = f"{binding.name} has tensor root {own.tensor_root}, the policy is for {binding.tensor_root}"
+        if not settings.allow or own.architecture != binding.architecture:
+            raise WeightsMismatch(
+                f"weights: {what}",
+                remedy="load the weights that the policy was saved for, or compile one for these",
+            )
+        settings.differ("weights", what)
+
+
+def _check_sampler(sampler: SamplerBinding, scheduler: Any, settings: SettingsCheck) -> None:
+    settings.require("scheduler", sampler.scheduler, type(scheduler).__name__)
+    if sampler.scheduler == type(scheduler).__name__:
+        remedy = f"pass {sampler.scheduler} with these settings"
+        settings.require_settings("scheduler", config_differences(sampler.config, scheduler), remedy)
+
+
+def _listed(values: list[Any]) -> str:
+    return ", ".join("none" if value is None else str(value) for value in values) or "none"
