@@ -21,13 +21,14 @@ from budc.compiler.models.adapters import with_adapters
 from budc.compiler.models.binding import model_binding
 from budc.compiler.models.denoiser import model_denoiser
 from budc.compiler.models.folder import component_digests
-from budc.compiler.models.model import LoadedModel, default_device, device_name, load_model
+from budc.compiler.models.model import LoadedModel, load_model
 from budc.compiler.rollouts.schedule import NoiseSchedule
 from budc.compiler.selection.task import Task
 from budc.compiler.storage.journal import Journal
 from budc.compiler.target import Target
 from budc.policies.published_masks import masks_for
 from budc.progress import hashing
+from budc.runtimes.sampling.devices import device_name, find_device
 from budc.schema.canonical import digest
 from budc.schema.digest_cache import DigestCache
 from budc.schema.policy import ModelBinding, PromptSet, SamplerBinding
@@ -113,14 +114,15 @@ def load_target(target: Target) -> LoadedTarget:
     """Hash a target's files and load its model.
 
     Raises:
+        UsageError: there is no such device.
         BudcError: see `model_binding`, `load_model` and `with_adapters`.
     """
     profile, folder = target.profile, target.folder
+    device = find_device(target.device)
+    if device.type == "cpu" and not profile.embedded:
+        print(f"no accelerator: {profile.title} will run on the CPU, which takes days", file=sys.stderr)
     digests = DigestCache.of_user(watch=hashing, rehash=target.rehash)
     binding = model_binding(profile, folder, digests)
-    device = default_device()
-    if device.type == "cpu" and not profile.embedded:
-        print(f"no CUDA device: {profile.title} will run on the CPU, which takes days", file=sys.stderr)
     model = load_model(profile, folder, device)
     if target.adapters:
         binding = with_adapters(model, binding, target.adapters)

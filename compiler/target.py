@@ -54,6 +54,8 @@ class ArtifactRequest(Deployment, frozen=True, kw_only=True, forbid_unknown_fiel
     name: str | None = None
     revision: int = 1
     download: bool = False
+    device: str | None = None
+    """Where to compute, by torch's name, such as cuda:1; default the accelerator, or the CPU."""
     rehash: bool = False
     """Read every file of the model again, whatever an earlier process remembered of it."""
 
@@ -103,7 +105,7 @@ class ArtifactRequest(Deployment, frozen=True, kw_only=True, forbid_unknown_fiel
         check_fit(profile, folder)
         own = {"calibrationFile": self.calibration, "heldOutFile": self.held_out}
         files = {name: printable(path.name)[:256] for name, path in own.items() if path is not None}
-        return Target(profile, samples, folder, self.rehash, prompt_files=files)
+        return Target(profile, samples, folder, rehash=self.rehash, device=self.device, prompt_files=files)
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ class Target:
     samples: SampleSets
     folder: Path
     rehash: bool = False
+    device: str | None = None
     adapters: tuple[AdapterFile, ...] = ()
     """Loaded into the denoisers before anything is measured."""
     prompt_files: Mapping[str, str] = field(default_factory=dict)

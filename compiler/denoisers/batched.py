@@ -14,7 +14,8 @@ from budc.compiler.denoisers.microbatches import MicroBatches
 from budc.schema.arguments import described
 from budc.schema.errors import UnsupportedModel
 
-_BATCH = {"cpu": 32, "cuda": 16}
+_BATCH = 32
+_BATCH_OF_ACCELERATOR = 16
 R = TypeVar("R")
 
 
@@ -22,7 +23,7 @@ class BatchedDenoiser:
     """Runs branches of a denoiser on latents of whole prompt sets (N, ...), kept on the CPU in float32.
 
     Latents of several candidates at the same step may be stacked, (c · N, ...). Where `stack` is on (default: on
-    CUDA) and the batch holds several prompt sets, it is filled with whole candidates and padded to a constant
+    an accelerator) and the batch holds several prompt sets, it is filled with whole candidates and padded to a constant
     size; otherwise a batch is one candidate or a part of it. Either way the shape of a forward, and with it the
     last bit of its result, does not depend on what else is being scored.
 
@@ -41,9 +42,10 @@ class BatchedDenoiser:
     ) -> None:
         self.denoiser = denoiser
         self.conditions = conditions
-        self.stack = denoiser.device.type == "cuda" if stack is None else stack
+        self.stack = denoiser.device.type != "cpu" if stack is None else stack
         self.forwards = 0
-        self._microbatches = MicroBatches(batch or _BATCH[denoiser.device.type])
+        default = _BATCH if denoiser.device.type == "cpu" else _BATCH_OF_ACCELERATOR
+        self._microbatches = MicroBatches(batch or default)
         self._halved = halved
 
     def unstacked(self, conditions: Conditioning) -> BatchedDenoiser:

@@ -1,6 +1,7 @@
 """Micro-batches: many samples in as few pieces as the memory of the device allows.
 
-Every out-of-memory error of the compiler is answered here: make room, or halve the micro-batch, and try again.
+Where memory runs out in a forward, it is answered here: make room, or halve the micro-batch, and try again.
+`budc.runtimes.sampling.device_memory` says what counts as running out.
 """
 
 from __future__ import annotations
@@ -8,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-import torch
-
+from budc.runtimes.sampling.device_memory import free_unused_memory, is_out_of_memory
 from budc.schema.errors import DeviceMemory
 
 R = TypeVar("R")
@@ -53,13 +53,14 @@ class MicroBatches:
             last = min(first + tried, samples)
             try:
                 results.append(work(first, last))
-            except torch.cuda.OutOfMemoryError:
-                pass
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
             else:
                 first = last
                 continue
             # Only here, after the exception and its frames are gone, can what they held be freed.
-            torch.cuda.empty_cache()
+            free_unused_memory()
             if self._make_room is None or not self._make_room():
                 self._halve(tried, halved)
         return results

@@ -24,7 +24,8 @@ from budc.runtimes.sampling.steps import Compute, StepMachine
 from budc.runtimes.sampling.trunk import combine
 from budc.schema.policy import Policy, SamplerBinding
 
-_BATCH = {"cpu": 8, "cuda": 16}
+_BATCH = 8
+_BATCH_OF_ACCELERATOR = 16
 
 
 class PipelineRollout:
@@ -39,7 +40,8 @@ class PipelineRollout:
     ) -> None:
         self.model = model
         self.forwards = 0
-        self._microbatches = MicroBatches(batch or model.adapter.batch or _BATCH[model.device.type])
+        default = _BATCH if model.device.type == "cpu" else _BATCH_OF_ACCELERATOR
+        self._microbatches = MicroBatches(batch or model.adapter.batch or default)
         self._halved = halved
         self._denoisers: dict[str, tuple[ModelDenoiser, ...]] = {}
 

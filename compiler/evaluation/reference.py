@@ -20,6 +20,7 @@ from budc.compiler.storage.journal import Journal
 from budc.compiler.storage.tensors import shard_spans, stored_shards
 from budc.policies.samples import Sample, common_negative
 from budc.progress import progress
+from budc.runtimes.sampling.device_memory import device_memory, free_unused_memory
 from budc.schema.canonical import digest
 from budc.schema.policy import Policy, PromptSet, SamplerBinding
 
@@ -71,11 +72,16 @@ def encode_prompts(model: LoadedModel, prompts: Sequence[str], seeds: Iterable[i
 
 
 def encode_samples(model: LoadedModel, samples: Sequence[Sample]) -> Conditioning:
-    """Encode the prompts of samples and draw their noise."""
-    return Conditioning(
-        model.adapter.encode(model.folder, model.profile, samples, model.device),
-        model.adapter.noise(model.folder, model.profile, [sample.seed for sample in samples]),
-    )
+    """Encode the prompts of samples and draw their noise. The text encoders are loaded for it, and released.
+
+    Raises:
+        DeviceMemory: a prompt cannot be encoded in the device's memory.
+    """
+    with device_memory("encoding a prompt"):
+        embeddings = model.adapter.encode(model.folder, model.profile, samples, model.device)
+    free_unused_memory()
+    seeds = [sample.seed for sample in samples]
+    return Conditioning(embeddings, model.adapter.noise(model.folder, model.profile, seeds))
 
 
 def stored_latents(

@@ -16,7 +16,7 @@ from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.evaluation.reference import prompt_set, reference_set, stored_latents
 from budc.compiler.evaluation.report import frame_levels
 from budc.compiler.evaluation.tolerance import agreed_tolerance
-from budc.compiler.models.model import default_device, load_model
+from budc.compiler.models.model import load_model
 from budc.compiler.rollouts.metrics import latent_errors, latent_metric, psnr_metric
 from budc.compiler.storage.journal import Journal
 from budc.policies.deployment import calibrated
@@ -24,6 +24,7 @@ from budc.policies.profile import ModelProfile, load_profile
 from budc.policies.prompt_sets import PromptSource, held_out_samples
 from budc.policies.samples import Sample
 from budc.runtimes.admission.additions import check_additions
+from budc.runtimes.sampling.devices import find_device
 from budc.schema.additions import (
     EVALUATION,
     FURTHER_SHAPES,
@@ -58,25 +59,27 @@ def replay(
     tolerance: float | None = None,
     profile: ModelProfile | None = None,
     prompts: Path | None = None,
+    device: str | None = None,
 ) -> list[Replayed]:
     """Measure the policy's held-out figures again, on the first `samples` prompts or on all.
 
     `tolerance` is relative, by default the report's own; `profile` has the prompts of the report, by default the
-    shipped one of the policy's model; `prompts` is the file that they are in where they are not the profile's.
-
+    shipped one of the policy's model; `prompts` is the file that they are in where they are not the profile's;
+    `device` is a name of torch's, by default the accelerator.
 
     Raises:
-        UsageError: `tolerance` is laxer than the report's own, or the report was not measured on `prompts`.
+        UsageError: `tolerance` is laxer than the report's own, the report was not measured on `prompts`, or there is no
+            such device.
         UnsupportedVersion: the policy uses what cannot be computed here.
         UnsupportedModel: the prompts that the figures were measured with are not here.
         QualityMismatch: a figure differs.
     """
     check_additions(document, "a replay", ADDITIONS)
-    report = document.quality
+    report, computing = document.quality, find_device(device)
     tolerance = agreed_tolerance(report, tolerance)
     profile, held_out = _measured_on(document, profile, prompts)
     full_steps = next((item.nfe for item in report.baselines if item.name == FULL), document.sampler.steps)
-    model = load_model(profile, folder, default_device())
+    model = load_model(profile, folder, computing)
     chosen = held_out[: samples or len(held_out)]
     with tempfile.TemporaryDirectory(prefix="budc-replay-") as name, Journal(Path(name), "replay") as journal:
         rollout = PipelineRollout(model)

@@ -19,10 +19,13 @@ from budc.compiler.rollouts.metrics import latent_errors, latent_metric, psnr_me
 from budc.compiler.rollouts.policies import full_policy, shared_policy
 from budc.compiler.storage.journal import Journal
 from budc.progress import progress
+from budc.runtimes.sampling.device_memory import device_memory
 from budc.schema.mask import StepMask
 from budc.schema.policy import REPLAY_TOLERANCE, Baseline, Metric, Policy, PromptSet, Quality, SamplerBinding
 from budc.schema.predictor import Predictor
 from budc.schema.report_names import FEWER_STEPS, FULL, UNIFORM
+
+_WITHOUT_FRAMES = "use a device with more memory, or a smaller shape in the profile"
 
 
 @dataclass(frozen=True)
@@ -109,20 +112,25 @@ def frame_levels(
     """Return the PSNR of every policy's frames against the reference run's, dB, per sample.
 
     One sample is decoded at a time: a clip of a real model is hundreds of megabytes.
+
+    Raises:
+        DeviceMemory: the VAE or one sample does not fit into the device's memory, even in tiles.
     """
-    decode = model.adapter.decoder(model.folder, model.profile, model.device)
+    with device_memory("the VAE", _WITHOUT_FRAMES):
+        decode = model.adapter.decoder(model.folder, model.profile, model.device)
     levels: dict[str, list[float]] = {name: [] for name in latents}
     with progress("held-out frames", len(reference)) as bar:
         for index in range(len(reference)):
             key = f"{label} {index}"
             sample_levels = journal.get(key, list[float], lambda found: len(found) == len(latents))
             if sample_levels is None:
-                frames = decode(reference[index : index + 1])
-                sample_levels = [
-                    level
-                    for final in latents.values()
-                    for level in psnrs(decode(final[index : index + 1]), frames)
-                ]
+                with device_memory("decoding a sample", _WITHOUT_FRAMES):
+                    frames = decode(reference[index : index + 1])
+                    sample_levels = [
+                        level
+                        for final in latents.values()
+                        for level in psnrs(decode(final[index : index + 1]), frames)
+                    ]
                 journal.put(key, sample_levels)
             for name, level in zip(latents, sample_levels, strict=True):
                 levels[name].append(level)

@@ -23,6 +23,7 @@ from budc.compiler.models.folder import (
 from budc.compiler.models.pipelines import PipelineAdapter, adapter_for
 from budc.compiler.models.supported import check_supported
 from budc.policies.profile import ModelProfile
+from budc.runtimes.sampling.device_memory import device_memory
 from budc.runtimes.sampling.families import family_of
 from budc.runtimes.sampling.loading import loading, scheduler_class
 from budc.runtimes.sampling.scheduler_choice import deployed_scheduler
@@ -89,24 +90,13 @@ class LoadedModel:
         )
 
 
-def default_device() -> torch.device:
-    """Return the first CUDA device, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def device_name(device: torch.device) -> str:
-    """Return a device in words, with what measurements depend on."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"cpu, {torch.get_num_threads()} threads"
-
-
 def load_model(profile: ModelProfile, folder: Path, device: torch.device) -> LoadedModel:
     """Load denoisers and scheduler from a local folder.
 
     Raises:
         UnsupportedModel: the profile is not supported, or the folder holds another pipeline, denoiser class or size, or
             other experts.
+        DeviceMemory: a denoiser does not fit into the device's memory.
         WeightsMissing, UnsafeWeights: see `denoiser_files`; or a file cannot be read.
     """
     check_supported(profile)
@@ -124,7 +114,8 @@ def load_model(profile: ModelProfile, folder: Path, device: torch.device) -> Loa
                 use_safetensors=True,
                 local_files_only=True,
             )
-        denoisers.append(denoiser.eval().requires_grad_(False).to(device))
+        with device_memory(name):
+            denoisers.append(denoiser.eval().requires_grad_(False).to(device))
         gc.collect()
     with loading(folder / SCHEDULER_CONFIG):
         config = json.loads((folder / SCHEDULER_CONFIG).read_text(encoding="utf-8"))

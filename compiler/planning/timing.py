@@ -34,5 +34,5 @@ def forward_seconds(model: LoadedModel, batch: int = 1) -> float:
 
 
 def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

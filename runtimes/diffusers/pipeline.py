@@ -10,10 +10,11 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from budc.option_names import python_names
 from budc.policies.artifact_profile import profile_from_artifact
 from budc.policies.model_choice import choose_model
 from budc.policies.profile import ModelProfile, find_weights, load_profile, profile_names
-from budc.schema.arguments import described, instance_argument, path_argument
+from budc.schema.arguments import instance_argument, path_argument
 from budc.schema.errors import MissingExtra, UnsupportedModel, UsageError, WeightsMissing
 
 if TYPE_CHECKING:
@@ -67,12 +68,13 @@ def load_pipeline(
     Args:
         model: the name of a model as `budc models` lists it, the path of a profile or of a model folder, or a profile.
         weights: the model folder; by default the weights in the package, or the hub's cache.
-        device: by default the first CUDA device, or the CPU.
+        device: a device of this machine, such as "cuda:1"; by default the accelerator, or the CPU.
         dtype: "float32", "bfloat16" or "float16", or torch's own; by default the profile's.
 
     Raises:
-        UsageError: no model has that name, or `dtype` is another one.
+        UsageError: no model has that name, there is no such device here, or `dtype` is another one.
         UnsupportedModel: a folder of no known family.
+        DeviceMemory: the pipeline does not fit into the device's memory.
         WeightsMissing: there are no weights, or a part is missing or not in safetensors.
         MissingExtra: torch or diffusers is not installed.
     """
@@ -88,6 +90,8 @@ def load_pipeline(
         import diffusers
         import torch
 
+        from budc.runtimes.sampling.device_memory import device_memory
+        from budc.runtimes.sampling.devices import find_device
         from budc.runtimes.sampling.loading import loading, scheduler_class
         from budc.runtimes.sampling.scheduler_choice import deployed_scheduler
     except ModuleNotFoundError as missing:
@@ -95,12 +99,8 @@ def load_pipeline(
             f"loading a pipeline needs {missing.name}, which is not installed (extra budc[torch])",
             remedy="pip install 'budc[torch]'",
         ) from missing
-    try:
-        target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except (RuntimeError, TypeError) as error:
-        raise UsageError(
-            f"device: {described(device)} is no device of torch", remedy='pass "cpu" or "cuda:0", or None'
-        ) from error
+    with python_names():
+        target = find_device(device)
     scheduler = scheduler_class(profile.scheduler, profile.name)
     default = getattr(torch, dtype_name)
     dtypes = {"default": default, "vae": default if profile.pipeline_class in _SAME_DTYPE else torch.float32}
@@ -109,7 +109,10 @@ def load_pipeline(
             folder, dtype=dtypes, use_safetensors=True, local_files_only=True
         )
     pipe.scheduler = deployed_scheduler(scheduler, pipe.scheduler.config, profile.scheduler_config)
-    return pipe.to(target)
+    with device_memory(
+        "the pipeline", 'pass device="cpu", and call enable_model_cpu_offload() on the pipeline'
+    ):
+        return pipe.to(target)
 
 
 def _chosen(model: str | PathLike[str]) -> ModelProfile:

@@ -9,7 +9,19 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from budc.schema.errors import UnsupportedModel, WeightsMissing
+from budc.runtimes.sampling.device_memory import is_out_of_memory
+from budc.schema.errors import DeviceMemory, UnsupportedModel, WeightsMissing
+
+_FAILURES = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RuntimeError,
+    MemoryError,
+    SafetensorError,
+)
 
 
 @contextmanager
@@ -18,10 +30,13 @@ def loading(folder: Path) -> Iterator[None]:
 
     Raises:
         WeightsMissing: diffusers, transformers or safetensors could not load it; the message has their reason.
+        DeviceMemory: there is not enough memory for it.
     """
     try:
         yield
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
+    except _FAILURES as error:
+        if is_out_of_memory(error):
+            raise DeviceMemory(f"{folder}: there is not enough memory to load it") from error
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise WeightsMissing(f"{folder}: cannot be loaded: {reason[0]}") from error
 

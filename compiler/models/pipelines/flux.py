@@ -11,7 +11,14 @@ from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
 from torch import Tensor
 
 from budc.compiler.denoisers.conditioning import Condition
-from budc.compiler.models.pipelines.latents import draw, image_frames, load_vae, pack, unpack
+from budc.compiler.models.pipelines.latents import (
+    draw,
+    image_frames,
+    load_vae,
+    pack,
+    tiled_where_needed,
+    unpack,
+)
 from budc.compiler.models.pipelines.mixins import DistilledGuidance, ImageCells, PlainVelocity
 from budc.compiler.models.pipelines.text import in_batches, text_pipeline
 from budc.policies.profile import ModelProfile
@@ -78,7 +85,6 @@ class FluxAdapter(DistilledGuidance, ImageCells, PlainVelocity):
         vae = load_vae(AutoencoderKL, folder, device)
         rows, columns = self.cells(folder, profile)
 
-        @torch.no_grad()
         def decode(latents: Tensor) -> Tensor:
             unpacked = unpack(latents, rows, columns).to(device, vae.dtype)
             image: Tensor = vae.decode(
@@ -86,7 +92,7 @@ class FluxAdapter(DistilledGuidance, ImageCells, PlainVelocity):
             )[0]
             return image_frames(image)
 
-        return decode
+        return tiled_where_needed(vae, decode)
 
     def positions(self, folder: Path, profile: ModelProfile) -> Tensor:
         """Return the position ids of one sample's cells, (1, cells, 3)."""

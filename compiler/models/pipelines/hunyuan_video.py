@@ -11,7 +11,13 @@ from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoPipeline
 from torch import Tensor
 
 from budc.compiler.denoisers.conditioning import Condition
-from budc.compiler.models.pipelines.latents import draw, load_vae, video_frames, video_size
+from budc.compiler.models.pipelines.latents import (
+    draw,
+    load_vae,
+    tiled_where_needed,
+    video_frames,
+    video_size,
+)
 from budc.compiler.models.pipelines.mixins import DistilledGuidance, PlainVelocity
 from budc.compiler.models.pipelines.text import text_pipeline
 from budc.policies.profile import ModelProfile
@@ -77,10 +83,9 @@ class HunyuanVideoAdapter(DistilledGuidance, PlainVelocity):
         """Load the VAE in float32."""
         vae = load_vae(AutoencoderKLHunyuanVideo, folder, device)
 
-        @torch.no_grad()
         def decode(latents: Tensor) -> Tensor:
             scaled = latents.to(device, vae.dtype) / vae.config.scaling_factor
             video: Tensor = vae.decode(scaled, return_dict=False)[0]
             return video_frames(video)
 
-        return decode
+        return tiled_where_needed(vae, decode)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from diffusers.video_processor import VideoProcessor
 from torch import Tensor
 
 from budc.policies.profile import ModelProfile
+from budc.runtimes.sampling.device_memory import free_unused_memory, is_out_of_memory
 from budc.runtimes.sampling.loading import loading
 
 
@@ -49,9 +51,31 @@ def load_vae(vae_class: Any, folder: Path, device: torch.device) -> Any:
         WeightsMissing: it cannot be loaded.
     """
     with loading(folder / "vae"):
-        return vae_class.from_pretrained(
+        vae = vae_class.from_pretrained(
             folder, subfolder="vae", dtype=torch.float32, use_safetensors=True, local_files_only=True
-        ).to(device)
+        )
+    return vae.to(device)
+
+
+def tiled_where_needed(vae: Any, decode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return `decode` without gradients. From the first sample on that does not fit into memory, the VAE decodes tiles.
+
+    Tiles overlap and are blended, so frames differ slightly from those that are decoded whole.
+    """
+
+    @torch.no_grad()
+    def decode_sample(latents: Tensor) -> Tensor:
+        try:
+            return decode(latents)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or vae.use_tiling:
+                raise
+        free_unused_memory()
+        vae.enable_tiling()
+        print("out of device memory: decoding in tiles", file=sys.stderr)
+        return decode(latents)
+
+    return decode_sample
 
 
 def normalisation(vae: Any) -> tuple[Tensor, Tensor]:

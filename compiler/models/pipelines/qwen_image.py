@@ -14,7 +14,15 @@ from diffusers import AutoencoderKLQwenImage, QwenImagePipeline, QwenImageTransf
 from torch import Tensor
 
 from budc.compiler.denoisers.conditioning import Condition
-from budc.compiler.models.pipelines.latents import draw, image_frames, load_vae, normalisation, pack, unpack
+from budc.compiler.models.pipelines.latents import (
+    draw,
+    image_frames,
+    load_vae,
+    normalisation,
+    pack,
+    tiled_where_needed,
+    unpack,
+)
 from budc.compiler.models.pipelines.mixins import ImageCells, PlainVelocity
 from budc.compiler.models.pipelines.text import one_by_one, text_pipeline
 from budc.policies.profile import ModelProfile
@@ -90,13 +98,12 @@ class QwenImageAdapter(ImageCells, PlainVelocity):
         rows, columns = self.cells(folder, profile)
         mean, scale = normalisation(vae)
 
-        @torch.no_grad()
         def decode(latents: Tensor) -> Tensor:
             unpacked = unpack(latents, rows, columns).unsqueeze(2).to(device, vae.dtype)
             image: Tensor = vae.decode(unpacked / scale + mean, return_dict=False)[0][:, :, 0]
             return image_frames(image)
 
-        return decode
+        return tiled_where_needed(vae, decode)
 
     def compression(self, vae: Path) -> int:
         """Return how many pixels one latent covers in each direction, with an AutoencoderKLQwenImage."""

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from diffusers.hooks import apply_group_offloading
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from budc.policies.profile import ModelProfile
+from budc.runtimes.sampling.device_memory import free_unused_memory, is_out_of_memory
 from budc.runtimes.sampling.loading import loading
 
 _Text = TypeVar("_Text")
@@ -20,20 +22,37 @@ _BATCH = 8
 def text_pipeline(
     pipeline_class: Any, folder: Path, encoder: str, profile: ModelProfile, device: torch.device
 ) -> Any:
-    """Load a pipeline without denoiser and VAE, in the profile's dtype.
+    """Load a pipeline without denoiser and VAE, in the profile's dtype; its text encoders compute on the device.
 
     Raises:
         WeightsMissing: it cannot be loaded; the error names `encoder`, the subfolder of the largest text encoder.
     """
     with loading(folder / encoder):
-        return pipeline_class.from_pretrained(
+        pipe = pipeline_class.from_pretrained(
             folder,
             transformer=None,
             vae=None,
             dtype=getattr(torch, profile.dtype),
             use_safetensors=True,
             local_files_only=True,
-        ).to(device)
+        )
+    _onload(pipe, device)
+    return pipe
+
+
+def _onload(pipe: Any, device: torch.device) -> None:
+    """Move the text encoders to the device; one that does not fit computes there layer by layer."""
+    for encoder in (part for part in pipe.components.values() if isinstance(part, nn.Module)):
+        try:
+            encoder.to(device)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            continue
+        encoder.to("cpu")
+        free_unused_memory()
+        apply_group_offloading(encoder, onload_device=device, offload_type="leaf_level")
 
 
 def in_batches(encode: Callable[[Sequence[_Text]], Sequence[Tensor]], texts: Sequence[_Text]) -> list[Tensor]:

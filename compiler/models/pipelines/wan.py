@@ -11,7 +11,14 @@ from diffusers import AutoencoderKLWan, WanPipeline
 from torch import Tensor
 
 from budc.compiler.denoisers.conditioning import Condition
-from budc.compiler.models.pipelines.latents import draw, load_vae, normalisation, video_frames, video_size
+from budc.compiler.models.pipelines.latents import (
+    draw,
+    load_vae,
+    normalisation,
+    tiled_where_needed,
+    video_frames,
+    video_size,
+)
 from budc.compiler.models.pipelines.mixins import PlainVelocity
 from budc.compiler.models.pipelines.text import in_batches, text_pipeline
 from budc.policies.profile import ModelProfile
@@ -75,9 +82,8 @@ class WanAdapter(PlainVelocity):
         vae = load_vae(AutoencoderKLWan, folder, device)
         mean, scale = normalisation(vae)
 
-        @torch.no_grad()
         def decode(latents: Tensor) -> Tensor:
             video: Tensor = vae.decode(latents.to(device, vae.dtype) / scale + mean, return_dict=False)[0]
             return video_frames(video)
 
-        return decode
+        return tiled_where_needed(vae, decode)

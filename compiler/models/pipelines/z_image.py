@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL, ZImagePipeline, ZImageTransformer2DModel
 from torch import Tensor
 
 from budc.compiler.denoisers.conditioning import Condition
-from budc.compiler.models.pipelines.latents import draw, image_frames, load_vae
+from budc.compiler.models.pipelines.latents import draw, image_frames, load_vae, tiled_where_needed
 from budc.compiler.models.pipelines.mixins import ImageCells
 from budc.compiler.models.pipelines.text import one_by_one, text_pipeline
 from budc.policies.profile import ModelProfile
@@ -83,10 +83,9 @@ class ZImageAdapter(ImageCells):
         """Load the VAE in float32."""
         vae = load_vae(AutoencoderKL, folder, device)
 
-        @torch.no_grad()
         def decode(latents: Tensor) -> Tensor:
             scaled = latents.to(device, vae.dtype) / vae.config.scaling_factor + vae.config.shift_factor
             image: Tensor = vae.decode(scaled, return_dict=False)[0]
             return image_frames(image)
 
-        return decode
+        return tiled_where_needed(vae, decode)

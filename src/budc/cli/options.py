@@ -28,8 +28,13 @@ name_option = click.option("--name", metavar="NAME", help="Name of the policy; d
 seed_option = click.option(
     "--seed", type=click.IntRange(0, LARGEST_SEED), metavar="N", help="Seed of the search; default 0."
 )
-device_option = click.option(
+catalogue_device_option = click.option(
     "--device", metavar="NAME", help="A device by its name, such as h100, in place of this machine."
+)
+device_option = click.option(
+    "--device",
+    metavar="NAME",
+    help="Device of this machine to compute on: cpu, cuda, cuda:1, mps, xpu; default its accelerator.",
 )
 calibration_option = click.option(
     "--calibration",

@@ -19,8 +19,8 @@ CALL = {"height": 64, "width": 64, "num_frames": 9, "max_sequence_length": 32, "
 
 def generate(pipe, reference, steps):
     return pipe(
-        list(reference.prompts[:2]),
-        generator=[torch.Generator().manual_seed(seed) for seed in reference.seeds[:2]],
+        [sample.prompt for sample in reference.samples[:2]],
+        generator=[torch.Generator().manual_seed(sample.seed) for sample in reference.samples[:2]],
         num_inference_steps=steps,
         output_type="latent",
         **CALL,
@@ -117,8 +117,8 @@ def test_decoded_frames_are_the_pipelines(pipe, reference, model):
     decode = model.adapter.decoder(model.folder, model.profile, model.device)
     frames = torch.cat([decode(sample) for sample in latents.split(1)])
     generated = pipe(
-        list(reference.prompts[:2]),
-        generator=[torch.Generator().manual_seed(seed) for seed in reference.seeds[:2]],
+        [sample.prompt for sample in reference.samples[:2]],
+        generator=[torch.Generator().manual_seed(sample.seed) for sample in reference.samples[:2]],
         num_inference_steps=6,
         output_type="pt",
         **CALL,

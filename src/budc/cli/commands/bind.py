@@ -11,6 +11,7 @@ import click
 
 from budc.cli.options import (
     PATH,
+    device_option,
     json_option,
     out_option,
     own_model_option,
@@ -41,6 +42,7 @@ class BindOptions:
     model: str | None
     weights: Path | None
     samples: int
+    device: str | None
     rehash: bool
     revision: int | None
     out: Path | None
@@ -69,6 +71,7 @@ class BindOptions:
     metavar="N",
     help="Held-out prompts to compare on.",
 )
+@device_option
 @rehash_option
 @revision_option("the next one")
 @out_option("FILE", "Artifact to write; default NAME.VARIANT.budc.json beside POLICY.")
@@ -101,6 +104,7 @@ def bind_command(**flags: Any) -> None:
             profile=profile_of(artifact.document, options.model),
             weights=options.weights,
             samples=options.samples,
+            device=options.device,
             revision=options.revision,
             digests=DigestCache.of_user(watch=hashing, rehash=options.rehash),
         )

@@ -12,6 +12,7 @@ from budc.cli.options import (
     PATH,
     budget_option,
     deployment_options,
+    device_option,
     download_option,
     json_option,
     lora_option,
@@ -68,6 +69,7 @@ class Steps(click.ParamType[int | str]):
 @name_option
 @revision_option("1")
 @download_option
+@device_option
 @rehash_option
 @json_option
 def compile_command(source: Path | None, as_json: bool, **flags: Any) -> None:

@@ -11,7 +11,7 @@ import click
 
 from budc.cli.options import (
     budget_option,
-    device_option,
+    catalogue_device_option,
     json_option,
     model_option,
     search_option,
@@ -46,7 +46,7 @@ class PlannedCompile:
 @search_option
 @click.option("--align", is_flag=True, help="Include the cost of aligning.")
 @weights_option()
-@device_option
+@catalogue_device_option
 @json_option
 def plan_command(as_json: bool, **flags: Any) -> None:
     """Estimate what a compile will cost.
@@ -124,7 +124,8 @@ def _text(planned: PlannedCompile, as_json: bool) -> str:
 
 
 def _seconds(profile: ModelProfile, folder: Path) -> float:
-    from budc.compiler.models.model import default_device, load_model
+    from budc.compiler.models.model import load_model
     from budc.compiler.planning.timing import forward_seconds
+    from budc.runtimes.sampling.devices import find_device
 
-    return forward_seconds(load_model(profile, folder, default_device()))
+    return forward_seconds(load_model(profile, folder, find_device()))

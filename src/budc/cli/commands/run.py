@@ -12,6 +12,7 @@ import click
 from budc.cli.options import (
     LARGEST_SEED,
     PATH,
+    device_option,
     former_key_option,
     lora_option,
     out_option,
@@ -49,6 +50,7 @@ class RunOptions:
     rehash: bool
     runtime: str
     provider: str | None
+    device: str | None
     compare: bool
 
     @property
@@ -98,6 +100,7 @@ class RunOptions:
     type=click.Choice(["cpu", "cuda"]),
     help="Hardware for onnxruntime; default cpu. Never replaced by another.",
 )
+@device_option
 @click.option(
     "--compare", is_flag=True, help="Also make the full run and a run of fewer steps, from the same noise."
 )
@@ -130,6 +133,10 @@ def _check_flags(options: RunOptions) -> None:
         raise UsageError("--prompt: a prompt is empty", remedy="say what to generate")
     if options.on_onnx and options.compare:
         raise UsageError("--compare: only with --runtime diffusers", remedy="leave out --compare")
+    if options.on_onnx and options.device is not None:
+        raise UsageError(
+            "--device: only with --runtime diffusers", remedy="--provider says where ONNX Runtime computes"
+        )
     if not options.on_onnx and options.provider is not None:
         raise UsageError("--provider: only with --runtime onnxruntime", remedy="--runtime onnxruntime")
     check_target(options.out)
@@ -165,6 +172,7 @@ def _request(options: RunOptions) -> GenerationRequest:
         prompts=options.prompts,
         seed=options.seed,
         out=options.out,
+        device=options.device,
     )
 
 

@@ -11,6 +11,7 @@ import click
 from budc.cli.options import (
     PATH,
     deployment_options,
+    device_option,
     download_option,
     json_option,
     name_option,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 @name_option
 @revision_option("1")
 @download_option
+@device_option
 @rehash_option
 @json_option
 def transfer_command(

@@ -12,6 +12,7 @@ import click
 
 from budc.cli.options import (
     PATH,
+    device_option,
     former_key_option,
     json_option,
     own_model_option,
@@ -38,6 +39,7 @@ class VerifyOptions:
     samples: int | None
     tolerance: float | None
     held_out: Path | None
+    device: str | None
     trusted: tuple[Path, ...]
     former_keys: tuple[Path, ...]
     rehash: bool
@@ -64,6 +66,7 @@ class VerifyOptions:
 @click.option(
     "--held-out", type=PATH, metavar="FILE", help="Replay on these prompts, where they are not the profile's."
 )
+@device_option
 @trust_option
 @former_key_option
 @rehash_option
@@ -98,10 +101,11 @@ def verify_command(**flags: Any) -> None:
 def _check_flags(options: VerifyOptions) -> None:
     if options.replay and options.folder is None:
         raise UsageError("--replay measures on a model", remedy="say which: --weights DIR")
-    how = (options.samples, options.tolerance, options.model, options.held_out)
+    how = (options.samples, options.tolerance, options.model, options.held_out, options.device)
     if not options.replay and any(value is not None for value in how):
         raise UsageError(
-            "--samples, --tolerance, --model and --held-out say how to replay", remedy="add --replay"
+            "--samples, --tolerance, --model, --held-out and --device say how to replay",
+            remedy="add --replay",
         )
 
 
@@ -122,13 +126,14 @@ def _verify(file: Path, options: VerifyOptions, trust: Trust) -> dict[str, objec
 
     layers, variant, folder = Layers(options.as_json), None, options.folder
     artifact = _open(file, trust, layers)
-    tolerance = agreed_tolerance(artifact.document.quality, options.tolerance)
+    # Refused before files are read.
+    agreed_tolerance(artifact.document.quality, options.tolerance)
     if folder is None:
         layers.unchecked("model", "not checked: pass --weights DIR")
     else:
         variant = _check_model(artifact, folder, options.rehash, layers)
         if options.replay:
-            _replay(artifact, folder, options, tolerance, layers)
+            _replay(artifact, folder, options, layers)
     rule = artifact.document.model.adapters.rule
     layers.unchecked("adapters", f"{rule}; those of a pipeline are checked when it runs")
     if used := additions(artifact.document):
@@ -180,9 +185,7 @@ def _check_model(artifact: Artifact, folder: Path, rehash: bool, layers: Layers)
     return variant.name
 
 
-def _replay(
-    artifact: Artifact, folder: Path, options: VerifyOptions, tolerance: float, layers: Layers
-) -> None:
+def _replay(artifact: Artifact, folder: Path, options: VerifyOptions, layers: Layers) -> None:
     from budc.cli.dependencies import MODEL_PACKAGES, model_libraries, require
     from budc.runtimes.diffusers.pipeline import profile_of
 
@@ -190,8 +193,12 @@ def _replay(
     require(*MODEL_PACKAGES)
     with model_libraries():
         from budc.compiler.evaluation.replay import replay
+        from budc.compiler.evaluation.tolerance import agreed_tolerance
 
-        pairs = replay(artifact.document, folder, options.samples, tolerance, profile, options.held_out)
+        tolerance = agreed_tolerance(artifact.document.quality, options.tolerance)
+        pairs = replay(
+            artifact.document, folder, options.samples, tolerance, profile, options.held_out, options.device
+        )
     for pair in pairs:
         name, count = pair.reported.name, pair.measured.samples
         detail = f"{name} mean {pair.measured.mean:.4g} of {count} samples, reported {pair.reported.mean:.4g}"

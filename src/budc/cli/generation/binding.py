@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from budc.cli.dependencies import MODEL_PACKAGES, ONNX_PACKAGES, model_libraries, require
 
 if TYPE_CHECKING:
-    from budc.cli.generation.converted import ConvertedExport
     from budc.compiler.evaluation.parity import Parity
     from budc.policies.profile import ModelProfile
     from budc.schema.artifact import Artifact
@@ -28,6 +27,7 @@ class BindRequest:
     samples: int
     revision: int | None
     digests: DigestCache
+    device: str | None = None
 
 
 class Bound(NamedTuple):
@@ -43,23 +43,32 @@ def bind_export(request: BindRequest) -> Bound:
 
     Raises:
         MissingExtra: a package of either form is not installed.
+        UsageError: there is no such device.
         BudcError: the original is another model, the export cannot be used, or the two do not agree.
     """
     require(*MODEL_PACKAGES, *ONNX_PACKAGES, extra="export")
     document = request.artifact.document
     weights = find_original(document, request.profile, request.weights, request.digests)
     with model_libraries():
+        from msgspec.structs import replace
+
         from budc.cli.generation.converted import ConvertedExport
         from budc.compiler.bind import rebound
-        from budc.compiler.evaluation.parity import check_parity
+        from budc.compiler.evaluation.parity import check_parity, measure_parity
+        from budc.compiler.models.model import load_model
+        from budc.policies.deployment import calibrated
         from budc.runtimes.admission.additions import check_additions
         from budc.runtimes.exported.folder import describe_export
         from budc.runtimes.onnxruntime.checks import ADDITIONS
+        from budc.runtimes.sampling.devices import find_device
 
+        device = find_device(request.device)
         check_additions(document, "budc bind", ADDITIONS)
+        # In float32 whatever the policy was measured in: rounding would hide what a conversion changed.
+        profile = replace(calibrated(request.profile, document), dtype="float32")
         variant, manifest = describe_export(request.export, sha256=request.digests)
         converted = ConvertedExport(document, variant, request.export, request.digests)
-        parity = _measure(request, weights, converted)
+        parity = measure_parity(load_model(profile, weights, device), document, converted, request.samples)
         check_parity(parity, manifest.dtype)
         return Bound(rebound(request.artifact, variant, parity, request.revision), variant, parity)
 
@@ -86,19 +95,3 @@ def find_original(
     originals = [variant for variant in document.model.variants if MANIFEST not in variant.files]
     accepted_files(folder, replace(document.model, variants=originals), digests, library_defaults)
     return folder
-
-
-def _measure(request: BindRequest, weights: Path, converted: ConvertedExport) -> Parity:
-    """Run held-out prompts under the policy in both forms."""
-    import msgspec
-
-    from budc.compiler.evaluation.parity import measure_parity
-    from budc.compiler.models.model import default_device, load_model
-    from budc.policies.deployment import calibrated
-
-    document = request.artifact.document
-    # In float32 whatever the policy was measured in: rounding would hide what a conversion changed.
-    profile = msgspec.structs.replace(calibrated(request.profile, document), dtype="float32")
-    return measure_parity(
-        load_model(profile, weights, default_device()), document, converted, request.samples
-    )

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from budc.cli.generation.comparison import Method
     from budc.cli.generation.request import GenerationRequest
 
+_REMEDY = "use --device cpu, or in Python budc.apply on a pipeline with enable_model_cpu_offload()"
+
 
 def run_diffusers(request: GenerationRequest, *, compare: bool) -> str:
     """Generate, write the file and return what to print.
@@ -25,10 +27,19 @@ def run_diffusers(request: GenerationRequest, *, compare: bool) -> str:
         BudcError: the model is another one, the pipeline cannot be loaded or refuses the policy, or the file cannot
             be written.
     """
+    if request.device is not None:
+        _check_device(request.device)
     _check_files(request)
     with model_libraries(), _without_runtime_warnings():
         methods = _generate(request, compare)
     return _page(request, methods)
+
+
+def _check_device(name: str) -> None:
+    with model_libraries():
+        from budc.runtimes.sampling.devices import find_device
+
+        find_device(name)
 
 
 def _check_files(request: GenerationRequest) -> None:
@@ -47,14 +58,17 @@ def _generate(request: GenerationRequest, compare: bool) -> list[Method]:
     from budc.cli.generation.comparison import methods, pictures, run_methods
     from budc.cli.output.media import write_media
     from budc.runtimes.diffusers.pipeline import load_pipeline
+    from budc.runtimes.sampling.device_memory import device_memory
 
-    pipe = load_pipeline(request.profile, weights=request.weights)
-    if request.adapters:
-        from budc.runtimes.sampling.adapters import load_adapters
-
-        load_adapters(pipe, request.adapters, [other.name for other in request.document.model.denoisers])
     chosen = methods(request.document, compare=compare)
-    for difference in run_methods(pipe, request, chosen):
+    with device_memory("the pipeline", _REMEDY):
+        pipe = load_pipeline(request.profile, weights=request.weights, device=request.device)
+        if request.adapters:
+            from budc.runtimes.sampling.adapters import load_adapters
+
+            load_adapters(pipe, request.adapters, [other.name for other in request.document.model.denoisers])
+        differences = run_methods(pipe, request, chosen)
+    for difference in differences:
         click.echo(f"uncalibrated: {printable(difference)}", err=True)
     write_media(request.out, pictures(chosen))
     return chosen

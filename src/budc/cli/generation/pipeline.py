@@ -134,5 +134,5 @@ def _timed(pipe: Any, label: str) -> Iterator[_Clock]:
 
 
 def _synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()

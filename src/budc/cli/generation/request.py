@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """One call of `budc run`. Prompt i starts from the noise of `seed + i`; `weights` is the model's folder."""
+    """One call of `budc run`. Prompt i starts from the noise of `seed + i`; `weights` is the model's folder.
+
+    `device` is a name of torch's, by default that of the accelerator.
+    """
 
     artifact: Artifact
     adapters: tuple[AdapterFile, ...]
@@ -30,6 +33,7 @@ class GenerationRequest:
     prompts: tuple[str, ...]
     seed: int
     out: Path
+    device: str | None = None
 
     @property
     def document(self) -> PolicyDocument:
