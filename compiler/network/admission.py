@@ -67,10 +67,13 @@ def admitted(
     check_scheduler(scheduler)
     conditions = sample_conditions(conditioning, noise)
     settings = SettingsCheck(allow[1])
-    document = None if isinstance(policy, Compiled) else trusted_policy(policy, trust, allow[0]).document
-    expected = _of_compiled(policy) if isinstance(policy, Compiled) else _of_document(document)
-    denoiser = _denoiser(expected, network, noise)
-    if document is not None:
+    if isinstance(policy, Compiled):
+        expected = _of_compiled(policy)
+        denoiser = _denoiser(expected, network, noise)
+    else:
+        document = trusted_policy(policy, trust, allow[0]).document
+        expected = _of_document(document)
+        denoiser = _denoiser(expected, network, noise)
         _check_weights(document, denoiser, weights, settings)
     _check_sampler(expected.sampler, scheduler, settings)
     if set(conditioning) != set(denoiser.branches):
@@ -136,7 +139,7 @@ def _denoiser(expected: _Expected, network: Any, noise: Tensor) -> Denoiser:
     """Return the network as a denoiser, of the classes, trunks and guidance that the policy is for."""
     denoiser = as_denoiser(network, expected.guidance[0], expected.blocks[0] or "blocks", noise.device)
     parts = parts_of(denoiser)
-    found = {
+    found: dict[str, tuple[list[Any], list[Any]]] = {
         "of class": ([class_of(part) for part in parts], expected.classes),
         "with the blocks": ([blocks_of(part) for part in parts], expected.blocks),
         "guided by": ([dict(guidance_of(part)) for part in parts], expected.guidance),
