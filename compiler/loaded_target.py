@@ -18,7 +18,7 @@ from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.evaluation.reference import encode_samples, prompt_set, reference_set
 from budc.compiler.evaluation.report import Evaluator
 from budc.compiler.models.adapters import with_adapters
-from budc.compiler.models.binding import model_binding
+from budc.compiler.models.binding import model_binding, with_quantization
 from budc.compiler.models.denoiser import model_denoiser
 from budc.compiler.models.folder import component_digests
 from budc.compiler.models.model import LoadedModel, load_model
@@ -124,6 +124,8 @@ def load_target(target: Target) -> LoadedTarget:
     digests = DigestCache.of_user(watch=hashing, rehash=target.rehash)
     binding = model_binding(profile, folder, digests)
     model = load_model(profile, folder, device)
+    if profile.quantization:
+        binding = with_quantization(binding, profile.quantization, model.denoisers)
     if target.adapters:
         binding = with_adapters(model, binding, target.adapters)
     return LoadedTarget(target, model, binding, component_digests(profile, folder, digests))

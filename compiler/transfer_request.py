@@ -15,7 +15,7 @@ from budc.compiler.target import ArtifactRequest, Target
 from budc.policies.model_choice import choose_model
 from budc.policies.profile import ModelProfile
 from budc.runtimes.admission.additions import check_additions
-from budc.schema.additions import EVALUATION, NEGATIVE_PROMPT, NETWORK_CONFIG
+from budc.schema.additions import EVALUATION, NEGATIVE_PROMPT, NETWORK_CONFIG, QUANTIZATION
 from budc.schema.artifact import SUFFIX, Artifact
 from budc.schema.errors import UsageError
 from budc.schema.files import check_place
@@ -71,7 +71,9 @@ class TransferRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown
         document = self.source.document
         profile = replace(self, negative=self._negative(profile)).deployed(profile)
         self._check_nearby()
-        check_additions(document, "budc transfer", {NETWORK_CONFIG, NEGATIVE_PROMPT, EVALUATION})
+        check_additions(
+            document, "budc transfer", {NETWORK_CONFIG, QUANTIZATION, NEGATIVE_PROMPT, EVALUATION}
+        )
         check_family(document, profile, self.differing)
         check_sampling(document, profile, self.differing)
         self.check_name()

@@ -9,7 +9,8 @@ import msgspec
 
 from budc.option_names import option
 from budc.policies.profile import ModelProfile
-from budc.schema.errors import UsageError
+from budc.policies.quantization import check_kind
+from budc.schema.errors import UnsupportedModel, UsageError
 from budc.schema.fields import Prompt
 from budc.schema.policy import PolicyDocument
 
@@ -33,6 +34,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Guidance scale; of the first denoiser where there are several."""
     scheduler: str | None = None
     """Class name, one of `SCHEDULERS`."""
+    quantize: str | None = None
+    """How the denoisers are quantised, see `budc.policies.quantization`."""
     negative: str | None = None
     """The negative prompt of all prompts that have none of their own."""
 
@@ -55,6 +58,9 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             if (value := getattr(self, name)) is not None
         }
         profile = msgspec.structs.replace(profile, **own)
+        if self.quantize is not None:
+            check_kind(self.quantize)
+            profile = msgspec.structs.replace(profile, quantization=self.quantize)
         if self.negative is None:
             return profile
         _check_negative(profile, self.negative)
@@ -87,8 +93,19 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             )
 
 
+def quantized_as(profile: ModelProfile, document: PolicyDocument) -> ModelProfile:
+    """Return the profile with the quantisation that a policy was made for, or with none."""
+    kinds = {item.quantization.kind if item.quantization else "" for item in document.model.denoisers}
+    if len(kinds) > 1:
+        raise UnsupportedModel(
+            f"{document.name} has denoisers that are quantised by different kinds, which cannot be loaded here",
+            remedy="load and quantise the pipeline yourself, then budc.apply",
+        )
+    return msgspec.structs.replace(profile, quantization=kinds.pop())
+
+
 def calibrated(profile: ModelProfile, document: PolicyDocument) -> ModelProfile:
-    """Return the profile with the shape, sampler and negative prompt for which a policy was measured.
+    """Return the profile with the shape, sampler, negative prompt and quantisation that a policy was measured for.
 
     A negative prompt that varied is left as the profile has it.
 
@@ -96,6 +113,7 @@ def calibrated(profile: ModelProfile, document: PolicyDocument) -> ModelProfile:
         UnsupportedModel: the policy is for a network without a pipeline.
     """
     shape, sampler = document.pipeline().shape, document.sampler
+    profile = quantized_as(profile, document)
     if sampler.negative_prompt is not None and sampler.negative_prompt.text is not None:
         profile = _with_negative(profile, sampler.negative_prompt.text)
     experts = profile.experts

@@ -89,6 +89,8 @@ def profile_from_folder(folder: Path, like: str | None = None) -> FolderProfile:
 
 def read_object(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises WeightsMissing."""
+    if not os.path.lexists(path):
+        raise WeightsMissing(f"{path}: no such file", remedy="complete the model folder, or give another")
     try:
         value = canonical.parse(read_limited(path, canonical.MAX_BYTES), what=path.name)
         if not isinstance(value, dict):

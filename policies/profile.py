@@ -85,6 +85,8 @@ class ModelProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     revision: str = "main"
     licence: str
     size_gb: float
+    quantization: str = ""
+    """How denoisers are quantised once they are loaded, see `budc.policies.quantization`; empty for not at all."""
     embedded: str = ""
     """Folder of weights inside the package, relative to the profiles; empty for models of a hub."""
     weights: str = ""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from budc.policies.profile import ModelProfile, profile_names
+from budc.policies.quantization import KINDS
 from budc.schema.errors import UsageError
 from budc.schema.fields import Name
 
@@ -61,6 +62,11 @@ def _faults(profile: ModelProfile) -> Iterator[tuple[str, str]]:
         yield (
             f"denoisers names {len(profile.denoisers)}, and [experts] is {'there' if profile.experts else 'not there'}",
             "name two denoisers and say in [experts] when the second takes over, or name one",
+        )
+    if profile.quantization and profile.quantization not in KINDS:
+        yield (
+            f"quantization {profile.quantization[:100]!r} is no known kind",
+            f"use one of {', '.join(KINDS)}, or leave it out",
         )
     yield from _guidance_faults(profile)
 

@@ -19,6 +19,7 @@ from budc.schema.policy import FurtherShape, Metric, PolicyDocument, Quality, Sc
 SCALED_ADAPTERS: Final = "model.adapters.scaled"
 NETWORK: Final = "model.kind"
 NETWORK_CONFIG: Final = "model.denoisers.config"
+QUANTIZATION: Final = "model.denoisers.quantization"
 NEGATIVE_PROMPT: Final = "sampler.negativePrompt"
 FURTHER_SHAPES: Final = "furtherShapes"
 OWN_SIGMAS: Final = "furtherShapes.sigmas"
@@ -31,6 +32,7 @@ EVALUATION: Final = "quality.metrics.evaluation"
 _HAS: Final[Mapping[str, Callable[[PolicyDocument], bool]]] = {
     NETWORK: lambda document: document.model.kind != "pipeline",
     NETWORK_CONFIG: lambda document: any(item.config is not None for item in document.model.denoisers),
+    QUANTIZATION: lambda document: any(item.quantization for item in document.model.denoisers),
     SCALED_ADAPTERS: lambda document: bool(document.model.adapters.scaled),
     NEGATIVE_PROMPT: lambda document: document.sampler.negative_prompt is not None,
     FURTHER_SHAPES: lambda document: bool(document.further_shapes),

@@ -69,6 +69,15 @@ class BranchWeight(Strict, frozen=True, kw_only=True):
     weight: Guidance
 
 
+class Quantization(Strict, frozen=True, kw_only=True):
+    """How a denoiser is quantised once its files are loaded."""
+
+    kind: Name
+    """One configuration of one library, see `budc.policies.quantization`."""
+    values: Digest
+    """Tensor root of the values that it computes with, as plain numbers."""
+
+
 class DenoiserBinding(Strict, frozen=True, kw_only=True):
     """One network whose blocks the policy skips, identified by its content."""
 
@@ -85,6 +94,8 @@ class DenoiserBinding(Strict, frozen=True, kw_only=True):
     """Of a network: its attribute that lists the blocks; unset where functions say what they cache and reuse."""
     guidance: Annotated[Sequence[BranchWeight], Meta(max_length=16)] = field(default_factory=list)
     """Of a network: the weight of each guidance branch, in the order in which they are added up."""
+    quantization: Quantization | None = None
+    """Unset for weights as they are in the files. Digests and settings above are those of the files all the same."""
 
 
 class Variant(Strict, frozen=True, kw_only=True):

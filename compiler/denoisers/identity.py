@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from budc.runtimes.sampling.quantized import plain_values
 from budc.schema.digests import TENSORS, root_of, value_record
 from budc.schema.errors import UnsupportedModel
 
@@ -37,9 +38,9 @@ def module_identity(module: nn.Module) -> Mapping[str, object]:
     of such: the number of attention heads, for example, is in no weight.
 
     Raises:
-        UnsupportedModel: a weight is not in memory.
+        UnsupportedModel: a weight is not in memory, or is packed in an object of a quantisation library.
     """
-    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers()), **plain_values(module)}
     absent = [name for name, tensor in tensors.items() if tensor.is_meta]
     if absent:
         raise UnsupportedModel(

@@ -32,6 +32,7 @@ from budc.schema.additions import (
     NETWORK_CONFIG,
     OWN_PREDICTORS,
     OWN_SIGMAS,
+    QUANTIZATION,
 )
 from budc.schema.errors import QualityMismatch, UnsupportedModel, UsageError
 from budc.schema.policy import Metric, PolicyDocument
@@ -39,7 +40,7 @@ from budc.schema.report_names import FULL
 
 DEVIATIONS = 4.0
 ADDITIONS = frozenset(
-    {NETWORK_CONFIG, NEGATIVE_PROMPT, FURTHER_SHAPES, OWN_SIGMAS, OWN_PREDICTORS, EVALUATION}
+    {NETWORK_CONFIG, QUANTIZATION, NEGATIVE_PROMPT, FURTHER_SHAPES, OWN_SIGMAS, OWN_PREDICTORS, EVALUATION}
 )
 """What policies of format 1.1 may use here. Only the shape that was searched on is measured."""
 

@@ -1,17 +1,22 @@
-"""Binding: what ties a policy to the files of a model folder."""
+"""Binding: what ties a policy to the files of a model folder, and to how it is quantised once it is loaded."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+from msgspec.structs import replace
+from torch import nn
 
 from budc.compiler.models.folder import denoiser_files
 from budc.policies.profile import ModelProfile
+from budc.runtimes.sampling.quantized import values_root
 from budc.schema.digest_cache import DigestCache
 from budc.schema.digests import architecture_digest, check_rivals, file_digests
 from budc.schema.folder import resolve
 from budc.schema.model_config import listed_settings, read_config
 from budc.schema.model_files import CONFIG
-from budc.schema.policy import AdapterRule, DenoiserBinding, ModelBinding, Variant
+from budc.schema.policy import AdapterRule, DenoiserBinding, ModelBinding, Quantization, Variant
 
 
 def model_binding(profile: ModelProfile, folder: Path, digests: DigestCache | None = None) -> ModelBinding:
@@ -55,3 +60,12 @@ def model_binding(profile: ModelProfile, folder: Path, digests: DigestCache | No
         variants=[Variant(name="original", files=dict(sorted(files.items())))],
         adapters=AdapterRule(rule="none"),
     )
+
+
+def with_quantization(binding: ModelBinding, kind: str, denoisers: Sequence[nn.Module]) -> ModelBinding:
+    """Return the binding of a model that was loaded quantised by `kind`, with the values that it computes with."""
+    quantized = [
+        replace(item, quantization=Quantization(kind=kind, values=values_root(network)))
+        for item, network in zip(binding.denoisers, denoisers, strict=True)
+    ]
+    return replace(binding, denoisers=quantized)

@@ -26,6 +26,7 @@ from budc.policies.profile import ModelProfile
 from budc.runtimes.sampling.device_memory import device_memory
 from budc.runtimes.sampling.families import family_of
 from budc.runtimes.sampling.loading import loading, scheduler_class
+from budc.runtimes.sampling.quantized_loading import load_denoiser
 from budc.runtimes.sampling.scheduler_choice import deployed_scheduler
 from budc.runtimes.sampling.schedulers import first_steps, sampler_binding
 from budc.schema.policy import Expert, SamplerBinding
@@ -106,14 +107,8 @@ def load_model(profile: ModelProfile, folder: Path, device: torch.device) -> Loa
     scheduler_type = scheduler_class(profile.scheduler, profile.name)
     denoisers = []
     for name, class_name in profile.denoisers.items():
-        with loading(folder / name):
-            denoiser = getattr(diffusers, class_name).from_pretrained(
-                folder,
-                subfolder=name,
-                dtype=getattr(torch, profile.dtype),
-                use_safetensors=True,
-                local_files_only=True,
-            )
+        network_class, dtype = getattr(diffusers, class_name), getattr(torch, profile.dtype)
+        denoiser = load_denoiser(network_class, folder, name, dtype, profile.quantization)
         with device_memory(name):
             denoisers.append(denoiser.eval().requires_grad_(False).to(device))
         gc.collect()

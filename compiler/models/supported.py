@@ -44,11 +44,16 @@ def adapter_name(pipeline_class: str) -> str:
 
 
 def check_one_denoiser(profile: ModelProfile, command: str) -> None:
-    """Refuse a model of several denoisers for a command that takes one.
+    """Refuse a model of several denoisers, or of a quantised one, for a command that takes one as published.
 
     Raises:
-        UnsupportedModel: the profile names several.
+        UnsupportedModel: the profile names several, or a kind of quantisation.
     """
+    if profile.quantization:
+        raise UnsupportedModel(
+            f"{command}: {profile.name} is quantised ({profile.quantization}), which no export is",
+            remedy="run it in diffusers (budc run)",
+        )
     if len(profile.denoisers) > 1:
         raise UnsupportedModel(
             f"{command}: {profile.name} has {_denoisers(profile)}, one is supported",

@@ -16,6 +16,7 @@ from budc.schema.additions import (
     NETWORK_CONFIG,
     OWN_PREDICTORS,
     OWN_SIGMAS,
+    QUANTIZATION,
     SCALED_ADAPTERS,
     TARGET,
     TRUNK_OUTPUT,
@@ -26,6 +27,7 @@ from budc.schema.policy import PolicyDocument
 
 _WHAT: Final = {
     NETWORK_CONFIG: "the settings of its networks",
+    QUANTIZATION: "quantised networks",
     SCALED_ADAPTERS: "adapters that must be loaded at their scales",
     NEGATIVE_PROMPT: "a negative prompt that must be checked",
     FURTHER_SHAPES: "several shapes",

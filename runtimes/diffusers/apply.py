@@ -88,7 +88,13 @@ def apply(
     transformers = [unwrapped(getattr(pipe, denoiser.name)) for denoiser in document.model.denoisers]
     for denoiser, transformer in zip(document.model.denoisers, transformers, strict=True):
         verify_model(transformer, denoiser, document, settings, weights_dir=folder, digests=digests)
-        check_weights(document.pipeline().shape.dtype, transformer, OwnLayers(transformer), settings)
+        check_weights(
+            document.pipeline().shape.dtype,
+            transformer,
+            OwnLayers(transformer),
+            settings,
+            quantized=denoiser.quantization is not None,
+        )
     check_sampler(document, pipe.scheduler, settings)
     check_experts(document, pipe)
     for denoiser, transformer in zip(document.model.denoisers, transformers, strict=True):

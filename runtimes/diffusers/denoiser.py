@@ -43,6 +43,9 @@ class PolicyDenoiser:
         self._hook: RemovableHandle | None = None
         self._record: ModelRecord | None = None
         self._tree: ModuleTree | None = None
+        self._is_quantized = any(
+            item.quantization is not None for item in document.model.denoisers if item.name == name
+        )
 
     @property
     def is_compiled(self) -> bool:
@@ -114,7 +117,13 @@ class PolicyDenoiser:
         refuse_other_caches(self.transformer, self._marker)
         layers = OwnLayers(self.transformer, self._tree)
         self._tree = layers.tree
-        check_weights(self._document.pipeline().shape.dtype, self.transformer, layers, settings)
+        check_weights(
+            self._document.pipeline().shape.dtype,
+            self.transformer,
+            layers,
+            settings,
+            quantized=self._is_quantized,
+        )
         self._check_adapters(settings)
         if self._record is not None:
             check_unchanged(self._document, self.name, self._record, layers, settings)

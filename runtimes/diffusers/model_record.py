@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from budc.runtimes.diffusers.own_layers import PLAIN, OwnLayers
+from budc.runtimes.diffusers.own_layers import OwnLayers
+from budc.runtimes.sampling.quantized import PLAIN
 
 SAMPLES = 4
 """How many values of a tensor are compared, evenly spaced, the first among them. An edit of others is not noticed."""

@@ -10,6 +10,7 @@ from budc.schema.additions import (
     FURTHER_SHAPES,
     NEGATIVE_PROMPT,
     NETWORK_CONFIG,
+    QUANTIZATION,
     SCALED_ADAPTERS,
 )
 from budc.schema.policy import PolicyDocument
@@ -24,7 +25,7 @@ def runnable_additions(pipe: Any) -> Set[str]:
     """
     methods = (type(pipe).__call__, getattr(pipe, "encode_prompt", None))
     checked = any(method is not None and _takes_negative(method) for method in methods)
-    always = {NETWORK_CONFIG, SCALED_ADAPTERS, FURTHER_SHAPES, EVALUATION}
+    always = {NETWORK_CONFIG, QUANTIZATION, SCALED_ADAPTERS, FURTHER_SHAPES, EVALUATION}
     return always | ({NEGATIVE_PROMPT} if checked else set())
 
 

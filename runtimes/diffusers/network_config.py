@@ -8,6 +8,8 @@ from budc.schema.errors import WeightsMismatch
 from budc.schema.model_config import first_difference, settings_of
 from budc.schema.policy import DenoiserBinding
 
+_QUANTIZED = "quantization_config"
+
 
 def class_defaults(network_class: type) -> Mapping[str, object]:
     """Return the defaults of the settings that a class of networks takes."""
@@ -33,9 +35,9 @@ def check_settings(transformer: Any, denoiser: DenoiserBinding) -> None:
     """
     if denoiser.config is None:
         return
-    difference = first_difference(
-        denoiser.config, settings_of(transformer.config), lambda: class_defaults(type(transformer))
-    )
+    # How it is quantised is no setting of the files, and is compared by itself.
+    settings = {name: value for name, value in settings_of(transformer.config).items() if name != _QUANTIZED}
+    difference = first_difference(denoiser.config, settings, lambda: class_defaults(type(transformer)))
     if difference is not None:
         raise WeightsMismatch(
             f"{denoiser.name} was loaded with {difference.name} {difference.actual!r}, "

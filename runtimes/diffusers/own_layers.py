@@ -11,9 +11,6 @@ from torch import Tensor, nn
 _WRAPPED = ("base_layer", "_orig_mod")
 """Where PEFT's layers and compiled modules keep the module that they replace."""
 
-PLAIN = (Tensor, nn.Parameter, nn.Buffer)
-"""Classes of tensors that hold their values themselves; others belong to quantisation libraries."""
-
 _children, _parameters, _buffers = map(attrgetter, ("_modules", "_parameters", "_buffers"))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from budc.option_names import python_names
 from budc.policies.artifact_profile import profile_from_artifact
+from budc.policies.deployment import Deployment, quantized_as
 from budc.policies.model_choice import choose_model
 from budc.policies.profile import ModelProfile, find_weights, load_profile, profile_names
 from budc.schema.arguments import instance_argument, path_argument
@@ -44,13 +45,13 @@ def profile_of(document: PolicyDocument, choice: str | None = None) -> ModelProf
     elif model.profile in profile_names():
         profile = load_profile(model.profile)
     else:
-        return profile_from_artifact(document)
+        profile = profile_from_artifact(document)
     if profile.pipeline_class != model.pipeline_class:
         raise UnsupportedModel(
             f"{document.name} is a policy for a {model.pipeline_class}, "
             f"but the model profile {profile.name} is a {profile.pipeline_class}"
         )
-    return profile
+    return quantized_as(profile, document)
 
 
 def load_pipeline(
@@ -59,6 +60,7 @@ def load_pipeline(
     weights: str | PathLike[str] | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    quantize: str | None = None,
 ) -> Any:
     """Return a model's diffusers pipeline with the profile's scheduler and dtypes. Nothing is downloaded.
 
@@ -70,6 +72,7 @@ def load_pipeline(
         weights: the model folder; by default the weights in the package, or the hub's cache.
         device: a device of this machine, such as "cuda:1"; by default the accelerator, or the CPU.
         dtype: "float32", "bfloat16" or "float16", or torch's own; by default the profile's.
+        quantize: how the denoisers are quantised, a kind that docs/models.md lists; by default the profile's.
 
     Raises:
         UsageError: no model has that name, there is no such device here, or `dtype` is another one.
@@ -82,6 +85,9 @@ def load_pipeline(
     instance_argument(
         profile, ModelProfile, "model", "pass a name that `budc models` lists, a path, or a profile"
     )
+    if quantize is not None:
+        with python_names():
+            profile = Deployment(quantize=quantize).deployed(profile)
     dtype_name = profile.dtype if dtype is None else str(dtype).removeprefix("torch.")
     if dtype_name not in _DTYPES:
         raise UsageError(f"dtype: {dtype}", remedy=f"use one of {', '.join(_DTYPES)}")
@@ -93,6 +99,7 @@ def load_pipeline(
         from budc.runtimes.sampling.device_memory import device_memory
         from budc.runtimes.sampling.devices import find_device
         from budc.runtimes.sampling.loading import loading, scheduler_class
+        from budc.runtimes.sampling.quantized_loading import load_denoiser
         from budc.runtimes.sampling.scheduler_choice import deployed_scheduler
     except ModuleNotFoundError as missing:
         raise MissingExtra(
@@ -104,9 +111,13 @@ def load_pipeline(
     scheduler = scheduler_class(profile.scheduler, profile.name)
     default = getattr(torch, dtype_name)
     dtypes = {"default": default, "vae": default if profile.pipeline_class in _SAME_DTYPE else torch.float32}
+    denoisers = {
+        name: load_denoiser(getattr(diffusers, kind), folder, name, default, profile.quantization)
+        for name, kind in (profile.denoisers.items() if profile.quantization else ())
+    }
     with loading(folder):
         pipe = getattr(diffusers, profile.pipeline_class).from_pretrained(
-            folder, dtype=dtypes, use_safetensors=True, local_files_only=True
+            folder, dtype=dtypes, use_safetensors=True, local_files_only=True, **denoisers
         )
     pipe.scheduler = deployed_scheduler(scheduler, pipe.scheduler.config, profile.scheduler_config)
     with device_memory(

@@ -12,15 +12,19 @@ _EXACT = ("ieee", "none")
 """torch's names for float32 products that are not shortened."""
 
 
-def check_weights(calibrated: str, transformer: Any, layers: OwnLayers, settings: SettingsCheck) -> None:
+def check_weights(
+    calibrated: str, transformer: Any, layers: OwnLayers, settings: SettingsCheck, *, quantized: bool = False
+) -> None:
     """Compare the dtype of `transformer`, and of every weight in its `layers`, with `calibrated`, a dtype's name.
 
-    Weights may be in float32 too: models keep a few in it.
+    Weights may be in float32 too: models keep a few in it. Those of a `quantized` one are what its kind makes them.
     """
     settings.require(
         "dtype", calibrated, _name(transformer.dtype), "load the pipeline in the calibrated dtype"
     )
     allowed = (getattr(torch, calibrated), torch.float32)
+    if quantized:
+        return
     for name, tensor in layers.tensors.items():
         if tensor.dtype not in allowed and isinstance(tensor, nn.Parameter):
             settings.require(

@@ -7,6 +7,8 @@
 2. Otherwise the tensor root is computed from the weights in memory and compared.
 3. The network was built with the settings that the policy lists.
 
+Of a network that the policy has quantised, the files are those before it was; its values in memory are compared whole.
+
 Weights of the same architecture but other values are refused, unless uncalibrated runs are allowed.
 """
 
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 from budc.runtimes.admission.settings import SettingsCheck
 from budc.runtimes.diffusers.network_config import check_settings, library_defaults
 from budc.runtimes.diffusers.own_layers import OnDisk, OwnLayers
-from budc.runtimes.diffusers.quantised import quantised_tensor
+from budc.runtimes.diffusers.quantised import check_quantization, verify_values
 from budc.runtimes.sampling.tensor_records import tensor_record
 from budc.schema.digest_cache import DigestCache
 from budc.schema.digests import ARCHITECTURE, TENSORS, root_of, shape_record
@@ -55,11 +57,7 @@ def verify_model(
             f"the policy is for {denoiser.class_name}, the pipeline has {type(transformer).__name__}",
             remedy="use the model that the policy was compiled for",
         )
-    if (quantised := quantised_tensor(transformer)) is not None:
-        what = f"{denoiser.name} is quantised ({quantised}), the policy is for the weights as published"
-        if not settings.allow:
-            raise WeightsMismatch(what, remedy="load the model without quantisation")
-        settings.differ("weights", what)
+    if not check_quantization(transformer, denoiser, settings):
         return
     folder = weights_dir or loaded_from(transformer, denoiser.name)
     try:
@@ -73,7 +71,9 @@ def verify_model(
                 # The folder that the transformer names may have another layout; one that the user gave may not.
                 if weights_dir is not None:
                     raise
-        if folder is None or variant is None:
+        if denoiser.quantization is not None:
+            verify_values(transformer, denoiser)
+        elif folder is None or variant is None:
             _verify_memory(transformer, denoiser)
         else:
             _verify_loaded(transformer, denoiser, folder, variant)

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 
 from elsewhere import ELSEWHERE, Remote, elsewhere  # noqa: E402
 
-from budc.runtimes.diffusers import quantised  # noqa: E402
+from budc.runtimes.sampling import quantized  # noqa: E402
 from budc.schema.policy import PolicyDocument  # noqa: E402
 
 
@@ -23,7 +23,7 @@ def test_a_pipeline_under_a_policy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # They stand for plain tensors of a device, not for a quantisation library's.
-    monkeypatch.setattr(quantised, "PLAIN", (*quantised.PLAIN, Remote))
+    monkeypatch.setattr(quantized, "PLAIN", (*quantized.PLAIN, Remote))
     document = compiled_for(pipe, payload=payload)
     # Embeddings that a caller gives are on the device already.
     text = {"prompt_embeds": torch.ones(1, 5, 16), "pooled_prompt_embeds": torch.ones(1, 8)}

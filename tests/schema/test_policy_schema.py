@@ -100,6 +100,7 @@ def full_1_1(make_document: MakeDocument) -> dict[str, Any]:
         "layers": 2,
         "norm": "rms",
     }
+    value["model"]["denoisers"][0]["quantization"] = {"kind": "fp8-storage", "values": DIGEST}
     value["policy"]["payload"] = "trunk-output"
     value["images"] = [{"role": "first-frame", "height": 32, "width": 32}]
     settings = {"attention": "sdpa", "depth": 2, "strict": None}
@@ -226,7 +227,7 @@ def test_both_agree_when_a_field_is_missing(full: dict[str, Any]) -> None:
     }  # fmt: skip
     added = {
         "target", "version", "settings", "configDigest", "scaled", "loaded", "denoiser", "evaluation",
-        "config",
+        "config", "quantization",
     }  # fmt: skip
     of_pipelines = {
         "images", "height", "width", "negativePrompt", "text", "furtherShapes", "sigmas", "timesteps",

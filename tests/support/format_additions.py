@@ -14,6 +14,7 @@ from budc.schema.policy import (
     NegativePrompt,
     Policy,
     PolicyDocument,
+    Quantization,
     ScaledAdapter,
     Target,
 )
@@ -56,6 +57,12 @@ def with_config(document: PolicyDocument, **settings: Any) -> PolicyDocument:
     return replace(document, model=replace(document.model, denoisers=denoisers))
 
 
+def quantized(document: PolicyDocument) -> PolicyDocument:
+    quantization = Quantization(kind="fp8-storage", values=DIGEST)
+    denoisers = [replace(item, quantization=quantization) for item in document.model.denoisers]
+    return replace(document, model=replace(document.model, denoisers=denoisers))
+
+
 def with_negative(document: PolicyDocument, text: str = "blurred") -> PolicyDocument:
     negative = NegativePrompt(rule="fixed", text=text)
     return replace(document, sampler=replace(document.sampler, negative_prompt=negative))
@@ -75,6 +82,7 @@ ADDED: dict[str, tuple[Change, tuple[str, ...]]] = {
     "runnable-network": (runnable_network, ("model.kind",)),
     "network-by-tensor-root": (lambda d: network(d, variants=[]), ("model.kind",)),
     "network-config": (with_config, ("model.denoisers.config",)),
+    "quantization": (quantized, ("model.denoisers.quantization",)),
     "adapters": (adapted, ("model.adapters.scaled",)),
     "negative-prompt": (with_negative, ("sampler.negativePrompt",)),
     "empty-negative-prompt": (lambda d: with_negative(d, ""), ("sampler.negativePrompt",)),

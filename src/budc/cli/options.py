@@ -42,6 +42,11 @@ calibration_option = click.option(
     metavar="FILE",
     help="Prompts to search on, one a line, or .csv or .jsonl with seeds and negative prompts; default the profile's.",
 )
+quantize_option = click.option(
+    "--quantize",
+    metavar="KIND",
+    help="Load the denoisers quantised, for example fp8-storage; default the profile's.",
+)
 negative_option = click.option(
     "--negative", metavar="TEXT", help="Negative prompt to guide away from; default the profile's."
 )
@@ -141,6 +146,7 @@ def deployment_options(command: _Command) -> _Command:
             "--width", type=size, metavar="PIXELS", help="Width of the output; default the profile's."
         ),
         click.option("--frames", type=size, metavar="N", help="Frames of a video; default the profile's."),
+        quantize_option,
         click.option(
             "--guidance", type=float, metavar="SCALE", help="Guidance scale; default the profile's."
         ),

@@ -78,6 +78,12 @@ def weighted(weights: dict[str, Any]) -> Edit:
     return edit
 
 
+def quantized(**fields: Any) -> Edit:
+    """Return what gives a network a quantisation, but for these fields."""
+    usual = {"kind": "fp8-storage", "values": DIGEST}
+    return put("model", "denoisers", 0, "quantization", to=usual | fields)
+
+
 FIXED = negative(rule="fixed", text="blurred")
 
 
@@ -119,6 +125,7 @@ VALID: dict[str, tuple[Edit, ...]] = {
     "a network without files": (by_tensor_root,),
     "a network with guidance": (weighted({"cond": 5, "uncond": -4}),),
     "settings of a network": (config({"num_layers": 2}),),
+    "a quantised network": (quantized(),),
     "a negative prompt": (FIXED,),
     "images": (images({"role": "first-frame"}, {"role": "reference", "height": 8, "width": 8}),),
     "adapters": (adapters({}),),
@@ -262,6 +269,16 @@ def conditions(add: Add) -> None:
     )
     refused("config-none", SCHEMA, "no settings, spelled out", config({}))
     refused("config-null", SCHEMA, "no settings, spelled out", config(None))
+
+    refused("quantization-named-by-markup", SCHEMA, "markup in a name", quantized(kind="<b>fp8</b>"))
+    refused("quantization-of-a-path", SCHEMA, "a field that is not known", quantized(path="../fp8"))
+    refused("quantization-half-a-digest", SCHEMA, "half a digest", quantized(values="sha256:" + "0" * 32))
+    refused(
+        "quantization-of-anything",
+        SCHEMA,
+        "values that nobody compares",
+        put("model", "denoisers", 0, "quantization", to={"kind": "fp8-storage"}),
+    )
 
     refused("image-of-half-a-size", SEMANTICS, "a height alone", images({"role": "reference", "height": 8}))
     frame = {"role": "first-frame"}

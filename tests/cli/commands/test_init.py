@@ -78,6 +78,20 @@ def test_a_policy_for_it_runs_without_the_profile_and_is_measured_again_with_it(
     assert (refused.code, "--model PROFILE.toml" in refused.err) == (34, True)
 
 
+def test_a_policy_for_its_quantised_edition_is_made_and_run_as_such(budc, own, weights, tmp_path):
+    pytest.importorskip("imageio_ffmpeg")
+    policy, trust = tmp_path / "fp8.budc.json", ("--trust", own.with_name("release.pub"))
+    flags = ("--budget", "2", "--search", "uniform", "--key", own.with_name("release.key"), "--out", policy)
+    assert budc("compile", "--model", own, "--quantize", "fp8-storage", *flags).code == 0
+    page = budc("inspect", policy)
+    assert "quantised by fp8-storage" in page.out
+    run = ("run", policy, *trust, "--prompt", "a red circle", "--weights", weights)
+    assert budc(*run, "--out", tmp_path / "clip.mp4").code == 0
+    assert budc("verify", policy, *trust, "--weights", weights, "--replay", "--model", own).code == 0
+    other = budc("compile", "--model", own, "--quantize", "fp8", *flags)
+    assert (other.code, "known kinds: fp8-storage, torchao-int8-weights" in other.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "code", "said"),
     [

@@ -127,10 +127,10 @@ def test_targets_are_refused_before_the_artifact_is_opened(run, tmp_path, name, 
     assert run(tmp_path / name, file=tmp_path / "no-artifact").code == code
 
 
-def test_unknown_profile(budc, sealed, public, tmp_path):
+def test_a_model_that_the_package_does_not_ship_is_in_a_folder_of_the_users(budc, sealed, public, tmp_path):
     outcome = budc("run", sealed(), "--trust", public, "--prompt", PROMPT, "--out", tmp_path / "x.png")
-    assert outcome.code == 34
-    assert "model profile wan" in outcome.err
+    assert outcome.code == 31
+    assert "wan: neither the profile nor --weights names its folder" in outcome.err
 
 
 def test_empty_prompt(run, tmp_path):

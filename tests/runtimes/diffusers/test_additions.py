@@ -18,6 +18,7 @@ from budc.schema.additions import (  # noqa: E402
     FURTHER_SHAPES,
     NEGATIVE_PROMPT,
     NETWORK_CONFIG,
+    QUANTIZATION,
     SCALED_ADAPTERS,
 )
 from budc.schema.artifact import seal  # noqa: E402
@@ -27,7 +28,7 @@ from budc.schema.policy import FurtherShape, NegativePrompt, PolicyDocument  # n
 Run = Callable[..., Any]
 CompiledFor = Callable[..., PolicyDocument]
 AppliedQuietly = Callable[..., contextlib.AbstractContextManager[AppliedPolicy]]
-RUN = {NETWORK_CONFIG, SCALED_ADAPTERS, NEGATIVE_PROMPT, FURTHER_SHAPES, EVALUATION}
+RUN = {NETWORK_CONFIG, QUANTIZATION, SCALED_ADAPTERS, NEGATIVE_PROMPT, FURTHER_SHAPES, EVALUATION}
 
 
 def complete(document: PolicyDocument, make_document: Any) -> PolicyDocument:

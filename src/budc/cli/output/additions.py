@@ -25,7 +25,11 @@ def shapes(document: PolicyDocument) -> list[tuple[str, str]]:
 
 def conditions(document: PolicyDocument) -> list[tuple[str, str]]:
     """Return what the samples of the calibration were made from, beside their prompts."""
-    pairs = []
+    pairs = [
+        (printable(denoiser.name), f"quantised by {printable(denoiser.quantization.kind)}")
+        for denoiser in document.model.denoisers
+        if denoiser.quantization is not None
+    ]
     negative = document.sampler.negative_prompt
     if negative is not None:
         text = "varied from prompt to prompt; not checked" if negative.text is None else repr(negative.text)
