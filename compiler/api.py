@@ -16,45 +16,30 @@ after.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from os import PathLike
-from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from budc.compiler.api_inputs import Pair, as_denoiser, branch_weights, noise_schedule
 from budc.compiler.api_samples import held_out_samples, prompt_set, sample_conditions
-from budc.compiler.api_settings import check_choices, check_numbers
+from budc.compiler.api_settings import check_choices, check_numbers, check_progress
 from budc.compiler.budget import parse_budget
-from budc.compiler.denoisers.batched import BatchedDenoiser
-from budc.compiler.denoisers.conditioning import Condition, Conditioning
+from budc.compiler.denoisers.conditioning import Condition
 from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.fingerprint import fingerprint_of, network_identity
 from budc.compiler.network.compiled import Compiled, Origin
-from budc.compiler.rollouts.metrics import latent_errors, latent_metric
-from budc.compiler.rollouts.policies import full_policy, shared_policy
-from budc.compiler.rollouts.policy import rollout_policy
-from budc.compiler.rollouts.schedule import NoiseSchedule
+from budc.compiler.network.search import ANNEALING, compiled
 from budc.compiler.search import algorithm
-from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.split import check_arbitrated
-from budc.compiler.selection.task import SearchResult, Task
-from budc.compiler.storage.journal import Journal
+from budc.compiler.selection.task import Task
 from budc.option_names import python_names
-from budc.policies.profile import AnnealingSettings
+from budc.progress import Report, reported
 from budc.schema.arguments import path_argument
-from budc.schema.mask import StepMask
-from budc.schema.policy import Metric, Policy
-from budc.schema.predictor import Predictor
-from budc.schema.report_names import FEWER_STEPS, OBJECTIVES, UNIFORM
+from budc.schema.report_names import OBJECTIVES
 
 __all__ = ["Compiled", "compile_policy"]
-
-_ANNEALING = AnnealingSettings(temperature_start=0.05, temperature_end=1e-5, protected_fraction=0.25)
-"""The paper's settings for FLUX; only the paper's own search reads them."""
 
 
 @python_names()
@@ -79,6 +64,7 @@ def compile_policy(
     batch: int | None = None,
     work: str | PathLike[str] | None = None,
     weights: str | None = None,
+    progress: Report | None = None,
 ) -> Compiled:
     """Search the best policy of a budget for a denoiser.
 
@@ -96,21 +82,23 @@ def compile_policy(
         search, align, seed: algorithm by name; whether sigmas and coefficients are trained by gradient as well.
         steps, batch: "auto" lets a few plain steps be the policy; the most samples of one forward.
         work, weights: folder to resume from; what names the network that it belongs to (default: a module's hash).
+        progress: called with a pass's name, and how many of how many units are done; what it raises ends the search.
 
     Raises:
         BudcError: arguments that do not fit together; see also `parse_budget`, `Sigmas` and `linear_form`.
     """
     check_choices(search, align, steps, weights)
+    check_progress(progress)
     seed, batch = check_numbers(budget, seed, batch)
     check_arbitrated(search, align=align, auto_steps=steps == "auto")
     conditions = sample_conditions(conditioning, noise)
-    reported = held_out_samples(held_out, conditions)
+    held_out_conditions = held_out_samples(held_out, conditions)
     branches = branch_weights(conditioning, guidance)
     schedule = noise_schedule(scheduler, sigmas, timesteps)
     network = as_denoiser(denoiser, branches, blocks, noise.device)
     nfe = parse_budget(str(budget), schedule.steps, 1 + len(network.first_steps(schedule.timesteps)))
     task = Task(
-        network, schedule, conditions, nfe, _ANNEALING, search, seed, align, batch=batch,
+        network, schedule, conditions, nfe, ANNEALING, search, seed, align, batch=batch,
         few_step_schedule=schedule.resampled(nfe) if steps == "auto" else None,
     )  # fmt: skip
     origin = Origin(
@@ -118,51 +106,15 @@ def compile_policy(
         schedule=schedule,
         latents=tuple(noise.shape[1:]),
         calibration=prompt_set(conditions),
-        held_out=prompt_set(reported),
+        held_out=prompt_set(held_out_conditions),
         objective=OBJECTIVES[algorithm(search).objective],
         budget=str(budget),
         algorithm=search,
         seed=seed,
     )
-    if work is None:
-        return _compiled(task, reported, origin)
-    folder = path_argument(work, "work", "pass a folder to resume from")
-    identity = network_identity(network, weights, blocks)
-    return _compiled(task, reported, origin, folder, fingerprint_of(task, identity, branches))
-
-
-def _compiled(
-    task: Task,
-    held_out: Conditioning | None,
-    origin: Origin,
-    folder: Path | None = None,
-    fingerprint: str = "",
-) -> Compiled:
-    with ExitStack() as stack:
-        if folder is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="budc-")))
-        journal = stack.enter_context(Journal(folder, fingerprint))
-        result = Finder(task, journal).find(task)
-    report = {} if held_out is None else _report(task, result, held_out)
-    return Compiled(result.policy, result.schedule.sigmas, result.schedule.timesteps, result, report, origin)
-
-
-def _report(task: Task, result: SearchResult, conditions: Conditioning) -> Mapping[str, Metric]:
-    branches = task.denoiser.branches
-    network = BatchedDenoiser(task.denoiser, conditions, task.batch)
-    first_steps = task.denoiser.first_steps(task.schedule.timesteps)
-    mask = StepMask.uniform(task.schedule.steps, task.nfe).through(first_steps)
-    runs = {
-        "policy": (result.policy, result.schedule),
-        UNIFORM: (shared_policy(mask, Predictor.plain_reuse(mask), branches), task.schedule),
-        FEWER_STEPS: (full_policy(task.nfe, branches), task.schedule.resampled(task.nfe)),
-    }
-
-    def latents(policy: Policy, schedule: NoiseSchedule) -> Tensor:
-        return rollout_policy(network, schedule.linear_form(), policy)
-
-    reference = latents(full_policy(task.schedule.steps, branches), task.schedule)
-    return {
-        name: latent_metric(latent_errors(latents(policy, schedule), reference))
-        for name, (policy, schedule) in runs.items()
-    }
+    resumed = None
+    if work is not None:
+        folder = path_argument(work, "work", "pass a folder to resume from")
+        resumed = folder, fingerprint_of(task, network_identity(network, weights, blocks), branches)
+    with reported(progress):
+        return compiled(task, held_out_conditions, origin, lambda finder: finder.find(task), resumed)

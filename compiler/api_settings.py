@@ -41,3 +41,12 @@ def check_choices(search: Any, align: Any, steps: Any, weights: Any) -> None:
             f"weights: {described(weights)} names no weights",
             remedy="pass a text such as the sha256 of the file that holds them",
         )
+
+
+def check_progress(progress: Any) -> None:
+    """Refuse a progress that cannot be called. Raises UsageError."""
+    if progress is not None and not callable(progress):
+        raise UsageError(
+            f"progress: {described(progress)} is no function",
+            remedy="pass a function of a pass's name, units done and units in all, or None for silence",
+        )

@@ -18,7 +18,7 @@ from budc.compiler.compatibility import check_first_steps, check_scheduler
 from budc.compiler.emit import output_shape, versions, write_artifact
 from budc.compiler.evaluation.report import SampledPolicy
 from budc.compiler.loaded_target import LoadedTarget, load_target
-from budc.compiler.search import Candidate
+from budc.compiler.rollouts.candidate import candidate_of
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.task import ForwardCount
 from budc.compiler.storage.journal import Journal
@@ -118,7 +118,7 @@ def _nearby(policy: Policy, finder: Finder) -> Transferred:
 
 def _fitted(policy: Policy, finder: Finder, profile: ModelProfile) -> Transferred:
     """Keep the policy's masks and fit its coefficients."""
-    candidate = as_candidate(policy, profile)
+    candidate = candidate_of(policy, profile.branches)
     fit = finder.fitted(candidate)
     if not math.isfinite(fit.loss):
         raise CompileError(
@@ -127,13 +127,6 @@ def _fitted(policy: Policy, finder: Finder, profile: ModelProfile) -> Transferre
         )
     forwards = ForwardCount(reference=finder.reference_forwards, refit=fit.forwards)
     return Transferred(fit.policy, 1, forwards)
-
-
-def as_candidate(policy: Policy, profile: ModelProfile) -> Candidate:
-    """Return a policy's masks and payload, its coefficients to be fitted anew."""
-    masks = [policy.for_branch(name).step_mask() for name in profile.branches]
-    shared = masks[:1] if all(mask == masks[0] for mask in masks) else masks
-    return Candidate(tuple(shared), "tracked", policy.payload)
 
 
 def _document(

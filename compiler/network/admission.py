@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -27,10 +27,11 @@ from budc.runtimes.admission.additions import check_additions
 from budc.runtimes.admission.settings import SettingsCheck
 from budc.runtimes.admission.trust import Source, trusted_policy
 from budc.runtimes.sampling.scheduler_config import config_differences
-from budc.schema.additions import EVALUATION, NETWORK
+from budc.schema.additions import EVALUATION, NETWORK, at_lowest_version
 from budc.schema.arguments import whole_number
 from budc.schema.errors import UnsupportedModel, UsageError, WeightsMismatch
-from budc.schema.policy import Policy, PolicyDocument, SamplerBinding
+from budc.schema.policy import DenoiserBinding, Policy, PolicyDocument, SamplerBinding
+from budc.schema.statement import encode_statement, policy_id
 from budc.schema.trust import Trust
 
 Given = tuple[Any, Mapping[str, Any], Tensor, Any]
@@ -67,14 +68,10 @@ def admitted(
     check_scheduler(scheduler)
     conditions = sample_conditions(conditioning, noise)
     settings = SettingsCheck(allow[1])
-    if isinstance(policy, Compiled):
-        expected = _of_compiled(policy)
-        denoiser = _denoiser(expected, network, noise)
-    else:
-        document = trusted_policy(policy, trust, allow[0]).document
-        expected = _of_document(document)
-        denoiser = _denoiser(expected, network, noise)
-        _check_weights(document, denoiser, weights, settings)
+    expected = expected_of(policy, trust, allow[0])
+    denoiser = _denoiser(expected, network, noise)
+    if expected.denoisers:
+        _check_weights(expected.denoisers, denoiser, weights, settings)
     _check_sampler(expected.sampler, scheduler, settings)
     if set(conditioning) != set(denoiser.branches):
         raise UsageError(
@@ -89,7 +86,7 @@ def admitted(
     return Admitted(expected.policy, sigmas, timesteps, BatchedDenoiser(denoiser, conditions, batch), form)
 
 
-class _Expected(NamedTuple):
+class Expected(NamedTuple):
     """What a policy is for; `classes`, `blocks` and `guidance` have one entry for each of its denoisers."""
 
     policy: Policy
@@ -98,12 +95,31 @@ class _Expected(NamedTuple):
     classes: list[str]
     blocks: list[str | None]
     guidance: list[dict[str, float]]
+    denoisers: Sequence[DenoiserBinding] = ()
+    """With the weights that the policy is bound to; none where it was just compiled."""
+    name: str = ""
+    policy_id: str | None = None
 
 
-def _of_compiled(compiled: Compiled) -> _Expected:
+def expected_of(
+    policy: Source | Compiled, trust: Trust | str | PathLike[str] | None, allow_unsigned: bool
+) -> Expected:
+    """Return what a policy for a network is for, once it may be believed.
+
+    Raises:
+        TrustError, ArtifactError: see `trusted_policy`.
+        UsageError, UnsupportedModel, UnsupportedVersion: it is not for a network, or does not say how that is run.
+    """
+    if isinstance(policy, Compiled):
+        return _of_compiled(policy)
+    document = trusted_policy(policy, trust, allow_unsigned).document
+    return _of_document(document)
+
+
+def _of_compiled(compiled: Compiled) -> Expected:
     denoiser = compiled.origin.denoiser
     parts = parts_of(denoiser)
-    return _Expected(
+    return Expected(
         compiled.policy,
         sampler_binding(denoiser, compiled.schedule),
         compiled.origin.latents,
@@ -113,7 +129,7 @@ def _of_compiled(compiled: Compiled) -> _Expected:
     )
 
 
-def _of_document(document: PolicyDocument) -> _Expected:
+def _of_document(document: PolicyDocument) -> Expected:
     model = document.model
     if model.kind != "network":
         raise UsageError(
@@ -125,17 +141,20 @@ def _of_document(document: PolicyDocument) -> _Expected:
             f"{document.name} does not say how its network is run (model.latents, model.denoisers.guidance)",
             remedy="use an artifact that compile_policy(...).save has written",
         )
-    return _Expected(
+    return Expected(
         document.policy,
         document.sampler,
         tuple(model.latents),
         [denoiser.class_name for denoiser in model.denoisers],
         [denoiser.blocks for denoiser in model.denoisers],
         [{item.branch: item.weight for item in denoiser.guidance} for denoiser in model.denoisers],
+        model.denoisers,
+        document.name,
+        policy_id(encode_statement(at_lowest_version(document))),
     )
 
 
-def _denoiser(expected: _Expected, network: Any, noise: Tensor) -> Denoiser:
+def _denoiser(expected: Expected, network: Any, noise: Tensor) -> Denoiser:
     """Return the network as a denoiser, of the classes, trunks and guidance that the policy is for."""
     denoiser = as_denoiser(network, expected.guidance[0], expected.blocks[0] or "blocks", noise.device)
     parts = parts_of(denoiser)
@@ -158,10 +177,9 @@ def _denoiser(expected: _Expected, network: Any, noise: Tensor) -> Denoiser:
 
 
 def _check_weights(
-    document: PolicyDocument, denoiser: Denoiser, weights: Any, settings: SettingsCheck
+    bindings: Sequence[DenoiserBinding], denoiser: Denoiser, weights: Any, settings: SettingsCheck
 ) -> None:
     """Compare the tensor root of each denoiser's weights with the policy's."""
-    bindings = document.model.denoisers
     for binding, own in zip(bindings, weights_of(denoiser, weights), strict=True):
         if own.tensor_root == binding.tensor_root:
             continue

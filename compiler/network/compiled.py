@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -45,6 +45,13 @@ from budc.schema.report_names import FULL
 from budc.schema.timestamps import issue_time
 
 
+class SourcePolicy(NamedTuple):
+    """A policy of another network, and the id of the artifact that it is in, if it is in one."""
+
+    policy: Policy
+    policy_id: str | None
+
+
 @dataclass(frozen=True)
 class Origin:
     """What a policy was searched for and on: what an artifact says beside the result."""
@@ -61,7 +68,7 @@ class Origin:
     """As the user wrote it."""
     algorithm: str
     seed: int
-    source: Artifact | None = None
+    source: SourcePolicy | None = None
     """What the policy was transferred from."""
 
 

@@ -15,7 +15,7 @@ from budc.compiler.rollouts.reference_run import ReferenceRun
 from budc.compiler.rollouts.step import CurrentStep, Trajectory
 from budc.compiler.search.space import Candidate, Rule
 from budc.runtimes.sampling.trunk import combine
-from budc.schema.policy import Payload
+from budc.schema.policy import Payload, Policy
 from budc.schema.predictor import MAX_TERMS
 
 
@@ -40,6 +40,13 @@ class Prefix(NamedTuple):
     def parent(self) -> Prefix | None:
         """The prefix up to the computed step before; None where this is the first."""
         return self._replace(events=self.events[:-1]) if len(self.events) > 1 else None
+
+
+def candidate_of(policy: Policy, branches: Sequence[str]) -> Candidate:
+    """Return a policy's masks and payload, its coefficients to be fitted anew."""
+    masks = [policy.for_branch(name).step_mask() for name in branches]
+    shared = masks[:1] if all(mask == masks[0] for mask in masks) else masks
+    return Candidate(tuple(shared), "tracked", policy.payload)
 
 
 def prefixes(candidate: Candidate, branches: Sequence[str]) -> list[Prefix]:

@@ -7,7 +7,8 @@
         video = pipe(prompt, num_inference_steps=50).frames
 
 Importing budc imports nothing heavy: each name is loaded where it is first used. `apply`, `applied`, `AppliedPolicy`,
-`load_pipeline`, `compile_policy`, `Compiled`, `run` and `steps` need torch, `load_onnx` needs ONNX Runtime.
+`load_pipeline`, `compile_policy`, `Compiled`, `run`, `steps` and
+`transfer_policy` need torch, `load_onnx` needs ONNX Runtime.
 """
 
 from importlib import import_module
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from budc.compiler.api import Compiled, compile_policy
     from budc.compiler.network.run import PolicyStep, run, steps
+    from budc.compiler.network.transfer import transfer_policy
     from budc.runtimes.admission.settings import UncalibratedWarning
     from budc.runtimes.admission.trust import UnsignedWarning
     from budc.runtimes.diffusers.apply import AppliedPolicy, applied, apply
@@ -45,6 +47,7 @@ _HOMES = {
     "open_artifact": "budc.schema.artifact",
     "run": "budc.compiler.network.run",
     "steps": "budc.compiler.network.run",
+    "transfer_policy": "budc.compiler.network.transfer",
 }
 _NAMES_AT_HOME = {"load_onnx": "load"}
 """What a public name is called in its module, where it is not the same."""
@@ -67,6 +70,7 @@ __all__ = [
     "open_artifact",
     "run",
     "steps",
+    "transfer_policy",
 ]
 
 

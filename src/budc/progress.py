@@ -1,4 +1,10 @@
-"""Progress of long passes on stderr: a bar with time left on a terminal, a line now and then in a log."""
+"""Progress of long passes: on stderr a bar with time left, or a line now and then in a log; from Python a callback.
+
+    with reported(callback):          # callback(label, done, total); None is silence
+        ...
+
+The command line shows its passes; public functions report them to their caller or to nobody.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +12,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+Report = Callable[[str, int, int], object]
+"""Called with a pass's name, and how many of how many units are done."""
+
+
+def _on_stderr(*_: object) -> None:
+    """Stand for a pass that is shown on stderr."""
+
+
+_report: ContextVar[Report | None] = ContextVar("report", default=_on_stderr)
 
 LOG_EVERY = 15.0
 """Seconds between two lines where stderr is not a terminal."""
@@ -60,9 +77,36 @@ class _TerminalBar(Bar):
         self._view.console.print(text, markup=False, highlight=False)
 
 
+class _ReportedBar(Bar):
+    def __init__(self, label: str, total: int, report: Report | None) -> None:
+        super().__init__(label, total)
+        self._report = report
+
+    def advance(self, note: str = "", *, replayed: bool = False) -> None:
+        self.done += 1
+        if self._report is not None:
+            self._report(self.label, self.done, max(self.total, self.done))
+
+    def say(self, text: str) -> None:
+        pass
+
+
+@contextmanager
+def reported(report: Report | None) -> Iterator[None]:
+    """Report the passes in a with-block to `report` instead of showing them. What it raises ends the pass."""
+    token = _report.set(report)
+    try:
+        yield
+    finally:
+        _report.reset(token)
+
+
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Bar]:
-    """Show one pass for the length of a with-block."""
+    """Show or report one pass for the length of a with-block."""
+    if (report := _report.get()) is not _on_stderr:
+        yield _ReportedBar(label, total, report)
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -381,3 +381,38 @@ def test_a_pair_that_is_a_denoiser_already_is_the_same():
     made = CallableDenoiser(compute, reuse, WEIGHTS, torch.device("cpu"))
     policy = compiled(made)
     assert torch.equal(run(policy, made), run(compiled((compute, reuse)), (compute, reuse)))
+
+
+def test_the_command_line_verifies_and_inspects_it(saved, tmp_path, capsys):
+    from budc.cli import main
+
+    (tmp_path / "net").mkdir()
+    save_file(Net().state_dict(), tmp_path / "net" / "net.safetensors")
+    for weights in (None, tmp_path / "net" / "net.safetensors"):
+        saved(compiled(Net()), weights=weights)
+        verify = ["verify", str(saved.path), "--trust", str(saved.trust), "--weights", str(tmp_path / "net")]
+        assert main(verify) == 0, capsys.readouterr().err
+        assert (
+            "tensor root of net.safetensors" if weights is None else "variant original"
+        ) in capsys.readouterr().out
+        assert main(["inspect", str(saved.path)]) == 0
+        page = capsys.readouterr().out
+        for text in ("a network without a pipeline (Net, family net)", "2 x 3", "layers", "text 3, empty -2"):
+            assert text in page
+    save_file(Net(1).state_dict(), tmp_path / "net" / "net.safetensors")
+    saved(compiled(Net()))
+    assert main(verify) == WeightsMismatch.exit_code
+    assert "have tensor root sha256:" in capsys.readouterr().err
+    (tmp_path / "net" / "net.safetensors").unlink()
+    assert main(verify) == WeightsMissing.exit_code
+    assert main([*verify, "--replay"]) != 0
+
+
+def test_a_search_reports_its_passes_and_prints_nothing(capfd):
+    passes = []
+    compiled(Net(), progress=lambda *given: passes.append(given))
+    assert capfd.readouterr() == ("", "")
+    assert {label for label, _, _ in passes} == {"calibration full", "search (uniform)"}
+    assert passes[-1] == ("search (uniform)", 1, 1)
+    with pytest.raises(UsageError, match="progress: True is no function"):
+        compiled(Net(), progress=True)

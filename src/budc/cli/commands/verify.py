@@ -131,7 +131,7 @@ def _verify(file: Path, options: VerifyOptions, trust: Trust) -> dict[str, objec
     if folder is None:
         layers.unchecked("model", "not checked: pass --weights DIR")
     else:
-        variant = _check_model(artifact, folder, options.rehash, layers)
+        variant = _check_weights(artifact, folder, options.rehash, layers)
         if options.replay:
             _replay(artifact, folder, options, layers)
     rule = artifact.document.model.adapters.rule
@@ -171,6 +171,18 @@ def _open(file: Path, trust: Trust, layers: Layers) -> Artifact:
         ),
     )
     return artifact
+
+
+def _check_weights(artifact: Artifact, folder: Path, rehash: bool, layers: Layers) -> str | None:
+    """Check the files of the model; return the variant, None where a network is bound to no files."""
+    from budc.schema.network_files import check_tensor_roots
+
+    model = artifact.document.model
+    if model.kind == "pipeline" or model.variants:
+        return _check_model(artifact, folder, rehash, layers)
+    names = check_tensor_roots(folder, model.denoisers)
+    layers.passed("model", printable(f"tensor root of {', '.join(names)} in {folder}"))
+    return None
 
 
 def _check_model(artifact: Artifact, folder: Path, rehash: bool, layers: Layers) -> str:

@@ -23,6 +23,20 @@ def shapes(document: PolicyDocument) -> list[tuple[str, str]]:
     return [("shape", printable(lines[0])), *(("further shape", printable(line)) for line in lines[1:])]
 
 
+def network(document: PolicyDocument) -> list[tuple[str, str]]:
+    """Return how a network without a pipeline is run: its latents, and each denoiser's blocks and guidance."""
+    pairs = []
+    if document.model.latents:
+        pairs.append(("latents", " x ".join(map(str, document.model.latents))))
+    for denoiser in document.model.denoisers:
+        if denoiser.blocks is not None:
+            pairs.append((f"blocks of {denoiser.name}", denoiser.blocks))
+        if denoiser.guidance:
+            weights = ", ".join(f"{item.branch} {item.weight:g}" for item in denoiser.guidance)
+            pairs.append((f"weights of {denoiser.name}", weights))
+    return [(printable(name), printable(text)) for name, text in pairs]
+
+
 def conditions(document: PolicyDocument) -> list[tuple[str, str]]:
     """Return what the samples of the calibration were made from, beside their prompts."""
     pairs = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from budc.cli.output.additions import conditions, further_quality, shapes, target
+from budc.cli.output.additions import conditions, further_quality, network, shapes, target
 from budc.cli.output.summary import budget, claimed_signers, cost, masks, measured_on, quality
 from budc.cli.output.tables import fields, wrapped
 from budc.schema.errors import printable
@@ -40,6 +40,7 @@ def page(artifact: Artifact) -> str:
         ("signed by", f"{claimed_signers(artifact)}\n{NOT_VERIFIED}"),
         ("model", printable(f"{_model(document)}, {_variants(document)}")),
         *shapes(document),
+        *network(document),
         *conditions(document),
         ("sampler", printable(_sampler(document))),
         *_experts(document),

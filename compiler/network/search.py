@@ -1,0 +1,78 @@
+"""From a task on tensors to what `compile_policy` returns: the search in its folder, and the report."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from torch import Tensor
+
+from budc.compiler.denoisers.batched import BatchedDenoiser
+from budc.compiler.denoisers.conditioning import Conditioning
+from budc.compiler.network.compiled import Compiled, Origin
+from budc.compiler.rollouts.metrics import latent_errors, latent_metric
+from budc.compiler.rollouts.policies import full_policy, shared_policy
+from budc.compiler.rollouts.policy import rollout_policy
+from budc.compiler.rollouts.schedule import NoiseSchedule
+from budc.compiler.selection.finder import Finder
+from budc.compiler.selection.task import SearchResult, Task
+from budc.compiler.storage.journal import Journal
+from budc.policies.profile import AnnealingSettings
+from budc.schema.mask import StepMask
+from budc.schema.policy import Metric, Policy
+from budc.schema.predictor import Predictor
+from budc.schema.report_names import FEWER_STEPS, FROZEN, UNIFORM
+
+ANNEALING = AnnealingSettings(temperature_start=0.05, temperature_end=1e-5, protected_fraction=0.25)
+"""The paper's settings for FLUX; only the paper's own search reads them."""
+
+
+def compiled(
+    task: Task,
+    held_out: Conditioning | None,
+    origin: Origin,
+    find: Callable[[Finder], SearchResult],
+    resumed: tuple[Path, str] | None = None,
+) -> Compiled:
+    """Return what `find` finds for a task, measured on samples that were held out.
+
+    Args:
+        task: what is to be found.
+        held_out: samples of the report; None for none.
+        origin: what an artifact says beside the result.
+        find: returns the result, from a finder whose reference run is done.
+        resumed: the folder of the journal and its fingerprint; by default nothing is kept.
+    """
+    with ExitStack() as stack:
+        if resumed is None:
+            resumed = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="budc-"))), ""
+        result = find(Finder(task, stack.enter_context(Journal(*resumed))))
+    report = {} if held_out is None else _report(task, result, held_out, origin)
+    return Compiled(result.policy, result.schedule.sigmas, result.schedule.timesteps, result, report, origin)
+
+
+def _report(
+    task: Task, result: SearchResult, conditions: Conditioning, origin: Origin
+) -> Mapping[str, Metric]:
+    branches = task.denoiser.branches
+    network = BatchedDenoiser(task.denoiser, conditions, task.batch)
+    first_steps = task.denoiser.first_steps(task.schedule.timesteps)
+    mask = StepMask.uniform(task.schedule.steps, task.nfe).through(first_steps)
+    runs = {
+        "policy": (result.policy, result.schedule),
+        UNIFORM: (shared_policy(mask, Predictor.plain_reuse(mask), branches), task.schedule),
+        FEWER_STEPS: (full_policy(task.nfe, branches), task.schedule.resampled(task.nfe)),
+    }
+    if origin.source is not None:
+        runs[FROZEN] = origin.source.policy, task.schedule
+
+    def latents(policy: Policy, schedule: NoiseSchedule) -> Tensor:
+        return rollout_policy(network, schedule.linear_form(), policy)
+
+    reference = latents(full_policy(task.schedule.steps, branches), task.schedule)
+    return {
+        name: latent_metric(latent_errors(latents(policy, schedule), reference))
+        for name, (policy, schedule) in runs.items()
+    }
