@@ -15,6 +15,7 @@ from budc.compiler.search import algorithm
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.task import SearchResult, Task
 from budc.schema.artifact import Artifact, read
+from budc.schema.errors import UsageError
 from budc.schema.policy import SamplerBinding
 from budc.schema.report_names import OBJECTIVES
 
@@ -28,6 +29,7 @@ def compile_artifacts(plan: CompilePlan) -> list[Artifact]:
     """
     loaded = load_target(plan.target)
     sampler = loaded.model.sampler(plan.steps)
+    _check_mask(plan, sampler)
     objective = OBJECTIVES[algorithm(plan.search).objective]
     with loaded.journal(plan.policies[0].path, _settings(plan, sampler)) as journal:
         tasks = [_task(plan, loaded, sampler, planned.nfe) for planned in plan.policies]
@@ -44,9 +46,23 @@ def compile_artifacts(plan: CompilePlan) -> list[Artifact]:
     return [read(planned.path) for planned in plan.policies]
 
 
+def _check_mask(plan: CompilePlan, sampler: SamplerBinding) -> None:
+    """Refuse a mask of the user's that reuses where another denoiser takes over. Raises UsageError."""
+    for expert in sampler.experts:
+        if plan.mask is not None and expert.first_step < len(plan.mask) and not plan.mask[expert.first_step]:
+            raise UsageError(
+                f"--mask: step {expert.first_step} is reused, but there {expert.denoiser} takes over, which has "
+                "nothing to reuse",
+                remedy=f"compute step {expert.first_step} too",
+            )
+
+
 def _task(plan: CompilePlan, loaded: LoadedTarget, sampler: SamplerBinding, nfe: int) -> Task:
+    task = loaded.task(sampler, nfe, plan.seed)
+    if plan.mask is not None:
+        task = replace(task, published_masks=(plan.mask.compute_steps,))
     return replace(
-        loaded.task(sampler, nfe, plan.seed),
+        task,
         search=plan.search,
         align=plan.align,
         separate=plan.separate,
@@ -59,6 +75,7 @@ def _settings(plan: CompilePlan, sampler: SamplerBinding) -> dict[str, object]:
     return {
         "budgets": [planned.nfe for planned in plan.policies],
         "search": [plan.search, plan.align, plan.separate, plan.auto_steps],
+        "mask": None if plan.mask is None else plan.mask.compute_steps,
         "seed": plan.seed,
         "sampler": msgspec.to_builtins(sampler),
     }

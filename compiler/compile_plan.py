@@ -11,6 +11,7 @@ from budc.schema.artifact import SUFFIX
 from budc.schema.errors import OutputError
 from budc.schema.files import check_place
 from budc.schema.keys import Signer
+from budc.schema.mask import StepMask
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class CompilePlan:
     align: bool
     separate: bool
     """Whether guidance branches may have masks of their own."""
+    mask: StepMask | None = None
+    """The mask that the user gives, in place of a search for one."""
     seed: int
     revision: int
     signer: Signer | None

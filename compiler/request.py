@@ -18,6 +18,8 @@ import msgspec
 
 from budc.compiler.budget import parse_budget
 from budc.compiler.compile_plan import CompilePlan, PlannedPolicy, plan_policies
+from budc.compiler.given_mask import parse_mask
+from budc.compiler.search import GIVEN, GIVEN_FITTED
 from budc.compiler.selection.split import check_arbitrated, searched_on
 from budc.compiler.target import ArtifactRequest
 from budc.policies.adapter_files import adapter_files
@@ -26,6 +28,7 @@ from budc.policies.profile import ModelProfile
 from budc.runtimes.sampling.families import FAMILIES
 from budc.schema.errors import BudcError, UsageError
 from budc.schema.files import read_limited
+from budc.schema.mask import StepMask
 from budc.schema.toml import parse_toml
 
 MAX_SOURCE_BYTES = 1 << 20
@@ -44,6 +47,10 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
     search: str = "joint"
     align: bool = False
     branches: Literal["together", "separate"] = "together"
+    mask: str | None = None
+    """A mask to make a policy of, in place of a search, as `parse_mask` reads it."""
+    fit: bool = False
+    """Fit coefficients to the mask; otherwise the newest cached tensor is reused unchanged."""
     lora: tuple[str, ...] = ()
     """Adapters to compile for, as `adapter_files` reads them."""
 
@@ -61,22 +68,25 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         self.check_numbers()
         auto_steps = self.steps == "auto"
         profile = self.deployed(choose_model(self.model))
-        check_arbitrated(self.search, align=self.align, auto_steps=auto_steps)
+        search = self._search()
+        check_arbitrated(search, align=self.align, auto_steps=auto_steps)
         steps = self.steps if isinstance(self.steps, int) else profile.steps
-        budgets = self._budgets(profile, steps)
+        mask = None if self.mask is None else parse_mask(self.mask, steps)
+        budgets = self._budgets(profile, steps, mask)
         self._check_branches(profile)
         self.check_name()
         signer = self.signer()
         policies = self._policies(profile, budgets)
         adapters = adapter_files(self.lora, list(profile.denoisers))
         samples = self.samples(profile)
-        searched_on(self.search, len(samples.calibration), arbitrates=self.align or auto_steps)
+        searched_on(search, len(samples.calibration), arbitrates=self.align or auto_steps)
         return CompilePlan(
             target=replace(self.target(profile, samples), adapters=adapters),
             policies=policies,
             steps=steps,
             auto_steps=auto_steps,
-            search=self.search,
+            search=search,
+            mask=mask,
             align=self.align,
             separate=self.branches == "separate",
             seed=self.seed,
@@ -84,10 +94,31 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             signer=signer,
         )
 
-    def _budgets(self, profile: ModelProfile, steps: int) -> dict[int, str]:
+    def _search(self) -> str:
+        """Return the algorithm, which a mask of the user's stands in for."""
+        if self.mask is not None:
+            return GIVEN_FITTED if self.fit else GIVEN
+        if self.fit or self.search in (GIVEN, GIVEN_FITTED):
+            raise UsageError(
+                "--fit: no mask is given to fit coefficients to"
+                if self.fit
+                else f"--search {self.search}: no mask",
+                remedy="--mask MASK",
+            )
+        return self.search
+
+    def _budgets(self, profile: ModelProfile, steps: int, mask: StepMask | None) -> dict[int, str]:
         """Return NFE -> budget as the user wrote it."""
         requested = self.sweep.split(",") if self.sweep is not None else [self.budget]
-        return {parse_budget(text, steps, len(profile.denoisers)): text.strip() for text in requested}
+        if mask is not None and not self.budget:
+            requested = [str(mask.nfe)]
+        budgets = {parse_budget(text, steps, len(profile.denoisers)): text.strip() for text in requested}
+        if mask is not None and mask.nfe not in budgets:
+            raise UsageError(
+                f"--mask: computes {mask.nfe} steps, but --budget {self.budget} asks for {min(budgets)}",
+                remedy="leave out --budget, or give a mask of that many",
+            )
+        return budgets
 
     def _check_branches(self, profile: ModelProfile) -> None:
         kinds = profile.denoisers.values()
@@ -148,7 +179,8 @@ def make_request(source: dict[str, Any], flags: dict[str, Any]) -> CompileReques
     merged = source | {key: value for key, value in flags.items() if value is not None}
     if "model" not in merged:
         raise UsageError("no model given", remedy="pass --model, or set model in the policy source")
-    if ("budget" in merged) == ("sweep" in merged):
+    _check_mask_alone(merged)
+    if "mask" not in merged and ("budget" in merged) == ("sweep" in merged):
         raise UsageError(
             "both a budget and a sweep given" if "budget" in merged else "no budget given",
             remedy="pass --budget 10 for one policy, or --sweep 6,8,10 for a family",
@@ -158,6 +190,21 @@ def make_request(source: dict[str, Any], flags: dict[str, Any]) -> CompileReques
         return msgspec.convert(plain, CompileRequest, dec_hook=_path)
     except msgspec.ValidationError as error:
         raise UsageError(f"policy source: {error}") from error
+
+
+def _check_mask_alone(merged: dict[str, Any]) -> None:
+    """Refuse what a mask of the user's leaves no room for. Raises UsageError."""
+    if "mask" not in merged:
+        return
+    others = {"sweep": merged.get("sweep"), "search": merged.get("search")}
+    others["steps"] = "auto" if merged.get("steps") == "auto" else None
+    others["branches"] = "separate" if merged.get("branches") == "separate" else None
+    for name, value in others.items():
+        if value is not None:
+            raise UsageError(
+                f"--{name} {value}: the mask that is given decides this",
+                remedy=f"leave out --{name} or --mask",
+            )
 
 
 def _path(kind: type, value: Any) -> Any:

@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple
 from budc.compiler.search.anneal import anneal, candidates_of_anneal
 from budc.compiler.search.dp import candidates_of_dp, dp
 from budc.compiler.search.exhaustive import exhaustive
+from budc.compiler.search.given import GIVEN, GIVEN_FITTED, given, given_fitted
 from budc.compiler.search.hillclimb import candidates_of_hillclimb, hillclimb
 from budc.compiler.search.joint import candidates_of_joint, joint
 from budc.compiler.search.moves import candidate_count
@@ -56,6 +57,8 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     "dp": Algorithm(dp, candidates_of_dp),
     "known": Algorithm(published, candidates_of_published),
     "nearby": Algorithm(nearby, candidates_of_nearby),
+    GIVEN: Algorithm(given, lambda _: 1),
+    GIVEN_FITTED: Algorithm(given_fitted, lambda _: 1),
 }
 
 
@@ -72,4 +75,14 @@ def algorithm(name: str) -> Algorithm:
     return ALGORITHMS[name]
 
 
-__all__ = ["ALGORITHMS", "Algorithm", "Candidate", "Objective", "Proposals", "Space", "algorithm"]
+__all__ = [
+    "ALGORITHMS",
+    "GIVEN",
+    "GIVEN_FITTED",
+    "Algorithm",
+    "Candidate",
+    "Objective",
+    "Proposals",
+    "Space",
+    "algorithm",
+]

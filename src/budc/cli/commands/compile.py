@@ -55,6 +55,14 @@ class Steps(click.ParamType[int | str]):
 )
 @weights_option()
 @search_option
+@click.option(
+    "--mask",
+    metavar="0,3,6|#..#..",
+    help="Make a policy of this mask in place of a search: computed steps, or # (compute) and . (reuse) for each step.",
+)
+@click.option(
+    "--fit", is_flag=True, help="Fit coefficients to --mask; else the newest cached tensor is reused."
+)
 @click.option("--align", is_flag=True, help="Also train sigmas and coefficients by gradient.")
 @click.option(
     "--branches",
