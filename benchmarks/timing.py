@@ -13,6 +13,7 @@ import torch
 
 from budc.cli.dependencies import quiet_libraries
 from budc.cli.generation.pipeline import CallSettings
+from budc.policies.deployment import calibrated
 from budc.policies.profile import find_weights, load_profile
 from budc.runtimes.diffusers.pipeline import load_pipeline
 from budc.schema.policy import PolicyDocument
@@ -30,7 +31,9 @@ def load(document: PolicyDocument) -> tuple[Any, Any]:
 
 def arguments(pipe: Any, document: PolicyDocument, prompt: str) -> dict[str, Any]:
     """Return what a Wan or FLUX pipeline is called with, without steps and noise; the prompt is encoded here."""
-    settings = CallSettings.of(pipe, document, load_profile(document.model.profile)).arguments
+    settings = CallSettings.of(
+        pipe, document, calibrated(load_profile(document.model.profile), document)
+    ).arguments
     tokens = {"max_sequence_length": settings.pop("max_sequence_length")}
     if document.model.pipeline_class == "FluxPipeline":
         text, pooled, _ = pipe.encode_prompt(prompt, **tokens)

@@ -1,6 +1,7 @@
 import shutil
 
 import pytest
+from lora import write_lora
 
 from budc.schema.artifact import open_artifact, seal
 from budc.schema.trust import Trust
@@ -81,6 +82,56 @@ def signed_like(compiled, tmp_path):
         return path
 
     return write
+
+
+def test_settings_prompts_and_adapters_of_one_s_own_run_as_they_were_compiled(budc, weights, tmp_path):
+    from diffusers import WanTransformer3DModel
+
+    style = write_lora(
+        tmp_path / "style.safetensors",
+        WanTransformer3DModel.from_pretrained(weights, subfolder="transformer"),
+    )
+    (tmp_path / "mine.jsonl").write_text(
+        '{"prompt": "a red circle", "seed": 3}\n{"prompt": "a blue cross"}\n'
+    )
+    (tmp_path / "held-out.csv").write_text("prompt,seed\na green star,4\n")
+    policy, model = tmp_path / "mine.budc.json", ("--weights", weights)
+    outcome = budc(
+        *("compile", "--model", "wan2.1-nano", "--steps", "4", "--mask", "#.#.", *model, "--out", policy),
+        *(
+            "--height",
+            "32",
+            "--width",
+            "48",
+            "--frames",
+            "5",
+            "--guidance",
+            "3",
+            "--negative",
+            "a yellow box",
+        ),
+        *("--scheduler", "FlowMatchEulerDiscreteScheduler", "--lora", f"{style}:0.5"),
+        *("--calibration", tmp_path / "mine.jsonl", "--held-out", tmp_path / "held-out.csv"),
+    )
+    assert outcome.code == 0, outcome.err
+    for line in ("negative prompt  'a yellow box'", "adapter          style at scale 0.5 in every denoiser"):
+        assert line in outcome.out
+    run = ("run", policy, "--allow-unsigned", "--prompt", PROMPT, *model, "--out", tmp_path / "x.png")
+    outcome = budc(*run, "--lora", f"{style}:0.5")
+    assert outcome.code == 0, outcome.err
+    assert "uncalibrated" not in outcome.err
+    for flags, code, message in (
+        ([], 2, "--lora: the policy was calibrated with style at scale 0.5"),
+        (["--lora", style], 41, "scale of style: the policy was calibrated for 0.5, this run has 1"),
+        (
+            ["--lora", f"{style}:0.5", "--negative", "dark"],
+            41,
+            "calibrated for 'a yellow box', this run has 'dark'",
+        ),
+    ):
+        outcome = budc(*run, *flags)
+        assert outcome.code == code, outcome.err
+        assert message in outcome.err
 
 
 def test_unsigned_only_with_the_flag_and_said_each_time(run, compiled, signed_like, tmp_path):

@@ -43,6 +43,7 @@ class RunOptions:
     model: str | None
     weights: Path | None
     lora: tuple[str, ...]
+    negative: str | None
     trusted: tuple[Path, ...]
     former_keys: tuple[Path, ...]
     allow_unsigned: bool
@@ -82,6 +83,11 @@ class RunOptions:
 @own_model_option
 @weights_option()
 @lora_option
+@click.option(
+    "--negative",
+    metavar="TEXT",
+    help="Negative prompt; default the policy's, or the profile's where it varied.",
+)
 @trust_options
 @former_key_option
 @click.option(
@@ -131,6 +137,11 @@ def _check_flags(options: RunOptions) -> None:
 
     if not all(prompt.strip() for prompt in options.prompts):
         raise UsageError("--prompt: a prompt is empty", remedy="say what to generate")
+    if options.on_onnx and options.negative is not None:
+        raise UsageError(
+            "--negative: an export has the negative prompt that it was made with",
+            remedy="budc export onnx --negative TEXT",
+        )
     if options.on_onnx and options.compare:
         raise UsageError("--compare: only with --runtime diffusers", remedy="leave out --compare")
     if options.on_onnx and options.device is not None:
@@ -150,6 +161,7 @@ def _request(options: RunOptions) -> GenerationRequest:
     """Open the policy and find the model, without importing what runs it."""
     from budc.cli.generation.request import GenerationRequest
     from budc.cli.trust_store import load_trust
+    from budc.policies.deployment import Deployment, calibrated
     from budc.progress import hashing
     from budc.runtimes.diffusers.pipeline import profile_of
     from budc.schema.digest_cache import DigestCache
@@ -157,7 +169,8 @@ def _request(options: RunOptions) -> GenerationRequest:
 
     trust = load_trust((*options.trusted, *options.former_keys))
     artifact = _policy(options, trust)
-    profile = profile_of(artifact.document, options.model)
+    profile = calibrated(profile_of(artifact.document, options.model), artifact.document)
+    profile = Deployment(negative=options.negative).deployed(profile)
     if not artifact.signed:
         click.echo(f"unsigned: nobody vouches for {printable(str(options.file))}", err=True)
     return GenerationRequest(

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from budc.cli.output.media import Frames
-from budc.policies.deployment import calibrated
 from budc.progress import Bar, progress
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ class CallSettings:
         """Return the settings that `document` was calibrated for, those that this pipeline takes."""
         shape = document.pipeline().shape
         arguments = {
-            "negative_prompt": calibrated(profile, document).prompts.negative,
+            "negative_prompt": profile.prompts.negative,
             "height": shape.height,
             "width": shape.width,
             "num_frames": shape.frames,
