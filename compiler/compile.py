@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from budc.compiler.compile_plan import CompilePlan
 from budc.compiler.emit import make_document, write_artifact
 from budc.compiler.evaluation.report import Evaluator, SampledPolicy
+from budc.compiler.further_shapes import SizedTarget, with_further_shapes
 from budc.compiler.loaded_target import LoadedTarget, load_target
 from budc.compiler.models.model import LoadedModel
 from budc.compiler.search import algorithm
@@ -31,7 +33,14 @@ def compile_artifacts(plan: CompilePlan) -> list[Artifact]:
     sampler = loaded.model.sampler(plan.steps)
     _check_mask(plan, sampler)
     objective = OBJECTIVES[algorithm(plan.search).objective]
-    with loaded.journal(plan.policies[0].path, _settings(plan, sampler)) as journal:
+    with ExitStack() as journals:
+        settings, path = _settings(plan, sampler), plan.policies[0].path
+        journal = journals.enter_context(loaded.journal(path, settings))
+        further = [
+            SizedTarget(size, sized, journals.enter_context(sized.journal(path, settings)))
+            for size in plan.further_sizes
+            for sized in [loaded.with_profile(size.of(plan.target.profile))]
+        ]
         tasks = [_task(plan, loaded, sampler, planned.nfe) for planned in plan.policies]
         finder = Finder(tasks[0], journal)
         evaluator: Evaluator | None = None
@@ -41,8 +50,10 @@ def compile_artifacts(plan: CompilePlan) -> list[Artifact]:
             deployed = SampledPolicy(result.policy, _deployed(loaded.model, sampler, result))
             quality = evaluator.quality(deployed, planned.nfe, objective, loaded.calibration_set())
             document = make_document(plan, planned, loaded.binding, deployed.sampler, result, quality)
+            document = with_further_shapes(document, further)
             write_artifact(document, plan.signer, planned.path)
-        journal.discard()
+        for done in (journal, *(target.journal for target in further)):
+            done.discard()
     return [read(planned.path) for planned in plan.policies]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from budc.compiler.shapes import OutputSize
 from budc.compiler.target import Target
 from budc.schema.artifact import SUFFIX
 from budc.schema.errors import OutputError
@@ -38,6 +39,8 @@ class CompilePlan:
     """Whether guidance branches may have masks of their own."""
     mask: StepMask | None = None
     """The mask that the user gives, in place of a search for one."""
+    further_sizes: tuple[OutputSize, ...] = ()
+    """Sizes that the policy is fitted to and measured on, beside the one that it is searched on."""
     seed: int
     revision: int
     signer: Signer | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from budc.compiler.rollouts.schedule import NoiseSchedule
 from budc.compiler.selection.task import Task
 from budc.compiler.storage.journal import Journal
 from budc.compiler.target import Target
+from budc.policies.profile import ModelProfile
 from budc.policies.published_masks import masks_for
 from budc.progress import hashing
 from budc.runtimes.sampling.devices import device_name, find_device
@@ -67,6 +68,12 @@ class LoadedTarget:
                     f"resuming: {len(journal.records)} measurements are in {journal.folder}", file=sys.stderr
                 )
             yield journal
+
+    def with_profile(self, profile: ModelProfile) -> LoadedTarget:
+        """Return this target with the loaded model under another profile, such as one of another size."""
+        return replace(
+            self, target=replace(self.target, profile=profile), model=replace(self.model, profile=profile)
+        )
 
     @cached_property
     def denoiser(self) -> Denoiser:

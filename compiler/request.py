@@ -19,8 +19,10 @@ import msgspec
 from budc.compiler.budget import parse_budget
 from budc.compiler.compile_plan import CompilePlan, PlannedPolicy, plan_policies
 from budc.compiler.given_mask import parse_mask
+from budc.compiler.models.fit import check_fit
 from budc.compiler.search import GIVEN, GIVEN_FITTED
 from budc.compiler.selection.split import check_arbitrated, searched_on
+from budc.compiler.shapes import OutputSize, parse_sizes
 from budc.compiler.target import ArtifactRequest
 from budc.policies.adapter_files import adapter_files
 from budc.policies.model_choice import choose_model
@@ -51,6 +53,8 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
     """A mask to make a policy of, in place of a search, as `parse_mask` reads it."""
     fit: bool = False
     """Fit coefficients to the mask; otherwise the newest cached tensor is reused unchanged."""
+    shape: tuple[str, ...] = ()
+    """Sizes of output, as `parse_sizes` reads them: searched on the first, fitted to and measured on each."""
     lora: tuple[str, ...] = ()
     """Adapters to compile for, as `adapter_files` reads them."""
 
@@ -68,6 +72,8 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         self.check_numbers()
         auto_steps = self.steps == "auto"
         profile = self.deployed(choose_model(self.model))
+        sizes = self._sizes(profile)
+        profile = sizes[0].of(profile)
         search = self._search()
         check_arbitrated(search, align=self.align, auto_steps=auto_steps)
         steps = self.steps if isinstance(self.steps, int) else profile.steps
@@ -80,8 +86,12 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         adapters = adapter_files(self.lora, list(profile.denoisers))
         samples = self.samples(profile)
         searched_on(search, len(samples.calibration), arbitrates=self.align or auto_steps)
+        target = self.target(profile, samples)
+        for size in sizes[1:]:
+            check_fit(size.of(profile), target.folder)
         return CompilePlan(
-            target=replace(self.target(profile, samples), adapters=adapters),
+            target=replace(target, adapters=adapters),
+            further_sizes=sizes[1:],
             policies=policies,
             steps=steps,
             auto_steps=auto_steps,
@@ -93,6 +103,15 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             revision=self.revision,
             signer=signer,
         )
+
+    def _sizes(self, profile: ModelProfile) -> tuple[OutputSize, ...]:
+        """Return the sizes that the policy is to be for, the one to search on first."""
+        if not self.shape:
+            return (OutputSize(profile.height, profile.width, profile.frames),)
+        for name in ("height", "width", "frames"):
+            if getattr(self, name) is not None:
+                raise UsageError(f"--{name}: --shape says this too", remedy="leave out one of them")
+        return parse_sizes(self.shape, profile)
 
     def _search(self) -> str:
         """Return the algorithm, which a mask of the user's stands in for."""

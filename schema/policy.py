@@ -446,6 +446,22 @@ class PolicyDocument(Strict, frozen=True, kw_only=True):
     annotations: Annotated[Mapping[Name, Text], Meta(max_length=64)] = field(default_factory=dict)
     """Free text that no program interprets."""
 
+    def of_size(self, frames: int, height: int, width: int) -> Self:
+        """Return the document with the sigmas and the predictors that a further shape of this size has of its own.
+
+        For every other size it is the document itself.
+        """
+        size = (frames, height, width)
+        for shape in self.further_shapes:
+            if (shape.frames, shape.height, shape.width) == size:
+                sampler, policy = self.sampler, self.policy
+                if shape.sigmas is not None and shape.timesteps is not None:
+                    sampler = replace(sampler, sigmas=shape.sigmas, timesteps=shape.timesteps)
+                if shape.branches:
+                    policy = replace(policy, branches=shape.branches)
+                return replace(self, sampler=sampler, policy=policy)
+        return self
+
     def pipeline(self) -> Pipeline:
         """Return what the policy says of its pipeline.
 

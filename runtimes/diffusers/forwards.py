@@ -29,12 +29,12 @@ class PolicyForwards:
         denoisers: Sequence[PolicyDenoiser],
         output_checks: OutputChecks,
     ) -> None:
-        self._sampler = document.sampler
+        self._document, self._sampler = document, document.sampler
         self._scheduler = scheduler
         self._denoisers = denoisers
         self._denoiser = denoisers[0]
         self._output_checks = output_checks
-        self.machine: StepMachine[Tensor] = StepMachine(document.policy, combine, self._sampler.first_steps)
+        self.machine = _machine(document)
         self._schedule: tuple[int, ...] = ()
         self._computing = False
         self.running = False
@@ -44,8 +44,11 @@ class PolicyForwards:
         """The branches that have run in the scheduler's current step."""
         return self.machine.branches_at(step_index(self._scheduler))
 
-    def begin_run(self) -> None:
-        """Start a run on the schedule that the scheduler has now."""
+    def begin_run(self, document: PolicyDocument) -> None:
+        """Start a run on the schedule that the scheduler has now, under the policy for the run's size."""
+        if document != self._document:
+            self._document, self._sampler = document, document.sampler
+            self.machine = _machine(document)
         self._schedule = schedule_version(self._scheduler)
         self.running = True
 
@@ -108,3 +111,7 @@ class PolicyForwards:
             recorded = recorded.clone()
         for branch, rows in zip(branches, recorded.chunk(len(branches)), strict=True):
             self.machine.record(branch, rows)
+
+
+def _machine(document: PolicyDocument) -> StepMachine[Tensor]:
+    return StepMachine(document.policy, combine, document.sampler.first_steps)

@@ -10,6 +10,8 @@ from budc.schema.additions import (
     FURTHER_SHAPES,
     NEGATIVE_PROMPT,
     NETWORK_CONFIG,
+    OWN_PREDICTORS,
+    OWN_SIGMAS,
     QUANTIZATION,
     SCALED_ADAPTERS,
 )
@@ -25,7 +27,15 @@ def runnable_additions(pipe: Any) -> Set[str]:
     """
     methods = (type(pipe).__call__, getattr(pipe, "encode_prompt", None))
     checked = any(method is not None and _takes_negative(method) for method in methods)
-    always = {NETWORK_CONFIG, QUANTIZATION, SCALED_ADAPTERS, FURTHER_SHAPES, EVALUATION}
+    always = {
+        NETWORK_CONFIG,
+        QUANTIZATION,
+        SCALED_ADAPTERS,
+        FURTHER_SHAPES,
+        OWN_SIGMAS,
+        OWN_PREDICTORS,
+        EVALUATION,
+    }
     return always | ({NEGATIVE_PROMPT} if checked else set())
 
 

@@ -11,6 +11,7 @@ from budc.runtimes.diffusers.adapters import check_adapter_scale
 from budc.runtimes.diffusers.negative_prompt import check_negative_prompt
 from budc.runtimes.diffusers.output_size import Size, prepared_size, trunk_tokens
 from budc.runtimes.sampling.families import Family
+from budc.schema.errors import CalibrationMismatch
 from budc.schema.policy import PolicyDocument
 
 
@@ -35,11 +36,25 @@ class OutputChecks:
         self._settings = settings
         self._family = family
         self._size = Size(self._shape.frames, self._shape.height, self._shape.width)
+        self._given: Size | None = None
+        self._chosen: PolicyDocument | None = None
 
     def pipeline_call(self, method: Callable[..., Any], given: Mapping[str, Any]) -> None:
         """Check what a call of the pipeline is given; the methods that it calls may not be told all of it."""
         check_negative_prompt(self._document, method, given, self._settings)
         check_adapter_scale(self._document, given, self._settings)
+        if given.get("height") is not None and given.get("width") is not None:
+            self._given = Size(given.get("num_frames") or self._shape.frames, given["height"], given["width"])
+
+    def begin_run(self) -> PolicyDocument:
+        """Return the policy for the size of the run, as far as the pipeline has shown it: the first shape's if not."""
+        size = self._given
+        self._chosen = self._document if size is None else self._document.of_size(*size)
+        return self._chosen
+
+    def end_run(self) -> None:
+        """Forget the size of the run."""
+        self._given = self._chosen = None
 
     def prepare_latents(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call the pipeline's `prepare_latents`; check the size that it was given and that of its latents."""
@@ -74,4 +89,11 @@ class OutputChecks:
         expected = self._document.pipeline().shape_of(size.frames, size.height, size.width)
         for field in ("frames", "height", "width"):
             self._settings.require(field, getattr(expected, field), getattr(size, field))
-        self._size = size
+        self._size = self._given = size
+        if self._chosen is not None and self._document.of_size(*size) != self._chosen:
+            raise CalibrationMismatch(
+                f"size: the policy has sigmas or predictors of its own for {size.width} x {size.height}, and the run "
+                "was begun before that size was known",
+                remedy="pass height, width and num_frames to the pipeline; in a loop of your own prepare the latents "
+                "before set_timesteps",
+            )

@@ -71,13 +71,13 @@ class PolicyRun:
         self._start()
         self.forwards.end_run()
         result = original(*args, **kwargs)
-        document, sampler = self._document, self._document.sampler
+        document = self._output_checks.begin_run()
         check_schedule(document, len(self._scheduler.timesteps), kwargs, self._family)
-        apply_schedule(self._scheduler, sampler.sigmas, sampler.timesteps)
-        self._check()
+        apply_schedule(self._scheduler, document.sampler.sigmas, document.sampler.timesteps)
+        self._check(document)
         self._unnamed = unnamed_branches(document, self._pipe, self._family)
         self._names_branches = False
-        self.forwards.begin_run()
+        self.forwards.begin_run(document)
         if self._unnamed:
             self.forwards.enter(*self._unnamed)
         return result
@@ -153,16 +153,17 @@ class PolicyRun:
 
     def _end(self) -> None:
         self.forwards.end_run()
+        self._output_checks.end_run()
         self._started = False
 
-    def _check(self) -> None:
+    def _check(self, document: PolicyDocument) -> None:
         for denoiser in self._denoisers:
             denoiser.check(self._settings)
         device: Any = getattr(self._pipe, "_execution_device", self._denoisers[0].transformer.device)
         check_arithmetic(self._document.pipeline().shape.dtype, device.type, self._settings)
         check_encoders(self._document.pipeline().shape.dtype, self._pipe, self._settings)
         check_sampler(self._document, self._scheduler, self._settings)
-        check_experts(self._document, self._pipe)
+        check_experts(document, self._pipe)
         check_guidance(self._document, self._pipe, self._settings, self._family)
 
     @contextmanager

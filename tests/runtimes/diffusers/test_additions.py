@@ -18,6 +18,8 @@ from budc.schema.additions import (  # noqa: E402
     FURTHER_SHAPES,
     NEGATIVE_PROMPT,
     NETWORK_CONFIG,
+    OWN_PREDICTORS,
+    OWN_SIGMAS,
     QUANTIZATION,
     SCALED_ADAPTERS,
 )
@@ -28,7 +30,16 @@ from budc.schema.policy import FurtherShape, NegativePrompt, PolicyDocument  # n
 Run = Callable[..., Any]
 CompiledFor = Callable[..., PolicyDocument]
 AppliedQuietly = Callable[..., contextlib.AbstractContextManager[AppliedPolicy]]
-RUN = {NETWORK_CONFIG, QUANTIZATION, SCALED_ADAPTERS, NEGATIVE_PROMPT, FURTHER_SHAPES, EVALUATION}
+RUN = {
+    NETWORK_CONFIG,
+    QUANTIZATION,
+    SCALED_ADAPTERS,
+    NEGATIVE_PROMPT,
+    FURTHER_SHAPES,
+    OWN_SIGMAS,
+    OWN_PREDICTORS,
+    EVALUATION,
+}
 
 
 def complete(document: PolicyDocument, make_document: Any) -> PolicyDocument:
@@ -79,6 +90,24 @@ def test_every_listed_shape_runs_as_if_it_were_the_only_one(
         assert torch.equal(run(pipe, **size), alone)
         assert torch.equal(run(pipe), first)
         assert applied.uncalibrated == ()
+
+
+def test_sigmas_of_a_size_that_is_shown_too_late_are_refused(
+    wan: Any, run: Run, compiled_for: CompiledFor, make_document: Any, applied_quietly: AppliedQuietly
+) -> None:
+    document = complete(compiled_for(wan), make_document)
+    sigmas = [0.5 * sigma for sigma in document.sampler.sigmas]
+    document = larger(document, sigmas=sigmas, timesteps=document.sampler.timesteps)
+    with applied_quietly(wan, document):
+        # As in a loop of the user's own: the schedule first, then the latents.
+        wan.scheduler.set_timesteps(document.sampler.steps)
+        assert wan.scheduler.sigmas[0] == document.sampler.sigmas[0]
+        with pytest.raises(
+            CalibrationMismatch, match="size: the policy has sigmas or predictors of its own for 48 x 32"
+        ):
+            wan.prepare_latents(1, 16, 32, 48, 5, torch.float32, "cpu", torch.Generator())
+        wan.scheduler.set_timesteps(document.sampler.steps)
+        assert wan.scheduler.sigmas[0] == sigmas[0]
 
 
 def test_a_shape_that_is_not_listed_is_refused(

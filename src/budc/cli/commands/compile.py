@@ -69,6 +69,13 @@ class Steps(click.ParamType[int | str]):
     type=click.Choice(["together", "separate"]),
     help="One mask for all guidance branches (default), or one for each, with the same total.",
 )
+@click.option(
+    "--shape",
+    multiple=True,
+    metavar="HxW[xF]",
+    help="Size of the output, in place of --height, --width and --frames. Given again: the policy is searched on the "
+    "first, fitted to and measured on each.",
+)
 @seed_option
 @deployment_options
 @lora_option

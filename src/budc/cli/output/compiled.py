@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from budc.cli.output.additions import conditions
+from budc.cli.output.additions import conditions, further_quality
 from budc.cli.output.summary import budget, choices, claimed_signers, cost, masks, measured_on, quality
 from budc.cli.output.tables import fields
 
@@ -26,7 +26,7 @@ def page(artifact: Artifact) -> str:
         *choices(document),
         ("quality", measured_on(document)),
     ]
-    return f"{fields(pairs)}\n\n{quality(document)}"
+    return "\n\n".join([fields(pairs), quality(document), *further_quality(document)])
 
 
 def _signed(artifact: Artifact) -> str:
