@@ -28,6 +28,7 @@ from budc.schema.bundle import encode_bundle
 from budc.schema.policy import (
     AdapterRule,
     BranchPolicy,
+    BranchWeight,
     ConditioningImage,
     DenoiserBinding,
     Expert,
@@ -35,6 +36,7 @@ from budc.schema.policy import (
     NegativePrompt,
     Policy,
     PolicyDocument,
+    Quantization,
     ScaledAdapter,
     Target,
 )
@@ -54,6 +56,9 @@ def documents() -> dict[str, PolicyDocument]:
         "nothing-new": plain,
         "network": network,
         "network-by-tensor-root": replace(network, model=replace(model, variants=[])),
+        "network-of-branches": weighted(network),
+        "settings": replace(plain, model=described(plain)),
+        "quantized": replace(plain, model=described(plain, quantization=quantized())),
         "negative-prompt": negative(plain, rule="fixed", text="色调艳丽，过曝，静态，细节模糊不清"),
         "negative-prompt-varied": negative(plain, rule="varied"),
         "shapes": replace(plain, further_shapes=further_shapes(plain)),
@@ -64,6 +69,28 @@ def documents() -> dict[str, PolicyDocument]:
         "every-addition": every_addition(plain),
     }
     return {name: replace(document, name=f"golden-{name}") for name, document in made.items()}
+
+
+def weighted(document: PolicyDocument) -> PolicyDocument:
+    """Return the policy of a network with its list of blocks and the weights of its guidance branches."""
+    names = [name for branch in document.policy.branches for name in branch.names]
+    weights = [5.0, -4.0] if len(names) == 2 else [1.0]
+    guidance = [BranchWeight(branch=name, weight=w) for name, w in zip(names, weights, strict=True)]
+    (denoiser,) = document.model.denoisers
+    model = replace(document.model, denoisers=[replace(denoiser, blocks="blocks", guidance=guidance)])
+    return replace(document, model=model)
+
+
+def described(document: PolicyDocument, **fields: Any) -> Any:
+    """Return the model with the settings of its denoisers, and what else is said of them."""
+    config = {"num_layers": 4, "patch_size": [1, 2, 2], "eps": 1e-06, "qk_norm": "rms", "image_dim": None}
+    denoisers = [replace(item, config=config, **fields) for item in document.model.denoisers]
+    return replace(document.model, denoisers=denoisers)
+
+
+def quantized() -> Quantization:
+    """Return how a denoiser is quantised."""
+    return Quantization(kind="fp8-storage", values="sha256:" + "9" * 64)
 
 
 def negative(document: PolicyDocument, **prompt: Any) -> PolicyDocument:
@@ -142,6 +169,8 @@ def every_addition(document: PolicyDocument) -> PolicyDocument:
     steps = [step for step, computed in enumerate(branch.mask) if computed]
     first = document.model.denoisers[0]
     second = DenoiserBinding(
+        config={"num_layers": 2},
+        quantization=quantized(),
         name="transformer_2",
         class_name=first.class_name,
         tensor_root="sha256:" + "f" * 64,

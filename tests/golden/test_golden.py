@@ -27,7 +27,7 @@ GOLDEN = {
 }
 FROZEN = {
     "v1.0": "8496c36ee549c31e8c17fcc4b61247c35e2e20b7817823f90afeba0f2616b032",
-    "v1.1": "68278f1be393c112178a5a134dd36426deaa1ef0610f39200c5b0032ef59b159",
+    "v1.1": "63c5ab71a7ec2ba1ce0f028ba40cad1923e0f89822790671c33198d9729b9721",
 }
 """sha256 over the names and contents of each folder, in order of their names."""
 

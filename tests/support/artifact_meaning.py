@@ -15,6 +15,11 @@ def meaning(document: PolicyDocument, policy_id: str, signers: list[str]) -> dic
         "replayTolerance": document.quality.replay_tolerance,
         "kind": value["model"].get("kind"),
         "scaled": value["model"]["adapters"].get("scaled"),
+        "networks": [
+            {name: item[name] for name in ("config", "quantization", "blocks", "guidance") if name in item}
+            for item in value["model"]["denoisers"]
+            if item.keys() - {"name", "className", "tensorRoot", "architecture"}
+        ],
         "negativePrompt": value["sampler"].get("negativePrompt"),
         "furtherShapes": [
             {name: item for name, item in shape.items() if name != "quality"}
