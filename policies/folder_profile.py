@@ -59,9 +59,7 @@ def profile_from_folder(folder: Path, like: str | None = None) -> FolderProfile:
     base = _base(candidates, alike, like)
     guided = configs["transformer"].get("guidance_embeds", True) or base.guidance_rule != "distilled"
     rule = base.guidance_rule if guided else "none"
-    experts = base.experts and Experts(
-        boundary=index.get("boundary_ratio") or base.experts.boundary, guidance=base.experts.guidance
-    )
+    experts = base.experts and Experts(boundary=_boundary(folder, index), guidance=base.experts.guidance)
     name = _name(folder)
     profile = msgspec.structs.replace(
         base,
@@ -110,8 +108,19 @@ def _component(folder: Path, index: Mapping[str, Any], name: str) -> str:
     return entry[1]
 
 
+def _boundary(folder: Path, index: Mapping[str, Any]) -> float:
+    """Return the share of the training timesteps below which the second denoiser runs."""
+    ratio = index.get("boundary_ratio")
+    if not isinstance(ratio, float) or not 0 < ratio < 1:
+        raise UnsupportedModel(
+            f"{folder / INDEX}: boundary_ratio is {ratio!r}, which does not say when the second denoiser takes over",
+            remedy="set it to a number between 0 and 1, as the model's publisher does",
+        )
+    return ratio
+
+
 def _denoisers(folder: Path, index: Mapping[str, Any]) -> dict[str, str]:
-    there = [name for name in _DENOISERS if isinstance(index.get(name), list) and index[name][-1] is not None]
+    there = [name for name in _DENOISERS if isinstance(index.get(name), list) and any(index[name])]
     known = sorted({kind for profile in _shipped() for kind in profile.denoisers.values()})
     if not there:
         raise UnsupportedModel(

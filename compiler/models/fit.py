@@ -27,7 +27,7 @@ def check_fit(profile: ModelProfile, folder: Path) -> None:
         WeightsMissing: a configuration or the scheduler is not there.
     """
     index = read_index(profile, folder)
-    if not isinstance(index.get("scheduler"), list) or index["scheduler"][-1] is None:
+    if not isinstance(index.get("scheduler"), list) or not any(index["scheduler"]):
         raise WeightsMissing(
             f"{folder}/model_index.json names no scheduler",
             remedy="save the whole pipeline with save_pretrained",
@@ -48,15 +48,30 @@ def grid(vae: Mapping[str, Any], transformer: Mapping[str, Any]) -> Grid:
     cell = patch if isinstance(patch, int) and patch > 1 else 2
     match vae.get("_class_name"):
         case "AutoencoderKLWan":
-            return Grid(cell * vae.get("scale_factor_spatial", 8), vae.get("scale_factor_temporal", 4))
+            return Grid(
+                cell * _factor(vae, "scale_factor_spatial", 8), _factor(vae, "scale_factor_temporal", 4)
+            )
         case "AutoencoderKLHunyuanVideo":
             return Grid(
-                cell * vae.get("spatial_compression_ratio", 8), vae.get("temporal_compression_ratio", 4)
+                cell * _factor(vae, "spatial_compression_ratio", 8),
+                _factor(vae, "temporal_compression_ratio", 4),
             )
         case "AutoencoderKLQwenImage":
-            return Grid(cell * 2 ** len(vae.get("temperal_downsample", (0, 0, 0))), 0)
+            return Grid(cell * 2 ** _length(vae, "temperal_downsample", 3), 0)
         case _:
-            return Grid(cell * 2 ** max(0, len(vae.get("block_out_channels", ())) - 1), 0)
+            return Grid(cell * 2 ** max(0, _length(vae, "block_out_channels", 1) - 1), 0)
+
+
+def _factor(config: Mapping[str, Any], name: str, default: int) -> int:
+    """Return a compression ratio; its default where it is left out, or is none."""
+    value = config.get(name)
+    return value if isinstance(value, int) and value > 0 else default
+
+
+def _length(config: Mapping[str, Any], name: str, default: int) -> int:
+    """Return the length of a list; its default where it is left out, or is none."""
+    value = config.get(name)
+    return len(value) if isinstance(value, list) and len(value) < 16 else default
 
 
 def _check_guidance(profile: ModelProfile, folder: Path, config: Mapping[str, Any]) -> None:

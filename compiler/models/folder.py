@@ -103,7 +103,7 @@ def check_components(index: Mapping[str, Any], folder: Path) -> None:
         WeightsMissing: a component, its configuration, its weights or a shard is missing.
         UnsafeWeights: a safetensors file is malformed or cut short.
     """
-    components = [name for name, value in index.items() if isinstance(value, list) and value[0] is not None]
+    components = [name for name, value in index.items() if isinstance(value, list) and any(value)]
     for component in (folder / name for name in components):
         if not any(component.glob("*.json")):
             raise WeightsMissing(f"{component}: no configuration there", remedy="complete the download")
@@ -138,7 +138,7 @@ def component_digests(
     names = [
         f"{component}/{path.name}"
         for component, value in sorted(read_index(profile, folder).items())
-        if isinstance(value, list) and value[0] is not None and component not in profile.denoisers
+        if isinstance(value, list) and any(value) and component not in profile.denoisers
         for path in sorted((folder / component).iterdir())
         if path.is_file()
     ]

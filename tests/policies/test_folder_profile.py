@@ -95,6 +95,12 @@ def test_experts_take_over_where_the_folder_says(folder_of: Any) -> None:
     assert (experts.boundary, experts.guidance) == (0.9, 3.0)
 
 
+@pytest.mark.parametrize("ratio", [None, 0, 2.0, "0.9"])
+def test_experts_that_never_take_over_are_refused(folder_of: Any, ratio: Any) -> None:
+    with pytest.raises(UnsupportedModel, match=r"boundary_ratio is .*, which does not say when"):
+        profile_from_folder(folder_of("wan2.2", boundary_ratio=ratio))
+
+
 def test_the_scheduler_is_the_folders(folder_of: Any) -> None:
     other = ["diffusers", "FlowMatchEulerDiscreteScheduler"]
     assert profile_from_folder(folder_of("wan2.1", scheduler=other)).profile.scheduler == other[1]
@@ -122,6 +128,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[BudcError], str]] = {
     "pipeline": ({"_class_name": "WanImageToVideoPipeline"}, UnsupportedModel, "a WanImageToVideoPipeline with transformer is not"),
     "tokens": ({"expand_timesteps": True}, UnsupportedModel, "a timestep for each token"),
     "scheduler": ({"scheduler": [None, None]}, WeightsMissing, "names no scheduler"),
+    "empty": ({"transformer": []}, UnsupportedModel, "without a transformer"),
     "no scheduler": ({"scheduler": None}, WeightsMissing, "names no scheduler"),
     "odd class": ({"transformer": ["diffusers", 3]}, WeightsMissing, "names no transformer"),
 }  # fmt: skip

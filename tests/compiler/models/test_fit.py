@@ -29,6 +29,8 @@ def test_embedded_models_fit(name: str) -> None:
         ({"_class_name": "AutoencoderKL", "block_out_channels": [1, 2, 3, 4]}, {"patch_size": 1}, Grid(16, 0)),
         ({"_class_name": "AutoencoderKLQwenImage", "temperal_downsample": [0, 1, 1]}, {"patch_size": 2}, Grid(16, 0)),
         ({"_class_name": "AutoencoderKL", "block_out_channels": [1, 2, 3, 4]}, {"all_patch_size": [2]}, Grid(16, 0)),
+        ({"_class_name": "AutoencoderKLWan", "scale_factor_spatial": "8"}, {"patch_size": [1, 2, "2"]}, Grid(16, 4)),
+        ({"_class_name": None, "block_out_channels": 4}, {"patch_size": None}, Grid(2, 0)),
     ],
 )  # fmt: skip
 def test_sizes_come_in_the_cells_of_vae_and_transformer(
