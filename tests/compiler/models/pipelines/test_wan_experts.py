@@ -47,6 +47,7 @@ from budc.schema.predictor import Predictor  # noqa: E402
 pytestmark = pytest.mark.usefixtures("short_search")
 
 BRANCHES = ("cond", "uncond")
+NEGATIVE = load_profile("wan2.2").prompts.negative
 FIRST = 3
 """The first step of the second denoiser: timesteps are 999, 961, 909, 833, 714, 500, the boundary is 875."""
 
@@ -69,7 +70,7 @@ def deployed(pipe: Any, prompt: str, seed: int, **options: Any) -> Any:
         "guidance_scale_2": 3.0, "max_sequence_length": 8, "output_type": "latent",
     }  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
-    return pipe(prompt=prompt, negative_prompt="", generator=generator, **(settings | options)).frames
+    return pipe(prompt=prompt, negative_prompt=NEGATIVE, generator=generator, **(settings | options)).frames
 
 
 def rolled(model: Any, policy: Any, sampler: Any, prompt: str, seed: int) -> Any:
