@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 pytest.importorskip("torch")
@@ -41,6 +43,9 @@ def test_the_page(budc):
     assert "8 of 28 steps" in out
     assert "reused 0.02% of it" in out
     assert "name a --device" in out
+    assert "28 forwards of every step, 8 under the policy; the compile has paid for itself after" in out
+    assert re.search(r"[0-9.]+ (minutes|hours|days) on h100\n", out)
+    assert re.search(r"on rtx4090, where one sample does not fit \(1[0-9]{2}% of its memory\)", out)
     assert out.splitlines()[-1].strip().endswith("less")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from budc.cli.output.duration import duration
 from budc.cli.output.tables import fields, number, table
 
 if TYPE_CHECKING:
@@ -38,7 +39,10 @@ def page(estimate: CompileEstimate, device: Device | None, advice: list[str]) ->
             ),
         ),
         ("pace", pace),
+        ("a sample", _sample(estimate)),
     ]
+    if estimate.seconds is None:
+        pairs.append(("it would take", _devices(estimate)))
     rows = [[stage, f"{count:,}", number(estimate.hours(count))] for stage, count in estimate.stages.items()]
     rows.append(["total", f"{estimate.forwards:,}", number(estimate.hours())])
     stages = table(("part", "forwards", "hours"), rows)
@@ -46,8 +50,33 @@ def page(estimate: CompileEstimate, device: Device | None, advice: list[str]) ->
     return f"{fields(pairs)}\n\n{stages}\n" + (f"\nto cut:\n{lines}" if advice else "")
 
 
+def _sample(estimate: CompileEstimate) -> str:
+    """Return what a sample costs before and after, and when the compile has paid for itself."""
+    from budc.compiler.planning.payback import payback
+
+    cost = payback(estimate)
+    text = f"{cost.full:,.0f} forwards of every step, {cost.policy:,.3g} under the policy"
+    if cost.samples is None:
+        return f"{text}: nothing is saved"
+    return f"{text}; the compile has paid for itself after {cost.samples:,} samples"
+
+
+def _devices(estimate: CompileEstimate) -> str:
+    """Return how long a compile takes on every device of the catalogue, a line each."""
+    from budc.compiler.planning.on_devices import on_devices
+
+    return "\n".join(
+        f"{duration(there.hours)} on {name}"
+        + ("" if there.fits else f", where one sample does not fit ({there.memory:.0%} of its memory)")
+        for name, there in on_devices(estimate).items()
+    )
+
+
 def record(estimate: CompileEstimate, device: Device | None, advice: list[str]) -> dict[str, Any]:
     """Return what a compile will cost as one JSON object."""
+    from budc.compiler.planning.on_devices import on_devices
+    from budc.compiler.planning.payback import payback
+
     settings, cost = estimate.settings, estimate.cost
     return {
         "model": settings.profile.name,
@@ -61,6 +90,10 @@ def record(estimate: CompileEstimate, device: Device | None, advice: list[str]) 
             "activations": cost.activations,
             "residual": cost.residual,
             "gradients": estimate.gradients,
+        },
+        "sample": payback(estimate)._asdict(),
+        "devices": {
+            name: {"hours": there.hours, "fits": there.fits} for name, there in on_devices(estimate).items()
         },
         "device": device.name if device else None,
         "secondsPerForward": estimate.seconds,
