@@ -172,8 +172,8 @@ def at_the_end(
     attempt: Callable[[tuple[str, int]], Ended],
     check: Callable[[Ended], None],
     passed: Counter[str],
-    evaluations: int = 5,
-    files: int = 25,
+    evaluations: int = 3,
+    files: int = 12,
 ) -> list[tuple[str, int]]:
     """Make attempts that are killed within the evaluation and at each of the last accesses to files; `check` each.
 

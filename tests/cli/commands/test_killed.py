@@ -157,6 +157,7 @@ def export(small):
     return ["export", "onnx", "--model", "wan2.1-nano", "--weights", str(small), "--out"]
 
 
+@pytest.mark.endless
 def test_export(survives, export):
     def whole(folder):
         describe_export(folder)
@@ -165,6 +166,7 @@ def test_export(survives, export):
     survives(lambda folder: (*export, folder / "out"), "out", whole, SMALLER + killing.COMMAND)
 
 
+@pytest.mark.endless
 def test_bind(survives, policy, small, export, trust, key_pair, tmp_path):
     killing.run(SMALLER + killing.COMMAND, tmp_path / "log", arguments=[*export, str(tmp_path / "onnx")])
     (tmp_path / "release.key").write_bytes(key_pair.private)
