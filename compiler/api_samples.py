@@ -35,6 +35,10 @@ def sample_conditions(conditioning: Mapping[str, Condition], noise: Tensor, name
         raise UsageError(f"{conditioning_name}: {what} names no guidance branch", remedy=_CONDITIONING)
     for branch, condition in conditioning.items():
         where = f"{conditioning_name}[{branch!r}]"
+        if not isinstance(branch, str):
+            raise UsageError(
+                f"{conditioning_name}: the branch {described(branch)} is no text", remedy=_CONDITIONING
+            )
         if not isinstance(condition, Tensor | Mapping):
             raise UsageError(f"{where}: {described(condition)} is no tensor", remedy=_CONDITIONING)
         for key, tensor in named_tensors(condition).items():

@@ -472,7 +472,7 @@ class PolicyDocument(Strict, frozen=True, kw_only=True):
         if model.profile is None or model.pipeline_class is None or shape is None:
             raise UnsupportedModel(
                 f"{self.name} is a policy for a network without a pipeline (model.kind), which cannot be run here",
-                remedy="run it on its network, from Python",
+                remedy="run it on its network, from Python: budc.run",
             )
         further = (
             replace(shape, height=other.height, width=other.width, frames=other.frames)

@@ -28,6 +28,9 @@ from budc.schema.policy import (
     Variant,
 )
 
+_LARGEST_WEIGHT = 1000
+"""Of a guidance branch in an artifact."""
+
 
 def parts_of(denoiser: Denoiser) -> tuple[Denoiser, ...]:
     """Return the denoisers that run one after the other; a single one is its own only part."""
@@ -60,6 +63,16 @@ def guidance_of(part: Denoiser) -> Mapping[str, float]:
             remedy="give it one that adds up to 1, such as WeightedGuidance has",
         )
     return {branch: float(weights[branch]) for branch in part.branches}
+
+
+def roots_in_memory(denoiser: Denoiser) -> tuple[str | None, ...]:
+    """Return the tensor root of each part's weights now; None where they cannot be seen, or are not all in memory."""
+    roots: list[str | None] = []
+    for part in parts_of(denoiser):
+        tensors = part.module.state_dict() if isinstance(part, ModuleDenoiser) else {}
+        seen = tensors and not any(tensor.is_meta for tensor in tensors.values())
+        roots.append(network_weights(tensors).tensor_root if seen else None)
+    return tuple(roots)
 
 
 def weights_of(denoiser: Denoiser, given: Any) -> list[NetworkWeights]:
@@ -156,6 +169,22 @@ def sampler_binding(denoiser: Denoiser, schedule: NoiseSchedule) -> SamplerBindi
             for name, step, scale in zip(part_names(denoiser)[1:], taken_over, scales[1:], strict=True)
         ],
     )
+
+
+def check_names(denoiser: Denoiser) -> None:
+    """Refuse branches and weights of them that an artifact cannot hold. Raises UsageError."""
+    for part in parts_of(denoiser):
+        for branch, weight in guidance_of(part).items():
+            if not isinstance(branch, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", branch):
+                raise UsageError(
+                    f"conditioning: an artifact cannot hold the branch {described(branch)}",
+                    remedy="compile with branches named in letters, digits, dots and dashes",
+                )
+            if abs(weight) > _LARGEST_WEIGHT:
+                raise UsageError(
+                    f"guidance: an artifact cannot hold the weight {weight:g} of {branch}",
+                    remedy=f"use weights of at most {_LARGEST_WEIGHT}",
+                )
 
 
 def as_name(text: str) -> str:

@@ -13,6 +13,7 @@ from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.emit import versions
 from budc.compiler.network.binding import (
     as_name,
+    check_names,
     class_of,
     model_binding,
     parts_of,
@@ -26,7 +27,7 @@ from budc.compiler.selection.task import SearchResult
 from budc.option_names import python_names
 from budc.schema.arguments import described, path_argument, whole_number
 from budc.schema.artifact import Artifact, read, seal
-from budc.schema.errors import KeyUnusable, UsageError
+from budc.schema.errors import KeyUnusable, UsageError, WeightsMismatch
 from budc.schema.fields import Name
 from budc.schema.files import write_atomic
 from budc.schema.keys import Signer, load_signer
@@ -59,6 +60,8 @@ class Origin:
     denoiser: Denoiser
     schedule: NoiseSchedule
     """Of the reference run, in full."""
+    roots: tuple[str | None, ...]
+    """Tensor root of each denoiser's weights when the search began; None where they could not be seen."""
     latents: tuple[int, ...]
     """The shape of one sample."""
     calibration: PromptSet
@@ -122,7 +125,7 @@ class Compiled:
 
         Raises:
             UsageError: nothing was held out, or an argument of another kind.
-            WeightsMismatch: the files are not those of the network in memory.
+            WeightsMismatch: the weights have changed since the search, or the files are not those of the network.
             KeyUnusable, OutputError: the key cannot be used, the file cannot be written.
         """
         target = path_argument(path, "path", 'pass the file to write, such as "policy.budc.json"')
@@ -148,10 +151,17 @@ class Compiled:
 
     def _document(self, weights: Weights | None, name: str, revision: int, family: str) -> PolicyDocument:
         origin, outcome = self.origin, self.outcome
+        check_names(origin.denoiser)
         evaluations = {
             branch: sum(self.policy.for_branch(branch).mask) for branch in origin.denoiser.branches
         }
         roots = weights_of(origin.denoiser, weights)
+        for searched, now in zip(origin.roots, roots, strict=True):
+            if searched not in (None, now.tensor_root):
+                raise WeightsMismatch(
+                    f"weights: they have tensor root {now.tensor_root}, those that were searched on had {searched}",
+                    remedy="put the weights back, or compile a policy for these",
+                )
         return PolicyDocument(
             schema_version=SCHEMA_VERSION,
             name=name,

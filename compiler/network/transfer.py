@@ -22,6 +22,7 @@ from budc.compiler.denoisers.conditioning import Condition
 from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.fingerprint import fingerprint_of, network_identity
 from budc.compiler.network.admission import Expected, expected_of
+from budc.compiler.network.binding import parts_of, roots_in_memory
 from budc.compiler.network.compiled import Compiled, Origin, SourcePolicy
 from budc.compiler.network.search import ANNEALING, compiled
 from budc.compiler.rollouts.candidate import candidate_of
@@ -89,6 +90,7 @@ def transfer_policy(
     origin = Origin(
         denoiser=network,
         schedule=schedule,
+        roots=roots_in_memory(network) if weights is None else (None,) * len(parts_of(network)),
         latents=tuple(noise.shape[1:]),
         calibration=prompt_set(conditions),
         held_out=prompt_set(held_out_conditions),

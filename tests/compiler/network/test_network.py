@@ -205,6 +205,35 @@ def test_weights_that_changed_since_are_refused_and_run_where_that_is_allowed(sa
         run(artifact, Net(width=8).half().float(), trust=saved.trust)
 
 
+def test_weights_that_changed_since_the_search_are_not_what_the_policy_is_saved_for(tmp_path):
+    net = Net()
+    policy = compiled(net)
+    net.leave.weight.data.mul_(1.001)
+    with pytest.raises(WeightsMismatch, match="those that were searched on had sha256:"):
+        policy.save(tmp_path / "x.budc.json")
+    net.leave.weight.data.copy_(Net().leave.weight)
+    policy.save(tmp_path / "x.budc.json")
+
+
+@pytest.mark.parametrize(
+    ("branch", "weight", "message"),
+    [
+        ("a b", 3.0, "cannot hold the branch 'a b'"),
+        ("a", 2000.0, "the weight 2000 of a"),
+    ],
+)
+def test_branches_that_an_artifact_cannot_hold_are_refused(tmp_path, branch, weight, message):
+    conditioning, _ = samples(0, 8)
+    named = {branch: conditioning["text"], "empty": conditioning["empty"]}
+    policy = compiled(
+        Net(), conditioning=named, guidance={branch: weight, "empty": 1 - weight}, held_out=None
+    )
+    with pytest.raises(UsageError, match=message):
+        policy.save(tmp_path / "x.budc.json", unmeasured=True)
+    with pytest.raises(UsageError, match="conditioning: the branch 3 is no text"):
+        compiled(Net(), conditioning={3: conditioning["text"]}, guidance=None)
+
+
 def test_nothing_runs_that_nobody_trusted_has_signed(saved, tmp_path):
     net = Net()
     saved(compiled(net))
