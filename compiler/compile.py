@@ -9,7 +9,7 @@ import msgspec
 
 from budc.compiler.compile_plan import CompilePlan
 from budc.compiler.emit import make_document, write_artifact
-from budc.compiler.evaluation.report import Evaluator, SampledPolicy
+from budc.compiler.evaluation.report import Evaluator, Generated, SampledPolicy
 from budc.compiler.further_shapes import SizedTarget, with_further_shapes
 from budc.compiler.loaded_target import LoadedTarget, load_target
 from budc.compiler.models.model import LoadedModel
@@ -44,12 +44,18 @@ def compile_artifacts(plan: CompilePlan) -> list[Artifact]:
         tasks = [_task(plan, loaded, sampler, planned.nfe) for planned in plan.policies]
         finder = Finder(tasks[0], journal)
         evaluator: Evaluator | None = None
+        found: list[tuple[SearchResult, SamplerBinding]] = []
+        generated: list[Generated] = []
         for planned, task in zip(plan.policies, tasks, strict=True):
             result = finder.find(task)
             evaluator = evaluator or loaded.evaluator(sampler, journal)
             deployed = SampledPolicy(result.policy, _deployed(loaded.model, sampler, result))
-            quality = evaluator.quality(deployed, planned.nfe, objective, loaded.calibration_set())
-            document = make_document(plan, planned, loaded.binding, deployed.sampler, result, quality)
+            found.append((result, deployed.sampler))
+            generated.append(evaluator.generate(deployed, planned.nfe))
+        assert evaluator is not None
+        reports = evaluator.report(generated, objective, loaded.calibration_set())
+        for planned, (result, own), quality in zip(plan.policies, found, reports, strict=True):
+            document = make_document(plan, planned, loaded.binding, own, result, quality)
             document = with_further_shapes(document, further)
             write_artifact(document, plan.signer, planned.path)
         for done in (journal, *(target.journal for target in further)):

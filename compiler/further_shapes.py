@@ -56,12 +56,9 @@ def _further_shape(document: PolicyDocument, target: SizedTarget) -> tuple[Furth
     if not _is_plain(policy):
         policy, forwards = _fitted(document, loaded, sampler, journal)
     full_steps = next(other.nfe for other in document.quality.baselines if other.name == FULL)
-    quality = loaded.evaluator(loaded.model.sampler(full_steps), journal).quality(
-        SampledPolicy(policy, sampler),
-        document.budget.nfe,
-        document.quality.objective,
-        loaded.calibration_set(),
-    )
+    evaluator = loaded.evaluator(loaded.model.sampler(full_steps), journal)
+    generated = evaluator.generate(SampledPolicy(policy, sampler), document.budget.nfe)
+    (quality,) = evaluator.report([generated], document.quality.objective, loaded.calibration_set())
     own = sampler.sigmas != document.sampler.sigmas or sampler.timesteps != document.sampler.timesteps
     shape = FurtherShape(
         **target.size._asdict(),

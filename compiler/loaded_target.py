@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -33,6 +34,13 @@ from budc.runtimes.sampling.devices import device_name, find_device
 from budc.schema.canonical import digest
 from budc.schema.digest_cache import DigestCache
 from budc.schema.policy import ModelBinding, PromptSet, SamplerBinding
+
+
+class EncodedSets(NamedTuple):
+    """Both prompt sets of a target as rollouts start from them."""
+
+    calibration: Conditioning
+    held_out: Conditioning
 
 
 @dataclass(frozen=True)
@@ -81,9 +89,11 @@ class LoadedTarget:
         return model_denoiser(self.model)
 
     @cached_property
-    def calibration(self) -> Conditioning:
-        """The calibration prompts, encoded, with their noise."""
-        return encode_samples(self.model, self.target.samples.calibration)
+    def conditions(self) -> EncodedSets:
+        """All prompts, encoded, with their noise: both sets at once, so that the encoders are gone before a denoiser is
+        loaded.
+        """
+        return EncodedSets(*(encode_samples(self.model, samples) for samples in self.target.samples))
 
     def calibration_set(self) -> PromptSet:
         """Name the calibration prompts by content."""
@@ -94,7 +104,7 @@ class LoadedTarget:
         return Task(
             denoiser=self.denoiser,
             schedule=self.schedule(sampler),
-            conditions=self.calibration,
+            conditions=self.conditions.calibration,
             nfe=nfe,
             annealing=self.target.profile.search,
             seed=seed,
@@ -113,8 +123,15 @@ class LoadedTarget:
             journal.get("batch", int, lambda size: size >= 1),
             halved=lambda batch: journal.put("batch", batch),
         )
-        held_out = reference_set(rollout, sampler, self.target.samples.held_out, journal, "held-out full")
-        return Evaluator(rollout, sampler, held_out, journal)
+        held_out = reference_set(
+            rollout,
+            sampler,
+            self.target.samples.held_out,
+            journal,
+            "held-out full",
+            self.conditions.held_out,
+        )
+        return Evaluator(rollout, sampler, held_out, journal, self.target.frames)
 
 
 def load_target(target: Target) -> LoadedTarget:
@@ -130,7 +147,7 @@ def load_target(target: Target) -> LoadedTarget:
         print(f"no accelerator: {profile.title} will run on the CPU, which takes days", file=sys.stderr)
     digests = DigestCache.of_user(watch=hashing, rehash=target.rehash)
     binding = model_binding(profile, folder, digests)
-    model = load_model(profile, folder, device)
+    model = load_model(profile, folder, device, target.offload)
     if profile.quantization:
         binding = with_quantization(binding, profile.quantization, model.denoisers)
     if target.adapters:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -56,6 +57,10 @@ class ArtifactRequest(Deployment, frozen=True, kw_only=True, forbid_unknown_fiel
     download: bool = False
     device: str | None = None
     """Where to compute, by torch's name, such as cuda:1; default the accelerator, or the CPU."""
+    offload: Literal["model", "group"] = "model"
+    """What is on the device at a time: a whole network ("model"), or of a denoiser one block ("group")."""
+    no_frames: bool = False
+    """Decode nothing: the report has no PSNR."""
     rehash: bool = False
     """Read every file of the model again, whatever an earlier process remembered of it."""
 
@@ -105,7 +110,16 @@ class ArtifactRequest(Deployment, frozen=True, kw_only=True, forbid_unknown_fiel
         check_fit(profile, folder)
         own = {"calibrationFile": self.calibration, "heldOutFile": self.held_out}
         files = {name: printable(path.name)[:256] for name, path in own.items() if path is not None}
-        return Target(profile, samples, folder, rehash=self.rehash, device=self.device, prompt_files=files)
+        return Target(
+            profile,
+            samples,
+            folder,
+            rehash=self.rehash,
+            device=self.device,
+            offload=self.offload,
+            frames=not self.no_frames,
+            prompt_files=files,
+        )
 
 
 @dataclass(frozen=True)
@@ -117,6 +131,9 @@ class Target:
     folder: Path
     rehash: bool = False
     device: str | None = None
+    offload: Literal["model", "group"] = "model"
+    frames: bool = True
+    """Whether the report decodes what is rolled out."""
     adapters: tuple[AdapterFile, ...] = ()
     """Loaded into the denoisers before anything is measured."""
     prompt_files: Mapping[str, str] = field(default_factory=dict)

@@ -53,13 +53,10 @@ def transfer(plan: TransferPlan) -> Artifact:
     with loaded.journal(plan.path, _settings(plan)) as journal:
         transferred = _transferred(plan, loaded, sampler, journal)
         evaluator = loaded.evaluator(loaded.model.sampler(plan.target.profile.steps), journal)
-        quality = evaluator.quality(
-            SampledPolicy(transferred.policy, sampler),
-            plan.source.document.budget.nfe,
-            OBJECTIVES["log-mean"],
-            loaded.calibration_set(),
-            transferred.beside,
+        generated = evaluator.generate(
+            SampledPolicy(transferred.policy, sampler), plan.source.document.budget.nfe, transferred.beside
         )
+        (quality,) = evaluator.report([generated], OBJECTIVES["log-mean"], loaded.calibration_set())
         document = _document(plan, loaded, sampler, transferred, quality)
         write_artifact(document, plan.signer, plan.path)
         journal.discard()

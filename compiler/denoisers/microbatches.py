@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from budc.option_names import worded
 from budc.runtimes.sampling.device_memory import free_unused_memory, is_out_of_memory
 from budc.schema.errors import DeviceMemory
 
@@ -20,7 +21,7 @@ class MicroBatches:
 
     A size that did not fit is not tried again. `make_room` is asked before the size is halved: it returns whether it
     freed memory, so that the same size deserves another try. `remedy` is what the user is told where not even one
-    sample fits (default: that of `DeviceMemory`).
+    sample fits (default: another way to compile).
     """
 
     def __init__(
@@ -67,8 +68,17 @@ class MicroBatches:
 
     def _halve(self, tried: int, halved: Callable[[int], object] | None) -> None:
         if tried == 1:
-            raise DeviceMemory("one sample does not fit into the memory of the device", remedy=self._remedy)
+            raise DeviceMemory(
+                "one sample does not fit into the memory of the device", remedy=self._remedy or _remedy()
+            )
         while self.at_once >= tried:
             self.at_once //= 2
         if halved is not None:
             halved(self.at_once)
+
+
+def _remedy() -> str:
+    return worded(
+        "use --offload group, a smaller --height and --width, or a device with more memory",
+        "use smaller samples, or a device with more memory",
+    )

@@ -92,6 +92,7 @@ def measure_parity(
     with progress("parity", samples + 1) as bar:
         conditions = encode_samples(model, held_out)
         expected = PipelineRollout(model).run(document.policy, document.sampler, conditions, bar)
+        model.denoisers.offload()
         decode = model.adapter.decoder(model.folder, profile, model.device)
         bar.advance("original run")
         latents: list[float] = []

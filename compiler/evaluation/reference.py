@@ -55,11 +55,14 @@ def reference_set(
     samples: Sequence[Sample],
     journal: Journal,
     label: str,
+    conditions: Conditioning | None = None,
 ) -> ReferenceSet:
-    """Encode prompts, draw noise and run every step of the sampler, resuming from the journal."""
-    model = rollout.model
-    conditions = encode_samples(model, samples)
-    policy = full_policy(sampler.steps, model.profile.branches)
+    """Run every step of the sampler on samples, resuming from the journal.
+
+    `conditions` are the samples encoded; without them they are encoded here.
+    """
+    conditions = encode_samples(rollout.model, samples) if conditions is None else conditions
+    policy = full_policy(sampler.steps, rollout.model.profile.branches)
     latents = stored_latents(rollout, policy, sampler, conditions, journal, label)
     return ReferenceSet(tuple(samples), conditions, latents)
 
@@ -77,6 +80,7 @@ def encode_samples(model: LoadedModel, samples: Sequence[Sample]) -> Conditionin
     Raises:
         DeviceMemory: a prompt cannot be encoded in the device's memory.
     """
+    model.denoisers.offload()
     with device_memory("encoding a prompt"):
         embeddings = model.adapter.encode(model.folder, model.profile, samples, model.device)
     free_unused_memory()

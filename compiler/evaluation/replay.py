@@ -36,7 +36,7 @@ from budc.schema.additions import (
 )
 from budc.schema.errors import QualityMismatch, UnsupportedModel, UsageError
 from budc.schema.policy import Metric, PolicyDocument
-from budc.schema.report_names import FULL
+from budc.schema.report_names import FULL, PSNR
 
 DEVIATIONS = 4.0
 ADDITIONS = frozenset(
@@ -88,11 +88,11 @@ def replay(
         latents = stored_latents(
             rollout, document.policy, document.sampler, held.conditions, journal, "policy"
         )
-        levels = frame_levels(model, {"policy": latents}, held.latents, journal, "frames")["policy"]
-    measured = {
-        metric.name: metric
-        for metric in (latent_metric(latent_errors(latents, held.latents)), psnr_metric(levels))
-    }
+        metrics = [latent_metric(latent_errors(latents, held.latents))]
+        if any(metric.name == PSNR for metric in report.metrics):
+            levels = frame_levels(model, {PSNR: latents}, held.latents, journal, "frames")
+            metrics.append(psnr_metric(levels[PSNR]))
+    measured = {metric.name: metric for metric in metrics}
     pairs = [Replayed(metric, measured[metric.name]) for metric in report.metrics if metric.name in measured]
     for pair in pairs:
         check(pair, tolerance, whole=len(chosen) == len(held_out))

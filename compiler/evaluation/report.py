@@ -7,8 +7,9 @@ by the scheduler itself, and nothing was selected on these prompts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -21,11 +22,14 @@ from budc.compiler.storage.journal import Journal
 from budc.progress import progress
 from budc.runtimes.sampling.device_memory import device_memory
 from budc.schema.mask import StepMask
-from budc.schema.policy import REPLAY_TOLERANCE, Baseline, Metric, Policy, PromptSet, Quality, SamplerBinding
+from budc.schema.policy import REPLAY_TOLERANCE, Baseline, Policy, PromptSet, Quality, SamplerBinding
 from budc.schema.predictor import Predictor
 from budc.schema.report_names import FEWER_STEPS, FULL, UNIFORM
 
-_WITHOUT_FRAMES = "use a device with more memory, or a smaller shape in the profile"
+_WITHOUT_FRAMES = (
+    "compile with --no-frames or a smaller --height and --width, or use a device with more memory"
+)
+_Key = TypeVar("_Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -37,45 +41,89 @@ class SampledPolicy:
 
 
 @dataclass(frozen=True)
+class Generated:
+    """The final latents (N, ...) of what is compared at one budget, on the held-out prompts: "policy" and baselines."""
+
+    nfe: int
+    latents: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
 class Evaluator:
-    """Measures policies on held-out prompts, against the reference run of these by the sampler `full`."""
+    """Measures policies on held-out prompts, against the reference run of these by the sampler `full`.
+
+    All policies of a sweep are rolled out before the first frame is decoded: the VAE is loaded once, when no denoiser
+    is on the device. Without `frames` nothing is decoded, and the report has no PSNR.
+    """
 
     rollout: PipelineRollout
     full: SamplerBinding
     held_out: ReferenceSet
     journal: Journal
+    frames: bool = True
 
-    def quality(
-        self,
-        policy: SampledPolicy,
-        nfe: int,
-        objective: str,
-        calibration: PromptSet,
-        beside: Mapping[str, SampledPolicy] | None = None,
-    ) -> Quality:
-        """Measure a policy and the baselines.
+    def generate(
+        self, policy: SampledPolicy, nfe: int, beside: Mapping[str, SampledPolicy] | None = None
+    ) -> Generated:
+        """Roll out a policy of `nfe` evaluations a branch and the baselines that have as many.
+
+        `beside` are further policies of the same NFE, by the name of their baseline.
+        """
+        policies = {"policy": policy, **(beside or {}), **self._baselines(nfe)}
+        return Generated(
+            nfe,
+            {
+                name: stored_latents(
+                    self.rollout,
+                    sampled.policy,
+                    sampled.sampler,
+                    self.held_out.conditions,
+                    self.journal,
+                    f"held-out {nfe} {name}",
+                )
+                for name, sampled in policies.items()
+            },
+        )
+
+    def report(self, generated: Sequence[Generated], objective: str, calibration: PromptSet) -> list[Quality]:
+        """Return a report for each budget.
 
         Args:
-            policy: what is reported.
-            nfe: its evaluations a branch, which the baselines have too.
-            objective: what it was selected by, for the report.
+            generated: what is compared at each budget.
+            objective: what its policy was selected by, for the report.
             calibration: the prompts that it was selected on, for the report.
-            beside: further policies of the same NFE, by the name of their baseline.
         """
-        metrics = self._measured({"policy": policy, **(beside or {}), **self._baselines(nfe)}, nfe)
         reference = self.held_out.latents
-        exact = [latent_metric(latent_errors(reference, reference))]
-        return Quality(
-            objective=objective,
-            calibration=calibration,
-            held_out=self.held_out.prompt_set(),
-            metrics=metrics.pop("policy"),
-            baselines=[
-                *(Baseline(name=name, nfe=nfe, metrics=measured) for name, measured in metrics.items()),
-                Baseline(name=FULL, nfe=self.full.steps, metrics=exact),
-            ],
-            replay_tolerance=REPLAY_TOLERANCE,
+        levels = self._frame_levels(generated)
+        exact = Baseline(
+            name=FULL, nfe=self.full.steps, metrics=[latent_metric(latent_errors(reference, reference))]
         )
+        reports = []
+        for budget in generated:
+            metrics = {
+                name: [
+                    latent_metric(latent_errors(final, reference)),
+                    *([psnr_metric(levels[budget.nfe, name])] if self.frames else []),
+                ]
+                for name, final in budget.latents.items()
+            }
+            reports.append(
+                Quality(
+                    objective=objective,
+                    calibration=calibration,
+                    held_out=self.held_out.prompt_set(),
+                    metrics=metrics.pop("policy"),
+                    baselines=[
+                        *(
+                            Baseline(name=name, nfe=budget.nfe, metrics=measured)
+                            for name, measured in metrics.items()
+                        ),
+                        exact,
+                    ],
+                    replay_tolerance=REPLAY_TOLERANCE,
+                )
+            )
+        return reports
 
     def _baselines(self, nfe: int) -> dict[str, SampledPolicy]:
         model, full = self.rollout.model, self.full
@@ -86,39 +134,29 @@ class Evaluator:
             FEWER_STEPS: SampledPolicy(full_policy(nfe, branches), model.sampler(nfe)),
         }
 
-    def _measured(self, policies: Mapping[str, SampledPolicy], nfe: int) -> dict[str, list[Metric]]:
-        held_out, journal = self.held_out, self.journal
+    def _frame_levels(self, generated: Sequence[Generated]) -> Mapping[tuple[int, str], list[float]]:
+        if not self.frames:
+            return {}
         latents = {
-            name: stored_latents(
-                self.rollout,
-                sampled.policy,
-                sampled.sampler,
-                held_out.conditions,
-                journal,
-                f"held-out {nfe} {name}",
-            )
-            for name, sampled in policies.items()
+            (budget.nfe, name): final for budget in generated for name, final in budget.latents.items()
         }
-        levels = frame_levels(self.rollout.model, latents, held_out.latents, journal, f"frames {nfe}")
-        return {
-            name: [latent_metric(latent_errors(final, held_out.latents)), psnr_metric(levels[name])]
-            for name, final in latents.items()
-        }
+        return frame_levels(self.rollout.model, latents, self.held_out.latents, self.journal, "frames")
 
 
 def frame_levels(
-    model: LoadedModel, latents: Mapping[str, Tensor], reference: Tensor, journal: Journal, label: str
-) -> dict[str, list[float]]:
-    """Return the PSNR of every policy's frames against the reference run's, dB, per sample.
+    model: LoadedModel, latents: Mapping[_Key, Tensor], reference: Tensor, journal: Journal, label: str
+) -> dict[_Key, list[float]]:
+    """Return the PSNR of frames against the reference run's, dB, per sample, for final latents (N, ...) under any key.
 
     One sample is decoded at a time: a clip of a real model is hundreds of megabytes.
 
     Raises:
         DeviceMemory: the VAE or one sample does not fit into the device's memory, even in tiles.
     """
+    model.denoisers.offload()
     with device_memory("the VAE", _WITHOUT_FRAMES):
         decode = model.adapter.decoder(model.folder, model.profile, model.device)
-    levels: dict[str, list[float]] = {name: [] for name in latents}
+    levels: dict[_Key, list[float]] = {name: [] for name in latents}
     with progress("held-out frames", len(reference)) as bar:
         for index in range(len(reference)):
             key = f"{label} {index}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -23,7 +24,8 @@ class ModelDenoiser(WeightedGuidance):
 
     def __init__(self, model: LoadedModel, payload: Payload = "trunk-residual", index: int = 0) -> None:
         self._model = model
-        self._trunk = Trunk(model.denoisers[index], payload)
+        self._index = index
+        self._payload: Payload = payload
         self._guidance = model.guidances[index]
         branches, guidance = model.profile.branches, self._guidance
         self.weights: Mapping[str, float] = {
@@ -35,16 +37,27 @@ class ModelDenoiser(WeightedGuidance):
         self.linear = model.adapter.linear
         self.device = model.device
 
+    @cached_property
+    def _trunk(self) -> Trunk:
+        return Trunk(self._model.denoisers[self._index], self._payload)
+
+    def _onloaded(self) -> Trunk:
+        """Return the trunk, its network on the device."""
+        self._model.denoisers.onloaded(self._index)
+        return self._trunk
+
     def compute(self, latents: Tensor, timestep: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         """Run the whole network."""
         adapter = self._model.adapter
-        output, residual = self._trunk.compute(**adapter.inputs(condition, latents, timestep))
+        output, residual = self._onloaded().compute(**adapter.inputs(condition, latents, timestep))
         return adapter.velocity(output), residual
 
     def reuse(self, residual: Tensor, latents: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Run embedding, final norm and projection."""
         adapter = self._model.adapter
-        return adapter.velocity(self._trunk.reuse(residual, **adapter.inputs(condition, latents, timestep)))
+        return adapter.velocity(
+            self._onloaded().reuse(residual, **adapter.inputs(condition, latents, timestep))
+        )
 
     def guide(self, velocities: Mapping[str, Tensor], timestep: Tensor) -> Tensor:
         """Combine the branches as the pipeline does."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,11 @@ from budc.compiler.models.folder import (
     denoiser_files,
     read_index,
 )
+from budc.compiler.models.offload import Denoisers, Offload
 from budc.compiler.models.pipelines import PipelineAdapter, adapter_for
 from budc.compiler.models.supported import check_supported
 from budc.policies.profile import ModelProfile
-from budc.runtimes.sampling.device_memory import device_memory
-from budc.runtimes.sampling.families import family_of
+from budc.runtimes.sampling.families import family_named
 from budc.runtimes.sampling.loading import loading, scheduler_class
 from budc.runtimes.sampling.quantized_loading import load_denoiser
 from budc.runtimes.sampling.scheduler_choice import deployed_scheduler
@@ -34,20 +34,20 @@ from budc.schema.policy import Expert, SamplerBinding
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that is ready to roll out: its denoisers on a device, its scheduler, and the folder of the rest."""
+    """A model that is ready to roll out: its denoisers, its scheduler, its folder, and the device."""
 
     profile: ModelProfile
     folder: Path
     adapter: PipelineAdapter
-    denoisers: tuple[nn.Module, ...]
+    denoisers: Denoisers
     """All of one class, in the order of the profile, which is that in which they run."""
     scheduler: Any
     device: torch.device
 
     @property
     def denoiser(self) -> nn.Module:
-        """The first denoiser."""
-        return self.denoisers[0]
+        """The first denoiser, on the device."""
+        return self.denoisers.onloaded(0)
 
     @property
     def guidances(self) -> tuple[float, ...]:
@@ -71,7 +71,7 @@ class LoadedModel:
                 self.scheduler,
                 steps,
                 self.profile.guidance,
-                family=family_of(self.denoiser),
+                family=family_named(next(iter(self.profile.denoisers.values()))),
                 guidance_rule=self.profile.guidance_rule,
                 image_tokens=self.adapter.image_tokens(self.folder, self.profile),
             )
@@ -91,30 +91,31 @@ class LoadedModel:
         )
 
 
-def load_model(profile: ModelProfile, folder: Path, device: torch.device) -> LoadedModel:
-    """Load denoisers and scheduler from a local folder.
+def load_model(
+    profile: ModelProfile, folder: Path, device: torch.device, offload: Offload = "model"
+) -> LoadedModel:
+    """Load the scheduler from a local folder, and its denoisers when they are first needed.
 
     Raises:
         UnsupportedModel: the profile is not supported, or the folder holds another pipeline, denoiser class or size, or
             other experts.
-        DeviceMemory: a denoiser does not fit into the device's memory.
-        WeightsMissing, UnsafeWeights: see `denoiser_files`; or a file cannot be read.
+        WeightsMissing, UnsafeWeights: see `denoiser_files`; or a file cannot be read. Weights themselves are read when
+            a denoiser is first needed.
     """
     check_supported(profile)
     check_components(read_index(profile, folder), folder)
     check_architecture(profile, folder)
     denoiser_files(profile, folder)
     scheduler_type = scheduler_class(profile.scheduler, profile.name)
-    denoisers = []
-    for name, class_name in profile.denoisers.items():
-        network_class, dtype = getattr(diffusers, class_name), getattr(torch, profile.dtype)
-        denoiser = load_denoiser(network_class, folder, name, dtype, profile.quantization)
-        with device_memory(name):
-            denoisers.append(denoiser.eval().requires_grad_(False).to(device))
-        gc.collect()
     with loading(folder / SCHEDULER_CONFIG):
         config = json.loads((folder / SCHEDULER_CONFIG).read_text(encoding="utf-8"))
         scheduler = deployed_scheduler(scheduler_type, config, profile.scheduler_config)
-    return LoadedModel(
-        profile, folder, adapter_for(profile.pipeline_class), tuple(denoisers), scheduler, device
-    )
+    load = [partial(_load_denoiser, profile, folder, name) for name in profile.denoisers]
+    denoisers = Denoisers(load, device, offload)
+    return LoadedModel(profile, folder, adapter_for(profile.pipeline_class), denoisers, scheduler, device)
+
+
+def _load_denoiser(profile: ModelProfile, folder: Path, name: str) -> nn.Module:
+    network_class, dtype = getattr(diffusers, profile.denoisers[name]), getattr(torch, profile.dtype)
+    denoiser: nn.Module = load_denoiser(network_class, folder, name, dtype, profile.quantization)
+    return denoiser.eval().requires_grad_(False)

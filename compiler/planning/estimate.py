@@ -37,12 +37,12 @@ class CompileEstimate:
 
     @property
     def weights(self) -> int:
-        """Bytes of all denoisers; those that share a run are on the device together."""
-        return len(self.settings.profile.denoisers) * self.cost.weights
+        """Bytes of one denoiser; those that share a run take turns on the device."""
+        return self.cost.weights
 
     @property
     def memory(self) -> int:
-        """Bytes of device memory for one sample: all denoisers, activations, and one branch's residual."""
+        """Bytes of device memory for one sample: one denoiser, activations, and one branch's residual."""
         return self.weights + max(self.cost.activations, self.gradients) + self.cost.residual
 
     def hours(self, forwards: int | None = None) -> float | None:

@@ -18,8 +18,8 @@ _REPEATS = 3
 def forward_seconds(model: LoadedModel, batch: int = 1) -> float:
     """Return the median seconds of a forward with `batch` samples, per sample; a first forward is not counted."""
     size, profile = input_size(model.profile, batch), model.profile
-    name = type(model.denoiser).__name__
-    config: Any = model.denoiser.config
+    denoiser: Any = model.denoiser
+    name, config = type(denoiser).__name__, denoiser.config
     options = {"device": model.device, "dtype": getattr(torch, profile.dtype)}
     inputs = dummy_inputs(name, config, size, **options)
     seconds = []
@@ -27,7 +27,7 @@ def forward_seconds(model: LoadedModel, batch: int = 1) -> float:
         for _ in range(_REPEATS + 1):
             _synchronize(model.device)
             started = time.perf_counter()
-            model.denoiser(**inputs, return_dict=False)
+            denoiser(**inputs, return_dict=False)
             _synchronize(model.device)
             seconds.append(time.perf_counter() - started)
     return statistics.median(seconds[1:]) / batch

@@ -107,7 +107,15 @@ def family_of(transformer: object) -> Family:
     Raises:
         UnsupportedModel: its class is not in `FAMILIES`.
     """
-    name = type(transformer).__name__
+    return family_named(type(transformer).__name__)
+
+
+def family_named(name: str) -> Family:
+    """Return the family of transformers of a class, by the class's name.
+
+    Raises:
+        UnsupportedModel: it is not in `FAMILIES`.
+    """
     if name not in FAMILIES:
         expected = ", ".join(sorted(FAMILIES))
         raise UnsupportedModel(f"the transformer class {name} is not supported, expected one of {expected}")

@@ -2,22 +2,26 @@
 
 Its tensors say that they are on the device `ELSEWHERE`, while their values lie on the CPU. One that meets a tensor of the
 CPU fails, as it would on CUDA, and so does one that is asked for its numpy array. What it cannot show is what CUDA's own
-kernels, memory and streams do.
+kernels, allocator and streams do. Its memory can be limited: tensors beyond that raise `torch.OutOfMemoryError`.
 
 `ELSEWHERE` is torch's meta device, as that is the only other one that every build of torch has a gradient for.
 """
 
 import copy
+import gc
+import math
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
 ELSEWHERE = torch.device("meta")
@@ -28,6 +32,35 @@ _TRAVELLERS = {"aten::_to_copy", "aten::copy_", "aten::index", "aten::index_put"
 
 class StrangerError(RuntimeError):
     """Tensors of two devices met."""
+
+
+class Memory:
+    """The bytes of all tensors elsewhere that are alive, the most that there were, and how many there may be."""
+
+    def __init__(self) -> None:
+        self.used = self.peak = 0
+        self.limit = math.inf
+        self._storages: set[int] = set()
+
+    def count(self, values: Tensor) -> None:
+        """Count the storage of a new tensor, until it is freed."""
+        storage = values.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._storages:
+            return
+        if self.used + size > self.limit:
+            raise torch.OutOfMemoryError(f"{size} bytes more than {self.used}, of {self.limit} at most")
+        self._storages.add(key)
+        self.used += size
+        self.peak = max(self.peak, self.used)
+        weakref.finalize(storage, self._free, key, size)
+
+    def _free(self, key: int, size: int) -> None:
+        self._storages.discard(key)
+        self.used -= size
+
+
+MEMORY = Memory()
 
 
 class Remote(Tensor):
@@ -47,6 +80,7 @@ class Remote(Tensor):
             device=ELSEWHERE,
         )
         made.values = values
+        MEMORY.count(values)
         return made
 
     @classmethod
@@ -73,32 +107,60 @@ class _Machine(TorchDispatchMode):
         return _call(func, args, kwargs or {})
 
 
+_SET_DATA = Tensor.data.__set__  # type: ignore[attr-defined]
+
+
 class _Constants(TorchFunctionMode):
     """Makes constants here and moves them: torch.tensor hides from the mode above."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func == _SET_DATA and any(isinstance(value, Remote) for value in args):
+            # A tensor cannot change its type in place; the module's parameter becomes the other one.
+            own, data = args
+            parameter = torch.nn.Parameter(data.detach(), requires_grad=own.requires_grad)
+            torch.utils.swap_tensors(own, parameter if isinstance(own, torch.nn.Parameter) else data.detach())
+            return None
         if func is torch.tensor and kwargs.get("device") is not None:
             return func(*args, **(kwargs | {"device": "cpu"})).to(kwargs["device"])
         return func(*args, **kwargs)
 
 
 @contextmanager
-def elsewhere() -> Iterator[torch.device]:
-    """A block in which tensors and modules can be moved to the device, and what is computed there is computed."""
+def elsewhere(limit: float = math.inf) -> Iterator[torch.device]:
+    """A block in which tensors and modules can be moved to the device, and what is computed there is computed.
+
+    `limit`: the bytes that its tensors may have together.
+    """
+    gc.collect()
+    MEMORY.limit, MEMORY.peak = limit, MEMORY.used
     replaced = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
+    # Offloading asks for the functions of the device's streams, of which there are none.
+    torch.meta = torch.cpu  # type: ignore[attr-defined]
     try:
         with _Machine(), _Constants():
             yield ELSEWHERE
     finally:
+        MEMORY.limit = math.inf
+        del torch.meta  # type: ignore[attr-defined]
         torch.__future__.set_overwrite_module_params_on_conversion(replaced)
 
 
-def moved(model: Any) -> Any:
-    """Return a copy of a `budc.compiler.models.model.LoadedModel` there; call it within `elsewhere`."""
-    denoisers = tuple(copy.deepcopy(denoiser).to(ELSEWHERE) for denoiser in model.denoisers)
-    return replace(model, denoisers=denoisers, device=ELSEWHERE)
+@contextmanager
+def here() -> Iterator[None]:
+    """A block within `elsewhere` in which the libraries have the meta device for themselves, as they do when they load."""
+    with _disable_current_modes():
+        yield
+
+
+def moved(model: Any, offload: Any = "model") -> Any:
+    """Return a copy of a `budc.compiler.models.model.LoadedModel` that computes there; use it within `elsewhere`."""
+    from budc.compiler.models.offload import Denoisers
+
+    with here():
+        load = [partial(copy.deepcopy, denoiser) for denoiser in model.denoisers]
+    return replace(model, denoisers=Denoisers(load, ELSEWHERE, offload), device=ELSEWHERE)
 
 
 def rollouts(model: Any, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -47,6 +47,14 @@ quantize_option = click.option(
     metavar="KIND",
     help="Load the denoisers quantised, for example fp8-storage; default the profile's.",
 )
+offload_option = click.option(
+    "--offload",
+    type=click.Choice(["model", "group"]),
+    help="What is on the device at a time: a whole network (default), or one block of a denoiser.",
+)
+no_frames_option = click.option(
+    "--no-frames", is_flag=True, help="Decode nothing: the report is without PSNR."
+)
 negative_option = click.option(
     "--negative", metavar="TEXT", help="Negative prompt to guide away from; default the profile's."
 )

@@ -18,6 +18,8 @@ from budc.cli.options import (
     lora_option,
     model_option,
     name_option,
+    no_frames_option,
+    offload_option,
     out_option,
     rehash_option,
     revision_option,
@@ -85,6 +87,8 @@ class Steps(click.ParamType[int | str]):
 @revision_option("1")
 @download_option
 @device_option
+@offload_option
+@no_frames_option
 @rehash_option
 @json_option
 def compile_command(source: Path | None, as_json: bool, **flags: Any) -> None:

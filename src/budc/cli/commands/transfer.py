@@ -15,6 +15,8 @@ from budc.cli.options import (
     download_option,
     json_option,
     name_option,
+    no_frames_option,
+    offload_option,
     out_option,
     rehash_option,
     revision_option,
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
 @revision_option("1")
 @download_option
 @device_option
+@offload_option
+@no_frames_option
 @rehash_option
 @json_option
 def transfer_command(
