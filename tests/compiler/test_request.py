@@ -27,6 +27,19 @@ def test_flags_override_the_source_and_paths_are_relative_to_it(tmp_path):
     assert request.calibration == tmp_path / "prompts.txt"
 
 
+def test_files_and_sizes_of_a_source_are_those_of_the_flags(tmp_path):
+    path = tmp_path / "policy.toml"
+    path.write_text(
+        'model = "wan2.1-nano"\nbudget = 10\nheld_out = "held.csv"\nguidance = 3\n'
+        'lora = ["style.safetensors:0.8"]\nshape = ["64x64", "32x48x5"]\n'
+    )
+    request = make_request(read_source(path), {})
+    assert (request.held_out, request.guidance) == (tmp_path / "held.csv", 3.0)
+    assert request.lora == (f"{tmp_path}/style.safetensors:0.8",)
+    assert request.shape == ("64x64", "32x48x5")
+    assert make_request(read_source(path), {"shape": ("16x16",)}).shape == ("16x16",)
+
+
 def test_an_unknown_key_suggests_the_nearest(tmp_path):
     path = tmp_path / "policy.toml"
     path.write_text('model = "wan2.1-nano"\nbudjet = "10"\n')
