@@ -27,7 +27,10 @@ def page(estimate: CompileEstimate, device: Device | None, advice: list[str]) ->
     pairs = [
         ("model", f"{settings.profile.title}, {cost.parameters / 1e9:.3g} billion parameters a denoiser"),
         ("budget", f"{settings.nfe} of {settings.steps} steps"),
-        ("a forward", f"{cost.flops / 1e12:,.3g} TFLOPs; reused {cost.reuse_flops / cost.flops:.2%} of it"),
+        (
+            "a forward",
+            f"{_counted(cost.flops / 1e12)} TFLOPs; reused {cost.reuse_flops / cost.flops:.2%} of it",
+        ),
         (
             "memory",
             f"{estimate.weights / 1e9:.3g} GB weights, {cost.activations / 1e9:.3g} GB activations a sample, "
@@ -50,12 +53,17 @@ def page(estimate: CompileEstimate, device: Device | None, advice: list[str]) ->
     return f"{fields(pairs)}\n\n{stages}\n" + (f"\nto cut:\n{lines}" if advice else "")
 
 
+def _counted(value: float) -> str:
+    """Return a number with three digits, or all those before its point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _sample(estimate: CompileEstimate) -> str:
     """Return what a sample costs before and after, and when the compile has paid for itself."""
     from budc.compiler.planning.payback import payback
 
     cost = payback(estimate)
-    text = f"{cost.full:,.0f} forwards of every step, {cost.policy:,.3g} under the policy"
+    text = f"{cost.full:,.0f} forwards of every step, {_counted(cost.policy)} under the policy"
     if cost.samples is None:
         return f"{text}: nothing is saved"
     return f"{text}; the compile has paid for itself after {cost.samples:,} samples"
