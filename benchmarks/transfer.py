@@ -3,7 +3,7 @@
     python benchmarks/transfer.py --pairs wan2.1-nano:wan2.1-mini,wan2.1-mini:wan2.1-nano --json results.json
     python benchmarks/transfer.py --report results.json
 
-The first command compiles every budget on every model, with the default search, and transfers each policy to the
+The first command compiles every budget on every model, thoroughly, and transfers each policy to the
 pair's other model. Artifacts that are in --work already are used, so a killed run goes on. The second prints the table
 of docs/transfer.md. The share of the gain that is kept is
 
@@ -53,7 +53,7 @@ def family(model: str, budgets: Sequence[int], seed: int, work: Path) -> dict[in
     paths = {nfe: folder / f"{model}-nfe{nfe}{SUFFIX}" for nfe in budgets}
     if missing := [nfe for nfe, path in paths.items() if not path.is_file()]:
         sweep = ",".join(map(str, missing))
-        request = CompileRequest(model=model, sweep=sweep, seed=seed, out=folder)
+        request = CompileRequest(model=model, sweep=sweep, effort="thorough", seed=seed, out=folder)
         compile_artifacts(request.resolve())
     return {nfe: read(path) for nfe, path in paths.items()}
 
@@ -62,7 +62,9 @@ def moved(source: Artifact, model: str, seed: int, work: Path, *, nearby: bool =
     """Return a policy transferred to `model` and fitted there; `nearby` also tries masks near its own."""
     path = work / model / f"{'near' if nearby else 'from'}-{source.document.name}{SUFFIX}"
     if not path.is_file():
-        request = TransferRequest(source=source, to=model, out=path, seed=seed, nearby=nearby)
+        request = TransferRequest(
+            source=source, to=model, out=path, effort="thorough", seed=seed, nearby=nearby
+        )
         transfer(request.resolve())
     return read(path)
 

@@ -33,7 +33,8 @@ from budc.compiler.network.binding import parts_of, roots_in_memory
 from budc.compiler.network.compiled import Compiled, Origin
 from budc.compiler.network.search import ANNEALING, compiled
 from budc.compiler.search import algorithm
-from budc.compiler.selection.split import check_arbitrated
+from budc.compiler.selection.effort import DEFAULT_EFFORT
+from budc.compiler.selection.stages import check_arbitrated
 from budc.compiler.selection.task import Task
 from budc.option_names import python_names
 from budc.progress import Report, reported
@@ -59,6 +60,7 @@ def compile_policy(
     blocks: str = "blocks",
     held_out: tuple[Mapping[str, Condition], Tensor] | None = None,
     search: str = "joint",
+    effort: str = DEFAULT_EFFORT,
     align: bool = False,
     steps: Literal["auto"] | None = None,
     seed: int = 0,
@@ -80,7 +82,8 @@ def compile_policy(
         timesteps: what the network is given, steps values; default sigma times the training timesteps.
         blocks: name of the `ModuleList` that is a module's trunk.
         held_out: conditioning and noise of samples that nothing is selected on, for the report.
-        search, align, seed: algorithm by name; whether sigmas and coefficients are trained by gradient as well.
+        search, effort: algorithm and effort by name: "fast", "balanced" or "thorough".
+        align, seed: whether sigmas and coefficients are trained by gradient as well, and the seed of all that is drawn.
         steps, batch: "auto" lets a few plain steps be the policy; the most samples of one forward.
         work, weights: folder to resume from; what names the network that it belongs to (default: a module's hash).
         progress: called with a pass's name, and how many of how many units are done; what it raises ends the search.
@@ -88,7 +91,7 @@ def compile_policy(
     Raises:
         BudcError: arguments that do not fit together; see also `parse_budget`, `Sigmas` and `linear_form`.
     """
-    check_choices(search, align, steps, weights)
+    check_choices(search, effort, align, steps, weights)
     check_progress(progress)
     seed, batch = check_numbers(budget, seed, batch)
     check_arbitrated(search, align=align, auto_steps=steps == "auto")
@@ -99,7 +102,7 @@ def compile_policy(
     network = as_denoiser(denoiser, branches, blocks, noise.device)
     nfe = parse_budget(str(budget), schedule.steps, 1 + len(network.first_steps(schedule.timesteps)))
     task = Task(
-        network, schedule, conditions, nfe, ANNEALING, search, seed, align, batch=batch,
+        network, schedule, conditions, nfe, ANNEALING, search, effort, seed, align, batch=batch,
         few_step_schedule=schedule.resampled(nfe) if steps == "auto" else None,
     )  # fmt: skip
     origin = Origin(

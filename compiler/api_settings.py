@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from budc.compiler.selection.effort import effort as effort_named
 from budc.schema.arguments import described, seed_argument, whole_number
 from budc.schema.errors import UsageError
 
@@ -22,12 +23,17 @@ def check_numbers(budget: Any, seed: Any, batch: Any) -> tuple[int, int | None]:
     return seed_argument(seed, most=2**53 - 1), batch
 
 
-def check_choices(search: Any, align: Any, steps: Any, weights: Any) -> None:
+def check_choices(search: Any, effort: Any, align: Any, steps: Any, weights: Any) -> None:
     """Refuse names and switches of another kind. Raises UsageError."""
     if not isinstance(search, str):
         raise UsageError(
             f"search: {described(search)} is no name", remedy="pass a name such as search='joint'"
         )
+    if not isinstance(effort, str):
+        raise UsageError(
+            f"effort: {described(effort)} is no name", remedy="pass a name such as effort='balanced'"
+        )
+    effort_named(effort)
     if not isinstance(align, bool):
         raise UsageError(
             f"align: {described(align)} is neither True nor False", remedy="pass align=True or False"

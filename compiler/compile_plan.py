@@ -34,6 +34,7 @@ class CompilePlan:
     steps: int
     auto_steps: bool
     search: str
+    effort: str
     align: bool
     separate: bool
     """Whether guidance branches may have masks of their own."""

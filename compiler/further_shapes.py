@@ -8,7 +8,7 @@ plain reuse. Where a pipeline shifts its schedule by size, the sigmas are those 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -19,6 +19,7 @@ from budc.compiler.rollouts.candidate import candidate_of
 from budc.compiler.rollouts.metrics import latent_errors, objective
 from budc.compiler.rollouts.policies import forwards_per_sample
 from budc.compiler.rollouts.policy import rollout_policy
+from budc.compiler.selection.effort import DEFAULT_EFFORT
 from budc.compiler.selection.finder import Finder
 from budc.compiler.shapes import OutputSize
 from budc.compiler.storage.journal import Journal
@@ -83,9 +84,10 @@ def _fitted(
 ) -> tuple[Policy, int]:
     """Return the policy with the better coefficients, its own or those fitted at this size, and the forwards spent."""
     policy, task = document.policy, loaded.task(sampler, document.budget.nfe, document.search.seed)
-    finder = Finder(task, journal)
+    effort = str(document.search.settings.get("effort", DEFAULT_EFFORT))
+    finder = Finder(replace(task, effort=effort), journal)
     fit = finder.fitted(candidate_of(policy, task.denoiser.branches))
-    network = BatchedDenoiser(task.denoiser, task.conditions, task.batch)
+    network = BatchedDenoiser(task.denoiser, finder.conditions, task.batch)
     latents = rollout_policy(network, finder.form, policy)
     loss = objective("log-mean", latent_errors(latents, finder.run.latents))
     forwards = finder.reference_forwards + fit.forwards + forwards_per_sample(policy) * len(latents)

@@ -21,7 +21,8 @@ from budc.compiler.compile_plan import CompilePlan, PlannedPolicy, plan_policies
 from budc.compiler.given_mask import parse_mask
 from budc.compiler.models.fit import check_fit
 from budc.compiler.search import GIVEN, GIVEN_FITTED
-from budc.compiler.selection.split import check_arbitrated, searched_on
+from budc.compiler.selection.effort import DEFAULT_EFFORT, effort
+from budc.compiler.selection.stages import check_arbitrated, stages_of
 from budc.compiler.shapes import OutputSize, parse_sizes
 from budc.compiler.target import ArtifactRequest
 from budc.policies.adapter_files import adapter_files
@@ -47,6 +48,8 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
     steps: int | Literal["auto"] | None = None
     """A number of steps, or "auto": the profile's or as many as the budget, whichever other prompts prefer."""
     search: str = "joint"
+    effort: str = DEFAULT_EFFORT
+    """How many prompts the search is given, see `budc.compiler.selection.effort`."""
     align: bool = False
     branches: Literal["together", "separate"] = "together"
     mask: str | None = None
@@ -84,8 +87,8 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         signer = self.signer()
         policies = self._policies(profile, budgets)
         adapters = adapter_files(self.lora, list(profile.denoisers))
-        samples = self.samples(profile)
-        searched_on(search, len(samples.calibration), arbitrates=self.align or auto_steps)
+        samples = self.samples(profile, effort(self.effort).report)
+        stages_of(search, self.effort, len(samples.calibration), arbitrates=self.align or auto_steps)
         target = self.target(profile, samples)
         for size in sizes[1:]:
             check_fit(size.of(profile), target.folder)
@@ -97,6 +100,7 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             auto_steps=auto_steps,
             search=search,
             mask=mask,
+            effort=self.effort,
             align=self.align,
             separate=self.branches == "separate",
             seed=self.seed,

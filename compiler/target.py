@@ -88,13 +88,18 @@ class ArtifactRequest(Deployment, frozen=True, kw_only=True, forbid_unknown_fiel
         public = load_public(self.public) if self.public else None
         return load_signer(self.key, public=public) if self.key else None
 
-    def samples(self, profile: ModelProfile) -> SampleSets:
-        """Read the samples of both prompt sets. Raises UsageError."""
-        return read_samples(
+    def samples(self, profile: ModelProfile, report: int | None = None) -> SampleSets:
+        """Read the samples of both prompt sets; at most `report` are held out, unless the user says how many.
+
+        Raises:
+            UsageError: see `read_samples`.
+        """
+        sets = read_samples(
             profile,
             PromptSource(self.calibration, self.calibration_size),
             PromptSource(self.held_out, self.held_out_size),
         )
+        return sets if self.held_out_size else sets._replace(held_out=sets.held_out[:report])
 
     def target(self, profile: ModelProfile, samples: SampleSets) -> Target:
         """Return the model, its weights found, or fetched where `download` says so.

@@ -79,6 +79,7 @@ def _settings(plan: TransferPlan) -> dict[str, object]:
     """Return what measurements depend on beside the target."""
     return {
         "source": plan.source.policy_id,
+        "effort": plan.effort,
         "transfer": [plan.frozen, plan.nearby, plan.native, plan.differing],
         "seed": plan.seed,
     }
@@ -90,7 +91,8 @@ def _transferred(
     policy, beside = plan.source.document.policy, dict[str, SampledPolicy]()
     if plan.frozen and not plan.native:
         return Transferred(policy)
-    finder = Finder(loaded.task(sampler, plan.source.document.budget.nfe, plan.seed), journal)
+    task = loaded.task(sampler, plan.source.document.budget.nfe, plan.seed)
+    finder = Finder(replace(task, effort=plan.effort), journal)
     if plan.frozen:
         transferred = Transferred(policy)
     else:
@@ -150,6 +152,7 @@ def _document(
             candidates=transferred.candidates,
             forwards=transferred.forwards.total,
             settings={
+                "effort": plan.effort,
                 "frozen": plan.frozen,
                 "nearby": plan.nearby,
                 "from": source.name,

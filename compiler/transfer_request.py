@@ -11,6 +11,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from budc.compiler.compatibility import check_family, check_sampling
+from budc.compiler.selection.effort import DEFAULT_EFFORT, effort
 from budc.compiler.target import ArtifactRequest, Target
 from budc.policies.model_choice import choose_model
 from budc.policies.profile import ModelProfile
@@ -34,6 +35,7 @@ class TransferPlan:
     nearby: bool
     native: bool
     differing: bool
+    effort: str
     seed: int
     revision: int
     signer: Signer | None
@@ -46,6 +48,8 @@ class TransferRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown
     to: str
     frozen: bool = False
     """Keep the coefficients as they are."""
+    effort: str = DEFAULT_EFFORT
+    """How many prompts coefficients are fitted and masks tried on, see `budc.compiler.selection.effort`."""
     nearby: bool = False
     """Try masks near the policy's own on the target, too."""
     native: bool = False
@@ -81,7 +85,7 @@ class TransferRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown
         signer = self.signer()
         path = self.out or Path(f"{name}{SUFFIX}")
         check_place(path)
-        samples = self.samples(profile)
+        samples = self.samples(profile, effort(self.effort).report)
         return TransferPlan(
             source=self.source,
             target=self.target(profile, samples),
@@ -91,6 +95,7 @@ class TransferRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown
             nearby=self.nearby,
             native=self.native,
             differing=self.differing,
+            effort=self.effort,
             seed=self.seed,
             revision=self.revision,
             signer=signer,

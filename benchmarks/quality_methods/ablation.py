@@ -11,7 +11,7 @@ from pathlib import Path
 from budc.compiler.rollouts.tree import Tree
 from budc.compiler.search import Candidate
 from budc.compiler.search.space import Rule
-from budc.compiler.selection.study import policy_of
+from budc.compiler.selection.scores import policy_of
 from budc.schema.policy import Payload
 from quality_methods.budc_joint import find
 from quality_methods.outcome import Outcome, static

@@ -1,4 +1,4 @@
-"""budc itself: `joint`, and `joint` with `--align`, through the compiler's own passes and with its defaults.
+"""budc itself: `joint`, and `joint` with `--align`, through the compiler's own passes, with each effort.
 
 `auto` chooses the number of steps as well (`--steps auto`): the policy is then a few plain steps, aligned, where these
 win on prompts that the search did not see. `separate` gives every guidance branch a mask of its own, under the same
@@ -29,6 +29,7 @@ def find(
     align: bool = False,
     auto: bool = False,
     separate: bool = False,
+    effort: str = "thorough",
 ) -> SearchResult:
     """Compile on the calibration prompts; a search that was stopped goes on from `folder`."""
     model = setting.model
@@ -39,28 +40,36 @@ def find(
         nfe=nfe,
         annealing=model.profile.search,
         search="joint",
+        effort=effort,
         seed=seed,
         align=align,
         separate=separate,
         published_masks=masks_for(model.profile, setting.form.steps, nfe),
         few_step_schedule=_schedule(setting, model.sampler(nfe)) if auto else None,
     )
-    name = f"{setting.name} joint{' separate' * separate} {nfe} {seed} {len(setting.calibration)}"
+    name = f"{setting.name} joint {effort}{' separate' * separate} {nfe} {seed} {len(setting.calibration)}"
     with Journal(folder, name) as journal:
         return Finder(task, journal).find(task)
 
 
 def budc_joint(
-    setting: Setting, nfe: int, seed: int, folder: Path, *, align: bool = False, auto: bool = False
+    setting: Setting,
+    nfe: int,
+    seed: int,
+    folder: Path,
+    *,
+    align: bool = False,
+    auto: bool = False,
+    effort: str = "thorough",
 ) -> Outcome:
     """Compile, then run on the held-out prompts.
 
     What `joint` without these options has measured with the same seed is counted, but not measured again.
     """
     plain = folder.with_name(f"joint-{nfe}-{seed}")
-    if plain.is_dir() and not folder.exists():
+    if effort == "thorough" and plain.is_dir() and not folder.exists():
         shutil.copytree(plain, folder)
-    return _run(setting, find(setting, nfe, seed, folder, align=align, auto=auto))
+    return _run(setting, find(setting, nfe, seed, folder, align=align, auto=auto, effort=effort))
 
 
 def budc_separate(setting: Setting, nfe: int, seed: int, folder: Path) -> Outcome:

@@ -33,9 +33,11 @@ class Searched(NamedTuple):
     unshared: int
 
 
-def paper_search(setting: Setting, nfe: int, seed: int, folder: Path) -> Searched:
-    """Search the mask of one budget; every loss is in `folder` before the search sees it."""
+def paper_search(setting: Setting, nfe: int, seed: int, folder: Path, prompts: int | None = None) -> Searched:
+    """Search the mask of one budget on the first `prompts`; every loss is in `folder` before the search sees it."""
     profile, samples = setting.model.profile, setting.calibration
+    if prompts is not None:
+        samples = samples.part(0, prompts)
     space = Space(steps=setting.form.steps, nfe=nfe, branches=setting.branches, annealing=profile.search)
     chosen = algorithm("paper")
     walk = chosen.propose(space, random.Random(seed))
@@ -71,10 +73,12 @@ def paper_search(setting: Setting, nfe: int, seed: int, folder: Path) -> Searche
     return Searched(winner, losses[winner.key], len(losses), forwards, unshared)
 
 
-def paper(setting: Setting, nfe: int, seed: int, folder: Path) -> Outcome:
-    """Search, then run the winner."""
-    searched = paper_search(setting, nfe, seed, folder)
+def paper(setting: Setting, nfe: int, seed: int, folder: Path, *, prompts: int | None = None) -> Outcome:
+    """Search on the first `prompts` (default: all), then run the winner."""
+    searched = paper_search(setting, nfe, seed, folder, prompts)
     steps, full = searched.candidate.mask.compute_steps, setting.full_forwards
+    if prompts is not None:
+        full = full // len(setting.calibration) * prompts
     return static(
         setting,
         plain(setting, steps),

@@ -54,16 +54,31 @@ _WAN = ("WanPipeline",)
 _TITLES = {"euler": "Euler", "unipc": "UniPC", "dpm++": "DPM++(2M)", "ab2": "AB2"}
 
 METHODS: dict[str, Method] = {
-    "joint": Method("**budc**, joint", budc_joint, family="budc"),
+    "joint": Method("**budc**, joint, thorough", budc_joint, family="budc"),
+    **{
+        f"joint-{effort}": Method(
+            f"**budc**, joint, {effort}", partial(budc_joint, effort=effort), family="budc"
+        )
+        for effort in ("balanced", "fast")
+    },
     "joint-align": Method(
-        "**budc**, joint --align", partial(budc_joint, align=True), seeded=True, family="budc"
+        "**budc**, joint --align, thorough", partial(budc_joint, align=True), seeded=True, family="budc"
     ),
+    **{
+        f"joint-{effort}-align": Method(
+            f"**budc**, joint --align, {effort}",
+            partial(budc_joint, align=True, effort=effort),
+            family="budc",
+        )
+        for effort in ("balanced", "fast")
+    },
     "joint-separate": Method("**budc**, joint --branches separate", budc_separate, family="budc"),
     "joint-auto": Method(
         "**budc**, joint --align --steps auto", partial(budc_joint, align=True, auto=True), family="budc"
     ),
     "uniform": Method("uniform mask", _plain(uniform)),
     "paper": Method("paper's search", paper, seeded=True),
+    "paper-one": Method("paper's search, on one prompt", partial(paper, prompts=1), seeded=True),
     "dpcache": Method("shortest path, sum (DPCache-style)", _plain(total)),
     "lemica": Method("shortest path, minimax (LeMiCa-style)", _plain(minimax)),
     "meancache": Method("MeanCache-style", _plain(meancache)),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from budc.compiler.selection.alignment import epochs
+from budc.compiler.selection.effort import EFFORTS, epochs
 from quality_methods import ceiling
 from quality_methods.plot import plot
 from quality_methods.summary import coefficients, summary
@@ -99,8 +99,8 @@ def report(results: Mapping[str, Any]) -> str:
             text += _cell(results, model, budget)
     return text + NOTES.format(
         epochs=EPOCHS,
-        fewest=epochs(min(row["budget"] for row in rows)),
-        most=epochs(max(row["budget"] for row in rows)),
+        fewest=epochs(min(row["budget"] for row in rows), EFFORTS["thorough"]),
+        most=epochs(max(row["budget"] for row in rows), EFFORTS["thorough"]),
         noises=ceiling.NOISES,
         prompts=ceiling.PROMPTS - ceiling.JUDGING,
         long=ceiling.EPOCHS,

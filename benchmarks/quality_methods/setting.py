@@ -35,6 +35,12 @@ class Samples:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    def part(self, first: int, last: int) -> Samples:
+        """Return the samples first..last-1."""
+        return Samples(
+            self.prompts[first:last], self.conditions.part(first, last), self.run.part(first, last)
+        )
+
 
 class Setting:
     """One model of the comparison; `folder` keeps its full runs, so that they are computed once."""

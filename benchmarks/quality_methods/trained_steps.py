@@ -19,7 +19,7 @@ from torch import Tensor
 from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.rollouts.linear_form import LinearForm
 from budc.compiler.rollouts.policies import full_policy
-from budc.compiler.selection.split import SEARCH_SHARE
+from budc.compiler.selection.stages import SEARCH_SHARE
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training.augmentation import PAIRINGS, paired_training_set
 from budc.compiler.training.dataset import TrainingSet

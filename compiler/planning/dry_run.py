@@ -18,14 +18,20 @@ class DryRun(NamedTuple):
     candidates: int
 
 
-def dry_run(profile: ModelProfile, nfe: int, steps: int, algorithm: Algorithm) -> DryRun:
-    """Return what a search rolls out, with all reuse errors zero and a random loss for every candidate."""
+def dry_run(
+    profile: ModelProfile, nfe: int, steps: int, algorithm: Algorithm, rollouts: float = 1.0
+) -> DryRun:
+    """Return what a search rolls out, with all reuse errors zero and a random loss for every candidate.
+
+    `rollouts` is the share of its limit that it takes.
+    """
     errors = [[[0.0] * steps for _ in range(steps)] for _ in range(steps)]
     space = Space(
         steps=steps,
         nfe=nfe,
         branches=profile.branches,
         annealing=profile.search,
+        rollouts=rollouts,
         errors={"trunk-residual": errors, "velocity": errors},
         published_masks=masks_for(profile, steps, nfe),
         first_steps=_first_steps(profile, steps),

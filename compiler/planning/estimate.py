@@ -36,6 +36,11 @@ class CompileEstimate:
         return sum(self.stages.values())
 
     @property
+    def search_forwards(self) -> int:
+        """The forwards of all stages but the report."""
+        return self.forwards - self.stages["report"]
+
+    @property
     def weights(self) -> int:
         """Bytes of one denoiser; those that share a run take turns on the device."""
         return self.cost.weights

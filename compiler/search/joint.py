@@ -35,6 +35,9 @@ FEW_MASKS, SHARE_OF_FEW = 5000, 0.03
 """Where there are no more masks than `FEW_MASKS`, this share of them may be rolled out if that is more, and as many
 again with the other payload."""
 
+MOST_EVALUATIONS = 250.0
+"""The most evaluations that both payloads of few masks take together: what the usual limit is for a budget of ten."""
+
 PREFERENCE = 0.2
 """By how much, in log loss, the trunk residual must be better on the best start: a reused velocity runs no network."""
 
@@ -61,22 +64,22 @@ class RolloutCounter:
                 self.rollouts += 1 / len(slots)
 
 
-def rollout_limit(steps: int, nfe: int) -> float:
+def rollout_limit(steps: int, nfe: int, share: float = 1.0) -> float:
     """Return how many rollouts a search may take for a policy that computes `nfe` of `steps` steps."""
-    return sum(_limits(steps, nfe))
+    return sum(_limits(steps, nfe, share))
 
 
-def _limits(steps: int, nfe: int) -> tuple[float, float]:
+def _limits(steps: int, nfe: int, share: float) -> tuple[float, float]:
     """Return the limits for the payload that did better on the best start, and for the other one after it."""
     per_evaluation, least, most = ROLLOUT_LIMIT
-    masks = math.comb(steps - 1, nfe - 1)
-    of_few = SHARE_OF_FEW * masks if masks <= FEW_MASKS else 0.0
-    return max(min(most, max(least, per_evaluation * nfe)), of_few), of_few
+    masks, usual = math.comb(steps - 1, nfe - 1), min(most, max(least, per_evaluation * nfe))
+    of_few = min(SHARE_OF_FEW * masks, MOST_EVALUATIONS / nfe / 2) if masks <= FEW_MASKS else 0.0
+    return share * max(usual, of_few), share * of_few
 
 
 def candidates_of_joint(space: Space) -> int:
     """Return about how many candidates are scored; the limit of rollouts decides."""
-    return int(3 * rollout_limit(space.steps, space.nfe))
+    return int(3 * rollout_limit(space.steps, space.nfe, space.rollouts))
 
 
 def uniform_to_end(steps: int, nfe: int) -> tuple[int, ...]:
@@ -112,7 +115,7 @@ def joint(space: Space, rng: random.Random) -> Proposals:
     if gain > PREFERENCE:
         payloads.reverse()
     until = 0.0
-    for payload, limit in zip(payloads, _limits(space.steps, space.nfe), strict=True):
+    for payload, limit in zip(payloads, _limits(space.steps, space.nfe, space.rollouts), strict=True):
         until += limit
         while counter.rollouts < until and (slots := most_promising(space, payload, losses[payload])):
             yield from score(slots, payload)

@@ -63,6 +63,8 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
     annealing: AnnealingSettings
     separate: bool = False
     """Whether branches may have masks of their own, under the same total of branch evaluations."""
+    rollouts: float = 1.0
+    """Share of its limit of rollouts that `joint` takes."""
     rule: Rule = "tracked"
     payloads: tuple[Payload, ...] = PAYLOADS
     errors: Mapping[str, Sequence[Sequence[Sequence[float]]]] = {}

@@ -9,6 +9,7 @@ import torch
 from budc.compiler.fitting.trajectory import bounded
 from budc.compiler.rollouts.schedule import NoiseSchedule
 from budc.compiler.selection.arbitration import Arbiter, Contender
+from budc.compiler.selection.effort import effort, epochs
 from budc.compiler.selection.task import Task
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training.dataset import TrainingSet
@@ -16,17 +17,8 @@ from budc.compiler.training.parameters import PolicyParameters
 from budc.compiler.training.trainer import TrainingSettings, train
 from budc.schema.policy import Policy
 
-EPOCHS = 0.4, 3
-"""Epochs for each evaluation of the budget, and the fewest: more evaluations have more to train."""
-
 BATCH = 2
 """Samples a training step: with small batches, an epoch of the same forwards has more steps."""
-
-
-def epochs(nfe: int) -> int:
-    """Return how many epochs a policy of `nfe` evaluations a branch is trained for."""
-    per_evaluation, fewest = EPOCHS
-    return max(fewest, round(per_evaluation * nfe))
 
 
 def align(
@@ -44,7 +36,7 @@ def align(
     if task.denoiser.first_steps(parameters.form().timesteps.detach()) != first_steps:
         # The schedule's own timesteps are rounded over a boundary that the exact ones are not.
         return contender, 0
-    count = epochs(task.nfe)
+    count = epochs(task.nfe, effort(task.effort))
     name = f"{task.search} {task.nfe} {schedule.steps} {count}x{BATCH}"
     training = train(
         task.denoiser,

@@ -1,11 +1,12 @@
 """From a task to its best policy, on tensors alone.
 
-- The reference run of the calibration prompts: its states, and the Gram matrices of what it computed.
-- The search, on three quarters of the prompts.
-- Arbitration: the finalists on the last quarter, which the search did not see, by the search's own objective.
-- Alignment, where it is asked for: coefficients and sigmas trained by gradient on the search prompts, each paired with
-  several noises, and kept where the last quarter, paired as well, loses less with them.
-- Otherwise the winner's coefficients are fitted once more, on all calibration prompts.
+- The reference run of as many calibration prompts as the effort takes: states, and Gram matrices of what was computed.
+- The search, on the first of them.
+- Race: the best finalists on more prompts, with coefficients fitted on all of these.
+- Arbitration, where prompts are left to judge by: finalists on prompts that nothing was fitted on.
+- Alignment, where it is asked for: coefficients and sigmas trained by gradient on the fitted prompts, each paired with
+  several noises, and kept where the judges, paired as well, lose less with them.
+- Otherwise the winner's coefficients are fitted once more, on judges and all.
 
 Reference searches (`Algorithm.arbitrated` is false) are given all prompts, as their authors do.
 """
@@ -21,13 +22,16 @@ from budc.compiler.denoisers.experts import check_all_run
 from budc.compiler.rollouts.metrics import objective
 from budc.compiler.rollouts.reference_run import ReferenceRun, reference_run
 from budc.compiler.rollouts.tree import Tree
-from budc.compiler.search import Candidate
+from budc.compiler.search import Candidate, algorithm
 from budc.compiler.selection.alignment import align
 from budc.compiler.selection.arbitration import Arbiter, Contender, few_steps
+from budc.compiler.selection.effort import effort
+from budc.compiler.selection.race import RaceResult, race
+from budc.compiler.selection.scores import Scored, policy_of
 from budc.compiler.selection.settings import settings_of
 from budc.compiler.selection.space import space_of
-from budc.compiler.selection.split import searched_on
-from budc.compiler.selection.study import Scored, StudyResult, policy_of, search
+from budc.compiler.selection.stages import stages_of
+from budc.compiler.selection.study import search
 from budc.compiler.selection.task import ForwardCount, SearchResult, Task
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training.augmentation import paired_training_set
@@ -59,59 +63,72 @@ class Finder:
     def __init__(self, task: Task, journal: Journal) -> None:
         check_all_run(task.denoiser, task.schedule.timesteps)
         # What cannot be arbitrated is refused before the reference run, not after it.
-        _searched_on(task)
+        self.stages = stages_of(task.search, task.effort, len(task.conditions), arbitrates=task.arbitrates)
         self.task = task
         self.journal = journal
         self.form = task.schedule.linear_form()
-        self._network = self._batched(task.conditions)
-        self.run: ReferenceRun = reference_run(self._network, self.form, journal, "calibration full")
+        prompts = self.stages.chosen(len(task.conditions))
+        self.conditions = task.conditions.rows(prompts)
         self._trees: dict[int, Tree] = {}
-
-    @property
-    def reference_forwards(self) -> int:
+        network = self._batched(self.conditions)
+        self.run: ReferenceRun = reference_run(network, self.form, journal, "calibration full")
+        self.reference_forwards = network.forwards
         """What the reference run cost."""
-        return self._network.forwards
 
     def find(self, task: Task) -> SearchResult:
         """Return the best policy for a task that differs from the first in budget and search alone."""
-        seen = _searched_on(task)
-        tree = self._tree(seen)
-        study = search(task.search, space_of(task, tree), tree, self.journal, task.seed)
-        best = study.finalists[0]
+        stages, tree = self.stages, self._tree(self.stages.screen)
+        space = space_of(task, self.run.part(0, stages.fit))
+        study = search(task.search, space, tree, self.journal, task.seed)
+        finalists, notes = study.finalists, tuple[str, ...]()
         forwards = ForwardCount(reference=self.reference_forwards, search=study.forwards)
-        result = SearchResult(best.policy, task.schedule, best.loss, study.candidates, forwards)
-        if seen < len(task.conditions):
-            result = self._arbitrated(task, study, result, seen)
-        return replace(result, settings=settings_of(task, result))
+        if stages.screen < stages.fit:
+            raced = self._raced(task, finalists)
+            finalists, notes = raced.ranking, (raced.note,)
+            forwards += ForwardCount(race=raced.forwards)
+        best = finalists[0]
+        result = SearchResult(best.policy, task.schedule, best.loss, study.candidates, forwards, notes=notes)
+        if stages.judge:
+            result = self._arbitrated(task, finalists, result)
+        return replace(result, settings=settings_of(task, stages, result))
 
     def fitted(self, candidate: Candidate) -> Fit:
         """Fit a candidate's coefficients on all prompts."""
-        tree = self._tree(len(self.task.conditions))
+        tree = self._tree(self.stages.total)
         (rollout,) = tree.roll_out([candidate])
         policy = policy_of(tree, candidate, rollout.rows)
         return Fit(policy, objective("log-mean", rollout.errors), rollout.forwards)
 
-    def _arbitrated(self, task: Task, study: StudyResult, result: SearchResult, seen: int) -> SearchResult:
-        """Return what the prompts prefer that the search did not see; `result` is what the search would take."""
-        total = len(task.conditions)
-        arbiter = self._arbiter(seen, paired=task.align)
-        losses = [arbiter.loss(_label(task, scored), scored.policy, self.form) for scored in study.finalists]
+    def _raced(self, task: Task, finalists: Sequence[Scored]) -> RaceResult:
+        """Let the best finalists of the search race."""
+        most = effort(task.effort).finalists
+        candidates = [scored.candidate for scored in finalists[:most]]
+        return race(candidates, algorithm(task.search).objective, self._tree(self.stages.fit), self.journal)
+
+    def _arbitrated(self, task: Task, finalists: Sequence[Scored], result: SearchResult) -> SearchResult:
+        """Return what the judges prefer; `result` is what is taken without them."""
+        stages = self.stages
+        arbiter = self._arbiter(paired=task.align)
+        losses = [arbiter.loss(_label(task, scored), scored.policy, self.form) for scored in finalists]
         index = losses.index(min(losses))
-        winner = study.finalists[index]
-        notes = [f"finalist {index + 1} of {len(losses)} by arbitration on {total - seen} other prompts"]
+        winner = finalists[index]
+        notes = [
+            *result.notes,
+            f"finalist {index + 1} of {len(losses)} by arbitration on {stages.judge} other prompts",
+        ]
         contenders = [Contender(losses[index], replace(result, policy=winner.policy, loss=winner.loss))]
         contenders += few_steps(task, arbiter)
         forwards = result.forwards
         if task.align:
-            contenders, spent = self._aligned(task, contenders, arbiter, seen)
+            contenders, spent = self._aligned(task, contenders, arbiter)
             forwards += ForwardCount(alignment=spent)
         best = min(contenders, key=lambda contender: contender.loss).result
         if best.policy is winner.policy and winner.candidate.rule != "plain":
-            policy, spent_on_refit = self._refitted(task, winner, seen, arbiter)
+            policy, spent_on_refit = self._refitted(task, winner, arbiter)
             forwards += spent_on_refit
             if policy is not None:
                 best = replace(best, policy=policy)
-                notes.append(f"coefficients fitted again on all {total} prompts")
+                notes.append(f"coefficients fitted again on all {stages.total} prompts")
         if len(contenders) > 1:
             notes.append(f"{best.schedule.steps} steps by arbitration")
         if task.align:
@@ -120,11 +137,11 @@ class Finder:
         return replace(best, candidates=result.candidates, forwards=forwards, notes=tuple(notes))
 
     def _aligned(
-        self, task: Task, contenders: Sequence[Contender], arbiter: Arbiter, seen: int
+        self, task: Task, contenders: Sequence[Contender], arbiter: Arbiter
     ) -> tuple[list[Contender], int]:
         """Return every contender before or after its alignment, whichever is better, and the forwards spent."""
-        training_set = self._training_set(0, seen, paired=True)
-        further_samples = len(training_set) + len(arbiter.samples) - len(task.conditions)
+        training_set = self._training_set(0, self.stages.fit, paired=True)
+        further_samples = len(training_set) + len(arbiter.samples) - self.stages.total
         spent = further_samples * self.form.steps * len(task.denoiser.branches)
         better = []
         for contender in contenders:
@@ -133,15 +150,14 @@ class Finder:
             spent += forwards
         return better, spent
 
-    def _refitted(
-        self, task: Task, winner: Scored, seen: int, arbiter: Arbiter
-    ) -> tuple[Policy | None, ForwardCount]:
+    def _refitted(self, task: Task, winner: Scored, arbiter: Arbiter) -> tuple[Policy | None, ForwardCount]:
         """Return the winner with coefficients of all prompts, None where they lose more than those it has."""
         fit = self.fitted(winner.candidate)
         # An alignment's arbiter has paired samples; the fit is compared on the prompts' own noise.
-        unpaired = self._arbiter(seen, paired=False) if task.align else arbiter
+        unpaired = self._arbiter(paired=False) if task.align else arbiter
         loss = unpaired.loss(_label(task, winner), winner.policy, self.form)
-        before = (winner.loss * seen + loss * len(unpaired.samples)) / len(self.run)
+        stages = self.stages
+        before = (winner.loss * stages.fit + loss * stages.judge) / stages.total
         forwards = ForwardCount(
             refit=fit.forwards, arbitration=0 if unpaired is arbiter else unpaired.forwards
         )
@@ -158,27 +174,24 @@ class Finder:
             stack=stack,
         )
 
-    def _tree(self, seen: int) -> Tree:
-        if seen not in self._trees:
-            network = self._batched(self.task.conditions.part(0, seen), stack=None)
-            self._trees[seen] = Tree(network, self.form, self.run.part(0, seen))
-        return self._trees[seen]
+    def _tree(self, prompts: int) -> Tree:
+        if prompts not in self._trees:
+            network = self._batched(self.conditions.part(0, prompts), stack=None)
+            self._trees[prompts] = Tree(network, self.form, self.run.part(0, prompts))
+        return self._trees[prompts]
 
     def _training_set(self, first: int, last: int, *, paired: bool) -> TrainingSet:
-        network, run = self._batched(self.task.conditions.part(first, last)), self.run.part(first, last)
+        network, run = self._batched(self.conditions.part(first, last)), self.run.part(first, last)
         if not paired:
             return TrainingSet(network.conditions, run.latents)
+        times = effort(self.task.effort).pairings
         return paired_training_set(
-            network, self.form, run.latents, self.journal, f"paired {first}-{last} full"
+            network, self.form, run.latents, self.journal, f"paired {first}-{last} full", times
         )
 
-    def _arbiter(self, seen: int, *, paired: bool) -> Arbiter:
-        samples = self._training_set(seen, len(self.run), paired=paired)
+    def _arbiter(self, *, paired: bool) -> Arbiter:
+        samples = self._training_set(self.stages.fit, self.stages.total, paired=paired)
         return Arbiter(samples, self._batched, self.journal)
-
-
-def _searched_on(task: Task) -> int:
-    return searched_on(task.search, len(task.conditions), arbitrates=task.arbitrates)
 
 
 def _label(task: Task, scored: Scored) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
+from budc.compiler.search import algorithm
 from budc.compiler.search.joint import rollout_limit
-from budc.compiler.selection.alignment import epochs
-from budc.compiler.selection.split import SEARCH_SHARE
+from budc.compiler.selection.effort import effort, epochs
+from budc.compiler.selection.stages import Stages
 from budc.compiler.selection.task import SearchResult, Settings, Task
 
 
-def settings_of(task: Task, result: SearchResult) -> Settings:
+def settings_of(task: Task, stages: Stages, result: SearchResult) -> Settings:
     """Return what a search was run with, its loss on the prompts that it saw, and the choices made after it."""
     settings: dict[str, bool | int | float | str] = {
         "calibrationLoss": result.loss,
@@ -18,12 +19,13 @@ def settings_of(task: Task, result: SearchResult) -> Settings:
     }
     if task.search == "paper":
         settings |= msgspec.to_builtins(task.annealing)
+    if algorithm(task.search).arbitrated:
+        settings |= {"effort": task.effort, **stages._asdict()}
     if task.search == "joint":
         settings |= {
-            "allowance": rollout_limit(task.schedule.steps, task.nfe),
-            "searchShare": SEARCH_SHARE,
+            "allowance": rollout_limit(task.schedule.steps, task.nfe, effort(task.effort).rollouts),
             "branches": "separate" if task.separate else "together",
         }
     if task.align:
-        settings["epochs"] = epochs(task.nfe)
+        settings["epochs"] = epochs(task.nfe, effort(task.effort))
     return settings | {f"choice{number}": note for number, note in enumerate(result.notes, 1)}

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from budc.compiler.fitting.gram import mean_gram, segment_errors
-from budc.compiler.rollouts.tree import Tree
+from budc.compiler.rollouts.reference_run import ReferenceRun
 from budc.compiler.search import Space, algorithm
+from budc.compiler.selection.effort import effort
 from budc.compiler.selection.task import Task
 from budc.schema.policy import PAYLOADS
 
 
-def space_of(task: Task, tree: Tree) -> Space:
-    """Return the space of a task, with the reuse errors of the tree's reference run where the search asks for them."""
+def space_of(task: Task, run: ReferenceRun) -> Space:
+    """Return the space of a task, with the reuse errors of a reference run where the search asks for them."""
     errors: dict[str, Sequence[Sequence[Sequence[float]]]] = {}
     first_steps = task.denoiser.first_steps(task.schedule.timesteps)
     if algorithm(task.search).objective != "mean":
         for payload in PAYLOADS:
-            gram = mean_gram(tree.run.gram[payload])
+            gram = mean_gram(run.gram[payload])
             errors[payload] = segment_errors(gram, 2, first_steps=first_steps).tolist()
     return Space(
         steps=task.schedule.steps,
@@ -25,6 +26,7 @@ def space_of(task: Task, tree: Tree) -> Space:
         branches=task.denoiser.branches,
         annealing=task.annealing,
         separate=task.separate,
+        rollouts=effort(task.effort).rollouts,
         errors=errors,
         published_masks=task.published_masks,
         first_steps=first_steps,

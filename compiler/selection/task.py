@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.rollouts.schedule import NoiseSchedule
+from budc.compiler.selection.effort import DEFAULT_EFFORT
 from budc.policies.profile import AnnealingSettings
 from budc.schema.policy import Policy
 
@@ -27,6 +28,7 @@ class Task:
     nfe: int
     annealing: AnnealingSettings
     search: str = "joint"
+    effort: str = DEFAULT_EFFORT
     seed: int = 0
     align: bool = False
     separate: bool = False
@@ -46,6 +48,7 @@ class ForwardCount:
 
     reference: int = 0
     search: int = 0
+    race: int = 0
     arbitration: int = 0
     alignment: int = 0
     """Training, and the reference runs of the further samples that it trains on."""

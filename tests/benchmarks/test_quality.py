@@ -112,8 +112,8 @@ def test_an_unknown_method_is_refused_by_name():
 def test_the_tables_of_the_readme_and_the_guide_are_what_the_results_say():
     rows = json.loads((ROOT / "benchmarks" / "results" / "quality.json").read_text())["rows"]
     methods = {
-        "**budc**, `joint --align`": ["joint-align"],
-        "**budc**, `joint` (the default)": ["joint"],
+        "**budc**, `joint --align --effort thorough`": ["joint-align"],
+        "**budc**, `joint --effort thorough`": ["joint"],
         "best of the plain solvers": [
             f"steps-{solver}-trained" for solver in ("euler", "unipc", "dpm++", "ab2")
         ],

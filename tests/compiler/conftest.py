@@ -213,6 +213,7 @@ def task(toys):
             "conditions": conditions_of(samples, denoiser.branches, shape),
             "nfe": nfe,
             "annealing": toys.defaults,
+            "effort": "thorough",
         }
         return Task(**defaults | fields)
 

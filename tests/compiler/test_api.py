@@ -13,7 +13,7 @@ import budc
 from budc.compiler.budget import parse_budget
 from budc.compiler.denoisers.experts import ExpertSwitch
 from budc.compiler.denoisers.module import ModuleDenoiser
-from budc.compiler.selection.split import check_arbitrated, searched_on
+from budc.compiler.selection.stages import check_arbitrated, stages_of
 from budc.option_names import option, python_names, worded
 from budc.schema.errors import (
     BudcError,
@@ -409,4 +409,4 @@ def test_the_same_checks_name_flags_on_the_command_line():
     with pytest.raises(UsageError, match="--steps auto: --search paper leaves"):
         check_arbitrated("paper", align=False, auto_steps=True)
     with pytest.raises(UsageError, match="2 calibration prompts leave none"):
-        searched_on("joint", 2, arbitrates=True)
+        stages_of("joint", "balanced", 2, arbitrates=True)

@@ -12,6 +12,7 @@ from lora import write_lora
 from budc.compiler.compile import compile_artifacts
 from budc.compiler.evaluation.replay import replay
 from budc.compiler.request import make_request
+from budc.compiler.selection.effort import DEFAULT_EFFORT
 from budc.policies.profile import load_profile
 from budc.schema.artifact import open_artifact
 from budc.schema.errors import (
@@ -142,7 +143,7 @@ def test_the_default_is_the_joint_search_with_fitted_coefficients(flags):
     document = compiled(flags | {"budget": "3"}).document
     assert document.search.algorithm == "joint"
     assert document.quality.objective == "latent-mse-log-mean"
-    assert any("arbitration on 1 other prompts" in str(v) for v in document.search.settings.values())
+    assert document.search.settings["effort"] == DEFAULT_EFFORT
     rows = [row for branch in document.policy.branches for row in branch.predictor if row]
     assert any(row != [1.0] for row in rows)
     assert not document.search.settings["aligned"]
@@ -177,7 +178,7 @@ def test_interrupted_at_every_stage_it_ends_with_the_same_payload(flags, tmp_pat
 
     load, encode = requests.choose_model, WanAdapter.encode
     monkeypatch.setattr(requests, "choose_model", lambda name: msgspec.structs.replace(load(name), steps=4))
-    monkeypatch.setattr(alignment, "EPOCHS", (0.0, 1))
+    monkeypatch.setattr(alignment, "epochs", lambda nfe, given: 1)
     # Text encoders are no part of what is resumed, and loading them takes most of the time.
     encoded = {}
     monkeypatch.setattr(

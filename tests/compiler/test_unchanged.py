@@ -1,6 +1,6 @@
 """What four searches find on the embedded model is what they found before: mask, coefficients, sigmas and figures.
 
-    budc compile --model wan2.1-nano --steps 12 --budget 4 --seed 0 --search SEARCH [--align]
+    budc compile --model wan2.1-nano --steps 12 --budget 4 --seed 0 --effort thorough --search SEARCH [--align]
 
 `unchanged.json` holds their results. Where a change is meant to alter what a search finds, or how it is measured, write
 the file anew from artifacts of that command (with OMP_NUM_THREADS=1) in the same commit, whose message says why the
@@ -59,6 +59,7 @@ def test_a_search_finds_what_it_found_before(name, tmp_path):
         budget="4",
         seed=0,
         search=search,
+        effort="thorough",
         align=align == "align",
         out=tmp_path / "policy.budc.json",
     )

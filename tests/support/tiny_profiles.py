@@ -47,7 +47,7 @@ def small_profiles(monkeypatch: pytest.MonkeyPatch, shelf: Path) -> TinyProfile:
 def short_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every search try a few candidates and alignment train for one epoch: enough to run each of their parts."""
     for name, value in {
-        "selection.alignment.EPOCHS": (0.0, 1),
+        "selection.alignment.epochs": lambda nfe, given: 1,
         "search.joint.ROLLOUT_LIMIT": (0.0, 4.0, 4.0),
         "search.anneal.MOVES": 5,
         "search.hillclimb.ROUNDS": 2,

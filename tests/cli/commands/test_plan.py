@@ -31,7 +31,9 @@ def test_a_real_model_is_planned_without_its_weights(budc):
     record = budc("plan", "--model", "wan2.1-14b", "--budget", "10", "--device", "h100", "--json").record
     assert record["nfe"] == 10
     assert record["forwards"] == sum(record["parts"].values())
-    assert record["parts"]["calibration"] == 50 * 24 * 2
+    assert record["efforts"]["thorough"]["parts"]["calibration"] == 50 * 24 * 2
+    assert record["efforts"][record["effort"]]["parts"] == record["parts"]
+    assert record["efforts"]["fast"]["hoursWithoutReport"] < 3
     assert record["measured"] is False
     assert 1 < record["hours"] < 100
     assert record["toCut"]
@@ -46,6 +48,7 @@ def test_the_page(budc):
     assert "28 forwards of every step, 8 under the policy; the compile has paid for itself after" in out
     assert re.search(r"[0-9.]+ (minutes|hours|days) on h100\n", out)
     assert re.search(r"on rtx4090, where one sample does not fit \(1[0-9]{2}% of its memory\)", out)
+    assert "forwards by effort fast balanced thorough" in " ".join(out.split())
     assert out.splitlines()[-1].strip().endswith("less")
 
 
@@ -63,6 +66,17 @@ def test_an_alignment_is_planned_with_its_gradient(budc):
     assert "alignment" in aligned["parts"]
     assert (plain["memory"]["gradients"], aligned["memory"]["gradients"] > 10**9) == (0, True)
     assert "for a sample's gradient" in budc(*command, "--align").out
+
+
+def test_the_effort_decides_what_is_advised(budc):
+    command = ("plan", "--model", "flux.1-dev", "--budget", "8", "--json", "--effort")
+    fast, thorough = (budc(*command, name).record for name in ("fast", "thorough"))
+    assert fast["efforts"] == thorough["efforts"]
+    assert fast["forwards"] < thorough["forwards"]
+    assert fast["toCut"] != thorough["toCut"]
+    outcome = budc(*command, "heroic")
+    assert outcome.code == 2
+    assert "--effort: no effort named 'heroic'" in outcome.err
 
 
 def test_bad_input(budc):

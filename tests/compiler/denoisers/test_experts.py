@@ -12,7 +12,7 @@ from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.search import ALGORITHMS, Candidate
 from budc.compiler.selection.alignment import aligned
 from budc.compiler.selection.finder import Finder
-from budc.compiler.selection.study import policy_of
+from budc.compiler.selection.scores import policy_of
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training.parameters import PolicyParameters
 from budc.compiler.training.unrolled import differentiable_rollout

@@ -19,7 +19,7 @@ from budc.compiler.rollouts.metrics import latent_errors
 from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.rollouts.schedule import NoiseSchedule
 from budc.compiler.search import Candidate
-from budc.compiler.selection.study import policy_of
+from budc.compiler.selection.scores import policy_of
 from budc.runtimes.sampling.trunk import combine
 
 ROWS = st.lists(st.floats(-8, 8), min_size=1, max_size=3)

@@ -5,6 +5,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
+from collections.abc import Callable  # noqa: E402
+from pathlib import Path  # noqa: E402
+
 from msgspec.structs import replace  # noqa: E402
 
 from budc.compiler.planning.advice import advise  # noqa: E402
@@ -13,15 +16,21 @@ from budc.compiler.planning.devices import DEVICES, device  # noqa: E402
 from budc.compiler.planning.dummy_inputs import dummy_inputs  # noqa: E402
 from budc.compiler.planning.estimate import UTILISATION, CompileEstimate, estimate_compile  # noqa: E402
 from budc.compiler.planning.forwards import CompileSettings, forwards_by_stage  # noqa: E402
+from budc.compiler.selection.effort import EFFORTS  # noqa: E402
+from budc.compiler.selection.finder import Finder  # noqa: E402
+from budc.compiler.selection.task import Task  # noqa: E402
+from budc.compiler.storage.journal import Journal  # noqa: E402
 from budc.policies.profile import find_weights, load_profile  # noqa: E402
 from budc.schema.errors import UnsupportedModel, UsageError  # noqa: E402
 
 SMALL = Cost(parameters=1, flops=4e12, reuse_flops=1e10, weights=10**9, residual=10**6, activations=10**8)
 
 
-def flux(search: str, *costs: object, align: bool = False, **options: object) -> CompileEstimate:
+def flux(
+    search: str, *costs: object, align: bool = False, effort: str = "thorough", **options: object
+) -> CompileEstimate:
     """Estimate a compile of FLUX.1 for 10 of 28 steps."""
-    settings = CompileSettings(load_profile("flux.1-dev"), 10, 28, search, align)
+    settings = CompileSettings(load_profile("flux.1-dev"), 10, 28, search, align, effort=effort)
     return estimate_compile(settings, *(costs or (SMALL,)), **options)
 
 
@@ -69,8 +78,16 @@ def test_a_real_count_agrees_with_the_meta_device() -> None:
     assert forward_cost(profile, folder).flops == pytest.approx(counter.get_total_flops(), rel=1e-3)
 
 
-@pytest.mark.parametrize(("search", "align"), [("uniform", False), ("dp", False), ("dp", True)])
-def test_forwards_are_those_that_a_compile_spends(search: str, align: bool) -> None:
+@pytest.mark.parametrize(
+    ("search", "align", "effort"),
+    [
+        ("uniform", False, "fast"),
+        ("dp", False, "fast"),
+        ("dp", False, "thorough"),
+        ("dp", True, "thorough"),
+    ],
+)
+def test_forwards_are_those_that_a_compile_spends(search: str, align: bool, effort: str) -> None:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     import budc
@@ -91,16 +108,48 @@ def test_forwards_are_those_that_a_compile_spends(search: str, align: bool) -> N
         budget=3,
         guidance={"cond": 2.0, "uncond": -1.0},
         search=search,
+        effort=effort,
         align=align,
     )
-    stages = forwards_by_stage(CompileSettings(profile, 3, 8, search, align, prompts=8))
+    stages = forwards_by_stage(CompileSettings(profile, 3, 8, search, align, 8, effort))
     assert compiled.outcome.aligned is align
-    assert ("alignment" in stages, "refit" in stages) == (align, search == "dp" and not align)
+    judged = search == "dp" and effort == "thorough" and not align
+    assert ("alignment" in stages, "refit" in stages) == (align, judged)
     spent = sum(stages.values()) - stages["report"]
     # How many candidates a path has depends on what the full run is like.
     assert spent == pytest.approx(
         compiled.outcome.forwards.total, abs=0 if search == "uniform" else 3 * 6 * 2
     )
+
+
+@pytest.mark.parametrize(("effort", "nfe"), [("fast", 8), ("balanced", 8), ("fast", 4)])
+def test_the_default_search_spends_what_is_planned(
+    effort: str, nfe: int, task: Callable[..., Task], tmp_path: Path
+) -> None:
+    """Within 10 %: how many prefixes candidates share depends on their losses."""
+    wanted = task(36, nfe, samples=24, effort=effort)
+    with Journal(tmp_path / "planned", "planned") as journal:
+        forwards = Finder(wanted, journal).find(wanted).forwards
+    stages = forwards_by_stage(
+        CompileSettings(load_profile("wan2.1-nano"), nfe, 36, "joint", effort=effort, prompts=24)
+    )
+    assert sum(stages.values()) - stages["report"] == pytest.approx(forwards.total, rel=0.1)
+
+
+@pytest.mark.parametrize("effort", EFFORTS)
+def test_a_smaller_budget_costs_no_more(effort: str) -> None:
+    profile = load_profile("flux.1-dev")
+    spent = [
+        sum(forwards_by_stage(CompileSettings(profile, nfe, 28, "joint", effort=effort)).values())
+        for nfe in (4, 10)
+    ]
+    assert spent[0] <= spent[1]
+
+
+def test_every_effort_costs_more_than_the_one_before() -> None:
+    spent = [flux("joint", effort=effort).search_forwards for effort in EFFORTS]
+    assert spent == sorted(spent)
+    assert 2 * spent[0] < spent[1]
 
 
 BLOCKS = {

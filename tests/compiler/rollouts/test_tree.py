@@ -15,7 +15,7 @@ from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.rollouts.reference_run import reference_run
 from budc.compiler.rollouts.tree import Tree
 from budc.compiler.search import Candidate
-from budc.compiler.selection.study import policy_of
+from budc.compiler.selection.scores import policy_of
 from budc.policies.profile import read_prompts
 from budc.policies.samples import samples_of
 from budc.schema.mask import StepMask

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from budc.compiler.search.joint import PREFERENCE, most_promising, rollout_limit
+from budc.compiler.search.joint import MOST_EVALUATIONS, PREFERENCE, most_promising, rollout_limit
 from budc.compiler.search.moves import all_relocations
 
 
@@ -27,7 +27,20 @@ def test_few_evaluations_may_spend_less():
 
 def test_few_masks_may_be_searched_through_in_part():
     limits = [rollout_limit(12, 5), rollout_limit(16, 6), rollout_limit(18, 7)]
-    assert limits == pytest.approx([20 + 0.03 * 330, 2 * 0.03 * 3003, 20])
+    assert limits == pytest.approx([20 + 0.03 * 330, MOST_EVALUATIONS / 6, 20])
+
+
+@pytest.mark.parametrize("steps", [12, 16, 28, 50])
+def test_a_small_budget_costs_no_more_than_ten_evaluations(steps):
+    costs = [nfe * rollout_limit(steps, nfe) for nfe in range(2, 10)]
+    assert max(costs) <= 10 * rollout_limit(steps, 10)
+
+
+def test_a_share_of_the_rollouts_is_taken(run, space, costs):
+    wanted = space(50, 8, errors={"velocity": costs(50, 2)}, rollouts=0.4)
+    _, seen = run("joint", wanted, lambda candidate: random.Random(candidate.key).random())
+    assert rollout_limit(50, 8, 0.4) == 8
+    assert 8 <= rollouts(seen) < 10
 
 
 @pytest.mark.parametrize("nfe", [4, 8, 14])

@@ -34,7 +34,7 @@ def landscape(toys, task, folder, solver, steps, nfe, seed):
     with Journal(folder / f"agreement {seed}", "agreement") as journal:
         finder = Finder(given, journal)
     tree = finder._tree(16)
-    space = space_of(finder.task, tree)
+    space = space_of(finder.task, tree.run)
     losses = {}
 
     def roll(candidates):

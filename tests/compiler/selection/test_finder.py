@@ -17,7 +17,7 @@ from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.rollouts.schedule import NoiseSchedule
 from budc.compiler.selection.arbitration import Arbiter
 from budc.compiler.selection.finder import Finder, Fit
-from budc.compiler.selection.split import SEARCH_SHARE
+from budc.compiler.selection.stages import SEARCH_SHARE
 from budc.compiler.selection.study import FINALISTS
 from budc.compiler.selection.task import ForwardCount
 from budc.compiler.storage.journal import Journal
@@ -139,7 +139,7 @@ def test_reference_searches_see_all_prompts_and_are_not_arbitrated(task, find):
 @pytest.mark.parametrize("separate", [False, True])
 @pytest.mark.parametrize("align", [False, True])
 def test_one_seed_gives_one_outcome(task, find, monkeypatch, align, separate):
-    monkeypatch.setattr(alignment, "EPOCHS", (0.0, 2))
+    monkeypatch.setattr(alignment, "epochs", lambda nfe, given: 2)
     wanted = task(7, 3, align=align, separate=separate)
     first, _, records = find(wanted)
     second, _, again = find(wanted)
@@ -226,7 +226,7 @@ def test_alignment_is_kept_where_other_prompts_gain(task, find, toys, tmp_path):
 
 
 def test_alignment_trains_on_and_is_arbitrated_by_pairings_of_their_own(task, find, monkeypatch):
-    monkeypatch.setattr(alignment, "EPOCHS", (0.0, 1))
+    monkeypatch.setattr(alignment, "epochs", lambda nfe, given: 1)
     trained_on, train = [], alignment.train
     monkeypatch.setattr(
         alignment,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from budc.compiler.search import Candidate
-from budc.compiler.selection.study import policy_of
+from budc.compiler.selection.scores import policy_of
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training.dataset import TrainingSet
 from budc.compiler.training.parameters import PolicyParameters

@@ -9,7 +9,7 @@ from budc.compiler.rollouts.linear_form import linear_form
 from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.search import Candidate
 from budc.compiler.selection.alignment import aligned
-from budc.compiler.selection.study import policy_of
+from budc.compiler.selection.scores import policy_of
 from budc.compiler.training.parameters import PolicyParameters
 from budc.compiler.training.unrolled import differentiable_rollout
 from budc.schema.mask import StepMask

@@ -14,6 +14,7 @@ from budc.cli.options import (
     deployment_options,
     device_option,
     download_option,
+    effort_option,
     json_option,
     lora_option,
     model_option,
@@ -78,6 +79,7 @@ class Steps(click.ParamType[int | str]):
     help="Size of the output, in place of --height, --width and --frames. Given again: the policy is searched on the "
     "first, fitted to and measured on each.",
 )
+@effort_option
 @seed_option
 @deployment_options
 @lora_option

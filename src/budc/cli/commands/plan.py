@@ -12,6 +12,7 @@ import click
 from budc.cli.options import (
     budget_option,
     catalogue_device_option,
+    effort_option,
     json_option,
     model_option,
     search_option,
@@ -32,6 +33,7 @@ class PlannedCompile:
     nfe: int
     steps: int
     search: str
+    effort: str
     align: bool
     device: Device | None
     folder: Path | None
@@ -44,6 +46,7 @@ class PlannedCompile:
     "--steps", type=click.IntRange(1, 1000), metavar="N", help="Sampler steps; default the profile's."
 )
 @search_option
+@effort_option
 @click.option("--align", is_flag=True, help="Include the cost of aligning.")
 @weights_option()
 @catalogue_device_option
@@ -51,7 +54,7 @@ class PlannedCompile:
 def plan_command(as_json: bool, **flags: Any) -> None:
     """Estimate what a compile will cost.
 
-    Prints forwards, device memory and hours, and what would make the compile cheaper.
+    Prints forwards, device memory and hours for each effort, and what would make the compile cheaper.
 
     FLOPs are counted from the architecture alone. If the weights are here and no --device is given, one forward is
     timed on this machine.
@@ -70,6 +73,7 @@ def _resolve(
     budget: str,
     steps: int | None,
     search: str | None,
+    effort: str | None,
     align: bool,
     weights: Path | None,
     device: str | None,
@@ -77,7 +81,9 @@ def _resolve(
     """Refuse what can be refused without a model library."""
     from budc.compiler.budget import parse_budget
     from budc.compiler.planning.devices import device as device_named
-    from budc.compiler.selection.split import check_arbitrated
+    from budc.compiler.selection.effort import DEFAULT_EFFORT
+    from budc.compiler.selection.effort import effort as check_effort
+    from budc.compiler.selection.stages import check_arbitrated
     from budc.policies.model_choice import choose_model
 
     if weights is not None and device is not None:
@@ -87,10 +93,12 @@ def _resolve(
     profile = choose_model(model)
     steps, search = steps or profile.steps, search or "joint"
     nfe = parse_budget(budget, steps, len(profile.denoisers))
+    effort = effort or DEFAULT_EFFORT
+    check_effort(effort)
     check_arbitrated(search, align=align)
     chosen = device_named(device) if device is not None else None
     folder = _folder(profile, weights) if chosen is None else None
-    return PlannedCompile(profile, nfe, steps, search, align, chosen, folder)
+    return PlannedCompile(profile, nfe, steps, search, effort, align, chosen, folder)
 
 
 def _folder(profile: ModelProfile, weights: Path | None) -> Path | None:
@@ -110,17 +118,26 @@ def _text(planned: PlannedCompile, as_json: bool) -> str:
     from budc.compiler.planning.cost import forward_cost, gradient_memory
     from budc.compiler.planning.estimate import estimate_compile
     from budc.compiler.planning.forwards import CompileSettings
+    from budc.compiler.selection.effort import EFFORTS
 
     profile, device = planned.profile, planned.device
-    settings = CompileSettings(profile, planned.nfe, planned.steps, planned.search, planned.align)
     cost = forward_cost(profile, planned.folder)
     seconds = _seconds(profile, planned.folder) if planned.folder else None
     gradients = gradient_memory(profile, planned.folder) if planned.align else 0
-    estimate = estimate_compile(settings, cost, device, seconds, gradients)
-    advice = advise(estimate, device)
-    return (
-        json.dumps(record(estimate, device, advice), indent=1) if as_json else page(estimate, device, advice)
-    )
+    estimates = {
+        name: estimate_compile(
+            CompileSettings(profile, planned.nfe, planned.steps, planned.search, planned.align, effort=name),
+            cost,
+            device,
+            seconds,
+            gradients,
+        )
+        for name in EFFORTS
+    }
+    advice = advise(estimates[planned.effort], device)
+    if as_json:
+        return json.dumps(record(estimates, planned.effort, device, advice), indent=1)
+    return page(estimates, planned.effort, device, advice)
 
 
 def _seconds(profile: ModelProfile, folder: Path) -> float:

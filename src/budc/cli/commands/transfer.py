@@ -13,6 +13,7 @@ from budc.cli.options import (
     deployment_options,
     device_option,
     download_option,
+    effort_option,
     json_option,
     name_option,
     no_frames_option,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Accept another family, number of steps, scheduler or guidance.",
 )
+@effort_option
 @seed_option
 @deployment_options
 @trust_options

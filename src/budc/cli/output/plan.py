@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from budc.cli.output.duration import duration
@@ -11,11 +12,17 @@ if TYPE_CHECKING:
     from budc.compiler.planning.devices import Device
     from budc.compiler.planning.estimate import CompileEstimate
 
+STAGES = ("calibration", "search", "race", "arbitration", "alignment", "refit", "report")
+"""In the order in which a compile goes through them."""
 
-def page(estimate: CompileEstimate, device: Device | None, advice: list[str]) -> str:
-    """Return what a compile will cost as a page of text."""
+
+def page(
+    estimates: Mapping[str, CompileEstimate], effort: str, device: Device | None, advice: list[str]
+) -> str:
+    """Return what a compile will cost with each effort as a page of text; `advice` is for `effort`."""
     from budc.compiler.planning.estimate import UTILISATION
 
+    estimate = estimates[effort]
     settings, cost = estimate.settings, estimate.cost
     if estimate.seconds is None:
         pace = "not known: name a --device, or give --weights to time a forward here"
@@ -46,11 +53,10 @@ def page(estimate: CompileEstimate, device: Device | None, advice: list[str]) ->
     ]
     if estimate.seconds is None:
         pairs.append(("it would take", _devices(estimate)))
-    rows = [[stage, f"{count:,}", number(estimate.hours(count))] for stage, count in estimate.stages.items()]
-    rows.append(["total", f"{estimate.forwards:,}", number(estimate.hours())])
-    stages = table(("part", "forwards", "hours"), rows)
     lines = "\n".join(f"  {line}" for line in advice)
-    return f"{fields(pairs)}\n\n{stages}\n" + (f"\nto cut:\n{lines}" if advice else "")
+    return f"{fields(pairs)}\n\n{_stages(estimates)}\n" + (
+        f"\nto cut, with --effort {effort}:\n{lines}" if advice else ""
+    )
 
 
 def _counted(value: float) -> str:
@@ -80,15 +86,30 @@ def _devices(estimate: CompileEstimate) -> str:
     )
 
 
-def record(estimate: CompileEstimate, device: Device | None, advice: list[str]) -> dict[str, Any]:
-    """Return what a compile will cost as one JSON object."""
+def _stages(estimates: Mapping[str, CompileEstimate]) -> str:
+    """Return the forwards of every stage, an effort a column, and the hours of the search and of the report."""
+    columns = list(estimates.values())
+    stages = sorted({stage for each in columns for stage in each.stages}, key=STAGES.index)
+    rows = [[stage, *(f"{each.stages.get(stage, 0):,}" for each in columns)] for stage in stages]
+    rows.append(["all forwards", *(f"{each.forwards:,}" for each in columns)])
+    rows.append(["hours without report", *(number(each.hours(each.search_forwards)) for each in columns)])
+    rows.append(["hours of the report", *(number(each.hours(each.stages["report"])) for each in columns)])
+    return table(("forwards by effort", *estimates), rows)
+
+
+def record(
+    estimates: Mapping[str, CompileEstimate], effort: str, device: Device | None, advice: list[str]
+) -> dict[str, Any]:
+    """Return what a compile will cost as one JSON object: with `effort`, and with each."""
     from budc.compiler.planning.on_devices import on_devices
     from budc.compiler.planning.payback import payback
 
+    estimate = estimates[effort]
     settings, cost = estimate.settings, estimate.cost
     return {
         "model": settings.profile.name,
         "nfe": settings.nfe,
+        "effort": effort,
         "forwards": estimate.forwards,
         "parts": estimate.stages,
         "flopsPerForward": cost.flops,
@@ -107,5 +128,14 @@ def record(estimate: CompileEstimate, device: Device | None, advice: list[str]) 
         "secondsPerForward": estimate.seconds,
         "measured": estimate.measured,
         "hours": estimate.hours(),
+        "efforts": {
+            name: {
+                "forwards": each.forwards,
+                "parts": each.stages,
+                "hours": each.hours(),
+                "hoursWithoutReport": each.hours(each.search_forwards),
+            }
+            for name, each in estimates.items()
+        },
         "toCut": advice,
     }

@@ -165,7 +165,7 @@ def test_a_cached_rollout_is_the_pipeline_with_the_policy_applied(
 def test_everything_at_once_keeps_the_split(
     compiled: Compile, model: Any, pipe: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["budc.compiler.selection.alignment"], "EPOCHS", (0.0, 2))
+    monkeypatch.setattr(sys.modules["budc.compiler.selection.alignment"], "epochs", lambda nfe, given: 2)
     monkeypatch.setattr(
         sys.modules["budc.compiler.training.trainer"], "RATES", {"coefficients": 0.01, "sigmas": 0.5}
     )

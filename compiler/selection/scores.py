@@ -1,0 +1,118 @@
+"""Scores: candidates rolled out on the prompts of a tree, each once, and what is known of them then.
+
+Losses and coefficients are in the journal before anything is decided by them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated
+
+import msgspec
+
+from budc.compiler.fitting.trajectory import CoefficientRows
+from budc.compiler.rollouts.metrics import objective
+from budc.compiler.rollouts.tree import Tree
+from budc.compiler.search import Candidate, Objective
+from budc.compiler.storage.journal import Journal
+from budc.option_names import worded
+from budc.progress import Bar
+from budc.schema.errors import CompileError
+from budc.schema.policy import Policy
+from budc.schema.predictor import MAX_TERMS
+
+
+class Scored(msgspec.Struct, frozen=True):
+    """A candidate, its loss on the prompts that it was fitted on, and the policy that it became there."""
+
+    candidate: Candidate
+    loss: float
+    policy: Policy
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the journal has of a scored candidate; the loss is infinite where final latents are not finite."""
+
+    loss: float
+    rows: tuple[CoefficientRows, ...]
+    forwards: Annotated[int, msgspec.Meta(ge=0)]
+
+    def fits(self, candidate: Candidate, branches: Sequence[str]) -> bool:
+        """Return whether there are coefficients for the branches and steps that the candidate reuses, and no others."""
+        masks = candidate.masks if len(candidate.masks) > 1 else candidate.masks * len(branches)
+        reusing = [
+            {name for name, computed in zip(branches, step, strict=True) if not computed}
+            for step in zip(*masks, strict=True)
+        ]
+        return [row.keys() for row in self.rows] == reusing and all(
+            1 <= len(terms) <= MAX_TERMS for row in self.rows for terms in row.values()
+        )
+
+
+class Scores:
+    """Scores candidates under `name`, each once; the journal keeps the records for a search that is resumed."""
+
+    def __init__(self, name: str, kind: Objective, tree: Tree, journal: Journal, bar: Bar) -> None:
+        self.known: dict[str, tuple[Candidate, Record]] = {}
+        self._name, self._kind, self._tree, self._journal, self._bar = name, kind, tree, journal, bar
+
+    @property
+    def forwards(self) -> int:
+        """What the rollouts cost."""
+        return sum(record.forwards for _, record in self.known.values())
+
+    def losses(self, candidates: Sequence[Candidate]) -> list[float]:
+        """Return the losses of candidates; those that are not known yet are rolled out together.
+
+        Raises:
+            CompileError: final latents are not finite although the candidate's rule fits nothing.
+        """
+        unknown: list[Candidate] = []
+        for candidate in {c.key: c for c in candidates if c.key not in self.known}.values():
+            fits = partial(Record.fits, candidate=candidate, branches=self._tree.network.branches)
+            record = self._journal.get(f"{self._name} {candidate.key}", Record, fits)
+            if record is None:
+                unknown.append(candidate)
+                continue
+            self._tree.note(candidate)
+            self._add(candidate, record, replayed=True)
+        for candidate, rollout in zip(unknown, self._tree.roll_out(unknown), strict=True):
+            loss = objective(self._kind, rollout.errors)
+            if not math.isfinite(loss) and candidate.rule == "plain":
+                raise not_finite(f"candidate {candidate.key}: the final latents are not finite")
+            record = Record(loss if math.isfinite(loss) else math.inf, rollout.rows, rollout.forwards)
+            self._journal.put(f"{self._name} {candidate.key}", record)
+            self._add(candidate, record)
+        return [self.known[candidate.key][1].loss for candidate in candidates]
+
+    def ranking(self) -> list[Scored]:
+        """Return the candidates of finite loss with their policies, best first."""
+        return [
+            Scored(candidate, record.loss, policy_of(self._tree, candidate, record.rows))
+            for candidate, record in sorted(self.known.values(), key=lambda pair: pair[1].loss)
+            if math.isfinite(record.loss)
+        ]
+
+    def _add(self, candidate: Candidate, record: Record, *, replayed: bool = False) -> None:
+        self.known[candidate.key] = candidate, record
+        lowest = min(record.loss for _, record in self.known.values())
+        self._bar.advance(f"best {lowest:.3g}", replayed=replayed)
+
+
+def policy_of(tree: Tree, candidate: Candidate, rows: Sequence[CoefficientRows]) -> Policy:
+    """Return the policy with these coefficients; branches that agree in everything share an entry."""
+    branches = tree.network.denoiser.branches
+    return Policy.of(candidate.payload, {name: [row.get(name, ()) for row in rows] for name in branches})
+
+
+def not_finite(message: str) -> CompileError:
+    """Return the error of a search in which something is not finite."""
+    return CompileError(
+        message,
+        remedy=worded(
+            "check that the full run works in the profile's dtype; try another search or budget",
+            "check that the network's own run of all steps is finite; try another search or budget",
+        ),
+    )

@@ -1,0 +1,85 @@
+"""Stages: how calibration prompts are shared between the search, the race of its finalists, and the judges.
+
+screen    the search rolls out all its candidates on the first prompts
+race      its finalists are rolled out, and fitted, on these and further ones
+judge     the last prompts decide between what was fitted on the others
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from budc.compiler.search import algorithm
+from budc.compiler.selection.effort import effort
+from budc.option_names import option, worded
+from budc.schema.errors import UsageError
+
+SEARCH_SHARE = 0.75
+"""Share of the calibration prompts that a search sees which is given all of them; the others judge."""
+
+
+class Stages(NamedTuple):
+    """Numbers of prompts: the first `screen`, the first `fit` (these among them), and `judge` after those."""
+
+    screen: int
+    fit: int
+    judge: int
+
+    @property
+    def total(self) -> int:
+        """All that are used."""
+        return self.fit + self.judge
+
+    def chosen(self, given: int) -> list[int]:
+        """Return which of `given` prompts are used: all in their order, or some, spread evenly over the list.
+
+        A list may be sorted by subject, so the first ones would be alike. Where an effort takes more prompts, they
+        come after those of a smaller one.
+        """
+        if self.total == given:
+            return list(range(given))
+        digits = given.bit_length()
+        return sorted(range(given), key=lambda index: f"{index:0{digits}b}"[::-1])[: self.total]
+
+
+def check_arbitrated(search: str, *, align: bool, auto_steps: bool = False) -> None:
+    """Refuse choices that are made on prompts which the search does not see, where it sees all of them.
+
+    Raises:
+        UsageError: such a search, with `align` or `auto_steps`; or there is no search of that name.
+    """
+    if algorithm(search).arbitrated:
+        return
+    for wanted, name in ((align, option("align")), (auto_steps, option("steps", "auto"))):
+        if wanted:
+            raise UsageError(
+                f"{name}: {option('search', search)} leaves no prompts to judge by",
+                remedy=f"use {option('search', 'joint')}",
+            )
+
+
+def stages_of(search: str, effort_name: str, prompts: int, *, arbitrates: bool) -> Stages:
+    """Return how many of the calibration prompts each stage is given.
+
+    `arbitrates`: an alignment or a number of steps is to be decided.
+
+    Raises:
+        UsageError: no prompt is left to decide it by; or there is no search or effort of that name.
+    """
+    given = effort(effort_name)
+    if not algorithm(search).arbitrated:
+        return Stages(prompts, prompts, 0)
+    seen = max(1, round(SEARCH_SHARE * prompts)) if prompts > 1 else prompts
+    if arbitrates and seen == prompts:
+        have = worded(
+            f"{prompts} calibration prompts leave", f"calibration has {prompts} samples, which leave"
+        )
+        raise UsageError(
+            f"{have} none to judge an alignment or a number of steps by",
+            remedy="give at least three; two dozen is a good number",
+        )
+    if given.screen is None or given.fit is None or given.judge is None:
+        return Stages(seen, seen, prompts - seen)
+    judge = min(given.judge, prompts - seen) if arbitrates else 0
+    fit = min(given.fit, prompts - judge)
+    return Stages(min(given.screen, fit), fit, judge)

@@ -1,0 +1,160 @@
+"""How many prompts each stage is given, and the race of finalists on more prompts than the screen saw."""
+
+import math
+
+import pytest
+import torch
+
+from budc.compiler.rollouts.metrics import latent_errors, objective
+from budc.compiler.rollouts.policy import rollout_policy
+from budc.compiler.selection import effort as efforts
+from budc.compiler.selection.effort import EFFORTS, Effort, effort, epochs
+from budc.compiler.selection.finder import Finder
+from budc.compiler.selection.race import race
+from budc.compiler.selection.stages import Stages, stages_of
+from budc.compiler.storage.journal import Journal
+from budc.schema.errors import CompileError, UsageError
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """An effort of few prompts: 2 to screen, 4 to fit, 2 to judge."""
+    given = Effort(screen=2, fit=4, judge=2, finalists=3, rollouts=0.4, pairings=2, epochs=(0.0, 1))
+    monkeypatch.setattr(efforts, "EFFORTS", EFFORTS | {"small": given})
+    return "small"
+
+
+@pytest.fixture
+def find(tmp_path):
+    def find(task):
+        with Journal(tmp_path / f"find {task.align}", "find") as journal:
+            finder = Finder(task, journal)
+            return finder, finder.find(task), dict(journal.records)
+
+    return find
+
+
+def test_an_effort_that_does_not_exist_is_refused():
+    with pytest.raises(UsageError, match="--effort: no effort named 'heroic'") as caught:
+        effort("heroic")
+    assert all(name in caught.value.remedy for name in EFFORTS)
+
+
+def test_efforts_are_in_order():
+    fast, balanced, _ = EFFORTS.values()
+    assert list(EFFORTS) == ["fast", "balanced", "thorough"]
+    for field in ("screen", "fit", "judge", "rollouts", "report"):
+        assert getattr(fast, field) <= getattr(balanced, field)
+    assert [epochs(10, given) for given in EFFORTS.values()] == [2, 3, 4]
+
+
+@pytest.mark.parametrize("prompts", [3, 4, 5, 8, 11, 24, 32, 500])
+@pytest.mark.parametrize("arbitrates", [False, True])
+@pytest.mark.parametrize("name", EFFORTS)
+def test_stages_fit_into_the_prompts_that_are_given(name, arbitrates, prompts):
+    stages = stages_of("joint", name, prompts, arbitrates=arbitrates)
+    assert 1 <= stages.screen <= stages.fit
+    assert stages.total <= prompts
+    assert stages.judge >= arbitrates
+    chosen = stages.chosen(prompts)
+    assert len(set(chosen)) == len(chosen) == stages.total
+
+
+def test_thorough_is_given_all_prompts_in_their_order():
+    stages = stages_of("joint", "thorough", 32, arbitrates=False)
+    assert stages == Stages(24, 24, 8)
+    assert stages.chosen(32) == list(range(32))
+
+
+def test_some_prompts_are_spread_over_the_list_and_stay_where_more_are_taken():
+    few, more = Stages(6, 8, 0).chosen(24), Stages(8, 16, 0).chosen(24)
+    assert more[: len(few)] == few
+    gaps = [after - before for before, after in zip([0, *sorted(few)], [*sorted(few), 24], strict=True)]
+    assert max(gaps) <= 2 * 24 / len(few)
+
+
+@pytest.mark.parametrize("search", ["paper", "uniform"])
+def test_a_reference_search_is_given_all_prompts_whatever_the_effort(search):
+    assert stages_of(search, "fast", 32, arbitrates=False) == Stages(32, 32, 0)
+
+
+@pytest.mark.parametrize("align", [False, True])
+def test_every_forward_of_every_stage_is_counted(task, find, small, align):
+    wanted = task(8, 3, samples=12, effort=small, align=align)
+    finder, outcome, _ = find(wanted)
+    forwards, stages = outcome.forwards, finder.stages
+    assert stages == Stages(2, 4, 2 * align)
+    # A backward counts as two forwards; of these the denoiser sees one, which computes the step again.
+    trained = 3 * 2 * 4 * 2
+    assert forwards.total - trained * align == sum(wanted.denoiser.calls)
+    assert forwards.reference == 2 * 8 * stages.total
+    assert 0 < forwards.race <= 3 * 3 * 2 * stages.fit
+    assert dict(outcome.settings) | {"effort": small, "screen": 2, "fit": 4, "judge": 2 * align} == dict(
+        outcome.settings
+    )
+
+
+def test_the_policy_is_fitted_on_all_prompts_of_the_race(task, find, small):
+    finder, outcome, _ = find(task(8, 3, samples=12, effort=small))
+    network = finder._batched(finder.conditions)
+    errors = latent_errors(rollout_policy(network, finder.form, outcome.policy), finder.run.latents)
+    assert len(errors) == 4
+    assert outcome.loss == pytest.approx(objective("log-mean", errors), abs=1e-4)
+
+
+def test_the_race_is_won_on_prompts_that_the_screen_has_not_seen(task, find, small):
+    """The screen's order is by two prompts, the race's by four; all racers are finalists of the screen."""
+    finder, outcome, records = find(task(10, 4, samples=12, effort=small))
+    screened = {
+        key.removeprefix("joint "): entry["loss"]
+        for key, entry in records.items()
+        if key.startswith("joint ")
+    }
+    raced = {
+        key.removeprefix("race 4 "): entry["loss"]
+        for key, entry in records.items()
+        if key.startswith("race ")
+    }
+    assert set(raced) == set(sorted(screened, key=screened.get)[:3])
+    assert outcome.loss == min(raced.values())
+    place = sorted(raced, key=screened.get).index(min(raced, key=raced.get)) + 1
+    assert outcome.notes == (f"finalist {place} of 3 by a race on 4 prompts",)
+    assert torch.equal(finder.conditions.noise, finder.task.conditions.noise[finder.stages.chosen(12)])
+
+
+def test_a_race_in_which_nothing_is_finite_is_an_error(bench, journal, monkeypatch):
+    toy = bench(steps=6)
+    tree = toy.tree()
+    rollouts = tree.roll_out
+
+    def broken(candidates):
+        return [replace_errors(rollout) for rollout in rollouts(candidates)]
+
+    def replace_errors(rollout):
+        return type(rollout)((math.nan,), rollout.rows, rollout.forwards)
+
+    monkeypatch.setattr(tree, "roll_out", broken)
+    from budc.compiler.search import Candidate
+
+    candidate = Candidate.of(6, (0, 2), "tracked", "velocity")
+    with pytest.raises(CompileError, match="none of 1 finalists"):
+        race([candidate], "log-mean", tree, journal)
+
+
+def test_a_killed_race_goes_on(task, small, tmp_path, monkeypatch):
+    wanted = task(8, 3, samples=12, effort=small)
+    with Journal(tmp_path / "undisturbed", "find") as journal:
+        expected = Finder(wanted, journal).find(wanted)
+    put = Journal.put
+
+    def stopping(self, key, value):
+        put(self, key, value)
+        if key.startswith("race"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "put", stopping)
+    with Journal(tmp_path / "killed", "find") as journal, pytest.raises(KeyboardInterrupt):
+        Finder(wanted, journal).find(wanted)
+    monkeypatch.setattr(Journal, "put", put)
+    with Journal(tmp_path / "killed", "find") as journal:
+        assert Finder(wanted, journal).find(wanted) == expected
