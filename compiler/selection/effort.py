@@ -38,7 +38,7 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
 EFFORTS: Mapping[str, Effort] = {
     "fast": Effort(screen=7, fit=7, judge=2, rollouts=0.4, pairings=2, epochs=(0.0, 2), report=16),
     "balanced": Effort(
-        screen=10, fit=14, judge=4, finalists=3, rollouts=0.4, pairings=2, epochs=(0.3, 2), report=32
+        screen=10, fit=14, judge=4, finalists=3, rollouts=0.4, pairings=2, epochs=(0.15, 2), report=32
     ),
     "thorough": Effort(),
 }
