@@ -7,9 +7,9 @@ from budc.policies import profile as profiles
 _load = profiles.load_profile
 
 
-def load_profile(name: str) -> profiles.ModelProfile:
+def load_profile(name: str, *door: str) -> profiles.ModelProfile:
     """The shipped profile with four prompts of either kind."""
-    profile = _load(name)
+    profile = _load(name, *door)
     prompts = msgspec.structs.replace(profile.prompts, calibration_size=4, held_out_size=4)
     return msgspec.structs.replace(profile, prompts=prompts)
 
