@@ -63,6 +63,7 @@ class LoadedTarget:
             {
                 **settings,
                 "profile": msgspec.to_builtins(self.target.profile),
+                "states": self.target.states,
                 "samples": msgspec.to_builtins(self.target.samples),
                 "denoisers": msgspec.to_builtins(self.binding),
                 "components": dict(self.components),
@@ -110,6 +111,7 @@ class LoadedTarget:
             seed=seed,
             published_masks=masks_for(self.target.profile, sampler.steps, nfe),
             batch=self.model.adapter.batch,
+            states=self.target.states,
         )
 
     def schedule(self, sampler: SamplerBinding) -> NoiseSchedule:

@@ -59,6 +59,8 @@ class ArtifactRequest(Deployment, frozen=True, kw_only=True, forbid_unknown_fiel
     """Where to compute, by torch's name, such as cuda:1; default the accelerator, or the CPU."""
     offload: Literal["model", "group"] = "model"
     """What is on the device at a time: a whole network ("model"), or of a denoiser one block ("group")."""
+    states: Literal["float32", "bfloat16"] = "float32"
+    """In which dtype the states of the reference run are kept; the final latents are always in float32."""
     no_frames: bool = False
     """Decode nothing: the report has no PSNR."""
     rehash: bool = False
@@ -123,6 +125,7 @@ class ArtifactRequest(Deployment, frozen=True, kw_only=True, forbid_unknown_fiel
             device=self.device,
             offload=self.offload,
             frames=not self.no_frames,
+            states=self.states,
             prompt_files=files,
         )
 
@@ -137,6 +140,7 @@ class Target:
     rehash: bool = False
     device: str | None = None
     offload: Literal["model", "group"] = "model"
+    states: Literal["float32", "bfloat16"] = "float32"
     frames: bool = True
     """Whether the report decodes what is rolled out."""
     adapters: tuple[AdapterFile, ...] = ()

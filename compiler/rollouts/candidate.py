@@ -72,7 +72,7 @@ class CoefficientFit:
         self.form = form
         self.branches = denoiser.branches
         self.first_steps = denoiser.denoiser.first_steps(form.timesteps)
-        self._states = run.states
+        self._run = run
         self._grams = {payload: mean_gram(gram) for payload, gram in run.gram.items()}
         self._linear_guidance = denoiser.denoiser.linear
 
@@ -98,7 +98,7 @@ class CoefficientFit:
         step = trajectory.step
         rest = self.form.partial_latents(step + 1, trajectory.noise, trajectory.velocities)
         weight = float(self.form.velocity[step + 1, step])
-        wanted = (self._states[step + 1] - rest) / weight
+        wanted = (self._run.state(step + 1) - rest) / weight
         return fit_trajectory(
             {branch: trajectory.cached[branch] for branch in prior},
             prior,

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,56 +25,72 @@ from budc.compiler.rollouts.policies import full_policy
 from budc.compiler.rollouts.policy import PolicyTrajectory
 from budc.compiler.rollouts.step import take_step
 from budc.compiler.storage.journal import Journal
+from budc.compiler.storage.spill import empty, kept
 from budc.compiler.storage.tensors import shard_spans, stored_shards
 from budc.progress import progress
 from budc.schema.policy import PAYLOADS, Payload
 
+StatesDtype = Literal["float32", "bfloat16"]
+_VALUES = 1 << 22
+"""Values of a residual that are multiplied at a time."""
+
 
 @dataclass(frozen=True)
 class ReferenceRun:
-    """`states` (steps + 1, N, ...) float32; `gram` payload -> (N, branches, steps, steps) float64.
+    """`states` (steps + 1, N, ...) float32 or bfloat16; `latents`, the last of them, (N, ...) float32; `gram`
+    payload -> (N, branches, steps, steps) float64.
 
     `residual_bytes`: memory of one sample's trunk residual of one branch and step.
     """
 
     states: Tensor
+    latents: Tensor
     gram: dict[str, Tensor]
     residual_bytes: int
 
     def __len__(self) -> int:
-        return self.states.shape[1]
+        return len(self.latents)
 
-    @property
-    def latents(self) -> Tensor:
-        """The final latents (N, ...)."""
-        return self.states[-1]
+    def state(self, step: int) -> Tensor:
+        """Return the latents (N, ...) before a step; after the last one, the final latents."""
+        return self.latents if step == len(self.states) - 1 else self.states[step]
 
     def part(self, first: int, last: int) -> ReferenceRun:
         """Return the samples first..last-1."""
         gram = {name: value[first:last] for name, value in self.gram.items()}
-        return ReferenceRun(self.states[:, first:last], gram, self.residual_bytes)
+        return ReferenceRun(self.states[:, first:last], self.latents[first:last], gram, self.residual_bytes)
 
 
 class _ReferenceTrajectory(PolicyTrajectory):
     """The rollout that computes every step, and keeps what every payload would cache: payload -> branch -> steps."""
 
-    def __init__(self, denoiser: BatchedDenoiser, form: LinearForm) -> None:
+    def __init__(self, denoiser: BatchedDenoiser, form: LinearForm, folder: Path) -> None:
         super().__init__(denoiser, form, full_policy(form.steps, denoiser.branches))
         self.recorded: dict[Payload, dict[str, list[Tensor]]] = {
             payload: {branch: [] for branch in denoiser.branches} for payload in PAYLOADS
         }
         self.residual_bytes = 0
+        self._folder = folder
 
     def record(self, branch: str, velocity: Tensor, residual: Tensor) -> None:
         """Keep what every payload would cache, and the size of one sample's residual."""
         super().record(branch, velocity, residual)
         self.residual_bytes = residual[0].numel() * residual.element_size()
         for payload, branches in self.recorded.items():
-            branches[branch].append(CACHED_PAYLOADS[payload].cached(velocity, residual))
+            branches[branch].append(kept(CACHED_PAYLOADS[payload].cached(velocity, residual), self._folder))
 
 
-def reference_run(denoiser: BatchedDenoiser, form: LinearForm, journal: Journal, label: str) -> ReferenceRun:
+def reference_run(
+    denoiser: BatchedDenoiser,
+    form: LinearForm,
+    journal: Journal,
+    label: str,
+    dtype: StatesDtype = "float32",
+) -> ReferenceRun:
     """Run every step of every prompt, resuming from the journal; `denoiser.forwards` counts resumed shards too.
+
+    States are kept in `dtype`, the final latents in float32. What does not fit into the host's memory lies in files
+    beside the journal.
 
     Raises:
         JournalCorrupt: a shard on disk is not what was written.
@@ -81,28 +99,36 @@ def reference_run(denoiser: BatchedDenoiser, form: LinearForm, journal: Journal,
 
     def run_shard(first: int, last: int) -> tuple[Mapping[str, Tensor], int]:
         # Unstacked: there is one candidate, and padding would only cost.
-        shard = _run(denoiser.unstacked(denoiser.conditions.part(first, last)), form, bar.advance)
-        tensors = {"states": shard.states, **{f"gram {name}": gram for name, gram in shard.gram.items()}}
+        part = denoiser.unstacked(denoiser.conditions.part(first, last))
+        shard = _run(part, form, journal.folder, bar.advance)
+        tensors = {"states": shard.states.to(getattr(torch, dtype)), "latents": shard.latents}
+        tensors |= {f"gram {name}": gram for name, gram in shard.gram.items()}
         return tensors, shard.residual_bytes
 
-    runs: list[ReferenceRun] = []
-    names = ["states", *(f"gram {name}" for name in PAYLOADS)]
+    shape = denoiser.conditions.noise.shape
+    states = empty((form.steps + 1, *shape), getattr(torch, dtype), journal.folder)
+    latents: list[Tensor] = []
+    grams: dict[str, list[Tensor]] = {name: [] for name in PAYLOADS}
+    residual_bytes = done = 0
+    names = ["states", "latents", *(f"gram {name}" for name in PAYLOADS)]
     with progress(label, len(shard_spans(denoiser.samples)) * form.steps) as bar:
         for shard in stored_shards(journal, label, denoiser.samples, names, run_shard):
-            gram: dict[str, Tensor] = {name: shard.tensors[f"gram {name}"] for name in PAYLOADS}
-            runs.append(ReferenceRun(shard.tensors["states"], gram, shard.note))
-            denoiser.forwards += form.steps * len(runs[-1]) * len(denoiser.branches)
+            latents.append(shard.tensors["latents"])
+            for name, gram in grams.items():
+                gram.append(shard.tensors[f"gram {name}"])
+            states[:, done : done + len(latents[-1])] = shard.tensors["states"]
+            done, residual_bytes = done + len(latents[-1]), shard.note
+            denoiser.forwards += form.steps * len(latents[-1]) * len(denoiser.branches)
             for _ in range(form.steps if shard.replayed else 0):
                 bar.advance(replayed=True)
-    return ReferenceRun(
-        torch.cat([run.states for run in runs], dim=1),
-        {name: torch.cat([run.gram[name] for run in runs]) for name in PAYLOADS},
-        runs[0].residual_bytes,
-    )
+    joined = {name: torch.cat(gram) for name, gram in grams.items()}
+    return ReferenceRun(states, torch.cat(latents), joined, residual_bytes)
 
 
-def _run(denoiser: BatchedDenoiser, form: LinearForm, advance: Callable[[], object]) -> ReferenceRun:
-    trajectory = _ReferenceTrajectory(denoiser, form)
+def _run(
+    denoiser: BatchedDenoiser, form: LinearForm, folder: Path, advance: Callable[[], object]
+) -> ReferenceRun:
+    trajectory = _ReferenceTrajectory(denoiser, form, folder)
     states = [trajectory.latents]
     for _ in range(form.steps):
         take_step(denoiser, [trajectory])
@@ -112,13 +138,17 @@ def _run(denoiser: BatchedDenoiser, form: LinearForm, advance: Callable[[], obje
         payload: torch.stack([_gram(steps) for steps in branches.values()], dim=1)
         for payload, branches in trajectory.recorded.items()
     }
-    return ReferenceRun(torch.stack(states), gram, trajectory.residual_bytes)
+    return ReferenceRun(torch.stack(states), states[-1], gram, trajectory.residual_bytes)
 
 
 def _gram(cached: list[Tensor]) -> Tensor:
-    # One sample at a time: the residuals of a whole run of a real model are gigabytes.
+    # One sample and some of its values at a time: the residuals of a whole run of a real model are gigabytes.
     matrices = []
     for sample in range(len(cached[0])):
-        flat = torch.stack([step[sample].flatten().float() for step in cached])
-        matrices.append((flat @ flat.T).double() / flat.shape[1])
+        steps = [step[sample].flatten() for step in cached]
+        products = torch.zeros(len(steps), len(steps), dtype=torch.float64)
+        for first in range(0, len(steps[0]), _VALUES):
+            flat = torch.stack([step[first : first + _VALUES].float() for step in steps])
+            products += (flat @ flat.T).double()
+        matrices.append(products / len(steps[0]))
     return torch.stack(matrices)

@@ -71,7 +71,7 @@ class Finder:
         self.conditions = task.conditions.rows(prompts)
         self._trees: dict[int, Tree] = {}
         network = self._batched(self.conditions)
-        self.run: ReferenceRun = reference_run(network, self.form, journal, "calibration full")
+        self.run: ReferenceRun = reference_run(network, self.form, journal, "calibration full", task.states)
         self.reference_forwards = network.forwards
         """What the reference run cost."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 
 from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.denoisers.denoiser import Denoiser
+from budc.compiler.rollouts.reference_run import StatesDtype
 from budc.compiler.rollouts.schedule import NoiseSchedule
 from budc.compiler.selection.effort import DEFAULT_EFFORT
 from budc.policies.profile import AnnealingSettings
@@ -35,6 +36,8 @@ class Task:
     published_masks: tuple[tuple[int, ...], ...] = ()
     few_step_schedule: NoiseSchedule | None = None
     batch: int | None = None
+    states: StatesDtype = "float32"
+    """In which dtype the states of the reference run are kept."""
 
     @property
     def arbitrates(self) -> bool:

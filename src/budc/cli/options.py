@@ -55,6 +55,11 @@ offload_option = click.option(
     type=click.Choice(["model", "group"]),
     help="What is on the device at a time: a whole network (default), or one block of a denoiser.",
 )
+states_option = click.option(
+    "--states",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="In which dtype the intermediate states of the reference run are kept; default float32.",
+)
 no_frames_option = click.option(
     "--no-frames", is_flag=True, help="Decode nothing: the report is without PSNR."
 )

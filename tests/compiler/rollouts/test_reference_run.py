@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from budc.compiler.rollouts import reference_run as reference_runs
 from budc.compiler.rollouts.reference_run import reference_run
-from budc.compiler.storage import tensors
+from budc.compiler.storage import spill, tensors
 from budc.schema.errors import JournalCorrupt
 from budc.schema.policy import PAYLOADS
 
@@ -93,3 +94,25 @@ def test_a_part_of_a_run_is_that_of_its_samples(bench):
     assert len(part) == 3
     assert torch.equal(part.latents, run.latents[1:4])
     assert torch.equal(part.gram["velocity"], run.gram["velocity"][1:4])
+
+
+def test_states_in_half_the_memory_leave_the_final_latents_as_they_are(bench, journal):
+    toy = bench(steps=4, samples=3)
+    runs = [reference_run(toy.over(), toy.form, journal, "half", "bfloat16") for _ in range(2)]
+    for run in runs:
+        assert run.states.dtype == torch.bfloat16
+        assert torch.equal(run.states, toy.run.states.bfloat16())
+        assert torch.equal(run.latents, toy.run.latents)
+        assert torch.equal(run.state(4), toy.run.latents)
+        assert torch.equal(run.gram["velocity"], toy.run.gram["velocity"])
+
+
+def test_a_run_that_does_not_fit_into_memory_is_the_same(bench, journal, monkeypatch):
+    toy = bench(steps=4, samples=3)
+    monkeypatch.setattr(reference_runs, "_VALUES", 5)
+    monkeypatch.setattr(spill, "RESERVE", 1.0)
+    run = reference_run(toy.over(), toy.form, journal, "spilled")
+    assert torch.equal(run.states, toy.run.states)
+    assert torch.equal(run.latents, toy.run.latents)
+    torch.testing.assert_close(run.gram, toy.run.gram)
+    assert not list(journal.folder.glob("spilled-*.tmp*"))

@@ -27,6 +27,7 @@ from budc.cli.options import (
     search_option,
     seed_option,
     signing_options,
+    states_option,
     weights_option,
 )
 
@@ -90,6 +91,7 @@ class Steps(click.ParamType[int | str]):
 @download_option
 @device_option
 @offload_option
+@states_option
 @no_frames_option
 @rehash_option
 @json_option

@@ -23,6 +23,7 @@ from budc.cli.options import (
     revision_option,
     seed_option,
     signing_options,
+    states_option,
     trust_options,
     weights_option,
 )
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 @download_option
 @device_option
 @offload_option
+@states_option
 @no_frames_option
 @rehash_option
 @json_option
