@@ -23,23 +23,20 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from budc.compiler.api_inputs import Pair, as_denoiser, branch_weights, noise_schedule
-from budc.compiler.api_samples import held_out_samples, prompt_set, sample_conditions
+from budc.compiler.api_samples import held_out_samples, sample_conditions
 from budc.compiler.api_settings import check_choices, check_numbers, check_progress
 from budc.compiler.budget import parse_budget
 from budc.compiler.denoisers.conditioning import Condition
 from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.fingerprint import fingerprint_of, network_identity
-from budc.compiler.network.binding import parts_of, roots_in_memory
-from budc.compiler.network.compiled import Compiled, Origin
-from budc.compiler.network.search import ANNEALING, compiled
-from budc.compiler.search import algorithm
+from budc.compiler.network.compiled import Compiled
+from budc.compiler.network.search import ANNEALING, compiled, origin_of
 from budc.compiler.selection.effort import DEFAULT_EFFORT
 from budc.compiler.selection.stages import check_arbitrated
 from budc.compiler.selection.task import Task
 from budc.option_names import python_names
 from budc.progress import Report, reported
 from budc.schema.arguments import path_argument
-from budc.schema.report_names import OBJECTIVES
 
 __all__ = ["Compiled", "compile_policy"]
 
@@ -105,18 +102,7 @@ def compile_policy(
         network, schedule, conditions, nfe, ANNEALING, search, effort, seed, align, batch=batch,
         few_step_schedule=schedule.resampled(nfe) if steps == "auto" else None,
     )  # fmt: skip
-    origin = Origin(
-        denoiser=network,
-        schedule=schedule,
-        roots=roots_in_memory(network) if weights is None else (None,) * len(parts_of(network)),
-        latents=tuple(noise.shape[1:]),
-        calibration=prompt_set(conditions),
-        held_out=prompt_set(held_out_conditions),
-        objective=OBJECTIVES[algorithm(search).objective],
-        budget=str(budget),
-        algorithm=search,
-        seed=seed,
-    )
+    origin = origin_of(task, held_out_conditions, str(budget), hashed=weights is None)
     resumed = None
     if work is not None:
         folder = path_argument(work, "work", "pass a folder to resume from")

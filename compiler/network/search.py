@@ -9,13 +9,16 @@ from pathlib import Path
 
 from torch import Tensor
 
+from budc.compiler.api_samples import prompt_set
 from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.denoisers.conditioning import Conditioning
-from budc.compiler.network.compiled import Compiled, Origin
+from budc.compiler.network.binding import parts_of, roots_in_memory
+from budc.compiler.network.compiled import Compiled, Origin, SourcePolicy
 from budc.compiler.rollouts.metrics import latent_errors, latent_metric
 from budc.compiler.rollouts.policies import full_policy, shared_policy
 from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.rollouts.schedule import NoiseSchedule
+from budc.compiler.search import algorithm
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.task import SearchResult, Task
 from budc.compiler.storage.journal import Journal
@@ -23,10 +26,35 @@ from budc.policies.profile import AnnealingSettings
 from budc.schema.mask import StepMask
 from budc.schema.policy import Metric, Policy
 from budc.schema.predictor import Predictor
-from budc.schema.report_names import FEWER_STEPS, FROZEN, UNIFORM
+from budc.schema.report_names import FEWER_STEPS, FROZEN, OBJECTIVES, UNIFORM
 
 ANNEALING = AnnealingSettings(temperature_start=0.05, temperature_end=1e-5, protected_fraction=0.25)
 """The paper's settings for FLUX; only the paper's own search reads them."""
+
+
+def origin_of(
+    task: Task,
+    held_out: Conditioning | None,
+    budget: str,
+    *,
+    hashed: bool,
+    source: SourcePolicy | None = None,
+) -> Origin:
+    """Return what an artifact says of a task beside its result; `hashed`: with the weights' digests as they are now."""
+    denoiser = task.denoiser
+    return Origin(
+        denoiser=denoiser,
+        schedule=task.schedule,
+        roots=roots_in_memory(denoiser) if hashed else (None,) * len(parts_of(denoiser)),
+        latents=tuple(task.conditions.noise.shape[1:]),
+        calibration=prompt_set(task.conditions),
+        held_out=prompt_set(held_out),
+        objective=OBJECTIVES["log-mean" if source else algorithm(task.search).objective],
+        budget=budget,
+        algorithm="transfer" if source else task.search,
+        seed=task.seed,
+        source=source,
+    )
 
 
 def compiled(

@@ -16,15 +16,14 @@ import msgspec
 from torch import Tensor, nn
 
 from budc.compiler.api_inputs import Pair, as_denoiser, check_scheduler
-from budc.compiler.api_samples import held_out_samples, prompt_set, sample_conditions
+from budc.compiler.api_samples import held_out_samples, sample_conditions
 from budc.compiler.api_settings import check_numbers, check_progress
 from budc.compiler.denoisers.conditioning import Condition
 from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.fingerprint import fingerprint_of, network_identity
 from budc.compiler.network.admission import Expected, expected_of
-from budc.compiler.network.binding import parts_of, roots_in_memory
-from budc.compiler.network.compiled import Compiled, Origin, SourcePolicy
-from budc.compiler.network.search import ANNEALING, compiled
+from budc.compiler.network.compiled import Compiled, SourcePolicy
+from budc.compiler.network.search import ANNEALING, compiled, origin_of
 from budc.compiler.rollouts.candidate import candidate_of
 from budc.compiler.rollouts.schedule import NoiseSchedule
 from budc.compiler.selection.finder import Finder
@@ -35,7 +34,6 @@ from budc.runtimes.admission.trust import Source
 from budc.schema.arguments import path_argument
 from budc.schema.canonical import digest
 from budc.schema.errors import CompileError, UnsupportedModel, UsageError
-from budc.schema.report_names import OBJECTIVES
 from budc.schema.trust import Trust
 
 
@@ -87,19 +85,8 @@ def transfer_policy(
     _check(expected, network, conditioning, schedule)
     nfe = max(sum(branch.mask) for branch in expected.policy.branches)
     task = Task(network, schedule, conditions, nfe, ANNEALING, seed=seed, batch=batch)
-    origin = Origin(
-        denoiser=network,
-        schedule=schedule,
-        roots=roots_in_memory(network) if weights is None else (None,) * len(parts_of(network)),
-        latents=tuple(noise.shape[1:]),
-        calibration=prompt_set(conditions),
-        held_out=prompt_set(held_out_conditions),
-        objective=OBJECTIVES["log-mean"],
-        budget=str(nfe),
-        algorithm="transfer",
-        seed=seed,
-        source=SourcePolicy(expected.policy, expected.policy_id),
-    )
+    moved = SourcePolicy(expected.policy, expected.policy_id)
+    origin = origin_of(task, held_out_conditions, str(nfe), hashed=weights is None, source=moved)
     resumed = None
     if work is not None:
         folder = path_argument(work, "work", "pass a folder to resume from")

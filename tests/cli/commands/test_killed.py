@@ -108,9 +108,9 @@ def remove(path):
 
 SMALLER = """
 import msgspec
-from budc.policies import profile as profiles
-load = profiles.load_profile
-profiles.load_profile = lambda name: msgspec.structs.replace(load(name), height=32, width=32, frames=1)
+from budc.policies import model_choice
+choose = model_choice.choose_model
+model_choice.choose_model = lambda model: msgspec.structs.replace(choose(model), height=32, width=32, frames=1)
 """
 
 
