@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 from budc.compiler.selection.effort import effort as effort_named
@@ -50,9 +52,21 @@ def check_choices(search: Any, effort: Any, align: Any, steps: Any, weights: Any
 
 
 def check_progress(progress: Any) -> None:
-    """Refuse a progress that cannot be called. Raises UsageError."""
-    if progress is not None and not callable(progress):
-        raise UsageError(
-            f"progress: {described(progress)} is no function",
-            remedy="pass a function of a pass's name, units done and units in all, or None for silence",
-        )
+    """Refuse a progress that cannot be called with a name and two numbers. Raises UsageError."""
+    if progress is None or (callable(progress) and not isinstance(progress, type) and _takes_three(progress)):
+        return
+    raise UsageError(
+        f"progress: {described(progress)} is no function of three values",
+        remedy="pass a function of a pass's name, units done and units in all, or None for silence",
+    )
+
+
+def _takes_three(function: Callable[..., object]) -> bool:
+    try:
+        signature(function).bind("", 0, 0)
+    except TypeError:
+        return False
+    except ValueError:
+        # A built-in function that does not say what it takes.
+        return True
+    return True

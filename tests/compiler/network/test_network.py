@@ -443,5 +443,5 @@ def test_a_search_reports_its_passes_and_prints_nothing(capfd):
     assert capfd.readouterr() == ("", "")
     assert {label for label, _, _ in passes} == {"calibration full", "search (uniform)"}
     assert passes[-1] == ("search (uniform)", 1, 1)
-    with pytest.raises(UsageError, match="progress: True is no function"):
+    with pytest.raises(UsageError, match="progress: True is no function of three values"):
         compiled(Net(), progress=True)

@@ -112,7 +112,7 @@ def test_what_does_not_fit_is_refused(small, make_document):
         moved(small, guidance={"text": 1.0})
     with pytest.raises(UnsupportedModel, match="not a list of blocks"):
         moved(small, blocks="others")
-    with pytest.raises(UsageError, match="progress: 3 is no function"):
+    with pytest.raises(UsageError, match="progress: 3 is no function of three values"):
         moved(small, progress=3)
     with pytest.raises(UsageError, match="artifact: None"):
         moved(None)
