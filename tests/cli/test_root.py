@@ -34,6 +34,14 @@ def test_version(budc):
     assert budc("--version").out == f"budc {version('budc')}\n"
 
 
+def test_a_module_of_python_is_the_command_too():
+    done = subprocess.run(
+        [sys.executable, "-m", "budc", "verify", "nowhere"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 10
+    assert "cannot read nowhere" in done.stderr
+
+
 def test_light_commands_import_nothing_heavy(tmp_path, sealed, public):
     script = """
 import sys
