@@ -13,9 +13,9 @@ Cell = tuple[str, int]
 TRAINED = tuple(name for name in METHODS if name.startswith("steps-") and name.endswith("-trained"))
 OWN_SOLVER = {"wan2.1-nano": "steps-unipc", "wan2.1-mini": "steps-unipc", "flux-nano": "steps-euler"}
 KINDS: dict[str, tuple[str, ...]] = {
-    "**budc**, `joint --align --effort thorough`": ("joint-align",),
-    "**budc**, `joint --effort thorough`": ("joint",),
-    "**budc**, `joint` (balanced, the default)": ("joint-balanced",),
+    "**budc**, `joint --align`": ("joint-align",),
+    "**budc**, `joint` (the default)": ("joint",),
+    "**budc**, `joint --effort balanced`": ("joint-balanced",),
     "**budc**, `joint --effort fast`": ("joint-fast",),
     "best of the plain solvers, timesteps and coefficients trained": TRAINED,
     "the paper's search": ("paper",),

@@ -43,7 +43,7 @@ EFFORTS: Mapping[str, Effort] = {
     "thorough": Effort(),
 }
 
-DEFAULT_EFFORT = "balanced"
+DEFAULT_EFFORT = "thorough"
 
 
 def effort(name: str) -> Effort:

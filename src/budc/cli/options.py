@@ -25,7 +25,7 @@ LARGEST_REVISION = 2**31 - 1
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 search_option = click.option("--search", metavar="NAME", help="Search algorithm; default joint.")
 effort_option = click.option(
-    "--effort", metavar="NAME", help="fast, balanced (default) or thorough: how many prompts are run."
+    "--effort", metavar="NAME", help="fast, balanced or thorough (default): how many prompts are run."
 )
 name_option = click.option("--name", metavar="NAME", help="Name of the policy; default MODEL-nfeN.")
 seed_option = click.option(

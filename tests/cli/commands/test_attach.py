@@ -197,9 +197,9 @@ def test_push_prepares_a_folder(budc, bound_policy, tmp_path):
     assert outcome.code == 2
     assert "newer than 1" in outcome.err
     assert (out / "wan-nfe2.budc.json").read_bytes() == newer.read_bytes()
-    assert (
-        budc("push", first, "--out", tmp_path / "other").code == 34
-    )  # a profile of no release, so no repository is known
+    outcome = budc("push", first, "--out", tmp_path / "other")
+    assert outcome.code == 2
+    assert "names no repository" in outcome.err
 
 
 def test_run_and_replay_by_model_folder(budc, compiled, shrunken, tmp_path, monkeypatch):
