@@ -141,7 +141,7 @@ def test_the_tables_of_the_readme_and_the_guide_are_what_the_results_say():
         }
         wanted["the model's own solver"] = [measured(model, budget, own[model]) for model, budget in cells]
         for label, values in wanted.items():
-            (line,) = [line for line in text.splitlines() if line.startswith(f"| {label} |")]
+            (line, *_) = [line for line in text.splitlines() if line.startswith(f"| {label}")]
             assert [float(cell) for cell in line.strip("| ").split("|")[1:]] == [
                 float(f"{value:.2g}") for value in values
             ]
