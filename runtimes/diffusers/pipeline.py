@@ -93,23 +93,28 @@ def load_pipeline(
         raise UsageError(f"dtype: {dtype}", remedy=f"use one of {', '.join(_DTYPES)}")
     folder = _folder(profile, weights)
     try:
-        import diffusers
-        import torch
-
-        from budc.runtimes.sampling.device_memory import device_memory
-        from budc.runtimes.sampling.devices import find_device
-        from budc.runtimes.sampling.loading import loading, scheduler_class
-        from budc.runtimes.sampling.quantized_loading import load_denoiser
-        from budc.runtimes.sampling.scheduler_choice import deployed_scheduler
+        return _loaded(profile, folder, device, dtype_name)
     except ModuleNotFoundError as missing:
         raise MissingExtra(
             f"loading a pipeline needs {missing.name}, which is not installed (extra budc[torch])",
             remedy="pip install 'budc[torch]'",
         ) from missing
+
+
+def _loaded(profile: ModelProfile, folder: Path, device: str | torch.device | None, dtype: str) -> Any:
+    import diffusers
+    import torch
+
+    from budc.runtimes.sampling.device_memory import device_memory
+    from budc.runtimes.sampling.devices import find_device
+    from budc.runtimes.sampling.loading import loading, scheduler_class
+    from budc.runtimes.sampling.quantized_loading import load_denoiser
+    from budc.runtimes.sampling.scheduler_choice import deployed_scheduler
+
     with python_names():
         target = find_device(device)
     scheduler = scheduler_class(profile.scheduler, profile.name)
-    default = getattr(torch, dtype_name)
+    default = getattr(torch, dtype)
     dtypes = {"default": default, "vae": default if profile.pipeline_class in _SAME_DTYPE else torch.float32}
     denoisers = {
         name: load_denoiser(getattr(diffusers, kind), folder, name, default, profile.quantization)
