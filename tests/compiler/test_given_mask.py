@@ -98,7 +98,7 @@ def test_a_mask_becomes_a_measured_policy_with_plain_reuse_or_fitted(flags, tmp_
 
 
 def test_sigmas_and_coefficients_of_a_mask_may_be_aligned(flags, monkeypatch):
-    monkeypatch.setattr("budc.compiler.selection.alignment.EPOCHS", (0.0, 1))
+    monkeypatch.setattr("budc.compiler.selection.alignment.epochs", lambda nfe, given: 1)
     document = compiled(flags | {"align": True})
     assert {tuple(branch.mask) for branch in document.policy.branches} == {
         (True, True, False, False, True, False)

@@ -38,8 +38,12 @@ class Memory:
     """The bytes of all tensors elsewhere that are alive, the most that there were, and how many there may be."""
 
     def __init__(self) -> None:
+        self.begin()
+
+    def begin(self, limit: float = math.inf) -> None:
+        """Count from nothing: what an earlier test has kept alive is not this one's."""
         self.used = self.peak = 0
-        self.limit = math.inf
+        self.limit = limit
         self._storages: set[int] = set()
 
     def count(self, values: Tensor) -> None:
@@ -53,11 +57,12 @@ class Memory:
         self._storages.add(key)
         self.used += size
         self.peak = max(self.peak, self.used)
-        weakref.finalize(storage, self._free, key, size)
+        weakref.finalize(storage, self._free, self._storages, key, size)
 
-    def _free(self, key: int, size: int) -> None:
-        self._storages.discard(key)
-        self.used -= size
+    def _free(self, storages: set[int], key: int, size: int) -> None:
+        storages.discard(key)
+        if storages is self._storages:
+            self.used -= size
 
 
 MEMORY = Memory()
@@ -133,7 +138,7 @@ def elsewhere(limit: float = math.inf) -> Iterator[torch.device]:
     `limit`: the bytes that its tensors may have together.
     """
     gc.collect()
-    MEMORY.limit, MEMORY.peak = limit, MEMORY.used
+    MEMORY.begin(limit)
     replaced = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     # Offloading asks for the functions of the device's streams, of which there are none.
