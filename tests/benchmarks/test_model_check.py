@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_it_times_the_check_of_every_tensor_beside_a_forward(tmp_path):
     target = tmp_path / "results.json"
     command = [sys.executable, "benchmarks/model_check.py", "--heads", "1", "--repeats", "1"]

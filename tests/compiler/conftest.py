@@ -1,5 +1,6 @@
 """An untrained model with a short schedule, loaded once, and denoisers that are formulas."""
 
+import gc
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -23,6 +24,18 @@ from budc.policies.samples import samples_of
 
 STEPS = 6
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def frozen_libraries():
+    """Let the garbage collector pass over the libraries' own objects: a compile calls it after each of its parts."""
+    import budc.compiler.compile
+    import budc.compiler.transfer  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ def test_gradients_come_back_from_elsewhere() -> None:
     assert weight.grad.tolist() == [0.0, 1.0, 2.0]
 
 
-@pytest.fixture(params=[pytest.param("wan", marks=pytest.mark.slow), "flux", "experts"])
+@pytest.fixture(params=["flux", *(pytest.param(name, marks=pytest.mark.slow) for name in ("wan", "experts"))])
 def model(request: pytest.FixtureRequest) -> Any:
     if request.param == "wan":
         return load_model(load_profile("wan2.1-nano"), request.getfixturevalue("wan_folder"), CPU)
@@ -67,11 +67,7 @@ def searched(model: Any, conditions: Any, journal: Any) -> SearchResult:
 
 
 @pytest.mark.usefixtures("short_search")
-@pytest.mark.parametrize(
-    "model",
-    ["flux", *(pytest.param(name, marks=pytest.mark.slow) for name in ("wan", "experts"))],
-    indirect=True,
-)
+@pytest.mark.slow
 def test_a_search_and_its_alignment(model: Any, tmp_path: Any) -> None:
     conditions = encode_prompts(
         model, ["a red box", "a blue ring", "two small stars", "a tall house"], range(4)

@@ -49,6 +49,7 @@ def test_what_takes_one_denoiser_refuses_two(budc, policy, pair_profile, pair_fo
     assert str(refused.value) == f"bind: {said}"
 
 
+@pytest.mark.slow
 def test_a_plan_of_the_real_model(budc):
     record = budc("plan", "--model", "wan2.2", "--budget", "10", "--device", "h100", "--json").record
     assert record["memory"]["weights"] == pytest.approx(28.6e9, rel=0.01)
