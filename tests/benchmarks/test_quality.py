@@ -75,6 +75,7 @@ def test_cells_that_stand_are_taken_and_those_that_do_not_are_named(results, wor
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_methods_that_are_written_for_another_pipeline_are_skipped_by_name(tmp_path):
     target = tmp_path / "flux.json"
     done = quality(
