@@ -113,7 +113,7 @@ def _tail(profile: ModelProfile) -> list[str]:
 
 
 def _line(text: str, comment: str) -> str:
-    return f"{text:<{_COLUMN}}# {comment}" if comment else text
+    return f"{text:<{_COLUMN - 1}} # {comment}" if comment else text
 
 
 def _value(value: object) -> str:
