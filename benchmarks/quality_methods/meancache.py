@@ -21,11 +21,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from budc.compiler.comparison.shortest_path import add, shortest
 from budc.compiler.denoisers.denoiser import guide
 from quality_methods.few_steps import SOLVERS
 from quality_methods.outcome import Outcome
 from quality_methods.setting import Samples, Setting
-from quality_methods.shortest_path import add, shortest
 
 SPANS = (1, 2, 3, 4, 5, 6)
 POWER = 2

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
+from budc.compiler.comparison.fitted import Fitted
+from budc.compiler.comparison.teacache import roll_by
 from budc.compiler.rollouts.linear_form import LinearForm
-from budc.compiler.rollouts.policies import forwards_per_sample, shared_policy
+from budc.compiler.rollouts.policies import forwards_per_sample
 from budc.compiler.rollouts.policy import rollout_policy
-from budc.schema.mask import StepMask
 from budc.schema.policy import Policy
-from budc.schema.predictor import Predictor
 from quality_methods.setting import Samples, Setting
 
 
@@ -32,10 +32,18 @@ class Outcome:
     chosen: dict[str, Any] = field(default_factory=dict)
 
 
-def plain(setting: Setting, steps: tuple[int, ...]) -> Policy:
-    """Return the policy that computes these steps in all branches and reuses the newest residual."""
-    mask = StepMask.from_compute_steps(setting.form.steps, steps)
-    return shared_policy(mask, Predictor.plain_reuse(mask), setting.branches)
+def run_fitted(setting: Setting, fitted: Fitted) -> Outcome:
+    """Run what a method found on the held-out prompts."""
+    fields: dict[str, Any] = {
+        "forwards": fitted.forwards,
+        "unshared": fitted.unshared,
+        "chosen": dict(fitted.chosen),
+    }
+    if fitted.policy is not None:
+        return static(setting, fitted.policy, **fields)
+    assert fitted.rule is not None
+    latents, counts = roll_by(setting, fitted.rule, setting.held_out.conditions)
+    return Outcome(latents, tuple(counts.tolist()), **fields)
 
 
 def static(

@@ -7,21 +7,22 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from budc.compiler.comparison.fitted import Fitted
+from budc.compiler.comparison.magcache import magcache
+from budc.compiler.comparison.paper_search import paper
+from budc.compiler.comparison.shortest_path import minimax, total
+from budc.compiler.comparison.taylorseer import taylorseer
+from budc.compiler.comparison.teacache import teacache
+from budc.compiler.comparison.uniform import uniform
 from quality_methods.ablation import ablation
 from quality_methods.budc_joint import budc_joint, budc_separate
 from quality_methods.cache_dit_mask import cache_dit_mask
 from quality_methods.ceiling import ceiling
 from quality_methods.few_steps import SOLVERS, few_steps
-from quality_methods.magcache import magcache
 from quality_methods.meancache import meancache
-from quality_methods.outcome import Outcome
-from quality_methods.paper_search import paper
+from quality_methods.outcome import Outcome, run_fitted
 from quality_methods.setting import Setting
-from quality_methods.shortest_path import minimax, total
-from quality_methods.taylorseer import taylorseer
-from quality_methods.teacache import teacache
 from quality_methods.trained_steps import trained_steps
-from quality_methods.uniform import uniform
 
 Run = Callable[[Setting, int, int, Path], Outcome]
 """(setting, NFE, seed, folder from which a killed run goes on) -> outcome."""
@@ -42,6 +43,16 @@ class Method(NamedTuple):
 
 def _plain(function: Callable[..., Outcome], **settings: object) -> Run:
     return lambda setting, nfe, seed, folder: function(setting, nfe, **settings)
+
+
+def _fitted(function: Callable[..., Fitted], **settings: object) -> Run:
+    return lambda setting, nfe, seed, folder: run_fitted(setting, function(setting, nfe, **settings))
+
+
+def _paper(prompts: int | None = None) -> Run:
+    return lambda setting, nfe, seed, folder: run_fitted(
+        setting, paper(setting, nfe, seed, folder, prompts=prompts)
+    )
 
 
 def _trained(solver: str, coefficients: bool) -> Run:
@@ -76,19 +87,19 @@ METHODS: dict[str, Method] = {
     "joint-auto": Method(
         "**budc**, joint --align --steps auto", partial(budc_joint, align=True, auto=True), family="budc"
     ),
-    "uniform": Method("uniform mask", _plain(uniform)),
-    "paper": Method("paper's search", paper, seeded=True),
-    "paper-one": Method("paper's search, on one prompt", partial(paper, prompts=1), seeded=True),
-    "dpcache": Method("shortest path, sum (DPCache-style)", _plain(total)),
-    "lemica": Method("shortest path, minimax (LeMiCa-style)", _plain(minimax)),
+    "uniform": Method("uniform mask", _fitted(uniform)),
+    "paper": Method("paper's search", _paper(), seeded=True),
+    "paper-one": Method("paper's search, on one prompt", _paper(prompts=1), seeded=True),
+    "dpcache": Method("shortest path, sum (DPCache-style)", _fitted(total)),
+    "lemica": Method("shortest path, minimax (LeMiCa-style)", _fitted(minimax)),
     "meancache": Method("MeanCache-style", _plain(meancache)),
-    "teacache": Method("TeaCache", _plain(teacache, kind="input")),
+    "teacache": Method("TeaCache", _fitted(teacache, kind="input")),
     "teacache-embedding": Method(
-        "TeaCache, its Wan rule", _plain(teacache, kind="embedding"), pipelines=_WAN
+        "TeaCache, its Wan rule", _fitted(teacache, kind="embedding"), pipelines=_WAN
     ),
-    "magcache": Method("MagCache", _plain(magcache)),
-    "taylorseer-1": Method("TaylorSeer, order 1", _plain(taylorseer, order=1)),
-    "taylorseer-2": Method("TaylorSeer, order 2", _plain(taylorseer, order=2)),
+    "magcache": Method("MagCache", _fitted(magcache)),
+    "taylorseer-1": Method("TaylorSeer, order 1", _fitted(taylorseer, order=1)),
+    "taylorseer-2": Method("TaylorSeer, order 2", _fitted(taylorseer, order=2)),
     "cache-dit": Method("cache-dit, static mask", _plain(cache_dit_mask, order=None), pipelines=_WAN),
     "cache-dit-taylor": Method(
         "cache-dit, static mask, Taylor", _plain(cache_dit_mask, order=1), pipelines=_WAN

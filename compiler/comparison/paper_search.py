@@ -12,12 +12,14 @@ import random
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
+from budc.compiler.comparison.fitted import Fitted, plain
+from budc.compiler.comparison.setting import Setting
 from budc.compiler.rollouts.tree import Tree
 from budc.compiler.search import Candidate, Space, algorithm
 from budc.compiler.storage.journal import Journal
 from budc.progress import progress
-from quality_methods.outcome import Outcome, plain, static
-from quality_methods.setting import Setting
 
 MEMORY = 2 << 30
 """Bytes of rollout states that are remembered."""
@@ -33,6 +35,13 @@ class Searched(NamedTuple):
     unshared: int
 
 
+class _Score(msgspec.Struct, frozen=True):
+    """What the journal has of a candidate."""
+
+    loss: float
+    forwards: int
+
+
 def paper_search(setting: Setting, nfe: int, seed: int, folder: Path, prompts: int | None = None) -> Searched:
     """Search the mask of one budget on the first `prompts`; every loss is in `folder` before the search sees it."""
     profile, samples = setting.model.profile, setting.calibration
@@ -45,24 +54,25 @@ def paper_search(setting: Setting, nfe: int, seed: int, folder: Path, prompts: i
     losses: dict[str, float] = {}
     forwards = 0
     with (
-        Journal(folder, f"{setting.name} {nfe} {seed} {len(samples)}") as journal,
-        progress(f"{setting.name} NFE {nfe} paper seed {seed}", chosen.max_candidates(space)) as bar,
+        Journal(folder, f"{setting.model.profile.name} {nfe} {seed} {len(samples)}") as journal,
+        progress(
+            f"{setting.model.profile.name} NFE {nfe} paper seed {seed}", chosen.max_candidates(space)
+        ) as bar,
     ):
         candidates = next(walk)
         while True:
             for candidate in candidates:
                 key = candidate.key
                 if key not in losses:
-                    record = journal.get(key)
-                    if record is None:
+                    score = journal.get(key, _Score)
+                    if score is None:
                         (rollout,) = tree.roll_out([candidate])
-                        loss = sum(rollout.errors) / len(rollout.errors)
-                        record = {"loss": loss, "forwards": rollout.forwards}
-                        journal.put(key, record)
+                        score = _Score(sum(rollout.errors) / len(rollout.errors), rollout.forwards)
+                        journal.put(key, score)
                     else:
                         tree.note(candidate)
-                    losses[key] = record["loss"]
-                    forwards += record["forwards"]
+                    losses[key] = score.loss
+                    forwards += score.forwards
                 bar.advance(f"best {min(losses.values()):.4g}")
             try:
                 candidates = walk.send([losses[candidate.key] for candidate in candidates])
@@ -73,15 +83,14 @@ def paper_search(setting: Setting, nfe: int, seed: int, folder: Path, prompts: i
     return Searched(winner, losses[winner.key], len(losses), forwards, unshared)
 
 
-def paper(setting: Setting, nfe: int, seed: int, folder: Path, *, prompts: int | None = None) -> Outcome:
-    """Search on the first `prompts` (default: all), then run the winner."""
+def paper(setting: Setting, nfe: int, seed: int, folder: Path, *, prompts: int | None = None) -> Fitted:
+    """Search on the first `prompts` (default: all)."""
     searched = paper_search(setting, nfe, seed, folder, prompts)
     steps, full = searched.candidate.mask.compute_steps, setting.full_forwards
     if prompts is not None:
         full = full // len(setting.calibration) * prompts
-    return static(
-        setting,
-        plain(setting, steps),
+    return Fitted(
+        policy=plain(setting.form.steps, steps, setting.branches),
         forwards=full + searched.forwards,
         unshared=full + searched.unshared,
         chosen={"steps": list(steps), "calibrationLoss": searched.loss, "candidates": searched.candidates},

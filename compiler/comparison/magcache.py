@@ -9,7 +9,8 @@ branch keeps its own account.
 The published settings also compute the first fifth of the steps and cap the number of steps reused in a row at 2 to
 4: with them 50 steps take 18 evaluations or more. Here the first step alone is protected and runs are not capped,
 since the budgets compared are smaller. The threshold is bisected until the mean NFE is as near to the budget as a rule
-that all samples share can come.
+that all samples share can come. What it gives is a policy with a mask for each branch; where a pipeline runs its
+branches in one forward, the first branch decides for all.
 """
 
 from __future__ import annotations
@@ -17,56 +18,62 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quality_methods.dynamic import bisect, roll
-from quality_methods.outcome import Outcome
-from quality_methods.setting import Setting
+from budc.compiler.comparison.dynamic import bisect
+from budc.compiler.comparison.fitted import Fitted
+from budc.compiler.comparison.setting import Setting
+from budc.runtimes.sampling.families import family_named
+from budc.schema.mask import StepMask
+from budc.schema.policy import Policy
+from budc.schema.predictor import Predictor
 
 
 @torch.no_grad()
 def ratios(setting: Setting) -> dict[str, list[float]]:
     """Return γ of every step after the first, mean over tokens and calibration prompts, per branch."""
-    states, conditions = setting.calibration.run.states, setting.calibration.conditions
+    samples = setting.calibration
+    network = setting.network(samples)
     gammas: dict[str, list[float]] = {branch: [] for branch in setting.branches}
     before: dict[str, Tensor] = {}
     for step, timestep in enumerate(setting.form.timesteps.float()):
         for branch in setting.branches:
-            _, residual = setting.denoiser.compute(states[step], timestep, conditions.embeddings[branch])
-            size = residual.norm(dim=-1)
+            _, residual = network.compute(branch, samples.run.state(step).float(), timestep)
+            size = residual.float().norm(dim=-1)
             if branch in before:
                 gammas[branch].append(float((size / before[branch]).mean()))
             before[branch] = size
     return gammas
 
 
-def schedule(gammas: list[float], threshold: float) -> list[bool]:
-    """Return where one branch computes."""
+def schedule(gammas: list[float], threshold: float, forced: tuple[int, ...] = ()) -> list[bool]:
+    """Return where one branch computes; it does so at `forced` steps, too."""
     mask, ratio, error = [True], 1.0, 0.0
-    for gamma in gammas:
+    for step, gamma in enumerate(gammas, 1):
         ratio *= gamma
         error += abs(1 - ratio)
-        mask.append(error >= threshold)
+        mask.append(error >= threshold or step in forced)
         if mask[-1]:
             ratio, error = 1.0, 0.0
     return mask
 
 
-def magcache(setting: Setting, nfe: int) -> Outcome:
-    """Measure, bisect, run."""
-    gammas = ratios(setting)
+def magcache(setting: Setting, nfe: int) -> Fitted:
+    """Measure the ratios and bisect the threshold."""
+    gammas, forced = ratios(setting), setting.sampler.first_steps
+    if family_named(next(iter(setting.model.profile.denoisers.values()))).batched:
+        gammas = dict.fromkeys(gammas, gammas[setting.branches[0]])
 
     def masks(threshold: float) -> dict[str, list[bool]]:
-        return {branch: schedule(gammas[branch], threshold) for branch in setting.branches}
+        return {branch: schedule(gammas[branch], threshold, forced) for branch in setting.branches}
 
     def mean_nfe(threshold: float) -> float:
         return sum(sum(mask) for mask in masks(threshold).values()) / len(setting.branches)
 
     threshold = bisect(mean_nfe, nfe, high=float(setting.form.steps), rounds=40)
-    mask_of, size = masks(threshold), len(setting.held_out)
-
-    def decide(step: int, latents: Tensor, timestep: Tensor) -> dict[str, Tensor]:
-        return {branch: torch.full((size,), mask[step]) for branch, mask in mask_of.items()}
-
-    latents, counts = roll(setting, setting.held_out, decide)
-    steps = {branch: [step for step, on in enumerate(mask) if on] for branch, mask in mask_of.items()}
+    mask_of = {branch: StepMask.of(mask) for branch, mask in masks(threshold).items()}
+    policy = Policy.of(
+        "trunk-residual", {branch: Predictor.plain_reuse(mask) for branch, mask in mask_of.items()}
+    )
+    steps = {branch: list(mask.compute_steps) for branch, mask in mask_of.items()}
+    # One full run can measure the magnitudes as well; here it is run again, which is not counted.
     chosen = {"threshold": threshold, "steps": steps}
-    return Outcome(latents, tuple(counts.tolist()), setting.full_forwards, chosen=chosen)
+    return Fitted(policy=policy, forwards=setting.full_forwards, chosen=chosen)

@@ -18,9 +18,9 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from budc.compiler.comparison.fitted import Fitted, plain
+from budc.compiler.comparison.setting import Setting
 from budc.compiler.fitting.gram import mean_gram
-from quality_methods.outcome import Outcome, plain, static
-from quality_methods.setting import Setting
 
 Cost = tuple[float, ...]
 
@@ -67,17 +67,17 @@ def largest_first(cost: Cost, edge: float) -> Cost:
     return tuple(heapq.merge(cost, (edge,), reverse=True))
 
 
-def _run(setting: Setting, nfe: int, join: Callable[[Cost, float], Cost]) -> Outcome:
+def _fit(setting: Setting, nfe: int, join: Callable[[Cost, float], Cost]) -> Fitted:
     steps = shortest(edges(reuse_errors(setting)), nfe, join)
-    forwards = setting.full_forwards
-    return static(setting, plain(setting, steps), forwards=forwards, chosen={"steps": list(steps)})
+    policy = plain(setting.form.steps, steps, setting.branches)
+    return Fitted(policy=policy, forwards=setting.full_forwards, chosen={"steps": list(steps)})
 
 
-def total(setting: Setting, nfe: int) -> Outcome:
+def total(setting: Setting, nfe: int) -> Fitted:
     """Minimise the sum of the edges."""
-    return _run(setting, nfe, add)
+    return _fit(setting, nfe, add)
 
 
-def minimax(setting: Setting, nfe: int) -> Outcome:
+def minimax(setting: Setting, nfe: int) -> Fitted:
     """Minimise the edges from the largest down."""
-    return _run(setting, nfe, largest_first)
+    return _fit(setting, nfe, largest_first)

@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from budc.compiler.comparison.fitted import Fitted
+from budc.compiler.comparison.setting import Setting
 from budc.compiler.rollouts.policies import shared_policy
 from budc.schema.mask import StepMask
 from budc.schema.predictor import Predictor
-from quality_methods.outcome import Outcome, static
-from quality_methods.setting import Setting
 
 
 def schedule(steps: int, nfe: int) -> tuple[int, int, tuple[int, ...]]:
@@ -51,8 +51,8 @@ def coefficients(step: int, computed: Sequence[int], order: int) -> tuple[float,
     return tuple(forecast[: min(order + 1, len(computed))])
 
 
-def taylorseer(setting: Setting, nfe: int, order: int) -> Outcome:
-    """Run the forecast of an order at the interval that spends the budget."""
+def taylorseer(setting: Setting, nfe: int, order: int) -> Fitted:
+    """Return the forecast of an order at the interval that spends the budget."""
     interval, leading, computed = schedule(setting.form.steps, nfe)
     mask = StepMask.from_compute_steps(setting.form.steps, computed)
     rows = [
@@ -61,4 +61,4 @@ def taylorseer(setting: Setting, nfe: int, order: int) -> Outcome:
     ]
     policy = shared_policy(mask, Predictor.of(rows, mask), setting.branches)
     chosen = {"interval": interval, "leading": leading, "order": order, "steps": list(computed)}
-    return static(setting, policy, chosen=chosen)
+    return Fitted(policy=policy, chosen=chosen)

@@ -1,0 +1,67 @@
+"""What every method is given: a model, its sampler, and calibration prompts with their full run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from budc.compiler.denoisers.batched import BatchedDenoiser
+from budc.compiler.denoisers.conditioning import Conditioning
+from budc.compiler.denoisers.denoiser import Denoiser
+from budc.compiler.models.denoiser import model_denoiser
+from budc.compiler.models.model import LoadedModel
+from budc.compiler.rollouts.linear_form import LinearForm, linear_form
+from budc.compiler.rollouts.reference_run import ReferenceRun
+from budc.schema.policy import SamplerBinding
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Prompts that are encoded, their noise, and their full run."""
+
+    conditions: Conditioning
+    run: ReferenceRun
+
+    def __len__(self) -> int:
+        return len(self.conditions)
+
+    def part(self, first: int, last: int) -> Samples:
+        """Return the samples first..last-1."""
+        return Samples(self.conditions.part(first, last), self.run.part(first, last))
+
+
+class Setting:
+    """A model on a sampler; `calibrate` runs every step on the calibration prompts, once a method needs them."""
+
+    def __init__(
+        self, model: LoadedModel, sampler: SamplerBinding, calibrate: Callable[[Setting], Samples]
+    ) -> None:
+        self.model = model
+        self.sampler = sampler
+        self.form: LinearForm = linear_form(model.scheduler, sampler.sigmas, sampler.timesteps)
+        self._calibrate = calibrate
+
+    @cached_property
+    def denoiser(self) -> Denoiser:
+        """The model's denoiser, or its experts as one."""
+        return model_denoiser(self.model)
+
+    @cached_property
+    def calibration(self) -> Samples:
+        """The calibration prompts."""
+        return self._calibrate(self)
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Guidance branches."""
+        return self.model.profile.branches
+
+    @property
+    def full_forwards(self) -> int:
+        """Transformer forwards of the full run over the calibration prompts."""
+        return self.form.steps * len(self.branches) * len(self.calibration)
+
+    def network(self, samples: Samples) -> BatchedDenoiser:
+        """Return the denoiser over a prompt set, with a count of its own."""
+        return BatchedDenoiser(self.denoiser, samples.conditions)
