@@ -16,8 +16,10 @@ from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.evaluation.reference import prompt_set, reference_set, stored_latents
 from budc.compiler.evaluation.report import frame_levels
 from budc.compiler.evaluation.tolerance import agreed_tolerance
+from budc.compiler.metrics.psnr import PSNR
+from budc.compiler.metrics.summary import summary
 from budc.compiler.models.model import load_model
-from budc.compiler.rollouts.metrics import latent_errors, latent_metric, psnr_metric
+from budc.compiler.rollouts.metrics import latent_errors, latent_metric
 from budc.compiler.storage.journal import Journal
 from budc.policies.deployment import calibrated
 from budc.policies.profile import ModelProfile, load_profile
@@ -36,7 +38,7 @@ from budc.schema.additions import (
 )
 from budc.schema.errors import QualityMismatch, UnsupportedModel, UsageError
 from budc.schema.policy import Metric, PolicyDocument
-from budc.schema.report_names import FULL, PSNR
+from budc.schema.report_names import FULL
 
 DEVIATIONS = 4.0
 ADDITIONS = frozenset(
@@ -89,9 +91,9 @@ def replay(
             rollout, document.policy, document.sampler, held.conditions, journal, "policy"
         )
         metrics = [latent_metric(latent_errors(latents, held.latents))]
-        if any(metric.name == PSNR for metric in report.metrics):
-            levels = frame_levels(model, {PSNR: latents}, held.latents, journal, "frames")
-            metrics.append(psnr_metric(levels[PSNR]))
+        if any(metric.name == PSNR.name for metric in report.metrics):
+            levels = frame_levels(model, {PSNR.name: latents}, held.latents, journal, "frames")
+            metrics.append(summary(PSNR, levels[PSNR.name]))
     measured = {metric.name: metric for metric in metrics}
     pairs = [Replayed(metric, measured[metric.name]) for metric in report.metrics if metric.name in measured]
     for pair in pairs:

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.evaluation.reference import ReferenceSet, stored_latents
+from budc.compiler.metrics.psnr import PSNR
+from budc.compiler.metrics.summary import summary
 from budc.compiler.models.model import LoadedModel
-from budc.compiler.rollouts.metrics import latent_errors, latent_metric, psnr_metric, psnrs
+from budc.compiler.rollouts.metrics import latent_errors, latent_metric, psnrs
 from budc.compiler.rollouts.policies import full_policy, shared_policy
 from budc.compiler.storage.journal import Journal
 from budc.progress import progress
@@ -103,7 +105,7 @@ class Evaluator:
             metrics = {
                 name: [
                     latent_metric(latent_errors(final, reference)),
-                    *([psnr_metric(levels[budget.nfe, name])] if self.frames else []),
+                    *([summary(PSNR, levels[budget.nfe, name])] if self.frames else []),
                 ]
                 for name, final in budget.latents.items()
             }

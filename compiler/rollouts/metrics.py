@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from budc.schema.policy import Metric
-from budc.schema.report_names import LATENT_MSE, PSNR
+from budc.schema.report_names import LATENT_MSE
 
 PSNR_CAP = 120.0
 """dB given to frames that agree to the last bit or nearly so; JSON has no infinity."""
@@ -49,7 +49,8 @@ def relative_difference(actual: Tensor, expected: Tensor) -> float:
     return largest_difference(actual, expected) / largest
 
 
-def _standard_error(values: Sequence[float]) -> float:
+def standard_error(values: Sequence[float]) -> float:
+    """Return the standard error of the mean; 0 for a single value."""
     return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
@@ -65,23 +66,11 @@ def latent_metric(errors: Sequence[float]) -> Metric:
     return Metric(
         name=LATENT_MSE,
         mean=statistics.fmean(errors),
-        standard_error=_standard_error(errors),
+        standard_error=standard_error(errors),
         worst=max(errors),
         geometric_mean=statistics.geometric_mean(errors) if positive else 0.0,
         p95=percentile(errors, 0.95),
         samples=len(errors),
-    )
-
-
-def psnr_metric(values: Sequence[float]) -> Metric:
-    """Summarise PSNR; the worst prompt has the lowest value."""
-    return Metric(
-        name=PSNR,
-        unit="dB",
-        mean=statistics.fmean(values),
-        standard_error=_standard_error(values),
-        worst=min(values),
-        samples=len(values),
     )
 
 

@@ -9,7 +9,6 @@ from budc.compiler.rollouts.metrics import (
     latent_errors,
     latent_metric,
     percentile,
-    psnr_metric,
     psnrs,
     relative_difference,
 )
@@ -35,7 +34,6 @@ def test_summaries():
     assert metric.worst == metric.p95 == 100.0
     assert metric.standard_error == pytest.approx(math.sqrt(((36**2) + 27**2 + 63**2) / 2 / 3))
     assert latent_metric([0.0, 1.0]).geometric_mean == 0.0
-    assert psnr_metric([30.0, 20.0]).worst == 20.0
 
 
 def test_percentile_is_a_value_of_the_sample():

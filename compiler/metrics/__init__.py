@@ -1,0 +1,132 @@
+"""Metrics of decoded frames, one a module, by the names that `--metrics` takes.
+
+    kinds = choose_metrics("psnr,ssim", frames=1)
+    metrics, missing = load_metrics(kinds, weights, device)
+    value = metrics["ssim"].measure(frames, reference, prompt)
+
+Importing this package loads no numerical library; each metric imports its own when it is loaded.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from budc.compiler.metrics.kind import FrameMetric, MetricKind, NotMeasured
+from budc.compiler.metrics.psnr import PSNR
+from budc.compiler.metrics.ssim import SSIM
+from budc.option_names import option
+from budc.schema.errors import DeviceMemory, ModelError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+METRICS: Mapping[str, MetricKind] = {kind.name: kind for kind in (PSNR, SSIM)}
+
+
+def choose_metrics(text: str | None, frames: int) -> tuple[MetricKind, ...]:
+    """Return the metrics that `--metrics` lists, or all that can be measured on samples of so many frames.
+
+    Args:
+        text: names, separated by commas; None for all that apply.
+        frames: of a sample; 1 for images.
+
+    Raises:
+        UsageError: there is no metric of that name (the nearest is suggested), or it is not for this medium.
+    """
+    if text is None:
+        return tuple(kind for kind in METRICS.values() if kind.applies(frames))
+    names = dict.fromkeys(name.strip() for name in text.split(","))
+    return tuple(_kind(name, frames) for name in names)
+
+
+def _kind(name: str, frames: int) -> MetricKind:
+    kind = METRICS.get(name)
+    applicable = ", ".join(other.name for other in METRICS.values() if other.applies(frames))
+    if kind is None:
+        near = difflib.get_close_matches(name.lower(), METRICS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"use some of {applicable}, separated by commas"
+        raise UsageError(f"{option('metrics')}: no metric named {name[:100]!r}", remedy=hint)
+    if not kind.applies(frames):
+        medium = "images" if frames == 1 else f"clips of {frames} frames"
+        raise UsageError(
+            f"{option('metrics')}: {name} is a metric of {kind.medium}s, and these are {medium}",
+            remedy=f"leave it out; use some of {applicable}",
+        )
+    return kind
+
+
+def load_metrics(
+    kinds: Iterable[MetricKind],
+    weights: Path | None,
+    device: torch.device,
+    size: tuple[int, int] | None = None,
+) -> tuple[dict[str, FrameMetric], list[NotMeasured]]:
+    """Load metrics by name, as far as they can be measured here.
+
+    Args:
+        kinds: what to load.
+        weights: the folder of `--metric-weights`; each metric's own folder in it has the metric's name.
+        device: where their networks run.
+        size: rows and columns of the frames; None leaves it to `measure` to refuse frames that are too small.
+
+    Returns:
+        The metrics that are loaded, and those that are not, each with its reason: a package or weights that are
+        missing or of no use, or frames that are too small.
+    """
+    loaded, missing = {}, []
+    for kind in kinds:
+        found = _load(kind, weights, device, size)
+        if isinstance(found, NotMeasured):
+            missing.append(found)
+        else:
+            loaded[kind.name] = found
+    return loaded, missing
+
+
+def _load(
+    kind: MetricKind, weights: Path | None, device: torch.device, size: tuple[int, int] | None
+) -> FrameMetric | NotMeasured:
+    if size and (reason := _too_small(kind, *size)):
+        return NotMeasured(kind.name, reason, "leave it out, or generate larger frames")
+    folder = weights / kind.name if weights and kind.weights else None
+    if kind.weights and (folder is None or not folder.is_dir()):
+        reason = f"{folder} is no folder" if folder else "its weights are needed"
+        given = option("metric-weights", weights or "DIR")
+        return NotMeasured(
+            kind.name, reason, f"{given} with {kind.weights} in {kind.name}/; docs/metrics.md says whose"
+        )
+    try:
+        return _of_size(kind, kind.load(folder, device))
+    except ImportError as error:
+        reason = f"{', '.join(kind.needs)} cannot be imported: {error}"
+        return NotMeasured(kind.name, reason, "pip install 'budc[metrics]'")
+    except (ModelError, DeviceMemory) as error:
+        return NotMeasured(kind.name, str(error), error.remedy)
+
+
+def _of_size(kind: MetricKind, metric: FrameMetric) -> FrameMetric:
+    """Return the metric, which refuses frames that are too small for it."""
+
+    def measure(frames: Tensor, reference: Tensor, prompt: str) -> float:
+        if reason := _too_small(kind, *frames.shape[-2:]):
+            raise UsageError(
+                f"{option('metrics')}: {kind.name}: {reason}",
+                remedy="leave it out, or generate larger frames",
+            )
+        return metric.measure(frames, reference, prompt)
+
+    return FrameMetric(measure)
+
+
+def _too_small(kind: MetricKind, rows: int, columns: int) -> str:
+    least = kind.least_side
+    if min(rows, columns) >= least:
+        return ""
+    return f"frames of {rows} × {columns} pixels are smaller than the {least} × {least} that it needs"
+
+
+__all__ = ["METRICS", "FrameMetric", "MetricKind", "NotMeasured", "choose_metrics", "load_metrics"]
