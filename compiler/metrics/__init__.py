@@ -14,17 +14,21 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from budc.compiler.metrics.flip import FLIP
 from budc.compiler.metrics.kind import FrameMetric, MetricKind, NotMeasured
 from budc.compiler.metrics.psnr import PSNR
 from budc.compiler.metrics.ssim import SSIM
+from budc.compiler.metrics.ssimulacra2 import SSIMULACRA2
+from budc.compiler.metrics.vmaf import VMAF
+from budc.compiler.metrics.xpsnr import XPSNR
 from budc.option_names import option
-from budc.schema.errors import DeviceMemory, ModelError, UsageError
+from budc.schema.errors import DeviceMemory, MissingExtra, ModelError, UsageError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-METRICS: Mapping[str, MetricKind] = {kind.name: kind for kind in (PSNR, SSIM)}
+METRICS: Mapping[str, MetricKind] = {kind.name: kind for kind in (PSNR, SSIM, FLIP, SSIMULACRA2, VMAF, XPSNR)}
 
 
 def choose_metrics(text: str | None, frames: int) -> tuple[MetricKind, ...]:
@@ -104,7 +108,7 @@ def _load(
     except ImportError as error:
         reason = f"{', '.join(kind.needs)} cannot be imported: {error}"
         return NotMeasured(kind.name, reason, "pip install 'budc[metrics]'")
-    except (ModelError, DeviceMemory) as error:
+    except (MissingExtra, ModelError, DeviceMemory) as error:
         return NotMeasured(kind.name, str(error), error.remedy)
 
 
