@@ -8,6 +8,7 @@ from pathlib import Path
 
 from budc.compiler.compile_plan import CompilePlan, PlannedPolicy
 from budc.compiler.selection.task import SearchResult
+from budc.policies.conditioning_images import image_roles
 from budc.policies.profile import ModelProfile
 from budc.schema.artifact import seal
 from budc.schema.files import write_atomic
@@ -15,6 +16,7 @@ from budc.schema.keys import Signer
 from budc.schema.policy import (
     SCHEMA_VERSION,
     Budget,
+    ConditioningImage,
     ModelBinding,
     PolicyDocument,
     Quality,
@@ -43,6 +45,11 @@ def output_shape(profile: ModelProfile) -> Shape:
     )
 
 
+def conditioning_images(profile: ModelProfile) -> list[ConditioningImage]:
+    """Return what conditions each sample of a profile's pipeline beside its prompt, at the size of the output."""
+    return [ConditioningImage(role=role) for role in image_roles(profile.pipeline_class)]
+
+
 def make_document(
     plan: CompilePlan,
     planned: PlannedPolicy,
@@ -62,6 +69,7 @@ def make_document(
         model=binding,
         sampler=plan.target.bound(sampler),
         shape=output_shape(profile),
+        images=conditioning_images(profile),
         budget=Budget(
             requested=planned.budget,
             nfe=max(evaluations.values()),

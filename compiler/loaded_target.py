@@ -64,7 +64,7 @@ class LoadedTarget:
                 **settings,
                 "profile": msgspec.to_builtins(self.target.profile),
                 "states": self.target.states,
-                "samples": msgspec.to_builtins(self.target.samples),
+                "samples": [prompt_set(samples).digest for samples in self.target.samples],
                 "denoisers": msgspec.to_builtins(self.binding),
                 "components": dict(self.components),
                 "versions": versions(),

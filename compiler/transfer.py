@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from budc.compiler.compatibility import check_first_steps, check_scheduler
-from budc.compiler.emit import output_shape, versions, write_artifact
+from budc.compiler.emit import conditioning_images, output_shape, versions, write_artifact
 from budc.compiler.evaluation.report import SampledPolicy
 from budc.compiler.loaded_target import LoadedTarget, load_target
 from budc.compiler.rollouts.candidate import candidate_of
@@ -144,6 +144,7 @@ def _document(
         model=loaded.binding,
         sampler=plan.target.bound(sampler),
         shape=output_shape(plan.target.profile),
+        images=conditioning_images(plan.target.profile),
         policy=transferred.policy,
         quality=quality,
         search=Search(

@@ -16,7 +16,7 @@ from budc.compiler.target import ArtifactRequest, Target
 from budc.policies.model_choice import choose_model
 from budc.policies.profile import ModelProfile
 from budc.runtimes.admission.additions import check_additions
-from budc.schema.additions import EVALUATION, NEGATIVE_PROMPT, NETWORK_CONFIG, QUANTIZATION
+from budc.schema.additions import EVALUATION, IMAGES, NEGATIVE_PROMPT, NETWORK_CONFIG, QUANTIZATION
 from budc.schema.artifact import SUFFIX, Artifact
 from budc.schema.errors import UsageError
 from budc.schema.files import check_place
@@ -76,7 +76,7 @@ class TransferRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown
         profile = replace(self, negative=self._negative(profile)).deployed(profile)
         self._check_nearby()
         check_additions(
-            document, "budc transfer", {NETWORK_CONFIG, QUANTIZATION, NEGATIVE_PROMPT, EVALUATION}
+            document, "budc transfer", {NETWORK_CONFIG, QUANTIZATION, NEGATIVE_PROMPT, IMAGES, EVALUATION}
         )
         check_family(document, profile, self.differing)
         check_sampling(document, profile, self.differing)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from budc.policies.conditioning_images import check_first_frame_alone
 from budc.policies.profile import Experts, ModelProfile, embedded_folder, load_profile, profile_names
 from budc.policies.profile_rules import BRANCHES
 from budc.schema import canonical
@@ -54,6 +55,8 @@ def profile_from_folder(folder: Path, like: str | None = None) -> FolderProfile:
     index = read_object(folder / INDEX)
     denoisers = _denoisers(folder, index)
     configs = {name: read_object(folder / name / "config.json") for name in denoisers}
+    for name, config in configs.items():
+        check_first_frame_alone(config, folder / name / "config.json")
     candidates = _candidates(folder, index, denoisers)
     alike = [profile for profile in candidates if _same_architecture(profile, configs)]
     base = _base(candidates, alike, like)

@@ -75,4 +75,4 @@ def read_profile(path: Path) -> ModelProfile:
 
 def _beside(path: Path, name: str) -> str:
     own = path.parent / name
-    return os.path.abspath(own) if os.path.lexists(own) else name
+    return os.path.abspath(own) if name and os.path.lexists(own) else name

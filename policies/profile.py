@@ -27,6 +27,7 @@ class Prompts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Prompt files, relative to the profiles, and how many prompts of each are used."""
 
     calibration: str
+    """Empty, as `held_out` is, where samples are made from images: the package holds none."""
     calibration_size: int
     held_out: str
     held_out_size: int

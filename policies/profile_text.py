@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from budc.policies.conditioning_images import image_roles
 from budc.policies.folder_profile import FolderProfile
 from budc.policies.profile import ModelProfile
 
@@ -96,10 +97,13 @@ def _fields(
 
 def _tail(profile: ModelProfile) -> list[str]:
     prompts, search = profile.prompts, profile.search
+    file = "a file of yours, one prompt a line, or a shipped one"
+    if image_roles(profile.pipeline_class):
+        file = "a .csv or .jsonl file of yours, with an image for each prompt"
     return [
         "",
         "[prompts]",
-        _line(f"calibration = {_value(prompts.calibration)}", "a file of yours, one prompt a line, or a shipped one"),
+        _line(f"calibration = {_value(prompts.calibration)}", file),
         _line(f"calibration_size = {prompts.calibration_size}", "how many of them are searched on"),
         _line(f"held_out = {_value(prompts.held_out)}", "what the report is measured on; none of the prompts above"),
         f"held_out_size = {prompts.held_out_size}",

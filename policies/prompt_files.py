@@ -1,10 +1,10 @@
 """Prompt files: UTF-8 text, CSV or JSONL, told apart by their extensions.
 
 In a text file each line is a prompt. In CSV (with a header) and in JSONL a prompt may have a seed and a negative
-prompt of its own:
+prompt of its own, and an image that it is made from, by its path relative to the file:
 
-    prompt,seed,negative_prompt                          {"prompt": "a red box", "seed": 7}
-    a red box,7,blurred                                  {"prompt": "a blue ring", "negative_prompt": "dark"}
+    prompt,seed,negative_prompt,image                    {"prompt": "a red box", "seed": 7}
+    a red box,7,blurred,images/box.png                   {"prompt": "a blue ring", "negative_prompt": "dark"}
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Prompt(NamedTuple):
     line: int
     seed: int | None = None
     negative: str | None = None
+    image: Path | None = None
 
 
 class _Fields(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -43,6 +44,7 @@ class _Fields(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     prompt: str
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)] | None = None
     negative_prompt: fields.Prompt | None = None
+    image: Annotated[str, msgspec.Meta(min_length=1, max_length=4096)] | None = None
 
 
 def read_prompt_file(path: Path, limit: int | None = None) -> tuple[Prompt, ...]:
@@ -54,10 +56,10 @@ def read_prompt_file(path: Path, limit: int | None = None) -> tuple[Prompt, ...]
     """
     text = _text(path)
     parse = _PARSERS.get(path.suffix.lower(), _text_lines)
-    prompts: dict[tuple[str, int | None, str | None], Prompt] = {}
+    prompts: dict[tuple[object, ...], Prompt] = {}
     for prompt in parse(text, path):
         _check_text(prompt, path)
-        first = prompts.setdefault((prompt.text, prompt.seed, prompt.negative), prompt)
+        first = prompts.setdefault(prompt._replace(line=0), prompt)
         if first is not prompt:
             what = f"the prompt of line {first.line} a second time"
             raise _refusal(path, prompt.line, what, "remove one of the two, or give each a seed")
@@ -92,7 +94,7 @@ def _json_lines(text: str, path: Path) -> Iterator[Prompt]:
             row = msgspec.json.decode(line, type=_Fields)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise _refusal(path, number, str(error), 'write {"prompt": "..."} on each line') from error
-        yield Prompt(row.prompt.strip(), number, row.seed, row.negative_prompt)
+        yield _prompt(row, path, number)
 
 
 def _csv_rows(text: str, path: Path) -> Iterator[Prompt]:
@@ -139,7 +141,12 @@ def _row(header: list[str], cells: list[str], path: Path, line: int) -> Prompt:
         row = msgspec.convert(given, _Fields)
     except msgspec.ValidationError as error:
         raise _refusal(path, line, str(error), "give a prompt; a seed is a whole number") from error
-    return Prompt(row.prompt, line, row.seed, row.negative_prompt)
+    return _prompt(row, path, line)
+
+
+def _prompt(row: _Fields, path: Path, line: int) -> Prompt:
+    image = None if row.image is None else path.parent / row.image
+    return Prompt(row.prompt.strip(), line, row.seed, row.negative_prompt, image)
 
 
 _PARSERS: dict[str, Callable[[str, Path], Iterator[Prompt]]] = {

@@ -10,12 +10,22 @@ HELD_OUT_SEED = 20_000
 """First noise seed of either set; prompt i starts from seed + i, so the two sets share no noise."""
 
 
+class SampleImage(NamedTuple):
+    """An image file, by its path and the digest of its content."""
+
+    path: str
+    digest: str
+
+
 class Sample(NamedTuple):
-    """A prompt, the negative prompt that it is guided away from, and the seed of its noise."""
+    """A prompt, the negative prompt that it is guided away from, the seed of its noise, and the image that it starts
+    from, if its pipeline takes one.
+    """
 
     prompt: str
     negative: str
     seed: int
+    image: SampleImage | None = None
 
 
 def samples_of(prompts: Iterable[str], negative: str, first_seed: int) -> tuple[Sample, ...]:

@@ -221,10 +221,13 @@ class Shape(Strict, frozen=True, kw_only=True):
     """Padded length of the text that the transformer sees."""
 
 
+ImageRole = Literal["first-frame", "last-frame", "reference"]
+
+
 class ConditioningImage(Strict, frozen=True, kw_only=True):
     """An image that each sample is made from, beside its prompt."""
 
-    role: Literal["first-frame", "last-frame", "reference"]
+    role: ImageRole
     height: Pixels | None = None
     width: Pixels | None = None
     """As the model sees it; the size of the output if unset."""

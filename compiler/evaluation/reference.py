@@ -39,13 +39,15 @@ class ReferenceSet:
 
 
 def prompt_set(samples: Sequence[Sample]) -> PromptSet:
-    """Name a set by content: prompts, negative prompts (one text if all have the same), noise seeds."""
+    """Name a set by content: prompts, negative prompts (one text if all have the same), noise seeds, images if any."""
     common = common_negative(samples)
     content = {
         "prompts": [sample.prompt for sample in samples],
         "negative": [sample.negative for sample in samples] if common is None else common,
         "seeds": [sample.seed for sample in samples],
     }
+    if images := [sample.image.digest for sample in samples if sample.image is not None]:
+        content["images"] = images
     return PromptSet(digest=digest(content), size=len(samples))
 
 
@@ -75,13 +77,14 @@ def encode_prompts(model: LoadedModel, prompts: Sequence[str], seeds: Iterable[i
 
 
 def encode_samples(model: LoadedModel, samples: Sequence[Sample]) -> Conditioning:
-    """Encode the prompts of samples and draw their noise. The text encoders are loaded for it, and released.
+    """Encode the prompts and images of samples and draw their noise. Encoders are loaded for it, and released.
 
     Raises:
-        DeviceMemory: a prompt cannot be encoded in the device's memory.
+        DeviceMemory: a prompt or an image cannot be encoded in the device's memory.
+        UsageError: an image cannot be read any more.
     """
     model.denoisers.offload()
-    with device_memory("encoding a prompt"):
+    with device_memory("encoding a sample"):
         embeddings = model.adapter.encode(model.folder, model.profile, samples, model.device)
     free_unused_memory()
     seeds = [sample.seed for sample in samples]

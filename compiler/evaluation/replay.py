@@ -30,6 +30,7 @@ from budc.runtimes.sampling.devices import find_device
 from budc.schema.additions import (
     EVALUATION,
     FURTHER_SHAPES,
+    IMAGES,
     NEGATIVE_PROMPT,
     NETWORK_CONFIG,
     OWN_PREDICTORS,
@@ -42,7 +43,16 @@ from budc.schema.report_names import FULL
 
 DEVIATIONS = 4.0
 ADDITIONS = frozenset(
-    {NETWORK_CONFIG, QUANTIZATION, NEGATIVE_PROMPT, FURTHER_SHAPES, OWN_SIGMAS, OWN_PREDICTORS, EVALUATION}
+    {
+        NETWORK_CONFIG,
+        QUANTIZATION,
+        NEGATIVE_PROMPT,
+        FURTHER_SHAPES,
+        OWN_SIGMAS,
+        OWN_PREDICTORS,
+        IMAGES,
+        EVALUATION,
+    }
 )
 """What policies of format 1.1 may use here. Only the shape that was searched on is measured."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from budc.compiler.models.folder import check_architecture, read_index
+from budc.policies.conditioning_images import check_first_frame_alone
 from budc.policies.folder_profile import read_object
 from budc.policies.profile import ModelProfile
 from budc.schema.errors import UnsupportedModel, WeightsMissing
@@ -33,7 +34,9 @@ def check_fit(profile: ModelProfile, folder: Path) -> None:
             remedy="save the whole pipeline with save_pretrained",
         )
     check_architecture(profile, folder)
-    config = read_object(folder / next(iter(profile.denoisers)) / "config.json")
+    path = folder / next(iter(profile.denoisers)) / "config.json"
+    config = read_object(path)
+    check_first_frame_alone(config, path)
     _check_guidance(profile, folder, config)
     vae = folder / "vae" / "config.json"
     _check_shape(profile, grid(read_object(vae), config), vae)

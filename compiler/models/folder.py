@@ -42,6 +42,10 @@ def read_index(profile: ModelProfile, folder: Path) -> dict[str, Any]:
             raise UnsupportedModel(
                 f"{folder}/model_index.json: {name} is a {found}, but {profile.name} has a {expected}"
             )
+    if index.get("expand_timesteps"):
+        raise UnsupportedModel(
+            f"{folder}/model_index.json: expand_timesteps, a timestep for each token, is not supported"
+        )
     ratio = profile.experts.boundary if profile.experts else None
     if index.get("boundary_ratio") != ratio:
         raise UnsupportedModel(

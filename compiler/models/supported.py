@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from budc.policies.conditioning_images import image_roles
 from budc.policies.profile import ModelProfile
 from budc.schema.errors import UnsupportedModel
 
@@ -11,6 +12,7 @@ ADAPTERS: Mapping[str, str] = {
     "FluxPipeline": "budc.compiler.models.pipelines.flux:FluxAdapter",
     "HunyuanVideoPipeline": "budc.compiler.models.pipelines.hunyuan_video:HunyuanVideoAdapter",
     "QwenImagePipeline": "budc.compiler.models.pipelines.qwen_image:QwenImageAdapter",
+    "WanImageToVideoPipeline": "budc.compiler.models.pipelines.wan_image:WanImageToVideoAdapter",
     "WanPipeline": "budc.compiler.models.pipelines.wan:WanAdapter",
     "ZImagePipeline": "budc.compiler.models.pipelines.z_image:ZImageAdapter",
 }
@@ -44,11 +46,16 @@ def adapter_name(pipeline_class: str) -> str:
 
 
 def check_one_denoiser(profile: ModelProfile, command: str) -> None:
-    """Refuse a model of several denoisers, or of a quantised one, for a command that takes one as published.
+    """Refuse several denoisers, a quantised one, or a pipeline that is given images, for a command of exports.
 
     Raises:
-        UnsupportedModel: the profile names several, or a kind of quantisation.
+        UnsupportedModel: the profile names several, a kind of quantisation, or a pipeline that is given images.
     """
+    if image_roles(profile.pipeline_class):
+        raise UnsupportedModel(
+            f"{command}: {profile.name} starts from an image, which no export does",
+            remedy="run it in diffusers (budc run)",
+        )
     if profile.quantization:
         raise UnsupportedModel(
             f"{command}: {profile.name} is quantised ({profile.quantization}), which no export is",

@@ -17,6 +17,9 @@ from budc.schema.errors import UnsupportedModel
 SPATIAL, TEMPORAL = 8, 4
 """Compression of the families' autoencoders, of each side and in time."""
 
+IMAGE_TOKENS = 257
+"""Of CLIP ViT-H/14 at 224 × 224, with which Wan encodes an image: 16 × 16 patches and the class."""
+
 
 class InputSize(NamedTuple):
     """Output size in frames and pixels, text length in tokens, samples."""
@@ -60,11 +63,14 @@ def _timesteps(value: float, like: Tensor, batch: int) -> Tensor:
 
 def _wan(config: Mapping[str, Any], size: InputSize, noise: Callable[..., Tensor]) -> dict[str, Any]:
     latents = _video_latents(config, size, noise)
-    return {
+    inputs = {
         "hidden_states": latents,
         "timestep": _timesteps(500.0, latents, size.batch),
         "encoder_hidden_states": noise(size.batch, size.text_tokens, config["text_dim"]),
     }
+    if config.get("image_dim"):
+        inputs["encoder_hidden_states_image"] = noise(size.batch, IMAGE_TOKENS, config["image_dim"])
+    return inputs
 
 
 def _hunyuan_video(

@@ -77,7 +77,7 @@ class PipelineCalls:
 
 def _by_name(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Mapping[str, Any]:
     try:
-        return signature(method).bind(*args, **kwargs).arguments
+        return signature(method).bind_partial(*args, **kwargs).arguments
     except TypeError:
         # The call itself says what is wrong with them.
         return {}

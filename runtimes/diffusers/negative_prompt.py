@@ -5,9 +5,11 @@ from inspect import signature
 from typing import Any
 
 from budc.runtimes.admission.settings import SettingsCheck
+from budc.runtimes.diffusers.conditioning_images import takes_images
 from budc.schema.additions import (
     EVALUATION,
     FURTHER_SHAPES,
+    IMAGES,
     NEGATIVE_PROMPT,
     NETWORK_CONFIG,
     OWN_PREDICTORS,
@@ -23,7 +25,8 @@ _ARGUMENT = "negative_prompt"
 def runnable_additions(pipe: Any) -> Set[str]:
     """Return what policies of format 1.1 may use on a pipeline.
 
-    A negative prompt is one of them where a call of the pipeline or its `encode_prompt` is told which it is.
+    A negative prompt is one of them where a call of the pipeline or its `encode_prompt` is told which it is, and so are
+    images where a call is given them.
     """
     methods = (type(pipe).__call__, getattr(pipe, "encode_prompt", None))
     checked = any(method is not None and _takes_negative(method) for method in methods)
@@ -36,7 +39,7 @@ def runnable_additions(pipe: Any) -> Set[str]:
         OWN_PREDICTORS,
         EVALUATION,
     }
-    return always | ({NEGATIVE_PROMPT} if checked else set())
+    return always | ({NEGATIVE_PROMPT} if checked else set()) | ({IMAGES} if takes_images(pipe) else set())
 
 
 def check_negative_prompt(

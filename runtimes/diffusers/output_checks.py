@@ -1,4 +1,4 @@
-"""Checks of size and text length, which the pipeline's own calls show before anything is computed."""
+"""Checks of size, text and images, which the pipeline's own calls show before anything is computed."""
 
 from collections.abc import Callable, Mapping
 from inspect import signature
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from budc.runtimes.admission.settings import SettingsCheck
 from budc.runtimes.diffusers.adapters import check_adapter_scale
+from budc.runtimes.diffusers.conditioning_images import check_images
 from budc.runtimes.diffusers.negative_prompt import check_negative_prompt
 from budc.runtimes.diffusers.output_size import Size, prepared_size, trunk_tokens
 from budc.runtimes.sampling.families import Family
@@ -43,6 +44,8 @@ class OutputChecks:
         """Check what a call of the pipeline is given; the methods that it calls may not be told all of it."""
         check_negative_prompt(self._document, method, given, self._settings)
         check_adapter_scale(self._document, given, self._settings)
+        if given:
+            check_images(self._document, self._pipe, given, self._settings)
         if given.get("height") is not None and given.get("width") is not None:
             self._given = Size(given.get("num_frames") or self._shape.frames, given["height"], given["width"])
 
@@ -57,8 +60,9 @@ class OutputChecks:
         self._given = self._chosen = None
 
     def prepare_latents(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call the pipeline's `prepare_latents`; check the size that it was given and that of its latents."""
+        """Call the pipeline's `prepare_latents`; check the images and the size that it is given and makes."""
         given = signature(original).bind(*args, **kwargs).arguments
+        check_images(self._document, self._pipe, given, self._settings)
         if "height" in given and "width" in given:
             self._check_size(Size(given.get("num_frames", 1), given["height"], given["width"]))
         prepared = original(*args, **kwargs)

@@ -64,8 +64,8 @@ def load_pipeline(
 ) -> Any:
     """Return a model's diffusers pipeline with the profile's scheduler and dtypes. Nothing is downloaded.
 
-    The transformer and the text encoder are in `dtype`; the VAE stays in float32, in which the compiler decodes too,
-    unless the pipeline hands it latents in the transformer's dtype.
+    The transformer and the text encoder are in `dtype`; the VAE and an image encoder stay in float32, in which the
+    compiler runs them too, unless the pipeline hands the VAE latents in the transformer's dtype.
 
     Args:
         model: the name of a model as `budc models` lists it, the path of a profile or of a model folder, or a profile.
@@ -115,7 +115,11 @@ def _loaded(profile: ModelProfile, folder: Path, device: str | torch.device | No
         target = find_device(device)
     scheduler = scheduler_class(profile.scheduler, profile.name)
     default = getattr(torch, dtype)
-    dtypes = {"default": default, "vae": default if profile.pipeline_class in _SAME_DTYPE else torch.float32}
+    dtypes = {
+        "default": default,
+        "vae": default if profile.pipeline_class in _SAME_DTYPE else torch.float32,
+        "image_encoder": torch.float32,
+    }
     denoisers = {
         name: load_denoiser(getattr(diffusers, kind), folder, name, default, profile.quantization)
         for name, kind in (profile.denoisers.items() if profile.quantization else ())

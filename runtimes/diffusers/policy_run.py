@@ -161,7 +161,7 @@ class PolicyRun:
             denoiser.check(self._settings)
         device: Any = getattr(self._pipe, "_execution_device", self._denoisers[0].transformer.device)
         check_arithmetic(self._document.pipeline().shape.dtype, device.type, self._settings)
-        check_encoders(self._document.pipeline().shape.dtype, self._pipe, self._settings)
+        check_encoders(self._document, self._pipe, self._settings)
         check_sampler(self._document, self._scheduler, self._settings)
         check_experts(document, self._pipe)
         check_guidance(self._document, self._pipe, self._settings, self._family)

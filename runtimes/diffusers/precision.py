@@ -7,6 +7,10 @@ from torch import nn
 
 from budc.runtimes.admission.settings import SettingsCheck
 from budc.runtimes.diffusers.own_layers import OwnLayers
+from budc.schema.policy import PolicyDocument
+
+_IMAGE_ENCODERS = ("image_encoder", "vae")
+"""Always in float32 at calibration."""
 
 _EXACT = ("ieee", "none")
 """torch's names for float32 products that are not shortened."""
@@ -50,13 +54,16 @@ def check_arithmetic(calibrated: str, device: str, settings: SettingsCheck) -> N
         )
 
 
-def check_encoders(calibrated: str, pipe: Any, settings: SettingsCheck) -> None:
-    """Compare the dtype of each text encoder that the pipeline has."""
+def check_encoders(document: PolicyDocument, pipe: Any, settings: SettingsCheck) -> None:
+    """Compare the dtype of each encoder that the pipeline has: of text, and of images where the policy has some."""
+    calibrated = document.pipeline().shape.dtype
     for name, component in pipe.components.items():
         dtype = getattr(component, "dtype", None)
         if name.startswith("text_encoder") and isinstance(dtype, torch.dtype):
             remedy = f"load the pipeline with all of it in {calibrated}"
             settings.require(f"dtype of {name}", calibrated, _name(dtype), remedy)
+        if document.images and name in _IMAGE_ENCODERS and isinstance(dtype, torch.dtype):
+            settings.require(f"dtype of {name}", "float32", _name(dtype), f"pipe.{name}.to(torch.float32)")
 
 
 def _float32_products(device: str) -> str:

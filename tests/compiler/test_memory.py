@@ -111,7 +111,7 @@ def test_a_block_at_a_time_fits_where_an_expert_does_not(flags: Any) -> None:
 def test_frames_that_do_not_fit_lose_nothing(flags: Any, capsys: Any, monkeypatch: Any) -> None:
     flags |= {"offload": "group"}
     assert "--no-frames" in refused(flags, VAE * 0.9, "decoding a sample does not fit")
-    assert "decoding in tiles" in capsys.readouterr().err
+    assert "the VAE goes on in tiles" in capsys.readouterr().err
     from budc.compiler.models.denoiser import ModelDenoiser
 
     monkeypatch.delattr(ModelDenoiser, "compute")

@@ -19,7 +19,7 @@ from budc.compiler.request import CompileRequest  # noqa: E402
 from budc.compiler.transfer import transfer  # noqa: E402
 from budc.compiler.transfer_request import TransferRequest  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
-from budc.schema.additions import EVALUATION, NEGATIVE_PROMPT, NETWORK_CONFIG, QUANTIZATION  # noqa: E402
+from budc.schema.additions import EVALUATION, IMAGES, NEGATIVE_PROMPT, NETWORK_CONFIG, QUANTIZATION  # noqa: E402
 from budc.schema.artifact import Artifact, read, seal  # noqa: E402
 from budc.schema.errors import (  # noqa: E402
     CalibrationMismatch,
@@ -30,7 +30,7 @@ from budc.schema.errors import (  # noqa: E402
 )
 from budc.schema.keys import generate_key  # noqa: E402
 
-CARRIED = {NETWORK_CONFIG, QUANTIZATION, EVALUATION, NEGATIVE_PROMPT}
+CARRIED = {NETWORK_CONFIG, QUANTIZATION, EVALUATION, IMAGES, NEGATIVE_PROMPT}
 
 
 @pytest.fixture

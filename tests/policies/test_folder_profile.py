@@ -125,7 +125,7 @@ def test_a_folders_name_is_the_models(folder_of: Any, tmp_path: Path, path: str,
 REFUSED: dict[str, tuple[dict[str, Any], type[BudcError], str]] = {
     "transformer": ({"transformer": ["diffusers", "SD3Transformer2DModel"]}, UnsupportedModel, "is a SD3Transformer2DModel, of no family"),
     "u-net": ({"transformer": [None, None], "unet": ["diffusers", "UNet2DConditionModel"]}, UnsupportedModel, "without a transformer"),
-    "pipeline": ({"_class_name": "WanImageToVideoPipeline"}, UnsupportedModel, "a WanImageToVideoPipeline with transformer is not"),
+    "pipeline": ({"_class_name": "WanVACEPipeline"}, UnsupportedModel, "a WanVACEPipeline with transformer is not"),
     "tokens": ({"expand_timesteps": True}, UnsupportedModel, "a timestep for each token"),
     "scheduler": ({"scheduler": [None, None]}, WeightsMissing, "names no scheduler"),
     "empty": ({"transformer": []}, UnsupportedModel, "without a transformer"),
@@ -275,3 +275,18 @@ def test_a_model_without_a_folder_says_so(own: Any) -> None:
     profile = msgspec.structs.replace(choose_model(str(own())), weights="")
     with pytest.raises(WeightsMissing, match="neither the profile nor --weights names its folder"):
         find_weights(profile, None)
+
+
+def test_a_network_that_sees_a_last_frame_is_refused(folder_of: Any) -> None:
+    folder = folder_of("wan2.1-i2v-14b-720p", {"pos_embed_seq_len": 514})
+    with pytest.raises(
+        UnsupportedModel, match=r"transformer/config\.json: pos_embed_seq_len is 514, .* last frame"
+    ):
+        profile_from_folder(folder)
+
+
+def test_the_profile_of_an_image_model_asks_for_images(folder_of: Any) -> None:
+    made = profile_from_folder(folder_of("wan2.1-i2v-14b-480p"))
+    text = profile_text(made, Path("model"), "blocks", {})
+    assert 'calibration = ""' in text
+    assert text.count("a .csv or .jsonl file of yours, with an image for each prompt") == 1

@@ -42,6 +42,24 @@ def test_an_empty_negative_prompt_can_be_said_in_json(tmp_path):
     assert prompt.negative == ""
 
 
+def test_an_image_is_named_relative_to_the_file_or_whole(tmp_path):
+    table = written(tmp_path, "a.csv", "prompt,image\na,images/box.png\nb,/data/../ring.png\nc,\n")
+    lines = written(tmp_path, "a.jsonl", '{"prompt": "a", "image": "images/box.png"}')
+    assert [prompt.image for prompt in read_prompt_file(table)] == [
+        tmp_path / "images" / "box.png",
+        Path("/data/../ring.png"),
+        None,
+    ]
+    assert read_prompt_file(lines)[0].image == tmp_path / "images" / "box.png"
+
+
+def test_one_prompt_may_have_several_images(tmp_path):
+    path = written(tmp_path, "a.csv", "prompt,image\na,x.png\na,y.png\n")
+    assert len(read_prompt_file(path)) == 2
+    with pytest.raises(UsageError, match=r"b\.csv, line 3: the prompt of line 2 a second time"):
+        read_prompt_file(written(tmp_path, "b.csv", "prompt,image\na,x.png\na,x.png\n"))
+
+
 BAD = {
     "empty.txt": ("\n \n", r"empty\.txt: 0 prompts, 1 needed"),
     "latin.txt": (
@@ -61,6 +79,7 @@ BAD = {
     "no-prompt.csv": ("prompt,seed\n,1\n", r"no-prompt\.csv, line 2: .*prompt"),
     "negative.jsonl": ('{"prompt": "a", "seed": -1}', r"negative\.jsonl, line 1: .*seed"),
     "key.jsonl": ('{"prompt": "a"}\n{"prompt": "b", "sed": 1}', r"key\.jsonl, line 2: .*sed"),
+    "image.jsonl": ('{"prompt": "a", "image": ""}', r"image\.jsonl, line 1: .*image"),
     "not.jsonl": ("a red box\n", r"not\.jsonl, line 1: "),
     "deep.jsonl": ("[" * 10000, r"deep\.jsonl, line 1: "),
     "blank.jsonl": ('{"prompt": " "}', r"blank\.jsonl, line 1: the prompt is empty"),

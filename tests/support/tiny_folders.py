@@ -65,6 +65,38 @@ def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def image_to_video_folder(wan_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a tiny untrained `WanImageToVideoPipeline`: text encoder and VAE of `wan_folder`, a CLIP that sees 8 × 8
+    pixels, and channels for a first frame.
+    """
+    import torch
+    from diffusers import WanImageToVideoPipeline, WanPipeline, WanTransformer3DModel
+    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
+
+    text_to_video = WanPipeline.from_pretrained(wan_folder)
+    text_to_video.vae.register_to_config(latents_mean=[0.25] * 16, latents_std=[1.5] * 16)
+    side = {"height": 8, "width": 8}
+    torch.manual_seed(0)
+    pipe = WanImageToVideoPipeline(
+        **{name: getattr(text_to_video, name) for name in ("tokenizer", "text_encoder", "vae", "scheduler")},
+        image_processor=CLIPImageProcessor(size={"shortest_edge": 8}, crop_size=side),
+        image_encoder=CLIPVisionModel(
+            CLIPVisionConfig(
+                hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=8,
+                patch_size=4,
+            )
+        ).eval(),
+        transformer=WanTransformer3DModel(
+            num_attention_heads=2, attention_head_dim=16, text_dim=96, freq_dim=16, ffn_dim=32, num_layers=2,
+            rope_max_seq_len=32, in_channels=36, image_dim=16, added_kv_proj_dim=32,
+        ).eval(),
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("models") / "image-to-video"
+    pipe.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def exported(wan_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """That pipeline as an ONNX export in float32, at the nano profile's shape.
 

@@ -3,7 +3,7 @@
 import importlib
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,7 @@ def small_profiles(monkeypatch: pytest.MonkeyPatch, shelf: Path) -> TinyProfile:
     (shelf / "held-out.txt").write_text("a green leaf\nan old boat\n")
     monkeypatch.setattr(profile, "_HERE", shelf)
 
-    def add(name: str, of: str, **settings: int) -> str:
+    def add(name: str, of: str, **settings: int | str) -> str:
         head, tail = (shelf / f"{of}.toml").read_text().split("[architecture.transformer]")
         text = head + tail[tail.index("[prompts]") :]
         prompts = {"calibration": '"calibration.txt"', "held_out": '"held-out.txt"'}
@@ -61,6 +61,17 @@ def short_search(monkeypatch: pytest.MonkeyPatch) -> None:
 def flux_profile(tiny_profile: TinyProfile, flux_folder: Path) -> str:
     """The name of a profile for `flux_folder`."""
     return tiny_profile("flux-tiny", "flux.1-dev", height=32, width=48, text_tokens=8)
+
+
+@pytest.fixture(scope="module")
+def image_to_video_profile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The name of a profile for `image_to_video_folder`, among the shipped ones for the length of a module; it has no
+    prompts.
+    """
+    size = {"height": 32, "width": 48, "frames": 5, "text_tokens": 8}
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        add = small_profiles(monkeypatch, tmp_path_factory.mktemp("shelf") / "profiles")
+        yield add("image-to-video-tiny", "wan2.1-i2v-14b-480p", **size, calibration='""', held_out='""')
 
 
 @pytest.fixture

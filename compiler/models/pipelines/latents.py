@@ -57,25 +57,26 @@ def load_vae(vae_class: Any, folder: Path, device: torch.device) -> Any:
     return vae.to(device)
 
 
-def tiled_where_needed(vae: Any, decode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return `decode` without gradients. From the first sample on that does not fit into memory, the VAE decodes tiles.
+def tiled_where_needed(vae: Any, convert: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return `convert`, which decodes or encodes with a VAE, without gradients. From the first sample on that does not
+    fit into memory, the VAE works in tiles.
 
-    Tiles overlap and are blended, so frames differ slightly from those that are decoded whole.
+    Tiles overlap and are blended, so the result differs slightly from that of the whole.
     """
 
     @torch.no_grad()
-    def decode_sample(latents: Tensor) -> Tensor:
+    def convert_sample(sample: Tensor) -> Tensor:
         try:
-            return decode(latents)
+            return convert(sample)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or vae.use_tiling:
                 raise
         free_unused_memory()
         vae.enable_tiling()
-        print("out of device memory: decoding in tiles", file=sys.stderr)
-        return decode(latents)
+        print("out of device memory: the VAE goes on in tiles", file=sys.stderr)
+        return convert(sample)
 
-    return decode_sample
+    return convert_sample
 
 
 def normalisation(vae: Any) -> tuple[Tensor, Tensor]:

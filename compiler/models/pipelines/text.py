@@ -20,9 +20,16 @@ _BATCH = 8
 
 
 def text_pipeline(
-    pipeline_class: Any, folder: Path, encoder: str, profile: ModelProfile, device: torch.device
+    pipeline_class: Any,
+    folder: Path,
+    encoder: str,
+    profile: ModelProfile,
+    device: torch.device,
+    without: Sequence[str] = (),
 ) -> Any:
     """Load a pipeline without denoiser and VAE, in the profile's dtype; its text encoders compute on the device.
+
+    `without` are its encoders of other things.
 
     Raises:
         WeightsMissing: it cannot be loaded; the error names `encoder`, the subfolder of the largest text encoder.
@@ -32,27 +39,29 @@ def text_pipeline(
             folder,
             transformer=None,
             vae=None,
+            **dict.fromkeys(without),
             dtype=getattr(torch, profile.dtype),
             use_safetensors=True,
             local_files_only=True,
         )
-    _onload(pipe, device)
+    for part in pipe.components.values():
+        if isinstance(part, nn.Module):
+            onload(part, device)
     return pipe
 
 
-def _onload(pipe: Any, device: torch.device) -> None:
-    """Move the text encoders to the device; one that does not fit computes there layer by layer."""
-    for encoder in (part for part in pipe.components.values() if isinstance(part, nn.Module)):
-        try:
-            encoder.to(device)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        else:
-            continue
-        encoder.to("cpu")
-        free_unused_memory()
-        apply_group_offloading(encoder, onload_device=device, offload_type="leaf_level")
+def onload(encoder: nn.Module, device: torch.device) -> None:
+    """Move an encoder to the device; where it does not fit, let it compute there layer by layer."""
+    try:
+        encoder.to(device)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    else:
+        return
+    encoder.to("cpu")
+    free_unused_memory()
+    apply_group_offloading(encoder, onload_device=device, offload_type="leaf_level")
 
 
 def in_batches(encode: Callable[[Sequence[_Text]], Sequence[Tensor]], texts: Sequence[_Text]) -> list[Tensor]:

@@ -31,12 +31,24 @@ class WanAdapter(PlainVelocity):
 
     batch: int | None = None
     linear = True
+    pipeline_class: Any = WanPipeline
+    image_parts: Sequence[str] = ()
+    """Components of the pipeline that encode images."""
 
     def encode(
         self, folder: Path, profile: ModelProfile, samples: Sequence[Sample], device: torch.device
     ) -> dict[str, Condition]:
-        """Encode prompts and negative prompts, padded with zeros to the profile's text length."""
-        pipe = text_pipeline(WanPipeline, folder, "text_encoder", profile, device)
+        """Encode prompts and negative prompts."""
+        cond, uncond = self.texts(folder, profile, samples, device)
+        return {"cond": cond, "uncond": uncond}
+
+    def texts(
+        self, folder: Path, profile: ModelProfile, samples: Sequence[Sample], device: torch.device
+    ) -> list[Tensor]:
+        """Return prompts and negative prompts (N, tokens, width), padded with zeros to the profile's text length."""
+        pipe = text_pipeline(
+            self.pipeline_class, folder, "text_encoder", profile, device, without=self.image_parts
+        )
 
         def encode(batch: Sequence[Sample]) -> Sequence[Tensor]:
             cond, uncond = pipe.encode_prompt(
@@ -47,8 +59,7 @@ class WanAdapter(PlainVelocity):
             )
             return cond, uncond
 
-        cond, uncond = in_batches(encode, samples)
-        return {"cond": cond, "uncond": uncond}
+        return in_batches(encode, samples)
 
     def image_tokens(self, folder: Path, profile: ModelProfile) -> None:
         """Return None: the schedule is the same for every size."""

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from budc.cli.generation.request import GenerationRequest
     from budc.policies.adapter_files import AdapterFile
     from budc.policies.profile import ModelProfile
+    from budc.policies.samples import SampleImage
     from budc.schema.artifact import Artifact
+    from budc.schema.policy import PolicyDocument
     from budc.schema.trust import Trust
 
 
@@ -38,6 +40,7 @@ class RunOptions:
     file: Path
     nfe: int | None
     prompts: tuple[str, ...]
+    images: tuple[Path, ...]
     out: Path
     seed: int
     model: str | None
@@ -70,6 +73,14 @@ class RunOptions:
     required=True,
     metavar="TEXT",
     help="What to show; may be given again.",
+)
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    type=PATH,
+    metavar="FILE",
+    help="Picture to start from, for a model that takes one; given again, one for each prompt.",
 )
 @out_option("FILE", "video.mp4, or picture.png: a row of frames for each prompt.", required=True)
 @click.option(
@@ -142,6 +153,8 @@ def _check_flags(options: RunOptions) -> None:
             "--negative: an export has the negative prompt that it was made with",
             remedy="budc export onnx --negative TEXT",
         )
+    if options.on_onnx and options.images:
+        raise UsageError("--image: only with --runtime diffusers", remedy="leave out --image")
     if options.on_onnx and options.compare:
         raise UsageError("--compare: only with --runtime diffusers", remedy="leave out --compare")
     if options.on_onnx and options.device is not None:
@@ -171,6 +184,7 @@ def _request(options: RunOptions) -> GenerationRequest:
     artifact = _policy(options, trust)
     profile = calibrated(profile_of(artifact.document, options.model), artifact.document)
     profile = Deployment(negative=options.negative).deployed(profile)
+    images = _images(options, artifact.document)
     if not artifact.signed:
         click.echo(f"unsigned: nobody vouches for {printable(str(options.file))}", err=True)
     return GenerationRequest(
@@ -183,6 +197,7 @@ def _request(options: RunOptions) -> GenerationRequest:
         profile=profile,
         weights=_weights(options, profile),
         prompts=options.prompts,
+        images=images,
         seed=options.seed,
         out=options.out,
         device=options.device,
@@ -196,6 +211,27 @@ def _policy(options: RunOptions, trust: Trust) -> Artifact:
     if os.path.isdir(options.file):
         return load_policy(options.file, options.nfe, trust=trust, allow_unsigned=options.allow_unsigned)
     return open_trusted(options.file, trust, allow_unsigned=options.allow_unsigned)
+
+
+def _images(options: RunOptions, document: PolicyDocument) -> tuple[SampleImage | None, ...]:
+    """Return the image of each prompt, where the policy has some."""
+    from budc.policies.conditioning_images import sample_image
+
+    prompts, files = len(options.prompts), options.images
+    if not files and document.images and not options.on_onnx:
+        raise UsageError(
+            f"--image: {document.name} is for a model that starts from a picture", remedy="--image FILE"
+        )
+    if files and not document.images:
+        raise UsageError(
+            f"--image: {document.name} is for a model that takes prompts alone", remedy="leave out --image"
+        )
+    if len(files) not in (0, 1, prompts):
+        raise UsageError(
+            f"--image: {len(files)} pictures for {prompts} prompts", remedy="give one, or one for each prompt"
+        )
+    images = [sample_image(file, "--image") for file in files]
+    return tuple(images[index % len(images)] if images else None for index in range(prompts))
 
 
 def _adapters(options: RunOptions, artifact: Artifact) -> tuple[AdapterFile, ...]:

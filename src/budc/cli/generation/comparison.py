@@ -56,17 +56,20 @@ def run_methods(pipe: Any, request: GenerationRequest, methods: Sequence[Method]
     Returns:
         What differed from the calibration, a sentence each.
     """
-    settings = CallSettings.of(pipe, request.document, request.profile)
+    call = CallSettings.of(pipe, request.document, request.profile)
+    settings = [call.starting_from(image) for image in request.images]
     prompts, seed = request.prompts, request.seed
     differences: dict[str, None] = {}
     if len(methods) > 1:
         # The first steps of a process are slower than the others, and would be charged to the first method.
-        generate(pipe, settings, prompts[0], seed, 2, "warm-up")
+        generate(pipe, settings[0], prompts[0], seed, 2, "warm-up")
     for method in methods:
         with _applied(pipe, request) if method.policy else nullcontext() as policy:
             for index, prompt in enumerate(prompts):
                 label = f"{method.name} {index + 1}/{len(prompts)}"
-                method.generations.append(generate(pipe, settings, prompt, seed + index, method.steps, label))
+                method.generations.append(
+                    generate(pipe, settings[index], prompt, seed + index, method.steps, label)
+                )
                 if policy is not None:
                     differences |= dict.fromkeys(policy.uncalibrated)
     return tuple(differences)

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from budc.cli.output.media import Frames
+from budc.policies.conditioning_images import open_image
 from budc.progress import Bar, progress
 
 if TYPE_CHECKING:
     from budc.policies.profile import ModelProfile
+    from budc.policies.samples import SampleImage
     from budc.schema.policy import PolicyDocument
 
 
@@ -59,6 +61,14 @@ class CallSettings:
         return cls(
             {name: value for name, value in arguments.items() if name in accepted and value is not None}
         )
+
+    def starting_from(self, image: SampleImage | None) -> CallSettings:
+        """Return the settings of a call that is given this image, if there is one.
+
+        Raises:
+            UsageError: it cannot be read any more.
+        """
+        return self if image is None else CallSettings(self.arguments | {"image": open_image(image)})
 
 
 def generate(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from budc.policies.adapter_files import AdapterFile
     from budc.policies.profile import ModelProfile
+    from budc.policies.samples import SampleImage
     from budc.schema.artifact import Artifact
     from budc.schema.digest_cache import DigestCache
     from budc.schema.policy import PolicyDocument
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """One call of `budc run`. Prompt i starts from the noise of `seed + i`; `weights` is the model's folder.
+    """One call of `budc run`. Prompt i starts from the noise of `seed + i` and from image i, if the model takes any;
+    `weights` is the model's folder.
 
     `device` is a name of torch's, by default that of the accelerator.
     """
@@ -31,6 +33,7 @@ class GenerationRequest:
     profile: ModelProfile
     weights: Path
     prompts: tuple[str, ...]
+    images: tuple[SampleImage | None, ...]
     seed: int
     out: Path
     device: str | None = None
