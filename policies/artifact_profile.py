@@ -1,15 +1,42 @@
-"""The profile of a model that only its artifact knows, as far as the artifact says it: what a run needs.
+"""The profile of the model that an artifact is for.
 
-A policy for a model of the user's own is run by people who do not have the profile that it was compiled with.
+A policy for a model of the user's own is also run by people who do not have the profile that it was compiled with. What
+a run needs is then taken from the artifact.
 """
 
 from __future__ import annotations
 
 import msgspec
 
+from budc.policies.deployment import quantized_as
+from budc.policies.model_choice import choose_model
 from budc.policies.profile import ModelProfile, load_profile, profile_names
 from budc.schema.errors import UnsupportedModel
 from budc.schema.policy import PolicyDocument
+
+
+def profile_of(document: PolicyDocument, choice: str | None = None) -> ModelProfile:
+    """Return the profile of the model that a policy was made for: the chosen one (`choose_model`), or the shipped one
+    of its name, or else what the policy says of it.
+
+    Raises:
+        UnsupportedModel: the profile is of another pipeline class, or the policy's is not known; or it was made for
+            a network without a pipeline.
+        BudcError: see `choose_model`.
+    """
+    model = document.pipeline()
+    if choice is not None:
+        profile = choose_model(choice)
+    elif model.profile in profile_names():
+        profile = load_profile(model.profile)
+    else:
+        profile = profile_from_artifact(document)
+    if profile.pipeline_class != model.pipeline_class:
+        raise UnsupportedModel(
+            f"{document.name} is a policy for a {model.pipeline_class}, "
+            f"but the model profile {profile.name} is a {profile.pipeline_class}"
+        )
+    return quantized_as(profile, document)
 
 
 def profile_from_artifact(document: PolicyDocument) -> ModelProfile:

@@ -11,47 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from budc.option_names import python_names
-from budc.policies.artifact_profile import profile_from_artifact
-from budc.policies.deployment import Deployment, quantized_as
+from budc.policies.deployment import Deployment
 from budc.policies.model_choice import choose_model
-from budc.policies.profile import ModelProfile, find_weights, load_profile, profile_names
+from budc.policies.profile import ModelProfile, find_weights
 from budc.schema.arguments import instance_argument, path_argument
-from budc.schema.errors import MissingExtra, UnsupportedModel, UsageError, WeightsMissing
+from budc.schema.errors import MissingExtra, UsageError, WeightsMissing
 
 if TYPE_CHECKING:
     import torch
-
-    from budc.schema.policy import PolicyDocument
 
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
 _SAME_DTYPE = ("FluxPipeline",)
 """Pipelines that do not cast latents to the VAE's dtype before they decode."""
-
-
-def profile_of(document: PolicyDocument, choice: str | None = None) -> ModelProfile:
-    """Return the profile of the model that a policy was made for: the chosen one (`choose_model`), or the shipped one
-    of its name, or else what the policy says of it.
-
-    Raises:
-        UnsupportedModel: the profile is of another pipeline class, or the policy's is not known; or it was made for
-            a network without a pipeline.
-        BudcError: see `choose_model`.
-    """
-    model = document.pipeline()
-    if choice is not None:
-        profile = choose_model(choice)
-    elif model.profile in profile_names():
-        profile = load_profile(model.profile)
-    else:
-        profile = profile_from_artifact(document)
-    if profile.pipeline_class != model.pipeline_class:
-        raise UnsupportedModel(
-            f"{document.name} is a policy for a {model.pipeline_class}, "
-            f"but the model profile {profile.name} is a {profile.pipeline_class}"
-        )
-    return quantized_as(profile, document)
 
 
 def load_pipeline(

@@ -87,8 +87,8 @@ def bind_command(**flags: Any) -> None:
     """
     from budc.cli.generation.binding import BindRequest, bind_export
     from budc.cli.output.binding import page, record
+    from budc.policies.artifact_profile import profile_of
     from budc.progress import hashing
-    from budc.runtimes.diffusers.pipeline import profile_of
     from budc.schema.artifact import read, seal
     from budc.schema.digest_cache import DigestCache
     from budc.schema.files import write_atomic

@@ -82,7 +82,7 @@ def push_command(policies: tuple[Path, ...], out: Path, base_model: str | None, 
 
 
 def _base_model(artifacts: Sequence[Artifact]) -> str:
-    from budc.runtimes.diffusers.pipeline import profile_of
+    from budc.policies.artifact_profile import profile_of
 
     repository = profile_of(artifacts[0].document).repository
     if not repository:

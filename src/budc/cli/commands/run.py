@@ -174,9 +174,9 @@ def _request(options: RunOptions) -> GenerationRequest:
     """Open the policy and find the model, without importing what runs it."""
     from budc.cli.generation.request import GenerationRequest
     from budc.cli.trust_store import load_trust
+    from budc.policies.artifact_profile import profile_of
     from budc.policies.deployment import Deployment, calibrated
     from budc.progress import hashing
-    from budc.runtimes.diffusers.pipeline import profile_of
     from budc.schema.digest_cache import DigestCache
     from budc.schema.errors import printable
 

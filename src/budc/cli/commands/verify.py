@@ -199,7 +199,7 @@ def _check_model(artifact: Artifact, folder: Path, rehash: bool, layers: Layers)
 
 def _replay(artifact: Artifact, folder: Path, options: VerifyOptions, layers: Layers) -> None:
     from budc.cli.dependencies import MODEL_PACKAGES, model_libraries, require
-    from budc.runtimes.diffusers.pipeline import profile_of
+    from budc.policies.artifact_profile import profile_of
 
     profile = profile_of(artifact.document, options.model)
     require(*MODEL_PACKAGES)
