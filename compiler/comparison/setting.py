@@ -64,4 +64,8 @@ class Setting:
 
     def network(self, samples: Samples) -> BatchedDenoiser:
         """Return the denoiser over a prompt set, with a count of its own."""
-        return BatchedDenoiser(self.denoiser, samples.conditions)
+        return self.network_of(samples.conditions)
+
+    def network_of(self, conditions: Conditioning) -> BatchedDenoiser:
+        """The same, for prompts that have no full run yet."""
+        return BatchedDenoiser(self.denoiser, conditions)

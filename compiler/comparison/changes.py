@@ -1,0 +1,123 @@
+"""Changes of a deployment, under which a policy is tried as it is: `--under scheduler=euler`, `--under size=480x832`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from budc.option_names import option
+from budc.policies.adapter_files import AdapterFile, adapter_files
+from budc.policies.deployment import Deployment
+from budc.policies.profile import ModelProfile
+from budc.schema.errors import UsageError
+
+CALIBRATED = "calibrated"
+"""The setting that a policy was made for."""
+
+SCHEDULERS = {
+    "euler": "FlowMatchEulerDiscreteScheduler",
+    "unipc": "UniPCMultistepScheduler",
+    "dpm": "DPMSolverMultistepScheduler",
+    "ipndm2m": "IPNDM2MScheduler",
+}
+"""Short names of solvers -> scheduler classes; the last is `budc.compiler.comparison.ipndm2m`."""
+KINDS = ("scheduler", "size", "frames", "guidance", "negative", "lora")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One setting of an evaluation: its name in the results, the model's profile under it, and adapters."""
+
+    name: str
+    profile: ModelProfile
+    scheduler: str | None = None
+    """Class of the scheduler; None for the profile's."""
+    adapters: tuple[AdapterFile, ...] = ()
+
+
+def calibrated_setting(profile: ModelProfile) -> Change:
+    """Return the setting in which nothing is changed."""
+    return Change(CALIBRATED, profile)
+
+
+def parse_changes(texts: Sequence[str], profile: ModelProfile) -> tuple[Change, ...]:
+    """Return the changes that a user asks for, each `KIND=VALUE`.
+
+    Raises:
+        UsageError: one is not understood, the model has no such setting, or a policy cannot run under it.
+    """
+    changes = tuple(_parsed(text, profile) for text in texts)
+    names = [change.name for change in changes]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"{option('under')}: {name} is there twice", remedy="give it once")
+    return changes
+
+
+def _parsed(text: str, profile: ModelProfile) -> Change:
+    kind, equals, value = text.partition("=")
+    if kind == "steps":
+        raise UsageError(
+            f"{option('under')}: {text}: a policy says of each of its steps whether it is computed, so it has no other "
+            "number of steps",
+            remedy="compile one for that number of steps",
+        )
+    if kind not in KINDS or not equals or (not value and kind != "negative"):
+        raise UsageError(
+            f"{option('under')}: {text!r} is no change of a setting",
+            remedy=f"write KIND=VALUE, with one of {', '.join(KINDS)}",
+        )
+    try:
+        return _PARSERS[kind](text, value, profile)
+    except UsageError as error:
+        raise UsageError(f"{option('under')}: {text}: {error}", remedy=error.remedy) from error
+
+
+def _scheduler(text: str, value: str, profile: ModelProfile) -> Change:
+    if value not in SCHEDULERS:
+        raise UsageError(f"{value!r} is no solver", remedy=f"use one of {', '.join(SCHEDULERS)}")
+    return Change(text, profile, scheduler=SCHEDULERS[value])
+
+
+def _size(text: str, value: str, profile: ModelProfile) -> Change:
+    height, times, width = value.partition("x")
+    if not (times and height.isdecimal() and width.isdecimal()):
+        raise UsageError(f"{value!r} is no size", remedy="write HxW in pixels, such as size=480x832")
+    return _deployed(text, profile, height=int(height), width=int(width))
+
+
+def _frames(text: str, value: str, profile: ModelProfile) -> Change:
+    if not value.isdecimal():
+        raise UsageError(f"{value!r} is no number of frames", remedy="write a whole number")
+    return _deployed(text, profile, frames=int(value))
+
+
+def _guidance(text: str, value: str, profile: ModelProfile) -> Change:
+    try:
+        scale = float(value)
+    except ValueError:
+        raise UsageError(f"{value!r} is no scale", remedy="write a number, such as guidance=4.5") from None
+    return _deployed(text, profile, guidance=scale)
+
+
+def _negative(text: str, value: str, profile: ModelProfile) -> Change:
+    return _deployed(text, profile, negative=value)
+
+
+def _lora(text: str, value: str, profile: ModelProfile) -> Change:
+    return replace(Change(text, profile), adapters=adapter_files([value], list(profile.denoisers)))
+
+
+def _deployed(text: str, profile: ModelProfile, **settings: Any) -> Change:
+    return Change(text, Deployment(**settings).deployed(profile))
+
+
+_PARSERS: dict[str, Callable[[str, str, ModelProfile], Change]] = {
+    "scheduler": _scheduler,
+    "size": _size,
+    "frames": _frames,
+    "guidance": _guidance,
+    "negative": _negative,
+    "lora": _lora,
+}

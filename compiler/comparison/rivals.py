@@ -1,0 +1,113 @@
+"""The rivals by name, as `--against` takes them."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from budc.option_names import option
+from budc.policies.profile import ModelProfile
+from budc.schema.errors import UsageError
+from budc.schema.report_names import FEWER_STEPS, UNIFORM
+
+if TYPE_CHECKING:
+    from budc.compiler.comparison.fitted import Fitted
+    from budc.compiler.comparison.setting import Setting
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A method: its title, where it is published, and the function that fits it.
+
+    `pipelines` are those that it is written for; empty for all.
+    """
+
+    title: str
+    source: str
+    function: str = ""
+    """"module:function" below `budc.compiler.comparison`; empty for fewer steps, which need no fitting."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    pipelines: tuple[str, ...] = ()
+    searches: bool = False
+    """Whether it takes a seed, and a folder from which it goes on when it was killed."""
+
+    def runs_on(self, profile: ModelProfile) -> bool:
+        """Whether it can be fitted to a model."""
+        return not self.pipelines or (
+            profile.pipeline_class in self.pipelines and len(profile.denoisers) == 1
+        )
+
+    def fit(self, setting: Setting, nfe: int, seed: int, folder: Path) -> Fitted:
+        """Fit it to a setting at so many evaluations.
+
+        Raises:
+            ValueError: it cannot run at so many evaluations.
+        """
+        module, _, name = self.function.partition(":")
+        function = getattr(importlib.import_module(f"budc.compiler.comparison.{module}"), name)
+        given = {"seed": seed, "folder": folder} if self.searches else {}
+        fitted: Fitted = function(setting, nfe, **given, **self.settings)
+        return fitted
+
+
+_TEACACHE = ("FluxPipeline", "WanPipeline")
+
+RIVALS: Mapping[str, Rival] = {
+    FEWER_STEPS: Rival("fewer steps", "the model's own scheduler"),
+    UNIFORM: Rival("uniform mask", "plain reuse", "uniform:uniform"),
+    "teacache": Rival("TeaCache", "arXiv 2411.19108", "teacache:teacache", {"kind": "input"}, _TEACACHE),
+    "magcache": Rival("MagCache", "arXiv 2506.09045", "magcache:magcache"),
+    "taylorseer-1": Rival(
+        "TaylorSeer, order 1", "arXiv 2503.06923", "taylorseer:taylorseer", {"order": 1}
+    ),
+    "taylorseer-2": Rival(
+        "TaylorSeer, order 2", "arXiv 2503.06923", "taylorseer:taylorseer", {"order": 2}
+    ),
+    "dpcache": Rival("shortest path, sum (DPCache-style)", "arXiv 2602.22654", "shortest_path:total"),
+    "lemica": Rival("shortest path, minimax (LeMiCa-style)", "arXiv 2511.00090", "shortest_path:minimax"),
+    "paper": Rival(
+        "paper's search, on one prompt",
+        "arXiv 2606.13496",
+        "paper_search:paper",
+        {"prompts": 1},
+        searches=True,
+    ),
+    "paper-all": Rival(
+        "paper's search, on all prompts", "arXiv 2606.13496", "paper_search:paper", searches=True
+    ),
+}
+DEFAULT = (FEWER_STEPS, UNIFORM)
+"""What takes no calibration prompts."""
+
+
+def choose_rivals(text: str | None, profile: ModelProfile) -> tuple[str, ...]:
+    """Return the rivals that a user names with commas between; None: the default, "all": all that the model can have.
+
+    Raises:
+        UsageError: a name is not known, or the method is not written for the model.
+    """
+    if text is None:
+        return DEFAULT
+    if text == "none":
+        return ()
+    if text == "all":
+        return tuple(name for name, rival in RIVALS.items() if rival.runs_on(profile))
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in names:
+        if name not in RIVALS:
+            near = difflib.get_close_matches(name, RIVALS, n=1, cutoff=0.5)
+            raise UsageError(
+                f"{option('against')}: {name!r} is no method that is known here",
+                remedy=f"did you mean {near[0]}?" if near else f"there are {', '.join(RIVALS)}, all, none",
+            )
+        if not RIVALS[name].runs_on(profile):
+            raise UsageError(
+                f"{option('against')}: {name} is written for one denoiser of {' or '.join(RIVALS[name].pipelines)}, "
+                f"{profile.name} is a {profile.pipeline_class} of {len(profile.denoisers)}",
+                remedy="leave it out, or use all",
+            )
+    return names

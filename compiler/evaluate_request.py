@@ -1,0 +1,198 @@
+"""What the user asks of an evaluation, resolved before a framework is imported.
+
+plan = EvaluateRequest(policies=(open_artifact(path, trust),), out=Path("out"), under=("scheduler=euler",)).resolve()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from budc.compiler.comparison.changes import Change, calibrated_setting, parse_changes
+from budc.compiler.comparison.rivals import choose_rivals
+from budc.compiler.metrics import MetricKind, choose_metrics
+from budc.compiler.models.fit import check_fit
+from budc.compiler.models.supported import check_supported
+from budc.option_names import option
+from budc.policies.artifact_profile import profile_of
+from budc.policies.deployment import calibrated
+from budc.policies.profile import ModelProfile, find_weights
+from budc.policies.prompt_sets import PromptSource, SampleSets, read_samples
+from budc.runtimes.admission.additions import check_additions
+from budc.schema.additions import EVALUATION, NEGATIVE_PROMPT, NETWORK_CONFIG, QUANTIZATION
+from budc.schema.artifact import Artifact
+from budc.schema.errors import OutputError, UsageError
+from budc.schema.keys import Signer
+from budc.schema.policy import PolicyDocument
+from budc.schema.report_names import FULL
+
+ADDITIONS = frozenset({NETWORK_CONFIG, QUANTIZATION, NEGATIVE_PROMPT, EVALUATION})
+"""What policies of format 1.1 may use here."""
+_RANGES = {"samples": (1, 1 << 14), "calibration_size": (1, 1 << 20), "repeats": (0, 1000), "seed": (0, 2**53 - 1)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationPlan:
+    """What an evaluation measures."""
+
+    policies: tuple[Artifact, ...]
+    profile: ModelProfile
+    """As the policies were calibrated."""
+    steps: int
+    """Of the full run."""
+    folder: Path
+    samples: SampleSets
+    settings: tuple[Change, ...]
+    against: tuple[str, ...]
+    metrics: tuple[MetricKind, ...]
+    metric_weights: Path | None
+    repeats: int
+    seed: int
+    out: Path
+    signer: Signer | None
+    device: str | None
+    offload: Literal["model", "group"]
+    rehash: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest:
+    """One evaluation of policies that are for the same model, in the setting that they were calibrated in."""
+
+    policies: tuple[Artifact, ...]
+    out: Path
+    model: str | None = None
+    weights: Path | None = None
+    prompts: Path | None = None
+    """What is measured on; default the profile's held-out prompts."""
+    samples: int | None = None
+    """How many of them; default all of a file, or as many as the profile says of its own."""
+    calibration: Path | None = None
+    """What rivals are fitted on; default the profile's calibration prompts."""
+    calibration_size: int | None = None
+    metrics: str | None = None
+    metric_weights: Path | None = None
+    no_frames: bool = False
+    """Decode nothing: latent errors alone."""
+    against: str | None = None
+    under: tuple[str, ...] = ()
+    repeats: int = 5
+    """Timed rounds; 0 for none."""
+    seed: int = 0
+    """Of rivals that search."""
+    signer: Signer | None = None
+    device: str | None = None
+    offload: Literal["model", "group"] = "model"
+    rehash: bool = False
+
+    def resolve(self) -> EvaluationPlan:
+        """Return the plan, with everything refused that can be without loading the model.
+
+        Raises:
+            UsageError: the policies do not go together, or an option makes no sense for them.
+            UnsupportedVersion, UnsupportedModel: a policy cannot be evaluated here.
+            OutputError, WeightsMissing: the folder cannot be written, or the weights are not here.
+        """
+        self._check_numbers()
+        profile, steps = self._calibrated()
+        check_supported(profile)
+        settings = (calibrated_setting(profile), *parse_changes(self.under, profile))
+        against = choose_rivals(self.against, profile)
+        metrics = self._metrics(settings)
+        samples = read_samples(
+            profile,
+            PromptSource(self.calibration, self.calibration_size),
+            PromptSource(self.prompts, self.samples),
+        )
+        folder = find_weights(profile, self.weights)
+        for change in settings:
+            check_fit(change.profile, folder)
+        self._check_out()
+        return EvaluationPlan(
+            policies=self.policies,
+            profile=profile,
+            steps=steps,
+            folder=folder,
+            samples=samples,
+            settings=settings,
+            against=against,
+            metrics=metrics,
+            metric_weights=self.metric_weights,
+            repeats=self.repeats,
+            seed=self.seed,
+            out=self.out,
+            signer=self.signer,
+            device=self.device,
+            offload=self.offload,
+            rehash=self.rehash,
+        )
+
+    def _check_numbers(self) -> None:
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise UsageError(f"{option(name.replace('_', '-'))}: is {value}, expected {low} to {high}")
+
+    def _calibrated(self) -> tuple[ModelProfile, int]:
+        """Return the profile and the steps of the full run that all policies were calibrated with."""
+        first, *others = (self._setting_of(artifact.document) for artifact in self.policies)
+        names = [artifact.document.name for artifact in self.policies]
+        for name in names:
+            if names.count(name) > 1:
+                raise UsageError(f"{name}: two policies have this name", remedy="evaluate them one by one")
+        for name, other in zip(names[1:], others, strict=True):
+            for field in ("name", "height", "width", "frames", "dtype", "scheduler", "guidance"):
+                mine, its = getattr(first[0], field), getattr(other[0], field)
+                if mine != its:
+                    raise UsageError(
+                        f"{name} was calibrated with another {field} than {names[0]}: {its}, not {mine}",
+                        remedy="evaluate them in separate commands",
+                    )
+            if first[1] != other[1]:
+                raise UsageError(
+                    f"{name} was measured against {other[1]} steps, {names[0]} against {first[1]}",
+                    remedy="evaluate them in separate commands",
+                )
+        return first
+
+    def _setting_of(self, document: PolicyDocument) -> tuple[ModelProfile, int]:
+        check_additions(document, "budc evaluate", ADDITIONS)
+        profile = calibrated(profile_of(document, self.model), document)
+        full = (item.nfe for item in document.quality.baselines if item.name == FULL)
+        return profile, next(full, document.sampler.steps)
+
+    def _metrics(self, settings: Sequence[Change]) -> tuple[MetricKind, ...]:
+        if self.no_frames:
+            for name, value in (("metrics", self.metrics), ("metric-weights", self.metric_weights)):
+                if value is not None:
+                    raise UsageError(
+                        f"{option('no-frames')}: {option(name)} needs frames", remedy="leave out one of them"
+                    )
+            return ()
+        chosen = [choose_metrics(self.metrics, change.profile.frames) for change in settings]
+        common = [kind for kind in chosen[0] if all(kind in others for others in chosen)]
+        return tuple(common)
+
+    def _check_out(self) -> None:
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"{option('out')}: {self.out} cannot be made: {error.strerror}", remedy="name a folder of your own"
+            ) from error
+
+
+def settings_of(plan: EvaluationPlan) -> dict[str, object]:
+    """Return what every measurement of a plan depends on, but for the model's files."""
+    return {
+        "profile": msgspec.to_builtins(plan.profile),
+        "steps": plan.steps,
+        "samples": msgspec.to_builtins(plan.samples),
+        "seed": plan.seed,
+        "offload": plan.offload,
+        "weights": [] if plan.metric_weights is None else [str(plan.metric_weights)],
+    }

@@ -1,0 +1,88 @@
+"""Evaluation: what a policy, the full run and other methods measure on one's own weights, as a document.
+
+An evaluation can be signed by somebody other than the policy's publisher; its subject is the policy id. It belongs in
+`NAME.evaluation.json`, beside the policy. `budc.schema.attestation` seals and opens it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, field
+
+from budc.schema.fields import Count, Digest, Guidance, Name, Number, Positive, StepCount, Strict, Text, Timestamp
+from budc.schema.policy import Metric, PromptSet, Shape
+
+EVALUATION_VERSION: Final = "1.0"
+EVALUATION_TYPE: Final = "urn:budc:evaluation:v1"
+SUFFIX: Final = ".evaluation.json"
+
+_Seconds = Annotated[float, Meta(gt=0, le=1e9)]
+_Values = Annotated[Sequence[Number], Meta(max_length=1 << 14)]
+
+
+class Latency(Strict, frozen=True, kw_only=True):
+    """Seconds of one sample's denoising loop: the median of repeats after a warm-up, the fastest and the slowest."""
+
+    median: _Seconds
+    fastest: _Seconds
+    slowest: _Seconds
+    repeats: Positive
+    peak_memory: Annotated[int, Meta(ge=0, le=2**53 - 1)] | None = None
+    """Bytes that the device had allocated at most; unset where the device does not count them."""
+
+
+class MethodResult(Strict, frozen=True, kw_only=True):
+    """A method on the prompts of one setting, against the full run of that setting."""
+
+    name: Name
+    """"policy", "full", or a rival's name."""
+    title: Text
+    nfe: Annotated[float, Meta(ge=1, le=1e6)]
+    """Evaluations per guidance branch, mean over the samples."""
+    forwards: Annotated[float, Meta(ge=1, le=1e9)]
+    """Transformer forwards of one sample, all branches together, mean over the samples."""
+    fitting_forwards: Count = 0
+    """Forwards that fitting the method to this setting took."""
+    metrics: Annotated[Sequence[Metric], Meta(max_length=64)]
+    samples: Annotated[Mapping[Name, _Values], Meta(max_length=64)] = field(default_factory=dict)
+    """The values of each metric, prompt by prompt."""
+    latency: Latency | None = None
+
+
+class SettingResult(Strict, frozen=True, kw_only=True):
+    """All methods in one setting."""
+
+    name: Text
+    """"calibrated", or the change of it: "scheduler=euler"."""
+    scheduler: Name
+    steps: StepCount
+    """Of the full run."""
+    guidance: Guidance
+    shape: Shape
+    prompts: PromptSet
+    methods: Annotated[Sequence[MethodResult], Meta(min_length=1, max_length=64)]
+
+
+class NotMeasuredNote(Strict, frozen=True, kw_only=True):
+    """What was asked for and could not be measured, and why."""
+
+    name: Name
+    reason: Text
+
+
+class EvaluationDocument(Strict, frozen=True, kw_only=True):
+    """One policy, measured."""
+
+    schema_version: Literal["1.0"]
+    policy: Digest
+    """The policy id."""
+    policy_name: Name
+    issued_at: Timestamp
+    device: Text
+    versions: Annotated[Mapping[Name, Text], Meta(max_length=256)]
+    settings: Annotated[Sequence[SettingResult], Meta(min_length=1, max_length=64)]
+    not_measured: Annotated[Sequence[NotMeasuredNote], Meta(max_length=64)] = field(default_factory=list)
+
+    def setting(self, name: str) -> SettingResult | None:
+        """Return the results of a setting by its name; None where it was not measured."""
+        return next((setting for setting in self.settings if setting.name == name), None)
