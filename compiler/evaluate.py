@@ -7,15 +7,14 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import NamedTuple
+from functools import cached_property
+from pathlib import Path
 
 import msgspec
 
-from budc.compiler.comparison.changes import CALIBRATED, Change
+from budc.compiler.comparison.changes import Change
 from budc.compiler.comparison.frame_values import Values, frame_values
 from budc.compiler.comparison.ipndm2m import IPNDM2MScheduler
-from budc.compiler.comparison.rivals import RIVALS
 from budc.compiler.comparison.setting_run import Method, Rolled, SettingRun
 from budc.compiler.emit import output_shape, versions
 from budc.compiler.evaluate_request import EvaluationPlan, settings_of
@@ -27,9 +26,7 @@ from budc.compiler.models.binding import model_binding
 from budc.compiler.models.model import LoadedModel, load_model
 from budc.compiler.rollouts.metrics import latent_errors, latent_metric
 from budc.compiler.storage.journal import Journal
-from budc.policies.profile import ModelProfile
 from budc.progress import hashing
-from budc.runtimes.diffusers.network_config import library_defaults
 from budc.runtimes.sampling.devices import device_name, find_device
 from budc.runtimes.sampling.loading import scheduler_class
 from budc.runtimes.sampling.scheduler_choice import deployed_scheduler
@@ -39,26 +36,17 @@ from budc.schema.digest_cache import DigestCache
 from budc.schema.errors import CalibrationMismatch
 from budc.schema.evaluation import (
     EVALUATION_VERSION,
+    SUFFIX,
     EvaluationDocument,
     Latency,
     MethodResult,
     NotMeasuredNote,
     SettingResult,
 )
-from budc.schema.model_files import accepted_files
+from budc.schema.files import write_atomic
 from budc.schema.policy import ModelBinding
 from budc.schema.report_names import FEWER_STEPS, FULL, LATENT_MSE
 from budc.schema.timestamps import issue_time
-
-POLICY = "policy"
-"""What a policy is called in its own evaluation."""
-
-
-class Measured(NamedTuple):
-    """A method in one setting: its row, and the budget that it was fitted to; None for the policies themselves."""
-
-    result: MethodResult
-    nfe: int | None
 
 
 @dataclass(frozen=True)
@@ -71,22 +59,22 @@ class Evaluation:
     journal: Journal
     metrics: Mapping[str, FrameMetric]
 
-    def measure(self, change: Change) -> tuple[SettingResult, Mapping[str, Measured]]:
-        """Measure every method in one setting; return the setting, without methods, and these by their keys."""
-        plan, model = self.plan, self._changed(change)
-        run = SettingRun(change, model, plan.steps, plan.samples, self.journal)
-        methods, budgets = self._methods(run)
-        rolled = {key: run.roll_out(key, method) for key, method in methods.items()}
+    def measure(self, change: Change) -> tuple[SettingResult, list[tuple[Method, MethodResult]]]:
+        """Measure every method in one setting; return the setting, without methods, and these."""
+        plan = self.plan
+        run = self.calibrated if change is plan.settings[0] else self._run(change)
+        methods = self._methods(run)
+        rolled = [run.roll_out(method) for method in methods]
         latencies = run.latencies(methods, plan.repeats) if plan.repeats else {}
-        latents = {key: item.latents for key, item in rolled.items()}
-        prompts = [sample.prompt for sample in run.samples]
         values = frame_values(
-            model, latents, run.held_out.latents, prompts, self.metrics, self.journal, change.name
+            run.model,
+            {item.method.key: item.latents for item in rolled},
+            run.held_out.latents,
+            [sample.prompt for sample in run.samples],
+            self.metrics,
+            self.journal,
+            change.name,
         )
-        results = {
-            key: Measured(self._row(key, item, run, values, latencies.get(key)), budgets[key])
-            for key, item in rolled.items()
-        }
         setting = SettingResult(
             name=change.name,
             scheduler=run.full.scheduler,
@@ -96,62 +84,56 @@ class Evaluation:
             prompts=prompt_set(run.samples),
             methods=[],
         )
-        return setting, results
+        return setting, [
+            (item.method, self._row(item, run, values, latencies.get(item.method.key))) for item in rolled
+        ]
 
-    def _methods(self, run: SettingRun) -> tuple[dict[str, Method], dict[str, int | None]]:
-        plan, methods, budgets = self.plan, {FULL: run.full_method()}, dict[str, int | None]({FULL: None})
-        for artifact in plan.policies:
-            method = run.of_policy(artifact.document, self.model)
-            if run.change.name == CALIBRATED:
-                method = replace(method, sampler=artifact.document.sampler)
-            methods[artifact.policy_id], budgets[artifact.policy_id] = method, None
-        for nfe in sorted({artifact.document.budget.nfe for artifact in plan.policies}):
+    def _methods(self, run: SettingRun) -> list[Method]:
+        """Return the full run, the policies, and the rivals at each of their budgets."""
+        plan = self.plan
+        budgets = sorted({artifact.document.budget.nfe for artifact in plan.policies})
+        methods = [run.full_method(), *(run.of_policy(artifact, self.model) for artifact in plan.policies)]
+        for nfe in budgets:
             for name in plan.against:
-                method = self._rival(name, nfe, run)
-                if method is not None:
-                    methods[f"{name} {nfe}"], budgets[f"{name} {nfe}"] = method, nfe
-        return methods, budgets
-
-    def _rival(self, name: str, nfe: int, run: SettingRun) -> Method | None:
-        if name == FEWER_STEPS:
-            return run.fewer_steps(nfe)
-        rival = RIVALS[name]
-        fitted = run.fitted(name, nfe, partial(_fit, name, self.plan.seed))
-        return None if fitted is None else Method(rival.title, fitted, run.full)
+                if name == FEWER_STEPS:
+                    methods.append(run.fewer_steps(nfe))
+                elif (fitted := self.calibrated.fit(name, nfe, plan.seed)) is not None:
+                    methods.append(run.rival(name, nfe, fitted))
+        return methods
 
     def _row(
-        self,
-        key: str,
-        item: Rolled,
-        run: SettingRun,
-        values: Sequence[Values],
-        latency: Latency | None,
+        self, item: Rolled, run: SettingRun, values: Sequence[Values], latency: Latency | None
     ) -> MethodResult:
-        errors = latent_errors(item.latents, run.held_out.latents)
-        samples = {LATENT_MSE: errors}
-        metrics = [latent_metric(errors)]
+        method, errors = item.method, latent_errors(item.latents, run.held_out.latents)
+        samples, metrics = {LATENT_MSE: errors}, [latent_metric(errors)]
         for kind in self.plan.metrics:
             if kind.name in self.metrics:
-                samples[kind.name] = [sample[key][kind.name] for sample in values]
+                samples[kind.name] = [sample[method.key][kind.name] for sample in values]
                 metrics.append(summary(kind, samples[kind.name]))
         nfe = statistics.fmean(item.nfe)
         return MethodResult(
-            name=key.split(" ")[0] if key in (FULL,) or " " in key else POLICY,
-            title=item.method.title,
+            name=method.name,
+            title=method.title,
             nfe=nfe,
             forwards=nfe * len(self.plan.profile.branches),
-            fitting_forwards=item.method.fitted.forwards,
+            fitting_forwards=method.fitted.forwards,
             metrics=metrics,
             samples=samples,
             latency=latency,
         )
 
+    @cached_property
+    def calibrated(self) -> SettingRun:
+        """The setting in which nothing is changed; rivals are fitted to it, and to no other."""
+        return self._run(self.plan.settings[0])
+
+    def _run(self, change: Change) -> SettingRun:
+        return SettingRun(change, self._changed(change), self.plan.steps, self.plan.samples, self.journal)
+
     def _changed(self, change: Change) -> LoadedModel:
         """Return the model in a setting; one with adapters is loaded anew."""
         if change.adapters:
-            loaded = load_model(
-                change.profile, self.plan.folder, self.model.device, self.plan.offload
-            )
+            loaded = load_model(change.profile, self.plan.folder, self.model.device, self.plan.offload)
             with_adapters(loaded, self.binding, change.adapters)
             return loaded
         model = replace(self.model, profile=change.profile)
@@ -174,15 +156,15 @@ def changed_scheduler(model: LoadedModel, class_name: str) -> object:
 def evaluate(plan: EvaluationPlan) -> list[EvaluationDocument]:
     """Measure the policies of a plan; return an evaluation of each.
 
+    That the folder holds what they are bound to was checked before, see `budc.schema.model_files.accepted_files`.
+
     Raises:
-        WeightsMissing, WeightsMismatch, UnsafeWeights: the folder is not what a policy was made for.
+        WeightsMissing, UnsafeWeights: see `model_binding` and `load_model`.
         CalibrationMismatch: its scheduler has other settings.
         DeviceMemory: see `PipelineRollout` and `frame_values`.
     """
     device = find_device(plan.device)
     digests = DigestCache.of_user(watch=hashing, rehash=plan.rehash)
-    for artifact in plan.policies:
-        accepted_files(plan.folder, artifact.document.model, digests, library_defaults)
     binding = model_binding(plan.profile, plan.folder, digests)
     model = load_model(plan.profile, plan.folder, device, plan.offload)
     _check_samplers(plan, model)
@@ -201,7 +183,7 @@ def evaluate(plan: EvaluationPlan) -> list[EvaluationDocument]:
             device=device_name(device),
             versions=versions(),
             settings=[
-                msgspec.structs.replace(setting, methods=_methods_beside(artifact, results))
+                msgspec.structs.replace(setting, methods=_beside(artifact, results))
                 for setting, results in measured
             ],
             not_measured=[_note(item) for item in missing],
@@ -210,15 +192,18 @@ def evaluate(plan: EvaluationPlan) -> list[EvaluationDocument]:
     ]
 
 
-def _fit(name: str, seed: int, setting: object, nfe: int, folder: object) -> object:
-    return RIVALS[name].fit(setting, nfe, seed, folder)
+def write_evaluation(document: EvaluationDocument, folder: Path) -> Path:
+    """Write an evaluation as NAME.evaluation.json, whole or not at all; return its path. Raises OutputError."""
+    path = folder / f"{document.policy_name}{SUFFIX}"
+    write_atomic(path, msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
+    return path
 
 
-def _methods_beside(artifact: Artifact, results: Mapping[str, Measured]) -> list[MethodResult]:
+def _beside(artifact: Artifact, results: Sequence[tuple[Method, MethodResult]]) -> list[MethodResult]:
     """Return the policy, the rivals at its budget, and the full run."""
-    nfe = artifact.document.budget.nfe
-    rivals = [measured.result for measured in results.values() if measured.nfe == nfe]
-    return [results[artifact.policy_id].result, *rivals, results[FULL].result]
+    own = [result for method, result in results if method.key == artifact.policy_id]
+    rivals = [result for method, result in results if method.budget == artifact.document.budget.nfe]
+    return [*own, *rivals, *(result for method, result in results if method.name == FULL)]
 
 
 def _note(item: NotMeasured) -> NotMeasuredNote:
@@ -232,7 +217,7 @@ def _check_samplers(plan: EvaluationPlan, model: LoadedModel) -> None:
             raise CalibrationMismatch(
                 f"{artifact.document.name} was calibrated on a {bound.scheduler} with other settings than the one in "
                 f"{plan.folder}",
-                remedy="give the folder that it was compiled for, or --model PROFILE.toml with its scheduler's settings",
+                remedy="give the folder that it was compiled for, or --model PROFILE.toml with its scheduler",
             )
 
 

@@ -26,13 +26,17 @@ from budc.runtimes.admission.additions import check_additions
 from budc.schema.additions import EVALUATION, NEGATIVE_PROMPT, NETWORK_CONFIG, QUANTIZATION
 from budc.schema.artifact import Artifact
 from budc.schema.errors import OutputError, UsageError
-from budc.schema.keys import Signer
 from budc.schema.policy import PolicyDocument
 from budc.schema.report_names import FULL
 
 ADDITIONS = frozenset({NETWORK_CONFIG, QUANTIZATION, NEGATIVE_PROMPT, EVALUATION})
 """What policies of format 1.1 may use here."""
-_RANGES = {"samples": (1, 1 << 14), "calibration_size": (1, 1 << 20), "repeats": (0, 1000), "seed": (0, 2**53 - 1)}
+_RANGES = {
+    "samples": (1, 1 << 14),
+    "calibration_size": (1, 1 << 20),
+    "repeats": (0, 1000),
+    "seed": (0, 2**53 - 1),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +57,6 @@ class EvaluationPlan:
     repeats: int
     seed: int
     out: Path
-    signer: Signer | None
     device: str | None
     offload: Literal["model", "group"]
     rehash: bool
@@ -84,7 +87,6 @@ class EvaluateRequest:
     """Timed rounds; 0 for none."""
     seed: int = 0
     """Of rivals that search."""
-    signer: Signer | None = None
     device: str | None = None
     offload: Literal["model", "group"] = "model"
     rehash: bool = False
@@ -125,7 +127,6 @@ class EvaluateRequest:
             repeats=self.repeats,
             seed=self.seed,
             out=self.out,
-            signer=self.signer,
             device=self.device,
             offload=self.offload,
             rehash=self.rehash,
@@ -182,7 +183,8 @@ class EvaluateRequest:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(
-                f"{option('out')}: {self.out} cannot be made: {error.strerror}", remedy="name a folder of your own"
+                f"{option('out')}: {self.out} cannot be made: {error.strerror}",
+                remedy="name a folder of your own",
             ) from error
 
 

@@ -9,7 +9,18 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, field
 
-from budc.schema.fields import Count, Digest, Guidance, Name, Number, Positive, StepCount, Strict, Text, Timestamp
+from budc.schema.fields import (
+    Count,
+    Digest,
+    Guidance,
+    Name,
+    Number,
+    Positive,
+    StepCount,
+    Strict,
+    Text,
+    Timestamp,
+)
 from budc.schema.policy import Metric, PromptSet, Shape
 
 EVALUATION_VERSION: Final = "1.0"

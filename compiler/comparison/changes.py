@@ -1,4 +1,4 @@
-"""Changes of a deployment, under which a policy is tried as it is: `--under scheduler=euler`, `--under size=480x832`."""
+"""Changes of a deployment, under which a policy is tried as it is: `--under scheduler=euler`, `--under guidance=4`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from budc.option_names import option
 from budc.policies.adapter_files import AdapterFile, adapter_files
 from budc.policies.deployment import Deployment
 from budc.policies.profile import ModelProfile
+from budc.policies.samples import Sample
 from budc.schema.errors import UsageError
 
 CALIBRATED = "calibrated"
@@ -34,6 +35,14 @@ class Change:
     scheduler: str | None = None
     """Class of the scheduler; None for the profile's."""
     adapters: tuple[AdapterFile, ...] = ()
+    negative: str | None = None
+    """The negative prompt of all samples; None for their own."""
+
+    def samples(self, samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
+        """Return samples with this setting's negative prompt."""
+        if self.negative is None:
+            return samples
+        return tuple(sample._replace(negative=self.negative) for sample in samples)
 
 
 def calibrated_setting(profile: ModelProfile) -> Change:
@@ -102,7 +111,7 @@ def _guidance(text: str, value: str, profile: ModelProfile) -> Change:
 
 
 def _negative(text: str, value: str, profile: ModelProfile) -> Change:
-    return _deployed(text, profile, negative=value)
+    return replace(_deployed(text, profile, negative=value), negative=value)
 
 
 def _lora(text: str, value: str, profile: ModelProfile) -> Change:

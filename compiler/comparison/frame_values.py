@@ -72,7 +72,5 @@ def _known(journal: Journal, label: str, index: int) -> Values:
 def _missing(
     values: Values, methods: Mapping[str, object], metrics: Mapping[str, object]
 ) -> dict[str, list[str]]:
-    wanted = {
-        name: [metric for metric in metrics if metric not in values.get(name, {})] for name in methods
-    }
+    wanted = {name: [metric for metric in metrics if metric not in values.get(name, {})] for name in methods}
     return {name: names for name, names in wanted.items() if names}

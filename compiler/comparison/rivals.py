@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from budc.compiler.comparison.setting import Setting
 
 
+class CannotRun(Exception):  # noqa: N818
+    """A method has no form with so many evaluations."""
+
+
 @dataclass(frozen=True)
 class Rival:
     """A method: its title, where it is published, and the function that fits it.
@@ -45,7 +49,7 @@ class Rival:
         """Fit it to a setting at so many evaluations.
 
         Raises:
-            ValueError: it cannot run at so many evaluations.
+            CannotRun: it has no form with so many.
         """
         module, _, name = self.function.partition(":")
         function = getattr(importlib.import_module(f"budc.compiler.comparison.{module}"), name)
@@ -61,12 +65,8 @@ RIVALS: Mapping[str, Rival] = {
     UNIFORM: Rival("uniform mask", "plain reuse", "uniform:uniform"),
     "teacache": Rival("TeaCache", "arXiv 2411.19108", "teacache:teacache", {"kind": "input"}, _TEACACHE),
     "magcache": Rival("MagCache", "arXiv 2506.09045", "magcache:magcache"),
-    "taylorseer-1": Rival(
-        "TaylorSeer, order 1", "arXiv 2503.06923", "taylorseer:taylorseer", {"order": 1}
-    ),
-    "taylorseer-2": Rival(
-        "TaylorSeer, order 2", "arXiv 2503.06923", "taylorseer:taylorseer", {"order": 2}
-    ),
+    "taylorseer-1": Rival("TaylorSeer, order 1", "arXiv 2503.06923", "taylorseer:taylorseer", {"order": 1}),
+    "taylorseer-2": Rival("TaylorSeer, order 2", "arXiv 2503.06923", "taylorseer:taylorseer", {"order": 2}),
     "dpcache": Rival("shortest path, sum (DPCache-style)", "arXiv 2602.22654", "shortest_path:total"),
     "lemica": Rival("shortest path, minimax (LeMiCa-style)", "arXiv 2511.00090", "shortest_path:minimax"),
     "paper": Rival(

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 
 import msgspec
 import torch
 from torch import Tensor
 
-from budc.compiler.comparison.changes import Change
+from budc.compiler.comparison.changes import CALIBRATED, Change
 from budc.compiler.comparison.fitted import Fitted
 from budc.compiler.comparison.latency import time_loops
+from budc.compiler.comparison.rivals import RIVALS, CannotRun
 from budc.compiler.comparison.setting import Samples, Setting
 from budc.compiler.comparison.teacache import roll_by
 from budc.compiler.denoisers.conditioning import Conditioning
@@ -26,19 +26,27 @@ from budc.compiler.rollouts.reference_run import reference_run
 from budc.compiler.storage.journal import Journal
 from budc.compiler.storage.tensors import shard_spans, stored_shards
 from budc.policies.prompt_sets import SampleSets
-from budc.policies.samples import Sample
 from budc.progress import progress
+from budc.schema.artifact import Artifact
 from budc.schema.evaluation import Latency
-from budc.schema.policy import PolicyDocument, SamplerBinding
+from budc.schema.policy import SamplerBinding
+from budc.schema.report_names import FEWER_STEPS, FULL
 
 
 @dataclass(frozen=True)
 class Method:
-    """What is measured: what was fitted, and the sampler that it runs on."""
+    """What is measured: what was fitted, and the sampler that it runs on.
 
+    `name` is that of the results; `key` is the journal's and tells two policies apart. A rival has the `budget` that it
+    was fitted to.
+    """
+
+    name: str
     title: str
     fitted: Fitted
     sampler: SamplerBinding
+    key: str
+    budget: int | None = None
 
 
 @dataclass(frozen=True)
@@ -50,8 +58,12 @@ class Rolled:
     nfe: tuple[float, ...]
 
 
+POLICY = "policy"
+"""What a policy is called in its own evaluation."""
+
+
 class SettingRun:
-    """Everything that is measured in one setting. What has been measured is in the journal, under the setting's name."""
+    """What is measured in one setting. The journal has it under the setting's name."""
 
     def __init__(
         self, change: Change, model: LoadedModel, steps: int, samples: SampleSets, journal: Journal
@@ -64,19 +76,9 @@ class SettingRun:
             journal.get("batch", int, lambda size: size >= 1),
             halved=lambda batch: journal.put("batch", batch),
         )
-        self._samples = samples
+        self.samples = change.samples(samples.held_out)
+        self._calibration = change.samples(samples.calibration)
         self._journal = journal
-
-    @property
-    def samples(self) -> tuple[Sample, ...]:
-        """The prompts that methods are measured on, with the setting's negative prompt."""
-        negative = self.change.profile.prompts.negative
-        own = self._samples.held_out
-        return tuple(sample._replace(negative=negative) for sample in own) if self._negates else own
-
-    @property
-    def _negates(self) -> bool:
-        return self.change.name.startswith("negative=")
 
     @cached_property
     def setting(self) -> Setting:
@@ -92,69 +94,78 @@ class SettingRun:
     def full_method(self) -> Method:
         """Return the full run as a method."""
         policy = full_policy(self.full.steps, self.model.profile.branches)
-        return Method("full run", Fitted(policy=policy), self.full)
+        return Method(FULL, "full run", Fitted(policy=policy), self.full, FULL)
 
     def fewer_steps(self, nfe: int) -> Method:
         """Return the model's own sampler with so many steps."""
         policy = full_policy(nfe, self.model.profile.branches)
-        return Method("fewer steps", Fitted(policy=policy), self.model.sampler(nfe))
+        return Method(
+            FEWER_STEPS,
+            RIVALS[FEWER_STEPS].title,
+            Fitted(policy=policy),
+            self.model.sampler(nfe),
+            f"{FEWER_STEPS} {nfe}",
+            nfe,
+        )
 
-    def of_policy(self, document: PolicyDocument, base: LoadedModel) -> Method:
-        """Return a policy in this setting, as `base` deploys it where nothing is changed.
+    def of_policy(self, artifact: Artifact, base: LoadedModel) -> Method:
+        """Return a policy in this setting; `base` is the model as the policy was calibrated for it.
 
         Sigmas that the policy has of its own stay. Where it has the schedule of its sampler, it gets this setting's.
         """
-        sampler, own = document.sampler, self.model.sampler(document.sampler.steps)
-        defaults = base.sampler(sampler.steps).sigmas
-        same = all(math.isclose(a, b, abs_tol=1e-6) for a, b in zip(sampler.sigmas, defaults, strict=True))
-        if not same:
-            own = self.model.with_experts(
-                msgspec.structs.replace(own, sigmas=sampler.sigmas, timesteps=sampler.timesteps)
-            )
-        return Method(document.name, Fitted(policy=document.policy), own)
+        document = artifact.document
+        sampler = document.sampler
+        if self.change.name != CALIBRATED:
+            defaults, own = base.sampler(sampler.steps).sigmas, self.model.sampler(sampler.steps)
+            if not all(
+                math.isclose(a, b, abs_tol=1e-6) for a, b in zip(sampler.sigmas, defaults, strict=True)
+            ):
+                own = msgspec.structs.replace(own, sigmas=sampler.sigmas, timesteps=sampler.timesteps)
+            sampler = self.model.with_experts(own)
+        return Method(POLICY, document.name, Fitted(policy=document.policy), sampler, artifact.policy_id)
 
-    def fitted(self, name: str, nfe: int, fit: Fitter) -> Fitted | None:
-        """Return a rival fitted to this setting; None where it cannot run at so many evaluations."""
-        key = f"{self.change.name} fitted {name} {nfe}"
-        found = self._journal.get(key, Fitted)
-        if found is None:
+    def fit(self, name: str, nfe: int, seed: int) -> Fitted | None:
+        """Fit a rival to this setting; None where it cannot run at so many evaluations."""
+        key = f"fitted {name} {nfe}"
+        fitted = self._journal.get(key, Fitted)
+        if fitted is None:
             try:
-                folder = self._journal.folder / key.replace(" ", "-").replace("/", "-")
-                found = fit(self.setting, nfe, folder)
-            except ValueError:
+                fitted = RIVALS[name].fit(
+                    self.setting, nfe, seed, self._journal.folder / key.replace(" ", "-")
+                )
+            except CannotRun:
                 return None
-            self._journal.put(key, found)
-        return found
+            self._journal.put(key, fitted)
+        return fitted
 
-    def roll_out(self, key: str, method: Method) -> Rolled:
+    def rival(self, name: str, nfe: int, fitted: Fitted) -> Method:
+        """Return a rival, as it was fitted to the setting in which nothing is changed."""
+        return Method(name, RIVALS[name].title, fitted, self.full, f"{name} {nfe}", nfe)
+
+    def roll_out(self, method: Method) -> Rolled:
         """Roll a method out on the held-out prompts."""
-        conditions, label = self.held_out.conditions, f"{self.change.name} {key}"
+        conditions, label = self.held_out.conditions, f"{self.change.name} {method.key}"
         policy = method.fitted.policy
         if policy is None:
             return self._roll_by_rule(label, method)
-        latents = stored_latents(
-            self.rollout, policy, method.sampler, conditions, self._journal, label
-        )
+        latents = stored_latents(self.rollout, policy, method.sampler, conditions, self._journal, label)
         nfe = forwards_per_sample(policy) / len(self.model.profile.branches)
         return Rolled(method, latents, (nfe,) * len(conditions))
 
-    def latencies(self, methods: Mapping[str, Method], repeats: int) -> dict[str, Latency]:
-        """Return the latency of each method's denoising loop for one sample; those that the journal has are not run."""
-        key = f"{self.change.name} latency {repeats}"
-        known = {
-            name: found
-            for name in methods
-            if (found := self._journal.get(f"{key} {name}", Latency)) is not None
+    def latencies(self, methods: Sequence[Method], repeats: int) -> dict[str, Latency]:
+        """Return the latency of each method's loop for one sample, by key; those that the journal has are not run."""
+        label = f"{self.change.name} latency"
+        found = {
+            method.key: self._journal.get(f"{label} {repeats} {method.key}", Latency) for method in methods
         }
-        missing = {name: method for name, method in methods.items() if name not in known}
+        missing = [method for method in methods if found[method.key] is None]
         if missing:
             one = self.held_out.conditions.part(0, 1)
-            loops = {name: partial(self._run_once, method, one) for name, method in missing.items()}
-            measured = time_loops(loops, repeats, self.model.device, f"{self.change.name} latency")
-            for name, latency in measured.items():
-                self._journal.put(f"{key} {name}", latency)
-            known |= measured
-        return known
+            loops = {method.key: partial(self._run_once, method, one) for method in missing}
+            for key, latency in time_loops(loops, repeats, self.model.device, label).items():
+                self._journal.put(f"{label} {repeats} {key}", latency)
+                found[key] = latency
+        return {key: latency for key, latency in found.items() if latency is not None}
 
     def _run_once(self, method: Method, conditions: Conditioning) -> None:
         if method.fitted.policy is not None:
@@ -173,20 +184,14 @@ class SettingRun:
         latents: list[Tensor] = []
         counts: list[float] = []
         with progress(label, len(shard_spans(len(conditions)))) as bar:
-            for part in stored_shards(
-                self._journal, label, len(conditions), ["latents", "nfe"], roll_out
-            ):
+            for part in stored_shards(self._journal, label, len(conditions), ["latents", "nfe"], roll_out):
                 latents.append(part.tensors["latents"])
                 counts += part.tensors["nfe"].tolist()
                 bar.advance(replayed=part.replayed)
         return Rolled(method, torch.cat(latents), tuple(counts))
 
     def _calibrated(self, setting: Setting) -> Samples:
-        negative = self.change.profile.prompts.negative
-        own: Sequence[Sample] = self._samples.calibration
-        if self._negates:
-            own = [sample._replace(negative=negative) for sample in own]
-        conditions = encode_samples(self.model, own)
+        conditions = encode_samples(self.model, self._calibration)
         label = f"{self.change.name} calibration"
         network = setting.network_of(conditions)
         return Samples(conditions, reference_run(network, setting.form, self._journal, label))

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from budc.compiler.comparison.fitted import Fitted
+from budc.compiler.comparison.rivals import CannotRun
 from budc.compiler.comparison.setting import Setting
 from budc.compiler.rollouts.policies import shared_policy
 from budc.schema.mask import StepMask
@@ -26,14 +27,14 @@ def schedule(steps: int, nfe: int) -> tuple[int, int, tuple[int, ...]]:
     """Return (interval, leading computed steps, computed steps) with exactly `nfe` computed steps.
 
     Raises:
-        ValueError: no interval meets the budget.
+        CannotRun: no interval meets the budget.
     """
     for interval in range(1, steps + 1):
         for leading in range(1, nfe + 1):
             computed = (*range(leading - 1), *range(leading - 1, steps, interval))
             if len(computed) == nfe:
                 return interval, leading, computed
-    raise ValueError(f"no interval computes {nfe} of {steps} steps")
+    raise CannotRun(f"no interval computes {nfe} of {steps} steps")
 
 
 def coefficients(step: int, computed: Sequence[int], order: int) -> tuple[float, ...]:

@@ -22,6 +22,7 @@ COMMANDS = (
     "attach",
     "bind",
     "compile",
+    "evaluate",
     "export",
     "init",
     "inspect",
