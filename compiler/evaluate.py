@@ -13,8 +13,10 @@ from pathlib import Path
 import msgspec
 
 from budc.compiler.comparison.changes import Change
+from budc.compiler.comparison.fitted import Fitted
 from budc.compiler.comparison.frame_values import Values, frame_values
 from budc.compiler.comparison.ipndm2m import IPNDM2MScheduler
+from budc.compiler.comparison.rivals import CannotRun
 from budc.compiler.comparison.setting_run import Method, Rolled, SettingRun
 from budc.compiler.emit import output_shape, versions
 from budc.compiler.evaluate_request import EvaluationPlan, settings_of
@@ -73,7 +75,7 @@ class Evaluation:
             [sample.prompt for sample in run.samples],
             self.metrics,
             self.journal,
-            change.name,
+            change.key,
         )
         setting = SettingResult(
             name=change.name,
@@ -97,7 +99,7 @@ class Evaluation:
             for name in plan.against:
                 if name == FEWER_STEPS:
                     methods.append(run.fewer_steps(nfe))
-                elif (fitted := self.calibrated.fit(name, nfe, plan.seed)) is not None:
+                elif isinstance(fitted := self.fits[name, nfe], Fitted):
                     methods.append(run.rival(name, nfe, fitted))
         return methods
 
@@ -126,6 +128,22 @@ class Evaluation:
     def calibrated(self) -> SettingRun:
         """The setting in which nothing is changed; rivals are fitted to it, and to no other."""
         return self._run(self.plan.settings[0])
+
+    @cached_property
+    def fits(self) -> Mapping[tuple[str, int], Fitted | CannotRun]:
+        """Each rival at each budget of the policies, fitted, or why it cannot run there."""
+        plan = self.plan
+        budgets = sorted({artifact.document.budget.nfe for artifact in plan.policies})
+        names = [name for name in plan.against if name != FEWER_STEPS]
+        return {(name, nfe): self.calibrated.fit(name, nfe, plan.seed) for nfe in budgets for name in names}
+
+    def left_out(self, nfe: int) -> list[NotMeasuredNote]:
+        """Return the rivals that cannot run at so many evaluations."""
+        return [
+            NotMeasuredNote(name=name, reason=str(reason))
+            for (name, budget), reason in self.fits.items()
+            if budget == nfe and isinstance(reason, CannotRun)
+        ]
 
     def _run(self, change: Change) -> SettingRun:
         return SettingRun(change, self._changed(change), self.plan.steps, self.plan.samples, self.journal)
@@ -168,9 +186,9 @@ def evaluate(plan: EvaluationPlan) -> list[EvaluationDocument]:
     binding = model_binding(plan.profile, plan.folder, digests)
     model = load_model(plan.profile, plan.folder, device, plan.offload)
     _check_samplers(plan, model)
-    metrics, missing = load_metrics(
-        plan.metrics, plan.metric_weights, device, (plan.profile.height, plan.profile.width)
-    )
+    profiles = [change.profile for change in plan.settings]
+    smallest = min(profile.height for profile in profiles), min(profile.width for profile in profiles)
+    metrics, missing = load_metrics(plan.metrics, None, device, smallest)
     with _journal(plan, binding, device_name(device)) as journal:
         evaluation = Evaluation(plan, model, binding, journal, metrics)
         measured = [evaluation.measure(change) for change in plan.settings]
@@ -186,7 +204,10 @@ def evaluate(plan: EvaluationPlan) -> list[EvaluationDocument]:
                 msgspec.structs.replace(setting, methods=_beside(artifact, results))
                 for setting, results in measured
             ],
-            not_measured=[_note(item) for item in missing],
+            not_measured=[
+                *(_note(item) for item in missing),
+                *evaluation.left_out(artifact.document.budget.nfe),
+            ],
         )
         for artifact in plan.policies
     ]

@@ -53,7 +53,6 @@ class EvaluationPlan:
     settings: tuple[Change, ...]
     against: tuple[str, ...]
     metrics: tuple[MetricKind, ...]
-    metric_weights: Path | None
     repeats: int
     seed: int
     out: Path
@@ -78,7 +77,6 @@ class EvaluateRequest:
     """What rivals are fitted on; default the profile's calibration prompts."""
     calibration_size: int | None = None
     metrics: str | None = None
-    metric_weights: Path | None = None
     no_frames: bool = False
     """Decode nothing: latent errors alone."""
     against: str | None = None
@@ -123,7 +121,6 @@ class EvaluateRequest:
             settings=settings,
             against=against,
             metrics=metrics,
-            metric_weights=self.metric_weights,
             repeats=self.repeats,
             seed=self.seed,
             out=self.out,
@@ -146,7 +143,7 @@ class EvaluateRequest:
             if names.count(name) > 1:
                 raise UsageError(f"{name}: two policies have this name", remedy="evaluate them one by one")
         for name, other in zip(names[1:], others, strict=True):
-            for field in ("name", "height", "width", "frames", "dtype", "scheduler", "guidance"):
+            for field in ModelProfile.__struct_fields__:
                 mine, its = getattr(first[0], field), getattr(other[0], field)
                 if mine != its:
                     raise UsageError(
@@ -168,11 +165,10 @@ class EvaluateRequest:
 
     def _metrics(self, settings: Sequence[Change]) -> tuple[MetricKind, ...]:
         if self.no_frames:
-            for name, value in (("metrics", self.metrics), ("metric-weights", self.metric_weights)):
-                if value is not None:
-                    raise UsageError(
-                        f"{option('no-frames')}: {option(name)} needs frames", remedy="leave out one of them"
-                    )
+            if self.metrics is not None:
+                raise UsageError(
+                    f"{option('no-frames')}: {option('metrics')} needs frames", remedy="leave out one of them"
+                )
             return ()
         chosen = [choose_metrics(self.metrics, change.profile.frames) for change in settings]
         common = [kind for kind in chosen[0] if all(kind in others for others in chosen)]
@@ -196,5 +192,4 @@ def settings_of(plan: EvaluationPlan) -> dict[str, object]:
         "samples": msgspec.to_builtins(plan.samples),
         "seed": plan.seed,
         "offload": plan.offload,
-        "weights": [] if plan.metric_weights is None else [str(plan.metric_weights)],
     }

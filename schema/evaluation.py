@@ -1,7 +1,6 @@
-"""Evaluation: what a policy, the full run and other methods measure on one's own weights, as a document.
+"""Evaluation: what was measured of a policy on one's own weights, beside the full run and other methods.
 
-An evaluation can be signed by somebody other than the policy's publisher; its subject is the policy id. It belongs in
-`NAME.evaluation.json`, beside the policy. `budc.schema.attestation` seals and opens it.
+`budc evaluate` writes it as `NAME.evaluation.json`. It is not signed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,6 @@ from budc.schema.fields import (
 from budc.schema.policy import Metric, PromptSet, Shape
 
 EVALUATION_VERSION: Final = "1.0"
-EVALUATION_TYPE: Final = "urn:budc:evaluation:v1"
 SUFFIX: Final = ".evaluation.json"
 
 _Seconds = Annotated[float, Meta(gt=0, le=1e9)]
@@ -53,7 +51,7 @@ class MethodResult(Strict, frozen=True, kw_only=True):
     forwards: Annotated[float, Meta(ge=1, le=1e9)]
     """Transformer forwards of one sample, all branches together, mean over the samples."""
     fitting_forwards: Count = 0
-    """Forwards that fitting the method to this setting took."""
+    """Forwards that fitting the method took, in the calibrated setting."""
     metrics: Annotated[Sequence[Metric], Meta(max_length=64)]
     samples: Annotated[Mapping[Name, _Values], Meta(max_length=64)] = field(default_factory=dict)
     """The values of each metric, prompt by prompt."""

@@ -12,6 +12,7 @@ from budc.policies.deployment import Deployment
 from budc.policies.profile import ModelProfile
 from budc.policies.samples import Sample
 from budc.schema.errors import UsageError
+from budc.schema.hashing import sha256_files
 
 CALIBRATED = "calibrated"
 """The setting that a policy was made for."""
@@ -37,6 +38,12 @@ class Change:
     adapters: tuple[AdapterFile, ...] = ()
     negative: str | None = None
     """The negative prompt of all samples; None for their own."""
+
+    @property
+    def key(self) -> str:
+        """What the journal calls the setting: its name, and what its adapters' files contain."""
+        digests = sha256_files(file.path for file in self.adapters)
+        return " ".join([self.name, *(digests[file.path] for file in self.adapters)])
 
     def samples(self, samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
         """Return samples with this setting's negative prompt."""

@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 
+from budc.compiler.comparison.rivals import CannotRun
 from budc.compiler.rollouts.policies import shared_policy
 from budc.schema.mask import StepMask
-from budc.schema.policy import Policy
+from budc.schema.policy import Policy, SamplerBinding
 from budc.schema.predictor import Predictor
 
 
@@ -35,6 +36,15 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True):
     forwards: int = 0
     unshared: int | None = None
     chosen: Mapping[str, Any] = {}
+
+    def check_experts(self, sampler: SamplerBinding) -> None:
+        """Refuse a policy that reuses where another denoiser takes over. Raises CannotRun."""
+        branches = () if self.policy is None else self.policy.branches
+        for expert in sampler.experts:
+            if not all(branch.mask[expert.first_step] for branch in branches):
+                raise CannotRun(
+                    f"reuses step {expert.first_step}, where {expert.denoiser} takes over and has nothing to reuse"
+                )
 
 
 def plain(steps: int, computed: Sequence[int], branches: tuple[str, ...]) -> Policy:

@@ -88,7 +88,7 @@ class SettingRun:
     @cached_property
     def held_out(self) -> ReferenceSet:
         """The held-out prompts with their full run."""
-        label = f"{self.change.name} full"
+        label = f"{self.change.key} full"
         return reference_set(self.rollout, self.full, self.samples, self._journal, label)
 
     def full_method(self) -> Method:
@@ -124,17 +124,17 @@ class SettingRun:
             sampler = self.model.with_experts(own)
         return Method(POLICY, document.name, Fitted(policy=document.policy), sampler, artifact.policy_id)
 
-    def fit(self, name: str, nfe: int, seed: int) -> Fitted | None:
-        """Fit a rival to this setting; None where it cannot run at so many evaluations."""
+    def fit(self, name: str, nfe: int, seed: int) -> Fitted | CannotRun:
+        """Fit a rival to this setting; return why not where it cannot run at so many evaluations."""
         key = f"fitted {name} {nfe}"
         fitted = self._journal.get(key, Fitted)
         if fitted is None:
+            folder = self._journal.folder / key.replace(" ", "-")
             try:
-                fitted = RIVALS[name].fit(
-                    self.setting, nfe, seed, self._journal.folder / key.replace(" ", "-")
-                )
-            except CannotRun:
-                return None
+                fitted = RIVALS[name].fit(self.setting, nfe, seed, folder)
+                fitted.check_experts(self.full)
+            except CannotRun as reason:
+                return reason
             self._journal.put(key, fitted)
         return fitted
 
@@ -144,7 +144,7 @@ class SettingRun:
 
     def roll_out(self, method: Method) -> Rolled:
         """Roll a method out on the held-out prompts."""
-        conditions, label = self.held_out.conditions, f"{self.change.name} {method.key}"
+        conditions, label = self.held_out.conditions, f"{self.change.key} {method.key}"
         policy = method.fitted.policy
         if policy is None:
             return self._roll_by_rule(label, method)
@@ -154,7 +154,7 @@ class SettingRun:
 
     def latencies(self, methods: Sequence[Method], repeats: int) -> dict[str, Latency]:
         """Return the latency of each method's loop for one sample, by key; those that the journal has are not run."""
-        label = f"{self.change.name} latency"
+        label = f"{self.change.key} latency"
         found = {
             method.key: self._journal.get(f"{label} {repeats} {method.key}", Latency) for method in methods
         }
@@ -192,6 +192,6 @@ class SettingRun:
 
     def _calibrated(self, setting: Setting) -> Samples:
         conditions = encode_samples(self.model, self._calibration)
-        label = f"{self.change.name} calibration"
+        label = f"{self.change.key} calibration"
         network = setting.network_of(conditions)
         return Samples(conditions, reference_run(network, setting.form, self._journal, label))

@@ -47,16 +47,17 @@ def signal(setting: Setting, kind: Literal["input", "embedding"]) -> Signal:
 
 
 def _wan(setting: Setting, kind: Literal["input", "embedding"]) -> Signal:
-    network: Any = setting.model.denoiser
-    embedder, first = network.condition_embedder, network.blocks[0]
-
     def embedding(latents: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        # Asked for each time: between two calls the denoiser may have left the device.
+        embedder: Any = setting.model.denoiser.condition_embedder
         times = embedder.timesteps_proj(timestep.expand(len(latents)))
         times = times.to(embedder.time_proj.weight.dtype)
         projected: Tensor = embedder.time_proj(embedder.act_fn(embedder.time_embedder(times)))
         return projected
 
     def modulated(latents: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        network: Any = setting.model.denoiser
+        first = network.blocks[0]
         hidden = network.patch_embedding(latents.to(network.dtype)).flatten(2).transpose(1, 2)
         table = first.scale_shift_table + embedding(latents, timestep, condition).unflatten(1, (6, -1))
         shift, scale = table[:, 0:1], table[:, 1:2]
@@ -67,9 +68,8 @@ def _wan(setting: Setting, kind: Literal["input", "embedding"]) -> Signal:
 
 
 def _flux(setting: Setting) -> Signal:
-    network: Any = setting.model.denoiser
-
     def modulated(latents: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        network: Any = setting.model.denoiser
         given = setting.model.adapter.inputs(condition, latents, timestep)
         embedded = network.time_text_embed(
             1000 * given["timestep"], 1000 * given["guidance"], given["pooled_projections"]

@@ -100,9 +100,7 @@ def _load(
     if kind.weights and (folder is None or not folder.is_dir()):
         reason = f"{folder} is no folder" if folder else "its weights are needed"
         given = option("metric-weights", weights or "DIR")
-        return NotMeasured(
-            kind.name, reason, f"{given} with {kind.weights} in {kind.name}/; docs/metrics.md says whose"
-        )
+        return NotMeasured(kind.name, reason, f"{given} with {kind.weights} in {kind.name}/")
     try:
         return _of_size(kind, kind.load(folder, device))
     except ImportError as error:

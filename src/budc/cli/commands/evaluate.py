@@ -50,9 +50,6 @@ _COUNT = click.IntRange(min=1)
     metavar="NAMES",
     help="Metrics of frames with commas between, such as psnr,ssim; default all that can be measured here.",
 )
-@click.option(
-    "--metric-weights", type=PATH, metavar="DIR", help="Folder of the weights that some metrics need."
-)
 @click.option("--no-frames", is_flag=True, help="Decode nothing: latent errors alone.")
 @click.option(
     "--against",
