@@ -88,7 +88,7 @@ METHODS: dict[str, Method] = {
         "**budc**, joint --align --steps auto", partial(budc_joint, align=True, auto=True), family="budc"
     ),
     "uniform": Method("uniform mask", _fitted(uniform)),
-    "paper": Method("paper's search", _paper(), seeded=True),
+    "paper": Method("paper's search, on all prompts", _paper(), seeded=True),
     "paper-one": Method("paper's search, on one prompt", _paper(prompts=1), seeded=True),
     "dpcache": Method("shortest path, sum (DPCache-style)", _fitted(total)),
     "lemica": Method("shortest path, minimax (LeMiCa-style)", _fitted(minimax)),

@@ -28,7 +28,9 @@ tuned further to these models: their rows are not the best that their authors co
 - forwards: transformer forwards of one sample and one branch spent before deployment; a backward counts as two.
   The full run of the calibration prompts is included where a method uses it. The paper's search is counted as in its
   reference code, where every candidate is rolled out alone. In brackets: what it took here, where candidates that begin
-  alike share that part of their rollouts. "÷ paper's" is the count over that of the paper's search.
+  alike share that part of their rollouts. "÷ paper's" is the count over that of the paper's search on all {calibration}
+  calibration prompts, those that the other methods have. Its authors' configurations use one prompt; that is a row of
+  its own.
 - Methods that draw at random are given as the mean over the seeds that were run ({seeds}): the paper's search, and
   `--align`, which shuffles its training samples. `joint` draws nothing; its variants are run with the first seed.
 - "fewer steps" caches nothing. In "best timesteps" its timesteps are trained by budc's own trainer on the same
@@ -93,7 +95,7 @@ def report(results: Mapping[str, Any]) -> str:
         done=len(rows),
         planned=len(rows) + len(results["notRun"]),
     )
-    text += summary([row for row in rows if not is_ablation(row)])
+    text += summary([row for row in rows if not is_ablation(row)], results["calibration"])
     for model in dict.fromkeys(row["model"] for row in rows):
         for budget in sorted({row["budget"] for row in rows if row["model"] == model}):
             text += _cell(results, model, budget)

@@ -18,7 +18,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "**budc**, `joint --effort balanced`": ("joint-balanced",),
     "**budc**, `joint --effort fast`": ("joint-fast",),
     "best of the plain solvers, timesteps and coefficients trained": TRAINED,
-    "the paper's search": ("paper",),
+    "the paper's search, on all prompts": ("paper",),
     "the paper's search, on one prompt": ("paper-one",),
     "TaylorSeer, order 1": ("taylorseer-1",),
     "TeaCache": ("teacache", "teacache-embedding"),
@@ -38,13 +38,13 @@ def cells(rows: Sequence[Row]) -> dict[Cell, dict[str, dict[str, float]]]:
     }
 
 
-def summary(rows: Sequence[Row]) -> str:
-    """Return the section as Markdown."""
+def summary(rows: Sequence[Row], calibration: int) -> str:
+    """Return the section as Markdown; `calibration`: the prompts that all methods but one are searched on."""
     figures = cells(rows)
     text = "\n## In short\n\nError (geometric mean) of the best of each kind; lower is better.\n"
     for model in dict.fromkeys(model for model, _ in figures):
         text += "\n" + _table(model, {nfe: figures[name, nfe] for name, nfe in figures if name == model})
-    return text + "".join(f"\n{line}\n" for line in (_rivals(figures), _costs(figures)) if line)
+    return text + "".join(f"\n{line}\n" for line in (_rivals(figures), *costs(figures, calibration)) if line)
 
 
 def _table(model: str, by_nfe: Mapping[int, Mapping[str, Mapping[str, float]]]) -> str:
@@ -82,19 +82,39 @@ def _rivals(figures: Mapping[Cell, Mapping[str, Mapping[str, float]]]) -> str:
     )
 
 
-def _costs(figures: Mapping[Cell, Mapping[str, Mapping[str, float]]]) -> str:
-    complete = [cell for cell in figures.values() if {"joint", "joint-align", "paper"} <= cell.keys()]
+def costs(figures: Mapping[Cell, Mapping[str, Mapping[str, float]]], calibration: int) -> list[str]:
+    """Return, in sentences, what `joint` costs beside the search of the paper, on all prompts and on one."""
+    return [
+        line
+        for line in (
+            _cost(figures, "paper", f"the paper's search on the same {calibration} prompts"),
+            _cost(figures, "paper-one", "the paper's search on one prompt, as its authors ran it"),
+        )
+        if line
+    ]
+
+
+def _cost(figures: Mapping[Cell, Mapping[str, Mapping[str, float]]], paper: str, title: str) -> str:
+    complete = [cell for cell in figures.values() if {"joint", "joint-align", paper} <= cell.keys()]
     if not complete:
         return ""
-    spent = {
-        method: [round(100 * cell[method]["forwards"] / cell["paper"]["unshared"]) for cell in complete]
-        for method in ("joint", "joint-align")
-    }
-    joint, align = spent["joint"], spent["joint-align"]
+
+    def span(method: str, figure: str, of_paper: str) -> str:
+        ratios = [cell[method][figure] / cell[paper][of_paper] for cell in complete]
+        least, most = (f"{ratio:.2g}" for ratio in (min(ratios), max(ratios)))
+        return least if least == most else f"{least} to {most}"
+
+    spent = {method: span(method, "forwards", "unshared") for method in ("joint", "joint-align")}
+    error = {method: span(method, "geometricMean", "geometricMean") for method in ("joint", "joint-align")}
     return (
-        f"Before deployment, `joint` spends {min(joint)} to {max(joint)} % of the forwards of the paper's search, "
-        f"`joint --align` {min(align)} to {max(align)} %."
+        f"Against {title} ({_cells(len(complete))}), `joint` spends {spent['joint']} times the forwards before "
+        f"deployment and ends at {error['joint']} of the error, `joint --align` {spent['joint-align']} times at "
+        f"{error['joint-align']}."
     )
+
+
+def _cells(count: int) -> str:
+    return f"{count} cell{'s' if count != 1 else ''}"
 
 
 def coefficients(rows: Sequence[Row]) -> str:

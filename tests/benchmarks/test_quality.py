@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import quality as benchmark
+from quality_methods.summary import costs
 
 ROOT = Path(__file__).parents[2]
 
@@ -118,7 +119,7 @@ def test_the_tables_of_the_readme_and_the_guide_are_what_the_results_say():
         "best of the plain solvers": [
             f"steps-{solver}-trained" for solver in ("euler", "unipc", "dpm++", "ab2")
         ],
-        "the paper's search": ["paper"],
+        "the paper's search, on all prompts": ["paper"],
         "TaylorSeer, order 1": ["taylorseer-1"],
         "TeaCache": ["teacache", "teacache-embedding"],
         "uniform mask": ["uniform"],
@@ -172,11 +173,32 @@ def test_what_the_readme_says_of_the_trained_solvers_and_of_costs_is_what_the_re
         assert (ahead, len(cells)) == ({"joint": 2, "joint-align": 1}[method], 12)
         assert words in text
     for method, words in (
-        ("joint", "`joint` spends {} to {} %"),
-        ("joint-align", "`joint --align` {} to {} %"),
+        (
+            "joint",
+            "`joint` spends {:.2g} to {:.2g} times the forwards of the paper's search on the same 32 prompts",
+        ),
+        ("joint-align", "`joint --align` {:.2g} to {:.2g} times."),
     ):
-        costs = [round(100 * cost(cell, method)) for cell in cells.values()]
+        costs = [cost(cell, method) for cell in cells.values()]
         assert words.format(min(costs), max(costs)) in text
+
+
+def test_costs_are_compared_with_the_papers_search_on_all_prompts_and_on_one():
+    def figures(forwards, unshared, error):
+        return {"forwards": forwards, "unshared": unshared, "geometricMean": error}
+
+    cell = {
+        "joint": figures(50, 60, 0.1),
+        "joint-align": figures(100, 110, 0.05),
+        "paper": figures(400, 1000, 1.0),
+        "paper-one": figures(20, 25, 2.0),
+    }
+    other = {name: value for name, value in cell.items() if name != "paper-one"}
+    on_all, on_one = costs({("a", 6): cell, ("a", 8): other}, 32)
+    assert "the same 32 prompts (2 cells), `joint` spends 0.05 times" in on_all
+    assert "on one prompt, as its authors ran it (1 cell), `joint` spends 2 times" in on_one
+    assert "at 0.05 of the error, `joint --align` 4 times" in on_one
+    assert costs({("a", 8): other}, 32) == [on_all.replace("2 cells", "1 cell")]
 
 
 def test_what_the_guide_says_of_the_coefficients_is_what_the_results_say():
