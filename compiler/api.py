@@ -23,20 +23,18 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from budc.compiler.api_inputs import Pair, as_denoiser, branch_weights, noise_schedule
-from budc.compiler.api_samples import held_out_samples, sample_conditions
-from budc.compiler.api_settings import check_choices, check_numbers, check_progress
+from budc.compiler.api_samples import sample_sets
+from budc.compiler.api_settings import check_choices, check_execution
 from budc.compiler.budget import parse_budget
 from budc.compiler.denoisers.conditioning import Condition
 from budc.compiler.denoisers.denoiser import Denoiser
-from budc.compiler.fingerprint import fingerprint_of, network_identity
+from budc.compiler.fingerprint import network_identity, resumable
 from budc.compiler.network.compiled import Compiled
 from budc.compiler.network.search import ANNEALING, compiled, origin_of
 from budc.compiler.selection.effort import DEFAULT_EFFORT
-from budc.compiler.selection.stages import check_arbitrated
 from budc.compiler.selection.task import Task
 from budc.option_names import python_names
-from budc.progress import Report, reported
-from budc.schema.arguments import path_argument
+from budc.progress import Report
 
 __all__ = ["Compiled", "compile_policy"]
 
@@ -88,12 +86,9 @@ def compile_policy(
     Raises:
         BudcError: arguments that do not fit together; see also `parse_budget`, `Sigmas` and `linear_form`.
     """
-    check_choices(search, effort, align, steps, weights)
-    check_progress(progress)
-    seed, batch = check_numbers(budget, seed, batch)
-    check_arbitrated(search, align=align, auto_steps=steps == "auto")
-    conditions = sample_conditions(conditioning, noise)
-    held_out_conditions = held_out_samples(held_out, conditions)
+    check_choices(budget, search, effort, align, steps)
+    seed, batch = check_execution(seed, batch, weights, progress)
+    conditions, held_out_samples = sample_sets(conditioning, noise, held_out)
     branches = branch_weights(conditioning, guidance)
     schedule = noise_schedule(scheduler, sigmas, timesteps)
     network = as_denoiser(denoiser, branches, blocks, noise.device)
@@ -102,10 +97,6 @@ def compile_policy(
         network, schedule, conditions, nfe, ANNEALING, search, effort, seed, align, batch=batch,
         few_step_schedule=schedule.resampled(nfe) if steps == "auto" else None,
     )  # fmt: skip
-    origin = origin_of(task, held_out_conditions, str(budget), hashed=weights is None)
-    resumed = None
-    if work is not None:
-        folder = path_argument(work, "work", "pass a folder to resume from")
-        resumed = folder, fingerprint_of(task, network_identity(network, weights, blocks), branches)
-    with reported(progress):
-        return compiled(task, held_out_conditions, origin, lambda finder: finder.find(task), resumed)
+    origin = origin_of(task, held_out_samples, str(budget), hashed=weights is None)
+    resumed = resumable(work, task, branches, lambda: network_identity(network, weights, blocks))
+    return compiled(task, held_out_samples, origin, lambda finder: finder.find(task), resumed, progress)

@@ -81,6 +81,14 @@ def held_out_samples(held_out: Any, calibration: Conditioning) -> Conditioning |
     return samples
 
 
+def sample_sets(
+    conditioning: Mapping[str, Condition], noise: Tensor, held_out: Any
+) -> tuple[Conditioning, Conditioning | None]:
+    """Return the calibration samples and the held-out ones. Raises UsageError: see the two functions above."""
+    conditions = sample_conditions(conditioning, noise)
+    return conditions, held_out_samples(held_out, conditions)
+
+
 def prompt_set(samples: Conditioning | None) -> PromptSet:
     """Name a set of samples by the digests of its conditions and noise; None is the empty set."""
     if samples is None:

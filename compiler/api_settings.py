@@ -1,4 +1,4 @@
-"""Settings that a user hands to `compile_policy`: numbers, names and choices of another kind are refused."""
+"""Settings that a user hands to `compile_policy` or `transfer_policy`: those of another kind are refused."""
 
 from __future__ import annotations
 
@@ -7,26 +7,33 @@ from inspect import signature
 from typing import Any
 
 from budc.compiler.selection.effort import effort as effort_named
+from budc.compiler.selection.stages import check_arbitrated
 from budc.schema.arguments import described, seed_argument, whole_number
 from budc.schema.errors import UsageError
 
 
-def check_numbers(budget: Any, seed: Any, batch: Any) -> tuple[int, int | None]:
-    """Return seed and batch as whole numbers; refuse a budget that is neither an int nor a text. Raises UsageError."""
-    if isinstance(budget, bool) or not isinstance(budget, int | str):
-        factor = f"{budget:g}x" if isinstance(budget, float) else "2.8x"
+def check_execution(seed: Any, batch: Any, weights: Any, progress: Any) -> tuple[int, int | None]:
+    """Return seed and batch as whole numbers; refuse what is none, and other kinds of the others. Raises UsageError."""
+    if weights is not None and (not isinstance(weights, str) or not weights):
         raise UsageError(
-            f"budget: {described(budget)} is neither a whole number nor a text",
-            remedy=f"pass evaluations a branch, such as budget=10, or a speed-up, budget={factor!r}",
+            f"weights: {described(weights)} names no weights",
+            remedy="pass a text such as the sha256 of the file that holds them",
         )
+    _check_progress(progress)
     if batch is not None:
         remedy = "pass the most samples of one forward, or None"
         batch = whole_number(batch, "batch", least=1, most=1 << 20, remedy=remedy)
     return seed_argument(seed, most=2**53 - 1), batch
 
 
-def check_choices(search: Any, effort: Any, align: Any, steps: Any, weights: Any) -> None:
-    """Refuse names and switches of another kind. Raises UsageError."""
+def check_choices(budget: Any, search: Any, effort: Any, align: Any, steps: Any) -> None:
+    """Refuse a budget, names and switches of another kind, or that do not fit together. Raises UsageError."""
+    if isinstance(budget, bool) or not isinstance(budget, int | str):
+        factor = f"{budget:g}x" if isinstance(budget, float) else "2.8x"
+        raise UsageError(
+            f"budget: {described(budget)} is neither a whole number nor a text",
+            remedy=f"pass evaluations a branch, such as budget=10, or a speed-up, budget={factor!r}",
+        )
     if not isinstance(search, str):
         raise UsageError(
             f"search: {described(search)} is no name", remedy="pass a name such as search='joint'"
@@ -44,14 +51,10 @@ def check_choices(search: Any, effort: Any, align: Any, steps: Any, weights: Any
         raise UsageError(
             f"steps: {described(steps)} is not 'auto'", remedy="sigmas say how many steps there are"
         )
-    if weights is not None and (not isinstance(weights, str) or not weights):
-        raise UsageError(
-            f"weights: {described(weights)} names no weights",
-            remedy="pass a text such as the sha256 of the file that holds them",
-        )
+    check_arbitrated(search, align=align, auto_steps=steps == "auto")
 
 
-def check_progress(progress: Any) -> None:
+def _check_progress(progress: Any) -> None:
     """Refuse a progress that cannot be called with a name and two numbers. Raises UsageError."""
     if progress is None or (callable(progress) and not isinstance(progress, type) and _takes_three(progress)):
         return

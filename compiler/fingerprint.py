@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from os import PathLike
+from pathlib import Path
 
 import torch
 
@@ -12,8 +14,25 @@ from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.denoisers.identity import class_name, identity_of, tensor_digest
 from budc.compiler.selection.task import Task
 from budc.runtimes.sampling.scheduler_config import relevant_config
+from budc.schema.arguments import path_argument
 from budc.schema.canonical import digest
 from budc.schema.errors import UsageError
+
+
+def resumable(
+    work: str | PathLike[str] | None,
+    task: Task,
+    guidance: Mapping[str, float],
+    identity: Callable[[], object],
+) -> tuple[Path, str] | None:
+    """Return the folder of a search's journal and its fingerprint; None where nothing is to be kept.
+
+    `identity` returns what tells the network from others; it may raise, and is asked only where a folder is kept.
+    """
+    if work is None:
+        return None
+    folder = path_argument(work, "work", "pass a folder to resume from")
+    return folder, fingerprint_of(task, identity(), guidance)
 
 
 def network_identity(denoiser: Denoiser, weights: str | None, blocks: str) -> object:

@@ -23,6 +23,7 @@ from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.task import SearchResult, Task
 from budc.compiler.storage.journal import Journal
 from budc.policies.profile import AnnealingSettings
+from budc.progress import Report, reported
 from budc.schema.mask import StepMask
 from budc.schema.policy import Metric, Policy
 from budc.schema.predictor import Predictor
@@ -63,6 +64,7 @@ def compiled(
     origin: Origin,
     find: Callable[[Finder], SearchResult],
     resumed: tuple[Path, str] | None = None,
+    progress: Report | None = None,
 ) -> Compiled:
     """Return what `find` finds for a task, measured on samples that were held out.
 
@@ -72,12 +74,14 @@ def compiled(
         origin: what an artifact says beside the result.
         find: returns the result, from a finder whose reference run is done.
         resumed: the folder of the journal and its fingerprint; by default nothing is kept.
+        progress: what is told of each pass; None for silence.
     """
     with ExitStack() as stack:
+        stack.enter_context(reported(progress))
         if resumed is None:
             resumed = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="budc-"))), ""
         result = find(Finder(task, stack.enter_context(Journal(*resumed))))
-    report = {} if held_out is None else _report(task, result, held_out, origin)
+        report = {} if held_out is None else _report(task, result, held_out, origin)
     return Compiled(result.policy, result.schedule.sigmas, result.schedule.timesteps, result, report, origin)
 
 

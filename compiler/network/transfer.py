@@ -16,11 +16,11 @@ import msgspec
 from torch import Tensor, nn
 
 from budc.compiler.api_inputs import Pair, as_denoiser, check_scheduler
-from budc.compiler.api_samples import held_out_samples, sample_conditions
-from budc.compiler.api_settings import check_numbers, check_progress
+from budc.compiler.api_samples import sample_sets
+from budc.compiler.api_settings import check_execution
 from budc.compiler.denoisers.conditioning import Condition
 from budc.compiler.denoisers.denoiser import Denoiser
-from budc.compiler.fingerprint import fingerprint_of, network_identity
+from budc.compiler.fingerprint import network_identity, resumable
 from budc.compiler.network.admission import Expected, expected_of
 from budc.compiler.network.compiled import Compiled, SourcePolicy
 from budc.compiler.network.search import ANNEALING, compiled, origin_of
@@ -29,9 +29,8 @@ from budc.compiler.rollouts.schedule import NoiseSchedule
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.task import ForwardCount, SearchResult, Settings, Task
 from budc.option_names import python_names
-from budc.progress import Report, reported
+from budc.progress import Report
 from budc.runtimes.admission.trust import Source
-from budc.schema.arguments import path_argument
 from budc.schema.canonical import digest
 from budc.schema.errors import CompileError, UnsupportedModel, UsageError
 from budc.schema.trust import Trust
@@ -73,12 +72,10 @@ def transfer_policy(
         CompileError: final latents are not finite with the policy's masks.
         BudcError: see `compile_policy`.
     """
-    seed, batch = check_numbers(1, seed, batch)
-    check_progress(progress)
+    seed, batch = check_execution(seed, batch, weights, progress)
     check_scheduler(scheduler)
     expected = expected_of(source, trust, allow_unsigned)
-    conditions = sample_conditions(conditioning, noise)
-    held_out_conditions = held_out_samples(held_out, conditions)
+    conditions, held_out_samples = sample_sets(conditioning, noise, held_out)
     schedule = NoiseSchedule.of(scheduler, expected.sampler.sigmas, expected.sampler.timesteps)
     weighted = dict(guidance or expected.guidance[0])
     network = as_denoiser(denoiser, weighted, blocks or expected.blocks[0] or "blocks", noise.device)
@@ -86,19 +83,15 @@ def transfer_policy(
     nfe = max(sum(branch.mask) for branch in expected.policy.branches)
     task = Task(network, schedule, conditions, nfe, ANNEALING, seed=seed, batch=batch)
     moved = SourcePolicy(expected.policy, expected.policy_id)
-    origin = origin_of(task, held_out_conditions, str(nfe), hashed=weights is None, source=moved)
-    resumed = None
-    if work is not None:
-        folder = path_argument(work, "work", "pass a folder to resume from")
-        identity = [
-            network_identity(network, weights, blocks or ""),
-            digest(msgspec.to_builtins([expected.policy, expected.sampler])),
-            nearby,
-        ]
-        resumed = folder, fingerprint_of(task, identity, weighted)
-    with reported(progress):
-        found = _nearby(expected) if nearby else _fitted(expected)
-        return compiled(task, held_out_conditions, origin, found, resumed)
+    origin = origin_of(task, held_out_samples, str(nfe), hashed=weights is None, source=moved)
+
+    def identity() -> list[object]:
+        source_policy = digest(msgspec.to_builtins([expected.policy, expected.sampler]))
+        return [network_identity(network, weights, blocks or ""), source_policy, nearby]
+
+    resumed = resumable(work, task, weighted, identity)
+    found = _nearby(expected) if nearby else _fitted(expected)
+    return compiled(task, held_out_samples, origin, found, resumed, progress)
 
 
 def _check(

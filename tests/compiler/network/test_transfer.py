@@ -114,6 +114,8 @@ def test_what_does_not_fit_is_refused(small, make_document):
         moved(small, blocks="others")
     with pytest.raises(UsageError, match="progress: 3 is no function of three values"):
         moved(small, progress=3)
+    with pytest.raises(UsageError, match="weights: 3 names no weights"):
+        moved(small, weights=3)
     with pytest.raises(UsageError, match="artifact: None"):
         moved(None)
     broken = Net(16)
