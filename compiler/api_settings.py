@@ -38,20 +38,30 @@ def check_choices(budget: Any, search: Any, effort: Any, align: Any, steps: Any)
         raise UsageError(
             f"search: {described(search)} is no name", remedy="pass a name such as search='joint'"
         )
-    if not isinstance(effort, str):
-        raise UsageError(
-            f"effort: {described(effort)} is no name", remedy="pass a name such as effort='balanced'"
-        )
-    effort_named(effort)
-    if not isinstance(align, bool):
-        raise UsageError(
-            f"align: {described(align)} is neither True nor False", remedy="pass align=True or False"
-        )
+    check_effort(effort)
+    check_switch("align", align)
     if steps is not None and not (isinstance(steps, str) and steps == "auto"):
         raise UsageError(
             f"steps: {described(steps)} is not 'auto'", remedy="sigmas say how many steps there are"
         )
     check_arbitrated(search, align=align, auto_steps=steps == "auto")
+
+
+def check_effort(effort: Any) -> None:
+    """Refuse what names no effort. Raises UsageError."""
+    if not isinstance(effort, str):
+        raise UsageError(
+            f"effort: {described(effort)} is no name", remedy="pass a name such as effort='balanced'"
+        )
+    effort_named(effort)
+
+
+def check_switch(name: str, value: Any) -> None:
+    """Refuse a switch that is neither on nor off. Raises UsageError."""
+    if not isinstance(value, bool):
+        raise UsageError(
+            f"{name}: {described(value)} is neither True nor False", remedy=f"pass {name}=True or False"
+        )
 
 
 def _check_progress(progress: Any) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from budc.compiler.api_inputs import Pair, as_denoiser, check_scheduler
 from budc.compiler.api_samples import sample_sets
-from budc.compiler.api_settings import check_execution
+from budc.compiler.api_settings import check_effort, check_execution, check_switch
 from budc.compiler.denoisers.conditioning import Condition
 from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.fingerprint import network_identity, resumable
@@ -26,6 +26,7 @@ from budc.compiler.network.compiled import Compiled, SourcePolicy
 from budc.compiler.network.search import ANNEALING, compiled, origin_of
 from budc.compiler.rollouts.candidate import candidate_of
 from budc.compiler.rollouts.schedule import NoiseSchedule
+from budc.compiler.selection.effort import DEFAULT_EFFORT
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.task import ForwardCount, SearchResult, Settings, Task
 from budc.option_names import python_names
@@ -48,6 +49,7 @@ def transfer_policy(
     blocks: str | None = None,
     held_out: tuple[Mapping[str, Condition], Tensor] | None = None,
     nearby: bool = False,
+    effort: str = DEFAULT_EFFORT,
     seed: int = 0,
     batch: int | None = None,
     work: str | PathLike[str] | None = None,
@@ -64,7 +66,7 @@ def transfer_policy(
             timesteps are the policy's.
         guidance, blocks: as for `compile_policy`; by default those of the policy.
         nearby: try a few masks near the policy's own as well.
-        seed, batch, work, weights, progress: as for `compile_policy`.
+        effort, seed, batch, work, weights, progress: as for `compile_policy`.
         trust, allow_unsigned: as for `budc.run`.
 
     Raises:
@@ -72,6 +74,8 @@ def transfer_policy(
         CompileError: final latents are not finite with the policy's masks.
         BudcError: see `compile_policy`.
     """
+    check_effort(effort)
+    check_switch("nearby", nearby)
     seed, batch = check_execution(seed, batch, weights, progress)
     check_scheduler(scheduler)
     expected = expected_of(source, trust, allow_unsigned)
@@ -81,7 +85,7 @@ def transfer_policy(
     network = as_denoiser(denoiser, weighted, blocks or expected.blocks[0] or "blocks", noise.device)
     _check(expected, network, conditioning, schedule)
     nfe = max(sum(branch.mask) for branch in expected.policy.branches)
-    task = Task(network, schedule, conditions, nfe, ANNEALING, seed=seed, batch=batch)
+    task = Task(network, schedule, conditions, nfe, ANNEALING, effort=effort, seed=seed, batch=batch)
     moved = SourcePolicy(expected.policy, expected.policy_id)
     origin = origin_of(task, held_out_samples, str(nfe), hashed=weights is None, source=moved)
 
@@ -125,7 +129,7 @@ def _fitted(expected: Expected) -> Callable[[Finder], SearchResult]:
                 remedy="compile a policy for that network",
             )
         forwards = ForwardCount(reference=finder.reference_forwards, refit=fit.forwards)
-        settings: Settings = {"nearby": False, "from": expected.name}
+        settings: Settings = {"effort": finder.task.effort, "nearby": False, "from": expected.name}
         return SearchResult(fit.policy, finder.task.schedule, fit.loss, 1, forwards, settings=settings)
 
     return find

@@ -6,6 +6,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import nn
 
 import budc
+from budc.compiler.selection import effort as efforts
+from budc.compiler.selection.effort import EFFORTS, Effort
 from budc.runtimes.admission.trust import UnsignedWarning
 from budc.schema.errors import CompileError, JournalCorrupt, UnsupportedModel, UsageError
 
@@ -93,6 +95,28 @@ def test_nearby_masks_are_tried_too(small):
     result = moved(small, nearby=True)
     assert result.outcome.candidates > 1
     assert result.outcome.settings["nearby"] is True
+
+
+def test_the_effort_says_on_how_many_samples_coefficients_are_fitted(small, monkeypatch):
+    monkeypatch.setattr(efforts, "EFFORTS", EFFORTS | {"small": Effort(screen=2, fit=3, judge=2)})
+    few, all_of_them = (moved(small, effort=name, held_out=None) for name in ("small", "thorough"))
+    forwards = [result.outcome.forwards.reference for result in (few, all_of_them)]
+    assert forwards == [6 * 2 * 3, 6 * 2 * 8]
+    assert few.policy != all_of_them.policy
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"effort": "heroic"}, "effort: no effort named 'heroic'"),
+        ({"effort": 3}, "effort: .* is no name"),
+        ({"nearby": "yes"}, "nearby: .* is neither True nor False"),
+        ({"weights": ""}, "weights: .* names no weights"),
+    ],
+)
+def test_settings_of_another_kind_are_refused(small, wrong, told):
+    with pytest.raises(UsageError, match=told):
+        moved(small, **wrong)
 
 
 def test_a_transfer_resumes_from_its_folder_and_from_no_other(small, tmp_path):
