@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from budc.compiler.comparison.learned_solver import paired_sets
 from budc.compiler.selection.alignment import aligned
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training.parameters import PolicyParameters
@@ -15,7 +16,6 @@ from budc.compiler.training.trainer import TrainingSettings, train
 from quality_methods.budc_joint import find
 from quality_methods.outcome import Outcome, static
 from quality_methods.setting import Setting
-from quality_methods.trained_steps import paired_sets
 
 PROMPTS, JUDGING = 64, 8
 """Calibration prompts, and how many of them choose the epoch."""

@@ -8,23 +8,16 @@ the schedule that the model's sampler has at that number of steps, so a schedule
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
-from budc.compiler.rollouts.linear_form import LinearForm, linear_form, trainable
+from budc.compiler.comparison.learned_solver import Form, default_schedule, of_scheduler
+from budc.compiler.rollouts.linear_form import LinearForm
 from budc.compiler.rollouts.policies import full_policy
 from quality_methods.outcome import Outcome, static
 from quality_methods.setting import Setting
-
-Form = Callable[[Tensor, Tensor], LinearForm]
-"""A solver: its linear form on sigmas (steps + 1,) and timesteps (steps,)."""
-
-
-def _library(scheduler: Any) -> Form:
-    return lambda sigmas, timesteps: linear_form(scheduler, trainable(scheduler, sigmas), timesteps)
 
 
 def adams_bashforth(sigmas: Tensor, timesteps: Tensor) -> LinearForm:
@@ -42,20 +35,20 @@ def adams_bashforth(sigmas: Tensor, timesteps: Tensor) -> LinearForm:
 
 def euler(setting: Setting) -> Form:
     """Flow-matching Euler."""
-    return _library(FlowMatchEulerDiscreteScheduler())
+    return of_scheduler(FlowMatchEulerDiscreteScheduler())
 
 
 def unipc(setting: Setting) -> Form:
     """UniPC: the model's own where that is its solver, else as the library configures it for flow matching."""
     own = setting.model.scheduler
     if isinstance(own, UniPCMultistepScheduler):
-        return _library(own)
-    return _library(UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True))
+        return of_scheduler(own)
+    return of_scheduler(UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True))
 
 
 def dpm(setting: Setting) -> Form:
     """DPM++(2M), as the library configures it for flow matching."""
-    return _library(
+    return of_scheduler(
         DPMSolverMultistepScheduler(
             algorithm_type="dpmsolver++",
             solver_order=2,
@@ -71,15 +64,6 @@ def ab2(setting: Setting) -> Form:
 
 
 SOLVERS: dict[str, Callable[[Setting], Form]] = {"euler": euler, "unipc": unipc, "dpm++": dpm, "ab2": ab2}
-
-
-def default_schedule(setting: Setting, nfe: int) -> tuple[Tensor, Tensor]:
-    """Return sigmas (nfe + 1,) and timesteps (nfe,) of the model's sampler at so many steps; float64."""
-    sampler = setting.model.sampler(nfe)
-    return (
-        torch.tensor(sampler.sigmas, dtype=torch.float64),
-        torch.tensor(sampler.timesteps, dtype=torch.float64),
-    )
 
 
 def few_steps(setting: Setting, nfe: int, solver: str) -> Outcome:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from budc.compiler.comparison.fitted import Fitted
-from budc.compiler.comparison.teacache import roll_by
+from budc.compiler.comparison.rollouts import roll_fitted
 from budc.compiler.rollouts.linear_form import LinearForm
 from budc.compiler.rollouts.policies import forwards_per_sample
 from budc.compiler.rollouts.policy import rollout_policy
@@ -41,8 +41,7 @@ def run_fitted(setting: Setting, fitted: Fitted) -> Outcome:
     }
     if fitted.policy is not None:
         return static(setting, fitted.policy, **fields)
-    assert fitted.rule is not None
-    latents, counts = roll_by(setting, fitted.rule, setting.held_out.conditions)
+    latents, counts = roll_fitted(setting, fitted, setting.held_out.conditions)
     return Outcome(latents, tuple(counts.tolist()), **fields)
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from budc.compiler.comparison.fitted import Fitted
 from budc.compiler.comparison.magcache import magcache
+from budc.compiler.comparison.meancache import meancache
 from budc.compiler.comparison.paper_search import paper
 from budc.compiler.comparison.shortest_path import minimax, total
 from budc.compiler.comparison.taylorseer import taylorseer
@@ -19,7 +20,6 @@ from quality_methods.budc_joint import budc_joint, budc_separate
 from quality_methods.cache_dit_mask import cache_dit_mask
 from quality_methods.ceiling import ceiling
 from quality_methods.few_steps import SOLVERS, few_steps
-from quality_methods.meancache import meancache
 from quality_methods.outcome import Outcome, run_fitted
 from quality_methods.setting import Setting
 from quality_methods.trained_steps import trained_steps
@@ -56,8 +56,8 @@ def _paper(prompts: int | None = None) -> Run:
 
 
 def _trained(solver: str, coefficients: bool) -> Run:
-    return lambda setting, nfe, seed, folder: trained_steps(
-        setting, nfe, solver, folder, coefficients=coefficients
+    return lambda setting, nfe, seed, folder: run_fitted(
+        setting, trained_steps(setting, nfe, solver, folder, coefficients=coefficients)
     )
 
 
@@ -92,7 +92,7 @@ METHODS: dict[str, Method] = {
     "paper-one": Method("paper's search, on one prompt", _paper(prompts=1), seeded=True),
     "dpcache": Method("shortest path, sum (DPCache-style)", _fitted(total)),
     "lemica": Method("shortest path, minimax (LeMiCa-style)", _fitted(minimax)),
-    "meancache": Method("MeanCache-style", _plain(meancache)),
+    "meancache": Method("MeanCache-style", _fitted(meancache)),
     "teacache": Method("TeaCache", _fitted(teacache, kind="input")),
     "teacache-embedding": Method(
         "TeaCache, its Wan rule", _fitted(teacache, kind="embedding"), pipelines=_WAN

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from budc.compiler.comparison.learned_solver import EPOCHS
 from budc.compiler.selection.effort import EFFORTS, epochs
 from quality_methods import ceiling
 from quality_methods.plot import plot
 from quality_methods.summary import coefficients, summary
 from quality_methods.tables import is_ablation, paper_forwards, table
-from quality_methods.trained_steps import EPOCHS
 
 INTRODUCTION = """# Quality at a fixed number of evaluations
 

@@ -1,4 +1,4 @@
-"""What a method found: a policy, or a rule that decides during a rollout."""
+"""What a method found: a policy, or what no policy can say: a rule, a solver of few steps, average velocities."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+import torch
+from torch import Tensor
 
 from budc.compiler.comparison.rivals import CannotRun
+from budc.compiler.rollouts.linear_form import LinearForm
 from budc.compiler.rollouts.policies import shared_policy
 from budc.schema.mask import StepMask
 from budc.schema.policy import Policy, SamplerBinding
@@ -24,8 +27,41 @@ class ThresholdRule(msgspec.Struct, frozen=True, kw_only=True):
     threshold: float
 
 
+class AverageVelocities(msgspec.Struct, frozen=True, kw_only=True):
+    """MeanCache's rule: each step in `spans` is forecast from the average velocity of that many steps before it."""
+
+    spans: Mapping[int, int]
+
+
+class LearnedSolver(msgspec.Struct, frozen=True, kw_only=True):
+    """A solver that no scheduler has: its sigmas (steps + 1), and its `LinearForm` in plain numbers."""
+
+    sigmas: Sequence[float]
+    timesteps: Sequence[float]
+    start: Sequence[float]
+    velocity: Sequence[Sequence[float]]
+
+    @classmethod
+    def of(cls, form: LinearForm, sigmas: Tensor) -> LearnedSolver:
+        """Return it as plain numbers."""
+        return cls(
+            sigmas=sigmas.tolist(),
+            timesteps=form.timesteps.tolist(),
+            start=form.start.tolist(),
+            velocity=form.velocity.tolist(),
+        )
+
+    def form(self) -> LinearForm:
+        """Return the linear form, float64."""
+        start, velocity, timesteps = (
+            torch.tensor(values, dtype=torch.float64)
+            for values in (self.start, self.velocity, self.timesteps)
+        )
+        return LinearForm(start, velocity, timesteps)
+
+
 class Fitted(msgspec.Struct, frozen=True, kw_only=True):
-    """A fitted method: either `policy`, which is the same for all samples, or `rule`.
+    """A fitted method: `policy`, which is the same for all samples, or one of `rule`, `solver` and `averages`.
 
     `forwards` are the transformer forwards that fitting took, the full run included where it was used; `unshared` those
     that candidates without shared beginnings would take; `chosen` says what was found.
@@ -33,6 +69,8 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True):
 
     policy: Policy | None = None
     rule: ThresholdRule | None = None
+    solver: LearnedSolver | None = None
+    averages: AverageVelocities | None = None
     forwards: int = 0
     unshared: int | None = None
     chosen: Mapping[str, Any] = {}

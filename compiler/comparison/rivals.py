@@ -69,6 +69,21 @@ RIVALS: Mapping[str, Rival] = {
     "taylorseer-2": Rival("TaylorSeer, order 2", "arXiv 2503.06923", "taylorseer:taylorseer", {"order": 2}),
     "dpcache": Rival("shortest path, sum (DPCache-style)", "arXiv 2602.22654", "shortest_path:total"),
     "lemica": Rival("shortest path, minimax (LeMiCa-style)", "arXiv 2511.00090", "shortest_path:minimax"),
+    "meancache": Rival("MeanCache-style", "arXiv 2601.19961", "meancache:meancache"),
+    "ld3": Rival(
+        "own solver, timesteps learned (LD3-style)",
+        "arXiv 2405.15506",
+        "learned_solver:learned_solver",
+        {"weights": False},
+        searches=True,
+    ),
+    "dyweight": Rival(
+        "own solver, timesteps and weights learned (DyWeight-style)",
+        "arXiv 2603.11607",
+        "learned_solver:learned_solver",
+        {"weights": True},
+        searches=True,
+    ),
     "paper": Rival(
         "paper's search, on one prompt",
         "arXiv 2606.13496",

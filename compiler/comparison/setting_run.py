@@ -15,8 +15,8 @@ from budc.compiler.comparison.changes import CALIBRATED, Change
 from budc.compiler.comparison.fitted import Fitted
 from budc.compiler.comparison.latency import time_loops
 from budc.compiler.comparison.rivals import RIVALS, CannotRun
+from budc.compiler.comparison.rollouts import roll_fitted
 from budc.compiler.comparison.setting import Samples, Setting
-from budc.compiler.comparison.teacache import roll_by
 from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.evaluation.reference import ReferenceSet, encode_samples, reference_set, stored_latents
@@ -147,7 +147,7 @@ class SettingRun:
         conditions, label = self.held_out.conditions, f"{self.change.key} {method.key}"
         policy = method.fitted.policy
         if policy is None:
-            return self._roll_by_rule(label, method)
+            return self._roll_unlike_pipeline(label, method)
         latents = stored_latents(self.rollout, policy, method.sampler, conditions, self._journal, label)
         nfe = forwards_per_sample(policy) / len(self.model.profile.branches)
         return Rolled(method, latents, (nfe,) * len(conditions))
@@ -170,15 +170,14 @@ class SettingRun:
     def _run_once(self, method: Method, conditions: Conditioning) -> None:
         if method.fitted.policy is not None:
             PipelineRollout(self.model, batch=1).run(method.fitted.policy, method.sampler, conditions)
-        elif method.fitted.rule is not None:
-            roll_by(self.setting, method.fitted.rule, conditions)
+        else:
+            roll_fitted(self.setting, method.fitted, conditions)
 
-    def _roll_by_rule(self, label: str, method: Method) -> Rolled:
-        conditions, rule = self.held_out.conditions, method.fitted.rule
-        assert rule is not None
+    def _roll_unlike_pipeline(self, label: str, method: Method) -> Rolled:
+        conditions = self.held_out.conditions
 
         def roll_out(first: int, last: int) -> tuple[Mapping[str, Tensor], int]:
-            latents, counts = roll_by(self.setting, rule, conditions.part(first, last))
+            latents, counts = roll_fitted(self.setting, method.fitted, conditions.part(first, last))
             return {"latents": latents, "nfe": counts}, 0
 
         latents: list[Tensor] = []

@@ -37,6 +37,10 @@ def evaluate(budc, flux_folder, tmp_path):
     return call
 
 
+RIGID = ("policy", "fewer-steps", "taylorseer-1", "dpcache", "lemica", "meancache")
+"""Methods that take the same evaluations for each sample."""
+
+
 def methods(document, setting="calibrated"):
     return {method.name: method for method in document.setting(setting).methods}
 
@@ -50,7 +54,7 @@ def test_an_evaluation_says_what_the_report_says_and_more(
 ):
     path = compiled(flux_profile)
     flags = ("--metrics", "psnr,ssim", "--repeats", "2", "--under", "scheduler=ipndm2m")
-    rivals = "fewer-steps,uniform,teacache,magcache,taylorseer-1,dpcache,lemica"
+    rivals = "fewer-steps,uniform,teacache,magcache,taylorseer-1,dpcache,lemica,meancache"
     outcome = evaluate(path, *flags, "--against", rivals)
     assert outcome.code == 0, outcome.err
     artifact = read(path)
@@ -66,7 +70,7 @@ def test_an_evaluation_says_what_the_report_says_and_more(
     assert mean(rows["uniform"]) == mean(rows["policy"])
     assert (mean(rows["full"]), mean(rows["full"], "psnr"), mean(rows["full"], "ssim")) == (0, 120, 1)
     assert rows["full"].nfe == 6
-    assert {rows[name].nfe for name in ("policy", "fewer-steps", "taylorseer-1", "dpcache", "lemica")} == {3}
+    assert {rows[name].nfe for name in RIGID} == {3}
     # A threshold meets its budget as nearly as it can.
     assert abs(rows["teacache"].nfe - 3) <= 1
     assert rows["magcache"].fitting_forwards == 6 * 4
@@ -91,6 +95,18 @@ def test_an_evaluation_says_what_the_report_says_and_more(
         "lemica",
         "full",
     ]
+
+
+@pytest.mark.slow
+def test_learned_solvers_are_measured_beside_the_others(evaluate, compiled, flux_profile):
+    against = ("--against", "fewer-steps,ld3,dyweight", "--no-frames", "--repeats", "0", "--json")
+    outcome = evaluate(compiled(flux_profile), *against)
+    assert outcome.code == 0, outcome.err
+    rows = {method["name"]: method for method in outcome.record[0]["settings"][0]["methods"]}
+    assert {rows[name]["nfe"] for name in ("fewer-steps", "ld3", "dyweight")} == {3}
+    assert rows["dyweight"]["fittingForwards"] == rows["ld3"]["fittingForwards"] > 0
+    errors = [rows[name]["metrics"][0]["mean"] for name in ("fewer-steps", "ld3", "dyweight")]
+    assert len(set(errors)) == 3
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from budc.compiler.comparison import magcache, shortest_path, taylorseer  # noqa: E402
+from budc.compiler.comparison import magcache, meancache, shortest_path, taylorseer  # noqa: E402
 from budc.compiler.comparison.dynamic import bisect  # noqa: E402
 
 
@@ -69,3 +69,16 @@ def test_bisection_finds_the_threshold_of_a_falling_staircase():
         return 50 // (1 + threshold)
 
     assert mean_nfe(bisect(mean_nfe, 10, 50.0)) == 10
+
+
+def test_meancache_is_exact_where_the_velocity_is_linear_in_sigma_and_the_step_is_half_as_long():
+    # J is half the slope, because the average over a span is the velocity at its middle.
+    sigmas = [1.0, 0.8, 0.6, 0.5]
+    velocity = [torch.tensor(2 + 3 * sigma) for sigma in sigmas]
+    state = [torch.tensor(2 * s + 1.5 * s * s) for s in sigmas]
+    found = meancache.forecast(2, 2, state[:3], velocity[:2], sigmas)
+    assert found.item() == pytest.approx((velocity[1] + 1.5 * (0.5 - 0.6)).item())
+    repeated = meancache.forecast(
+        2, 1, [state[0], torch.tensor(0.0), velocity[1] * -0.2], velocity[:2], sigmas
+    )
+    assert repeated.item() == pytest.approx(velocity[1].item())

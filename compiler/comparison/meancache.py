@@ -16,30 +16,35 @@ method is published, on the model's own sigmas.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
+from budc.compiler.comparison.fitted import AverageVelocities, Fitted
+from budc.compiler.comparison.setting import Setting
 from budc.compiler.comparison.shortest_path import add, shortest
-from budc.compiler.denoisers.denoiser import guide
-from quality_methods.few_steps import SOLVERS
-from quality_methods.outcome import Outcome
-from quality_methods.setting import Samples, Setting
+from budc.compiler.denoisers.conditioning import Conditioning
+from budc.compiler.rollouts.linear_form import LinearForm, linear_form
 
 SPANS = (1, 2, 3, 4, 5, 6)
 POWER = 2
 
 
+def euler(setting: Setting) -> LinearForm:
+    """Return Euler on the model's own sigmas."""
+    sigmas, timesteps = setting.sampler.sigmas, setting.form.timesteps
+    return linear_form(FlowMatchEulerDiscreteScheduler(), torch.tensor(sigmas).double(), timesteps)
+
+
 @torch.no_grad()
-def guided(setting: Setting, samples: Samples, step: int, latents: Tensor) -> Tensor:
+def guided(setting: Setting, conditions: Conditioning, step: int, latents: Tensor) -> Tensor:
     """Return the guided velocity (N, ...) of a computed step."""
     timestep = setting.form.timesteps.float()[step]
-    embeddings = samples.conditions.embeddings
-    return guide(
-        setting.denoiser.weights,
-        {branch: setting.denoiser.compute(latents, timestep, embeddings[branch])[0] for branch in embeddings},
-    )
+    network = setting.network_of(conditions)
+    velocities = {branch: network.compute(branch, latents, timestep)[0] for branch in setting.branches}
+    return setting.denoiser.guide(velocities, timestep)
 
 
 def forecast(
@@ -53,7 +58,9 @@ def forecast(
     return velocities[step - 1] - jacobian * (sigmas[step + 1] - sigmas[step])
 
 
-def edges(reference: Tensor, velocities: Sequence[Tensor], sigmas: Sequence[float]) -> tuple[list, list]:
+def edges(
+    reference: Sequence[Tensor], velocities: Sequence[Tensor], sigmas: Sequence[float]
+) -> tuple[list[list[float]], list[list[int]]]:
     """Return (cost, best span) of computing `a` and then nothing up to `b`, for a < b <= steps."""
     steps = len(velocities)
     costs = [[float("inf")] * (steps + 1) for _ in range(steps)]
@@ -75,24 +82,31 @@ def edges(reference: Tensor, velocities: Sequence[Tensor], sigmas: Sequence[floa
     return costs, spans
 
 
-def meancache(setting: Setting, nfe: int) -> Outcome:
-    """Plan on the calibration prompts, run on the held-out ones."""
-    sigmas = setting.sampler.sigmas
-    form = SOLVERS["euler"](setting)(torch.tensor(sigmas).double(), setting.form.timesteps)
-    reference = setting.calibration.run.states
-    full = [guided(setting, setting.calibration, step, reference[step]) for step in range(form.steps)]
+def meancache(setting: Setting, nfe: int) -> Fitted:
+    """Plan computed steps and spans on the calibration prompts."""
+    samples, sigmas = setting.calibration, setting.sampler.sigmas
+    steps = setting.form.steps
+    reference = [samples.run.state(step).float() for step in range(steps)]
+    # One full run can give the velocities as well; here it is run again, which is not counted.
+    full = [guided(setting, samples.conditions, step, reference[step]) for step in range(steps)]
     costs, spans = edges(reference, full, sigmas)
-    steps = shortest(costs, nfe, add)
-    span = {
-        k: spans[a][b] for a, b in zip(steps, (*steps[1:], form.steps), strict=True) for k in range(a + 1, b)
-    }
-    noise, velocities = setting.held_out.conditions.noise, list[Tensor]()
+    computed = shortest(costs, nfe, add)
+    intervals = zip(computed, (*computed[1:], steps), strict=True)
+    span = {k: spans[a][b] for a, b in intervals for k in range(a + 1, b)}
+    chosen = {"steps": list(computed), "spans": [span.get(a + 1, 0) for a in computed]}
+    return Fitted(averages=AverageVelocities(spans=span), forwards=setting.full_forwards, chosen=chosen)
+
+
+def roll_out(setting: Setting, spans: Mapping[int, int], conditions: Conditioning) -> tuple[Tensor, Tensor]:
+    """Return the final latents (N, ...) where each step in `spans` is forecast, and the evaluations (N,)."""
+    form, sigmas = euler(setting), setting.sampler.sigmas
+    noise, velocities = conditions.noise, list[Tensor]()
     states = [noise]
     for step in range(form.steps):
-        if step in span:
-            velocities.append(forecast(step, span[step], states, velocities, sigmas))
+        if step in spans:
+            velocities.append(forecast(step, spans[step], states, velocities, sigmas))
         else:
-            velocities.append(guided(setting, setting.held_out, step, states[-1]))
+            velocities.append(guided(setting, conditions, step, states[-1]))
         states.append(form.latents(step + 1, noise, velocities))
-    chosen = {"steps": list(steps), "spans": [span.get(a + 1, 0) for a in steps]}
-    return Outcome(states[-1], (float(nfe),) * len(noise), setting.full_forwards, chosen=chosen)
+    nfe = float(form.steps - len(spans))
+    return states[-1], torch.full((len(conditions),), nfe, dtype=torch.float64)
