@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import msgspec
 
@@ -38,14 +37,12 @@ from budc.schema.digest_cache import DigestCache
 from budc.schema.errors import CalibrationMismatch
 from budc.schema.evaluation import (
     EVALUATION_VERSION,
-    SUFFIX,
     EvaluationDocument,
     Latency,
     MethodResult,
     NotMeasuredNote,
     SettingResult,
 )
-from budc.schema.files import write_atomic
 from budc.schema.policy import ModelBinding
 from budc.schema.report_names import FEWER_STEPS, FULL, LATENT_MSE
 from budc.schema.timestamps import issue_time
@@ -80,6 +77,7 @@ class Evaluation:
         setting = SettingResult(
             name=change.name,
             scheduler=run.full.scheduler,
+            config_digest=run.full.config_digest,
             steps=run.full.steps,
             guidance=run.full.guidance,
             shape=output_shape(change.profile),
@@ -211,13 +209,6 @@ def evaluate(plan: EvaluationPlan) -> list[EvaluationDocument]:
         )
         for artifact in plan.policies
     ]
-
-
-def write_evaluation(document: EvaluationDocument, folder: Path) -> Path:
-    """Write an evaluation as NAME.evaluation.json, whole or not at all; return its path. Raises OutputError."""
-    path = folder / f"{document.policy_name}{SUFFIX}"
-    write_atomic(path, msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
-    return path
 
 
 def _beside(artifact: Artifact, results: Sequence[tuple[Method, MethodResult]]) -> list[MethodResult]:

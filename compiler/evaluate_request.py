@@ -26,8 +26,8 @@ from budc.runtimes.admission.additions import check_additions
 from budc.schema.additions import EVALUATION, NEGATIVE_PROMPT, NETWORK_CONFIG, QUANTIZATION
 from budc.schema.artifact import Artifact
 from budc.schema.errors import OutputError, UsageError
+from budc.schema.evaluation_rules import full_steps
 from budc.schema.policy import PolicyDocument
-from budc.schema.report_names import FULL
 
 ADDITIONS = frozenset({NETWORK_CONFIG, QUANTIZATION, NEGATIVE_PROMPT, EVALUATION})
 """What policies of format 1.1 may use here."""
@@ -160,8 +160,7 @@ class EvaluateRequest:
     def _setting_of(self, document: PolicyDocument) -> tuple[ModelProfile, int]:
         check_additions(document, "budc evaluate", ADDITIONS)
         profile = calibrated(profile_of(document, self.model), document)
-        full = (item.nfe for item in document.quality.baselines if item.name == FULL)
-        return profile, next(full, document.sampler.steps)
+        return profile, full_steps(document)
 
     def _metrics(self, settings: Sequence[Change]) -> tuple[MetricKind, ...]:
         if self.no_frames:

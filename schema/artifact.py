@@ -21,9 +21,10 @@ from budc.schema.additions import at_lowest_version
 from budc.schema.arguments import instance_argument, source_argument
 from budc.schema.bundle import Bundle, decode_bundle, encode_bundle
 from budc.schema.envelope import Envelope, Signature
-from budc.schema.errors import Expired, UsageError
+from budc.schema.errors import Expired, NotEvaluated
+from budc.schema.evaluations import check_required, find_evaluations
 from budc.schema.files import read_limited
-from budc.schema.keys import Message, PublicKey, Signer, public_of
+from budc.schema.keys import PublicKey, Signer
 from budc.schema.policy import PolicyDocument
 from budc.schema.published import check_schema
 from budc.schema.statement import decode_statement, encode_statement, policy_id
@@ -89,22 +90,8 @@ def add_signature(artifact: Artifact, signer: Signer, *, replace_others: bool = 
         KeyUnusable: the signer fails.
     """
     check_schema(artifact.payload)
-    signed = dsse.sign(artifact.payload, signer)
-    if replace_others:
-        return encode_bundle(signed)
-    key = public_of(signer)
-    message = Message(dsse.pae(signed.payload_type, signed.payload))
-    if any(key.verifies(signature.value, message) for signature in artifact.signatures):
-        raise UsageError(
-            f"{key.fingerprint} has signed this artifact already",
-            remedy="its signature is in the file; there is nothing to do",
-        )
-    if len(artifact.signatures) >= dsse.MAX_SIGNATURES:
-        raise UsageError(
-            f"the artifact has {len(artifact.signatures)} signatures, the most that a file may have",
-            remedy="replace them: budc sign --replace",
-        )
-    return encode_bundle(replace(signed, signatures=artifact.signatures + signed.signatures))
+    others = () if replace_others else artifact.signatures
+    return encode_bundle(dsse.sign_also(Envelope(artifact.payload, signatures=others), signer))
 
 
 def read(source: bytes | str | os.PathLike[str]) -> Artifact:
@@ -128,12 +115,15 @@ def verify(artifact: Artifact, trust: Trust, now: datetime | None = None) -> tup
 
     Raises:
         TrustError: unsigned, changed, signed by nobody trusted, denied, too old a revision or expired.
+        NotEvaluated: `trust` requires an evaluation, and none beside the artifact meets what is required.
     """
     envelope = Envelope(artifact.payload, signatures=artifact.signatures)
     keys = dsse.verify(envelope, trust.keys, threshold=trust.threshold, hint=artifact.hint)
     trust.check_denied(artifact.policy_id)
     check_age(artifact.document, trust, now)
-    return trust.check_family(artifact.document, keys)
+    keys = trust.check_family(artifact.document, keys)
+    check_evaluated(artifact, trust)
+    return keys
 
 
 def open_artifact(
@@ -142,10 +132,12 @@ def open_artifact(
     *,
     allow_unsigned: bool = False,
     now: datetime | None = None,
+    path: str | os.PathLike[str] | None = None,
 ) -> Artifact:
     """Return the artifact in `source` (bytes or a path) if it can be believed.
 
-    The payload is parsed only after a trusted signature over its bytes has been verified.
+    The payload is parsed only after a trusted signature over its bytes has been verified. Where `trust` requires an
+    evaluation, one that meets what is required must lie beside the file.
 
     Args:
         source: the file.
@@ -153,28 +145,29 @@ def open_artifact(
         allow_unsigned: accept an artifact that has no signature at all. `Artifact.signed` is then False, which
             the caller should tell the user. If there are signatures, they must still verify.
         now: a moment with a time zone; default the clock.
+        path: the file that bytes were read from, beside which evaluations lie.
 
     Raises:
         UsageError: an argument of another kind.
         TrustError: unsigned, changed, signed by nobody trusted, of the wrong type, denied, too old or expired.
         ArtifactError, UnsafeWeights: what it holds is not a valid policy.
+        NotEvaluated: `trust` requires an evaluation, and there is none that meets what is required.
     """
     instance_argument(
         trust, Trust, "trust", 'pass Trust.from_pem("publisher.pub"), or Trust.load of a trust file'
     )
-    bundle, path = _load(
-        source_argument(source, "source", "pass the path of a .budc.json file, or its bytes")
-    )
+    bundle, own = _load(source_argument(source, "source", "pass the path of a .budc.json file, or its bytes"))
     if bundle.envelope.signatures or not allow_unsigned:
         keys = dsse.verify(bundle.envelope, trust.keys, threshold=trust.threshold, hint=bundle.hint)
     else:
         dsse.check_type(bundle.envelope)
         keys = ()
     trust.check_denied(policy_id(bundle.envelope.payload))
-    artifact = _artifact(bundle, path)
+    artifact = _artifact(bundle, own if path is None else Path(path))
     if artifact.signed:
         keys = trust.check_family(artifact.document, keys)
     check_age(artifact.document, trust, now)
+    check_evaluated(artifact, trust)
     return replace(artifact, verified_by=keys)
 
 
@@ -194,6 +187,19 @@ def _artifact(bundle: Bundle, path: Path | None) -> Artifact:
         hint=bundle.hint,
         path=path,
     )
+
+
+def check_evaluated(artifact: Artifact, trust: Trust) -> None:
+    """Refuse a policy without the evaluation that `trust` requires. Raises NotEvaluated."""
+    if not trust.required:
+        return
+    if artifact.path is None:
+        raise NotEvaluated(
+            f"{artifact.document.name}: an evaluation is required, and there is no file beside which it could lie",
+            remedy="give the artifact's path",
+        )
+    found = find_evaluations(artifact.path, artifact.policy_id, artifact.document, trust)
+    check_required(artifact.document.name, found, trust)
 
 
 def check_age(document: PolicyDocument, trust: Trust, now: datetime | None = None) -> None:

@@ -65,8 +65,14 @@ class Bundle:
     hint: str = ""
 
 
-def encode_bundle(envelope: Envelope) -> bytes:
-    """Return the bytes of the artifact file for `envelope`; the hint is the key id of its first signature.
+def encode_bundle(
+    envelope: Envelope, *, remedy: str = "list fewer files or variants, or shorten the annotations"
+) -> bytes:
+    """Return the bytes of the file for `envelope`; the hint is the key id of its first signature.
+
+    Args:
+        envelope: what is in it.
+        remedy: what would make it smaller.
 
     Raises:
         ArtifactTooLarge: the file would be over the size cap.
@@ -85,8 +91,7 @@ def encode_bundle(envelope: Envelope) -> bytes:
     )
     if len(data) > canonical.MAX_BYTES:
         raise ArtifactTooLarge(
-            f"the artifact would be {len(data)} bytes, the limit is {canonical.MAX_BYTES}",
-            remedy="list fewer files or variants, or shorten the annotations",
+            f"the file would be {len(data)} bytes, the limit is {canonical.MAX_BYTES}", remedy=remedy
         )
     return data
 

@@ -16,6 +16,7 @@ from budc.schema.arguments import instance_argument, path_argument, whole_number
 from budc.schema.artifact import SUFFIX, Artifact, open_artifact, read
 from budc.schema.digest_cache import DigestCache
 from budc.schema.errors import ArtifactError, BudcError, OutputError, UsageError
+from budc.schema.evaluations import copies
 from budc.schema.files import read_limited, write_atomic
 from budc.schema.mask import MAX_STEPS
 from budc.schema.model_files import accepted_files
@@ -113,6 +114,8 @@ def attach(
 ) -> Path:
     """Copy an artifact beside the model that it is bound to, whole or not at all; return the new file.
 
+    Evaluations of the policy that lie beside the artifact come along.
+
     Args:
         source: the artifact. Its signatures are not verified: that is up to whoever runs it.
         model: the model folder; it must hold the artifact's model, see `accepted_files`.
@@ -135,6 +138,9 @@ def attach(
         folder.mkdir(parents=True, exist_ok=True)
         if not user and folder.is_symlink():
             raise OutputError(f"{folder} is a link", remedy="remove it, or attach with --user")
+        # Evaluations first: the policy is not found without them.
+        for path, content in copies(Path(source), artifact.policy_id, target).items():
+            write_atomic(path, content)
         write_atomic(target, data)
     except (OSError, OutputError) as error:
         if user or (isinstance(error, OutputError) and not isinstance(error.__cause__, OSError)):

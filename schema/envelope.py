@@ -14,10 +14,17 @@ Rules of verification, in their order:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from budc.schema.errors import KeyUnusable, SignatureInvalid, Unsigned, UntrustedKey, WrongPayloadType
+from budc.schema.errors import (
+    KeyUnusable,
+    SignatureInvalid,
+    Unsigned,
+    UntrustedKey,
+    UsageError,
+    WrongPayloadType,
+)
 from budc.schema.keys import Message, PublicKey, Signer, public_of
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
@@ -66,6 +73,29 @@ def sign(payload: bytes, signer: Signer, *, payload_type: str = PAYLOAD_TYPE) ->
     return Envelope(payload, payload_type, (Signature(value, key.fingerprint),))
 
 
+def sign_also(envelope: Envelope, signer: Signer, what: str = "artifact") -> Envelope:
+    """Return the envelope with a signature by `signer` added; those that are there are not verified.
+
+    Raises:
+        UsageError: `signer` has signed it already, or there is no room for another signature.
+        KeyUnusable: see `sign`.
+    """
+    key = public_of(signer)
+    message = Message(pae(envelope.payload_type, envelope.payload))
+    if any(key.verifies(signature.value, message) for signature in envelope.signatures):
+        raise UsageError(
+            f"{key.fingerprint} has signed this {what} already",
+            remedy="its signature is in the file; there is nothing to do",
+        )
+    if len(envelope.signatures) >= MAX_SIGNATURES:
+        raise UsageError(
+            f"the {what} has {len(envelope.signatures)} signatures, the most that a file may have",
+            remedy="replace them: budc sign --replace",
+        )
+    signed = sign(envelope.payload, signer, payload_type=envelope.payload_type)
+    return replace(envelope, signatures=envelope.signatures + signed.signatures)
+
+
 def check_type(envelope: Envelope) -> None:
     """Refuse an envelope whose payload is something else. Raises WrongPayloadType."""
     if envelope.payload_type != PAYLOAD_TYPE:
@@ -73,7 +103,12 @@ def check_type(envelope: Envelope) -> None:
 
 
 def verify(
-    envelope: Envelope, keys: Sequence[PublicKey], *, threshold: int = 1, hint: str = ""
+    envelope: Envelope,
+    keys: Sequence[PublicKey],
+    *,
+    threshold: int = 1,
+    hint: str = "",
+    what: str = "artifact",
 ) -> tuple[PublicKey, ...]:
     """Return the trusted keys that signed `envelope`, at least `threshold` of them.
 
@@ -82,6 +117,7 @@ def verify(
         keys: the trusted keys.
         threshold: how many distinct keys must have signed, 1 or more.
         hint: the bundle's key hint; like key ids it decides what is tried first and which error is raised.
+        what: how error messages call what is signed.
 
     Raises:
         WrongPayloadType, Unsigned, SignatureInvalid, UntrustedKey: see the rules of this module.
@@ -90,7 +126,7 @@ def verify(
         raise ValueError(f"threshold is {threshold}, expected 1 or more")
     check_type(envelope)
     if not envelope.signatures:
-        raise Unsigned("the artifact carries no signature")
+        raise Unsigned(f"the {what} carries no signature")
     signed_by, all_tried = _signers(envelope, tuple(dict.fromkeys(keys)), hint)
     if len(signed_by) >= threshold:
         return signed_by
@@ -99,21 +135,21 @@ def verify(
         if key.fingerprint in claimed and key not in signed_by:
             raise SignatureInvalid(
                 f"the signature names the trusted key {key.fingerprint} but does not verify: "
-                "the artifact was changed after signing"
+                f"the {what} was changed after signing"
             )
     if not all_tried:
         raise UntrustedKey(
-            f"{len(signed_by)} trusted key(s) signed the artifact, {threshold} are required; after {MAX_VERIFICATIONS} "
+            f"{len(signed_by)} trusted key(s) signed the {what}, {threshold} are required; after {MAX_VERIFICATIONS} "
             f"of {len(envelope.signatures)} x {len(keys)} pairs of signature and key no more are tried",
             remedy="trust only the keys of publishers whose policies you run, or have it signed by a tool that "
             "writes key ids, such as budc sign",
         )
     if signed_by:
-        raise UntrustedKey(f"{len(signed_by)} trusted key(s) signed the artifact, {threshold} are required")
+        raise UntrustedKey(f"{len(signed_by)} trusted key(s) signed the {what}, {threshold} are required")
     if not keys:
-        raise UntrustedKey("the artifact is signed, but there is no trusted key to check it against")
+        raise UntrustedKey(f"the {what} is signed, but there is no trusted key to check it against")
     who = next(iter(sorted(claimed - {""})), "a key that it does not name")
-    raise UntrustedKey(f"the artifact is signed by {who}, not by any of the {len(keys)} trusted keys")
+    raise UntrustedKey(f"the {what} is signed by {who}, not by any of the {len(keys)} trusted keys")
 
 
 def _signers(envelope: Envelope, keys: Sequence[PublicKey], hint: str) -> tuple[tuple[PublicKey, ...], bool]:

@@ -210,7 +210,7 @@ class ParityMismatch(ModelError):
 
 
 class RefusedRun(BudcError):
-    """Artifact and model are good, but this run differs from the one that was calibrated."""
+    """Artifact and model are good, but this run differs from the calibrated one, or nobody showed its quality."""
 
     exit_code = 40
     default_remedy = "run with the settings that the policy was compiled for"
@@ -228,6 +228,13 @@ class CacheConflict(RefusedRun):
 
     exit_code = 42
     default_remedy = "disable the other cache before applying a policy"
+
+
+class NotEvaluated(RefusedRun):
+    """No evaluation by a trusted evaluator shows the quality that is required."""
+
+    exit_code = 43
+    default_remedy = "ask for an evaluation (`budc evaluate --key`) by a key that you trust as an evaluator"
 
 
 class CompileError(BudcError):

@@ -1,12 +1,15 @@
 """Evaluation: what was measured of a policy on one's own weights, beside the full run and other methods.
 
-`budc evaluate` writes it as `NAME.evaluation.json`. It is not signed.
+EvaluationDocument is the Python reading of `evaluation-v1.schema.json`, field for field. `budc evaluate` writes it as
+`NAME.evaluation.json`, as it is or signed (`budc.schema.attestation`).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
+import msgspec
 from msgspec import Meta, field
+from msgspec.structs import replace
 
 from budc.schema.fields import (
     Count,
@@ -22,11 +25,11 @@ from budc.schema.fields import (
 )
 from budc.schema.policy import Metric, PromptSet, Shape
 
-EVALUATION_VERSION: Final = "1.0"
-SUFFIX: Final = ".evaluation.json"
+EvaluationVersion = Literal["1.0"]
+EVALUATION_VERSION: Final[EvaluationVersion] = "1.0"
 
 _Seconds = Annotated[float, Meta(gt=0, le=1e9)]
-_Values = Annotated[Sequence[Number], Meta(max_length=1 << 14)]
+_Values = Annotated[Sequence[Number], Meta(min_length=1, max_length=1 << 14)]
 
 
 class Latency(Strict, frozen=True, kw_only=True):
@@ -54,8 +57,12 @@ class MethodResult(Strict, frozen=True, kw_only=True):
     """Forwards that fitting the method took, in the calibrated setting."""
     metrics: Annotated[Sequence[Metric], Meta(max_length=64)]
     samples: Annotated[Mapping[Name, _Values], Meta(max_length=64)] = field(default_factory=dict)
-    """The values of each metric, prompt by prompt."""
+    """The values of metrics, prompt by prompt; a summary has none."""
     latency: Latency | None = None
+
+    def metric(self, name: str) -> Metric | None:
+        """Return the metric of this name; None where it was not measured."""
+        return next((metric for metric in self.metrics if metric.name == name), None)
 
 
 class SettingResult(Strict, frozen=True, kw_only=True):
@@ -64,12 +71,18 @@ class SettingResult(Strict, frozen=True, kw_only=True):
     name: Text
     """"calibrated", or the change of it: "scheduler=euler"."""
     scheduler: Name
+    config_digest: Digest
+    """Of the scheduler's settings, as in a policy's sampler."""
     steps: StepCount
     """Of the full run."""
     guidance: Guidance
     shape: Shape
     prompts: PromptSet
     methods: Annotated[Sequence[MethodResult], Meta(min_length=1, max_length=64)]
+
+    def method(self, name: str) -> MethodResult | None:
+        """Return the results of the method of this name; None where it is not there."""
+        return next((method for method in self.methods if method.name == name), None)
 
 
 class NotMeasuredNote(Strict, frozen=True, kw_only=True):
@@ -82,7 +95,7 @@ class NotMeasuredNote(Strict, frozen=True, kw_only=True):
 class EvaluationDocument(Strict, frozen=True, kw_only=True):
     """One policy, measured."""
 
-    schema_version: Literal["1.0"]
+    schema_version: EvaluationVersion
     policy: Digest
     """The policy id."""
     policy_name: Name
@@ -95,3 +108,16 @@ class EvaluationDocument(Strict, frozen=True, kw_only=True):
     def setting(self, name: str) -> SettingResult | None:
         """Return the results of a setting by its name; None where it was not measured."""
         return next((setting for setting in self.settings if setting.name == name), None)
+
+    def summary(self) -> Self:
+        """Return the evaluation without the values of each prompt, which take most of its size."""
+        settings = [
+            replace(setting, methods=[replace(method, samples={}) for method in setting.methods])
+            for setting in self.settings
+        ]
+        return replace(self, settings=settings)
+
+
+def plain_file(document: EvaluationDocument) -> bytes:
+    """Return the file of an evaluation that is not signed: JSON, laid out for people."""
+    return msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"

@@ -20,6 +20,8 @@ from budc.schema.report_names import FULL, LATENT_MSE, PSNR
 
 _ROUNDING = 1e-9
 """Relative tolerance: the mean of equal values may differ from them by rounding."""
+_DIRECTIONS = {LATENT_MSE: False, PSNR: True}
+"""Metric -> whether higher is better, as far as the format of policies says."""
 
 
 def check_figures(document: PolicyDocument) -> None:
@@ -43,7 +45,7 @@ def _check_report(where: str, quality: Quality, nfe: int) -> None:
                     f"{where}.baselines[{index}] says that the full run differs from itself by {metric.worst:g}"
                 )
     for place, metric in _metrics(where, quality):
-        _check_metric(place, metric, quality.held_out.size)
+        check_metric(place, metric, quality.held_out.size, _DIRECTIONS.get(metric.name))
 
 
 def _metrics(where: str, quality: Quality) -> Iterator[tuple[str, Metric]]:
@@ -54,24 +56,30 @@ def _metrics(where: str, quality: Quality) -> Iterator[tuple[str, Metric]]:
             yield f"{where}.baselines[{row}].metrics[{index}] ({metric.name})", metric
 
 
-def _check_metric(where: str, metric: Metric, prompts: int) -> None:
+def check_metric(where: str, metric: Metric, prompts: int, higher_is_better: bool | None) -> None:
+    """Check rules 1 to 3 for one metric; `higher_is_better` is None where nobody knows.
+
+    Raises:
+        SemanticsViolation: one does not hold; the message begins with `where`.
+    """
     if metric.samples > prompts:
         raise SemanticsViolation(f"{where} has {metric.samples} samples of {prompts} held-out prompts")
     others = [value for value in (metric.mean, metric.p95) if value is not None]
     if metric.name == LATENT_MSE and min(*others, metric.worst) < 0:
         raise SemanticsViolation(f"{where} is negative, which no squared error is")
-    above = [value for value in others if _exceeds(value, metric.worst)]
-    below = [value for value in others if _exceeds(metric.worst, value)]
-    better = {LATENT_MSE: not above, PSNR: not below}.get(metric.name, not (above and below))
-    if not better:
+    above = [value for value in others if exceeds(value, metric.worst)]
+    below = [value for value in others if exceeds(metric.worst, value)]
+    plausible = {False: not above, True: not below, None: not (above and below)}
+    if not plausible[higher_is_better]:
         raise SemanticsViolation(f"{where}: worst is {metric.worst:g}, but mean or p95 is worse than that")
     if metric.geometric_mean is not None and not (
-        metric.geometric_mean >= 0 and not _exceeds(metric.geometric_mean, metric.mean)
+        metric.geometric_mean >= 0 and not exceeds(metric.geometric_mean, metric.mean)
     ):
         raise SemanticsViolation(
             f"{where}: geometricMean is {metric.geometric_mean:g}, which no values of mean {metric.mean:g} have"
         )
 
 
-def _exceeds(value: float, other: float) -> bool:
+def exceeds(value: float, other: float) -> bool:
+    """Whether a value is above another by more than rounding."""
     return value > other + _ROUNDING * max(abs(value), abs(other))

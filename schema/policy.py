@@ -47,7 +47,6 @@ figures by less."""
 SchemaVersion = Literal["1.0", "1.1"]
 SCHEMA_VERSION: Final[SchemaVersion] = "1.0"
 """What documents are made with. `budc.schema.artifact.seal` writes the lowest version that has all of their fields."""
-PREDICATE_TYPE: Final = "urn:budc:policy:v1"
 
 MAX_DENOISERS: Final = 8
 

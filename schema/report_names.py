@@ -1,4 +1,4 @@
-"""The names that quality reports use: metrics, baselines and objectives. Each is written here and nowhere else."""
+"""The names that reports and evaluations use: metrics, baselines, objectives, settings. Each is written here alone."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -8,6 +8,26 @@ LATENT_MSE: Final = "latent-mse"
 PSNR: Final = "psnr"
 """Of decoded frames, dB; higher is better."""
 
+HIGHER_IS_BETTER: Final[Mapping[str, bool]] = {
+    LATENT_MSE: False,
+    PSNR: True,
+    "ssim": True,
+    "flip": False,
+    "ssimulacra2": True,
+    "vmaf": True,
+    "xpsnr": True,
+    "lpips": False,
+    "lpips-vgg": False,
+    "clip-score": True,
+    "image-reward": True,
+    "hpsv2.1": True,
+}
+"""The metrics of evaluations. `budc.compiler.metrics` measures those of frames."""
+
+CALIBRATED: Final = "calibrated"
+"""The setting that a policy was made for."""
+POLICY: Final = "policy"
+"""What a policy is called in its own evaluation."""
 FULL: Final = "full"
 """Every step computed."""
 UNIFORM: Final = "uniform"

@@ -9,21 +9,19 @@ document always gives the same bytes, and the policy id is their sha256.
 """
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Final, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta, Struct
 
-from budc.schema import canonical, semantics
+from budc.schema import in_toto, semantics
 from budc.schema.additions import check_fields
 from budc.schema.digests import TENSOR_SUBJECT
-from budc.schema.errors import SchemaViolation, SemanticsViolation, UnsupportedVersion, WrongPayloadType
+from budc.schema.errors import SchemaViolation, SemanticsViolation
 from budc.schema.fields import HexDigest, Name, Path
-from budc.schema.policy import PREDICATE_TYPE, PolicyDocument, SchemaVersion
-
-STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
+from budc.schema.in_toto import POLICY_TYPE, STATEMENT_TYPE
+from budc.schema.policy import PolicyDocument, SchemaVersion
 
 
 class Subject(Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,9 +68,9 @@ def encode_statement(document: PolicyDocument) -> bytes:
     if not document.model.variants and document.model.kind == "pipeline":
         raise SchemaViolation("model.variants is empty, the policy is bound to no files")
     statement = Statement(
-        type=STATEMENT_TYPE, subject=subjects(document), predicate_type=PREDICATE_TYPE, predicate=document
+        type=STATEMENT_TYPE, subject=subjects(document), predicate_type=POLICY_TYPE, predicate=document
     )
-    payload = _encode(statement)
+    payload = in_toto.encode_statement(statement)
     decode_statement(payload)
     return payload
 
@@ -88,13 +86,12 @@ def decode_statement(payload: bytes) -> PolicyDocument:
         SemanticsViolation, UnsafeWeights: see `budc.schema.semantics`; or the subjects are not the files of
             the first variant.
     """
-    value = canonical.decode(payload, what="payload")
-    _check_types(value)
+    value = in_toto.decode_statement(payload, POLICY_TYPE, get_args(SchemaVersion))
     try:
         statement = msgspec.convert(value, type=Statement)
     except msgspec.ValidationError as error:
         raise SchemaViolation(f"payload does not follow the schema: {error}") from None
-    if _encode(statement) != payload:
+    if in_toto.encode_statement(statement) != payload:
         # Canonical JSON that decodes and yet encodes differently: an optional field spelled out as null or empty.
         raise SchemaViolation("payload holds an optional field that is null or empty; leave such a field out")
     document = statement.predicate
@@ -104,28 +101,3 @@ def decode_statement(payload: bytes) -> PolicyDocument:
         raise SemanticsViolation(f"subject is not the sorted list of the {bound}")
     semantics.check(document)
     return document
-
-
-def _encode(statement: Statement) -> bytes:
-    try:
-        return canonical.encode(msgspec.to_builtins(statement))
-    except (TypeError, msgspec.MsgspecError) as error:
-        raise SchemaViolation(f"the document holds a value that JSON cannot: {error}") from error
-
-
-def _check_types(value: object) -> None:
-    """Check types and version before the fields, so that a newer version is not reported as malformed."""
-    if not isinstance(value, dict) or value.get("_type") != STATEMENT_TYPE:
-        raise WrongPayloadType("payload is not an in-toto Statement v1")
-    predicate_type = value.get("predicateType")
-    if predicate_type != PREDICATE_TYPE:
-        if isinstance(predicate_type, str) and re.fullmatch(r"urn:budc:policy:v[0-9]{1,6}", predicate_type):
-            raise UnsupportedVersion(
-                f"predicateType is {predicate_type}, this release reads {PREDICATE_TYPE}"
-            )
-        raise WrongPayloadType(f"predicateType is {predicate_type!r}, expected {PREDICATE_TYPE}")
-    predicate = value.get("predicate")
-    version = predicate.get("schemaVersion") if isinstance(predicate, dict) else None
-    known = get_args(SchemaVersion)
-    if isinstance(version, str) and version not in known and re.fullmatch(r"[0-9]+\.[0-9]+", version):
-        raise UnsupportedVersion(f"schemaVersion is {version}, this release reads {' and '.join(known)}")

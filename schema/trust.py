@@ -3,7 +3,8 @@
 A trust file is TOML, written by hand or by `budc trust`:
 
     threshold = 1                            # distinct keys that must have signed
-    denied = ["sha256:…"]                    # policy ids that are refused, whoever signed
+    denied = ["sha256:…"]                    # ids of policies and evaluations that are refused, whoever signed
+    require-evaluation = "psnr>=30,n>=32"    # policies without such an evaluation are refused
 
     [minimum-revision]                       # per policy name, quoted; a lower revision is a rollback
     "wan2.1-nfe10" = 3
@@ -12,6 +13,7 @@ A trust file is TOML, written by hand or by `budc trust`:
     name = "release"
     file = "release.pub"                     # relative to the trust file; or `pem`, the key itself
     families = ["wan2.1"]                    # model families that this key may sign for; default all, [] none
+    roles = ["publisher"]                    # what it may sign: policies (default), or "evaluator": evaluations
 
 `keys = ["release.pub"]`, a list of files, is short for keys without names and limits. The caller says where the
 trust file is; nothing in an artifact can choose what to trust.
@@ -19,7 +21,7 @@ trust file is; nothing in an artifact can choose what to trust.
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +29,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from budc.schema.arguments import path_argument
+from budc.schema.bounds import Bound, parse_bounds
 from budc.schema.errors import (
     BudcError,
     Denied,
@@ -40,6 +43,7 @@ from budc.schema.fields import Digest, Name
 from budc.schema.files import read_limited
 from budc.schema.keys import PublicKey, load_public
 from budc.schema.policy import PolicyDocument
+from budc.schema.roles import EVALUATOR, PUBLISHER, Role
 from budc.schema.toml import parse_toml
 
 _TRUST_BYTES = 1 << 20
@@ -55,6 +59,12 @@ class KeyEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     file: str | None = None
     pem: str | None = None
     families: list[Name] | None = None
+    roles: Annotated[list[Role], Meta(min_length=1, max_length=2)] | None = None
+    """What it may sign; a publisher's key if unset."""
+
+    def has(self, role: Role) -> bool:
+        """Whether the key is trusted in this role."""
+        return role in (self.roles or (PUBLISHER,))
 
 
 class TrustFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
@@ -63,6 +73,7 @@ class TrustFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, r
     keys: list[KeyEntry | str] = []
     threshold: Count = 1
     denied: list[Digest] = []
+    require_evaluation: str | None = None
     minimum_revision: dict[Name, Count] = {}
     """By policy name; a name that no policy can have is an error, as its minimum would protect nothing."""
 
@@ -72,14 +83,19 @@ class Trust:
     """The trusted keys and the rules that come with them."""
 
     keys: tuple[PublicKey, ...]
+    """Of publishers: they sign policies."""
     threshold: int = 1
     minimum_revisions: Mapping[str, int] = field(default_factory=dict)
     denied: frozenset[str] = frozenset()
-    """Policy ids."""
+    """Policy ids, and those of evaluations."""
     families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Fingerprint → model families that the key may sign for; a key that is missing here may sign for all."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Fingerprint → what the user calls the key."""
+    evaluators: tuple[PublicKey, ...] = ()
+    """Keys that sign evaluations. They make no policy trusted, and publishers' keys make no evaluation trusted."""
+    required: tuple[Bound, ...] = ()
+    """What an evaluation of each policy must show, in the calibrated setting; nothing, if there is none."""
 
     def __post_init__(self) -> None:
         if self.threshold < 1:
@@ -115,15 +131,17 @@ class Trust:
         loaded = [(key_of(entry, path), entry) for entry in map(long_form, content.keys)]
         if not loaded:
             raise TrustError(f"trust file {path}: `keys` names no key", remedy=_REMEDY)
-        keys = tuple(key for key, _ in loaded)
-        _refuse_repeated(path, "the key", (key.fingerprint for key in keys))
+        _refuse_repeated(path, "the key", (key.fingerprint for key, _ in loaded))
         _refuse_repeated(path, "a key named", (entry.name for _, entry in loaded if entry.name))
-        if content.threshold > len(keys):
+        publishers = tuple(key for key, entry in loaded if entry.has(PUBLISHER))
+        # A file of evaluators alone is good beside a publisher's key; one signature is the least that is asked for.
+        if content.threshold > max(1, len(publishers)):
             raise KeyUnusable(
-                f"trust file {path}: {content.threshold} signatures required of {len(keys)} keys"
+                f"trust file {path}: {content.threshold} signatures required of {len(publishers)} keys"
             )
-        return cls(
-            keys=keys,
+        trust = cls(
+            keys=publishers,
+            evaluators=tuple(key for key, entry in loaded if entry.has(EVALUATOR)),
             threshold=content.threshold,
             minimum_revisions=content.minimum_revision,
             denied=frozenset(content.denied),
@@ -132,11 +150,35 @@ class Trust:
             },
             names={key.fingerprint: entry.name for key, entry in loaded if entry.name},
         )
+        if content.require_evaluation is None:
+            return trust
+        try:
+            return trust.requiring(content.require_evaluation, f"trust file {path}: require-evaluation")
+        except UsageError as error:
+            raise TrustError(str(error), remedy=error.remedy) from error
+
+    def requiring(self, bounds: str, where: str = "bounds") -> "Trust":
+        """Return this trust, under which a policy also needs an evaluation within further bounds.
+
+        Args:
+            bounds: such as "psnr>=30,n>=32", see `budc.schema.bounds`.
+            where: what error messages call them.
+
+        Raises:
+            UsageError: they are malformed, or no key is trusted as an evaluator's.
+        """
+        required = (*self.required, *parse_bounds(bounds, where))
+        if not self.evaluators:
+            raise UsageError(
+                f"{where}: no key is trusted as an evaluator's, so no policy could meet {bounds[:100]}",
+                remedy="budc trust add PUB --role evaluator",
+            )
+        return replace(self, required=required)
 
     def check_denied(self, policy_id: str) -> None:
-        """Refuse a policy whose id the trust file denies. Raises Denied."""
+        """Refuse a policy or an evaluation whose id the trust file denies. Raises Denied."""
         if policy_id in self.denied:
-            raise Denied(f"the trust file denies the policy {policy_id}")
+            raise Denied(f"the trust file denies {policy_id}")
 
     def check_family(self, document: PolicyDocument, signed_by: Sequence[PublicKey]) -> tuple[PublicKey, ...]:
         """Return those verified signers that may sign for the document's model family.
@@ -153,6 +195,17 @@ class Trust:
                 f"{who} is not trusted for models of the family {family}: {len(allowed)} of "
                 f"{self.threshold} signatures count",
                 remedy=f"if that is intended, add the key with --family {family}",
+            )
+        return allowed
+
+    def check_evaluator(self, family: str, signed_by: Sequence[PublicKey]) -> tuple[PublicKey, ...]:
+        """Return those verified evaluators who may speak of models of a family. Raises UntrustedKey: nobody may."""
+        allowed = tuple(key for key in signed_by if family in self.families.get(key.fingerprint, (family,)))
+        if not allowed:
+            who = ", ".join(self.names.get(key.fingerprint, key.fingerprint) for key in signed_by)
+            raise UntrustedKey(
+                f"{who} is not trusted as an evaluator for models of the family {family}",
+                remedy=f"if that is intended, add the key with --role evaluator --family {family}",
             )
         return allowed
 

@@ -15,10 +15,12 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
+from budc.schema.bounds import parse_bounds
 from budc.schema.errors import OutputError, TrustError, UsageError
 from budc.schema.fields import Digest, Name
 from budc.schema.files import lock, write_atomic
 from budc.schema.keys import PublicKey
+from budc.schema.roles import EVALUATOR, PUBLISHER, ROLES, Role
 from budc.schema.trust import (
     KeyEntry,
     Trust,
@@ -74,8 +76,16 @@ class Draft:
         self._target = target
         self.content = read_trust_file(path) if os.path.lexists(target) else TrustFile()
 
-    def add(self, key: PublicKey, name: str, families: Sequence[str] = ()) -> None:
-        """Trust a key under a name, for these model families or for all; its PEM text is written to the file.
+    def add(
+        self, key: PublicKey, name: str, families: Sequence[str] = (), roles: Sequence[Role] = ()
+    ) -> None:
+        """Trust a key under a name; its PEM text is written to the file.
+
+        Args:
+            key: the key.
+            name: what it is called.
+            families: of models that it may sign for; all if there is none.
+            roles: what it may sign; policies if there is none.
 
         Raises:
             UsageError: the name or a family is malformed, or the name or the key is there already.
@@ -86,8 +96,15 @@ class Draft:
             if old.name == name:
                 raise UsageError(f"a key named {name} is trusted already", remedy=f"budc trust remove {name}")
             if key_of(old, self.path) == key:
-                raise UsageError(f"{key.fingerprint} is trusted already, as {old.name or old.file}")
-        entry = KeyEntry(name=name, pem=key.pem.decode(), families=list(families) or None)
+                raise UsageError(
+                    f"{key.fingerprint} is trusted already, as {old.name or old.file}",
+                    remedy=f"to change its roles or families: budc trust remove {old.name or old.file}, "
+                    "then add it again",
+                )
+        chosen = [role for role in ROLES if role in roles]
+        entry = KeyEntry(
+            name=name, pem=key.pem.decode(), families=list(families) or None, roles=chosen or None
+        )
         self.content = replace(self.content, keys=[*self.content.keys, entry])
 
     def remove(self, name: str) -> None:
@@ -95,10 +112,16 @@ class Draft:
         remaining = [entry for entry in self.content.keys if not self._is(long_form(entry), name)]
         if len(remaining) == len(self.content.keys):
             raise UsageError(f"no key {name} is trusted", remedy="budc trust list")
-        if remaining and len(remaining) < self.content.threshold:
+        publishers = len(_with_role(remaining, PUBLISHER))
+        if remaining and publishers < self.content.threshold and self.content.threshold > 1:
             raise UsageError(
-                f"{self.content.threshold} signatures are required, and {len(remaining)} keys would be left",
+                f"{self.content.threshold} signatures are required, and {publishers} keys would be left",
                 remedy="lower the threshold first: budc trust require --threshold N",
+            )
+        if self.content.require_evaluation is not None and not _with_role(remaining, EVALUATOR):
+            raise UsageError(
+                f"an evaluation is required ({self.content.require_evaluation}), and no evaluator would be left",
+                remedy="take the requirement back first: budc trust require --no-evaluation",
             )
         self.content = replace(self.content, keys=remaining)
 
@@ -116,13 +139,25 @@ class Draft:
     def require(self, *, threshold: int | None = None, revisions: Sequence[tuple[str, int]] = ()) -> None:
         """Set the threshold, and the minimum revision of policies by name. Raises UsageError."""
         if threshold is not None:
-            if not 1 <= threshold <= len(self.content.keys):
-                raise UsageError(f"threshold {threshold} of {len(self.content.keys)} keys")
+            publishers = len(_with_role(self.content.keys, PUBLISHER))
+            if not 1 <= threshold <= publishers:
+                raise UsageError(f"threshold {threshold} of {publishers} keys")
             self.content = replace(self.content, threshold=threshold)
         for name, _ in revisions:
             _check(name, Name, f"{name!r} is not a policy's name")
         merged = self.content.minimum_revision | dict(revisions)
         self.content = replace(self.content, minimum_revision=merged)
+
+    def require_evaluation(self, bounds: str | None) -> None:
+        """Require an evaluation within these bounds of every policy, or none. Raises UsageError."""
+        if bounds is not None:
+            parse_bounds(bounds, "--evaluation")
+            if not _with_role(self.content.keys, EVALUATOR):
+                raise UsageError(
+                    "--evaluation: no key is trusted as an evaluator's, so every policy would be refused",
+                    remedy="budc trust add PUB --role evaluator",
+                )
+        self.content = replace(self.content, require_evaluation=bounds)
 
     def drop_minimum(self, name: str) -> None:
         """Take back the minimum revision of the policy `name`. Raises UsageError."""
@@ -152,6 +187,8 @@ class Draft:
 def encode(content: TrustFile) -> str:
     """Return a trust file as TOML."""
     lines = [f"threshold = {content.threshold}", f"denied = {_list(content.denied)}"]
+    if content.require_evaluation is not None:
+        lines += [f"require-evaluation = {_text(content.require_evaluation)}"]
     if content.minimum_revision:
         lines += ["", "[minimum-revision]"]
         lines += [
@@ -163,7 +200,12 @@ def encode(content: TrustFile) -> str:
         lines += [f"file = {_text(entry.file)}"] if entry.file is not None else []
         lines += [f"pem = {_pem(entry.pem)}"] if entry.pem is not None else []
         lines += [f"families = {_list(entry.families)}"] if entry.families is not None else []
+        lines += [f"roles = {_list(entry.roles)}"] if entry.roles is not None else []
     return "\n".join(lines) + "\n"
+
+
+def _with_role(entries: Sequence[KeyEntry | str], role: Role) -> list[KeyEntry]:
+    return [entry for entry in map(long_form, entries) if entry.has(role)]
 
 
 def _list(values: Sequence[str]) -> str:

@@ -13,9 +13,7 @@ from budc.policies.profile import ModelProfile
 from budc.policies.samples import Sample
 from budc.schema.errors import UsageError
 from budc.schema.hashing import sha256_files
-
-CALIBRATED = "calibrated"
-"""The setting that a policy was made for."""
+from budc.schema.report_names import CALIBRATED
 
 SCHEDULERS = {
     "euler": "FlowMatchEulerDiscreteScheduler",

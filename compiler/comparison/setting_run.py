@@ -11,7 +11,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from budc.compiler.comparison.changes import CALIBRATED, Change
+from budc.compiler.comparison.changes import Change
 from budc.compiler.comparison.fitted import Fitted
 from budc.compiler.comparison.latency import time_loops
 from budc.compiler.comparison.rivals import RIVALS, CannotRun
@@ -30,7 +30,7 @@ from budc.progress import progress
 from budc.schema.artifact import Artifact
 from budc.schema.evaluation import Latency
 from budc.schema.policy import SamplerBinding
-from budc.schema.report_names import FEWER_STEPS, FULL
+from budc.schema.report_names import CALIBRATED, FEWER_STEPS, FULL, POLICY
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,6 @@ class Rolled:
     method: Method
     latents: Tensor
     nfe: tuple[float, ...]
-
-
-POLICY = "policy"
-"""What a policy is called in its own evaluation."""
 
 
 class SettingRun:

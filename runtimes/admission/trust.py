@@ -8,8 +8,8 @@ from os import PathLike
 
 from budc.schema.additions import at_lowest_version
 from budc.schema.arguments import path_argument, source_argument
-from budc.schema.artifact import Artifact, check_age, open_artifact, verify
-from budc.schema.errors import Unsigned, UntrustedKey
+from budc.schema.artifact import Artifact, check_age, check_evaluated, open_artifact, verify
+from budc.schema.errors import NotEvaluated, Unsigned, UntrustedKey
 from budc.schema.policy import PolicyDocument
 from budc.schema.statement import encode_statement, policy_id
 from budc.schema.trust import Trust
@@ -48,6 +48,7 @@ def trusted_policy(
         UsageError: an argument of another kind.
         TrustError: nobody trusted has signed it, it is denied, or it has expired.
         ArtifactError: it is not a valid policy.
+        NotEvaluated: the trust requires an evaluation, and there is none that meets what is required.
     """
     trusted = _as_trust(trust)
     if not isinstance(artifact, Artifact | PolicyDocument):
@@ -62,6 +63,11 @@ def trusted_policy(
             )
         trusted.check_denied(policy_id(encode_statement(at_lowest_version(artifact))))
         check_age(artifact, trusted)
+        if trusted.required:
+            raise NotEvaluated(
+                f"{artifact.name}: an evaluation is required, and a bare policy document has none beside it",
+                remedy="pass the artifact's path",
+            )
         _warn_unsigned(artifact)
         return TrustedPolicy(artifact)
     with _python_remedies(trust_given=trust is not None):
@@ -74,6 +80,7 @@ def trusted_policy(
             # Verified earlier, or allowed to be unsigned; it may have expired since.
             trusted.check_denied(artifact.policy_id)
             check_age(artifact.document, trusted)
+            check_evaluated(artifact, trusted)
     if not artifact.signed:
         _warn_unsigned(artifact.document)
     fingerprints = [key.fingerprint for key in artifact.verified_by]

@@ -211,6 +211,25 @@ def required_signer(key: str | None, public: Path | None) -> Signer:
     return load_signer(key, public=load_public(public) if public is not None else None)
 
 
+def optional_signer(key: str | None, public: Path | None) -> Signer | None:
+    """Return the signer of `--key` and `--public`, None where no key is given.
+
+    Raises:
+        UsageError: --public without a key. KeyUnusable: the key cannot be used.
+    """
+    if key is None and public is not None:
+        raise UsageError("--public: it is the public half of --key", remedy="give both, or neither")
+    return None if key is None else required_signer(key, public)
+
+
+require_evaluation_option = click.option(
+    "--require-evaluation",
+    metavar="BOUNDS",
+    help="Refuse a policy without an evaluation by a trusted evaluator, in its calibrated setting, within these "
+    "bounds, such as psnr>=30,psnr.worst>=25,n>=32.",
+)
+
+
 def trust_options(command: _Command) -> _Command:
     """Give a command `--trust` and `--allow-unsigned`, which say what to believe."""
     return trust_option(allow_unsigned_option(command))

@@ -29,16 +29,26 @@ def trust_file() -> Path:
     return Path(click.get_app_dir("budc")) / "trust.toml"
 
 
-def load_trust(sources: Sequence[Path]) -> Trust:
+def load_trust(sources: Sequence[Path], required: str | None = None) -> Trust:
     """Return the trust in `sources`, public keys and at most one trust file, or in the user's trust file.
 
-    What a source is, its content says. A trust file's rules (threshold, families, revisions, denials) also hold for
-    the keys given beside it. Without sources and without a trust file, nobody is trusted.
+    What a source is, its content says. A trust file's rules (threshold, families, revisions, denials, evaluations)
+    also hold for the keys given beside it, which are publishers'. Without sources and without a trust file, nobody is
+    trusted.
+
+    Args:
+        sources: the files of --trust.
+        required: the bounds of --require-evaluation, which hold beside those of a trust file.
 
     Raises:
         TrustError: a key or a trust file cannot be used.
-        UsageError: two trust files are given.
+        UsageError: two trust files are given, or `required` is malformed or cannot be met.
     """
+    trust = _loaded(sources)
+    return trust if required is None else trust.requiring(required, "--require-evaluation")
+
+
+def _loaded(sources: Sequence[Path]) -> Trust:
     from budc.schema.keys import load_public
     from budc.schema.trust import Trust
 

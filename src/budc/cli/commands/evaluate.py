@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +15,20 @@ from budc.cli.options import (
     device_option,
     json_option,
     offload_option,
+    optional_signer,
     own_model_option,
     rehash_option,
     seed_option,
+    signing_options,
     trust_options,
     weights_option,
 )
 
 if TYPE_CHECKING:
     from budc.compiler.evaluate_request import EvaluationPlan
+    from budc.schema.attestation import Attestation
     from budc.schema.evaluation import EvaluationDocument
+    from budc.schema.keys import Signer
 
 _COUNT = click.IntRange(min=1)
 
@@ -71,15 +77,17 @@ _COUNT = click.IntRange(min=1)
     metavar="N",
     help="Timed rounds of the denoising loop; 0 for no latency.",
 )
+@click.option("--summary", is_flag=True, help="Leave out the values of each prompt, which take most space.")
 @seed_option
 @trust_options
+@signing_options
 @click.option(
     "--out",
     type=PATH,
     default=Path("evaluation"),
     show_default=True,
     metavar="DIR",
-    help="Where it is written.",
+    help="Where measurements are kept, and the evaluation if it is not signed.",
 )
 @device_option
 @offload_option
@@ -96,32 +104,85 @@ def evaluate_command(
 
     Writes NAME.evaluation.json for each policy FILE. All must be for one model, in the same setting. When an evaluation
     was stopped, the same command resumes it; a later one with further metrics or rivals measures only these.
+
+    With --key the evaluation is signed and written beside FILE, where `budc verify FILE` finds it. The policy may be
+    another publisher's.
     """
-    from budc.cli.output.evaluated import page, record
+    from budc.cli.output.evaluated import written, written_record
     from budc.cli.trust_store import load_trust, open_trusted
     from budc.compiler.evaluate_request import EvaluateRequest
 
-    trust = load_trust(trusted)
+    signer, summary = optional_signer(flags.pop("key"), flags.pop("public")), flags.pop("summary")
+    # A policy that is being evaluated need not have been evaluated before.
+    trust = replace(load_trust(trusted), required=())
     artifacts = tuple(open_trusted(path, trust, allow_unsigned=allow_unsigned) for path in policies)
     given = {name: value for name, value in flags.items() if value is not None}
     plan = EvaluateRequest(policies=artifacts, **given).resolve()
-    written = _evaluate(plan)
+    targets = _targets(plan, signer)
+    documents = _evaluate(plan)
+    if summary:
+        documents = [document.summary() for document in documents]
+    files = _write(documents, targets, signer)
     if as_json:
-        click.echo(json.dumps([record(document, path) for path, document in written.items()], indent=1))
+        click.echo(json.dumps([written_record(path, document) for path, document, _ in files], indent=1))
     else:
-        click.echo("\n\n".join(page(document, path) for path, document in written.items()))
+        click.echo("\n\n".join(written(*file) for file in files))
 
 
-def _evaluate(plan: EvaluationPlan) -> dict[Path, EvaluationDocument]:
-    """Evaluate and write; return the documents by their files."""
+def _targets(plan: EvaluationPlan, signer: Signer | None) -> list[Path]:
+    """Return where the evaluation of each policy is written. Raises OutputError where that cannot be."""
+    from budc.schema.attestation import SUFFIX
+    from budc.schema.errors import OutputError
+    from budc.schema.evaluations import evaluation_path
+    from budc.schema.files import check_place
+    from budc.schema.keys import public_of
+
+    if signer is None:
+        return [plan.out / f"{artifact.document.name}{SUFFIX}" for artifact in plan.policies]
+    files = [artifact.path for artifact in plan.policies if artifact.path is not None]
+    targets = [evaluation_path(file, public_of(signer)) for file in files]
+    for target in targets:
+        try:
+            check_place(target)
+        except OutputError as error:
+            raise OutputError(
+                f"{target}: a signed evaluation is written beside the policy, and that cannot be written",
+                remedy="copy the policy to a folder of your own, or leave out --key and sign the evaluation later",
+            ) from error
+    return targets
+
+
+def _write(
+    documents: Sequence[EvaluationDocument], targets: Sequence[Path], signer: Signer | None
+) -> list[tuple[Path, EvaluationDocument, Attestation | None]]:
+    """Write evaluations, whole or not at all; every one is signed before the first is written.
+
+    Returns the file of each, what was measured, and the signed statement.
+    """
+    from budc.schema.attestation import read_evaluation, seal_evaluation
+    from budc.schema.evaluation import plain_file
+    from budc.schema.files import write_atomic
+
+    contents = [
+        plain_file(document) if signer is None else seal_evaluation(document, signer)
+        for document in documents
+    ]
+    for target, content in zip(targets, contents, strict=True):
+        write_atomic(target, content)
+    signed = [None if signer is None else read_evaluation(content) for content in contents]
+    return list(zip(targets, documents, signed, strict=True))
+
+
+def _evaluate(plan: EvaluationPlan) -> list[EvaluationDocument]:
+    """Measure; return an evaluation of each policy."""
     from budc.cli.dependencies import MODEL_PACKAGES, RESUMES, model_libraries, require
 
     require(*MODEL_PACKAGES)
     with model_libraries(if_stopped=RESUMES):
-        from budc.compiler.evaluate import evaluate, write_evaluation
+        from budc.compiler.evaluate import evaluate
 
         _check_weights(plan)
-        return {write_evaluation(document, plan.out): document for document in evaluate(plan)}
+        return evaluate(plan)
 
 
 def _check_weights(plan: EvaluationPlan) -> None:

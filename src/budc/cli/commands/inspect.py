@@ -1,4 +1,4 @@
-"""`budc inspect`: what an artifact says, for a person. Nothing is verified."""
+"""`budc inspect`: what an artifact or an evaluation says, for a person. Nothing is verified."""
 
 from __future__ import annotations
 
@@ -14,12 +14,20 @@ from budc.cli.options import PATH, json_option
 @click.argument("file", type=PATH)
 @json_option
 def inspect_command(file: Path, as_json: bool) -> None:
-    """Show what the artifact FILE says.
+    """Show what the artifact or the evaluation FILE says.
 
     Its format is checked, signatures are not: believe nothing of it before `budc verify` has passed.
     """
-    from budc.cli.output.artifact import page, record
+    from budc.cli.output import artifact, evaluated
     from budc.schema.artifact import read
+    from budc.schema.attestation import UNSIGNED_BYTES, is_evaluation, read_evaluation
+    from budc.schema.files import read_limited
 
-    artifact = read(file)
-    click.echo(json.dumps(record(artifact), indent=1) if as_json else page(artifact))
+    content = read_limited(file, UNSIGNED_BYTES)
+    if is_evaluation(content):
+        evaluation = read_evaluation(content)
+        record, page = evaluated.inspected_record(evaluation), evaluated.inspected(evaluation)
+    else:
+        policy = read(content)
+        record, page = artifact.record(policy), artifact.page(policy)
+    click.echo(json.dumps(record, indent=1) if as_json else page)

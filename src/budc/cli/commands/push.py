@@ -37,12 +37,13 @@ _PLAIN = re.compile(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)?")
 def push_command(policies: tuple[Path, ...], out: Path, base_model: str | None, licence: str) -> None:
     """Prepare a folder of policies for a model hub.
 
-    The folder gets the artifacts POLICY and a README.md with the hub's metadata, whose `base_model` names the model's
-    own repository. Nothing is sent: upload the folder with the hub's client.
+    The folder gets the artifacts POLICY, the evaluations beside them, and a README.md with the hub's metadata, whose
+    `base_model` names the model's own repository. Nothing is sent: upload the folder with the hub's client.
     """
     from budc.schema.artifact import SUFFIX, read
     from budc.schema.canonical import MAX_BYTES
     from budc.schema.discover import refuse_older, refuse_rivals
+    from budc.schema.evaluations import copies
     from budc.schema.files import read_limited, write_atomic
 
     # Each file is read once: what is written is what was checked.
@@ -73,7 +74,9 @@ def push_command(policies: tuple[Path, ...], out: Path, base_model: str | None, 
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"--out: cannot make {out}: {error.strerror}") from error
-    for target, data in zip(targets, contents, strict=True):
+    for target, artifact, data in zip(targets, artifacts, contents, strict=True):
+        for path, content in copies(Path(str(artifact.path)), artifact.policy_id, target).items():
+            write_atomic(path, content)
         write_atomic(target, data)
     write_atomic(out / "README.md", _card(artifacts, base, licence).encode())
     click.echo(

@@ -18,6 +18,7 @@ from budc.cli.options import (
     out_option,
     own_model_option,
     rehash_option,
+    require_evaluation_option,
     trust_options,
     weights_option,
 )
@@ -49,6 +50,7 @@ class RunOptions:
     negative: str | None
     trusted: tuple[Path, ...]
     former_keys: tuple[Path, ...]
+    require_evaluation: str | None
     allow_unsigned: bool
     allow_uncalibrated: bool
     rehash: bool
@@ -101,6 +103,7 @@ class RunOptions:
 )
 @trust_options
 @former_key_option
+@require_evaluation_option
 @click.option(
     "--allow-uncalibrated", is_flag=True, help="Run with other settings or weights than calibrated."
 )
@@ -180,7 +183,7 @@ def _request(options: RunOptions) -> GenerationRequest:
     from budc.schema.digest_cache import DigestCache
     from budc.schema.errors import printable
 
-    trust = load_trust((*options.trusted, *options.former_keys))
+    trust = load_trust((*options.trusted, *options.former_keys), options.require_evaluation)
     artifact = _policy(options, trust)
     profile = calibrated(profile_of(artifact.document, options.model), artifact.document)
     profile = Deployment(negative=options.negative).deployed(profile)

@@ -13,8 +13,10 @@ import click
 from budc.cli.options import PATH, json_option
 from budc.cli.trust_store import trust_file
 from budc.schema.errors import UsageError, printable
+from budc.schema.roles import ROLES, Role
 
 if TYPE_CHECKING:
+    from budc.schema.keys import PublicKey
     from budc.schema.trust import Trust
 
 
@@ -27,7 +29,8 @@ def trust_command() -> None:
 
     \b
         threshold = 1                          # distinct keys that must have signed
-        denied = []                            # policy ids that are refused, whoever signed
+        denied = []                            # ids of policies and evaluations that are refused, whoever signed
+        require-evaluation = "psnr>=30,n>=32"  # policies without such an evaluation are refused
 
     \b
         [minimum-revision]                     # a lower revision of that name is a rollback
@@ -38,6 +41,7 @@ def trust_command() -> None:
         name = "release"
         file = "release.pub"                   # or pem, the key itself
         families = ["wan2.1"]                  # default all, [] none
+        roles = ["publisher"]                  # what it may sign: policies (default), or evaluations ("evaluator")
     """
 
 
@@ -51,7 +55,14 @@ def trust_command() -> None:
     metavar="FAMILY",
     help="Believe it for models of this family only; may be given again.",
 )
-def add_command(key: Path, name: str | None, families: tuple[str, ...]) -> None:
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    type=click.Choice(ROLES),
+    help="What it may sign: policies (publisher, the default) or evaluations (evaluator); may be given again.",
+)
+def add_command(key: Path, name: str | None, families: tuple[str, ...], roles: tuple[Role, ...]) -> None:
     """Trust the public key in the file PUB. The trust file gets a copy of it."""
     from budc.policies import profile
     from budc.schema.keys import load_public
@@ -65,7 +76,7 @@ def add_command(key: Path, name: str | None, families: tuple[str, ...]) -> None:
             click.echo(printable(f"note: no shipped model is of the family {family}{hint}"), err=True)
     public = load_public(key)
     with changing(trust_file()) as draft:
-        draft.add(public, key.stem if name is None else name, families)
+        draft.add(public, key.stem if name is None else name, families, roles)
     click.echo(f"trusted  {public.fingerprint} in {trust_file()}")
 
 
@@ -81,22 +92,31 @@ def remove_command(key: str) -> None:
 
 
 @trust_command.command("deny")
-@click.argument("policy", metavar="FILE|POLICY_ID")
+@click.argument("policy", metavar="FILE|ID")
 @click.option("--undo", is_flag=True, help="Stop denying it.")
 def deny_command(policy: str, undo: bool) -> None:
-    """Refuse one policy, whoever signed it."""
-    from budc.schema.artifact import read
+    """Refuse one policy or one evaluation, whoever signed it."""
     from budc.schema.trust_file import changing
 
     # What looks like an id is one, whatever files there are: a file of that name must not be denied in its place.
     is_id = policy.startswith("sha256:")
-    policy_id = read(policy).policy_id if not is_id and os.path.lexists(policy) else policy
+    policy_id = _id_of(Path(policy)) if not is_id and os.path.lexists(policy) else policy
     with changing(trust_file()) as draft:
         if undo:
             draft.allow(policy_id)
         else:
             draft.deny(policy_id)
     click.echo(f"{'allowed' if undo else 'denied '}  {policy_id} in {trust_file()}")
+
+
+def _id_of(file: Path) -> str:
+    """Return the id of the policy or the evaluation in a file."""
+    from budc.schema.artifact import read
+    from budc.schema.attestation import UNSIGNED_BYTES, is_evaluation, read_evaluation
+    from budc.schema.files import read_limited
+
+    content = read_limited(file, UNSIGNED_BYTES)
+    return read_evaluation(content).digest if is_evaluation(content) else read(content).policy_id
 
 
 @trust_command.command("require")
@@ -115,14 +135,30 @@ def deny_command(policy: str, undo: bool) -> None:
     metavar="NAME",
     help="Take back the minimum revision of NAME; may be given again.",
 )
-def require_command(threshold: int | None, revisions: tuple[str, ...], dropped: tuple[str, ...]) -> None:
-    """Require more signatures, or newer revisions."""
+@click.option(
+    "--evaluation",
+    metavar="BOUNDS",
+    help="Refuse policies without an evaluation by a trusted evaluator within these bounds, such as psnr>=30,n>=32.",
+)
+@click.option("--no-evaluation", is_flag=True, help="Take that back.")
+def require_command(
+    threshold: int | None,
+    revisions: tuple[str, ...],
+    dropped: tuple[str, ...],
+    evaluation: str | None,
+    no_evaluation: bool,
+) -> None:
+    """Require more signatures, newer revisions, or evaluations."""
     from budc.schema.trust_file import changing
 
+    if evaluation is not None and no_evaluation:
+        raise UsageError("--evaluation and --no-evaluation contradict", remedy="give one of them")
     with changing(trust_file()) as draft:
         for name in dropped:
             draft.drop_minimum(name)
         draft.require(threshold=threshold, revisions=[_revision(text) for text in revisions])
+        if evaluation is not None or no_evaluation:
+            draft.require_evaluation(evaluation)
     click.echo(f"written  {trust_file()}")
 
 
@@ -147,16 +183,19 @@ def _page(path: Path, trust: Trust) -> str:
         ("minimum", f"{printable(name)} revision {minimum}")
         for name, minimum in sorted(trust.minimum_revisions.items())
     ]
+    if trust.required:
+        pairs.append(("evaluation", ", ".join(map(str, trust.required))))
     rows = [
         (
             trust.names.get(key.fingerprint, ""),
+            ", ".join(_roles(trust, key)),
             ", ".join(trust.families.get(key.fingerprint, ("all",))) or "none",
             key.algorithm,
             key.fingerprint,
         )
-        for key in trust.keys
+        for key in _all_keys(trust)
     ]
-    headers = ("key", "families", "algorithm", "fingerprint")
+    headers = ("key", "roles", "families", "algorithm", "fingerprint")
     return fields(pairs) + (f"\n\n{table(headers, rows, text=headers)}" if rows else "")
 
 
@@ -166,16 +205,26 @@ def _record(path: Path, trust: Trust) -> dict[str, object]:
         "threshold": trust.threshold,
         "denied": sorted(trust.denied),
         "minimumRevisions": dict(trust.minimum_revisions),
+        "requiredEvaluation": [str(bound) for bound in trust.required],
         "keys": [
             {
                 "name": trust.names.get(key.fingerprint),
+                "roles": _roles(trust, key),
                 "families": trust.families.get(key.fingerprint),
                 "algorithm": key.algorithm,
                 "fingerprint": key.fingerprint,
             }
-            for key in trust.keys
+            for key in _all_keys(trust)
         ],
     }
+
+
+def _all_keys(trust: Trust) -> list[PublicKey]:
+    return list(dict.fromkeys((*trust.keys, *trust.evaluators)))
+
+
+def _roles(trust: Trust, key: PublicKey) -> list[Role]:
+    return [role for role, keys in zip(ROLES, (trust.keys, trust.evaluators), strict=True) if key in keys]
 
 
 def _revision(text: str) -> tuple[str, int]:

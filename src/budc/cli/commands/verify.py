@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from budc.cli.options import (
     json_option,
     own_model_option,
     rehash_option,
+    require_evaluation_option,
     trust_option,
     weights_option,
 )
@@ -42,6 +43,7 @@ class VerifyOptions:
     device: str | None
     trusted: tuple[Path, ...]
     former_keys: tuple[Path, ...]
+    require_evaluation: str | None
     rehash: bool
     as_json: bool
 
@@ -69,13 +71,15 @@ class VerifyOptions:
 @device_option
 @trust_option
 @former_key_option
+@require_evaluation_option
 @rehash_option
 @json_option
 def verify_command(**flags: Any) -> None:
     """Check whether an artifact can be believed.
 
     Checks the artifact FILE, or every artifact attached to MODEL_DIR, from the outside in, layer by layer. The first
-    layer that fails ends the command, with an exit code of its own. An unsigned artifact never passes.
+    layer that fails ends the command, with an exit code of its own. An unsigned artifact never passes. Evaluations
+    beside the artifact are listed, those by trusted evaluators with their figures.
 
     Without --trust your own trust file says whom to believe; see `budc trust --help`.
     """
@@ -83,7 +87,7 @@ def verify_command(**flags: Any) -> None:
 
     options = VerifyOptions(**flags)
     _check_flags(options)
-    trust = load_trust((*options.trusted, *options.former_keys))
+    trust = load_trust((*options.trusted, *options.former_keys), options.require_evaluation)
     if not os.path.isdir(options.path):
         record = _verify(options.path, options, trust)
         if options.as_json:
@@ -120,12 +124,14 @@ def _attached(folder: Path) -> list[Path]:
 
 def _verify(file: Path, options: VerifyOptions, trust: Trust) -> dict[str, object]:
     """Check one artifact and return its record."""
+    from budc.cli.output.found_evaluations import check_evaluations
     from budc.cli.output.layers import Layers, record
     from budc.compiler.evaluation.tolerance import agreed_tolerance
     from budc.schema.additions import additions
 
     layers, variant, folder = Layers(options.as_json), None, options.folder
     artifact = _open(file, trust, layers)
+    evaluations = check_evaluations(artifact, trust, layers)
     # Refused before files are read.
     agreed_tolerance(artifact.document.quality, options.tolerance)
     if folder is None:
@@ -138,7 +144,7 @@ def _verify(file: Path, options: VerifyOptions, trust: Trust) -> dict[str, objec
     layers.unchecked("adapters", f"{rule}; those of a pipeline are checked when it runs")
     if used := additions(artifact.document):
         layers.unchecked("format 1.1", f"{', '.join(used)}; a run checks or refuses each of them")
-    return record(artifact, variant, layers)
+    return record(artifact, variant, layers) | {"evaluations": evaluations}
 
 
 def _open(file: Path, trust: Trust, layers: Layers) -> Artifact:
@@ -153,7 +159,8 @@ def _open(file: Path, trust: Trust, layers: Layers) -> Artifact:
     layers.passed("size", f"{len(data):,} bytes, at most {MAX_BYTES:,}")
     count = len(decode_bundle(data).envelope.signatures)
     layers.passed("bundle", f"{MEDIA_TYPE}, {count} signature{'' if count == 1 else 's'}")
-    artifact = open_trusted(data, trust)
+    # The evaluations that `trust` requires are listed below, before they are judged.
+    artifact = replace(open_trusted(data, replace(trust, required=())), path=file)
     for key in artifact.verified_by:
         name = trust.names.get(key.fingerprint)
         layers.passed("signature", f"by {f'{name}, ' if name else ''}{key.fingerprint} ({key.algorithm})")

@@ -1,35 +1,74 @@
-"""What an evaluation measured, as a page of text or as JSON."""
+"""What an evaluation measured and what its file says, as a page of text or as JSON."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from budc.cli.output.artifact import NOT_VERIFIED
 from budc.cli.output.tables import MISSING, fields, table
 from budc.schema.errors import printable
 
 if TYPE_CHECKING:
+    from budc.schema.attestation import Attestation
     from budc.schema.evaluation import EvaluationDocument, MethodResult, SettingResult
-    from budc.schema.policy import Metric
 
 
-def page(document: EvaluationDocument, path: Path) -> str:
-    """Return an evaluation as a page of text: a table for each setting."""
-    prompts = document.settings[0].prompts.size
-    pairs = [
-        ("wrote", printable(str(path))),
-        ("policy", printable(f"{document.policy_name}, {document.policy}")),
-        ("measured", printable(f"{prompts} prompts on {document.device}")),
-        *(("not", printable(f"{note.name}: {note.reason}")) for note in document.not_measured),
-    ]
-    return "\n\n".join([fields(pairs), *(_setting(setting) for setting in document.settings)])
+def written(path: Path, document: EvaluationDocument, attestation: Attestation | None) -> str:
+    """Return an evaluation that was written as a page of text: a table for each setting."""
+    return _page([("wrote", printable(str(path))), *_of(document), *_by(attestation)], document)
 
 
-def record(document: EvaluationDocument, path: Path) -> dict[str, object]:
-    """Return an evaluation as one JSON object."""
+def written_record(path: Path, document: EvaluationDocument) -> dict[str, object]:
+    """Return an evaluation that was written as one JSON object."""
     import msgspec
 
     return {"path": str(path), **msgspec.to_builtins(document)}
+
+
+def inspected(attestation: Attestation) -> str:
+    """Return the page of an evaluation that nobody has verified."""
+    return _page([*about(attestation), ("", NOT_VERIFIED)], attestation.document)
+
+
+def inspected_record(attestation: Attestation) -> dict[str, object]:
+    """Return an evaluation that nobody has verified as one JSON object."""
+    import msgspec
+
+    return {
+        "verified": False,
+        "evaluation": attestation.digest,
+        "signed": bool(attestation.signatures),
+        "claimedKeyIds": [signature.keyid for signature in attestation.signatures],
+        "hint": attestation.hint,
+        "document": msgspec.to_builtins(attestation.document),
+    }
+
+
+def about(attestation: Attestation) -> list[tuple[str, str]]:
+    """Return what an evaluation is of, and who says that they signed it."""
+    return [*_of(attestation.document), *_by(attestation)]
+
+
+def _of(document: EvaluationDocument) -> list[tuple[str, str]]:
+    prompts = document.settings[0].prompts.size
+    return [
+        ("policy", printable(f"{document.policy_name}, {document.policy}")),
+        ("measured", printable(f"{prompts} prompts on {document.device}, {document.issued_at}")),
+        *(("not", printable(f"{note.name}: {note.reason}")) for note in document.not_measured),
+    ]
+
+
+def _by(attestation: Attestation | None) -> list[tuple[str, str]]:
+    if attestation is None or not attestation.signatures:
+        return [("signed by", "nobody; `budc sign FILE --key KEY` signs it")]
+    hint = attestation.hint or "a key that it does not name"
+    keys = "\n".join(printable(signature.keyid or hint) for signature in attestation.signatures)
+    return [("evaluation", attestation.digest), ("signed by", keys)]
+
+
+def _page(pairs: list[tuple[str, str]], document: EvaluationDocument) -> str:
+    return "\n\n".join([fields(pairs), *(_setting(setting) for setting in document.settings)])
 
 
 def _setting(setting: SettingResult) -> str:
@@ -40,8 +79,8 @@ def _setting(setting: SettingResult) -> str:
             method.title,
             f"{method.nfe:.4g}",
             MISSING if method.latency is None else f"{method.latency.median:.3g}",
-            *(_mean(_metric(method, name)) for name in names),
-            *(_number(_metric(method, name).worst) for name in names),
+            *(_mean(method, name) for name in names),
+            *(_worst(method, name) for name in names),
         ]
         for method in setting.methods
     ]
@@ -53,13 +92,11 @@ def _setting(setting: SettingResult) -> str:
     return f"{printable(where)}\n{table(headers, rows)}"
 
 
-def _metric(method: MethodResult, name: str) -> Metric:
-    return next(metric for metric in method.metrics if metric.name == name)
+def _mean(method: MethodResult, name: str) -> str:
+    metric = method.metric(name)
+    return MISSING if metric is None else f"{metric.mean:.4g} ± {metric.standard_error:.2g}"
 
 
-def _mean(metric: Metric) -> str:
-    return f"{_number(metric.mean)} ± {metric.standard_error:.2g}"
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}"
+def _worst(method: MethodResult, name: str) -> str:
+    metric = method.metric(name)
+    return MISSING if metric is None else f"{metric.worst:.4g}"
