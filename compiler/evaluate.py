@@ -186,7 +186,7 @@ def evaluate(plan: EvaluationPlan) -> list[EvaluationDocument]:
     _check_samplers(plan, model)
     profiles = [change.profile for change in plan.settings]
     smallest = min(profile.height for profile in profiles), min(profile.width for profile in profiles)
-    metrics, missing = load_metrics(plan.metrics, None, device, smallest)
+    metrics, missing = load_metrics(plan.metrics, plan.metric_weights, device, smallest)
     with _journal(plan, binding, device_name(device)) as journal:
         evaluation = Evaluation(plan, model, binding, journal, metrics)
         measured = [evaluation.measure(change) for change in plan.settings]
@@ -198,6 +198,7 @@ def evaluate(plan: EvaluationPlan) -> list[EvaluationDocument]:
             issued_at=issue_time(),
             device=device_name(device),
             versions=versions(),
+            metric_weights={name: metric.weights for name, metric in metrics.items() if metric.weights},
             settings=[
                 msgspec.structs.replace(setting, methods=_beside(artifact, results))
                 for setting, results in measured

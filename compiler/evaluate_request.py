@@ -53,6 +53,7 @@ class EvaluationPlan:
     settings: tuple[Change, ...]
     against: tuple[str, ...]
     metrics: tuple[MetricKind, ...]
+    metric_weights: Path | None
     repeats: int
     seed: int
     out: Path
@@ -77,6 +78,8 @@ class EvaluateRequest:
     """What rivals are fitted on; default the profile's calibration prompts."""
     calibration_size: int | None = None
     metrics: str | None = None
+    metric_weights: Path | None = None
+    """A folder of each metric's own folder of weights; without one, metrics that need weights are not measured."""
     no_frames: bool = False
     """Decode nothing: latent errors alone."""
     against: str | None = None
@@ -121,6 +124,7 @@ class EvaluateRequest:
             settings=settings,
             against=against,
             metrics=metrics,
+            metric_weights=self.metric_weights,
             repeats=self.repeats,
             seed=self.seed,
             out=self.out,
@@ -164,11 +168,17 @@ class EvaluateRequest:
 
     def _metrics(self, settings: Sequence[Change]) -> tuple[MetricKind, ...]:
         if self.no_frames:
-            if self.metrics is not None:
-                raise UsageError(
-                    f"{option('no-frames')}: {option('metrics')} needs frames", remedy="leave out one of them"
-                )
+            for name, value in (("metrics", self.metrics), ("metric-weights", self.metric_weights)):
+                if value is not None:
+                    raise UsageError(
+                        f"{option('no-frames')}: {option(name)} needs frames", remedy="leave out one of them"
+                    )
             return ()
+        if self.metric_weights is not None and not self.metric_weights.is_dir():
+            raise UsageError(
+                f"{option('metric-weights')}: {self.metric_weights} is no folder",
+                remedy="name the folder that holds lpips/, clip-score/ and the like; docs/metrics.md",
+            )
         chosen = [choose_metrics(self.metrics, change.profile.frames) for change in settings]
         common = [kind for kind in chosen[0] if all(kind in others for others in chosen)]
         return tuple(common)

@@ -102,6 +102,8 @@ class EvaluationDocument(Strict, frozen=True, kw_only=True):
     issued_at: Timestamp
     device: Text
     versions: Annotated[Mapping[Name, Text], Meta(max_length=256)]
+    metric_weights: Annotated[Mapping[Name, Digest], Meta(max_length=64)] = field(default_factory=dict)
+    """Digest of the files of each metric that has a network; figures of other files cannot be compared with these."""
     settings: Annotated[Sequence[SettingResult], Meta(min_length=1, max_length=64)]
     not_measured: Annotated[Sequence[NotMeasuredNote], Meta(max_length=64)] = field(default_factory=list)
 

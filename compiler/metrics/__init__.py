@@ -14,21 +14,34 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from budc.compiler.metrics.clip_score import CLIP_SCORE
 from budc.compiler.metrics.flip import FLIP
+from budc.compiler.metrics.hpsv2 import HPSV2
+from budc.compiler.metrics.image_reward import IMAGE_REWARD
 from budc.compiler.metrics.kind import FrameMetric, MetricKind, NotMeasured
+from budc.compiler.metrics.lpips import LPIPS, LPIPS_VGG
 from budc.compiler.metrics.psnr import PSNR
 from budc.compiler.metrics.ssim import SSIM
 from budc.compiler.metrics.ssimulacra2 import SSIMULACRA2
 from budc.compiler.metrics.vmaf import VMAF
 from budc.compiler.metrics.xpsnr import XPSNR
 from budc.option_names import option
+from budc.progress import hashing
+from budc.schema.canonical import digest
+from budc.schema.digest_cache import DigestCache
 from budc.schema.errors import DeviceMemory, MissingExtra, ModelError, UsageError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-METRICS: Mapping[str, MetricKind] = {kind.name: kind for kind in (PSNR, SSIM, FLIP, SSIMULACRA2, VMAF, XPSNR)}
+METRICS: Mapping[str, MetricKind] = {
+    kind.name: kind
+    for kind in (
+        *(PSNR, SSIM, FLIP, SSIMULACRA2, VMAF, XPSNR),
+        *(LPIPS, LPIPS_VGG, CLIP_SCORE, IMAGE_REWARD, HPSV2),
+    )
+}
 
 
 def choose_metrics(text: str | None, frames: int) -> tuple[MetricKind, ...]:
@@ -102,7 +115,8 @@ def _load(
         given = option("metric-weights", weights or "DIR")
         return NotMeasured(kind.name, reason, f"{given} with {kind.weights} in {kind.name}/")
     try:
-        return _of_size(kind, kind.load(folder, device))
+        metric = kind.load(folder, device)
+        return _of_size(kind, metric, _digest_of(folder) if folder else None)
     except ImportError as error:
         reason = f"{', '.join(kind.needs)} cannot be imported: {error}"
         return NotMeasured(kind.name, reason, "pip install 'budc[metrics]'")
@@ -110,8 +124,16 @@ def _load(
         return NotMeasured(kind.name, str(error), error.remedy)
 
 
-def _of_size(kind: MetricKind, metric: FrameMetric) -> FrameMetric:
+def _digest_of(folder: Path) -> str:
+    """Return a digest of the names and contents of a folder's files."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    found = DigestCache.of_user(watch=hashing)(files)
+    return digest({path.name: found[path] for path in files})
+
+
+def _of_size(kind: MetricKind, metric: FrameMetric, weights: str | None) -> FrameMetric:
     """Return the metric, which refuses frames that are too small for it."""
+    from budc.runtimes.sampling.device_memory import device_memory
 
     def measure(frames: Tensor, reference: Tensor, prompt: str) -> float:
         if reason := _too_small(kind, *frames.shape[-2:]):
@@ -119,9 +141,10 @@ def _of_size(kind: MetricKind, metric: FrameMetric) -> FrameMetric:
                 f"{option('metrics')}: {kind.name}: {reason}",
                 remedy="leave it out, or generate larger frames",
             )
-        return metric.measure(frames, reference, prompt)
+        with device_memory(f"measuring {kind.name}", "leave it out, or use a device with more memory"):
+            return metric.measure(frames, reference, prompt)
 
-    return FrameMetric(measure)
+    return FrameMetric(measure, weights)
 
 
 def _too_small(kind: MetricKind, rows: int, columns: int) -> str:

@@ -20,6 +20,8 @@ class FrameMetric(NamedTuple):
     measure: Callable[[Tensor, Tensor, str], float]
     """Takes the frames of one sample, (3, frames, rows, columns), RGB in 0..1 on the CPU, those of the full run, of the
     same shape, and the prompt. An image is one frame."""
+    weights: str | None = None
+    """Digest of the files that its network was loaded from; None for a metric without."""
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ def _evaluation(document: PolicyDocument, psnrs: list[float] = PSNRS, **fields: 
         issued_at="2026-07-02T12:00:00Z",
         device="cpu",
         versions={"budc": "0.1.0"},
+        metric_weights={"clip-score": f"sha256:{'c' * 64}"},
         settings=[calibrated, other],
         not_measured=[NotMeasuredNote(name="vmaf", reason="these are images")],
     )

@@ -128,6 +128,8 @@ def test_learned_solvers_are_measured_beside_the_others(evaluate, compiled, flux
         (("--under", "lora=none.safetensors"), "none.safetensors"),
         (("--metrics", "psrn"), "did you mean psnr?"),
         (("--no-frames", "--metrics", "psnr"), "--no-frames: --metrics needs frames"),
+        (("--no-frames", "--metric-weights", "."), "--no-frames: --metric-weights needs frames"),
+        (("--metric-weights", "nowhere"), "--metric-weights: nowhere is no folder"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_loaded(
@@ -242,3 +244,30 @@ def test_where_a_signed_evaluation_will_lie_is_checked_first(
     assert list((tmp_path / "evaluation").iterdir()) == []
     outcome = evaluate(path, "--public", tmp_path / "lab.pub")
     assert (outcome.code, "--public: it is the public half of --key" in outcome.err) == (2, True)
+
+
+def test_a_metric_with_weights_is_measured_where_they_are(
+    evaluate, compiled, flux_profile, tmp_path, monkeypatch
+):
+    from budc.compiler.metrics import METRICS, FrameMetric, MetricKind
+
+    def load(weights, device):
+        assert weights == tmp_path / "weights" / "judge"
+        return FrameMetric(lambda frames, reference, prompt: float(len(prompt)))
+
+    monkeypatch.setitem(METRICS, "judge", MetricKind("judge", "Judge", load, weights="model.safetensors"))
+    path = compiled(flux_profile)
+    flags = ("--metrics", "judge", "--against", "none", "--repeats", "0", "--json")
+    (document,) = evaluate(path, *flags).record
+    (note,) = document["notMeasured"]
+    assert note["name"] == "judge"
+    assert "--metric-weights DIR with model.safetensors in judge/" in note["reason"]
+    (tmp_path / "weights" / "judge").mkdir(parents=True)
+    (tmp_path / "weights" / "judge" / "model.safetensors").write_bytes(b"weights")
+    (document,) = evaluate(path, *flags, "--metric-weights", tmp_path / "weights").record
+    assert "notMeasured" not in document
+    assert document["metricWeights"]["judge"].startswith("sha256:")
+    assert [metric["name"] for metric in document["settings"][0]["methods"][0]["metrics"]] == [
+        "latent-mse",
+        "judge",
+    ]

@@ -111,3 +111,17 @@ def test_small_frames_are_refused_where_the_size_was_not_known():
     frames = torch.zeros(3, 1, 32, 64)
     with pytest.raises(UsageError, match="--metrics: small: frames of 32 × 64"):
         loaded["small"].measure(frames, frames, "")
+
+
+def test_a_metric_knows_which_files_its_network_was_loaded_from(tmp_path):
+    kind = MetricKind("judge", "Judge", constant, weights="model.safetensors")
+
+    def digest_of(content):
+        (tmp_path / "judge").mkdir(exist_ok=True)
+        (tmp_path / "judge" / "model.safetensors").write_bytes(content)
+        return load_metrics([kind], tmp_path, CPU)[0]["judge"].weights
+
+    first = digest_of(b"one")
+    assert first.startswith("sha256:")
+    assert (digest_of(b"two") != first, digest_of(b"one")) == (True, first)
+    assert load_metrics([MetricKind("plain", "Plain", constant)], tmp_path, CPU)[0]["plain"].weights is None

@@ -56,6 +56,12 @@ _COUNT = click.IntRange(min=1)
     metavar="NAMES",
     help="Metrics of frames with commas between, such as psnr,ssim; default all that can be measured here.",
 )
+@click.option(
+    "--metric-weights",
+    type=PATH,
+    metavar="DIR",
+    help="Weights of lpips, clip-score and other metrics with networks: a folder of each metric's own folder.",
+)
 @click.option("--no-frames", is_flag=True, help="Decode nothing: latent errors alone.")
 @click.option(
     "--against",
