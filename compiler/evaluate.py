@@ -6,15 +6,15 @@ import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import msgspec
 
+from budc.compiler.comparison.changed_model import changed, check_experts, check_samplers
 from budc.compiler.comparison.changes import Change
 from budc.compiler.comparison.fitted import Fitted
 from budc.compiler.comparison.frame_values import Values, frame_values
-from budc.compiler.comparison.ipndm2m import IPNDM2MScheduler
 from budc.compiler.comparison.rivals import CannotRun
 from budc.compiler.comparison.setting_run import Method, Rolled, SettingRun
 from budc.compiler.emit import output_shape, versions
@@ -22,19 +22,16 @@ from budc.compiler.evaluate_request import EvaluationPlan, settings_of
 from budc.compiler.evaluation.reference import prompt_set
 from budc.compiler.metrics import FrameMetric, NotMeasured, load_metrics
 from budc.compiler.metrics.summary import summary
-from budc.compiler.models.adapters import with_adapters
+from budc.compiler.models.adapters import check_loaded, with_adapters
 from budc.compiler.models.binding import model_binding
 from budc.compiler.models.model import LoadedModel, load_model
 from budc.compiler.rollouts.metrics import latent_errors, latent_metric
 from budc.compiler.storage.journal import Journal
 from budc.progress import hashing
 from budc.runtimes.sampling.devices import device_name, find_device
-from budc.runtimes.sampling.loading import scheduler_class
-from budc.runtimes.sampling.scheduler_choice import deployed_scheduler
 from budc.schema.artifact import Artifact
 from budc.schema.canonical import digest
 from budc.schema.digest_cache import DigestCache
-from budc.schema.errors import CalibrationMismatch
 from budc.schema.evaluation import (
     EVALUATION_VERSION,
     EvaluationDocument,
@@ -147,26 +144,12 @@ class Evaluation:
         return SettingRun(change, self._changed(change), self.plan.steps, self.plan.samples, self.journal)
 
     def _changed(self, change: Change) -> LoadedModel:
-        """Return the model in a setting; one with adapters is loaded anew."""
-        if change.adapters:
-            loaded = load_model(change.profile, self.plan.folder, self.model.device, self.plan.offload)
-            with_adapters(loaded, self.binding, change.adapters)
-            return loaded
-        model = replace(self.model, profile=change.profile)
-        if change.scheduler is None:
-            return model
-        return replace(model, scheduler=changed_scheduler(self.model, change.scheduler))
-
-
-def changed_scheduler(model: LoadedModel, class_name: str) -> object:
-    """Return a scheduler of another class with the shift of the model's own."""
-    own = {**model.scheduler.config, "_class_name": type(model.scheduler).__name__}
-    if class_name != IPNDM2MScheduler.__name__:
-        return deployed_scheduler(scheduler_class(class_name, model.profile.name), own, {})
-    euler = deployed_scheduler(
-        scheduler_class("FlowMatchEulerDiscreteScheduler", model.profile.name), own, {}
-    )
-    return IPNDM2MScheduler.from_config(euler.config)
+        """Return the model in a setting; one with other adapters than the policies' is loaded anew."""
+        if change.adapters != self.plan.settings[0].adapters:
+            anew = load_model(change.profile, self.plan.folder, self.model.device, self.plan.offload)
+            with_adapters(anew, self.binding, change.adapters)
+            return anew
+        return changed(self.model, change)
 
 
 def evaluate(plan: EvaluationPlan) -> list[EvaluationDocument]:
@@ -176,14 +159,19 @@ def evaluate(plan: EvaluationPlan) -> list[EvaluationDocument]:
 
     Raises:
         WeightsMissing, UnsafeWeights: see `model_binding` and `load_model`.
-        CalibrationMismatch: its scheduler has other settings.
+        CalibrationMismatch: see `check_samplers`, `check_experts` and `check_loaded`.
         DeviceMemory: see `PipelineRollout` and `frame_values`.
     """
     device = find_device(plan.device)
     digests = DigestCache.of_user(watch=hashing, rehash=plan.rehash)
     binding = model_binding(plan.profile, plan.folder, digests)
     model = load_model(plan.profile, plan.folder, device, plan.offload)
-    _check_samplers(plan, model)
+    check_samplers(plan.policies, model)
+    check_experts(plan.policies, plan.settings, model, plan.steps)
+    if plan.settings[0].adapters:
+        binding = with_adapters(model, binding, plan.settings[0].adapters)
+        for artifact in plan.policies:
+            check_loaded(artifact.document.model, binding)
     profiles = [change.profile for change in plan.settings]
     smallest = min(profile.height for profile in profiles), min(profile.width for profile in profiles)
     metrics, missing = load_metrics(plan.metrics, plan.metric_weights, device, smallest)
@@ -223,24 +211,13 @@ def _note(item: NotMeasured) -> NotMeasuredNote:
     return NotMeasuredNote(name=item.name, reason=f"{item.reason}; {item.remedy}"[:1024])
 
 
-def _check_samplers(plan: EvaluationPlan, model: LoadedModel) -> None:
-    for artifact in plan.policies:
-        bound, own = artifact.document.sampler, model.sampler(plan.steps)
-        if bound.config_digest != own.config_digest:
-            raise CalibrationMismatch(
-                f"{artifact.document.name} was calibrated on a {bound.scheduler} with other settings than the one in "
-                f"{plan.folder}",
-                remedy="give the folder that it was compiled for, or --model PROFILE.toml with its scheduler",
-            )
-
-
 @contextmanager
 def _journal(plan: EvaluationPlan, binding: ModelBinding, device: str) -> Iterator[Journal]:
     """Open the journal of all evaluations that share model, prompts and device; a later one adds to it."""
     fingerprint = digest(
         {
             **settings_of(plan),
-            "denoisers": msgspec.to_builtins(binding.denoisers),
+            "model": msgspec.to_builtins(binding),
             "versions": versions(),
             "device": device,
         }

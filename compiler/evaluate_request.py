@@ -12,25 +12,25 @@ from typing import Literal
 
 import msgspec
 
-from budc.compiler.comparison.changes import Change, calibrated_setting, parse_changes
+from budc.compiler.comparison.changes import Change, parse_changes
 from budc.compiler.comparison.rivals import choose_rivals
 from budc.compiler.metrics import MetricKind, choose_metrics
 from budc.compiler.models.fit import check_fit
 from budc.compiler.models.supported import check_supported
 from budc.option_names import option
+from budc.policies.adapter_files import AdapterFile
 from budc.policies.artifact_profile import profile_of
 from budc.policies.deployment import calibrated
+from budc.policies.listed_adapters import listed_adapters
 from budc.policies.profile import ModelProfile, find_weights
 from budc.policies.prompt_sets import PromptSource, SampleSets, read_samples
-from budc.runtimes.admission.additions import check_additions
-from budc.schema.additions import EVALUATION, NEGATIVE_PROMPT, NETWORK_CONFIG, QUANTIZATION
+from budc.runtimes.admission.additions import EVALUATE, check_additions
 from budc.schema.artifact import Artifact
 from budc.schema.errors import OutputError, UsageError
 from budc.schema.evaluation_rules import full_steps
 from budc.schema.policy import PolicyDocument
+from budc.schema.report_names import CALIBRATED
 
-ADDITIONS = frozenset({NETWORK_CONFIG, QUANTIZATION, NEGATIVE_PROMPT, EVALUATION})
-"""What policies of format 1.1 may use here."""
 _RANGES = {
     "samples": (1, 1 << 14),
     "calibration_size": (1, 1 << 20),
@@ -84,6 +84,8 @@ class EvaluateRequest:
     """Decode nothing: latent errors alone."""
     against: str | None = None
     under: tuple[str, ...] = ()
+    lora: tuple[str, ...] = ()
+    """The adapters that the policies were made with, as `adapter_files` reads them."""
     repeats: int = 5
     """Timed rounds; 0 for none."""
     seed: int = 0
@@ -103,7 +105,8 @@ class EvaluateRequest:
         self._check_numbers()
         profile, steps = self._calibrated()
         check_supported(profile)
-        settings = (calibrated_setting(profile), *parse_changes(self.under, profile))
+        setting = Change(CALIBRATED, profile, adapters=self._adapters())
+        settings = (setting, *parse_changes(self.under, setting))
         against = choose_rivals(self.against, profile)
         metrics = self._metrics(settings)
         samples = read_samples(
@@ -162,9 +165,14 @@ class EvaluateRequest:
         return first
 
     def _setting_of(self, document: PolicyDocument) -> tuple[ModelProfile, int]:
-        check_additions(document, "budc evaluate", ADDITIONS)
+        check_additions(document, EVALUATE)
         profile = calibrated(profile_of(document, self.model), document)
         return profile, full_steps(document)
+
+    def _adapters(self) -> tuple[AdapterFile, ...]:
+        """Return the adapters of the policies, each of which must be made with all of them."""
+        (adapters, *_) = (listed_adapters(artifact.document, self.lora) for artifact in self.policies)
+        return adapters
 
     def _metrics(self, settings: Sequence[Change]) -> tuple[MetricKind, ...]:
         if self.no_frames:

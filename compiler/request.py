@@ -10,7 +10,6 @@ seed = 0
 from __future__ import annotations
 
 import difflib
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +24,6 @@ from budc.compiler.selection.effort import DEFAULT_EFFORT, effort
 from budc.compiler.selection.stages import check_arbitrated, stages_of
 from budc.compiler.shapes import OutputSize, parse_sizes
 from budc.compiler.target import ArtifactRequest
-from budc.policies.adapter_files import adapter_files
 from budc.policies.model_choice import choose_model
 from budc.policies.profile import ModelProfile
 from budc.runtimes.sampling.families import FAMILIES
@@ -58,8 +56,6 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
     """Fit coefficients to the mask; otherwise the newest cached tensor is reused unchanged."""
     shape: tuple[str, ...] = ()
     """Sizes of output, as `parse_sizes` reads them: searched on the first, fitted to and measured on each."""
-    lora: tuple[str, ...] = ()
-    """Adapters to compile for, as `adapter_files` reads them."""
 
     def resolve(self) -> CompilePlan:
         """Return the plan of this compile, with everything refused that can be without loading the model.
@@ -86,14 +82,14 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         self.check_name()
         signer = self.signer()
         policies = self._policies(profile, budgets)
-        adapters = adapter_files(self.lora, list(profile.denoisers))
+        adapters = self.adapters(profile)
         samples = self.samples(profile, effort(self.effort).report)
         stages_of(search, self.effort, len(samples.calibration), arbitrates=self.align or auto_steps)
-        target = self.target(profile, samples)
+        target = self.target(profile, samples, adapters)
         for size in sizes[1:]:
             check_fit(size.of(profile), target.folder)
         return CompilePlan(
-            target=replace(target, adapters=adapters),
+            target=target,
             further_sizes=sizes[1:],
             policies=policies,
             steps=steps,

@@ -16,7 +16,7 @@ import msgspec
 from budc.compiler.models.fit import check_fit
 from budc.compiler.models.supported import check_supported
 from budc.option_names import option
-from budc.policies.adapter_files import AdapterFile
+from budc.policies.adapter_files import AdapterFile, adapter_files
 from budc.policies.deployment import Deployment
 from budc.policies.profile import ModelProfile, find_weights
 from budc.policies.prompt_sets import PromptSource, SampleSets, read_samples
@@ -65,6 +65,8 @@ class ArtifactRequest(Deployment, frozen=True, kw_only=True, forbid_unknown_fiel
     """Decode nothing: the report has no PSNR."""
     rehash: bool = False
     """Read every file of the model again, whatever an earlier process remembered of it."""
+    lora: tuple[str, ...] = ()
+    """Adapters to load into the model, as `adapter_files` reads them."""
 
     def check_numbers(self) -> None:
         """Refuse a number that is out of range. Raises UsageError."""
@@ -103,7 +105,17 @@ class ArtifactRequest(Deployment, frozen=True, kw_only=True, forbid_unknown_fiel
         )
         return sets if self.held_out_size else sets._replace(held_out=sets.held_out[:report])
 
-    def target(self, profile: ModelProfile, samples: SampleSets) -> Target:
+    def adapters(self, profile: ModelProfile) -> tuple[AdapterFile, ...]:
+        """Return the adapters to load into the model.
+
+        Raises:
+            BudcError: see `adapter_files`.
+        """
+        return adapter_files(self.lora, list(profile.denoisers))
+
+    def target(
+        self, profile: ModelProfile, samples: SampleSets, adapters: tuple[AdapterFile, ...] = ()
+    ) -> Target:
         """Return the model, its weights found, or fetched where `download` says so.
 
         Raises:
@@ -126,6 +138,7 @@ class ArtifactRequest(Deployment, frozen=True, kw_only=True, forbid_unknown_fiel
             offload=self.offload,
             frames=not self.no_frames,
             states=self.states,
+            adapters=adapters,
             prompt_files=files,
         )
 

@@ -15,8 +15,7 @@ from budc.compiler.selection.effort import DEFAULT_EFFORT, effort
 from budc.compiler.target import ArtifactRequest, Target
 from budc.policies.model_choice import choose_model
 from budc.policies.profile import ModelProfile
-from budc.runtimes.admission.additions import check_additions
-from budc.schema.additions import EVALUATION, IMAGES, NEGATIVE_PROMPT, NETWORK_CONFIG, QUANTIZATION
+from budc.runtimes.admission.additions import TRANSFER, check_additions
 from budc.schema.artifact import SUFFIX, Artifact
 from budc.schema.errors import UsageError
 from budc.schema.files import check_place
@@ -75,9 +74,7 @@ class TransferRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown
         document = self.source.document
         profile = replace(self, negative=self._negative(profile)).deployed(profile)
         self._check_nearby()
-        check_additions(
-            document, "budc transfer", {NETWORK_CONFIG, QUANTIZATION, NEGATIVE_PROMPT, IMAGES, EVALUATION}
-        )
+        check_additions(document, TRANSFER)
         check_family(document, profile, self.differing)
         check_sampling(document, profile, self.differing)
         self.check_name()
@@ -85,10 +82,11 @@ class TransferRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown
         signer = self.signer()
         path = self.out or Path(f"{name}{SUFFIX}")
         check_place(path)
+        adapters = self.adapters(profile)
         samples = self.samples(profile, effort(self.effort).report)
         return TransferPlan(
             source=self.source,
-            target=self.target(profile, samples),
+            target=self.target(profile, samples, adapters),
             name=name,
             path=path,
             frozen=self.frozen,

@@ -49,9 +49,20 @@ def adapter_files(texts: Sequence[str], denoisers: Sequence[str]) -> tuple[Adapt
                 f"{option('lora')}: {file.path} is there twice", remedy="give it once, at its scale"
             )
         _check_file(file.path)
-        taken = sum(other.name.split("--")[0] == file.name for other in files)
-        files.append(replace(file, name=f"{file.name}--{taken + 1}") if taken else file)
+        files.append(_renamed(file, files))
     return tuple(files)
+
+
+def with_further(files: Sequence[AdapterFile], further: AdapterFile) -> tuple[AdapterFile, ...]:
+    """Return adapters with one more. One of the same file is replaced by it, as a denoiser takes a file once."""
+    others = [file for file in files if not (file.path == further.path and _overlap(file, further))]
+    return (*others, _renamed(further, others))
+
+
+def _renamed(file: AdapterFile, others: Sequence[AdapterFile]) -> AdapterFile:
+    """Return the file under a name that no other has."""
+    taken = sum(other.name.split("--")[0] == file.name for other in others)
+    return replace(file, name=f"{file.name}--{taken + 1}") if taken else file
 
 
 def _parsed(text: str, denoisers: Sequence[str]) -> AdapterFile:

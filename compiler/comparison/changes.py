@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from budc.option_names import option
-from budc.policies.adapter_files import AdapterFile, adapter_files
+from budc.policies.adapter_files import AdapterFile, adapter_files, with_further
 from budc.policies.deployment import Deployment
 from budc.policies.profile import ModelProfile
 from budc.policies.samples import Sample
 from budc.schema.errors import UsageError
 from budc.schema.hashing import sha256_files
-from budc.schema.report_names import CALIBRATED
 
 SCHEDULERS = {
     "euler": "FlowMatchEulerDiscreteScheduler",
@@ -34,6 +33,7 @@ class Change:
     scheduler: str | None = None
     """Class of the scheduler; None for the profile's."""
     adapters: tuple[AdapterFile, ...] = ()
+    """All that are loaded: the policy's own, and what the change adds."""
     negative: str | None = None
     """The negative prompt of all samples; None for their own."""
 
@@ -50,18 +50,13 @@ class Change:
         return tuple(sample._replace(negative=self.negative) for sample in samples)
 
 
-def calibrated_setting(profile: ModelProfile) -> Change:
-    """Return the setting in which nothing is changed."""
-    return Change(CALIBRATED, profile)
-
-
-def parse_changes(texts: Sequence[str], profile: ModelProfile) -> tuple[Change, ...]:
-    """Return the changes that a user asks for, each `KIND=VALUE`.
+def parse_changes(texts: Sequence[str], calibrated: Change) -> tuple[Change, ...]:
+    """Return the changes of the calibrated setting that a user asks for, each `KIND=VALUE`.
 
     Raises:
         UsageError: one is not understood, the model has no such setting, or a policy cannot run under it.
     """
-    changes = tuple(_parsed(text, profile) for text in texts)
+    changes = tuple(_parsed(text, calibrated) for text in texts)
     names = [change.name for change in changes]
     for name in names:
         if names.count(name) > 1:
@@ -69,7 +64,7 @@ def parse_changes(texts: Sequence[str], profile: ModelProfile) -> tuple[Change, 
     return changes
 
 
-def _parsed(text: str, profile: ModelProfile) -> Change:
+def _parsed(text: str, calibrated: Change) -> Change:
     kind, equals, value = text.partition("=")
     if kind == "steps":
         raise UsageError(
@@ -83,51 +78,52 @@ def _parsed(text: str, profile: ModelProfile) -> Change:
             remedy=f"write KIND=VALUE, with one of {', '.join(KINDS)}",
         )
     try:
-        return _PARSERS[kind](text, value, profile)
+        return replace(_PARSERS[kind](calibrated, value), name=text)
     except UsageError as error:
         raise UsageError(f"{option('under')}: {text}: {error}", remedy=error.remedy) from error
 
 
-def _scheduler(text: str, value: str, profile: ModelProfile) -> Change:
+def _scheduler(calibrated: Change, value: str) -> Change:
     if value not in SCHEDULERS:
         raise UsageError(f"{value!r} is no solver", remedy=f"use one of {', '.join(SCHEDULERS)}")
-    return Change(text, profile, scheduler=SCHEDULERS[value])
+    return replace(calibrated, scheduler=SCHEDULERS[value])
 
 
-def _size(text: str, value: str, profile: ModelProfile) -> Change:
+def _size(calibrated: Change, value: str) -> Change:
     height, times, width = value.partition("x")
     if not (times and height.isdecimal() and width.isdecimal()):
         raise UsageError(f"{value!r} is no size", remedy="write HxW in pixels, such as size=480x832")
-    return _deployed(text, profile, height=int(height), width=int(width))
+    return _deployed(calibrated, height=int(height), width=int(width))
 
 
-def _frames(text: str, value: str, profile: ModelProfile) -> Change:
+def _frames(calibrated: Change, value: str) -> Change:
     if not value.isdecimal():
         raise UsageError(f"{value!r} is no number of frames", remedy="write a whole number")
-    return _deployed(text, profile, frames=int(value))
+    return _deployed(calibrated, frames=int(value))
 
 
-def _guidance(text: str, value: str, profile: ModelProfile) -> Change:
+def _guidance(calibrated: Change, value: str) -> Change:
     try:
         scale = float(value)
     except ValueError:
         raise UsageError(f"{value!r} is no scale", remedy="write a number, such as guidance=4.5") from None
-    return _deployed(text, profile, guidance=scale)
+    return _deployed(calibrated, guidance=scale)
 
 
-def _negative(text: str, value: str, profile: ModelProfile) -> Change:
-    return replace(_deployed(text, profile, negative=value), negative=value)
+def _negative(calibrated: Change, value: str) -> Change:
+    return replace(_deployed(calibrated, negative=value), negative=value)
 
 
-def _lora(text: str, value: str, profile: ModelProfile) -> Change:
-    return replace(Change(text, profile), adapters=adapter_files([value], list(profile.denoisers)))
+def _lora(calibrated: Change, value: str) -> Change:
+    (further,) = adapter_files([value], list(calibrated.profile.denoisers))
+    return replace(calibrated, adapters=with_further(calibrated.adapters, further))
 
 
-def _deployed(text: str, profile: ModelProfile, **settings: Any) -> Change:
-    return Change(text, Deployment(**settings).deployed(profile))
+def _deployed(calibrated: Change, **settings: Any) -> Change:
+    return replace(calibrated, profile=Deployment(**settings).deployed(calibrated.profile))
 
 
-_PARSERS: dict[str, Callable[[str, str, ModelProfile], Change]] = {
+_PARSERS: dict[str, Callable[[Change, str], Change]] = {
     "scheduler": _scheduler,
     "size": _size,
     "frames": _frames,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-import msgspec
 import torch
 from torch import Tensor
 
+from budc.compiler.comparison.changed_model import sampler_under
 from budc.compiler.comparison.changes import Change
 from budc.compiler.comparison.fitted import Fitted
 from budc.compiler.comparison.latency import time_loops
@@ -105,19 +104,11 @@ class SettingRun:
         )
 
     def of_policy(self, artifact: Artifact, base: LoadedModel) -> Method:
-        """Return a policy in this setting; `base` is the model as the policy was calibrated for it.
-
-        Sigmas that the policy has of its own stay. Where it has the schedule of its sampler, it gets this setting's.
-        """
+        """Return a policy in this setting; `base` is the model as the policy was calibrated for it."""
         document = artifact.document
         sampler = document.sampler
         if self.change.name != CALIBRATED:
-            defaults, own = base.sampler(sampler.steps).sigmas, self.model.sampler(sampler.steps)
-            if not all(
-                math.isclose(a, b, abs_tol=1e-6) for a, b in zip(sampler.sigmas, defaults, strict=True)
-            ):
-                own = msgspec.structs.replace(own, sigmas=sampler.sigmas, timesteps=sampler.timesteps)
-            sampler = self.model.with_experts(own)
+            sampler = sampler_under(sampler, base, self.model)
         return Method(POLICY, document.name, Fitted(policy=document.policy), sampler, artifact.policy_id)
 
     def fit(self, name: str, nfe: int, seed: int) -> Fitted | CannotRun:

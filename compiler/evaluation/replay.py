@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,43 +19,22 @@ from budc.compiler.evaluation.report import frame_levels
 from budc.compiler.evaluation.tolerance import agreed_tolerance
 from budc.compiler.metrics.psnr import PSNR
 from budc.compiler.metrics.summary import summary
+from budc.compiler.models.adapters import check_loaded, with_adapters
 from budc.compiler.models.model import load_model
 from budc.compiler.rollouts.metrics import latent_errors, latent_metric
 from budc.compiler.storage.journal import Journal
 from budc.policies.deployment import calibrated
+from budc.policies.listed_adapters import listed_adapters
 from budc.policies.profile import ModelProfile, load_profile
 from budc.policies.prompt_sets import PromptSource, held_out_samples
 from budc.policies.samples import Sample
-from budc.runtimes.admission.additions import check_additions
+from budc.runtimes.admission.additions import REPLAY, check_additions
 from budc.runtimes.sampling.devices import find_device
-from budc.schema.additions import (
-    EVALUATION,
-    FURTHER_SHAPES,
-    IMAGES,
-    NEGATIVE_PROMPT,
-    NETWORK_CONFIG,
-    OWN_PREDICTORS,
-    OWN_SIGMAS,
-    QUANTIZATION,
-)
 from budc.schema.errors import QualityMismatch, UnsupportedModel, UsageError
 from budc.schema.policy import Metric, PolicyDocument
 from budc.schema.report_names import FULL
 
 DEVIATIONS = 4.0
-ADDITIONS = frozenset(
-    {
-        NETWORK_CONFIG,
-        QUANTIZATION,
-        NEGATIVE_PROMPT,
-        FURTHER_SHAPES,
-        OWN_SIGMAS,
-        OWN_PREDICTORS,
-        IMAGES,
-        EVALUATION,
-    }
-)
-"""What policies of format 1.1 may use here. Only the shape that was searched on is measured."""
 
 
 @dataclass(frozen=True)
@@ -65,35 +45,48 @@ class Replayed:
     measured: Metric
 
 
-def replay(
-    document: PolicyDocument,
-    folder: Path,
-    samples: int | None = None,
-    tolerance: float | None = None,
-    profile: ModelProfile | None = None,
-    prompts: Path | None = None,
-    device: str | None = None,
-) -> list[Replayed]:
-    """Measure the policy's held-out figures again, on the first `samples` prompts or on all.
+@dataclass(frozen=True)
+class ReplayRequest:
+    """What to measure again: a policy, on the model in `folder`."""
 
-    `tolerance` is relative, by default the report's own; `profile` has the prompts of the report, by default the
-    shipped one of the policy's model; `prompts` is the file that they are in where they are not the profile's;
-    `device` is a name of torch's, by default the accelerator.
+    document: PolicyDocument
+    folder: Path
+    samples: int | None = None
+    """On how many of the held-out prompts; default all."""
+    tolerance: float | None = None
+    """Relative; default the report's own."""
+    profile: ModelProfile | None = None
+    """Of the model, with the prompts of the report; default the shipped one."""
+    prompts: Path | None = None
+    """The file of the held-out prompts, where they are not the profile's."""
+    device: str | None = None
+    """A name of torch's; default the accelerator."""
+    lora: Sequence[str] = ()
+    """The adapters that the policy was made with, as `adapter_files` reads them."""
+
+
+def replay(request: ReplayRequest) -> list[Replayed]:
+    """Measure the policy's held-out figures again.
 
     Raises:
-        UsageError: `tolerance` is laxer than the report's own, the report was not measured on `prompts`, or there is no
-            such device.
+        UsageError: `tolerance` is laxer than the report's own, the report was not measured on `prompts`, there is no
+            such device, or the policy's adapters are not given.
+        CalibrationMismatch: adapters are given that the policy was not made with, see `listed_adapters`.
         UnsupportedVersion: the policy uses what cannot be computed here.
         UnsupportedModel: the prompts that the figures were measured with are not here.
         QualityMismatch: a figure differs.
     """
-    check_additions(document, "a replay", ADDITIONS)
-    report, computing = document.quality, find_device(device)
-    tolerance = agreed_tolerance(report, tolerance)
-    profile, held_out = _measured_on(document, profile, prompts)
+    document = request.document
+    check_additions(document, REPLAY)
+    report, device = document.quality, find_device(request.device)
+    tolerance = agreed_tolerance(report, request.tolerance)
+    adapters = listed_adapters(document, request.lora)
+    profile, held_out = _measured_on(document, request.profile, request.prompts)
     full_steps = next((item.nfe for item in report.baselines if item.name == FULL), document.sampler.steps)
-    model = load_model(profile, folder, computing)
-    chosen = held_out[: samples or len(held_out)]
+    model = load_model(profile, request.folder, device)
+    if adapters:
+        check_loaded(document.model, with_adapters(model, document.model, adapters))
+    chosen = held_out[: request.samples or len(held_out)]
     with tempfile.TemporaryDirectory(prefix="budc-replay-") as name, Journal(Path(name), "replay") as journal:
         rollout = PipelineRollout(model)
         held = reference_set(rollout, model.sampler(full_steps), chosen, journal, "reference")

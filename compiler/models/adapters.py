@@ -12,6 +12,7 @@ from budc.compiler.models.model import LoadedModel
 from budc.policies.adapter_files import AdapterFile
 from budc.runtimes.sampling.adapters import active_adapters, load_adapters
 from budc.runtimes.sampling.loading import loading
+from budc.schema.errors import CalibrationMismatch
 from budc.schema.hashing import sha256_files
 from budc.schema.policy import AdapterRule, ModelBinding, ScaledAdapter
 
@@ -43,6 +44,23 @@ def with_adapters(model: LoadedModel, binding: ModelBinding, files: Sequence[Ada
             if file.is_for(name)
         ]
     return msgspec.structs.replace(binding, adapters=AdapterRule(rule="listed", scaled=scaled))
+
+
+def check_loaded(bound: ModelBinding, loaded: ModelBinding) -> None:
+    """Check that a policy's adapters add what they added when it was made; `loaded` is the binding with them.
+
+    Raises:
+        CalibrationMismatch: one does not, as the libraries now load it otherwise.
+    """
+    before = {(item.file, item.denoiser): item for item in bound.adapters.scaled}
+    for now in loaded.adapters.scaled:
+        # A policy may list one adapter for all denoisers.
+        item = before.get((now.file, now.denoiser)) or before.get((now.file, None))
+        if item is not None and item.loaded not in (None, now.loaded):
+            raise CalibrationMismatch(
+                f"adapters: {item.name} adds other tensors here than when the policy was made",
+                remedy="use the version of diffusers that it was made with, which `budc inspect --json` lists",
+            )
 
 
 def _pipeline(model: LoadedModel, denoisers: Mapping[str, object]) -> object:

@@ -23,11 +23,11 @@ from budc.compiler.network.binding import (
 from budc.compiler.network.compiled import Compiled
 from budc.compiler.rollouts.linear_form import LinearForm
 from budc.compiler.rollouts.schedule import NoiseSchedule
-from budc.runtimes.admission.additions import check_additions
+from budc.runtimes.admission.additions import RUN_NETWORK, check_additions
 from budc.runtimes.admission.settings import SettingsCheck
 from budc.runtimes.admission.trust import Source, trusted_policy
 from budc.runtimes.sampling.scheduler_config import config_differences
-from budc.schema.additions import EVALUATION, NETWORK, at_lowest_version
+from budc.schema.additions import at_lowest_version
 from budc.schema.arguments import whole_number
 from budc.schema.errors import UnsupportedModel, UsageError, WeightsMismatch
 from budc.schema.policy import DenoiserBinding, Policy, PolicyDocument, SamplerBinding
@@ -135,7 +135,7 @@ def _of_document(document: PolicyDocument) -> Expected:
         raise UsageError(
             f"policy: {document.name} is for the pipeline {model.pipeline_class}", remedy="use budc.apply"
         )
-    check_additions(document, "budc.run", {NETWORK, EVALUATION})
+    check_additions(document, RUN_NETWORK)
     if not model.latents or not all(denoiser.guidance for denoiser in model.denoisers):
         raise UnsupportedModel(
             f"{document.name} does not say how its network is run (model.latents, model.denoisers.guidance)",

@@ -5,6 +5,8 @@ A compile that is resumed reads them instead of computing them again.
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -59,7 +61,7 @@ def stored_shards(
     """
     for first, last in shard_spans(samples):
         key = f"{label} {first}:{last}"
-        path = journal.folder / f"{label.replace(' ', '-')}-{first}-{last}.safetensors"
+        path = journal.folder / f"{file_name(label)}-{first}-{last}.safetensors"
         record = journal.get(key, _Record)
         if record is None:
             tensors, note = compute(first, last)
@@ -68,6 +70,15 @@ def stored_shards(
             yield Shard(tensors, note, replayed=False)
         else:
             yield Shard(_stored(path, record.sha256, names), record.note, replayed=True)
+
+
+def file_name(label: str) -> str:
+    """Return a label as part of a file's name: as it is where it can be, else cut down, with a digest of the whole."""
+    plain = label.replace(" ", "-")
+    if re.fullmatch(r"[\w.=+-]{1,100}", plain, re.ASCII):
+        return plain
+    cut = re.sub(r"[^\w.=+-]+", "-", plain, flags=re.ASCII)[:60].strip(".-")
+    return f"{cut}-{hashlib.sha256(label.encode()).hexdigest()[:16]}"
 
 
 def _stored(path: Path, sha256: str, names: Collection[str]) -> Mapping[str, Tensor]:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from os import PathLike
 from typing import Any
 
-from budc.runtimes.admission.additions import check_additions
+from budc.runtimes.admission.additions import APPLY, check_additions
 from budc.runtimes.admission.settings import SettingsCheck
 from budc.runtimes.admission.trust import Source, trusted_policy
 from budc.schema.arguments import path_argument
@@ -30,7 +30,7 @@ try:
     from budc.runtimes.diffusers.applied import AppliedPolicy
     from budc.runtimes.diffusers.checks import check_experts, check_sampler
     from budc.runtimes.diffusers.denoiser import unwrapped
-    from budc.runtimes.diffusers.negative_prompt import runnable_additions
+    from budc.runtimes.diffusers.negative_prompt import unseen_additions
     from budc.runtimes.diffusers.own_layers import OwnLayers
     from budc.runtimes.diffusers.precision import check_weights
     from budc.runtimes.diffusers.weights import verify_model
@@ -80,7 +80,7 @@ def apply(
     """
     policy = trusted_policy(artifact, trust, allow_unsigned)
     document, settings = policy.document, SettingsCheck(allow_uncalibrated)
-    check_additions(document, "budc.apply", runnable_additions(pipe))
+    check_additions(document, APPLY, without=unseen_additions(pipe))
     _check_pipeline(pipe, document, settings)
     folder = None
     if weights_dir is not None:

@@ -1,45 +1,27 @@
 """The negative prompt that a policy was calibrated with, against the one that a run is guided away from."""
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from inspect import signature
 from typing import Any
 
 from budc.runtimes.admission.settings import SettingsCheck
 from budc.runtimes.diffusers.conditioning_images import takes_images
-from budc.schema.additions import (
-    EVALUATION,
-    FURTHER_SHAPES,
-    IMAGES,
-    NEGATIVE_PROMPT,
-    NETWORK_CONFIG,
-    OWN_PREDICTORS,
-    OWN_SIGMAS,
-    QUANTIZATION,
-    SCALED_ADAPTERS,
-)
+from budc.schema.additions import IMAGES, NEGATIVE_PROMPT
 from budc.schema.policy import PolicyDocument
 
 _ARGUMENT = "negative_prompt"
 
 
-def runnable_additions(pipe: Any) -> Set[str]:
-    """Return what policies of format 1.1 may use on a pipeline.
+def unseen_additions(pipe: Any) -> frozenset[str]:
+    """Return what policies of format 1.1 may not use on a pipeline, as a run of it does not show which is used.
 
-    A negative prompt is one of them where a call of the pipeline or its `encode_prompt` is told which it is, and so are
-    images where a call is given them.
+    A negative prompt is shown where a call of the pipeline or its `encode_prompt` is told which it is, and images are
+    where a call is given them.
     """
     methods = (type(pipe).__call__, getattr(pipe, "encode_prompt", None))
-    checked = any(method is not None and _takes_negative(method) for method in methods)
-    always = {
-        NETWORK_CONFIG,
-        QUANTIZATION,
-        SCALED_ADAPTERS,
-        FURTHER_SHAPES,
-        OWN_SIGMAS,
-        OWN_PREDICTORS,
-        EVALUATION,
-    }
-    return always | ({NEGATIVE_PROMPT} if checked else set()) | ({IMAGES} if takes_images(pipe) else set())
+    negative = any(method is not None and _takes_negative(method) for method in methods)
+    seen = {NEGATIVE_PROMPT: negative, IMAGES: takes_images(pipe)}
+    return frozenset(name for name, is_seen in seen.items() if not is_seen)
 
 
 def check_negative_prompt(

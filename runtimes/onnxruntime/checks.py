@@ -4,14 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from budc.policies.profile import load_profile
-from budc.runtimes.admission.additions import check_additions
+from budc.runtimes.admission.additions import ONNX_RUNTIME, check_additions
 from budc.runtimes.admission.settings import SettingsCheck
 from budc.runtimes.exported.folder import describe_export, verify_export
 from budc.runtimes.exported.manifest import MANIFEST, Manifest
 from budc.runtimes.onnxruntime.branches import guided_branches
 from budc.schema import canonical
 from budc.schema import folder as model_folder
-from budc.schema.additions import EVALUATION, FURTHER_SHAPES, NEGATIVE_PROMPT, NETWORK_CONFIG
 from budc.schema.digest_cache import DigestCache
 from budc.schema.digests import find_variant
 from budc.schema.errors import (
@@ -25,9 +24,6 @@ from budc.schema.errors import (
 )
 from budc.schema.files import read_limited
 from budc.schema.policy import PolicyDocument
-
-ADDITIONS = frozenset({NETWORK_CONFIG, NEGATIVE_PROMPT, FURTHER_SHAPES, EVALUATION})
-"""What policies of format 1.1 may use here."""
 
 
 def verify_folder(
@@ -71,7 +67,7 @@ def check_document(document: PolicyDocument, manifest: Manifest, settings: Setti
         UnsupportedModel: the export has a denoiser of another class, or the policy has several denoisers.
         CalibrationMismatch: pipeline, shape, text length, guidance, its negative prompt or a branch differ.
     """
-    check_additions(document, "the ONNX runtime", ADDITIONS)
+    check_additions(document, ONNX_RUNTIME)
     classes = {denoiser.name: denoiser.class_name for denoiser in document.model.denoisers}
     if classes != {"transformer": manifest.denoiser_class}:
         raise UnsupportedModel(

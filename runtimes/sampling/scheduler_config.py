@@ -1,6 +1,7 @@
 """The settings of a scheduler that a policy is bound to, as JSON values."""
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,9 +9,12 @@ import numpy as np
 
 
 def relevant_config(scheduler: Any) -> dict[str, Any]:
-    """Return the scheduler's settings as JSON values: every constructor argument, nothing private."""
-    parameters = _constructor(scheduler)
-    return {name: _plain(value) for name, value in scheduler.config.items() if name in parameters}
+    """Return the scheduler's settings as JSON values: every constructor argument, nothing private.
+
+    JSON has no infinity. Settings that are infinite, as some are by default, are left out, and must then be at their
+    defaults where the policy runs.
+    """
+    return {name: value for name, value in _settings(scheduler).items() if not _is_infinite(value)}
 
 
 def config_differences(expected: Mapping[str, Any], scheduler: Any) -> dict[str, tuple[object, object]]:
@@ -18,7 +22,7 @@ def config_differences(expected: Mapping[str, Any], scheduler: Any) -> dict[str,
 
     A setting that is not in `expected` (added by a later release) must be at its default.
     """
-    actual, parameters = relevant_config(scheduler), _constructor(scheduler)
+    actual, parameters = _settings(scheduler), _constructor(scheduler)
     wanted = {name: _plain(parameter.default) for name, parameter in parameters.items() if name in actual} | {
         name: _plain(value) for name, value in expected.items()
     }
@@ -27,6 +31,15 @@ def config_differences(expected: Mapping[str, Any], scheduler: Any) -> dict[str,
         for name, value in wanted.items()
         if name not in actual or actual[name] != value
     }
+
+
+def _settings(scheduler: Any) -> dict[str, Any]:
+    parameters = _constructor(scheduler)
+    return {name: _plain(value) for name, value in scheduler.config.items() if name in parameters}
+
+
+def _is_infinite(value: Any) -> bool:
+    return isinstance(value, float) and math.isinf(value)
 
 
 def _constructor(scheduler: Any) -> Mapping[str, inspect.Parameter]:

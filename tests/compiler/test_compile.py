@@ -1,5 +1,6 @@
 """The passes together: a payload that is the same every time, whatever happened on the way."""
 
+import dataclasses
 import functools
 import hashlib
 import sys
@@ -10,10 +11,11 @@ import torch
 from lora import write_lora
 
 from budc.compiler.compile import compile_artifacts
-from budc.compiler.evaluation.replay import replay
+from budc.compiler.evaluation.replay import ReplayRequest, replay
 from budc.compiler.request import make_request
 from budc.compiler.selection.effort import DEFAULT_EFFORT
 from budc.policies.profile import load_profile
+from budc.runtimes.sampling import adapters
 from budc.schema.artifact import open_artifact
 from budc.schema.errors import (
     BudcError,
@@ -105,15 +107,15 @@ def test_prompts_seeds_and_settings_of_one_s_own_are_in_the_artifact(flags, tmp_
     assert document.quality.calibration.size == 2
     assert document.search.settings["calibrationFile"] == "mine.csv"
     with pytest.raises(UnsupportedModel, match=r"measured on other prompts than wan2\.1-nano has") as caught:
-        replay(document, wan_folder)
+        replay(ReplayRequest(document, wan_folder))
     assert "--held-out FILE" in caught.value.remedy
-    replayed = replay(document, wan_folder, prompts=flags["held_out"])
+    replayed = replay(ReplayRequest(document, wan_folder, prompts=flags["held_out"]))
     assert [pair.measured.mean for pair in replayed] == [pair.reported.mean for pair in replayed]
     with pytest.raises(UsageError, match=r"was not measured on the first 2 of .*mine\.csv"):
-        replay(document, wan_folder, prompts=mine)
+        replay(ReplayRequest(document, wan_folder, prompts=mine))
 
 
-def test_a_policy_for_an_adapter_runs_with_it_alone(flags, tmp_path, model, wan_folder):
+def test_a_policy_for_an_adapter_runs_with_it_alone(flags, tmp_path, model, wan_folder, monkeypatch):
     import budc
 
     style = write_lora(tmp_path / "style.safetensors", model.denoiser)
@@ -137,6 +139,15 @@ def test_a_policy_for_an_adapter_runs_with_it_alone(flags, tmp_path, model, wan_
     pipe.set_adapters("a", 0.5)
     with pytest.warns(UserWarning, match="is not signed"):
         assert budc.apply(pipe, written.path, allow_unsigned=True).uncalibrated == ()
+    again = ReplayRequest(document, wan_folder, prompts=flags["held_out"], lora=(f"{style}:0.5",))
+    pairs = replay(again)
+    assert [pair.measured.mean for pair in pairs] == [pair.reported.mean for pair in pairs]
+    with pytest.raises(UsageError, match=r"--lora: the policy was calibrated with style at scale 0\.5"):
+        replay(dataclasses.replace(again, lora=()))
+    # A library that reads the file otherwise: the factor at scale 1 is part of what an adapter adds.
+    monkeypatch.setattr(adapters, "_factor", lambda layer, name: 2.0)
+    with pytest.raises(CalibrationMismatch, match="adapters: style adds other tensors here"):
+        replay(again)
 
 
 def test_the_default_is_the_joint_search_with_fitted_coefficients(flags):

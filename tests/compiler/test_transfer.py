@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from format_additions import ADDED, with_negative
+from lora import write_lora
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
@@ -19,7 +20,7 @@ from budc.compiler.request import CompileRequest  # noqa: E402
 from budc.compiler.transfer import transfer  # noqa: E402
 from budc.compiler.transfer_request import TransferRequest  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
-from budc.schema.additions import EVALUATION, IMAGES, NEGATIVE_PROMPT, NETWORK_CONFIG, QUANTIZATION  # noqa: E402
+from budc.runtimes.admission.additions import RUNS, TRANSFER  # noqa: E402
 from budc.schema.artifact import Artifact, read, seal  # noqa: E402
 from budc.schema.errors import (  # noqa: E402
     CalibrationMismatch,
@@ -29,8 +30,6 @@ from budc.schema.errors import (  # noqa: E402
     UsageError,
 )
 from budc.schema.keys import generate_key  # noqa: E402
-
-CARRIED = {NETWORK_CONFIG, QUANTIZATION, EVALUATION, IMAGES, NEGATIVE_PROMPT}
 
 
 @pytest.fixture
@@ -79,7 +78,9 @@ def test_masks_stay_and_coefficients_are_fitted_on_the_target(
     assert after.quality.metrics[0].geometric_mean < frozen.metrics[0].geometric_mean
 
 
-@pytest.mark.parametrize("name", [name for name, (_, added) in ADDED.items() if not set(added) <= CARRIED])
+@pytest.mark.parametrize(
+    "name", [name for name, (_, added) in ADDED.items() if not set(added) <= RUNS[TRANSFER]]
+)
 def test_what_the_target_would_not_have_is_refused(make_document: Any, name: str) -> None:
     change, added = ADDED[name]
     source = read(seal(change(make_document()), None))
@@ -99,6 +100,28 @@ def test_the_negative_prompt_is_the_policy_s_unless_another_is_given(
     plan = TransferRequest(source=source, to="wan2.1-mini", negative=given).resolve()
     assert plan.target.bound(source.document.sampler).negative_prompt.text == expected
     assert {sample.negative for sample in plan.target.samples.calibration} == {expected}
+
+
+def test_the_target_has_adapters_of_its_own_or_none(
+    source: Artifact, flux_profile: str, flux_folder: Path, tmp_path: Path
+) -> None:
+    from diffusers import FluxPipeline
+
+    pipe = FluxPipeline.from_pretrained(flux_folder)
+    style = write_lora(tmp_path / "style.safetensors", pipe.transformer)
+    moved_to = moved(source, flux_folder, tmp_path / "moved.budc.json", frozen=True, lora=(f"{style}:0.5",))
+    (adapter,) = moved_to.document.model.adapters.scaled
+    assert (adapter.name, adapter.scale) == ("style", 0.5)
+    assert adapter.loaded is not None
+    assert moved_to.document.quality.metrics != source.document.quality.metrics
+    # What is said of a policy that no export can run: fuse, save, transfer.
+    pipe.load_lora_weights(str(tmp_path), weight_name=style.name, adapter_name="a")
+    pipe.fuse_lora(lora_scale=0.5)
+    pipe.unload_lora_weights()
+    pipe.save_pretrained(tmp_path / "fused")
+    fused = moved(moved_to, tmp_path / "fused", tmp_path / "fused.budc.json", frozen=True).document
+    assert fused.model.adapters.rule == "none"
+    assert fused.quality.metrics[0].mean == pytest.approx(moved_to.document.quality.metrics[0].mean, rel=1e-3)
 
 
 def test_frozen_is_the_same_policy_on_other_weights(source: Artifact, sibling: Path, tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from budc.compiler.evaluation.pipeline_rollout import PipelineRollout  # noqa: E
 from budc.compiler.models.binding import model_binding  # noqa: E402
 from budc.compiler.models.model import load_model  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
+from budc.runtimes.admission.additions import BIND, RUNS  # noqa: E402
 from budc.runtimes.exported.folder import describe_export  # noqa: E402
 from budc.runtimes.exported.manifest import MANIFEST, decode_manifest, encode_manifest  # noqa: E402
-from budc.runtimes.onnxruntime.checks import ADDITIONS  # noqa: E402
 from budc.schema.artifact import open_artifact, read, seal  # noqa: E402
 from budc.schema.digest_cache import DigestCache  # noqa: E402
 from budc.schema.errors import ParityMismatch, UnsupportedModel, UnsupportedVersion  # noqa: E402
@@ -43,7 +43,7 @@ def document(make_document, weights):
     return make_document(steps=STEPS, nfe=NFE, model=binding, sampler=model.sampler(STEPS), shape=shape)
 
 
-@pytest.mark.parametrize("name", [name for name, (_, added) in ADDED.items() if not set(added) <= ADDITIONS])
+@pytest.mark.parametrize("name", [name for name, (_, added) in ADDED.items() if not set(added) <= RUNS[BIND]])
 def test_a_policy_that_no_export_can_run_is_not_bound(document, tmp_path, monkeypatch, name):
     change, added = ADDED[name]
     artifact = read(seal(change(document), None))
@@ -51,7 +51,7 @@ def test_a_policy_that_no_export_can_run_is_not_bound(document, tmp_path, monkey
     request = binding.BindRequest(
         artifact, tmp_path, load_profile("wan2.1-nano"), None, 1, None, DigestCache.of_user()
     )
-    missing = next(item for item in added if item not in ADDITIONS).replace(".", r"\.")
+    missing = next(item for item in added if item not in RUNS[BIND]).replace(".", r"\.")
     with pytest.raises((UnsupportedVersion, UnsupportedModel), match=missing):
         binding.bind_export(request)
 

@@ -6,10 +6,11 @@ from format_additions import ADDED, with_negative
 
 import budc.compiler.evaluation.replay as replaying
 from budc.compiler.evaluation.reference import prompt_set
-from budc.compiler.evaluation.replay import ADDITIONS, Replayed, check, replay
+from budc.compiler.evaluation.replay import Replayed, ReplayRequest, check, replay
 from budc.compiler.evaluation.tolerance import agreed_tolerance
 from budc.policies.profile import load_profile, read_prompts
 from budc.policies.samples import HELD_OUT_SEED, samples_of
+from budc.runtimes.admission.additions import REPLAY, RUNS
 from budc.schema.errors import QualityMismatch, UnsupportedModel, UnsupportedVersion, UsageError
 from budc.schema.policy import REPLAY_TOLERANCE, Metric, Shape
 
@@ -44,23 +45,25 @@ def test_the_model_is_loaded_as_it_was_measured(document, tmp_path, monkeypatch)
 
     monkeypatch.setattr(replaying, "load_model", load)
     with pytest.raises(Loaded) as loaded:
-        replay(document, tmp_path)
+        replay(ReplayRequest(document, tmp_path))
     (profile,) = loaded.value.args
     assert [getattr(profile, field) for field in Shape.__struct_fields__] == [48, 80, 5, "bfloat16", 17]
     unsaid = msgspec.structs.replace(
         document, shape=msgspec.structs.replace(document.shape, text_tokens=None)
     )
     with pytest.raises(Loaded) as loaded:
-        replay(unsaid, tmp_path)
+        replay(ReplayRequest(unsaid, tmp_path))
     assert loaded.value.args[0].text_tokens == load_profile("wan2.1-nano").text_tokens
 
 
-@pytest.mark.parametrize("name", [name for name, (_, added) in ADDED.items() if not set(added) <= ADDITIONS])
+@pytest.mark.parametrize(
+    "name", [name for name, (_, added) in ADDED.items() if not set(added) <= RUNS[REPLAY]]
+)
 def test_what_cannot_be_computed_here_is_not_replayed(document, tmp_path, name):
     change, added = ADDED[name]
-    missing = next(item for item in added if item not in ADDITIONS).replace(".", r"\.")
+    missing = next(item for item in added if item not in RUNS[REPLAY]).replace(".", r"\.")
     with pytest.raises((UnsupportedVersion, UnsupportedModel), match=missing):
-        replay(change(document), tmp_path)
+        replay(ReplayRequest(change(document), tmp_path))
 
 
 def test_the_policy_s_negative_prompt_is_replayed(document, tmp_path, monkeypatch):
@@ -72,10 +75,12 @@ def test_the_policy_s_negative_prompt_is_replayed(document, tmp_path, monkeypatc
     held_out = prompt_set(samples_of(prompts, "dark", HELD_OUT_SEED))
     dark = msgspec.structs.replace(document.quality, held_out=held_out)
     with pytest.raises(Loaded) as loaded:
-        replay(with_negative(msgspec.structs.replace(document, quality=dark), "dark"), tmp_path)
+        replay(
+            ReplayRequest(with_negative(msgspec.structs.replace(document, quality=dark), "dark"), tmp_path)
+        )
     assert loaded.value.args[0].prompts.negative == "dark"
     with pytest.raises(UnsupportedModel, match=r"measured on other prompts than wan2\.1-nano has here"):
-        replay(with_negative(document, "dark"), tmp_path)
+        replay(ReplayRequest(with_negative(document, "dark"), tmp_path))
 
 
 @pytest.mark.parametrize("field", ["mean", "worst", "geometric_mean", "p95"])

@@ -11,18 +11,10 @@ from msgspec.structs import replace
 
 torch = pytest.importorskip("torch")
 
+from budc.runtimes.admission.additions import APPLY, RUNS  # noqa: E402
 from budc.runtimes.admission.settings import UncalibratedWarning  # noqa: E402
 from budc.runtimes.diffusers.apply import AppliedPolicy, apply  # noqa: E402
-from budc.schema.additions import (  # noqa: E402
-    EVALUATION,
-    FURTHER_SHAPES,
-    NEGATIVE_PROMPT,
-    NETWORK_CONFIG,
-    OWN_PREDICTORS,
-    OWN_SIGMAS,
-    QUANTIZATION,
-    SCALED_ADAPTERS,
-)
+from budc.schema.additions import IMAGES  # noqa: E402
 from budc.schema.artifact import seal  # noqa: E402
 from budc.schema.errors import CalibrationMismatch, UnsupportedModel, UnsupportedVersion  # noqa: E402
 from budc.schema.policy import FurtherShape, NegativePrompt, PolicyDocument  # noqa: E402
@@ -30,16 +22,8 @@ from budc.schema.policy import FurtherShape, NegativePrompt, PolicyDocument  # n
 Run = Callable[..., Any]
 CompiledFor = Callable[..., PolicyDocument]
 AppliedQuietly = Callable[..., contextlib.AbstractContextManager[AppliedPolicy]]
-RUN = {
-    NETWORK_CONFIG,
-    QUANTIZATION,
-    SCALED_ADAPTERS,
-    NEGATIVE_PROMPT,
-    FURTHER_SHAPES,
-    OWN_SIGMAS,
-    OWN_PREDICTORS,
-    EVALUATION,
-}
+RUN = RUNS[APPLY] - {IMAGES}
+"""What a pipeline runs that starts from no image."""
 
 
 def complete(document: PolicyDocument, make_document: Any) -> PolicyDocument:

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 pytest.importorskip("onnxruntime")
 pytest.importorskip("torch")
 
+from budc.runtimes.admission.additions import ONNX_RUNTIME, RUNS
 from budc.runtimes.admission.trust import UnsignedWarning
-from budc.runtimes.onnxruntime.checks import ADDITIONS
 from budc.runtimes.onnxruntime.pipeline import OnnxPipeline, choose_provider, load
 from budc.schema.errors import CalibrationMismatch, UnsupportedModel, UnsupportedVersion
 from budc.schema.policy import FurtherShape, NegativePrompt, PolicyDocument
@@ -25,7 +25,9 @@ def opened(document: PolicyDocument, folder: Path, **options: Any) -> OnnxPipeli
 
 
 @pytest.mark.parametrize("uncalibrated", [False, True])
-@pytest.mark.parametrize("name", [name for name, (_, added) in ADDED.items() if not set(added) <= ADDITIONS])
+@pytest.mark.parametrize(
+    "name", [name for name, (_, added) in ADDED.items() if not set(added) <= RUNS[ONNX_RUNTIME]]
+)
 def test_what_cannot_be_run_is_refused_even_uncalibrated(
     untrained_export: PolicyDocument, exported: Path, name: str, uncalibrated: bool
 ) -> None:
@@ -33,7 +35,7 @@ def test_what_cannot_be_run_is_refused_even_uncalibrated(
     document = change(untrained_export)
     if not document.model.variants:
         document = replace(document, model=replace(document.model, variants=untrained_export.model.variants))
-    missing = next(item for item in added if item not in ADDITIONS).replace(".", r"\.")
+    missing = next(item for item in added if item not in RUNS[ONNX_RUNTIME]).replace(".", r"\.")
     with pytest.raises((UnsupportedVersion, UnsupportedModel), match=missing):
         opened(document, exported, allow_uncalibrated=uncalibrated)
 

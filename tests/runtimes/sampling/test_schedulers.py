@@ -1,6 +1,7 @@
 """Sampler bindings: the schedule that a pipeline really runs, and its exact return."""
 
 import copy
+import math
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from diffusers import (  # noqa: E402
+    DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     FlowMatchHeunDiscreteScheduler,
     UniPCMultistepScheduler,
@@ -108,6 +110,17 @@ def test_config_holds_settings_and_nothing_private() -> None:
     assert config["trained_betas"] is None
     assert config["disable_corrector"] == []
     assert not [name for name in config if name.startswith("_")]
+
+
+@pytest.mark.parametrize("default", [-math.inf, math.inf])
+def test_what_is_infinite_is_left_out_and_must_be_at_its_default(default: float) -> None:
+    scheduler = DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)
+    scheduler.register_to_config(lambda_min_clipped=default)
+    config = relevant_config(scheduler)
+    assert "lambda_min_clipped" not in config
+    assert canonical.digest(config)
+    infinite = {name: actual for name, (_, actual) in config_differences(config, scheduler).items()}
+    assert infinite == ({} if default < 0 else {"lambda_min_clipped": math.inf})
 
 
 def test_config_differences_name_both_values() -> None:

@@ -14,6 +14,7 @@ from budc.cli.options import (
     PATH,
     device_option,
     json_option,
+    lora_option,
     offload_option,
     optional_signer,
     own_model_option,
@@ -84,6 +85,7 @@ _COUNT = click.IntRange(min=1)
     help="Timed rounds of the denoising loop; 0 for no latency.",
 )
 @click.option("--summary", is_flag=True, help="Leave out the values of each prompt, which take most space.")
+@lora_option
 @seed_option
 @trust_options
 @signing_options
@@ -183,7 +185,7 @@ def _evaluate(plan: EvaluationPlan) -> list[EvaluationDocument]:
     """Measure; return an evaluation of each policy."""
     from budc.cli.dependencies import MODEL_PACKAGES, RESUMES, model_libraries, require
 
-    require(*MODEL_PACKAGES)
+    require(*MODEL_PACKAGES, *(["peft"] if any(change.adapters for change in plan.settings) else []))
     with model_libraries(if_stopped=RESUMES):
         from budc.compiler.evaluate import evaluate
 

@@ -238,18 +238,13 @@ def _images(options: RunOptions, document: PolicyDocument) -> tuple[SampleImage 
 
 
 def _adapters(options: RunOptions, artifact: Artifact) -> tuple[AdapterFile, ...]:
-    from budc.policies.adapter_files import adapter_files
+    from budc.policies.listed_adapters import given_adapters
 
-    model = artifact.document.model
-    files = adapter_files(options.lora, [denoiser.name for denoiser in model.denoisers])
-    if files and options.on_onnx:
-        raise UsageError("--lora: only with --runtime diffusers", remedy="leave out --lora")
-    if model.adapters.scaled and not files and not options.on_onnx:
-        wanted = ", ".join(f"{adapter.name} at scale {adapter.scale:g}" for adapter in model.adapters.scaled)
-        raise UsageError(
-            f"--lora: the policy was calibrated with {wanted}", remedy="--lora FILE:SCALE for each of them"
-        )
-    return files
+    if options.on_onnx:
+        if options.lora:
+            raise UsageError("--lora: only with --runtime diffusers", remedy="leave out --lora")
+        return ()
+    return given_adapters(artifact.document, options.lora)
 
 
 def _weights(options: RunOptions, profile: ModelProfile) -> Path:

@@ -15,6 +15,7 @@ from budc.cli.options import (
     download_option,
     effort_option,
     json_option,
+    lora_option,
     name_option,
     no_frames_option,
     offload_option,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 @effort_option
 @seed_option
 @deployment_options
+@lora_option
 @trust_options
 @signing_options
 @out_option("FILE", "Artifact to write; default NAME.budc.json here.")
@@ -89,7 +91,7 @@ def transfer_command(
 def _transfer(plan: TransferPlan, *, download: bool) -> Artifact:
     from budc.cli.dependencies import MODEL_PACKAGES, RESUMES, model_libraries, require
 
-    require(*MODEL_PACKAGES)
+    require(*MODEL_PACKAGES, *(["peft"] if plan.target.adapters else []))
     with model_libraries(download=download, if_stopped=RESUMES):
         from budc.compiler.transfer import transfer
 

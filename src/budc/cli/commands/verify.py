@@ -15,6 +15,7 @@ from budc.cli.options import (
     device_option,
     former_key_option,
     json_option,
+    lora_option,
     own_model_option,
     rehash_option,
     require_evaluation_option,
@@ -41,6 +42,7 @@ class VerifyOptions:
     tolerance: float | None
     held_out: Path | None
     device: str | None
+    lora: tuple[str, ...]
     trusted: tuple[Path, ...]
     former_keys: tuple[Path, ...]
     require_evaluation: str | None
@@ -69,6 +71,7 @@ class VerifyOptions:
     "--held-out", type=PATH, metavar="FILE", help="Replay on these prompts, where they are not the profile's."
 )
 @device_option
+@lora_option
 @trust_option
 @former_key_option
 @require_evaluation_option
@@ -106,9 +109,9 @@ def _check_flags(options: VerifyOptions) -> None:
     if options.replay and options.folder is None:
         raise UsageError("--replay measures on a model", remedy="say which: --weights DIR")
     how = (options.samples, options.tolerance, options.model, options.held_out, options.device)
-    if not options.replay and any(value is not None for value in how):
+    if not options.replay and (options.lora or any(value is not None for value in how)):
         raise UsageError(
-            "--samples, --tolerance, --model, --held-out and --device say how to replay",
+            "--samples, --tolerance, --model, --held-out, --device and --lora say how to replay",
             remedy="add --replay",
         )
 
@@ -127,13 +130,16 @@ def _verify(file: Path, options: VerifyOptions, trust: Trust) -> dict[str, objec
     from budc.cli.output.found_evaluations import check_evaluations
     from budc.cli.output.layers import Layers, record
     from budc.compiler.evaluation.tolerance import agreed_tolerance
+    from budc.policies.listed_adapters import listed_adapters
     from budc.schema.additions import additions
 
     layers, variant, folder = Layers(options.as_json), None, options.folder
     artifact = _open(file, trust, layers)
     evaluations = check_evaluations(artifact, trust, layers)
-    # Refused before files are read.
+    # Refused before the model's files are read.
     agreed_tolerance(artifact.document.quality, options.tolerance)
+    if options.replay:
+        listed_adapters(artifact.document, options.lora)
     if folder is None:
         layers.unchecked("model", "not checked: pass --weights DIR")
     else:
@@ -209,14 +215,23 @@ def _replay(artifact: Artifact, folder: Path, options: VerifyOptions, layers: La
     from budc.policies.artifact_profile import profile_of
 
     profile = profile_of(artifact.document, options.model)
-    require(*MODEL_PACKAGES)
+    require(*MODEL_PACKAGES, *(["peft"] if options.lora else []))
     with model_libraries():
-        from budc.compiler.evaluation.replay import replay
+        from budc.compiler.evaluation.replay import ReplayRequest, replay
         from budc.compiler.evaluation.tolerance import agreed_tolerance
 
         tolerance = agreed_tolerance(artifact.document.quality, options.tolerance)
         pairs = replay(
-            artifact.document, folder, options.samples, tolerance, profile, options.held_out, options.device
+            ReplayRequest(
+                document=artifact.document,
+                folder=folder,
+                samples=options.samples,
+                tolerance=tolerance,
+                profile=profile,
+                prompts=options.held_out,
+                device=options.device,
+                lora=options.lora,
+            )
         )
     for pair in pairs:
         name, count = pair.reported.name, pair.measured.samples

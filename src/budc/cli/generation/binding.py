@@ -57,13 +57,12 @@ def bind_export(request: BindRequest) -> Bound:
         from budc.compiler.evaluation.parity import check_parity, measure_parity
         from budc.compiler.models.model import load_model
         from budc.policies.deployment import calibrated
-        from budc.runtimes.admission.additions import check_additions
+        from budc.runtimes.admission.additions import BIND, check_additions
         from budc.runtimes.exported.folder import describe_export
-        from budc.runtimes.onnxruntime.checks import ADDITIONS
         from budc.runtimes.sampling.devices import find_device
 
         device = find_device(request.device)
-        check_additions(document, "budc bind", ADDITIONS)
+        check_additions(document, BIND)
         # In float32 whatever the policy was measured in: rounding would hide what a conversion changed.
         profile = replace(calibrated(request.profile, document), dtype="float32")
         variant, manifest = describe_export(request.export, sha256=request.digests)

@@ -20,7 +20,7 @@ from budc.compiler.compatibility import check_first_steps  # noqa: E402
 from budc.compiler.compile import compile_artifacts  # noqa: E402
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout  # noqa: E402
 from budc.compiler.evaluation.reference import encode_prompts  # noqa: E402
-from budc.compiler.evaluation.replay import replay  # noqa: E402
+from budc.compiler.evaluation.replay import ReplayRequest, replay  # noqa: E402
 from budc.compiler.models.model import load_model  # noqa: E402
 from budc.compiler.models.supported import check_supported  # noqa: E402
 from budc.compiler.planning.cost import Cost  # noqa: E402
@@ -307,13 +307,13 @@ def test_an_export_is_refused(pair_profile: str, pair_folder: Path, tmp_path: Pa
 
 def test_a_report_is_measured_again(plain: Artifact, pair_folder: Path) -> None:
     document = plain.document
-    replayed = replay(document, pair_folder)
+    replayed = replay(ReplayRequest(document, pair_folder))
     assert [pair.measured.mean for pair in replayed] == [metric.mean for metric in document.quality.metrics]
     # Another guidance of the second denoiser is another policy.
     (expert,) = document.sampler.experts
     other = replace(document, sampler=replace(document.sampler, experts=[replace(expert, guidance=9.0)]))
     with pytest.raises(Exception, match="the report says"):
-        replay(other, pair_folder)
+        replay(ReplayRequest(other, pair_folder))
 
 
 def test_a_policy_is_transferred_within_the_family_where_the_split_is_the_same(

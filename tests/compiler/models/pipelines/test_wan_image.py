@@ -21,7 +21,7 @@ import budc  # noqa: E402
 from budc.compiler.compile import compile_artifacts  # noqa: E402
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout  # noqa: E402
 from budc.compiler.evaluation.reference import encode_samples  # noqa: E402
-from budc.compiler.evaluation.replay import replay  # noqa: E402
+from budc.compiler.evaluation.replay import ReplayRequest, replay  # noqa: E402
 from budc.compiler.models.fit import check_fit  # noqa: E402
 from budc.compiler.models.model import load_model  # noqa: E402
 from budc.compiler.models.pipelines import text, wan_image  # noqa: E402
@@ -155,11 +155,11 @@ def test_a_report_is_replayed_on_the_same_images(
     artifact: Any, image_to_video_folder: Path, tmp_path: Path
 ) -> None:
     held_out = artifact.path.parent / "held.csv"
-    pairs = replay(artifact.document, image_to_video_folder, prompts=held_out, device="cpu")
+    pairs = replay(ReplayRequest(artifact.document, image_to_video_folder, prompts=held_out, device="cpu"))
     assert [pair.reported.name for pair in pairs] == ["latent-mse", "psnr"]
     other = write_prompts(tmp_path, "held.csv", {"an old boat": 5})
     with pytest.raises(UsageError, match="was not measured on the first 1 of"):
-        replay(artifact.document, image_to_video_folder, prompts=other, device="cpu")
+        replay(ReplayRequest(artifact.document, image_to_video_folder, prompts=other, device="cpu"))
 
 
 def test_frames_are_the_pipeline_s(model: Any, pipe: Any, samples: list[Sample]) -> None:
