@@ -23,11 +23,12 @@ from typing import Any
 
 from budc.schema import canonical
 from budc.schema.artifact import open_artifact
+from budc.schema.attestation import decode_evaluation, read_evaluation
 from budc.schema.bundle import decode_bundle, encode_bundle
 from budc.schema.digests import tensor_root
 from budc.schema.envelope import Envelope
 from budc.schema.errors import BudcError
-from budc.schema.published import check_schema
+from budc.schema.published import EVALUATION_SCHEMA, check_schema
 from budc.schema.statement import encode_statement
 from budc.schema.trust import Trust
 
@@ -68,15 +69,28 @@ def check_weights(data: bytes) -> bool:
 
 
 def check_trust(data: bytes) -> bool:
-    """Read a file as a trust file; whatever is accepted asks for at least one key."""
+    """Read a file as a trust file; whatever is accepted has a key, and asks for at least one publisher's."""
     path = SCRATCH / "trust.toml"
     path.write_bytes(data)
     try:
         trust = Trust.load(path)
     except BudcError:
         return False
-    assert trust.keys
-    assert 1 <= trust.threshold <= len(trust.keys)
+    assert trust.keys or trust.evaluators
+    assert trust.evaluators or not trust.required
+    assert 1 <= trust.threshold <= max(1, len(trust.keys))
+    return True
+
+
+def check_evaluation(data: bytes) -> bool:
+    """Read a file as an evaluation, signed or not; whatever is accepted is canonical and follows the schema."""
+    try:
+        evaluation = read_evaluation(data)
+    except BudcError:
+        return False
+    if len(evaluation.payload) <= canonical.MAX_BYTES:
+        check_schema(evaluation.payload, EVALUATION_SCHEMA)
+        assert decode_evaluation(evaluation.payload) == evaluation.document, "another meaning than its bytes"
     return True
 
 
@@ -85,6 +99,7 @@ TARGETS: dict[str, Callable[[bytes], bool]] = {
     "payload": check_payload,
     "weights": check_weights,
     "trust": check_trust,
+    "evaluation": check_evaluation,
 }
 SPLICES = [
     b"null", b"true", b"-0", b"1e999", b"NaN", b"[]", b"{}", b'""', b"\\u0000", b"\\ud800", b"\xff", b"\xef\xbb\xbf", b"9" * 40,
@@ -184,11 +199,13 @@ def corpus() -> dict[str, list[bytes]]:
         *sorted((HERE / "attacks" / "artifacts").iterdir()),
     ]
     artifacts = [data for path in files if len(data := path.read_bytes()) < 100_000]
-    payloads = []
-    for data in artifacts:
+    evaluations = [path.read_bytes() for path in sorted((HERE / "attacks" / "evaluations").iterdir())]
+    payloads = payloads_of(artifacts)
+    predicates = []
+    for payload in payloads_of(evaluations):
         try:
-            payloads.append(base64.b64decode(json.loads(data)["dsseEnvelope"]["payload"]))
-        except (ValueError, KeyError, TypeError):
+            predicates.append(canonical.encode(json.loads(payload)["predicate"]))
+        except (ValueError, TypeError, BudcError):
             continue
     header = b'{"__metadata__":{"a":"b"},"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"v":{"dtype":"U8","shape":[],"data_offsets":[8,9]}}'
     key = (HERE / "golden" / "v1.0" / "ecdsa.pub").read_text()
@@ -201,7 +218,19 @@ def corpus() -> dict[str, list[bytes]]:
             trust.encode(),
             *(path.read_bytes() for path in sorted((HERE / "attacks" / "trust").iterdir())),
         ],
+        "evaluation": [data for data in evaluations if len(data) < 100_000] + predicates * 4,
     }
+
+
+def payloads_of(files: Sequence[bytes]) -> list[bytes]:
+    """Return the payloads of those files that are bundles."""
+    payloads = []
+    for data in files:
+        try:
+            payloads.append(base64.b64decode(json.loads(data)["dsseEnvelope"]["payload"]))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+    return payloads
 
 
 def timed(target: Callable[[bytes], bool], data: bytes) -> bool:
@@ -220,7 +249,7 @@ def fuzz(runs: int, seed: int, crashes: Path) -> int:
     for run in range(runs):
         target = rng.choice(sorted(TARGETS))
         data = rng.choice(seeds[target])
-        if target == "payload" and rng.random() < 0.7:
+        if target in ("payload", "evaluation") and rng.random() < 0.7:
             try:
                 data = canonical.encode(mutated_value(json.loads(data), rng))
             except (ValueError, RecursionError, BudcError):

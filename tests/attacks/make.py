@@ -7,6 +7,7 @@ entry in `attack_corpus`. Keys are Ed25519, so the same script makes the same by
 package is used here, so that the reader is not tested against itself.
 
 FOLDER/artifacts/NAME.budc.json     opened with FOLDER/trust/TRUST.toml
+FOLDER/evaluations/NAME.evaluation.json   beside FOLDER/valid.budc.json, with FOLDER/trust/TRUST.toml
 FOLDER/trust-files/NAME.toml         read as a trust file
 FOLDER/weights/NAME.safetensors     read for its tensors
 FOLDER/models/NAME/                 checked against FOLDER/valid.budc.json
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from attack_corpus.additions import conditions, further_shapes, networks, origins, versions
+from attack_corpus.evaluations import as_policies, evaluators, figures, kinds, settings, texts
 from attack_corpus.experts import experts
 from attack_corpus.forge import MODEL, Case, policy, statement
 from attack_corpus.models import models, weights
@@ -48,16 +50,30 @@ def artifacts() -> dict[str, tuple[bytes, Case]]:
         layer(add)
     for layer in (semantics, sampling, repeated, experts):
         layer(add)
-    for layer in (versions, networks, conditions, further_shapes, origins):
+    for layer in (versions, networks, conditions, further_shapes, origins, as_policies):
         layer(add)
     for name, (data, error, why) in {**malformed(), **impossible()}.items():
         add(f"report-{name}", data, error, why)
     return cases
 
 
+def evaluations() -> dict[str, tuple[bytes, Case]]:
+    """Return name → (file, what it gets)."""
+    cases: dict[str, tuple[bytes, Case]] = {}
+
+    def add(name: str, data: bytes, error: str, why: str, *, trust: str = "evaluator", **rest: Any) -> None:
+        assert name not in cases, name
+        cases[name] = (data, Case(error, why, trust=trust, **rest))
+
+    for layer in (evaluators, kinds, texts, figures, settings):
+        layer(add)
+    return cases
+
+
 def make(folder: Path) -> None:
     """Write the whole corpus into `folder`."""
-    expected: dict[str, dict[str, Any]] = {"artifacts": {}, "trust-files": {}, "weights": {}, "models": {}}
+    parts = ("artifacts", "evaluations", "trust-files", "weights", "models")
+    expected: dict[str, dict[str, Any]] = {part: {} for part in parts}
     for part in (*expected, "trust"):
         shutil.rmtree(folder / part, ignore_errors=True)
         (folder / part).mkdir(parents=True)
@@ -67,6 +83,9 @@ def make(folder: Path) -> None:
     for name, (data, case) in artifacts().items():
         (folder / "artifacts" / f"{name}.budc.json").write_bytes(data)
         expected["artifacts"][name] = asdict(case)
+    for name, (data, case) in evaluations().items():
+        (folder / "evaluations" / f"{name}.evaluation.json").write_bytes(data)
+        expected["evaluations"][name] = asdict(case)
     for name, (data, case) in {**weak_keys(), **malformed_files()}.items():
         (folder / "trust-files" / f"{name}.toml").write_bytes(data)
         expected["trust-files"][name] = asdict(case)

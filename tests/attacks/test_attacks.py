@@ -8,17 +8,20 @@ import io
 import json
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 from attack_corpus.additions import VALID, newer
+from attack_corpus.evaluations import evaluation, signed
 
 import budc.schema.errors as errors
 from budc.cli import main
 from budc.schema.additions import additions
 from budc.schema.artifact import open_artifact
+from budc.schema.attestation import open_evaluation
 from budc.schema.digests import find_variant, tensor_root
 from budc.schema.errors import ArtifactError, BudcError, UnsafeWeights, WrongPayloadType
 from budc.schema.trust import Trust
@@ -26,7 +29,7 @@ from budc.schema.trust import Trust
 HERE = Path(__file__).parent
 EXPECTED: dict[str, dict[str, dict[str, Any]]] = json.loads((HERE / "expected.json").read_text("utf-8"))
 ARTIFACTS, WEIGHTS, MODELS = EXPECTED["artifacts"], EXPECTED["weights"], EXPECTED["models"]
-TRUST_FILES = EXPECTED["trust-files"]
+TRUST_FILES, EVALUATIONS = EXPECTED["trust-files"], EXPECTED["evaluations"]
 MANIFEST = "budc-onnx.json"
 
 Judge = Callable[..., str]
@@ -45,7 +48,7 @@ def refusal(call: Callable[[], object]) -> str:
 
 def test_the_corpus_is_what_the_script_makes(corpus: Path) -> None:
     assert (corpus / "expected.json").read_text() == (HERE / "expected.json").read_text()
-    for part in ("artifacts", "trust", "trust-files"):
+    for part in ("artifacts", "evaluations", "trust", "trust-files"):
         names = {path.name for path in (HERE / part).iterdir()}
         assert names == {path.name for path in (corpus / part).iterdir()}
         for name in names:
@@ -185,11 +188,69 @@ def test_artifact_in_budc_inspect(corpus: Path, name: str, case: dict[str, Any])
     path = corpus / "artifacts" / f"{name}.budc.json"
     code, out = command("inspect", path, "--json")
     kind = getattr(errors, case["error"])
+    if name == "evaluation-signed-by-publisher":
+        # Shown as what it is.
+        assert (code, json.loads(out)["document"]["policyName"]) == (0, "attacked")
+        return
     if issubclass(kind, (ArtifactError, UnsafeWeights, WrongPayloadType)):
         assert (code, json.loads(out)["error"]) == (kind.exit_code, case["error"])
         return
     assert (code, json.loads(out)["verified"]) == (0, False)
     assert "not verified here" in command("inspect", path)[1]
+
+
+# Evaluations ----------------------------------------------------------------------------------------------
+
+
+def beside(folder: Path, corpus: Path, data: bytes) -> Path:
+    """Return a copy of the valid artifact with an evaluation beside it."""
+    path = folder / "valid.budc.json"
+    path.write_bytes((corpus / "valid.budc.json").read_bytes())
+    (folder / "valid.evaluation.json").write_bytes(data)
+    return path
+
+
+def test_what_the_attacks_on_evaluations_start_from_is_believed(corpus: Path, tmp_path: Path) -> None:
+    path = beside(tmp_path, corpus, signed(evaluation()))
+    trust = Trust.load(corpus / "trust" / "evaluator.toml")
+    assert open_artifact(path, trust).verified_by == trust.keys
+    assert refusal(lambda: open_artifact(path, trust.requiring("psnr>=32"))) == "NotEvaluated"
+
+
+@pytest.mark.parametrize(("name", "case"), EVALUATIONS.items(), ids=list(EVALUATIONS))
+def test_evaluation(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, case: dict[str, Any]
+) -> None:
+    """It is named with its error, never believed, and does not meet what is required; without the rule it harms nobody."""
+    data = (corpus / "evaluations" / f"{name}.evaluation.json").read_bytes()
+    path, trust_file = beside(tmp_path, corpus, data), corpus / "trust" / f"{case['trust']}.toml"
+    trust = Trust.load(trust_file)
+    policy = open_artifact(path, replace(trust, required=()))
+    evaluated = [data, policy.policy_id, policy.document, trust]
+    assert refusal(lambda: open_evaluation(*evaluated)) == case["error"]
+    assert refusal(lambda: open_artifact(path, trust)) == "NotEvaluated"
+    monkeypatch.setenv("BUDC_TRUST", str(trust_file))
+    code, out = command("verify", path)
+    assert (code, "valid.evaluation.json is not believed: " in out) == (43, True)
+    assert all(char.isprintable() or char == "\n" for char in out)
+    lenient = tmp_path / "lenient.toml"
+    lenient.write_text(trust_file.read_text().replace("require-evaluation", "# require-evaluation"))
+    code, out = command("verify", path, "--trust", lenient, "--json")
+    (record,) = json.loads(out)["evaluations"]
+    assert (code, record["believed"], record["error"]) == (0, False, case["error"])
+
+
+@pytest.mark.parametrize(("name", "case"), EVALUATIONS.items(), ids=list(EVALUATIONS))
+def test_evaluation_in_budc_inspect(corpus: Path, name: str, case: dict[str, Any]) -> None:
+    """What is malformed is not shown; what is merely not to be believed is, and is said to be."""
+    code, out = command("inspect", corpus / "evaluations" / f"{name}.evaluation.json", "--json")
+    record, kind = json.loads(out), getattr(errors, case["error"])
+    if name == "a-policy":
+        assert record["policyId"]
+    elif name == "as-a-policy" or issubclass(kind, (ArtifactError, WrongPayloadType)):
+        assert code != 0
+    else:
+        assert (code, record["verified"]) == (0, False)
 
 
 # Trust files ----------------------------------------------------------------------------------------------

@@ -61,6 +61,12 @@ def weak_keys() -> dict[str, tuple[bytes, Case]]:
             b'keys = ["%b"]' % (b"x" * 300),
             Case("KeyUnusable", "a path of 300 bytes"),
         ),
+        "threshold-over-the-publishers": (
+            b"threshold = 2\n"
+            + entry(pem(TRUSTED)).encode()
+            + entry(pem(SECOND), 'roles = ["evaluator"]\n').encode(),
+            Case("KeyUnusable", "an evaluator counted as a publisher"),
+        ),
         "threshold-over-the-keys": (
             b"threshold = 2\n" + entry(pem(TRUSTED)).encode(),
             Case("KeyUnusable", "more signatures than there are keys"),
@@ -97,6 +103,22 @@ def malformed_files() -> dict[str, tuple[bytes, Case]]:
         ),
         "minimum-zero": ("[minimum-revision]\nattacked = 0\n" + good, "a minimum below the first revision"),
         "family-of-no-name": (entry(pem(TRUSTED), 'families = ["a b"]\n'), "a family that no model has"),
+        "role-unknown": (entry(pem(TRUSTED), 'roles = ["auditor"]\n'), "a role that nobody checks"),
+        "role-none": (entry(pem(TRUSTED), "roles = []\n"), "a key for nothing"),
+        "role-a-text": (entry(pem(TRUSTED), 'roles = "evaluator"\n'), "a text for a list"),
+        "evaluation-by-nobody": (
+            'require-evaluation = "psnr>=30"\n' + good,
+            "a rule that no policy can meet",
+        ),
+        "evaluation-of-nothing": (
+            'require-evaluation = ""\n' + entry(pem(TRUSTED), 'roles = ["publisher", "evaluator"]\n'),
+            "a rule that requires nothing",
+        ),
+        "evaluation-upside-down": (
+            'require-evaluation = "psnr<=30"\n' + entry(pem(TRUSTED), 'roles = ["publisher", "evaluator"]\n'),
+            "a rule that refuses good policies",
+        ),
+        "evaluation-a-number": ("require-evaluation = 30\n" + good, "a bound of nothing"),
         "toml-setting-twice": ("threshold = 2\nthreshold = 1\n" + good, "two thresholds"),
         "toml-nul": (good + "# \0", "a NUL"),
         "toml-not-utf8": (good.encode() + b"# \xff", "another encoding"),

@@ -7,6 +7,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from attack_corpus.evaluations import evaluation
 from attack_corpus.forge import (
     P256,
     SECOND,
@@ -27,6 +28,8 @@ def trusts() -> dict[str, str]:
     def entry(key: Any, more: str = "") -> str:
         return f'[[keys]]\npem = """\n{pem(key)}"""\n{more}'
 
+    evaluated = "sha256:" + hashlib.sha256(payload_of(evaluation())).hexdigest()
+    evaluator, required = 'roles = ["evaluator"]\n', 'require-evaluation = "psnr>=30,n>=4"\n'
     identity = "sha256:" + hashlib.sha256(payload_of(statement())).hexdigest()
     return {
         "default": entry(TRUSTED),
@@ -35,5 +38,11 @@ def trusts() -> dict[str, str]:
         "family": entry(TRUSTED, 'families = ["flux"]\n'),
         "no-family": entry(TRUSTED, "families = []\n"),
         "minimum": "[minimum-revision]\nattacked = 2\n" + entry(TRUSTED),
+        "evaluator": required + entry(TRUSTED) + entry(SECOND, evaluator),
+        "evaluator-family": required + entry(TRUSTED) + entry(SECOND, evaluator + 'families = ["flux"]\n'),
+        "evaluation-denied": f'denied = ["{evaluated}"]\n'
+        + required
+        + entry(TRUSTED)
+        + entry(SECOND, evaluator),
         "denied": f'denied = ["{identity}"]\n' + entry(TRUSTED),
     }
