@@ -9,7 +9,14 @@ import pytest
 from budc.schema.keys import KeyPair, PublicKey, Signer, generate_key, load_signer
 from budc.schema.trust import Trust
 
-pytest_plugins = ["documents", "evaluations", "pretended_cuda", "tiny_folders", "tiny_profiles"]
+pytest_plugins = [
+    "documents",
+    "evaluations",
+    "pretended_cuda",
+    "shown_policies",
+    "tiny_folders",
+    "tiny_profiles",
+]
 
 GUIDES = "tests/docs/"
 

@@ -50,6 +50,13 @@ def test_the_data_files_are_inside(names):
     assert "budc/py.typed" in names
 
 
+def test_the_page_of_a_report_is_inside(names):
+    folder = ROOT / "src" / "budc" / "cli" / "report" / "templates"
+    wanted = {f"budc/cli/report/templates/{path.name}" for path in folder.iterdir()}
+    assert len(wanted) == 3
+    assert wanted <= names
+
+
 def test_nothing_else_is_inside(names):
     outside = {name for name in names if not name.startswith(("budc/", "budc-"))}
     assert outside == set()

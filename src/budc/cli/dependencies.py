@@ -19,6 +19,8 @@ MEDIA_PACKAGES = ("PIL", "imageio", "imageio_ffmpeg")
 RESUMES = "run the same command again to resume"
 """What is said of a command that goes on where it was stopped."""
 OFFLINE = "HF_HUB_OFFLINE"
+REPORT_PACKAGES = ("matplotlib", "jinja2")
+"""Packages that a report is drawn and written with."""
 _OPTIONAL = {*MODEL_PACKAGES, *ONNX_PACKAGES, *MEDIA_PACKAGES, "accelerate", "huggingface_hub"}
 
 

@@ -30,6 +30,7 @@ COMMANDS = (
     "models",
     "plan",
     "push",
+    "report",
     "run",
     "sign",
     "transfer",

@@ -1,0 +1,52 @@
+"""`budc report`: policies and their evaluations as one page of HTML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from budc.cli.options import PATH, out_option, trust_option
+from budc.schema.errors import printable
+
+
+@click.command("report")
+@click.argument("paths", nargs=-1, required=True, type=PATH, metavar="FILE|FOLDER...")
+@click.option(
+    "--evaluation",
+    "evaluations",
+    multiple=True,
+    type=PATH,
+    metavar="FILE",
+    help="What `budc evaluate` wrote of one of the policies; may be given again.",
+)
+@trust_option
+@out_option("FILE", "report.html, the page.", required=True)
+def report_command(
+    paths: tuple[Path, ...], evaluations: tuple[Path, ...], trusted: tuple[Path, ...], out: Path
+) -> None:
+    """Show what policies are worth, as one page that needs no network.
+
+    Takes artifacts, or folders of them, such as `budc compile --sweep` writes. Evaluations that lie in a folder are
+    taken as well: they add times, the values of each prompt, and other methods.
+
+    With --trust every artifact must be signed by whom you name. Without it the page says which are verified by your
+    own trust file, and which are not.
+    """
+    from budc.cli.dependencies import REPORT_PACKAGES, require
+    from budc.cli.trust_store import load_trust
+    from budc.schema.files import check_place, write_atomic
+
+    require(*REPORT_PACKAGES, extra="report")
+    check_place(out)
+    from budc import __version__
+    from budc.cli.report.page import report_page
+    from budc.cli.report.sources import read_sources
+
+    sources = read_sources(paths, evaluations, load_trust(trusted), must_verify=bool(trusted))
+    page = report_page(sources, __version__)
+    write_atomic(out, page)
+    count = len(sources)
+    click.echo(
+        printable(f"wrote {out}: {count} {'policy' if count == 1 else 'policies'}, {len(page):,} bytes")
+    )

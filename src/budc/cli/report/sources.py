@@ -1,0 +1,132 @@
+"""What a report is made from: artifacts and evaluations, found in files and folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from budc.schema.artifact import SUFFIX as ARTIFACT_SUFFIX
+from budc.schema.artifact import read, verify
+from budc.schema.attestation import SUFFIX as EVALUATION_SUFFIX
+from budc.schema.attestation import open_evaluation, read_evaluation
+from budc.schema.errors import ArtifactError, TrustError, UsageError
+from budc.schema.evaluation_rules import check_policy
+
+if TYPE_CHECKING:
+    from budc.schema.artifact import Artifact
+    from budc.schema.attestation import Attestation
+    from budc.schema.keys import PublicKey
+    from budc.schema.policy import PolicyDocument
+    from budc.schema.trust import Trust
+
+
+@dataclass(frozen=True)
+class Source:
+    """One policy of a report."""
+
+    artifact: Artifact
+    path: Path
+    signers: tuple[str, ...] = ()
+    """Who signed it, of those who are trusted."""
+    doubt: str = ""
+    """Why it is not verified; empty where it is."""
+    evaluations: tuple[Attestation, ...] = ()
+    """Each with the evaluators who signed it, of those who are trusted."""
+
+    @property
+    def document(self) -> PolicyDocument:
+        """The policy and everything that it depends on."""
+        return self.artifact.document
+
+
+def read_sources(
+    paths: Sequence[Path], evaluations: Sequence[Path], trust: Trust, *, must_verify: bool
+) -> list[Source]:
+    """Return the policies in `paths`, files or folders, with the evaluations that are there or in `evaluations`.
+
+    Args:
+        paths: artifacts, or folders of them. A folder's evaluations are taken where they are of one of the policies.
+        evaluations: further evaluations, each of one of the policies.
+        trust: whose signatures count.
+        must_verify: refuse an artifact that nobody in `trust` vouches for; else the source says why not.
+
+    Raises:
+        ArtifactError: a file is not what it should be, or a folder holds no policy.
+        TrustError: an artifact is not verified, and must be.
+        UsageError: an evaluation is of another policy.
+        NotEvaluated: what an evaluation calls the calibrated setting is not that of its policy.
+    """
+    sources: dict[str, Source] = {}
+    for path in [file for given in paths for file in _artifacts(given)]:
+        source = _source(path, trust, must_verify=must_verify)
+        sources.setdefault(source.artifact.policy_id, source)
+    found = [file for given in paths if given.is_dir() for file in _listed(given, EVALUATION_SUFFIX)]
+    beside = {path: read_evaluation(path) for path in found}
+    named = {path: read_evaluation(path) for path in evaluations}
+    for path, attestation in named.items():
+        document = attestation.document
+        if document.policy not in sources:
+            raise UsageError(
+                f"{path} is an evaluation of {document.policy_name} ({document.policy}), which is not in this report",
+                remedy=f"give the artifact of {document.policy_name} as well, or leave out the evaluation",
+            )
+    # One by its real path: an evaluation may lie in a folder and be named as well.
+    measured = {os.path.realpath(path): attestation for path, attestation in (beside | named).items()}
+    found_policies = [
+        replace(
+            source,
+            evaluations=tuple(
+                _attested(Path(path), attestation, source, trust)
+                for path, attestation in measured.items()
+                if attestation.document.policy == policy
+            ),
+        )
+        for policy, source in sources.items()
+    ]
+    return sorted(found_policies, key=lambda source: source.document.budget.nfe)
+
+
+def _attested(path: Path, attestation: Attestation, source: Source, trust: Trust) -> Attestation:
+    """Return an evaluation of a policy, with its evaluators where they are trusted. Raises NotEvaluated."""
+    check_policy(attestation.document, source.artifact.policy_id, source.document)
+    try:
+        return open_evaluation(path, source.artifact.policy_id, source.document, trust)
+    except TrustError:
+        return attestation
+
+
+def _artifacts(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = _listed(path, ARTIFACT_SUFFIX)
+    if not found:
+        raise ArtifactError(
+            f"there is no policy in {path} (*{ARTIFACT_SUFFIX})",
+            remedy="give an artifact, or the folder that `budc compile --sweep` wrote",
+        )
+    return found
+
+
+def _listed(folder: Path, suffix: str) -> list[Path]:
+    """Return the files of a folder with this suffix, and those of `budc/` in it, where a model's policies are."""
+    places = (folder, folder / "budc")
+    return sorted(path for place in places if place.is_dir() for path in place.glob(f"*{suffix}"))
+
+
+def _source(path: Path, trust: Trust, *, must_verify: bool) -> Source:
+    artifact = read(path)
+    try:
+        keys = verify(artifact, trust)
+    except TrustError as error:
+        if must_verify:
+            raise
+        return Source(artifact, path, doubt=str(error))
+    return Source(artifact, path, signers=tuple(_named(key, trust) for key in keys))
+
+
+def _named(key: PublicKey, trust: Trust) -> str:
+    name = trust.names.get(key.fingerprint)
+    return f"{name}, {key.fingerprint}" if name else key.fingerprint
