@@ -1,6 +1,5 @@
 """An untrained model with a short schedule, loaded once, and denoisers that are formulas."""
 
-import gc
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -27,15 +26,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def frozen_libraries():
-    """Let the garbage collector pass over the libraries' own objects: a compile calls it after each of its parts."""
-    import budc.compiler.compile
-    import budc.compiler.transfer  # noqa: F401
-
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+def quick_collections(frozen_libraries):
+    """What is compiled here need not come from a folder of `tiny_folders`."""
 
 
 @pytest.fixture(scope="session")

@@ -49,6 +49,7 @@ def flags(wan_folder, prompt_file, tmp_path, monkeypatch):
         "model": "wan2.1-nano",
         "budget": "2",
         "steps": 6,
+        **{"height": 32, "width": 48, "frames": 5},
         "weights": wan_folder,
         "calibration": prompt_file,
         "held_out": held_out,
@@ -162,6 +163,7 @@ def test_the_default_is_the_joint_search_with_fitted_coefficients(flags):
     assert document.quality.metrics[0].geometric_mean < uniform.geometric_mean
 
 
+@pytest.mark.usefixtures("short_search")
 def test_same_inputs_same_payload(flags, tmp_path):
     first = compiled(flags)
     second = compiled(flags | {"out": tmp_path / "again.budc.json"})

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from format_additions import ADDED, with_negative
 from lora import write_lora
+from tiny_profiles import small_profiles, tiny_flux
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
@@ -32,11 +33,22 @@ from budc.schema.errors import (  # noqa: E402
 from budc.schema.keys import generate_key  # noqa: E402
 
 
+@pytest.fixture(scope="module")
+def compiled(flux_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """A uniform policy for the tiny FLUX, made once for the same profile."""
+    folder = tmp_path_factory.mktemp("source")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        profile = tiny_flux(small_profiles(monkeypatch, folder / "profiles"))
+        request = CompileRequest(
+            model=profile, budget="3", weights=flux_folder, search="uniform", out=folder / "source.budc.json"
+        )
+        return compile_artifacts(request.resolve())[0]
+
+
 @pytest.fixture
-def source(flux_profile: str, flux_folder: Path, tmp_path: Path) -> Artifact:
-    out = tmp_path / "source.budc.json"
-    request = CompileRequest(model=flux_profile, budget="3", weights=flux_folder, search="uniform", out=out)
-    return compile_artifacts(request.resolve())[0]
+def source(flux_profile: str, compiled: Artifact) -> Artifact:
+    """That policy, its profile among the shipped ones."""
+    return compiled
 
 
 @pytest.fixture(scope="session")

@@ -23,8 +23,9 @@ DOCUMENTS = [
 ]
 
 FEW_PROMPTS = ROOT / "tests" / "support" / "few_prompts"
-LONG = {"api.md", "compile.md", "onnx.md", "models.md", "run.md", "runtime-guide.md"}
-"""Documents with many examples, or with the export of a whole model: no number of prompts makes them short."""
+LONG = {"api.md", "compile.md", "evaluate.md", "onnx.md", "models.md", "run.md", "runtime-guide.md"}
+"""Documents with many examples, with the export of a whole model, or with rivals that are fitted: no number of prompts
+makes them short."""
 
 COMPILED = ROOT / "tests" / "golden" / "v1.0" / "compiled.budc.json"
 GIVEN = {"trust.md": {"policy.budc.json": seal(read(COMPILED).document, None)}}

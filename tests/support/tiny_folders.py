@@ -1,14 +1,28 @@
 """Folders of small untrained pipelines, as the libraries save them. Torch is imported only where they are built."""
 
+import gc
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 
 @pytest.fixture(scope="session")
-def wan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def frozen_libraries() -> Iterator[None]:
+    """Let the garbage collector pass over the libraries' own objects: a compile calls it after each of its parts."""
+    import budc.compiler.compile
+    import budc.compiler.transfer  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="session")
+def wan_folder(frozen_libraries: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an untrained sibling of the nano models, as `WanPipeline.from_pretrained` loads it.
 
     It has half their layers, and the plainest VAE: most of a forward, and of an export, is paid by the layer.
@@ -34,7 +48,7 @@ def wan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pair_folder(frozen_libraries: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of a `WanPipeline` with two small untrained denoisers, as Wan2.2 has them."""
     import torch
     from diffusers import WanPipeline, WanTransformer3DModel
@@ -122,7 +136,7 @@ def exported(wan_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="session")
-def flux_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def flux_folder(frozen_libraries: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an untrained, tiny FLUX: packed latents, dynamic shift, CLIP and T5, guidance as an input."""
     import torch
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel

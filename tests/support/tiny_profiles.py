@@ -57,10 +57,15 @@ def short_search(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(importlib.import_module(module), constant, value)
 
 
+def tiny_flux(add: TinyProfile) -> str:
+    """Add a profile for `flux_folder` and return its name."""
+    return add("flux-tiny", "flux.1-dev", height=32, width=48, text_tokens=8)
+
+
 @pytest.fixture
 def flux_profile(tiny_profile: TinyProfile, flux_folder: Path) -> str:
     """The name of a profile for `flux_folder`."""
-    return tiny_profile("flux-tiny", "flux.1-dev", height=32, width=48, text_tokens=8)
+    return tiny_flux(tiny_profile)
 
 
 @pytest.fixture(scope="module")

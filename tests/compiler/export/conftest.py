@@ -1,5 +1,7 @@
 """A graph source that takes milliseconds to export."""
 
+import copy
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,9 +33,11 @@ def save() -> Callable[[GraphSource, Path], None]:
     return write
 
 
-@pytest.fixture
-def table(tmp_path: Path, save: Callable[[GraphSource, Path], None]) -> tuple[GraphSource, Path]:
-    """A text encoder that looks up a table, and its graph."""
+@pytest.fixture(scope="session")
+def exported_table(
+    tmp_path_factory: pytest.TempPathFactory, save: Callable[[GraphSource, Path], None]
+) -> tuple[GraphSource, Path]:
+    """A text encoder that looks up a table, and its graph, exported once."""
 
     class Table(torch.nn.Module):
         def __init__(self) -> None:
@@ -47,6 +51,15 @@ def table(tmp_path: Path, save: Callable[[GraphSource, Path], None]) -> tuple[Gr
     ids = torch.arange(3 * 4).reshape(3, 4) % 8
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pooled_input_ids": UNUSED_INPUT}
     source = GraphSource("text_encoder", module, inputs, ("encoder_hidden_states",))
-    path = tmp_path / "model.onnx"
+    path = tmp_path_factory.mktemp("table") / "model.onnx"
     save(source, path)
     return source, path
+
+
+@pytest.fixture
+def table(exported_table: tuple[GraphSource, Path], tmp_path: Path) -> tuple[GraphSource, Path]:
+    """A copy of them, for a test that changes either."""
+    source, path = exported_table
+    for name in (path.name, path.with_suffix(".onnx.data").name):
+        shutil.copy(path.with_name(name), tmp_path / name)
+    return copy.deepcopy(source), tmp_path / path.name

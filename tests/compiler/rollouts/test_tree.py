@@ -59,10 +59,10 @@ def tiny(model, sampler, prompt_file, tmp_path_factory):
 @pytest.mark.parametrize("width", [1, 2])
 def test_shared_prefixes_change_no_bit(bench, solver, width):
     toy = bench(steps=9, solver=solver)
-    candidates = drawn(9, 4, 40, width=width)
+    candidates = drawn(9, 4, 16, width=width)
     shared = toy.tree()
-    together = shared.roll_out(candidates[:25]) + [
-        shared.roll_out([candidate])[0] for candidate in candidates[25:]
+    together = shared.roll_out(candidates[:10]) + [
+        shared.roll_out([candidate])[0] for candidate in candidates[10:]
     ]
     for candidate, rollout in zip(candidates, together, strict=True):
         (alone,) = toy.tree().roll_out([candidate])

@@ -58,7 +58,8 @@ def ratio(space, losses):
 
 @pytest.mark.parametrize("solver", [pytest.param("euler", marks=pytest.mark.slow), "unipc"])
 @pytest.mark.parametrize(
-    ("steps", "nfe", "candidates"), [(10, 4, 168), pytest.param(12, 5, 660, marks=pytest.mark.slow)]
+    ("steps", "nfe", "candidates"),
+    [(8, 3, 42), *(pytest.param(*size, marks=pytest.mark.slow) for size in [(10, 4, 168), (12, 5, 660)])],
 )
 def test_the_default_search_finds_the_best_of_all_candidates(
     toys, task, tmp_path, solver, steps, nfe, candidates

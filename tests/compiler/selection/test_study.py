@@ -59,6 +59,7 @@ def test_the_objective():
         assert objective(kind, [math.inf, 1.0]) == math.inf
 
 
+@pytest.mark.usefixtures("short_search")
 @pytest.mark.parametrize("name", ["joint", pytest.param("anneal", marks=pytest.mark.slow), "paper"])
 def test_a_search_killed_after_any_record_ends_the_same(bench, space, tmp_path, monkeypatch, name):
     toy = bench(steps=7, samples=2)
@@ -68,7 +69,7 @@ def test_a_search_killed_after_any_record_ends_the_same(bench, space, tmp_path, 
     written = (tmp_path / "undisturbed" / "journal.jsonl").read_bytes()
     count = written.count(b"\n") - 1
     put = Journal.put
-    for stop in range(1, count, max(1, count // 8)):
+    for stop in range(1, count, max(1, count // 4)):
 
         def stopping(self, key, value, stop=stop):
             put(self, key, value)

@@ -124,7 +124,7 @@ def schedules():
     return full_policy(8, ("only",)), scheduler, scheduler.sigmas.tolist(), times
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(offsets=st.lists(st.floats(-4, 4), min_size=8, max_size=8))
 def test_trained_sigmas_are_monotone_with_both_ends_pinned(schedules, offsets):
     start, scheduler, sigmas, timesteps = schedules

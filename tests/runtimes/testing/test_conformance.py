@@ -201,9 +201,23 @@ def loaded(wan_folder: Path) -> Any:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="module", params=["trunk-residual", "velocity"])
+PAYLOADS = ["trunk-residual", "velocity"]
+
+
+@pytest.fixture(scope="module", params=PAYLOADS)
 def payload(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+class Conformance(RuntimeConformance):
+    """The suite with the usual payload; with the other one where long tests run, as only steps that reuse differ."""
+
+    @pytest.fixture(
+        scope="class",
+        params=[PAYLOADS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in PAYLOADS[1:])],
+    )
+    def payload(self, request: pytest.FixtureRequest) -> str:
+        return request.param
 
 
 @pytest.fixture(scope="module")
@@ -228,13 +242,13 @@ def fresh(pipe: Any) -> Any:
     return copy.deepcopy(pipe, {id(part): part for part in shared})
 
 
-class TestDiffusers(RuntimeConformance):
+class TestDiffusers(Conformance):
     @pytest.fixture
     def runtime(self, loaded: Any, wan_folder: Path, base: PolicyDocument) -> RuntimeUnderTest:
         return DiffusersUnderTest(fresh(loaded), wan_folder, base)
 
 
-class TestOnnxRuntime(RuntimeConformance):
+class TestOnnxRuntime(Conformance):
     @pytest.fixture
     def runtime(
         self, loaded: Any, wan_folder: Path, exported: Path, bound: PolicyDocument, tmp_path: Path

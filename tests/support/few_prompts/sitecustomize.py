@@ -8,9 +8,9 @@ _load = profiles.load_profile
 
 
 def load_profile(name: str, *door: str) -> profiles.ModelProfile:
-    """The shipped profile with four prompts of either kind."""
+    """The shipped profile with two prompts of either kind."""
     profile = _load(name, *door)
-    prompts = msgspec.structs.replace(profile.prompts, calibration_size=4, held_out_size=4)
+    prompts = msgspec.structs.replace(profile.prompts, calibration_size=2, held_out_size=2)
     return msgspec.structs.replace(profile, prompts=prompts)
 
 
