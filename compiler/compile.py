@@ -83,6 +83,7 @@ def _task(plan: CompilePlan, loaded: LoadedTarget, sampler: SamplerBinding, nfe:
         search=plan.search,
         effort=plan.effort,
         align=plan.align,
+        train=plan.train,
         separate=plan.separate,
         few_step_schedule=loaded.schedule(loaded.model.sampler(nfe)) if plan.auto_steps else None,
     )
@@ -92,7 +93,7 @@ def _settings(plan: CompilePlan, sampler: SamplerBinding) -> dict[str, object]:
     """Return what measurements depend on beside the target."""
     return {
         "budgets": [planned.nfe for planned in plan.policies],
-        "search": [plan.search, plan.effort, plan.align, plan.separate, plan.auto_steps],
+        "search": [plan.search, plan.effort, plan.align, plan.train, plan.separate, plan.auto_steps],
         "mask": None if plan.mask is None else plan.mask.compute_steps,
         "seed": plan.seed,
         "sampler": msgspec.to_builtins(sampler),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from budc.compiler.selection.stages import Trained
 from budc.compiler.shapes import OutputSize
 from budc.compiler.target import Target
 from budc.schema.artifact import SUFFIX
@@ -36,6 +37,8 @@ class CompilePlan:
     search: str
     effort: str
     align: bool
+    train: Trained
+    """What an alignment trains."""
     separate: bool
     """Whether guidance branches may have masks of their own."""
     mask: StepMask | None = None

@@ -21,7 +21,7 @@ from budc.compiler.given_mask import parse_mask
 from budc.compiler.models.fit import check_fit
 from budc.compiler.search import GIVEN, GIVEN_FITTED
 from budc.compiler.selection.effort import DEFAULT_EFFORT, effort
-from budc.compiler.selection.stages import check_arbitrated, stages_of
+from budc.compiler.selection.stages import Trained, check_arbitrated, stages_of
 from budc.compiler.shapes import OutputSize, parse_sizes
 from budc.compiler.target import ArtifactRequest
 from budc.policies.model_choice import choose_model
@@ -49,6 +49,8 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
     effort: str = DEFAULT_EFFORT
     """How many prompts the search is given, see `budc.compiler.selection.effort`."""
     align: bool = False
+    train: Trained | None = None
+    """What `align` trains; default both. The paper's search takes sigmas alone, its second stage."""
     branches: Literal["together", "separate"] = "together"
     mask: str | None = None
     """A mask to make a policy of, in place of a search, as `parse_mask` reads it."""
@@ -74,7 +76,8 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         sizes = self._sizes(profile)
         profile = sizes[0].of(profile)
         search = self._search()
-        check_arbitrated(search, align=self.align, auto_steps=auto_steps)
+        train = self._train()
+        check_arbitrated(search, align=self.align, auto_steps=auto_steps, train=train)
         steps = self.steps if isinstance(self.steps, int) else profile.steps
         mask = None if self.mask is None else parse_mask(self.mask, steps)
         budgets = self._budgets(profile, steps, mask)
@@ -98,6 +101,7 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             mask=mask,
             effort=self.effort,
             align=self.align,
+            train=train,
             separate=self.branches == "separate",
             seed=self.seed,
             revision=self.revision,
@@ -112,6 +116,12 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             if getattr(self, name) is not None:
                 raise UsageError(f"--{name}: --shape says this too", remedy="leave out one of them")
         return parse_sizes(self.shape, profile)
+
+    def _train(self) -> Trained:
+        """Return what an alignment trains."""
+        if self.train is not None and not self.align:
+            raise UsageError("--train: says what --align trains", remedy="add --align, or leave it out")
+        return self.train or "both"
 
     def _search(self) -> str:
         """Return the algorithm, which a mask of the user's stands in for."""

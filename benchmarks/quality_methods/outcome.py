@@ -9,7 +9,7 @@ from torch import Tensor
 
 from budc.compiler.comparison.fitted import Fitted
 from budc.compiler.comparison.rollouts import roll_fitted
-from budc.compiler.rollouts.linear_form import LinearForm
+from budc.compiler.rollouts.linear_form import LinearForm, linear_form
 from budc.compiler.rollouts.policies import forwards_per_sample
 from budc.compiler.rollouts.policy import rollout_policy
 from budc.schema.policy import Policy
@@ -40,7 +40,10 @@ def run_fitted(setting: Setting, fitted: Fitted) -> Outcome:
         "chosen": dict(fitted.chosen),
     }
     if fitted.policy is not None:
-        return static(setting, fitted.policy, **fields)
+        form = None
+        if fitted.sigmas is not None and fitted.timesteps is not None:
+            form = linear_form(setting.model.scheduler, fitted.sigmas, fitted.timesteps)
+        return static(setting, fitted.policy, form, **fields)
     latents, counts = roll_fitted(setting, fitted, setting.held_out.conditions)
     return Outcome(latents, tuple(counts.tolist()), **fields)
 

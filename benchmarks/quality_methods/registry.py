@@ -10,7 +10,7 @@ from typing import NamedTuple
 from budc.compiler.comparison.fitted import Fitted
 from budc.compiler.comparison.magcache import magcache
 from budc.compiler.comparison.meancache import meancache
-from budc.compiler.comparison.paper_search import paper
+from budc.compiler.comparison.paper_search import paper, paper_aligned
 from budc.compiler.comparison.shortest_path import minimax, total
 from budc.compiler.comparison.taylorseer import taylorseer
 from budc.compiler.comparison.teacache import teacache
@@ -49,9 +49,9 @@ def _fitted(function: Callable[..., Fitted], **settings: object) -> Run:
     return lambda setting, nfe, seed, folder: run_fitted(setting, function(setting, nfe, **settings))
 
 
-def _paper(prompts: int | None = None) -> Run:
+def _paper(prompts: int | None = None, search: Callable[..., Fitted] = paper) -> Run:
     return lambda setting, nfe, seed, folder: run_fitted(
-        setting, paper(setting, nfe, seed, folder, prompts=prompts)
+        setting, search(setting, nfe, seed, folder, prompts=prompts)
     )
 
 
@@ -90,6 +90,9 @@ METHODS: dict[str, Method] = {
     "uniform": Method("uniform mask", _fitted(uniform)),
     "paper": Method("paper's search, on all prompts", _paper(), seeded=True),
     "paper-one": Method("paper's search, on one prompt", _paper(prompts=1), seeded=True),
+    "paper-one-aligned": Method(
+        "paper's search, on one prompt, and schedule alignment", _paper(1, paper_aligned), seeded=True
+    ),
     "dpcache": Method("shortest path, sum (DPCache-style)", _fitted(total)),
     "lemica": Method("shortest path, minimax (LeMiCa-style)", _fitted(minimax)),
     "meancache": Method("MeanCache-style", _fitted(meancache)),

@@ -68,6 +68,9 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     policy: Policy | None = None
+    sigmas: Sequence[float] | None = None
+    """Of a policy with a schedule of its own (steps + 1), and `timesteps` (steps); None: the sampler's."""
+    timesteps: Sequence[float] | None = None
     rule: ThresholdRule | None = None
     solver: LearnedSolver | None = None
     averages: AverageVelocities | None = None

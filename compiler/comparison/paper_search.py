@@ -4,6 +4,9 @@ Plain reuse of the trunk residual, one mask for all guidance branches, a protect
 the final latents over the calibration prompts as objective. Its cost is counted twice: the forwards that were
 computed here, where candidates share the rollout of a common beginning, and those that the same candidates
 take when each is rolled out alone, as the reference does.
+
+`paper_aligned` goes on with the second stage: the sigmas are trained on all calibration prompts, see
+`budc.compiler.training.schedule_alignment`.
 """
 
 from __future__ import annotations
@@ -15,11 +18,16 @@ from typing import NamedTuple
 import msgspec
 
 from budc.compiler.comparison.fitted import Fitted, plain
+from budc.compiler.comparison.rivals import CannotRun
 from budc.compiler.comparison.setting import Setting
+from budc.compiler.rollouts.schedule import NoiseSchedule
 from budc.compiler.rollouts.tree import Tree
 from budc.compiler.search import Candidate, Space, algorithm
 from budc.compiler.storage.journal import Journal
+from budc.compiler.training.dataset import TrainingSet
+from budc.compiler.training.schedule_alignment import align_schedule
 from budc.progress import progress
+from budc.schema.errors import UnsupportedModel
 
 MEMORY = 2 << 30
 """Bytes of rollout states that are remembered."""
@@ -94,4 +102,44 @@ def paper(setting: Setting, nfe: int, seed: int, folder: Path, *, prompts: int |
         forwards=full + searched.forwards,
         unshared=full + searched.unshared,
         chosen={"steps": list(steps), "calibrationLoss": searched.loss, "candidates": searched.candidates},
+    )
+
+
+def paper_aligned(
+    setting: Setting, nfe: int, seed: int, folder: Path, *, prompts: int | None = None
+) -> Fitted:
+    """Search on the first `prompts` (default: all), then align the schedule on all.
+
+    Raises:
+        CannotRun: see `align_schedule`.
+    """
+    searched = paper(setting, nfe, seed, folder, prompts=prompts)
+    assert searched.policy is not None
+    assert searched.unshared is not None
+    samples, sampler = setting.calibration, setting.sampler
+    label = f"{setting.model.profile.name} NFE {nfe} schedule alignment"
+    with Journal(folder / "alignment", f"{label} {seed} {prompts} {len(samples)}") as journal:
+        try:
+            schedule, training = align_schedule(
+                setting.denoiser,
+                searched.policy,
+                NoiseSchedule.of(setting.model.scheduler, sampler.sigmas, sampler.timesteps),
+                TrainingSet(samples.conditions, samples.run.latents),
+                seed,
+                journal,
+                label,
+            )
+        except UnsupportedModel as error:
+            raise CannotRun(str(error)) from error
+    # The full run of the prompts that the search did not see is made for the training.
+    spent = training.forwards + setting.full_forwards * (len(samples) - (prompts or len(samples))) // len(
+        samples
+    )
+    return msgspec.structs.replace(
+        searched,
+        sigmas=schedule.sigmas,
+        timesteps=schedule.timesteps,
+        forwards=searched.forwards + spent,
+        unshared=searched.unshared + spent,
+        chosen={**searched.chosen, "sigmas": list(schedule.sigmas), "epochs": training.epoch},
     )

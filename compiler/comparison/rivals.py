@@ -91,6 +91,13 @@ RIVALS: Mapping[str, Rival] = {
         {"prompts": 1},
         searches=True,
     ),
+    "paper-aligned": Rival(
+        "paper's search, on one prompt, and schedule alignment",
+        "arXiv 2606.13496",
+        "paper_search:paper_aligned",
+        {"prompts": 1},
+        searches=True,
+    ),
     "paper-all": Rival(
         "paper's search, on all prompts", "arXiv 2606.13496", "paper_search:paper", searches=True
     ),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -127,7 +128,11 @@ class SettingRun:
 
     def rival(self, name: str, nfe: int, fitted: Fitted) -> Method:
         """Return a rival, as it was fitted to the setting in which nothing is changed."""
-        return Method(name, RIVALS[name].title, fitted, self.full, f"{name} {nfe}", nfe)
+        sampler = self.full
+        if fitted.sigmas is not None and fitted.timesteps is not None:
+            aligned = msgspec.structs.replace(sampler, sigmas=fitted.sigmas, timesteps=fitted.timesteps)
+            sampler = self.model.with_experts(aligned)
+        return Method(name, RIVALS[name].title, fitted, sampler, f"{name} {nfe}", nfe)
 
     def roll_out(self, method: Method) -> Rolled:
         """Roll a method out on the held-out prompts."""

@@ -31,13 +31,23 @@ def align(
     policy, schedule = contender.result.policy, contender.result.schedule
     first_steps = task.denoiser.first_steps(schedule.timesteps)
     parameters = PolicyParameters(
-        policy, schedule.scheduler, schedule.sigmas, schedule.timesteps, True, first_steps=first_steps
+        policy,
+        schedule.scheduler,
+        schedule.sigmas,
+        schedule.timesteps,
+        train_sigmas=task.train != "coefficients",
+        first_steps=first_steps,
+        train_coefficients=task.train != "sigmas",
     )
+    if not parameters.groups:
+        # Plain steps have no coefficients.
+        return contender, 0
     if task.denoiser.first_steps(parameters.form().timesteps.detach()) != first_steps:
         # The schedule's own timesteps are rounded over a boundary that the exact ones are not.
         return contender, 0
     count = epochs(task.nfe, effort(task.effort))
-    name = f"{task.search} {task.nfe} {schedule.steps} {count}x{BATCH}"
+    trained = "" if task.train == "both" else f" {task.train}"
+    name = f"{task.search} {task.nfe} {schedule.steps} {count}x{BATCH}{trained}"
     training = train(
         task.denoiser,
         parameters,
@@ -58,8 +68,6 @@ def align(
 @torch.no_grad()
 def aligned(policy: Policy, parameters: PolicyParameters) -> tuple[Policy, NoiseSchedule]:
     """Return the policy and the schedule that trained parameters describe, coefficients within their bounds."""
-    sigmas = parameters.schedule().float()
-    timesteps = (sigmas[:-1].double() * parameters.scale).float()
     rows = {
         name: [
             [bounded(float(value)) for value in parameters.row(name, step)] for step in range(len(entry.mask))
@@ -67,5 +75,4 @@ def aligned(policy: Policy, parameters: PolicyParameters) -> tuple[Policy, Noise
         for entry in policy.branches
         for name in entry.names
     }
-    schedule = NoiseSchedule.of(parameters.scheduler, sigmas.tolist(), timesteps.tolist())
-    return Policy.of(policy.payload, rows), schedule
+    return Policy.of(policy.payload, rows), parameters.noise_schedule()

@@ -8,7 +8,8 @@
   several noises, and kept where the judges, paired as well, lose less with them.
 - Otherwise the winner's coefficients are fitted once more, on judges and all.
 
-Reference searches (`Algorithm.arbitrated` is false) are given all prompts, as their authors do.
+Reference searches (`Algorithm.arbitrated` is false) are given all prompts, as their authors do. The paper's may be
+followed by its second stage: sigmas trained on the same prompts, and judged by none.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from budc.compiler.selection.task import ForwardCount, SearchResult, Task
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training.augmentation import paired_training_set
 from budc.compiler.training.dataset import TrainingSet
+from budc.compiler.training.schedule_alignment import align_schedule
 from budc.schema.policy import Policy
 
 
@@ -90,6 +92,8 @@ class Finder:
         result = SearchResult(best.policy, task.schedule, best.loss, study.candidates, forwards, notes=notes)
         if stages.judge:
             result = self._arbitrated(task, finalists, result)
+        elif task.align:
+            result = self._schedule_aligned(task, result)
         return replace(result, settings=settings_of(task, stages, result))
 
     def fitted(self, candidate: Candidate) -> Fit:
@@ -98,6 +102,26 @@ class Finder:
         (rollout,) = tree.roll_out([candidate])
         policy = policy_of(tree, candidate, rollout.rows)
         return Fit(policy, objective("log-mean", rollout.errors), rollout.forwards)
+
+    def _schedule_aligned(self, task: Task, result: SearchResult) -> SearchResult:
+        """Return the policy of a search on its aligned schedule."""
+        prompts = self.stages.fit
+        schedule, training = align_schedule(
+            task.denoiser,
+            result.policy,
+            task.schedule,
+            self._training_set(0, prompts, paired=False),
+            task.seed,
+            self.journal,
+            f"align {task.search} {task.nfe} sigmas",
+        )
+        return replace(
+            result,
+            schedule=schedule,
+            aligned=True,
+            forwards=result.forwards + ForwardCount(alignment=training.forwards),
+            notes=(*result.notes, f"sigmas trained on {prompts} prompts, and judged by no others"),
+        )
 
     def _raced(self, task: Task, finalists: Sequence[Scored]) -> RaceResult:
         """Let the best finalists of the search race."""

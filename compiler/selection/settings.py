@@ -9,6 +9,7 @@ from budc.compiler.search.joint import rollout_limit
 from budc.compiler.selection.effort import effort, epochs
 from budc.compiler.selection.stages import Stages
 from budc.compiler.selection.task import SearchResult, Settings, Task
+from budc.compiler.training.schedule_alignment import configuration
 
 
 def settings_of(task: Task, stages: Stages, result: SearchResult) -> Settings:
@@ -27,5 +28,10 @@ def settings_of(task: Task, stages: Stages, result: SearchResult) -> Settings:
             "branches": "separate" if task.separate else "together",
         }
     if task.align:
-        settings["epochs"] = epochs(task.nfe, effort(task.effort))
+        second_stage = configuration(len(task.denoiser.branches))
+        settings["epochs"] = (
+            epochs(task.nfe, effort(task.effort)) if stages.judge else second_stage.epochs(stages.fit)
+        )
+    if task.align and task.train != "both":
+        settings["trained"] = task.train
     return settings | {f"choice{number}": note for number, note in enumerate(result.notes, 1)}

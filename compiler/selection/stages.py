@@ -7,13 +7,15 @@ judge     the last prompts decide between what was fitted on the others
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from budc.compiler.search import algorithm
 from budc.compiler.selection.effort import effort
 from budc.option_names import option, worded
 from budc.schema.errors import UsageError
 
+Trained = Literal["both", "sigmas", "coefficients"]
+"""What an alignment trains."""
 SEARCH_SHARE = 0.75
 """Share of the calibration prompts that a search sees which is given all of them; the others judge."""
 
@@ -42,19 +44,29 @@ class Stages(NamedTuple):
         return sorted(range(given), key=lambda index: f"{index:0{digits}b}"[::-1])[: self.total]
 
 
-def check_arbitrated(search: str, *, align: bool, auto_steps: bool = False) -> None:
+def check_arbitrated(
+    search: str, *, align: bool, auto_steps: bool = False, train: Trained | None = None
+) -> None:
     """Refuse choices that are made on prompts which the search does not see, where it sees all of them.
+
+    `train` says what an alignment trains, where that can be chosen: the paper's search may train sigmas, as nothing
+    judges its second stage.
 
     Raises:
         UsageError: such a search, with `align` or `auto_steps`; or there is no search of that name.
     """
     if algorithm(search).arbitrated:
         return
+    second_stage = search == "paper" and train is not None
+    if second_stage and train == "sigmas":
+        align = False
     for wanted, name in ((align, option("align")), (auto_steps, option("steps", "auto"))):
         if wanted:
             raise UsageError(
                 f"{name}: {option('search', search)} leaves no prompts to judge by",
-                remedy=f"use {option('search', 'joint')}",
+                remedy=f"use {option('train', 'sigmas')}, the paper's second stage, or {option('search', 'joint')}"
+                if second_stage and name == option("align")
+                else f"use {option('search', 'joint')}",
             )
 
 

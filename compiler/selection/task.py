@@ -10,6 +10,7 @@ from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.rollouts.reference_run import StatesDtype
 from budc.compiler.rollouts.schedule import NoiseSchedule
 from budc.compiler.selection.effort import DEFAULT_EFFORT
+from budc.compiler.selection.stages import Trained
 from budc.policies.profile import AnnealingSettings
 from budc.schema.policy import Policy
 
@@ -32,6 +33,7 @@ class Task:
     effort: str = DEFAULT_EFFORT
     seed: int = 0
     align: bool = False
+    train: Trained = "both"
     separate: bool = False
     published_masks: tuple[tuple[int, ...], ...] = ()
     few_step_schedule: NoiseSchedule | None = None

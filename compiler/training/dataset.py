@@ -42,8 +42,12 @@ def gradient(
     training_set: TrainingSet,
     rows: list[int],
     microbatches: MicroBatches,
+    *,
+    log: bool = True,
 ) -> list[Tensor]:
     """Return the gradient of the mean log error over the samples `rows`, one tensor for every group of parameters.
+
+    Without `log` it is that of the mean error, in which samples that come out as another picture weigh the most.
 
     Raises:
         DeviceMemory: the gradient of one sample does not fit into the memory of the device.
@@ -54,7 +58,7 @@ def gradient(
         part = training_set.rows(rows[first:last])
         latents = differentiable_rollout(denoiser, parameters, part.conditions)
         errors = (latents - part.latents.to(latents.device)).square().flatten(1).mean(1)
-        loss = log_errors(errors).sum() / len(rows)
+        loss = (log_errors(errors) if log else errors).sum() / len(rows)
         # Returned, not accumulated in the leaves: a backward pass that runs out of memory would leave a part there.
         return torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from budc.compiler.fitting.trajectory import from_differences, to_differences
 from budc.compiler.rollouts.linear_form import LinearForm, linear_form, trainable
 from budc.compiler.rollouts.policies import forwards_per_sample
+from budc.compiler.rollouts.schedule import NoiseSchedule
 from budc.schema.policy import Payload, Policy
 
 Row = Sequence[float | Tensor]
@@ -44,6 +45,8 @@ class Parameters(Protocol):
 class PolicyParameters:
     """A policy's coefficients, in the basis of differences, and where `train_sigmas` its sigmas.
 
+    Coefficients stay as they are unless `train_coefficients`.
+
     Sigmas are first + (last - first) · cumsum(softmax(log gaps + offsets)), so that they stay monotone with both
     ends pinned whatever the offsets are. The two on either side of each of `first_steps` are pinned as well, so that
     no step changes over to another network.
@@ -55,13 +58,14 @@ class PolicyParameters:
     timesteps: Sequence[float]
     train_sigmas: bool
     first_steps: Sequence[int] = ()
+    train_coefficients: bool = True
 
     def __post_init__(self) -> None:
         self.payload: Payload = self.policy.payload
         self.forwards = forwards_per_sample(self.policy)
         self.groups: dict[str, Tensor] = {}
         self._coefficients, self._slices = _concatenated(self.policy)
-        if self._slices:
+        if self._slices and self.train_coefficients:
             self.groups["coefficients"] = self._coefficients.requires_grad_(True)
         self._start = trainable(self.scheduler, torch.tensor(list(self.sigmas), dtype=torch.float64))
         around = (index for first in self.first_steps for index in (first - 1, first))
@@ -83,6 +87,15 @@ class PolicyParameters:
             first, last = self._start[start], self._start[end : end + 1]
             sections += [first + (last - first) * share[:-1], last]
         return torch.cat(sections)
+
+    @torch.no_grad()
+    def noise_schedule(self) -> NoiseSchedule:
+        """Return the present schedule, in float32, as a policy has it."""
+        if not self.train_sigmas:
+            return NoiseSchedule.of(self.scheduler, self.sigmas, self.timesteps)
+        sigmas = self.schedule().float()
+        timesteps = (sigmas[:-1].double() * self.scale).float()
+        return NoiseSchedule.of(self.scheduler, sigmas.tolist(), timesteps.tolist())
 
     def form(self) -> LinearForm:
         """Return the solver on the present sigmas; timesteps follow them."""

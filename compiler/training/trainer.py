@@ -2,11 +2,11 @@
 
     loss = mean over a batch of log(mean squared error of the final latents against the reference run)
 
-Adam on the coefficients' differences and the sigmas' log gaps; learning rates warm up over four steps and fall to zero
-along a cosine. After every epoch the parameters are measured on validation prompts that they are not trained on. The
-best ones are returned, the initial ones included: a training that does not generalise changes nothing. Where a batch
-and its activations do not fit into the device's memory, the transformer's blocks are checkpointed, then the batch is
-split into micro-batches; the gradient is that of the whole batch all the same.
+Adam on the coefficients' differences and the sigmas' log gaps; learning rates warm up and fall to zero along a cosine.
+After every epoch the parameters are measured on validation prompts that they are not trained on. The best ones are
+returned, the initial ones included: a training that does not generalise changes nothing. Without validation prompts the
+last ones are. Where a batch and its activations do not fit into the device's memory, the transformer's blocks are
+checkpointed, then the batch is split into micro-batches; the gradient is that of the whole batch all the same.
 """
 
 from __future__ import annotations
@@ -33,31 +33,34 @@ RATES: Mapping[str, float] = {"coefficients": 0.01, "sigmas": 0.02}
 BACKWARD = 2
 """The forwards that a backward pass counts as."""
 
-_WARM_UP = 4
-
 
 @dataclass(frozen=True)
 class TrainingSettings:
     """How to train: epochs, the seed of the order of samples, samples a step, and learning rates by group.
 
-    A small `batch` costs no more forwards than a large one, and takes more steps.
+    A small `batch` costs no more forwards than a large one, and takes more steps. Rates rise over `warm_up` steps.
+    The loss is the mean of log errors, or without `log` of the errors. `clip` bounds the gradient's norm.
     """
 
     epochs: int
     seed: int
     batch: int = 3
     rates: Mapping[str, float] = field(default_factory=lambda: RATES)
+    warm_up: int = 4
+    log: bool = True
+    clip: float | None = None
+    betas: tuple[float, float] = (0.9, 0.99)
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The best parameters by validation, group -> values; log losses before and after; forward equivalents; the best
-    epoch.
+    """The best parameters by validation, or the last; group -> values; validated log losses before and after; forward
+    equivalents; the epoch of the parameters.
     """
 
     values: dict[str, Tensor]
-    before: float
-    after: float
+    before: float | None
+    after: float | None
     forwards: int
     epoch: int
 
@@ -77,9 +80,9 @@ class _Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Epoch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The parameters after an epoch, and their validation loss."""
+    """The parameters after an epoch, and their validation loss; None where nothing validates."""
 
-    loss: float
+    loss: float | None
     state: dict[str, _Group]
 
 
@@ -92,7 +95,7 @@ def train(
     denoiser: Denoiser,
     parameters: Parameters,
     training_set: TrainingSet,
-    validation: TrainingSet,
+    validation: TrainingSet | None,
     settings: TrainingSettings,
     journal: Journal,
     label: str,
@@ -123,11 +126,12 @@ def train(
                 for _ in range(trainer.batches):
                     bar.advance(replayed=True)
             record = stored
-            if record.loss < best.loss:
+            if record.loss is None or best.loss is None or record.loss < best.loss:
                 best, best_epoch = record, epoch
     trainer.restore(best)
     values = {name: tensor.detach().clone() for name, tensor in parameters.groups.items()}
-    forwards = training_forwards(parameters.forwards, len(training_set), len(validation), settings.epochs)
+    validated = 0 if validation is None else len(validation)
+    forwards = training_forwards(parameters.forwards, len(training_set), validated, settings.epochs)
     return TrainingResult(values, start.loss, best.loss, forwards, best_epoch)
 
 
@@ -149,7 +153,7 @@ class _Trainer:
         )
         self._optimiser = torch.optim.Adam(
             [{"params": [tensor], "lr": settings.rates[name]} for name, tensor in parameters.groups.items()],
-            betas=(0.9, 0.99),
+            betas=settings.betas,
         )
 
     def run(self, epoch: int, advance: Callable[[], object]) -> None:
@@ -160,14 +164,21 @@ class _Trainer:
             self._set_rates((epoch - 1) * self.batches + index)
             self._step(
                 gradient(
-                    self._denoiser, self._parameters, self._training_set, rows.tolist(), self._microbatches
+                    self._denoiser,
+                    self._parameters,
+                    self._training_set,
+                    rows.tolist(),
+                    self._microbatches,
+                    log=self._settings.log,
                 )
             )
             advance()
 
-    def record(self, validation: TrainingSet) -> _Epoch:
+    def record(self, validation: TrainingSet | None) -> _Epoch:
         """Return what the journal keeps of the present parameters: their validation loss, and all state."""
-        loss = log_error(self._denoiser, self._parameters, validation, self._microbatches)
+        loss = None
+        if validation is not None:
+            loss = log_error(self._denoiser, self._parameters, validation, self._microbatches)
         state = {
             name: _Group(
                 tensor.detach().flatten().tolist(),
@@ -205,12 +216,15 @@ class _Trainer:
 
     def _set_rates(self, steps_done: int) -> None:
         cosine = 0.5 * (1 + math.cos(math.pi * steps_done / (self._settings.epochs * self.batches)))
+        warming = min(1.0, (steps_done + 1) / max(1, self._settings.warm_up))
         for group, name in zip(self._optimiser.param_groups, self._parameters.groups, strict=True):
-            group["lr"] = self._settings.rates[name] * cosine * min(1.0, (steps_done + 1) / _WARM_UP)
+            group["lr"] = self._settings.rates[name] * cosine * warming
 
     def _step(self, gradients: Sequence[Tensor]) -> None:
         # A batch with a gradient that is not finite is left out.
         if all(torch.isfinite(values).all() for values in gradients):
             for leaf, values in zip(self._parameters.groups.values(), gradients, strict=True):
                 leaf.grad = values
+            if self._settings.clip is not None:
+                torch.nn.utils.clip_grad_norm_(self._parameters.groups.values(), self._settings.clip)
             self._optimiser.step()

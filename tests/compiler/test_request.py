@@ -209,8 +209,31 @@ def test_reference_searches_leave_no_prompts_to_judge_by(flags, search):
     resolved(budget="6", **flags)
 
 
+def test_the_paper_s_search_may_train_sigmas_alone():
+    plan = resolved(budget="6", search="paper", align=True, train="sigmas")
+    assert (plan.align, plan.train) == (True, "sigmas")
+    for train in (None, "both", "coefficients"):
+        with pytest.raises(UsageError, match="--align: --search paper leaves no prompts") as caught:
+            resolved(budget="6", search="paper", align=True, train=train)
+        assert "--train sigmas" in caught.value.remedy
+    with pytest.raises(UsageError, match="--steps auto: --search paper leaves"):
+        resolved(budget="6", search="paper", align=True, train="sigmas", steps="auto")
+    with pytest.raises(UsageError, match="--align: --search uniform leaves") as caught:
+        resolved(budget="6", search="uniform", align=True, train="sigmas")
+    assert "--train" not in caught.value.remedy
+
+
+def test_what_is_trained_is_said_with_an_alignment_alone():
+    assert resolved(budget="6", align=True, train="coefficients").train == "coefficients"
+    assert resolved(budget="6", align=True).train == "both"
+    with pytest.raises(UsageError, match="--train: says what --align trains"):
+        resolved(budget="6", train="sigmas")
+
+
 @pytest.mark.parametrize(
-    "fields", [{"steps": "many"}, {"branches": "apart"}, {"align": "yes"}, {"sweep": 3.5}], ids=str
+    "fields",
+    [{"steps": "many"}, {"branches": "apart"}, {"align": "yes"}, {"train": "all"}, {"sweep": 3.5}],
+    ids=str,
 )
 def test_bad_choices_are_refused(fields):
     with pytest.raises(UsageError, match="policy source"):

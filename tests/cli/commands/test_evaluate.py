@@ -9,6 +9,7 @@ from lora import write_lora
 
 torch = pytest.importorskip("torch")
 
+from budc.compiler.training import schedule_alignment  # noqa: E402
 from budc.schema.artifact import read  # noqa: E402
 from budc.schema.attestation import read_evaluation  # noqa: E402
 from budc.schema.evaluation import EvaluationDocument  # noqa: E402
@@ -58,7 +59,9 @@ def test_an_evaluation_says_what_the_report_says_and_more(
 ):
     path = compiled(flux_profile)
     flags = ("--metrics", "psnr,ssim", "--repeats", "2", "--under", "scheduler=ipndm2m")
-    rivals = "fewer-steps,uniform,teacache,magcache,taylorseer-1,dpcache,lemica,meancache"
+    short = schedule_alignment.Configuration(samples=4, batch=4, clip=1.0)
+    monkeypatch.setattr(schedule_alignment, "configuration", lambda branches: short)
+    rivals = "paper,paper-aligned,fewer-steps,uniform,teacache,magcache,taylorseer-1,dpcache,lemica,meancache"
     outcome = evaluate(path, *flags, "--against", rivals)
     assert outcome.code == 0, outcome.err
     artifact = read(path)
@@ -78,6 +81,11 @@ def test_an_evaluation_says_what_the_report_says_and_more(
     # A threshold meets its budget as nearly as it can.
     assert abs(rows["teacache"].nfe - 3) <= 1
     assert rows["magcache"].fitting_forwards == 6 * 4
+    # Schedule alignment: the full run of three further prompts, and one step of training on all four.
+    paper, aligned = rows["paper"], rows["paper-aligned"]
+    assert aligned.nfe == paper.nfe == 3
+    assert mean(aligned) != mean(paper)
+    assert aligned.fitting_forwards - paper.fitting_forwards == 3 * 6 + 4 * 3 * (1 + 2)
     assert all(row.latency.repeats == 2 and row.latency.fastest > 0 for row in rows.values())
     # Under another solver everything is measured against that solver's own full run.
     other = methods(document, "scheduler=ipndm2m")

@@ -10,6 +10,7 @@ import torch
 
 import budc.compiler.selection.alignment as alignment
 import budc.compiler.selection.finder as finder_module
+import budc.compiler.selection.settings as settings_module
 from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.rollouts.metrics import latent_errors, objective
 from budc.compiler.rollouts.policies import forwards_per_sample
@@ -21,6 +22,7 @@ from budc.compiler.selection.stages import SEARCH_SHARE
 from budc.compiler.selection.study import FINALISTS
 from budc.compiler.selection.task import ForwardCount
 from budc.compiler.storage.journal import Journal
+from budc.compiler.training import schedule_alignment
 from budc.schema.errors import UsageError
 
 
@@ -224,6 +226,33 @@ def test_alignment_is_kept_where_other_prompts_gain(task, find, toys, tmp_path):
     with Journal(tmp_path / "fresh", "fresh") as journal:
         others = Finder(fresh, journal)
     assert loss(others, aligned) < loss(others, plain)
+
+
+def test_the_paper_s_second_stage_trains_sigmas_and_is_not_judged(task, find, monkeypatch):
+    short = schedule_alignment.Configuration(samples=12, batch=6, clip=0.2)
+    for module in (schedule_alignment, settings_module):
+        monkeypatch.setattr(module, "configuration", lambda branches: short)
+    plain, _, _ = find(task(6, 3, samples=6, search="paper"))
+    outcome, _, _ = find(task(6, 3, samples=6, search="paper", align=True, train="sigmas"))
+    assert outcome.policy == plain.policy
+    assert (outcome.aligned, plain.aligned) == (True, False)
+    assert outcome.schedule.sigmas != plain.schedule.sigmas
+    # Two epochs of six prompts, two branches, a backward counted as two forwards.
+    assert outcome.forwards == plain.forwards + ForwardCount(alignment=2 * 6 * 3 * 2 * (1 + 2))
+    assert "sigmas trained on 6 prompts, and judged by no others" in outcome.notes
+    assert (outcome.settings["epochs"], outcome.settings["trained"]) == (2, "sigmas")
+
+
+@pytest.mark.parametrize("train", ["sigmas", "coefficients"])
+def test_an_alignment_trains_what_it_is_told_to(task, find, monkeypatch, train):
+    monkeypatch.setattr(alignment, "epochs", lambda nfe, given: 1)
+    groups, train_ = [], alignment.train
+    monkeypatch.setattr(
+        alignment, "train", lambda *given: groups.append(set(given[1].groups)) or train_(*given)
+    )
+    outcome, _, _ = find(task(6, 3, samples=6, align=True, train=train))
+    assert groups == [{train}]
+    assert outcome.settings["trained"] == train
 
 
 def test_alignment_trains_on_and_is_arbitrated_by_pairings_of_their_own(task, find, monkeypatch):

@@ -134,3 +134,35 @@ def test_a_gradient_that_is_not_finite_moves_nothing(toy_training, journal):
     assert result.epoch == 0
     for name, tensor in make().groups.items():
         assert torch.equal(result.values[name], tensor)
+
+
+def test_without_validation_prompts_the_last_parameters_are_kept(toy_training, journal):
+    denoiser, make, training_set, _ = toy_training
+    parameters = make()
+    result = train(denoiser, parameters, training_set, None, TrainingSettings(2, 0), journal, "align")
+    assert (result.before, result.after, result.epoch) == (None, None, 2)
+    assert result.forwards == 2 * (1 + BACKWARD) * 6 * 7
+    # What the journal has is not trained again.
+    again = make()
+    stored = train(denoiser, again, training_set, None, TrainingSettings(2, 0), journal, "align")
+    assert {name: values.tolist() for name, values in stored.values.items()} == {
+        name: values.tolist() for name, values in parameters.groups.items()
+    }
+
+
+def test_the_gradient_is_clipped_by_its_norm_over_all_groups(toy_training, journal, monkeypatch):
+    denoiser, make, training_set, _ = toy_training
+    norms = []
+    step = torch.optim.Adam.step
+
+    def noted(optimiser, *arguments):
+        leaves = [leaf for group in optimiser.param_groups for leaf in group["params"]]
+        norms.append(float(torch.cat([leaf.grad.flatten() for leaf in leaves]).norm()))
+        return step(optimiser, *arguments)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", noted)
+    for clip in (None, 0.01):
+        settings = TrainingSettings(1, 0, batch=7, clip=clip)
+        train(denoiser, make(), training_set, None, settings, journal, f"clip {clip}")
+    assert norms[0] > 0.02
+    assert norms[1] == pytest.approx(0.01, rel=1e-3)

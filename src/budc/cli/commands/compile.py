@@ -69,6 +69,11 @@ class Steps(click.ParamType[int | str]):
 )
 @click.option("--align", is_flag=True, help="Also train sigmas and coefficients by gradient.")
 @click.option(
+    "--train",
+    type=click.Choice(["both", "sigmas", "coefficients"]),
+    help="What --align trains; default both. With --search paper: sigmas, the paper's second stage.",
+)
+@click.option(
     "--branches",
     type=click.Choice(["together", "separate"]),
     help="One mask for all guidance branches (default), or one for each, with the same total.",
