@@ -24,12 +24,14 @@ from budc.schema.errors import ArtifactSyntax, ArtifactTooLarge
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
+BYTES_PER_VALUE = 16
+"""A text has at most one value for so many bytes of its size cap, which bounds the time that it takes."""
 _SAFE_INTEGER = 2**53 - 1
 _LARGEST = sys.float_info.max
 # A string without an end matches too, up to the end of the text: each byte is looked at once.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-_BRACKETS = b"[]{}"
-_NO_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_NO_STRUCTURE = bytes(set(_NO_BRACKETS) - set(b","))
 
 
 def encode(value: object) -> bytes:
@@ -52,7 +54,8 @@ def digest(value: object) -> str:
 
 
 def parse(data: bytes, *, limit: int = MAX_BYTES, what: str = "artifact") -> object:
-    """Return the value of strict JSON: UTF-8, no duplicate keys, finite numbers, at most `MAX_DEPTH` deep.
+    """Return the value of strict JSON: UTF-8, no duplicate keys, finite numbers, at most `MAX_DEPTH` deep, with a
+    bounded number of values.
 
     Half of a surrogate pair is refused. Integers beyond 2**53 come back as the double that JSON says they are.
 
@@ -67,7 +70,7 @@ def parse(data: bytes, *, limit: int = MAX_BYTES, what: str = "artifact") -> obj
     """
     if len(data) > limit:
         raise ArtifactTooLarge(f"{what} is {len(data)} bytes, the limit is {limit}")
-    _refuse_deep(data, what)
+    _refuse_structure(data, limit // BYTES_PER_VALUE, what)
     try:
         value: object = json.loads(
             data.decode("utf-8"),
@@ -118,10 +121,14 @@ def _bad_number_path(value: object) -> str | None:
     return None
 
 
-def _refuse_deep(data: bytes, what: str) -> None:
-    """Count brackets outside strings before the parser, which recurses, sees them."""
+def _refuse_structure(data: bytes, values: int, what: str) -> None:
+    """Count commas and brackets outside strings before the parser, which recurses, sees them."""
+    structure = _STRING.sub(b"", data).translate(None, _NO_STRUCTURE)
+    # Every value but the first follows a comma or an opening bracket.
+    if sum(structure.count(byte) for byte in (b",", b"[", b"{")) > values:
+        raise ArtifactSyntax(f"{what} has more than {values} values")
     depth = 0
-    for bracket in _STRING.sub(b"", data).translate(None, _NO_BRACKETS):
+    for bracket in structure.translate(None, b","):
         depth += 1 if bracket in b"[{" else -1
         if depth > MAX_DEPTH:
             raise ArtifactSyntax(f"{what} is nested more than {MAX_DEPTH} deep")

@@ -6,9 +6,10 @@ Rules of verification, in their order:
 
 1. The payload type must be the expected one, whoever signed.
 2. An envelope without signatures is unsigned.
-3. Signatures are tried against trusted keys, each with the key's own algorithm, until all have been paired or
-   `MAX_VERIFICATIONS` were made: first those pairs that key ids and the hint name, then all others. Distinct keys are
-   counted, so one key that signed twice counts once, and so does a signature that two keys would accept.
+3. Signatures are tried against trusted keys, each with the key's own algorithm: first those pairs that key ids and the
+   hint name, all of them; then the others, until `MAX_VERIFICATIONS` were made or these have read `MAX_VERIFIED_BYTES`.
+   Distinct keys are counted, so one key that signed twice counts once, and so does a signature that two keys would
+   accept.
 4. When too few keys verified, the key ids and the hint choose the error message and nothing else: if they name
    a trusted key, the content was changed; otherwise the signer is not trusted.
 """
@@ -30,7 +31,8 @@ from budc.schema.keys import Message, PublicKey, Signer, public_of
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 MAX_SIGNATURES = 16
 MAX_VERIFICATIONS = 256
-"""Each of them reads the whole payload where the key is Ed25519, so their number bounds the time that a file takes."""
+MAX_VERIFIED_BYTES = 32 << 20
+"""Each verification reads the whole payload where the key is Ed25519, so these bound the time that a file takes."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def verify(
     check_type(envelope)
     if not envelope.signatures:
         raise Unsigned(f"the {what} carries no signature")
-    signed_by, all_tried = _signers(envelope, tuple(dict.fromkeys(keys)), hint)
+    signed_by, tried, all_tried = _signers(envelope, tuple(dict.fromkeys(keys)), hint)
     if len(signed_by) >= threshold:
         return signed_by
     claimed = {hint, *(signature.keyid for signature in envelope.signatures)}
@@ -139,8 +141,8 @@ def verify(
             )
     if not all_tried:
         raise UntrustedKey(
-            f"{len(signed_by)} trusted key(s) signed the {what}, {threshold} are required; after {MAX_VERIFICATIONS} "
-            f"of {len(envelope.signatures)} x {len(keys)} pairs of signature and key no more are tried",
+            f"{len(signed_by)} trusted key(s) signed the {what}, {threshold} are required; after {tried} of "
+            f"{len(envelope.signatures)} x {len(keys)} pairs of signature and key no more are tried",
             remedy="trust only the keys of publishers whose policies you run, or have it signed by a tool that "
             "writes key ids, such as budc sign",
         )
@@ -152,23 +154,30 @@ def verify(
     raise UntrustedKey(f"the {what} is signed by {who}, not by any of the {len(keys)} trusted keys")
 
 
-def _signers(envelope: Envelope, keys: Sequence[PublicKey], hint: str) -> tuple[tuple[PublicKey, ...], bool]:
-    """Return the keys that signed, in their order, and whether every pair of signature and key was tried."""
+def _signers(
+    envelope: Envelope, keys: Sequence[PublicKey], hint: str
+) -> tuple[tuple[PublicKey, ...], int, bool]:
+    """Return the keys that signed, in their order, how many pairs of signature and key were tried, and whether all."""
     message = Message(pae(envelope.payload_type, envelope.payload))
     pairs = [(index, key) for index in range(len(envelope.signatures)) for key in keys]
     # Pairs that the file names come first: those of an artifact that budc signed are found at once.
-    pairs.sort(key=lambda pair: pair[1].fingerprint not in (envelope.signatures[pair[0]].keyid, hint))
+    unnamed = {
+        (index, key): key.fingerprint not in (envelope.signatures[index].keyid, hint) for index, key in pairs
+    }
+    pairs.sort(key=lambda pair: unnamed[pair])
+    named = len(pairs) - sum(unnamed.values())
+    most = max(named, min(MAX_VERIFICATIONS, MAX_VERIFIED_BYTES // len(message.data)))
     matched: set[int] = set()
     signed_by: set[PublicKey] = set()
     tried, all_tried = 0, True
     for index, key in pairs:
         if index in matched or key in signed_by:
             continue
-        if tried == MAX_VERIFICATIONS:
+        if tried == most:
             all_tried = False
             break
         tried += 1
         if key.verifies(envelope.signatures[index].value, message):
             matched.add(index)
             signed_by.add(key)
-    return tuple(key for key in keys if key in signed_by), all_tried
+    return tuple(key for key in keys if key in signed_by), tried, all_tried

@@ -7,6 +7,7 @@ import pytest
 from budc.schema.envelope import (
     MAX_SIGNATURES,
     MAX_VERIFICATIONS,
+    MAX_VERIFIED_BYTES,
     PAYLOAD_TYPE,
     Envelope,
     Signature,
@@ -172,6 +173,23 @@ def test_signatures_that_name_no_key_are_tried_with_all_up_to_a_bound(
     ) as refusal:
         verify(envelope, [*strangers, key])
     assert "key ids" in refusal.value.remedy
+
+
+def test_of_a_large_payload_fewer_pairs_are_tried_but_every_one_that_is_named(
+    signer: Signer, key: PublicKey, strangers: list[PublicKey], verifications: list[bytes]
+) -> None:
+    large = b"x" * (MAX_VERIFIED_BYTES // 20)
+    unnamed = Envelope(large, signatures=(replace(sign(large, signer).signatures[0], keyid=""),))
+    verifications.clear()
+    with pytest.raises(
+        UntrustedKey, match=r"after 19 of 1 x 31 pairs of signature and key no more are tried"
+    ):
+        verify(unnamed, [*strangers[:30], key])
+    assert len(verifications) == 19
+    assert verify(unnamed, [*strangers[:18], key]) == (key,)
+    named = [Signature(b"x", stranger.fingerprint) for stranger in strangers[: MAX_SIGNATURES - 1]]
+    full = replace(unnamed, signatures=(*named, *unnamed.signatures))
+    assert verify(full, [*strangers[: MAX_SIGNATURES - 1], key], hint=key.fingerprint) == (key,)
 
 
 def test_a_file_full_of_signatures_costs_a_bounded_number_of_verifications(
