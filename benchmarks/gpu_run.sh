@@ -70,9 +70,11 @@ for model in flux-nano wan2.1-nano; do
         --device "$DEVICE" --out "$SCRATCH/$model.budc.json"
 done
 if [[ $DEVICE == cpu ]]; then
+    part 60 "check of the model" "$PYTHON" benchmarks/model_check.py --device cpu --heads 1 --json "$OUT/model-check-$NAME.json"
     part 120 "cost of a policy" "$PYTHON" benchmarks/gpu.py --device cpu --models flux-nano --modes eager --peers "" \
         --prompts 2 --repeats 1 --json "$OUT/gpu-$NAME.json"
 else
+    part 60 "check of the model" "$PYTHON" benchmarks/model_check.py --device cuda --cells 64 --json "$OUT/model-check-$NAME.json"
     part 200 "cost of a policy" "$PYTHON" benchmarks/gpu.py --models flux.1-dev,wan2.1 --peers "" --prompts 5 --repeats 3 \
         --json "$OUT/gpu-$NAME.json"
 fi

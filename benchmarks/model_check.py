@@ -4,8 +4,9 @@
 
 All layers at their real widths, with random weights. Tensors of one shape share their memory, so that the models fit
 into little of it; the forward's work and the number of tensors that are checked are those of the real models. Outputs
-are small (64 text tokens, an image of 64 x 64 pixels, one such frame of video): a forward of the usual size takes
-longer, so the ratio is an upper bound on this device.
+are small unless --cells says otherwise (64 text tokens, an image of 64 x 64 pixels, one such frame of video): a forward
+of the usual size takes longer, so the ratio is an upper bound on this device. An accelerator is faster with a small
+forward than the host is with asking for it; take the usual size there: --cells 64 is an image of 1024 x 1024.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from torch import nn
 from budc.runtimes.diffusers.model_record import ModelRecord
 from budc.runtimes.diffusers.own_layers import ModuleTree, OwnLayers
 
-TEXT, ROWS = 64, 4
-"""Tokens of the text, and of one side of the image."""
+TEXT = 64
+"""Tokens of the text."""
 
 
 def flux(heads: int) -> nn.Module:
@@ -47,11 +48,11 @@ def wan(heads: int) -> nn.Module:
     )  # fmt: skip
 
 
-def flux_inputs() -> dict[str, Any]:
-    """Return the inputs of one forward of FLUX."""
-    cells = torch.arange(ROWS, dtype=torch.float32)
+def flux_inputs(side: int) -> dict[str, Any]:
+    """Return the inputs of one forward of FLUX, for an image of so many tokens a side."""
+    cells = torch.arange(side, dtype=torch.float32)
     return {
-        "hidden_states": torch.randn(1, ROWS * ROWS, 64),
+        "hidden_states": torch.randn(1, side * side, 64),
         "encoder_hidden_states": torch.randn(1, TEXT, 4096),
         "pooled_projections": torch.randn(1, 768),
         "timestep": torch.full((1,), 0.5),
@@ -61,16 +62,16 @@ def flux_inputs() -> dict[str, Any]:
     }
 
 
-def wan_inputs() -> dict[str, Any]:
-    """Return the inputs of one forward of Wan."""
+def wan_inputs(side: int) -> dict[str, Any]:
+    """Return the inputs of one forward of Wan, for a frame of so many tokens a side."""
     return {
-        "hidden_states": torch.randn(1, 16, 1, 2 * ROWS, 2 * ROWS),
+        "hidden_states": torch.randn(1, 16, 1, 2 * side, 2 * side),
         "encoder_hidden_states": torch.randn(1, TEXT, 4096),
         "timestep": torch.full((1,), 500.0),
     }
 
 
-MODELS: dict[str, tuple[Callable[[int], nn.Module], Callable[[], dict[str, Any]], int]] = {
+MODELS: dict[str, tuple[Callable[[int], nn.Module], Callable[[int], dict[str, Any]], int]] = {
     "FLUX.1-dev": (flux, flux_inputs, 24),
     "Wan2.1-T2V-1.3B": (wan, wan_inputs, 12),
 }
@@ -104,11 +105,11 @@ def check_seconds(model: nn.Module, repeats: int) -> float:
     return timing.seconds(check, repeats)
 
 
-def measure(name: str, heads: int | None, repeats: int, device: torch.device) -> dict[str, Any]:
+def measure(name: str, heads: int | None, cells: int, repeats: int, device: torch.device) -> dict[str, Any]:
     """Time one forward of a model, and the check."""
     build, inputs, own_heads = MODELS[name]
     model = in_little_memory(partial(build, heads or own_heads), device)
-    given = {key: tensor.to(device) for key, tensor in inputs().items()}
+    given = {key: tensor.to(device) for key, tensor in inputs(cells).items()}
     with torch.no_grad():
         forward = timing.seconds(lambda: model(**given, return_dict=False), repeats)
     check = check_seconds(model, 20 * repeats)
@@ -125,14 +126,18 @@ def measure(name: str, heads: int | None, repeats: int, device: torch.device) ->
 @click.command(help=__doc__)
 @click.option("--models", default=",".join(MODELS), show_default=True)
 @click.option("--heads", type=int, help="attention heads, if not the model's: fewer make it narrow")
+@click.option("--cells", type=int, default=4, show_default=True, help="tokens of one side of the image")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="default cuda where there is one")
 @click.option("--repeats", type=int, default=3, show_default=True)
 @click.option("--json", "target", type=click.Path(path_type=Path), help="where the rows go")
-def main(models: str, heads: int | None, repeats: int, target: Path | None) -> None:
+def main(
+    models: str, heads: int | None, cells: int, device: str | None, repeats: int, target: Path | None
+) -> None:
     """Measure and print."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     torch.manual_seed(0)
-    rows = [measure(name, heads, repeats, device) for name in models.split(",")]
-    print(f"device: {device_name()}, float32")
+    rows = [measure(name, heads, cells, repeats, place) for name in models.split(",")]
+    print(f"device: {device_name() if place.type == 'cuda' else 'CPU'}, float32, {cells} x {cells} cells")
     print(f"{'model':<17}{'parameters':>12}{'tensors':>9}{'forward':>12}{'check':>11}{'ratio':>9}")
     for row in rows:
         print(

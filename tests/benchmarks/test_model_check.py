@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 def test_it_times_the_check_of_every_tensor_beside_a_forward(tmp_path):
     target = tmp_path / "results.json"
     command = [sys.executable, "benchmarks/model_check.py", "--heads", "1", "--repeats", "1"]
+    command += ["--device", "cpu", "--cells", "2"]
     done = subprocess.run(
         [*command, "--json", str(target)], cwd=ROOT, capture_output=True, text=True, check=False
     )
