@@ -108,7 +108,10 @@ def add_signature(attestation: Attestation, signer: Signer, *, replace_others: b
             f"the evaluation is {len(payload)} bytes, and a signed one has at most {canonical.MAX_BYTES}",
             remedy=_TOO_LARGE,
         )
-    check_schema(payload, EVALUATION_SCHEMA)
+    try:
+        check_schema(payload, EVALUATION_SCHEMA)
+    except ArtifactTooLarge as error:
+        raise ArtifactTooLarge(str(error), remedy=_TOO_LARGE) from error
     others = () if replace_others else attestation.signatures
     signed = dsse.sign_also(Envelope(payload, signatures=others), signer, "evaluation")
     return encode_bundle(signed, remedy=_TOO_LARGE)

@@ -65,7 +65,7 @@ def parse(data: bytes, *, limit: int = MAX_BYTES, what: str = "artifact") -> obj
         what: how error messages call the text.
 
     Raises:
-        ArtifactTooLarge: over `limit`.
+        ArtifactTooLarge: over `limit`, or too many values.
         ArtifactSyntax: anything else.
     """
     if len(data) > limit:
@@ -91,7 +91,7 @@ def decode(data: bytes, *, what: str = "artifact") -> object:
     """Return the value of canonical JSON, and refuse every other spelling of it.
 
     Raises:
-        ArtifactTooLarge: over `MAX_BYTES`.
+        ArtifactTooLarge: see `parse`.
         ArtifactSyntax: not JSON, or not the canonical bytes of what it says.
     """
     value = parse(data, what=what)
@@ -124,14 +124,15 @@ def _bad_number_path(value: object) -> str | None:
 def _refuse_structure(data: bytes, values: int, what: str) -> None:
     """Count commas and brackets outside strings before the parser, which recurses, sees them."""
     structure = _STRING.sub(b"", data).translate(None, _NO_STRUCTURE)
-    # Every value but the first follows a comma or an opening bracket.
-    if sum(structure.count(byte) for byte in (b",", b"[", b"{")) > values:
-        raise ArtifactSyntax(f"{what} has more than {values} values")
     depth = 0
     for bracket in structure.translate(None, b","):
         depth += 1 if bracket in b"[{" else -1
         if depth > MAX_DEPTH:
             raise ArtifactSyntax(f"{what} is nested more than {MAX_DEPTH} deep")
+    # Every value but the first follows a comma or an opening bracket.
+    count = sum(structure.count(byte) for byte in (b",", b"[", b"{"))
+    if count > values:
+        raise ArtifactTooLarge(f"{what} has {count} values, the limit is {values}")
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:

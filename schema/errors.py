@@ -70,7 +70,7 @@ class ArtifactTooLarge(ArtifactError):
 
 
 class ArtifactSyntax(ArtifactError):
-    """Not JSON, or JSON that the format forbids: NaN, duplicate keys, deep nesting, too many values, not canonical."""
+    """Not JSON, or JSON that the format forbids: NaN, duplicate keys, deep nesting, non-canonical bytes."""
 
     exit_code = 12
     default_remedy = "fetch the artifact again; an artifact is never edited by hand, compile it anew"

@@ -107,10 +107,10 @@ HOSTILE: dict[str, Callable[[int], bytes]] = {
     "quotes": lambda size: b'"' * size,
     "backslashes": lambda size: b'"' + b"\\" * size,
     "key-repeated-last": lambda size: (
-        b"{" + b",".join(b'"%08x":0' % key for key in range(size // 13)) + b',"%08x":0}' % (size // 13 - 1)
+        b"{" + b",".join(b'"%011x":0' % key for key in range(size // 16)) + b',"%011x":0}' % (size // 16 - 1)
     ),
     "key-repeated-first": lambda size: (
-        b'{"00000000":0,' + b",".join(b'"%08x":0' % key for key in range(size // 13)) + b"}"
+        b'{"00000000000":0,' + b",".join(b'"%011x":0' % key for key in range(size // 16)) + b"}"
     ),
     "digits": lambda size: b"9" * size,
     "fraction": lambda size: b"0." + b"1" * size,
@@ -118,7 +118,9 @@ HOSTILE: dict[str, Callable[[int], bytes]] = {
     "bad-surrogates": lambda size: b'"' + b"\\ud83d" * (size // 6) + b'"',
     "closing-brackets": lambda size: b"]" * size,
     "long-keys": lambda size: b"{" + b",".join(b'"%01000d":0' % key for key in range(size // 1004)) + b"}",
-    "long-key-above-numbers": lambda size: b'{"' + b"k" * (size // 2) + b'":[' + b"0," * (size // 4) + b"0]}",
+    "long-key-above-numbers": lambda size: (
+        b'{"' + b"k" * (size // 2) + b'":[' + b"12345678," * (size // 18) + b"0]}"
+    ),
 }
 
 
