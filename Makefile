@@ -1,13 +1,15 @@
-# make demo   the main job on the embedded model, from an empty folder to a picture
-# make test   the tests, in two processes (JOBS=4: in four)
-# make slow   the long tests that CI runs too (SLOW=endless: those that take too long even for CI, SLOW=slow: both)
-# make lint   ruff, mypy, import rules
-# make clean  everything that the others made
+# make demo      the main job on the embedded model, from an empty folder to a picture
+# make evaluate  a policy of the embedded image model beside other methods, signed by an evaluator
+# make test      the tests, in two processes (JOBS=4: in four)
+# make slow      the long tests that CI runs too (SLOW=endless: those that take too long even for CI, SLOW=slow: both)
+# make lint      ruff, mypy, import rules
+# make clean     everything that the others made
 
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_ARGS ?=
+EVALUATE_ARGS ?=
 JOBS ?= 2
 # Where to find a CPU build of torch, if the usual index would bring CUDA along.
 PIP_ARGS ?=
@@ -15,7 +17,7 @@ PIP_ARGS ?=
 # precision, and the embedded models measured against their cards.
 SLOW ?= slow and not endless
 
-.PHONY: demo test slow lint clean install
+.PHONY: demo evaluate test slow lint clean install
 
 install: $(VENV)/.installed
 
@@ -26,6 +28,19 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: $(VENV)/.installed
 	$(BIN)/python benchmarks/demo.py --out out/demo $(DEMO_ARGS)
+
+# What docs/evaluate.md describes. Measurements stay in out/evaluate: the next call resumes.
+evaluate: export BUDC_TRUST := out/evaluate/trust.toml
+evaluate: $(VENV)/.installed
+	mkdir -p out/evaluate
+	test -e out/evaluate/lab.pub || $(BIN)/budc keygen --out out/evaluate/lab
+	test -e $(BUDC_TRUST) || $(BIN)/budc trust add out/evaluate/lab.pub --role publisher --role evaluator
+	test -e out/evaluate/policy.budc.json || $(BIN)/budc compile --model flux-nano --budget 6 --search uniform \
+	  --no-frames --key out/evaluate/lab.key --out out/evaluate/policy.budc.json
+	$(BIN)/budc evaluate out/evaluate/policy.budc.json --samples 16 --metrics psnr,ssim --calibration-size 8 \
+	  --against fewer-steps,uniform,magcache,taylorseer-1,dpcache,lemica --repeats 3 \
+	  --key out/evaluate/lab.key --out out/evaluate $(EVALUATE_ARGS)
+	$(BIN)/budc verify out/evaluate/policy.budc.json --require-evaluation "n>=16"
 
 # A file's tests share a worker, and what is expensive to set up; tests/conftest.py has the exception and the order.
 test: $(VENV)/.installed

@@ -7,7 +7,8 @@ import pytest
 
 from budc.runtimes.admission.trust import TrustedPolicy, UnsignedWarning, trusted_policy
 from budc.schema.artifact import open_artifact, read, seal
-from budc.schema.errors import Denied, Unsigned, UntrustedKey
+from budc.schema.attestation import seal_evaluation
+from budc.schema.errors import Denied, NotEvaluated, Unsigned, UntrustedKey
 from budc.schema.policy import PolicyDocument
 from budc.schema.trust import Trust
 
@@ -27,6 +28,29 @@ def test_a_denied_policy_is_refused_in_whatever_form_it_comes(
         with pytest.raises(Denied):
             trusted_policy(form, denying, allow_unsigned=True)
     assert trusted_policy(path, trust, allow_unsigned=False).document == document
+
+
+def test_a_required_evaluation_is_required_of_every_form(
+    document: PolicyDocument, signer: Any, trust: Trust, make_evaluation: Any, tmp_path: Any
+) -> None:
+    path = tmp_path / "policy.budc.json"
+    path.write_bytes(seal(document, signer))
+    unsigned = tmp_path / "unsigned.budc.json"
+    unsigned.write_bytes(seal(document, None))
+    requiring = replace(trust, evaluators=trust.keys).requiring("psnr>=30,n>=4")
+    opened = open_artifact(path, trust)
+    forms = (path, opened, unsigned, replace(read(unsigned), path=unsigned))
+    for form in (*forms, document):
+        with pytest.raises(NotEvaluated):
+            trusted_policy(form, requiring, allow_unsigned=True)
+    for name in ("policy", "unsigned"):
+        evaluation = seal_evaluation(make_evaluation(document), signer)
+        (tmp_path / f"{name}.evaluation.json").write_bytes(evaluation)
+    for form in forms[:2]:
+        assert trusted_policy(form, requiring, allow_unsigned=False).document == document
+    for form in forms[2:]:
+        with pytest.warns(UnsignedWarning):
+            assert trusted_policy(form, requiring, allow_unsigned=True).document == document
 
 
 def test_what_nobody_signed_needs_permission_and_warns(document: PolicyDocument, trust: Trust) -> None:
