@@ -85,6 +85,7 @@ def main(model: str, budget: str, search: str, out: Path, samples: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
     key, public = out / "release.key", out / "release.pub"
     artifact, picture = out / f"{model}-nfe{budget}.budc.json", out / "compare.png"
+    report = out / "report.html"
     prompt = read_prompts(load_profile(model).prompts.held_out)[0]
     if not key.exists():
         budc("keygen", "--out", str(out / "release"))
@@ -98,6 +99,7 @@ def main(model: str, budget: str, search: str, out: Path, samples: int) -> None:
         *("run", str(artifact), "--trust", str(public), "--prompt", prompt),
         *("--compare", "--out", str(picture)),
     )
+    budc("report", str(artifact), "--trust", str(public), "--out", str(report))
     document = open_artifact(artifact, Trust.from_pem(public)).document
     taken = times(document, prompt, samples)
     table = Table(
@@ -119,6 +121,7 @@ def main(model: str, budget: str, search: str, out: Path, samples: int) -> None:
     )
     console.print(f"artifact  {artifact}", highlight=False, soft_wrap=True)
     console.print(f"picture   {picture}", highlight=False, soft_wrap=True)
+    console.print(f"report    {report}", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

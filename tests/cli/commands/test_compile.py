@@ -27,7 +27,9 @@ def test_summary(compiled):
 
 
 def test_only_the_result_is_on_stdout(compiled):
-    assert compiled.outcome.out.startswith("wrote ")
+    verdict, _, page = compiled.outcome.out.split("\n", 2)
+    assert verdict.startswith("3 of 6 evaluations: PSNR ")
+    assert page.startswith("wrote ")
     assert "it/s" not in compiled.outcome.err
 
 

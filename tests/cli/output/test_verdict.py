@@ -51,3 +51,32 @@ def test_errors_where_no_frames_were_decoded(document):
 def test_nothing_to_compare_with(document):
     assert verdict(document([metric("psnr", 30)])) == "3 of 6 evaluations: PSNR 30.0 dB (worst 15.0)"
     assert verdict(document([])) == "3 of 6 evaluations: its quality was not measured"
+
+
+def test_a_policy_that_computes_every_step(make_document):
+    assert (
+        verdict(make_document(steps=6, nfe=6))
+        == "6 of 6 evaluations: every step is computed, as in the full run"
+    )
+
+
+def test_measured_time_of_the_loop(document, make_evaluation):
+    policy = document([metric("psnr", 30)])
+    evaluation = make_evaluation(policy)
+    assert verdict(policy, [evaluation]).endswith("; the loop took as long as that of the full run on cpu")
+    setting = evaluation.settings[0]
+    methods = [
+        msgspec.structs.replace(method, latency=msgspec.structs.replace(method.latency, median=median))
+        for method, median in zip(setting.methods, (0.4, 0.92), strict=True)
+    ]
+    faster = msgspec.structs.replace(evaluation, settings=[msgspec.structs.replace(setting, methods=methods)])
+    assert verdict(policy, [faster]).endswith("; the loop took 2.3 times less on cpu")
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify"])
+def test_commands_say_it(budc, sealed, public, command):
+    outcome = budc(command, sealed(), *(["--trust", public] if command == "verify" else []))
+    lines = outcome.out.splitlines()
+    assert (
+        lines[0 if command == "inspect" else -1] == "3 of 6 evaluations: latent-mse 0.00014 (worst 0.00056)"
+    )

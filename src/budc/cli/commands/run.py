@@ -131,17 +131,20 @@ def run_command(**flags: Any) -> None:
     and the model must be, file by file, the one that it was compiled for. Weights are read from local safetensors or
     ONNX files; nothing is downloaded.
     """
+    from budc.cli.output.verdict import verdict
+
     options = RunOptions(**flags)
     _check_flags(options)
     request = _request(options)
     if options.on_onnx:
         from budc.cli.generation.onnxruntime import run_onnx
 
-        click.echo(run_onnx(request, options.provider or "cpu"))
+        done = run_onnx(request, options.provider or "cpu")
     else:
         from budc.cli.generation.diffusers import run_diffusers
 
-        click.echo(run_diffusers(request, compare=options.compare))
+        done = run_diffusers(request, compare=options.compare)
+    click.echo(f"{verdict(request.document)}\n\n{done}")
 
 
 def _check_flags(options: RunOptions) -> None:

@@ -150,6 +150,7 @@ def _verify(file: Path, options: VerifyOptions, trust: Trust) -> dict[str, objec
     layers.unchecked("adapters", f"{rule}; those of a pipeline are checked when it runs")
     if used := additions(artifact.document):
         layers.unchecked("format 1.1", f"{', '.join(used)}; a run checks or refuses each of them")
+    layers.passed_all(artifact)
     return record(artifact, variant, layers) | {"evaluations": evaluations}
 
 

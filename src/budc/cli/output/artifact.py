@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from budc.cli.output.additions import conditions, further_quality, network, shapes, target
 from budc.cli.output.summary import budget, claimed_signers, cost, masks, measured_on, quality
 from budc.cli.output.tables import fields, wrapped
+from budc.cli.output.verdict import verdict
 from budc.schema.errors import printable
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def record(artifact: Artifact) -> dict[str, object]:
         "signed": artifact.signed,
         "claimedKeyIds": [signature.keyid for signature in artifact.signatures],
         "hint": artifact.hint,
+        "verdict": verdict(artifact.document),
         "document": msgspec.to_builtins(artifact.document),
     }
 
@@ -57,7 +59,7 @@ def page(artifact: Artifact) -> str:
     pairs += [
         (f"note {printable(key)}", printable(text)) for key, text in sorted(document.annotations.items())
     ]
-    return "\n\n".join([fields(pairs), quality(document), *further_quality(document)])
+    return "\n\n".join([verdict(document), fields(pairs), quality(document), *further_quality(document)])
 
 
 def _expiry(document: PolicyDocument) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from budc.cli.output.additions import conditions, further_quality
 from budc.cli.output.summary import budget, choices, claimed_signers, cost, masks, measured_on, quality
 from budc.cli.output.tables import fields
+from budc.cli.output.verdict import verdict
 
 if TYPE_CHECKING:
     from budc.schema.artifact import Artifact
@@ -26,7 +27,8 @@ def page(artifact: Artifact) -> str:
         *choices(document),
         ("quality", measured_on(document)),
     ]
-    return "\n\n".join([fields(pairs), quality(document), *further_quality(document)])
+    parts = [verdict(document), fields(pairs), quality(document), *further_quality(document)]
+    return "\n\n".join(parts)
 
 
 def _signed(artifact: Artifact) -> str:
@@ -48,6 +50,7 @@ def record(artifact: Artifact) -> dict[str, object]:
         "name": document.name,
         "revision": document.revision,
         "signedBy": [signature.keyid for signature in artifact.signatures],
+        "verdict": verdict(document),
         "budget": msgspec.to_builtins(document.budget),
         "steps": document.sampler.steps,
         "policy": msgspec.to_builtins(document.policy),

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from budc.cli.output.verdict import verdict
+
 if TYPE_CHECKING:
     from budc.schema.artifact import Artifact
 
@@ -29,6 +31,11 @@ class Layers:
         if not self.as_json:
             click.echo(f"--  {layer:<9}  {detail}")
 
+    def passed_all(self, artifact: Artifact) -> None:
+        """Print what the policy is worth by its report, which is now known to be its publisher's."""
+        if not self.as_json:
+            click.echo(f"\n{verdict(artifact.document)}")
+
 
 def record(artifact: Artifact, variant: str | None, layers: Layers) -> dict[str, object]:
     """Return what was verified as one JSON object."""
@@ -40,4 +47,5 @@ def record(artifact: Artifact, variant: str | None, layers: Layers) -> dict[str,
         "signedBy": [key.fingerprint for key in artifact.verified_by],
         "variant": variant,
         "layers": layers.records,
+        "verdict": verdict(artifact.document),
     }

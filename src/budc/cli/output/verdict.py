@@ -22,6 +22,8 @@ def verdict(document: PolicyDocument, evaluations: Sequence[EvaluationDocument] 
     For example "10 of 50 evaluations: PSNR 39.7 dB (worst 27.1), 7.4 dB ahead of 10 plain steps; the loop took 2.3
     times less on this CPU".
     """
+    if document.budget.nfe == full_steps(document):
+        return f"{_budget(document)}: every step is computed, as in the full run"
     sentence = f"{_budget(document)}: {_quality(document)}"
     speed = next(filter(None, (_speed(evaluation) for evaluation in evaluations)), "")
     return printable(f"{sentence}; {speed}" if speed else sentence)
@@ -83,5 +85,7 @@ def _speed(evaluation: EvaluationDocument) -> str:
     if FULL not in taken or POLICY not in taken:
         return ""
     ratio = taken[FULL] / taken[POLICY]
+    if 0.95 < ratio < 1.05:
+        return f"the loop took as long as that of the full run on {evaluation.device}"
     how = f"{ratio:.2g} times less" if ratio >= 1 else f"{1 / ratio:.2g} times more"
     return f"the loop took {how} on {evaluation.device}"
