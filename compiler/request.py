@@ -141,7 +141,8 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         requested = self.sweep.split(",") if self.sweep is not None else [self.budget]
         if mask is not None and not self.budget:
             requested = [str(mask.nfe)]
-        budgets = {parse_budget(text, steps, len(profile.denoisers)): text.strip() for text in requested}
+        source, denoisers = "budget" if self.sweep is None else "sweep", len(profile.denoisers)
+        budgets = {parse_budget(text, steps, denoisers, source=source): text.strip() for text in requested}
         if mask is not None and mask.nfe not in budgets:
             raise UsageError(
                 f"--mask: computes {mask.nfe} steps, but --budget {self.budget} asks for {min(budgets)}",

@@ -1,19 +1,21 @@
-"""Cost: FLOPs and memory of one forward, counted on the meta device from the architecture alone."""
+"""Counting: FLOPs and memory of one forward, on the meta device, from the architecture alone."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import diffusers
+import msgspec
 import torch
 from torch import nn
 
 from budc.compiler.planning.dummy_inputs import InputSize, dummy_inputs
+from budc.compiler.planning.parts import count_parts, tensor_bytes
 from budc.compiler.planning.profiler import profile_run
+from budc.policies.costs import Cost
 from budc.policies.profile import ModelProfile
 from budc.runtimes.sampling.trunk import Trunk
 
@@ -21,18 +23,17 @@ TEXT_TOKENS = 128
 """Text length assumed where it depends on the prompt."""
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Of one sample and one branch: `flops` of a computed step and `reuse_flops` of a reused one; in bytes, the
-    `weights` of one denoiser, the `residual` of its trunk, and `activations`, the peak beside the weights.
-    """
+def model_cost(profile: ModelProfile, folder: Path | None, *, gradients: bool) -> Cost:
+    """Count a forward, what a backward takes where that is asked for, and the parts beside the denoiser.
 
-    parameters: int
-    flops: float
-    reuse_flops: float
-    weights: int
-    residual: int
-    activations: int
+    Raises:
+        UnsupportedModel: see `forward_cost`.
+    """
+    return msgspec.structs.replace(
+        forward_cost(profile, folder),
+        gradients=gradient_memory(profile, folder) if gradients else 0,
+        parts=count_parts(profile, folder),
+    )
 
 
 def forward_cost(profile: ModelProfile, folder: Path | None = None) -> Cost:
@@ -44,14 +45,17 @@ def forward_cost(profile: ModelProfile, folder: Path | None = None) -> Cost:
     model, inputs = _on_meta(profile, folder)
     trunk = Trunk(model)
     computed = profile_run(lambda: trunk.compute(**inputs))
-    _, residual = computed.result
+    velocity, residual = computed.result
+    sample = velocity[0] if isinstance(velocity, list) else velocity
     reused = profile_run(lambda: trunk.reuse(residual, **inputs))
     return Cost(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         flops=computed.flops,
         reuse_flops=reused.flops,
-        weights=_bytes(model),
+        weights=tensor_bytes(model),
+        one_block=_one_block(model),
         residual=residual.numel() * residual.element_size(),
+        latents=sample.numel() * 4,
         activations=computed.peak_bytes,
     )
 
@@ -94,5 +98,8 @@ def _on_meta(profile: ModelProfile, folder: Path | None) -> tuple[Any, dict[str,
         return model, dummy_inputs(class_name, model.config, input_size(profile), device="meta", dtype=dtype)
 
 
-def _bytes(model: nn.Module) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+def _one_block(model: nn.Module) -> int:
+    """Return the bytes of what is outside all lists of blocks, and of the largest block."""
+    lists = [child for child in model.children() if isinstance(child, nn.ModuleList)]
+    blocks = [tensor_bytes(block) for child in lists for block in child]
+    return tensor_bytes(model) - sum(blocks) + max(blocks, default=0)

@@ -15,6 +15,10 @@ class Device(NamedTuple):
     flops: float
     memory: int
 
+    def seconds(self, flops: float, utilisation: float) -> float:
+        """Return how long so many FLOPs take at a share of the peak."""
+        return flops / (utilisation * self.flops)
+
 
 _GB = 10**9
 DEVICES: Mapping[str, Device] = {

@@ -1,60 +1,126 @@
-"""Dry run: a search on random losses, to estimate how much it rolls out before anything is rolled out."""
+"""Dry run: a search on made-up losses, to estimate how much it rolls out before anything is rolled out.
+
+    loss = scale · Σ over reused steps of weight[step] · age        age: steps since the last computed one
+
+The weights are drawn at random, so that candidates differ smoothly, as they do on real models: with independent losses
+a climb would end in its first round, and annealing would stay where it is. Searches whose length depends on losses are
+run on several such landscapes. The scale decides how often annealing accepts a worse mask; losses of real models
+are of about this size.
+"""
 
 from __future__ import annotations
 
+import math
 import random
+import statistics
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
-from budc.compiler.search import Algorithm, Candidate, Space
-from budc.policies.profile import ModelProfile
+from budc.compiler.planning.count import Count
+from budc.compiler.search import Candidate, Space, algorithm
+from budc.policies.profile import AnnealingSettings, ModelProfile
 from budc.policies.published_masks import masks_for
-from budc.runtimes.sampling.schedulers import first_steps, passed_sigmas
+from budc.schema.mask import StepMask
 
+LANDSCAPES = 7
+SCALE = 0.01
+"""Loss of the uniform mask."""
 
-class DryRun(NamedTuple):
-    """Computed steps of one sample and branch, common prefixes counted once, and the number of candidates."""
+ROUGHNESS = 0.5
+"""Standard deviation of the weights' logarithms."""
 
-    evaluations: int
-    candidates: int
+FORGOTTEN = 1.3
+"""How many times more is rolled out where only the last rollout is remembered; for `joint`, 1.1 to 1.3 were counted."""
 
 
 def dry_run(
-    profile: ModelProfile, nfe: int, steps: int, algorithm: Algorithm, rollouts: float = 1.0
-) -> DryRun:
-    """Return what a search rolls out, with all reuse errors zero and a random loss for every candidate.
+    profile: ModelProfile, nfe: int, steps: int, search: str, rollouts: float = 1.0, remembered: int = 10**9
+) -> Count:
+    """Return how many steps a search computes for one sample and branch, where so many prefixes are `remembered`.
 
-    `rollouts` is the share of its limit that it takes.
+    `rollouts` is the share of its limit that `joint` takes.
     """
-    errors = [[[0.0] * steps for _ in range(steps)] for _ in range(steps)]
-    space = Space(
-        steps=steps,
-        nfe=nfe,
-        branches=profile.branches,
-        annealing=profile.search,
-        rollouts=rollouts,
-        errors={"trunk-residual": errors, "velocity": errors},
-        published_masks=masks_for(profile, steps, nfe),
-        first_steps=_first_steps(profile, steps),
-    )
-    rng, proposals = random.Random(0), algorithm.propose(space, random.Random(0))
-    losses: dict[str, float] = {}
-    prefixes: set[tuple[object, ...]] = set()
-    candidates = next(proposals)
-    while True:
-        for candidate in candidates:
-            losses.setdefault(candidate.key, rng.random())
-            prefixes.update(_prefixes(candidate))
-        try:
-            candidates = proposals.send([losses[candidate.key] for candidate in candidates])
-        except StopIteration:
-            return DryRun(len(prefixes), len(losses))
+    fixed = _Fixed(steps, nfe, profile.search, masks_for(profile, steps, nfe), _first_steps(profile, steps))
+    chosen = algorithm(search)
+    if chosen.evaluations is not None:
+        space = _space(fixed, rollouts)
+        least = chosen.evaluations(space)
+        unshared = chosen.max_candidates(space) * nfe
+        most = least if remembered >= least else max(least, min(math.ceil(FORGOTTEN * least), unshared))
+        return Count((least + most) // 2, least, most)
+    found = sorted(_computed_steps(search, fixed, seed, remembered) for seed in range(LANDSCAPES))
+    return Count(round(statistics.median(found)), found[0], found[-1])
+
+
+class _Fixed(NamedTuple):
+    """What a search is given, whatever its effort."""
+
+    steps: int
+    nfe: int
+    annealing: AnnealingSettings
+    published_masks: tuple[tuple[int, ...], ...]
+    first_steps: tuple[int, ...]
+
+
+def _space(fixed: _Fixed, rollouts: float = 1.0) -> Space:
+    return Space(**fixed._asdict(), rollouts=rollouts)
 
 
 def _first_steps(profile: ModelProfile, steps: int) -> tuple[int, ...]:
     # The checkpoint's scheduler decides; a schedule without its shift is near enough to count candidates.
-    boundaries = (profile.experts.boundary,) if profile.experts else ()
-    firsts = first_steps(passed_sigmas(steps), boundaries)
-    return tuple(min(max(1, first), steps - 1) for first in firsts)
+    if not profile.experts:
+        return ()
+    sigmas = (1 - step / steps for step in range(steps))
+    first = sum(sigma >= profile.experts.boundary for sigma in sigmas)
+    return (min(max(1, first), steps - 1),)
+
+
+@cache
+def _computed_steps(search: str, fixed: _Fixed, seed: int, remembered: int) -> int:
+    """Return the computed steps of a search's rollouts on one landscape."""
+    nodes: OrderedDict[tuple[object, ...], None] = OrderedDict()
+    computed = 0
+    for candidate in _candidates(search, _space(fixed), seed):
+        path = _prefixes(candidate)
+        for prefix in reversed(path):
+            if prefix in nodes:
+                break
+            computed += 1
+        for prefix in path:
+            nodes[prefix] = None
+            nodes.move_to_end(prefix)
+        while len(nodes) > max(len(path), remembered):
+            nodes.popitem(last=False)
+    return computed
+
+
+def _candidates(search: str, space: Space, seed: int) -> Iterator[Candidate]:
+    """Yield every candidate of a search once, in the order in which they are scored."""
+    rng = random.Random(seed)
+    weights = [math.exp(rng.gauss(0, ROUGHNESS)) for _ in range(space.steps)]
+    unit = SCALE / (_error(StepMask.uniform(space.steps, space.nfe), weights) or 1.0)
+    proposals = algorithm(search).propose(space, random.Random(seed))
+    losses: dict[str, float] = {}
+    candidates = next(proposals)
+    while True:
+        for candidate in candidates:
+            if candidate.key not in losses:
+                losses[candidate.key] = unit * _error(candidate.mask, weights)
+                yield candidate
+        try:
+            candidates = proposals.send([losses[candidate.key] for candidate in candidates])
+        except StopIteration:
+            return
+
+
+def _error(mask: StepMask, weights: Sequence[float]) -> float:
+    error, age = 0.0, 0
+    for computed, weight in zip(mask, weights, strict=True):
+        age = 0 if computed else age + 1
+        error += weight * age
+    return error
 
 
 def _prefixes(candidate: Candidate) -> list[tuple[object, ...]]:

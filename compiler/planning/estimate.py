@@ -8,47 +8,53 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from budc.compiler.planning.cost import Cost
+from budc.compiler.planning.count import Count
 from budc.compiler.planning.devices import Device
 from budc.compiler.planning.forwards import CompileSettings, forwards_by_stage
+from budc.compiler.planning.memory import Phase, phases
+from budc.policies.costs import Cost
 
 UTILISATION = 0.4
 """Share of a device's peak that a forward is assumed to reach where none was measured."""
 
+FILLING = 1e11
+"""FLOPs of the smallest forward for which a device's peak says how long it takes: smaller ones do not fill it."""
+
 
 @dataclass(frozen=True)
 class CompileEstimate:
-    """The forwards of each stage and the seconds of one forward: `measured`, assumed, or None where unknown.
-
-    `gradients` are the bytes that one sample's gradient takes beside the weights, 0 where none is taken.
-    """
+    """The forwards of each stage and the seconds of one forward: `measured`, assumed, or None where unknown."""
 
     settings: CompileSettings
     cost: Cost
-    stages: Mapping[str, int]
+    stages: Mapping[str, Count]
     seconds: float | None
     measured: bool
-    gradients: int
+
+    @property
+    def total(self) -> Count:
+        """The forwards of all stages."""
+        return Count.total(self.stages.values())
 
     @property
     def forwards(self) -> int:
-        """The forwards of all stages."""
-        return sum(self.stages.values())
+        """The forwards of all stages that are expected."""
+        return self.total.expected
 
     @property
     def search_forwards(self) -> int:
-        """The forwards of all stages but the report."""
-        return self.forwards - self.stages["report"]
+        """The expected forwards of all stages but the report."""
+        return self.forwards - self.stages["report"].expected
 
     @property
-    def weights(self) -> int:
-        """Bytes of one denoiser; those that share a run take turns on the device."""
-        return self.cost.weights
+    def phases(self) -> tuple[Phase, ...]:
+        """What each phase has on the device."""
+        return phases(self.settings.profile, self.cost, align=self.settings.align)
 
     @property
     def memory(self) -> int:
-        """Bytes of device memory for one sample: one denoiser, activations, and one branch's residual."""
-        return self.weights + max(self.cost.activations, self.gradients) + self.cost.residual
+        """Bytes of device memory that one sample takes where every part is whole; parts that are not known left out."""
+        return max(phase.whole or phase.reduced for phase in self.phases)
 
     def hours(self, forwards: int | None = None) -> float | None:
         """Return how long so many forwards take on the device, by default all; None where that is not known."""
@@ -57,18 +63,14 @@ class CompileEstimate:
 
 
 def estimate_compile(
-    settings: CompileSettings,
-    cost: Cost,
-    device: Device | None = None,
-    seconds: float | None = None,
-    gradients: int = 0,
+    settings: CompileSettings, cost: Cost, device: Device | None = None, seconds: float | None = None
 ) -> CompileEstimate:
     """Estimate a compile.
 
-    `seconds` are measured for one forward of one sample; without them `device` decides. `gradients` are the bytes of
-    `budc.compiler.planning.cost.gradient_memory`, for a compile that aligns.
+    `seconds` are measured for one forward of one sample; without them `device` decides, unless the forward is too
+    small to fill it.
     """
     measured = seconds is not None
-    if seconds is None and device is not None:
-        seconds = cost.flops / (UTILISATION * device.flops)
-    return CompileEstimate(settings, cost, forwards_by_stage(settings), seconds, measured, gradients)
+    if seconds is None and device is not None and cost.flops >= FILLING:
+        seconds = device.seconds(cost.flops, UTILISATION)
+    return CompileEstimate(settings, cost, forwards_by_stage(settings, cost), seconds, measured)

@@ -9,29 +9,34 @@
     refit          (without) the winner's coefficients, fitted once more on judges and all
     report         full run, policy, uniform mask and fewer steps, on the held-out prompts
 
-A forward is one sample of one branch. How many candidates a search scores depends on their losses. Here it is run on
-random losses (`budc.compiler.planning.dry_run`), so search and race are estimates; the other stages are exact.
+A forward is one sample of one branch. Where losses decide how many candidates a search scores, it is run on made-up
+ones (`budc.compiler.planning.dry_run`), so search and race are estimates with bounds; the other stages are exact. The
+policies of a sweep share the full runs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from budc.compiler.planning.count import Count
 from budc.compiler.planning.dry_run import dry_run
-from budc.compiler.search import algorithm
-from budc.compiler.selection.effort import DEFAULT_EFFORT, effort, epochs
-from budc.compiler.selection.stages import stages_of
-from budc.compiler.selection.study import FINALISTS
-from budc.compiler.training.trainer import training_forwards
+from budc.compiler.rollouts.node_memory import MEMORY, node_bytes
+from budc.compiler.selection.effort import DEFAULT_EFFORT, FINALISTS, Effort, effort, epochs
+from budc.compiler.selection.stages import Stages, stages_of
+from budc.compiler.training.forwards import training_forwards
+from budc.policies.costs import Cost
 from budc.policies.profile import ModelProfile
 
 
 @dataclass(frozen=True)
 class CompileSettings:
-    """What the cost of a compile depends on; `prompts` are calibration prompts, by default as many as the profile's."""
+    """What the cost of a compile depends on: `budgets` are evaluations a branch, one or those of a sweep; `prompts` are
+    calibration prompts, by default as many as the profile's.
+    """
 
     profile: ModelProfile
-    nfe: int
+    budgets: tuple[int, ...]
     steps: int
     search: str
     align: bool = False
@@ -43,36 +48,87 @@ class CompileSettings:
         """The number of calibration prompts."""
         return self.prompts or self.profile.prompts.calibration_size
 
+    @property
+    def held_out_size(self) -> int:
+        """The number of held-out prompts that the effort reports on."""
+        size, most = self.profile.prompts.held_out_size, effort(self.effort).report
+        return size if most is None else min(most, size)
 
-def forwards_by_stage(settings: CompileSettings) -> dict[str, int]:
+    @property
+    def stages(self) -> Stages:
+        """How many of the calibration prompts each stage is given. Raises UsageError: see `stages_of`."""
+        return stages_of(self.search, self.effort, self.calibration_size, arbitrates=self.align)
+
+
+def forwards_by_stage(settings: CompileSettings, cost: Cost) -> Mapping[str, Count]:
     """Return stage -> forwards of a compile.
 
     Raises:
-        UsageError: the calibration prompts are too few to leave one by which an alignment is judged.
+        UsageError: the calibration prompts are too few to leave one by which an alignment is judged, or the search
+            cannot search these masks.
     """
-    profile, nfe, steps = settings.profile, settings.nfe, settings.steps
-    given = effort(settings.effort)
-    prompts = stages_of(
-        settings.search, settings.effort, settings.calibration_size, arbitrates=settings.align
+    prompts, branches = settings.stages, len(settings.profile.branches)
+    found: dict[str, list[Count]] = {"calibration": [Count.exactly(settings.steps * prompts.total)]}
+    paired = _paired(effort(settings.effort), prompts) if settings.align else None
+    if paired is not None:
+        # Full runs of the further pairings of prompts and noise, which the policies of a sweep share.
+        further = settings.steps * (sum(paired) - prompts.total)
+        found["alignment"] = [Count.exactly(further)]
+    for nfe in settings.budgets:
+        for stage, count in _of_budget(settings, cost, nfe, paired).items():
+            found.setdefault(stage, []).append(count)
+    report = settings.steps + sum(3 * nfe for nfe in settings.budgets)
+    found["report"] = [Count.exactly(report * settings.held_out_size)]
+    return {stage: Count.total(counts).times(branches) for stage, counts in found.items()}
+
+
+def _of_budget(
+    settings: CompileSettings, cost: Cost, nfe: int, paired: tuple[int, int] | None
+) -> dict[str, Count]:
+    """Return stage -> forwards a branch of what each policy takes for itself, the report left out."""
+    prompts, given = settings.stages, effort(settings.effort)
+    searched = dry_run(
+        settings.profile, nfe, settings.steps, settings.search, given.rollouts, _remembered(settings, cost)
     )
-    search = dry_run(profile, nfe, steps, algorithm(settings.search), given.rollouts)
-    finalists = min(FINALISTS, search.candidates)
-    stages = {"calibration": steps * prompts.total, "search": search.evaluations * prompts.screen}
+    finalists = min(FINALISTS, searched.least // nfe)
+    stages = {"search": searched.times(prompts.screen)}
     if prompts.screen < prompts.fit:
-        stages["race"] = min(given.finalists, finalists) * nfe * prompts.fit
-    # Samples: an alignment pairs each prompt with several noises, at most as many as there are prompts.
-    aligned = settings.align and prompts.judge > 0
-    training, judging = (
-        min(given.pairings if aligned else 1, count) * count for count in (prompts.fit, prompts.judge)
-    )
-    if prompts.judge:
-        stages["arbitration"] = finalists * nfe * judging
-    if aligned:
-        full_runs = steps * (training + judging - prompts.total)
-        epoch_forwards = training_forwards(nfe, training, judging, epochs(nfe, given))
-        stages["alignment"] = full_runs + epoch_forwards + nfe * judging
+        stages["race"] = Count.exactly(min(given.finalists, finalists) * nfe * prompts.fit)
+    if paired is not None:
+        training, judging = paired
+        trained = training_forwards(nfe, training, judging, epochs(nfe, given)) + nfe * judging
+        stages["arbitration"] = Count.exactly(finalists * nfe * judging)
+        stages["alignment"] = Count.exactly(trained)
     elif prompts.judge:
-        stages["refit"] = nfe * prompts.total
-    report = profile.prompts.held_out_size
-    stages["report"] = (steps + 3 * nfe) * (report if given.report is None else min(given.report, report))
-    return {stage: count * len(profile.branches) for stage, count in stages.items()}
+        stages["arbitration"] = Count.exactly(finalists * nfe * prompts.judge)
+        stages["refit"] = Count.exactly(nfe * prompts.total)
+    return stages
+
+
+def _paired(given: Effort, prompts: Stages) -> tuple[int, int]:
+    """Return the samples that an alignment trains on and is judged by: each prompt with several noises, at most as many
+    as there are prompts.
+    """
+    training, judging = (min(given.pairings, count) * count for count in (prompts.fit, prompts.judge))
+    return training, judging
+
+
+def _remembered(settings: CompileSettings, cost: Cost) -> int:
+    """Return how many computed steps of its candidates the search remembers."""
+    branches = len(settings.profile.branches)
+    node = node_bytes(cost.latents, cost.residual, branches, settings.steps) * settings.stages.screen
+    return MEMORY // max(node, 1)
+
+
+def transfer_forwards(settings: CompileSettings) -> int:
+    """Return the forwards of a transfer to this model in place of a search, of one policy for each budget.
+
+    It runs the calibration prompts in full, fits the coefficients, and reports the policy as it came as well.
+    """
+    profile = settings.profile
+    prompts = stages_of(settings.search, settings.effort, settings.calibration_size, arbitrates=False)
+    count = sum(
+        (settings.steps + nfe) * prompts.total + (settings.steps + 4 * nfe) * settings.held_out_size
+        for nfe in settings.budgets
+    )
+    return count * len(profile.branches)

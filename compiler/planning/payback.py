@@ -8,23 +8,29 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from budc.compiler.planning.count import Count
 from budc.compiler.planning.estimate import CompileEstimate
 
 
 class Payback(NamedTuple):
-    """Forwards of one sample, all branches together: of every step, and under the policy."""
+    """Forwards of one sample, all branches together: of every step, and under the policy of `nfe` evaluations."""
 
+    nfe: int
     full: float
     policy: float
-    samples: int | None
-    """How many samples save as much as the compile costs; None where a sample saves nothing."""
+    samples: Count | None
+    """How many samples save as much as the whole compile costs; None where a sample saves nothing."""
 
 
-def payback(estimate: CompileEstimate) -> Payback:
-    """Return what a sample costs, against what the compile costs."""
+def paybacks(estimate: CompileEstimate) -> tuple[Payback, ...]:
+    """Return for each budget what a sample costs, against what the compile costs."""
     settings, cost = estimate.settings, estimate.cost
     branches = len(settings.profile.branches)
-    reused = (settings.steps - settings.nfe) * cost.reuse_flops / cost.flops
-    full, policy = branches * settings.steps, branches * (settings.nfe + reused)
-    saved = full - policy
-    return Payback(full, policy, math.ceil(estimate.forwards / saved) if saved > 0 else None)
+    full = branches * settings.steps
+    found = []
+    for nfe in settings.budgets:
+        policy = branches * (nfe + (settings.steps - nfe) * cost.reuse_flops / cost.flops)
+        saved = full - policy
+        samples = Count(*(math.ceil(count / saved) for count in estimate.total)) if saved > 0 else None
+        found.append(Payback(nfe, full, policy, samples))
+    return tuple(found)

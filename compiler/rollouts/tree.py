@@ -22,12 +22,10 @@ from budc.compiler.fitting.trajectory import CoefficientRows
 from budc.compiler.rollouts.candidate import CandidateTrajectory, CoefficientFit, Prefix, prefixes
 from budc.compiler.rollouts.linear_form import LinearForm
 from budc.compiler.rollouts.metrics import latent_errors
+from budc.compiler.rollouts.node_memory import MEMORY, node_bytes
 from budc.compiler.rollouts.reference_run import ReferenceRun
 from budc.compiler.rollouts.step import take_step
 from budc.compiler.search.space import Candidate
-
-MEMORY = 4 << 30
-"""Bytes of nodes that are remembered, by default."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +96,11 @@ class Tree:
 
     @property
     def _node_bytes(self) -> int:
-        # A node holds what every branch has cached last, and the velocities until the next one.
-        noise, branches = self._noise, len(self.network.branches)
-        velocities = noise.numel() * noise.element_size() * (branches + self.form.steps // 4)
-        return velocities + branches * self.run.residual_bytes * self.network.samples
+        latents = self._noise[:1]
+        branches, residual = len(self.network.branches), self.run.residual_bytes
+        return self.network.samples * node_bytes(
+            latents.numel() * latents.element_size(), residual, branches, self.form.steps
+        )
 
     def _prefixes(self, candidate: Candidate) -> list[Prefix]:
         return prefixes(candidate, self.network.branches)

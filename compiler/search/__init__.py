@@ -18,13 +18,13 @@ from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 from budc.compiler.search.anneal import anneal, candidates_of_anneal
-from budc.compiler.search.dp import candidates_of_dp, dp
-from budc.compiler.search.exhaustive import exhaustive
+from budc.compiler.search.dp import candidates_of_dp, dp, evaluations_of_dp
+from budc.compiler.search.exhaustive import evaluations_of_exhaustive, exhaustive
 from budc.compiler.search.given import GIVEN, GIVEN_FITTED, given, given_fitted
 from budc.compiler.search.hillclimb import candidates_of_hillclimb, hillclimb
-from budc.compiler.search.joint import candidates_of_joint, joint
+from budc.compiler.search.joint import candidates_of_joint, evaluations_of_joint, joint
 from budc.compiler.search.moves import candidate_count
-from budc.compiler.search.nearby import candidates_of_nearby, nearby
+from budc.compiler.search.nearby import candidates_of_nearby, evaluations_of_nearby, nearby
 from budc.compiler.search.paper import candidates_of_paper, paper
 from budc.compiler.search.published import candidates_of_published, published
 from budc.compiler.search.space import Candidate, Proposals, Space
@@ -45,18 +45,20 @@ class Algorithm(NamedTuple):
     objective: Objective = "log-mean"
     arbitrated: bool = True
     """Whether its finalists are arbitrated on prompts that it does not see; if not, it is given all prompts."""
+    evaluations: Callable[[Space], int] | None = None
+    """About how many steps its rollouts compute, common prefixes counted once; None where losses decide."""
 
 
 ALGORITHMS: Mapping[str, Algorithm] = {
-    "joint": Algorithm(joint, candidates_of_joint),
+    "joint": Algorithm(joint, candidates_of_joint, evaluations=evaluations_of_joint),
     "paper": Algorithm(paper, candidates_of_paper, "mean", arbitrated=False),
     "uniform": Algorithm(uniform, lambda _: 1, "mean", arbitrated=False),
-    "exhaustive": Algorithm(exhaustive, candidate_count),
+    "exhaustive": Algorithm(exhaustive, candidate_count, evaluations=evaluations_of_exhaustive),
     "anneal": Algorithm(anneal, candidates_of_anneal),
     "hillclimb": Algorithm(hillclimb, candidates_of_hillclimb),
-    "dp": Algorithm(dp, candidates_of_dp),
+    "dp": Algorithm(dp, candidates_of_dp, evaluations=evaluations_of_dp),
     "known": Algorithm(published, candidates_of_published),
-    "nearby": Algorithm(nearby, candidates_of_nearby),
+    "nearby": Algorithm(nearby, candidates_of_nearby, evaluations=evaluations_of_nearby),
     GIVEN: Algorithm(given, lambda _: 1),
     GIVEN_FITTED: Algorithm(given_fitted, lambda _: 1),
 }

@@ -71,6 +71,11 @@ def candidates_of_dp(space: Space) -> int:
     return len(space.payloads)
 
 
+def evaluations_of_dp(space: Space) -> int:
+    """Return how many steps the rollouts compute: payloads share none."""
+    return candidates_of_dp(space) * space.nfe
+
+
 def dp(space: Space, rng: random.Random) -> Proposals:
     """Roll out the shortest path of every payload, one mask for all branches, and return the best."""
     candidates = [

@@ -22,7 +22,14 @@ import random
 from collections.abc import Generator, Mapping
 
 from budc.compiler.search.dp import shortest_path
-from budc.compiler.search.moves import Slots, all_relocations, candidate_of, mask_count, slots_of
+from budc.compiler.search.moves import (
+    Slots,
+    all_relocations,
+    candidate_of,
+    mask_count,
+    prefix_count,
+    slots_of,
+)
 from budc.compiler.search.space import Candidate, Proposals, Space
 from budc.schema.mask import StepMask
 from budc.schema.policy import Payload
@@ -80,6 +87,12 @@ def _limits(steps: int, nfe: int, share: float) -> tuple[float, float]:
 def candidates_of_joint(space: Space) -> int:
     """Return about how many candidates are scored; the limit of rollouts decides."""
     return int(3 * rollout_limit(space.steps, space.nfe, space.rollouts))
+
+
+def evaluations_of_joint(space: Space) -> int:
+    """Return after how many computed steps it ends: at its limit, or where it has rolled out every mask."""
+    limit = space.nfe * rollout_limit(space.steps, space.nfe, space.rollouts)
+    return math.ceil(min(limit, prefix_count(space)))
 
 
 def uniform_to_end(steps: int, nfe: int) -> tuple[int, ...]:

@@ -33,6 +33,17 @@ def candidate_count(space: Space) -> int:
     return math.comb((space.steps - fixed) * count, (space.nfe - fixed) * count) * len(space.payloads)
 
 
+def prefix_count(space: Space) -> int:
+    """Return how many steps are computed where every candidate is rolled out, common prefixes once.
+
+    Branches share a mask.
+    """
+    others, free = space.steps - len(space.fixed), space.nfe - len(space.fixed)
+    # A prefix ends at a computed step, so early that all that must follow still fit.
+    prefixes = sum(math.comb(others - free + count, count) for count in range(free + 1))
+    return len(space.payloads) * (prefixes + len(space.fixed) - 1)
+
+
 def all_candidates(space: Space) -> Iterator[Candidate]:
     """Yield every candidate once, in an order in which neighbours share long prefixes."""
     count = mask_count(space)

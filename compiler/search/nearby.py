@@ -22,6 +22,11 @@ def candidates_of_nearby(space: Space) -> int:
     return candidates_of_published(space) + ROLLOUTS
 
 
+def evaluations_of_nearby(space: Space) -> int:
+    """Return about how many steps the rollouts compute. Raises UsageError: no mask is published."""
+    return space.nfe * (len(published_candidates(space, "nearby")) + ROLLOUTS // 2)
+
+
 def nearby(space: Space, rng: random.Random) -> Proposals:
     """Score the published masks with every payload, then masks near the best one, with its payload.
 

@@ -45,6 +45,9 @@ EFFORTS: Mapping[str, Effort] = {
 
 DEFAULT_EFFORT = "thorough"
 
+FINALISTS = 4
+"""How many of the best candidates of a search are kept, with every effort."""
+
 
 def effort(name: str) -> Effort:
     """Return an effort by name.

@@ -14,12 +14,11 @@ import msgspec
 
 from budc.compiler.rollouts.tree import Tree
 from budc.compiler.search import Space, algorithm
+from budc.compiler.selection.effort import FINALISTS
 from budc.compiler.selection.scores import Scored, Scores, not_finite
 from budc.compiler.storage.journal import Journal
 from budc.option_names import option
 from budc.progress import progress
-
-FINALISTS = 4
 
 
 class StudyResult(msgspec.Struct, frozen=True):

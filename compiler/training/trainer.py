@@ -23,15 +23,13 @@ from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.denoisers.microbatches import MicroBatches
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training.dataset import TrainingSet, gradient, log_error
+from budc.compiler.training.forwards import training_forwards
 from budc.compiler.training.parameters import Parameters
 from budc.option_names import option
 from budc.progress import progress
 
 RATES: Mapping[str, float] = {"coefficients": 0.01, "sigmas": 0.02}
 """Learning rate of every group of parameters."""
-
-BACKWARD = 2
-"""The forwards that a backward pass counts as."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +82,6 @@ class _Epoch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     loss: float | None
     state: dict[str, _Group]
-
-
-def training_forwards(evaluations: int, train: int, validation: int, epochs: int) -> int:
-    """Return the forward equivalents of a training on so many samples, each of `evaluations` forwards."""
-    return evaluations * (epochs * ((1 + BACKWARD) * train + validation) + validation)
 
 
 def train(

@@ -13,9 +13,10 @@ from budc.compiler.denoisers.denoiser import WeightedGuidance
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.evaluation.reference import reference_set
 from budc.compiler.models.model import load_model
+from budc.compiler.rollouts.node_memory import MEMORY
 from budc.compiler.rollouts.reference_run import reference_run
 from budc.compiler.rollouts.schedule import NoiseSchedule
-from budc.compiler.rollouts.tree import MEMORY, Tree
+from budc.compiler.rollouts.tree import Tree
 from budc.compiler.selection.task import Task
 from budc.compiler.storage.journal import Journal
 from budc.policies.profile import AnnealingSettings, load_profile, read_prompts

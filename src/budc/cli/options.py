@@ -23,6 +23,7 @@ LARGEST_SEED = 2**53 - 1
 LARGEST_REVISION = 2**31 - 1
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+sweep_option = click.option("--sweep", metavar="6,8,10", help="Several budgets at once: one policy for each.")
 search_option = click.option("--search", metavar="NAME", help="Search algorithm; default joint.")
 effort_option = click.option(
     "--effort", metavar="NAME", help="fast, balanced or thorough (default): how many prompts are run."

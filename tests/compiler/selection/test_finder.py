@@ -17,9 +17,9 @@ from budc.compiler.rollouts.policies import forwards_per_sample
 from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.rollouts.schedule import NoiseSchedule
 from budc.compiler.selection.arbitration import Arbiter
+from budc.compiler.selection.effort import FINALISTS
 from budc.compiler.selection.finder import Finder, Fit
 from budc.compiler.selection.stages import SEARCH_SHARE
-from budc.compiler.selection.study import FINALISTS
 from budc.compiler.selection.task import ForwardCount
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training import schedule_alignment

@@ -8,8 +8,9 @@ from budc.compiler.rollouts.metrics import latent_errors, objective
 from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.rollouts.tree import Rollout, Tree
 from budc.compiler.search import Candidate, Space
+from budc.compiler.selection.effort import FINALISTS
 from budc.compiler.selection.scores import policy_of
-from budc.compiler.selection.study import FINALISTS, search
+from budc.compiler.selection.study import search
 from budc.compiler.storage.journal import Journal
 from budc.schema.errors import CompileError, UsageError
 from budc.schema.mask import StepMask

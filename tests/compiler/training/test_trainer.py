@@ -7,8 +7,9 @@ from budc.compiler.search import Candidate
 from budc.compiler.selection.scores import policy_of
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training.dataset import TrainingSet
+from budc.compiler.training.forwards import BACKWARD
 from budc.compiler.training.parameters import PolicyParameters
-from budc.compiler.training.trainer import BACKWARD, TrainingSettings, train
+from budc.compiler.training.trainer import TrainingSettings, train
 
 EPOCHS = 3
 

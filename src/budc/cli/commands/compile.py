@@ -28,6 +28,7 @@ from budc.cli.options import (
     seed_option,
     signing_options,
     states_option,
+    sweep_option,
     weights_option,
 )
 
@@ -50,7 +51,7 @@ class Steps(click.ParamType[int | str]):
 @click.argument("source", required=False, type=PATH, metavar="[POLICY.toml]")
 @model_option()
 @budget_option()
-@click.option("--sweep", metavar="6,8,10", help="Several budgets at once: one policy for each.")
+@sweep_option
 @click.option(
     "--steps",
     type=Steps(),

@@ -16,128 +16,165 @@ from budc.cli.options import (
     json_option,
     model_option,
     search_option,
+    sweep_option,
     weights_option,
 )
-from budc.schema.errors import UsageError, WeightsMissing
+from budc.schema.errors import UsageError
 
 if TYPE_CHECKING:
+    from budc.cli.output.plan import Planned
     from budc.compiler.planning.devices import Device
+    from budc.compiler.planning.forwards import CompileSettings
+    from budc.policies.costs import Cost
     from budc.policies.profile import ModelProfile
 
 
 @dataclass(frozen=True)
-class PlannedCompile:
-    """The compile whose cost is asked for. `folder` holds weights to time a forward of, on this machine."""
+class _Request:
+    """The compile whose cost is asked for, of the effort that is; on a device, or with a forward timed of a folder."""
 
-    profile: ModelProfile
-    nfe: int
-    steps: int
-    search: str
-    effort: str
-    align: bool
+    settings: CompileSettings
     device: Device | None
-    folder: Path | None
+    memory: int | None
+    timed: Path | None
 
 
 @click.command("plan")
 @model_option(required=True)
-@budget_option(required=True)
+@budget_option()
+@sweep_option
 @click.option(
     "--steps", type=click.IntRange(1, 1000), metavar="N", help="Sampler steps; default the profile's."
 )
 @search_option
 @effort_option
 @click.option("--align", is_flag=True, help="Include the cost of aligning.")
-@weights_option()
 @catalogue_device_option
+@click.option(
+    "--memory",
+    type=click.FloatRange(0, 1e6, min_open=True),
+    metavar="GB",
+    help="Memory of your device, to see what fits; default that of --device.",
+)
+@click.option("--time", "timed", is_flag=True, help="Time a forward of the weights on this machine.")
+@weights_option("the package's own, or the hub cache; with --time")
 @json_option
 def plan_command(as_json: bool, **flags: Any) -> None:
     """Estimate what a compile will cost.
 
-    Prints forwards, device memory and hours for each effort, and what would make the compile cheaper.
+    Prints forwards, device memory and time, for each effort and on each device that is known, and what would make the
+    compile cheaper.
 
-    FLOPs are counted from the architecture alone. If the weights are here and no --device is given, one forward is
-    timed on this machine.
+    Costs of the models that the package ships are part of it; those of your own are counted from the architecture.
     """
-    from budc.cli.dependencies import MODEL_PACKAGES, model_libraries, require
+    from budc.cli.output.plan import page
+    from budc.cli.output.plan_record import record
 
-    planned = _resolve(**flags)
-    require(*MODEL_PACKAGES)
-    with model_libraries():
-        text = _text(planned, as_json)
-    click.echo(text)
+    planned = _planned(_resolve(**flags))
+    click.echo(json.dumps(record(planned), indent=1) if as_json else page(planned))
 
 
 def _resolve(
+    device: str | None, memory: float | None, timed: bool, weights: Path | None, **settings: Any
+) -> _Request:
+    """Refuse what can be refused without a model library."""
+    from budc.compiler.planning.devices import device as device_named
+    from budc.policies.profile import find_weights
+
+    if weights is not None and not timed:
+        raise UsageError("--weights: nothing is read of them without --time", remedy="add --time")
+    if timed and device is not None:
+        raise UsageError(
+            "--time times a forward on this machine, --device asks for another one's", remedy="give one"
+        )
+    asked = _settings(**settings)
+    chosen = device_named(device) if device is not None else None
+    available = chosen.memory if chosen is not None else None
+    folder = find_weights(asked.profile, weights) if timed else None
+    return _Request(asked, chosen, available if memory is None else round(memory * 1e9), folder)
+
+
+def _settings(
     model: str,
-    budget: str,
+    budget: str | None,
+    sweep: str | None,
     steps: int | None,
     search: str | None,
     effort: str | None,
     align: bool,
-    weights: Path | None,
-    device: str | None,
-) -> PlannedCompile:
-    """Refuse what can be refused without a model library."""
+) -> CompileSettings:
     from budc.compiler.budget import parse_budget
-    from budc.compiler.planning.devices import device as device_named
+    from budc.compiler.planning.forwards import CompileSettings
     from budc.compiler.selection.effort import DEFAULT_EFFORT
-    from budc.compiler.selection.effort import effort as check_effort
     from budc.compiler.selection.stages import check_arbitrated
     from budc.policies.model_choice import choose_model
 
-    if weights is not None and device is not None:
+    if (budget is None) == (sweep is None):
         raise UsageError(
-            "--weights times a forward on this machine, --device asks for another one's", remedy="give one"
+            "no budget given" if budget is None else "both --budget and --sweep given",
+            remedy="pass --budget 10 for one policy, or --sweep 6,8,10 for a family",
         )
     profile = choose_model(model)
     steps, search = steps or profile.steps, search or "joint"
-    nfe = parse_budget(budget, steps, len(profile.denoisers))
-    effort = effort or DEFAULT_EFFORT
-    check_effort(effort)
     check_arbitrated(search, align=align)
-    chosen = device_named(device) if device is not None else None
-    folder = _folder(profile, weights) if chosen is None else None
-    return PlannedCompile(profile, nfe, steps, search, effort, align, chosen, folder)
+    source = "budget" if sweep is None else "sweep"
+    budgets = [
+        parse_budget(text, steps, len(profile.denoisers), source=source)
+        for text in (budget or sweep or "").split(",")
+    ]
+    settings = CompileSettings(
+        profile, tuple(dict.fromkeys(budgets)), steps, search, align, effort=effort or DEFAULT_EFFORT
+    )
+    # Refused here: too few prompts, and an effort of no known name.
+    assert settings.stages
+    return settings
 
 
-def _folder(profile: ModelProfile, weights: Path | None) -> Path | None:
-    from budc.policies.profile import find_weights
+def _planned(request: _Request) -> Planned:
+    from dataclasses import replace
 
-    try:
-        return find_weights(profile, weights)
-    except WeightsMissing:
-        if weights is not None:
-            raise
-        return None
-
-
-def _text(planned: PlannedCompile, as_json: bool) -> str:
-    from budc.cli.output.plan import page, record
+    from budc.cli.output.plan import Planned
     from budc.compiler.planning.advice import advise
-    from budc.compiler.planning.cost import forward_cost, gradient_memory
     from budc.compiler.planning.estimate import estimate_compile
-    from budc.compiler.planning.forwards import CompileSettings
+    from budc.compiler.planning.sibling import transfer_from_sibling
     from budc.compiler.selection.effort import EFFORTS
 
-    profile, device = planned.profile, planned.device
-    cost = forward_cost(profile, planned.folder)
-    seconds = _seconds(profile, planned.folder) if planned.folder else None
-    gradients = gradient_memory(profile, planned.folder) if planned.align else 0
+    asked = request.settings
+    cost, seconds = _cost(asked, request.timed)
     estimates = {
-        name: estimate_compile(
-            CompileSettings(profile, planned.nfe, planned.steps, planned.search, planned.align, effort=name),
-            cost,
-            device,
-            seconds,
-            gradients,
-        )
-        for name in EFFORTS
+        name: estimate_compile(replace(asked, effort=name), cost, request.device, seconds) for name in EFFORTS
     }
-    advice = advise(estimates[planned.effort], device)
-    if as_json:
-        return json.dumps(record(estimates, planned.effort, device, advice), indent=1)
-    return page(estimates, planned.effort, device, advice)
+    estimate = estimates[asked.effort]
+    transfer = transfer_from_sibling(estimate)
+    return Planned(estimates, asked.effort, request.device, request.memory, transfer, advise(estimate))
+
+
+def _cost(asked: CompileSettings, timed: Path | None) -> tuple[Cost, float | None]:
+    """Return what a forward costs, and how many seconds it takes here if that is asked for."""
+    from budc.cli.dependencies import MODEL_PACKAGES, model_libraries, require
+    from budc.policies.costs import shipped_cost
+
+    profile = asked.profile
+    shipped = shipped_cost(profile)
+    if shipped is not None and timed is None:
+        return shipped, None
+    require(*MODEL_PACKAGES)
+    with model_libraries():
+        cost = shipped or _counted(profile, align=asked.align)
+        return cost, _seconds(profile, timed) if timed is not None else None
+
+
+def _counted(profile: ModelProfile, *, align: bool) -> Cost:
+    """Count a forward of the user's own model, from its folder where that is here."""
+    from budc.compiler.planning.cost import model_cost
+    from budc.policies.profile import find_weights
+    from budc.schema.errors import WeightsMissing
+
+    try:
+        folder = find_weights(profile, None)
+    except WeightsMissing:
+        folder = None
+    return model_cost(profile, folder, gradients=align)
 
 
 def _seconds(profile: ModelProfile, folder: Path) -> float:

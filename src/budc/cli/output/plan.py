@@ -1,141 +1,170 @@
-"""What a compile will cost, as a page of text or as JSON."""
+"""What a compile will cost, as a page of text."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from budc.cli.output.duration import duration
-from budc.cli.output.tables import fields, number, table
+from budc.cli.output.tables import fields, table
+from budc.cli.output.units import between, counted, duration, size
 
 if TYPE_CHECKING:
     from budc.compiler.planning.devices import Device
     from budc.compiler.planning.estimate import CompileEstimate
+    from budc.compiler.planning.payback import Payback
+    from budc.compiler.planning.sibling import Transfer
 
 STAGES = ("calibration", "search", "race", "arbitration", "alignment", "refit", "report")
 """In the order in which a compile goes through them."""
 
 
-def page(
-    estimates: Mapping[str, CompileEstimate], effort: str, device: Device | None, advice: list[str]
-) -> str:
-    """Return what a compile will cost with each effort as a page of text; `advice` is for `effort`."""
-    from budc.compiler.planning.estimate import UTILISATION
+class Planned(NamedTuple):
+    """The estimates by effort, the effort that is asked for, the device, its memory, a transfer, and advice."""
 
-    estimate = estimates[effort]
-    settings, cost = estimate.settings, estimate.cost
-    if estimate.seconds is None:
-        pace = "not known: name a --device, or give --weights to time a forward here"
-    elif estimate.measured:
-        pace = f"{estimate.seconds:.4g} s a forward, timed on this machine"
-    else:
-        assert device is not None
-        pace = f"{estimate.seconds:.3g} s a forward, if {device.name} reaches {UTILISATION:.0%} of its peak"
+    estimates: Mapping[str, CompileEstimate]
+    effort: str
+    device: Device | None
+    memory: int | None
+    """Bytes of the device that the compile is to fit; None where none is named."""
+    transfer: Transfer | None
+    advice: Sequence[str]
+
+    @property
+    def estimate(self) -> CompileEstimate:
+        """That of the effort that is asked for."""
+        return self.estimates[self.effort]
+
+
+def page(planned: Planned) -> str:
+    """Return what a compile will cost with each effort."""
+    tables = [_summary(planned), _stages(planned.estimates), _phases(planned), _devices(planned.estimate)]
+    if planned.advice:
+        tables.append(
+            "\n".join([f"to cut, with --effort {planned.effort}:", *(f"  {line}" for line in planned.advice)])
+        )
+    return "\n\n".join(tables)
+
+
+def _summary(planned: Planned) -> str:
+    estimate = planned.estimate
+    settings, cost, stages = estimate.settings, estimate.cost, estimate.settings.stages
+    searched = f", of which the search sees {stages.screen}" if stages.screen < stages.total else ""
     pairs = [
-        ("model", f"{settings.profile.title}, {cost.parameters / 1e9:.3g} billion parameters a denoiser"),
-        ("budget", f"{settings.nfe} of {settings.steps} steps"),
+        ("model", f"{settings.profile.title}, {_parameters(cost.parameters)} parameters a denoiser"),
+        ("budget", f"{', '.join(map(str, settings.budgets))} of {settings.steps} steps"),
+        ("prompts", f"{stages.total} for calibration{searched}; {settings.held_out_size} held out"),
         (
             "a forward",
-            f"{_counted(cost.flops / 1e12)} TFLOPs; reused {cost.reuse_flops / cost.flops:.2%} of it",
+            f"{_flops(cost.flops)}; reused {cost.reuse_flops / cost.flops:.2%} of it{_pace(planned)}",
         ),
-        (
-            "memory",
-            f"{estimate.weights / 1e9:.3g} GB weights, {cost.activations / 1e9:.3g} GB activations a sample, "
-            f"{cost.residual / 1e6:.3g} MB a residual"
-            + (
-                f", about {estimate.gradients / 1e9:.3g} GB for a sample's gradient"
-                if estimate.gradients
-                else ""
-            ),
-        ),
-        ("pace", pace),
-        ("a sample", _sample(estimate)),
+        ("a sample", "\n".join(_samples(estimate))),
     ]
-    if estimate.seconds is None:
-        pairs.append(("it would take", _devices(estimate)))
-    lines = "\n".join(f"  {line}" for line in advice)
-    return f"{fields(pairs)}\n\n{_stages(estimates)}\n" + (
-        f"\nto cut, with --effort {effort}:\n{lines}" if advice else ""
+    if planned.transfer is not None:
+        pairs.append(("transfer", _transfer(planned.transfer, estimate.forwards)))
+    return fields(pairs)
+
+
+def _parameters(count: int) -> str:
+    return f"{count / 1e9:.3g} billion" if count >= 1e8 else f"{count / 1e6:.3g} million"
+
+
+def _flops(count: float) -> str:
+    unit, length = next(
+        ((unit, length) for unit, length in (("T", 1e12), ("G", 1e9)) if count >= length), ("M", 1e6)
     )
+    return f"{counted(count / length)} {unit}FLOPs"
 
 
-def _counted(value: float) -> str:
-    """Return a number with three digits, or all those before its point."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+def _pace(planned: Planned) -> str:
+    from budc.compiler.planning.estimate import UTILISATION
+
+    estimate = planned.estimate
+    if estimate.seconds is None:
+        return ""
+    if estimate.measured:
+        return f"; {estimate.seconds:.3g} seconds, timed on this machine"
+    assert planned.device is not None
+    return f"; {estimate.seconds:.2g} seconds if {planned.device.name} reaches {UTILISATION:.0%} of its peak"
 
 
-def _sample(estimate: CompileEstimate) -> str:
-    """Return what a sample costs before and after, and when the compile has paid for itself."""
-    from budc.compiler.planning.payback import payback
+def _samples(estimate: CompileEstimate) -> list[str]:
+    """Return what a sample costs before and after, and when the compile has paid for itself, a line a budget."""
+    from budc.compiler.planning.payback import paybacks
 
-    cost = payback(estimate)
-    text = f"{cost.full:,.0f} forwards of every step, {_counted(cost.policy)} under the policy"
-    if cost.samples is None:
-        return f"{text}: nothing is saved"
-    return f"{text}; the compile has paid for itself after {cost.samples:,} samples"
+    found = paybacks(estimate)
+    lines = [f"{_forwards(estimate, found[0].full)} of every step"]
+    return lines + [f"{_forwards(estimate, each.policy)} under the policy{_paid(each)}" for each in found]
 
 
-def _devices(estimate: CompileEstimate) -> str:
-    """Return how long a compile takes on every device of the catalogue, a line each."""
-    from budc.compiler.planning.on_devices import on_devices
+def _forwards(estimate: CompileEstimate, forwards: float) -> str:
+    took = "" if estimate.seconds is None else f" ({duration(forwards * estimate.seconds / 3600)})"
+    return f"{counted(forwards)} forwards{took}"
 
-    return "\n".join(
-        f"{duration(there.hours)} on {name}"
-        + ("" if there.fits else f", where one sample does not fit ({there.memory:.0%} of its memory)")
-        for name, there in on_devices(estimate).items()
+
+def _paid(each: Payback) -> str:
+    if each.samples is None:
+        return ": nothing is saved"
+    return f"; the compile has paid for itself after {between(each.samples.least, each.samples.most)} samples"
+
+
+def _transfer(transfer: Transfer, forwards: int) -> str:
+    return (
+        f"from {transfer.source}: {transfer.transfer:,} forwards here, and a compile there that costs "
+        f"{transfer.compile:,} of these; {1 - transfer.total / forwards:.0%} less than this compile"
     )
 
 
 def _stages(estimates: Mapping[str, CompileEstimate]) -> str:
-    """Return the forwards of every stage, an effort a column, and the hours of the search and of the report."""
+    """Return the forwards of every stage, an effort a column, and the time of the search and of the report."""
     columns = list(estimates.values())
     stages = sorted({stage for each in columns for stage in each.stages}, key=STAGES.index)
-    rows = [[stage, *(f"{each.stages.get(stage, 0):,}" for each in columns)] for stage in stages]
-    rows.append(["all forwards", *(f"{each.forwards:,}" for each in columns)])
-    rows.append(["hours without report", *(number(each.hours(each.search_forwards)) for each in columns)])
-    rows.append(["hours of the report", *(number(each.hours(each.stages["report"])) for each in columns)])
+    rows = []
+    for stage in stages:
+        counts = [each.stages.get(stage) for each in columns]
+        rows.append(
+            [stage, *("0" if count is None else between(count.least, count.most) for count in counts)]
+        )
+    rows.append(["all forwards", *(between(each.total.least, each.total.most) for each in columns)])
+    if columns[0].seconds is not None:
+        rows.append(
+            ["time without report", *(duration(each.hours(each.search_forwards)) for each in columns)]
+        )
+        rows.append(
+            [
+                "time of the report",
+                *(duration(each.hours(each.stages["report"].expected)) for each in columns),
+            ]
+        )
     return table(("forwards by effort", *estimates), rows)
 
 
-def record(
-    estimates: Mapping[str, CompileEstimate], effort: str, device: Device | None, advice: list[str]
-) -> dict[str, Any]:
-    """Return what a compile will cost as one JSON object: with `effort`, and with each."""
-    from budc.compiler.planning.on_devices import on_devices
-    from budc.compiler.planning.payback import payback
+def _phases(planned: Planned) -> str:
+    """Return what each phase takes on the device, and how it fits one that is named."""
+    estimate = planned.estimate
+    headers = ["memory for one sample", "whole", "or"]
+    rows = []
+    for phase in estimate.phases:
+        row = [phase.name, size(phase.whole) if phase.whole else "", f"{size(phase.reduced)} {phase.way}"]
+        if planned.memory is not None:
+            row.append(phase.fit(planned.memory).value)
+        rows.append(row)
+    if planned.memory is not None:
+        headers.append(f"in {size(planned.memory)}")
+    return table(headers, rows, text=headers[2:])
 
-    estimate = estimates[effort]
-    settings, cost = estimate.settings, estimate.cost
-    return {
-        "model": settings.profile.name,
-        "nfe": settings.nfe,
-        "effort": effort,
-        "forwards": estimate.forwards,
-        "parts": estimate.stages,
-        "flopsPerForward": cost.flops,
-        "reuseFlops": cost.reuse_flops,
-        "memory": {
-            "weights": estimate.weights,
-            "activations": cost.activations,
-            "residual": cost.residual,
-            "gradients": estimate.gradients,
-        },
-        "sample": payback(estimate)._asdict(),
-        "devices": {
-            name: {"hours": there.hours, "fits": there.fits} for name, there in on_devices(estimate).items()
-        },
-        "device": device.name if device else None,
-        "secondsPerForward": estimate.seconds,
-        "measured": estimate.measured,
-        "hours": estimate.hours(),
-        "efforts": {
-            name: {
-                "forwards": each.forwards,
-                "parts": each.stages,
-                "hours": each.hours(),
-                "hoursWithoutReport": each.hours(each.search_forwards),
-            }
-            for name, each in estimates.items()
-        },
-        "toCut": advice,
-    }
+
+def _devices(estimate: CompileEstimate) -> str:
+    """Return how long the compile and a sample take on every device of the catalogue."""
+    from budc.compiler.planning.on_devices import on_devices
+    from budc.compiler.planning.payback import paybacks
+
+    devices, found = on_devices(estimate), paybacks(estimate)
+    if not devices:
+        return "too small to fill a device, so its FLOPs do not say how long it takes: --time times a forward here"
+    headers = ["device", "this compile", "a sample", *(f"at NFE {each.nfe}" for each in found), "memory"]
+    rows = []
+    for name, there in devices.items():
+        forwards = [found[0].full, *(each.policy for each in found)]
+        times = [duration(there.hours), *(duration(count * there.seconds / 3600) for count in forwards)]
+        rows.append([name, *times, there.fit.value])
+    return table(headers, rows, text=["memory"])

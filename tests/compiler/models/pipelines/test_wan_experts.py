@@ -23,7 +23,6 @@ from budc.compiler.evaluation.reference import encode_prompts  # noqa: E402
 from budc.compiler.evaluation.replay import ReplayRequest, replay  # noqa: E402
 from budc.compiler.models.model import load_model  # noqa: E402
 from budc.compiler.models.supported import check_supported  # noqa: E402
-from budc.compiler.planning.cost import Cost  # noqa: E402
 from budc.compiler.planning.estimate import estimate_compile  # noqa: E402
 from budc.compiler.planning.forwards import CompileSettings  # noqa: E402
 from budc.compiler.request import CompileRequest  # noqa: E402
@@ -31,6 +30,7 @@ from budc.compiler.rollouts.policies import full_policy, shared_policy  # noqa: 
 from budc.compiler.selection.arbitration import Arbiter  # noqa: E402
 from budc.compiler.transfer import transfer  # noqa: E402
 from budc.compiler.transfer_request import TransferRequest  # noqa: E402
+from budc.policies.costs import Cost  # noqa: E402
 from budc.policies.profile import load_profile, read_prompts  # noqa: E402
 from budc.policies.samples import HELD_OUT_SEED  # noqa: E402
 from budc.runtimes.admission.trust import UnsignedWarning  # noqa: E402
@@ -346,9 +346,18 @@ def test_a_policy_is_transferred_within_the_family_where_the_split_is_the_same(
 
 def test_a_plan_counts_one_denoiser_s_weights_as_they_take_turns() -> None:
     profile = load_profile("wan2.2")
-    cost = Cost(parameters=1, flops=4e12, reuse_flops=1e10, weights=10**9, residual=10**6, activations=10**8)
+    cost = Cost(
+        parameters=1,
+        flops=4e12,
+        reuse_flops=1e10,
+        weights=10**9,
+        one_block=10**7,
+        residual=10**6,
+        latents=10**4,
+        activations=10**8,
+    )
     for search in ("joint", "paper", "hillclimb", "anneal", "dp", "uniform"):
-        plan = estimate_compile(CompileSettings(profile, 10, 40, search), cost)
-        assert plan.memory == 10**9 + 10**6 + 10**8
-        single = estimate_compile(CompileSettings(load_profile("wan2.1-14b"), 10, 40, search), cost)
-        assert 0.5 < plan.stages["search"] / single.stages["search"] < 1.5
+        plan = estimate_compile(CompileSettings(profile, (10,), 40, search), cost)
+        assert plan.memory == 10**9 + 2 * 3 * 10**6 + 10**8
+        single = estimate_compile(CompileSettings(load_profile("wan2.1-14b"), (10,), 40, search), cost)
+        assert 0.5 < plan.stages["search"].expected / single.stages["search"].expected < 1.5

@@ -1,0 +1,69 @@
+"""What a compile will cost, as one JSON object."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from budc.cli.output.plan import Planned
+
+if TYPE_CHECKING:
+    from budc.compiler.planning.estimate import CompileEstimate
+
+
+def record(planned: Planned) -> dict[str, Any]:
+    """Return all of a plan: with the effort that is asked for, and with each."""
+    from budc.compiler.planning.on_devices import on_devices
+    from budc.compiler.planning.payback import paybacks
+
+    estimate, device, transfer = planned.estimate, planned.device, planned.transfer
+    settings = estimate.settings
+    return {
+        "model": settings.profile.name,
+        "budgets": settings.budgets,
+        "steps": settings.steps,
+        "search": settings.search,
+        "align": settings.align,
+        "effort": planned.effort,
+        "prompts": {
+            "calibration": settings.stages.total,
+            "searched": settings.stages.screen,
+            "heldOut": settings.held_out_size,
+        },
+        **_forwards(estimate),
+        "cost": msgspec.to_builtins(estimate.cost),
+        "memory": [
+            {
+                "phase": phase.name,
+                "whole": phase.whole or None,
+                "reduced": phase.reduced,
+                "way": phase.way,
+                "fit": None if planned.memory is None else phase.fit(planned.memory).value,
+            }
+            for phase in estimate.phases
+        ],
+        "samples": [
+            {**each._asdict(), "samples": None if each.samples is None else each.samples._asdict()}
+            for each in paybacks(estimate)
+        ],
+        "devices": {
+            name: {**there._asdict(), "fit": there.fit.value} for name, there in on_devices(estimate).items()
+        },
+        "device": device.name if device else None,
+        "deviceMemory": planned.memory,
+        "secondsPerForward": estimate.seconds,
+        "measured": estimate.measured,
+        "transfer": None if transfer is None else {**transfer._asdict(), "total": transfer.total},
+        "efforts": {name: _forwards(each) for name, each in planned.estimates.items()},
+        "toCut": planned.advice,
+    }
+
+
+def _forwards(estimate: CompileEstimate) -> dict[str, Any]:
+    return {
+        "forwards": estimate.total._asdict(),
+        "parts": {stage: count._asdict() for stage, count in estimate.stages.items()},
+        "hours": estimate.hours(),
+        "hoursWithoutReport": estimate.hours(estimate.search_forwards),
+    }
