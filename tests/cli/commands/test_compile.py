@@ -50,15 +50,8 @@ def test_unsigned_and_json(budc, compiled, shrunken, monkeypatch, tmp_path):
 def test_a_sweep_is_a_table_and_a_folder_of_policies(budc, compiled, shrunken, monkeypatch, tmp_path):
     shrunken(monkeypatch)
     flags = ["compile", "--model", "wan2.1-nano", "--sweep", "2,3x,4", "--steps", "6", "--search", "uniform"]
-    flags += [
-        "--no-frames",
-        "--weights",
-        compiled.weights,
-        "--calibration",
-        compiled.prompts,
-        "--out",
-        tmp_path,
-    ]
+    flags += ["--weights", compiled.weights, "--calibration", compiled.prompts]
+    flags += ["--no-frames", "--out", tmp_path]
     outcome = budc(*flags)
     assert outcome.code == 0, outcome.err
     # 3x of six steps is two evaluations, as asked for already.
