@@ -341,6 +341,7 @@ def test_guidance_and_a_negative_prompt_of_a_wan_change_every_method(budc, wan_f
     assert prompts["guidance=2"] == prompts["calibrated"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_a_change_under_which_denoisers_take_over_at_other_steps_is_refused(
     budc, pair_profile, pair_folder, tmp_path
