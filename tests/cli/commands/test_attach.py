@@ -2,16 +2,18 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import msgspec
 import pytest
 
 import budc as api
 from budc.schema.artifact import open_artifact, read, seal
+from budc.schema.attestation import seal_evaluation
 from budc.schema.digest_cache import DigestCache
 from budc.schema.digests import file_digests
 from budc.schema.discover import attach, load_policy, policies, user_folder
-from budc.schema.errors import ArtifactError, UnsafeWeights, UntrustedKey, UsageError
+from budc.schema.errors import ArtifactError, NotEvaluated, UnsafeWeights, UntrustedKey, UsageError
 from budc.schema.keys import load_signer
 from budc.schema.trust import Trust
 
@@ -53,6 +55,29 @@ def test_attached_policies_are_found_by_folder(budc, bound_policy, model, public
     for wrong in ({"nfe": 4}, {"name": "x"}, {}):
         with pytest.raises(UsageError, match="wan-nfe2"):
             load_policy(model, **wrong, trust=trust)
+
+
+def test_evaluations_of_the_policy_are_attached_and_pushed_with_it(
+    budc, bound_policy, model, trust, signer, make_evaluation, tmp_path
+):
+    path = bound_policy(name="nano")
+    document = read(path).document
+    for name, policy in {
+        "nano-1": document,
+        "nano-1.old": msgspec.structs.replace(document, revision=9),
+    }.items():
+        (tmp_path / f"{name}.evaluation.json").write_bytes(seal_evaluation(make_evaluation(policy), signer))
+    requiring = replace(trust, evaluators=trust.keys).requiring("psnr>=30,n>=4")
+    assert budc("attach", path, model).code == 0
+    assert load_policy(model, trust=requiring).document == document
+    outcome = budc("push", path, "--out", tmp_path / "hub", "--base-model", "org/model")
+    assert outcome.code == 0, outcome.err
+    assert open_artifact(tmp_path / "hub" / "nano.budc.json", requiring).document == document
+    for folder in (model / "budc", tmp_path / "hub"):
+        assert [file.name for file in folder.glob("*.evaluation.json")] == ["nano.evaluation.json"]
+    (model / "budc" / "nano.evaluation.json").unlink()
+    with pytest.raises(NotEvaluated):
+        load_policy(model, trust=requiring)
 
 
 def test_found_is_not_trusted(budc, bound_policy, model, trust):

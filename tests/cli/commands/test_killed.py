@@ -23,6 +23,7 @@ from budc.policies.profile import load_profile  # noqa: E402
 from budc.runtimes.exported.folder import describe_export  # noqa: E402
 from budc.runtimes.exported.manifest import MANIFEST  # noqa: E402
 from budc.schema.artifact import open_artifact, read, seal  # noqa: E402
+from budc.schema.attestation import read_evaluation  # noqa: E402
 from budc.schema.digests import find_variant  # noqa: E402
 from budc.schema.policy import Shape  # noqa: E402
 
@@ -37,10 +38,10 @@ def survives(tmp_path, request):
     """Kill a command again and again: `survives(arguments, name, whole, script)`.
 
     `arguments(folder)` calls the command so that it makes `folder / name`; `whole(path)` returns what that is, and
-    raises where it is not whole.
+    raises where it is not whole. `keeps_journal` says that measurements stay when the command has ended.
     """
 
-    def check_command(arguments, name, whole, script=killing.COMMAND, **given):
+    def check_command(arguments, name, whole, script=killing.COMMAND, keeps_journal=False, **given):
         undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
         for folder in (undisturbed, killed):
             folder.mkdir()
@@ -58,6 +59,11 @@ def survives(tmp_path, request):
                 **given,
             )
 
+        def remove(path):
+            # A journal that is kept would leave nothing to measure.
+            for made in (path, *(path.parent.glob(".measured.*") if keeps_journal else ())):
+                shutil.rmtree(made) if made.is_dir() else made.unlink()
+
         attempt(undisturbed)
         expected = whole(undisturbed / name)
         remove(undisturbed / name)
@@ -72,6 +78,7 @@ def survives(tmp_path, request):
                 assert whole(killed / name) == expected
                 assert ended.killed or reported == needed, "something was lost, or measured twice"
                 remove(killed / name)
+                journalled = []
             else:
                 assert ended.killed
                 assert journalled[: len(reported)] == reported
@@ -97,13 +104,6 @@ def survives(tmp_path, request):
         print(f"{name}: {seconds:.2f} s undisturbed, {len(moments)} kills at {moments}")
 
     return check_command
-
-
-def remove(path):
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
 
 
 SMALLER = """
@@ -234,5 +234,23 @@ def test_transfer(survives, flux_profile, flux_folder, tmp_path):
         "out.budc.json",
         lambda path: read(path).payload,
         SHELF + killing.COMMAND,
+        shelf=str(profiles._HERE),
+    )
+
+
+def test_evaluate(survives, flux_profile, flux_folder, tmp_path):
+    source = tmp_path / "source.budc.json"
+    request = CompileRequest(
+        model=flux_profile, budget="3", weights=flux_folder, search="uniform", out=source
+    )
+    compile_artifacts(request.resolve())
+    evaluate = ("evaluate", source, "--weights", flux_folder, "--allow-unsigned", "--metrics", "psnr")
+    rivals = ("--against", "uniform,magcache", "--repeats", 0)
+    survives(
+        lambda folder: (*evaluate, *rivals, "--out", folder / "out"),
+        f"out/{read(source).document.name}.evaluation.json",
+        lambda path: read_evaluation(path).payload,
+        SHELF + killing.COMMAND,
+        keeps_journal=True,
         shelf=str(profiles._HERE),
     )
