@@ -51,8 +51,12 @@ def read_limited(path: str | os.PathLike[str], limit: int) -> bytes:
     return data
 
 
-def check_place(path: str | os.PathLike[str]) -> None:
+def check_place(path: str | os.PathLike[str], option: str = "--out") -> None:
     """Refuse a path that cannot be written; called before long work, so that its result is not lost.
+
+    Args:
+        path: where something will be written.
+        option: the flag that it comes from.
 
     Raises:
         OutputError: empty, no regular file, too long a name, or in a folder that is missing or not writable.
@@ -63,9 +67,9 @@ def check_place(path: str | os.PathLike[str]) -> None:
         with tempfile.TemporaryFile(dir=target.parent):
             pass
     except OutputError as error:
-        raise OutputError(f"--out: {error}", remedy=error.remedy) from error
+        raise OutputError(f"{option}: {error}", remedy=error.remedy) from error
     except (OSError, ValueError) as error:
-        raise OutputError(f"--out: cannot write in {target.parent}: {_reason(error)}") from error
+        raise OutputError(f"{option}: cannot write in {target.parent}: {_reason(error)}") from error
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o666) -> None:

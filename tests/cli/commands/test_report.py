@@ -86,3 +86,33 @@ def test_policies_of_two_models_have_charts_of_their_own(report, make_document, 
     assert outcome.code == 0
     assert page.count('id="compared-1-latent-mse-evaluations"') == 1
     assert page.count('id="compared-2-latent-mse-evaluations"') == 1
+
+
+def test_an_error_names_its_file(report, sealed, tmp_path):
+    sealed()
+    (tmp_path / "broken.budc.json").write_text("{}")
+    outcome, _ = report(tmp_path)
+    assert f"{tmp_path / 'broken.budc.json'}: " in outcome.err
+    (tmp_path / "broken.budc.json").rename(tmp_path / "broken.evaluation.json")
+    outcome, _ = report(tmp_path)
+    assert f"{tmp_path / 'broken.evaluation.json'}: " in outcome.err
+
+
+def test_a_compile_refuses_a_page_that_it_cannot_write(budc, tmp_path):
+    flags = ["compile", "--model", "wan2.1-nano", "--budget", "4", "--out", tmp_path / "a.budc.json"]
+    outcome = budc(*flags, "--report", tmp_path / "no" / "a.html")
+    assert outcome.code == 61
+    assert outcome.err.startswith("error: --report: cannot write in")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_compile_writes_it_too(budc, compiled, shrunken, monkeypatch, tmp_path):
+    shrunken(monkeypatch)
+    flags = ["compile", "--model", "wan2.1-nano", "--budget", "6", "--steps", "6", "--search", "uniform"]
+    flags += ["--weights", compiled.weights, "--calibration", compiled.prompts, "--no-frames"]
+    flags += ["--out", tmp_path / "a.budc.json"]
+    outcome = budc(*flags, "--report", tmp_path / "a.html", "--json")
+    assert outcome.record["name"] == "wan2.1-nano-nfe6"
+    assert f"wrote {tmp_path / 'a.html'}: 1 policy" in outcome.err
+    assert "every step is computed" in (tmp_path / "a.html").read_text(encoding="utf-8")

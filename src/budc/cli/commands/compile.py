@@ -100,8 +100,14 @@ class Steps(click.ParamType[int | str]):
 @states_option
 @no_frames_option
 @rehash_option
+@click.option(
+    "--report",
+    type=PATH,
+    metavar="FILE",
+    help="Also write what was compiled as a page, report.html; see `budc report`.",
+)
 @json_option
-def compile_command(source: Path | None, as_json: bool, **flags: Any) -> None:
+def compile_command(source: Path | None, as_json: bool, report: Path | None, **flags: Any) -> None:
     """Search the best policy for a budget and write it as an artifact.
 
     Say what to compile with flags, or in POLICY.toml under the same names; flags win. Progress goes to stderr. When
@@ -116,8 +122,30 @@ def compile_command(source: Path | None, as_json: bool, **flags: Any) -> None:
         if value is not None and value is not False and value != ()
     }
     request = make_request(read_source(source) if source else {}, given)
-    artifacts = _compile(request.resolve(), download=request.download)
+    plan = request.resolve()
+    if report is not None:
+        _check_report(report)
+    artifacts = _compile(plan, download=request.download)
     _show(artifacts, sweep=request.sweep is not None, as_json=as_json)
+    if report is not None:
+        _write_report(report, artifacts)
+
+
+def _check_report(report: Path) -> None:
+    """Refuse a page that could not be written, before anything is computed. Raises MissingExtra, OutputError."""
+    from budc.cli.dependencies import REPORT_PACKAGES, require
+    from budc.schema.files import check_place
+
+    require(*REPORT_PACKAGES, extra="report")
+    check_place(report, "--report")
+
+
+def _write_report(report: Path, artifacts: list[Artifact]) -> None:
+    from budc.cli.report.written import write_report
+    from budc.cli.trust_store import load_trust
+
+    paths = [artifact.path for artifact in artifacts if artifact.path is not None]
+    click.echo(write_report(report, paths, (), load_trust(()), must_verify=False), err=True)
 
 
 def _compile(plan: CompilePlan, *, download: bool) -> list[Artifact]:

@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from budc.cli.options import PATH, out_option, trust_option
-from budc.schema.errors import printable
 
 
 @click.command("report")
@@ -35,18 +34,10 @@ def report_command(
     """
     from budc.cli.dependencies import REPORT_PACKAGES, require
     from budc.cli.trust_store import load_trust
-    from budc.schema.files import check_place, write_atomic
+    from budc.schema.files import check_place
 
     require(*REPORT_PACKAGES, extra="report")
     check_place(out)
-    from budc import __version__
-    from budc.cli.report.page import report_page
-    from budc.cli.report.sources import read_sources
+    from budc.cli.report.written import write_report
 
-    sources = read_sources(paths, evaluations, load_trust(trusted), must_verify=bool(trusted))
-    page = report_page(sources, __version__)
-    write_atomic(out, page)
-    count = len(sources)
-    click.echo(
-        printable(f"wrote {out}: {count} {'policy' if count == 1 else 'policies'}, {len(page):,} bytes")
-    )
+    click.echo(write_report(out, paths, evaluations, load_trust(trusted), must_verify=bool(trusted)))
