@@ -107,6 +107,24 @@ def write_atomic(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o666
         raise OutputError(f"cannot write {target}: {_reason(error)}") from error
 
 
+def new_file(folder: str | os.PathLike[str], stem: str, suffix: str) -> Path:
+    """Make an empty file and return it: STEM SUFFIX, or where that is taken STEM-2, STEM-3, …
+
+    Two processes never get the same one. Raises OutputError: the folder cannot be written.
+    """
+    number = 1
+    while True:
+        path = Path(folder) / (f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}")
+        try:
+            path.open("x").close()
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {_reason(error)}") from error
+        else:
+            return path
+
+
 def _reason(error: OSError | ValueError) -> str:
     return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from budc.compiler.api import Compiled, compile_policy
     from budc.compiler.network.run import PolicyStep, run, steps
     from budc.compiler.network.transfer import transfer_policy
+    from budc.policies.embedded_policies import embedded_policy
     from budc.runtimes.admission.settings import UncalibratedWarning
     from budc.runtimes.admission.trust import UnsignedWarning
     from budc.runtimes.diffusers.apply import AppliedPolicy, applied, apply
@@ -41,6 +42,7 @@ _HOMES = {
     "applied": "budc.runtimes.diffusers.apply",
     "apply": "budc.runtimes.diffusers.apply",
     "compile_policy": "budc.compiler.api",
+    "embedded_policy": "budc.policies.embedded_policies",
     "load_onnx": "budc.runtimes.onnxruntime.pipeline",
     "load_pipeline": "budc.runtimes.diffusers.pipeline",
     "load_policy": "budc.schema.discover",
@@ -64,6 +66,7 @@ __all__ = [
     "applied",
     "apply",
     "compile_policy",
+    "embedded_policy",
     "load_onnx",
     "load_pipeline",
     "load_policy",

@@ -42,7 +42,8 @@ def test_every_module_of_the_linked_packages_is_inside(names, package):
 
 
 def test_the_data_files_are_inside(names):
-    patterns = ("policies/*.toml", "policies/prompts/*.txt", "policies/nano/models/**/*", "schema/*.json")
+    patterns = ("policies/*.toml", "policies/prompts/*.txt", "schema/*.json")
+    patterns += ("policies/nano/models/**/*", "policies/nano/policies/*")
     for pattern in patterns:
         wanted = {f"budc/{path.relative_to(ROOT)}" for path in ROOT.glob(pattern) if path.is_file()}
         assert wanted, pattern

@@ -2,12 +2,13 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from budc.schema.errors import ArtifactError, ArtifactTooLarge, OutputError
-from budc.schema.files import check_place, read_limited, write_atomic
+from budc.schema.files import check_place, new_file, read_limited, write_atomic
 
 
 def test_writing_replaces_the_whole_file_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -137,3 +138,17 @@ def test_a_place_that_cannot_hold_a_file_is_refused_before_there_is_one(tmp_path
     ):
         with pytest.raises(OutputError, match=word):
             check_place(path)
+
+
+def test_a_new_file_is_one_that_nobody_has(tmp_path: Path) -> None:
+    (tmp_path / "x.png").symlink_to(tmp_path / "missing")
+    (tmp_path / "x-2.png").mkdir()
+    with ThreadPoolExecutor(4) as threads:
+        made = list(threads.map(lambda _: new_file(tmp_path, "x", ".png"), range(8)))
+    assert {path.name for path in made} == {f"x-{number}.png" for number in range(3, 11)}
+    assert not (tmp_path / "missing").exists()
+
+
+def test_a_new_file_in_a_folder_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot write"):
+        new_file(tmp_path / "none", "x", ".png")

@@ -93,6 +93,9 @@ def quiet_libraries(*, downloads: bool = False) -> None:
 
     `downloads` keeps the hub client's own bars, which show a fetch of many gigabytes.
     """
+    for name in ("torchao", "torch.utils._pytree"):
+        # diffusers imports torchao wherever it is installed, which then lists the kernels that this machine lacks.
+        logging.getLogger(name).setLevel(logging.ERROR)
     import diffusers.utils.logging
     import transformers.utils.logging
 

@@ -9,6 +9,36 @@ def test_every_profile_has_a_row(budc):
         assert part in row
 
 
+def test_the_policies_of_the_package_are_listed(budc):
+    rows = {line.split()[0]: line for line in budc("models").out.splitlines()}
+    assert " 6 8 10 14 " in rows["flux-nano"]
+    assert " 6 8 10 14 " in rows["wan2.1-nano"]
+    assert " – " in rows["wan2.1"]
+    policies = {record["name"]: record["policies"] for record in budc("models", "--json").record}
+    assert policies["wan2.1"] == []
+    assert [policy["nfe"] for policy in policies["wan2.1-nano"]] == [6, 8, 10, 14]
+
+
+def test_one_model_with_the_paths_of_its_policies(budc):
+    record = budc("models", "flux-nano", "--json").record
+    page = budc("models", "flux-nano").out
+    assert [policy["path"] in page for policy in record["policies"]] == [True] * 4
+    assert budc("inspect", record["policies"][0]["path"]).code == 0
+    key = page.split()[-1]
+    assert "the package's demonstration key" in page
+    outcome = budc("verify", record["policies"][0]["path"], "--trust", key)
+    assert outcome.code == 0, outcome.err
+
+
+def test_a_model_without_policies_and_one_that_is_unknown(budc):
+    page = budc("models", "wan2.1").out
+    assert "policies  –" in page
+    assert "signed by" not in page
+    outcome = budc("models", "nope")
+    assert outcome.code == 2
+    assert "no profile named 'nope'" in outcome.err
+
+
 def test_weights_in_the_hub_cache_are_found(budc, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     profile = load_profile("wan2.1")

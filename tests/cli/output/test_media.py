@@ -3,7 +3,7 @@ import pytest
 np = pytest.importorskip("numpy")
 imageio = pytest.importorskip("imageio.v3")
 
-from budc.cli.output.media import write_media  # noqa: E402
+from budc.cli.output.media import write_media, write_new_media  # noqa: E402
 
 
 def clip(frames, height, width, value=0.5):
@@ -44,3 +44,12 @@ def test_video_has_columns_and_even_sizes(tmp_path, read_video):
     assert len(video) == 6
     assert video[:, 10:-10, 10:290].mean() < 60
     assert video[:, 10:-10, 312:590].mean() > 190
+
+
+def test_a_new_file_replaces_none(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"mine")
+    rows = [[("", clip(1, 16, 16))]]
+    made = [write_new_media(tmp_path, "x", ".png", rows) for _ in range(2)]
+    assert [path.name for path in made] == ["x-2.png", "x-3.png"]
+    assert (tmp_path / "x.png").read_bytes() == b"mine"
+    assert made[0].read_bytes() == made[1].read_bytes() != b""

@@ -31,18 +31,17 @@ if TYPE_CHECKING:
     from budc.policies.samples import SampleImage
     from budc.schema.artifact import Artifact
     from budc.schema.policy import PolicyDocument
-    from budc.schema.trust import Trust
 
 
 @dataclass(frozen=True)
 class RunOptions:
     """The flags of `budc run`."""
 
-    file: Path
+    policy: str
     nfe: int | None
     prompts: tuple[str, ...]
     images: tuple[Path, ...]
-    out: Path
+    out: Path | None
     seed: int
     model: str | None
     weights: Path | None
@@ -66,8 +65,10 @@ class RunOptions:
 
 
 @click.command("run")
-@click.argument("file", type=PATH, metavar="FILE|MODEL_DIR")
-@click.option("--nfe", type=int, metavar="N", help="Which of the policies attached to MODEL_DIR.")
+@click.argument("policy", metavar="FILE|MODEL_DIR|NAME")
+@click.option(
+    "--nfe", type=click.IntRange(1), metavar="N", help="Which of the policies of MODEL_DIR or NAME."
+)
 @click.option(
     "--prompt",
     "prompts",
@@ -84,7 +85,7 @@ class RunOptions:
     metavar="FILE",
     help="Picture to start from, for a model that takes one; given again, one for each prompt.",
 )
-@out_option("FILE", "video.mp4, or picture.png: a row of frames for each prompt.", required=True)
+@out_option("FILE", "video.mp4, or picture.png: a row of frames for each prompt; default a new file here.")
 @click.option(
     "--seed",
     type=click.IntRange(0, LARGEST_SEED),
@@ -127,9 +128,10 @@ class RunOptions:
 def run_command(**flags: Any) -> None:
     """Generate pictures or a video with a policy.
 
-    The policy is the artifact FILE, or one that is attached to MODEL_DIR. It must be signed by a key that you trust,
-    and the model must be, file by file, the one that it was compiled for. Weights are read from local safetensors or
-    ONNX files; nothing is downloaded.
+    The policy is the artifact FILE, one that is attached to MODEL_DIR, or one that came with the embedded model NAME.
+    FILE and those of MODEL_DIR must be signed by a key that you trust; those of the package are believed as it is. The
+    model must be, file by file, the one that it was compiled for. Weights are read from local safetensors or ONNX
+    files; nothing is downloaded.
     """
     from budc.cli.output.verdict import verdict
 
@@ -169,7 +171,7 @@ def _check_flags(options: RunOptions) -> None:
         )
     if not options.on_onnx and options.provider is not None:
         raise UsageError("--provider: only with --runtime onnxruntime", remedy="--runtime onnxruntime")
-    check_target(options.out)
+    check_target(Path("video.mp4") if options.out is None else options.out)
     if options.on_onnx:
         require(*ONNX_PACKAGES, *MEDIA_PACKAGES, extra="onnx")
     else:
@@ -178,21 +180,26 @@ def _check_flags(options: RunOptions) -> None:
 
 def _request(options: RunOptions) -> GenerationRequest:
     """Open the policy and find the model, without importing what runs it."""
+    from budc.cli.generation.policy_choice import choose_policy
     from budc.cli.generation.request import GenerationRequest
-    from budc.cli.trust_store import load_trust
     from budc.policies.artifact_profile import profile_of
     from budc.policies.deployment import Deployment, calibrated
     from budc.progress import hashing
     from budc.schema.digest_cache import DigestCache
     from budc.schema.errors import printable
 
-    trust = load_trust((*options.trusted, *options.former_keys), options.require_evaluation)
-    artifact = _policy(options, trust)
+    artifact, trust = choose_policy(
+        options.policy,
+        options.nfe,
+        (*options.trusted, *options.former_keys),
+        required=options.require_evaluation,
+        allow_unsigned=options.allow_unsigned,
+    )
     profile = calibrated(profile_of(artifact.document, options.model), artifact.document)
     profile = Deployment(negative=options.negative).deployed(profile)
     images = _images(options, artifact.document)
     if not artifact.signed:
-        click.echo(f"unsigned: nobody vouches for {printable(str(options.file))}", err=True)
+        click.echo(f"unsigned: nobody vouches for {printable(options.policy)}", err=True)
     return GenerationRequest(
         artifact=artifact,
         adapters=_adapters(options, artifact),
@@ -208,15 +215,6 @@ def _request(options: RunOptions) -> GenerationRequest:
         out=options.out,
         device=options.device,
     )
-
-
-def _policy(options: RunOptions, trust: Trust) -> Artifact:
-    from budc.cli.trust_store import open_trusted
-    from budc.schema.discover import load_policy
-
-    if os.path.isdir(options.file):
-        return load_policy(options.file, options.nfe, trust=trust, allow_unsigned=options.allow_unsigned)
-    return open_trusted(options.file, trust, allow_unsigned=options.allow_unsigned)
 
 
 def _images(options: RunOptions, document: PolicyDocument) -> tuple[SampleImage | None, ...]:
@@ -251,7 +249,11 @@ def _adapters(options: RunOptions, artifact: Artifact) -> tuple[AdapterFile, ...
 
 
 def _weights(options: RunOptions, profile: ModelProfile) -> Path:
-    folder = options.file if options.weights is None and os.path.isdir(options.file) else options.weights
+    from budc.policies.profile import find_weights, profile_names
+
+    folder = options.weights
+    if folder is None and options.policy not in profile_names() and os.path.isdir(options.policy):
+        folder = Path(options.policy)
     if options.on_onnx:
         if folder is None:
             raise UsageError(
@@ -263,6 +265,4 @@ def _weights(options: RunOptions, profile: ModelProfile) -> Path:
                 f"--weights: {folder} is not a folder", remedy="--weights DIR, made with `budc export onnx`"
             )
         return folder
-    from budc.policies.profile import find_weights
-
     return find_weights(profile, folder)

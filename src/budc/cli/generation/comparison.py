@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from budc.cli.generation.pipeline import CallSettings, TimedGeneration, generate
+from budc.cli.generation.stages import run_label, stage
 from budc.cli.output.media import Frames
 from budc.cli.output.tables import MISSING, number, table
 from budc.compiler.rollouts.metrics import latent_errors, psnrs
@@ -64,9 +65,11 @@ def run_methods(pipe: Any, request: GenerationRequest, methods: Sequence[Method]
         # The first steps of a process are slower than the others, and would be charged to the first method.
         generate(pipe, settings[0], prompts[0], seed, 2, "warm-up")
     for method in methods:
+        if method.policy:
+            stage("verify", "the weights in memory")
         with _applied(pipe, request) if method.policy else nullcontext() as policy:
             for index, prompt in enumerate(prompts):
-                label = f"{method.name} {index + 1}/{len(prompts)}"
+                label = run_label(method.name, index, len(prompts))
                 method.generations.append(
                     generate(pipe, settings[index], prompt, seed + index, method.steps, label)
                 )

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 from budc.cli.dependencies import model_libraries
+from budc.cli.generation.stages import shown_stages, stage
 from budc.schema.errors import WeightsMismatch, WeightsMissing, printable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from budc.cli.generation.comparison import Method
     from budc.cli.generation.request import GenerationRequest
 
@@ -29,10 +32,13 @@ def run_diffusers(request: GenerationRequest, *, compare: bool) -> str:
     """
     if request.device is not None:
         _check_device(request.device)
-    _check_files(request)
-    with model_libraries(), _without_runtime_warnings():
-        methods = _generate(request, compare)
-    return _page(request, methods)
+    with shown_stages():
+        stage("verify", f"the files of {request.weights}")
+        _check_files(request)
+        stage("load", request.profile.title)
+        with model_libraries(), _without_runtime_warnings():
+            methods, out = _generate(request, compare)
+    return _page(request, methods, out)
 
 
 def _check_device(name: str) -> None:
@@ -54,9 +60,8 @@ def _check_files(request: GenerationRequest) -> None:
             raise
 
 
-def _generate(request: GenerationRequest, compare: bool) -> list[Method]:
+def _generate(request: GenerationRequest, compare: bool) -> tuple[list[Method], Path]:
     from budc.cli.generation.comparison import methods, pictures, run_methods
-    from budc.cli.output.media import write_media
     from budc.runtimes.diffusers.pipeline import load_pipeline
     from budc.runtimes.sampling.device_memory import device_memory
 
@@ -70,12 +75,11 @@ def _generate(request: GenerationRequest, compare: bool) -> list[Method]:
         differences = run_methods(pipe, request, chosen)
     for difference in differences:
         click.echo(f"uncalibrated: {printable(difference)}", err=True)
-    write_media(request.out, pictures(chosen))
-    return chosen
+    return chosen, request.write(pictures(chosen))
 
 
-def _page(request: GenerationRequest, methods: Sequence[Method]) -> str:
-    wrote = f"wrote {printable(str(request.out))}, seed {request.seed}"
+def _page(request: GenerationRequest, methods: Sequence[Method], out: Path) -> str:
+    wrote = f"wrote {printable(str(out))}, seed {request.seed}"
     if len(methods) > 1:
         from budc.cli.generation.comparison import comparison_table
 

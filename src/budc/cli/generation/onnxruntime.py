@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from budc.cli.output.media import write_media
-from budc.progress import Bar, progress
+from budc.cli.generation.stages import run_label, shown_stages, stage
+from budc.progress import progress
+from budc.runtimes.onnxruntime.pipeline import Generation, load
 from budc.schema.errors import printable
 
 if TYPE_CHECKING:
     from budc.cli.generation.request import GenerationRequest
-    from budc.runtimes.onnxruntime.pipeline import Generation, OnnxPipeline
+    from budc.runtimes.onnxruntime.pipeline import OnnxPipeline
 
 
 def run_onnx(request: GenerationRequest, provider: str) -> str:
@@ -23,13 +24,15 @@ def run_onnx(request: GenerationRequest, provider: str) -> str:
     Raises:
         BudcError: see `budc.runtimes.onnxruntime.pipeline.load`, or the file cannot be written.
     """
-    pipe = _open(request, provider)
-    clips = _generate(pipe, request)
-    write_media(request.out, [[("", clip.frames)] for clip in clips])
+    with shown_stages():
+        stage("verify", f"the files of {request.weights}")
+        pipe = _open(request, provider)
+        clips = [_generate(pipe, request, index) for index in range(len(request.prompts))]
+        out = request.write([[("", clip.frames)] for clip in clips])
     document = pipe.document
     seconds = statistics.fmean(clip.seconds for clip in clips)
     return (
-        f"wrote {printable(str(request.out))}, seed {request.seed}, "
+        f"wrote {printable(str(out))}, seed {request.seed}, "
         f"{document.budget.nfe} NFE of {document.sampler.steps} steps, {seconds:.2f} s each on {pipe.provider.name}"
     )
 
@@ -38,7 +41,6 @@ def _open(request: GenerationRequest, provider: str) -> OnnxPipeline:
     """Open the export under the policy, and say on stderr what is not as calibrated."""
     from budc.runtimes.admission.settings import UncalibratedWarning
     from budc.runtimes.admission.trust import UnsignedWarning
-    from budc.runtimes.onnxruntime.pipeline import load
 
     with warnings.catch_warnings():
         # This command says both on stderr itself.
@@ -58,14 +60,13 @@ def _open(request: GenerationRequest, provider: str) -> OnnxPipeline:
     return pipe
 
 
-def _generate(pipe: OnnxPipeline, request: GenerationRequest) -> list[Generation]:
-    clips = []
-    for index, prompt in enumerate(request.prompts):
-        label = f"policy {index + 1}/{len(request.prompts)}"
-        with progress(label, pipe.document.sampler.steps) as bar:
-
-            def count(_step: int, bar: Bar = bar) -> None:
-                bar.advance()
-
-            clips.append(pipe.generate(prompt, seed=request.seed + index, on_step=count))
-    return clips
+def _generate(pipe: OnnxPipeline, request: GenerationRequest, index: int) -> Generation:
+    """Generate prompt `index`, as `OnnxPipeline.generate` does, stage by stage."""
+    label = run_label("policy", index, len(request.prompts))
+    stage("encode", label)
+    embeddings, noise = pipe.encode([request.prompts[index]]), pipe.noise(request.seed + index)
+    stage("denoise", label)
+    with progress(label, pipe.document.sampler.steps) as bar:
+        latents, seconds = pipe.denoising_loop(1).timed_run(embeddings, noise, lambda _step: bar.advance())
+    stage("decode", label)
+    return Generation(pipe.decode(latents)[0], latents, seconds)

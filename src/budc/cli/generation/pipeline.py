@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from budc.cli.generation.stages import stage
 from budc.cli.output.media import Frames
 from budc.policies.conditioning_images import open_image
 from budc.progress import Bar, progress
@@ -74,7 +75,7 @@ class CallSettings:
 def generate(
     pipe: Any, settings: CallSettings, prompt: str, seed: int, steps: int, label: str
 ) -> TimedGeneration:
-    """Run the pipeline once, from the CPU noise of `seed`, with progress on stderr.
+    """Run the pipeline once, from the CPU noise of `seed`, with stages and progress on stderr.
 
     Raises:
         BudcError: a policy is applied and refuses the run.
@@ -87,6 +88,7 @@ def generate(
         final[:] = [tensors["latents"]]
         return tensors
 
+    stage("encode", label)
     with _timed(pipe, label) as clock:
         output = pipe(
             prompt=prompt,
@@ -112,12 +114,14 @@ class _Clock:
 
     @contextmanager
     def __call__(self, total: int) -> Iterator[_ProgressBar]:
+        stage("denoise", self.label)
         with progress(self.label, total) as bar:
             _synchronize()
             started = time.perf_counter()
             yield _ProgressBar(bar)
             _synchronize()
             self.seconds = time.perf_counter() - started
+        stage("decode", self.label)
 
 
 class _ProgressBar:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from budc.cli.output.media import Rows
     from budc.policies.adapter_files import AdapterFile
     from budc.policies.profile import ModelProfile
     from budc.policies.samples import SampleImage
@@ -21,7 +22,8 @@ class GenerationRequest:
     """One call of `budc run`. Prompt i starts from the noise of `seed + i` and from image i, if the model takes any;
     `weights` is the model's folder.
 
-    `device` is a name of torch's, by default that of the accelerator.
+    `device` is a name of torch's, by default that of the accelerator. Without `out` the file is a new one here, named
+    after policy and seed.
     """
 
     artifact: Artifact
@@ -35,10 +37,20 @@ class GenerationRequest:
     prompts: tuple[str, ...]
     images: tuple[SampleImage | None, ...]
     seed: int
-    out: Path
+    out: Path | None
     device: str | None = None
 
     @property
     def document(self) -> PolicyDocument:
         """What the artifact says."""
         return self.artifact.document
+
+    def write(self, rows: Rows) -> Path:
+        """Write what was generated and return where. Raises OutputError."""
+        from budc.cli.output.media import write_media, write_new_media
+
+        if self.out is not None:
+            write_media(self.out, rows)
+            return self.out
+        suffix = ".mp4" if self.document.pipeline().shape.frames > 1 else ".png"
+        return write_new_media(Path(), f"{self.document.name}-seed{self.seed}", suffix, rows)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from budc.schema.errors import OutputError
-from budc.schema.files import write_atomic
+from budc.schema.files import new_file, write_atomic
 
 SMALL, ENLARGED = 256, 4
 SHORT, SLOW, USUAL = 33, 8, 16
@@ -34,8 +34,23 @@ Rows = Sequence[Sequence[tuple[str, Frames]]]
 
 def write_media(path: Path, rows: Rows) -> None:
     """Write the clips to `path`, of which the suffix decides the form. Raises OutputError."""
-    data = _png(rows) if path.suffix.lower() == ".png" else _mp4(rows)
-    write_atomic(path, data)
+    write_atomic(path, _encoded(path.suffix, rows))
+
+
+def write_new_media(folder: Path, stem: str, suffix: str, rows: Rows) -> Path:
+    """Write the clips to a file that is not there yet: STEM, or STEM-2, STEM-3, …; return it. Raises OutputError."""
+    data = _encoded(suffix, rows)
+    path = new_file(folder, stem, suffix)
+    try:
+        write_atomic(path, data)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _encoded(suffix: str, rows: Rows) -> bytes:
+    return _png(rows) if suffix.lower() == ".png" else _mp4(rows)
 
 
 def _png(rows: Rows) -> bytes:
@@ -64,10 +79,10 @@ def _mp4(rows: Rows) -> bytes:
         )
         for index in range(count)
     ]
-    return _encoded(np.stack([_even(frame) for frame in frames]), SLOW if count <= SHORT else USUAL)
+    return _h264(np.stack([_even(frame) for frame in frames]), SLOW if count <= SHORT else USUAL)
 
 
-def _encoded(frames: Pixels, rate: int) -> bytes:
+def _h264(frames: Pixels, rate: int) -> bytes:
     import imageio
 
     # ffmpeg writes to a path, and must not leave half a file at the one that was asked for.
