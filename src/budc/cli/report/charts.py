@@ -161,7 +161,12 @@ def _scale_values(axes: Axes, label: MetricLabel) -> None:
     axes.set_axisbelow(True)
     if label.logarithmic and axes.dataLim.height > 0:
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: power(value)))
+        low, high = axes.get_ylim()
+        narrow = high < 100 * low  # too few powers of ten to read a value from
+        axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5) if narrow else (1,)))
+        axes.yaxis.set_major_formatter(
+            matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:.4g}" if narrow else power(value))
+        )
         axes.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
     # The unit is a file's own text: it is not to be read as a formula.
     unit = f", {label.unit}" if label.unit else ""
