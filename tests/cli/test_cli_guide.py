@@ -23,12 +23,12 @@ def test_policy_source(tmp_path):
 
 def test_trust_file(tmp_path, key_pair, budc):
     (tmp_path / "release.pub").write_bytes(key_pair.public)
-    assert budc("keygen", "--out", tmp_path / "backup").code == 0
+    assert budc("keygen", "--out", tmp_path / "lab").code == 0
     (tmp_path / "trust.toml").write_text(TRUST)
     trust = Trust.load(tmp_path / "trust.toml")
-    assert len(trust.keys) == 2
+    assert (len(trust.keys), len(trust.evaluators)) == (1, 1)
     assert trust.minimum_revisions == {"wan2.1-nano-nfe10": 3}
-    assert list(trust.names.values()) == ["release", "backup"]
+    assert list(trust.names.values()) == ["release", "lab"]
     assert list(trust.families.values()) == [("wan",)]
 
 

@@ -30,7 +30,7 @@ def trust_command() -> None:
     \b
         threshold = 1                          # distinct keys that must have signed
         denied = []                            # ids of policies and evaluations that are refused, whoever signed
-        require-evaluation = "psnr>=30,n>=32"  # policies without such an evaluation are refused
+        # require-evaluation = "psnr>=30,n>=32"  # refuse policies without such an evaluation
 
     \b
         [minimum-revision]                     # a lower revision of that name is a rollback
