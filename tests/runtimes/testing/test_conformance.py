@@ -204,20 +204,10 @@ def loaded(wan_folder: Path) -> Any:
 PAYLOADS = ["trunk-residual", "velocity"]
 
 
-@pytest.fixture(scope="module", params=PAYLOADS)
+# The whole suite with the other payload runs where long tests run: only steps that reuse differ.
+@pytest.fixture(scope="module", params=["trunk-residual", pytest.param("velocity", marks=pytest.mark.slow)])
 def payload(request: pytest.FixtureRequest) -> str:
     return request.param
-
-
-class Conformance(RuntimeConformance):
-    """The suite with the usual payload; with the other one where long tests run, as only steps that reuse differ."""
-
-    @pytest.fixture(
-        scope="class",
-        params=[PAYLOADS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in PAYLOADS[1:])],
-    )
-    def payload(self, request: pytest.FixtureRequest) -> str:
-        return request.param
 
 
 @pytest.fixture(scope="module")
@@ -242,13 +232,13 @@ def fresh(pipe: Any) -> Any:
     return copy.deepcopy(pipe, {id(part): part for part in shared})
 
 
-class TestDiffusers(Conformance):
+class TestDiffusers(RuntimeConformance):
     @pytest.fixture
     def runtime(self, loaded: Any, wan_folder: Path, base: PolicyDocument) -> RuntimeUnderTest:
         return DiffusersUnderTest(fresh(loaded), wan_folder, base)
 
 
-class TestOnnxRuntime(Conformance):
+class TestOnnxRuntime(RuntimeConformance):
     @pytest.fixture
     def runtime(
         self, loaded: Any, wan_folder: Path, exported: Path, bound: PolicyDocument, tmp_path: Path
@@ -281,10 +271,18 @@ class TestOnnxRuntimeOnCuda(RuntimeConformance):
             yield OnnxUnderTest(exported, bound, plain, tmp_path, provider="cuda")
 
 
+@pytest.mark.parametrize("reused", PAYLOADS)
 @pytest.mark.parametrize("name", list(GOLDEN))
 def test_both_runtimes_make_the_same_latents(
-    name: str, loaded: Any, wan_folder: Path, exported: Path, bound: PolicyDocument, tmp_path: Path
+    name: str,
+    reused: str,
+    loaded: Any,
+    wan_folder: Path,
+    exported: Path,
+    untrained_export: PolicyDocument,
+    tmp_path: Path,
 ) -> None:
+    bound = _first(untrained_export, reused)
     document = GOLDEN[name].document(bound)
     pipe = fresh(loaded)
     expected = DiffusersUnderTest(pipe, wan_folder, document).run(document)
