@@ -119,6 +119,7 @@ def test_an_embedded_model_is_timed_here_if_asked(budc):
     assert timed["parts"] == plain["parts"]
 
 
+@pytest.mark.slow
 def test_a_profile_of_ones_own_is_counted(budc, wan_folder):
     pytest.importorskip("torch")
     record = budc("plan", "--model", wan_folder, "--budget", "4", "--json").record
