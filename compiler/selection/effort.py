@@ -1,8 +1,8 @@
 """Effort: how many prompts each stage of a search is given, and how many rollouts, by name.
 
-Nearly all of a search's cost is in proportion to the prompts that it runs. Masks that were searched on two or three
-prompts are often bad ones for others, and no cheap measure tells which prompts would do; from six or eight on, more
-prompts change little, and neither do more rollouts than some ten (docs/cost.md).
+Nearly all of a search's cost is in proportion to the prompts that it runs. With the same forwards, few prompts and a
+search that goes on gave better masks than more prompts and one that stops early: `joint` leaves its starting masks
+only after some ten rollouts. Coefficients need six prompts or more (docs/adr/0015-efforts.md).
 """
 
 from __future__ import annotations
@@ -36,9 +36,11 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
 
 
 EFFORTS: Mapping[str, Effort] = {
-    "fast": Effort(screen=7, fit=7, judge=2, rollouts=0.4, pairings=2, epochs=(0.0, 2), report=16),
+    "fast": Effort(
+        screen=4, fit=6, judge=2, finalists=2, rollouts=0.7, pairings=2, epochs=(0.0, 2), report=16
+    ),
     "balanced": Effort(
-        screen=10, fit=14, judge=4, finalists=3, rollouts=0.4, pairings=2, epochs=(0.15, 2), report=32
+        screen=7, fit=10, judge=4, finalists=2, rollouts=0.9, pairings=2, epochs=(0.15, 2), report=32
     ),
     "thorough": Effort(),
 }
