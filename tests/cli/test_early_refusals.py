@@ -104,7 +104,8 @@ REFUSALS = {
         f"{PLAN} --device abacus": 2,
         f"{PLAN} --device h100 --weights model": 2,
         f"{PLAN} --budget 51": 51,
-        f"{PLAN} --weights none": 31,
+        f"{PLAN} --weights model": 2,
+        f"{PLAN} --weights none --time": 31,
     },
     "run": {
         "run nano.budc.json --out x.png": 2,

@@ -191,7 +191,7 @@ def test_a_sweep_is_several_budgets(tmp_path):
 
 @pytest.mark.parametrize("sweep", ["", "6,", "6,60", "6;8", "6,,8"])
 def test_a_sweep_that_is_none_is_refused(sweep):
-    with pytest.raises(BudgetImpossible, match="--budget"):
+    with pytest.raises(BudgetImpossible, match="--sweep"):
         resolved(sweep=sweep, steps=50)
 
 

@@ -23,7 +23,16 @@ DOCUMENTS = [
 ]
 
 FEW_PROMPTS = ROOT / "tests" / "support" / "few_prompts"
-LONG = {"api.md", "compile.md", "evaluate.md", "onnx.md", "models.md", "run.md", "runtime-guide.md"}
+LONG = {
+    "api.md",
+    "compile.md",
+    "evaluate.md",
+    "onnx.md",
+    "models.md",
+    "report.md",
+    "run.md",
+    "runtime-guide.md",
+}
 """Documents with many examples, with the export of a whole model, or with rivals that are fitted: no number of prompts
 makes them short."""
 
