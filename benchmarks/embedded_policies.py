@@ -25,8 +25,8 @@ from budc.schema.artifact import SUFFIX, Artifact, add_signature, read
 from budc.schema.files import write_atomic
 from budc.schema.keys import public_of
 
-EFFORTS = {"flux-nano": "thorough", "wan2.1-nano": "thorough"}
-"""By model."""
+EFFORTS = {"flux-nano": "thorough", "wan2.1-nano": "balanced"}
+"""By model. With `thorough`, the one that guides with two branches would take well over 20 minutes."""
 MODELS, BUDGETS = ",".join(EFFORTS), "6,8,10,14"
 
 
