@@ -49,8 +49,9 @@ def test_what_takes_one_denoiser_refuses_two(budc, policy, pair_profile, pair_fo
     assert str(refused.value) == f"bind: {said}"
 
 
-@pytest.mark.slow
-def test_a_plan_of_the_real_model(budc):
+def test_a_plan_of_the_real_model_has_one_denoiser_on_the_device(budc):
     record = budc("plan", "--model", "wan2.2", "--budget", "10", "--device", "h100", "--json").record
-    assert record["memory"]["weights"] == pytest.approx(28.6e9, rel=0.01)
+    memory = {phase["phase"]: phase["whole"] for phase in record["memory"]}
+    # The weights of one are 28.6 GB.
+    assert 28.6e9 < memory["reference run"] < 1.5 * 28.6e9
     assert budc("plan", "--model", "wan2.2", "--budget", "1", "--device", "h100").code == 51
