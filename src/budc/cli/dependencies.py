@@ -99,9 +99,6 @@ def quiet_libraries(*, downloads: bool = False) -> None:
     import diffusers.utils.logging
     import transformers.utils.logging
 
-    # torchao says where it is imported what its kernels for accelerators lack; torch says so of it.
-    for name in ("torchao", "torch.utils._pytree"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     for library in (diffusers.utils.logging, transformers.utils.logging):
         library.set_verbosity_error()
         library.disable_progress_bar()
