@@ -24,6 +24,7 @@ DOCUMENTS = [
 
 FEW_PROMPTS = ROOT / "tests" / "support" / "few_prompts"
 LONG = {
+    "README.md",
     "api.md",
     "compile.md",
     "evaluate.md",
@@ -32,9 +33,10 @@ LONG = {
     "report.md",
     "run.md",
     "runtime-guide.md",
+    "trust.md",
 }
 """Documents with many examples, with the export of a whole model, or with rivals that are fitted: no number of prompts
-makes them short."""
+makes them short. The slow tests run them as they are written."""
 
 COMPILED = ROOT / "tests" / "golden" / "v1.0" / "compiled.budc.json"
 GIVEN = {"trust.md": {"policy.budc.json": seal(read(COMPILED).document, None)}}

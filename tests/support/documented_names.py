@@ -43,10 +43,12 @@ def is_name(code: str) -> bool:
 
 @cache
 def names_of(module: Path) -> frozenset[str]:
-    """Return what a module defines: functions, classes, constants, and `Class.member`."""
+    """Return what a module defines: functions, classes, constants, and `Class.member`; of a package, what it exports."""
     names = set()
     for node in ast.parse(module.read_text(encoding="utf-8")).body:
         names |= _targets(node)
+        if module.name == "__init__.py" and isinstance(node, ast.ImportFrom):
+            names |= {alias.name for alias in node.names}
         if isinstance(node, ast.ClassDef):
             names |= {f"{node.name}.{member}" for part in node.body for member in _targets(part)}
     return frozenset(names)

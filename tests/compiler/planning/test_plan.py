@@ -123,7 +123,13 @@ def test_forwards_are_those_that_a_compile_spends(search: str, align: bool, effo
     )
 
 
-@pytest.mark.parametrize(("effort", "nfe"), [("fast", 8), ("balanced", 8), ("fast", 4)])
+@pytest.mark.parametrize(
+    ("effort", "nfe"),
+    [
+        ("fast", 4),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("fast", 8), ("balanced", 8))),
+    ],
+)
 def test_the_default_search_spends_what_is_planned(
     effort: str, nfe: int, task: Callable[..., Task], tmp_path: Path
 ) -> None:

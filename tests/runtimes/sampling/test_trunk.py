@@ -207,7 +207,14 @@ def shortened(transformer: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("family", "payload"), [("wan", "trunk-residual"), ("wan", "velocity"), ("flux", "trunk-residual")]
+    ("family", "payload"),
+    [
+        ("wan", "trunk-residual"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("wan", "velocity"), ("flux", "trunk-residual"))
+        ),
+    ],
 )
 def test_two_full_graphs_and_no_more(family: str, payload: Any, request: pytest.FixtureRequest) -> None:
     transformer = shortened(request.getfixturevalue(family).transformer)
