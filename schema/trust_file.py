@@ -1,229 +1,110 @@
-"""Changing a trust file: adding and removing keys, denying policies, raising minimums.
+"""The trust file: its form, and how it is read.
 
-Values are written anew, never copied as text, and the new text is read and its keys are loaded before it replaces
-the old one; so a change that fails leaves the file as it was. A link is followed: the file that it leads to is
-changed. Comments of a file that was written by hand are lost.
+It is TOML, written by hand or by `budc trust`:
+
+    threshold = 1                            # distinct keys that must have signed
+    denied = ["sha256:…"]                    # ids of policies and evaluations that are refused, whoever signed
+    require-evaluation = "psnr>=30,n>=32"    # policies without such an evaluation are refused
+
+    [minimum-revision]                       # per policy name, quoted; a lower revision is a rollback
+    "wan2.1-nfe10" = 3
+
+    [[keys]]
+    name = "release"
+    file = "release.pub"                     # relative to the trust file; or `pem`, the key itself
+    families = ["wan2.1"]                    # model families that this key may sign for; default all, [] none
+    roles = ["publisher"]                    # what it may sign: policies (default), or "evaluator": evaluations
+
+`keys = ["release.pub"]`, a list of files, is short for keys without names and limits. What the file says is
+`budc.schema.trust`'s to apply; `budc.schema.trust_edits` changes it.
 """
 
-import json
 import os
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
-from msgspec.structs import replace
+from msgspec import Meta, Struct
 
-from budc.schema.bounds import parse_bounds
-from budc.schema.errors import OutputError, TrustError, UsageError
+from budc.schema.errors import BudcError, KeyUnusable, TrustError
 from budc.schema.fields import Digest, Name
-from budc.schema.files import lock, write_atomic
-from budc.schema.keys import PublicKey
-from budc.schema.roles import EVALUATOR, PUBLISHER, ROLES, Role
-from budc.schema.trust import (
-    KeyEntry,
-    Trust,
-    TrustFile,
-    key_of,
-    long_form,
-    parse_trust_file,
-    read_trust_file,
-)
+from budc.schema.files import read_limited
+from budc.schema.keys import PublicKey, load_public
+from budc.schema.roles import PUBLISHER, Role
+from budc.schema.toml import parse_toml
 
-_PEM = re.compile(r"[A-Za-z0-9+/= \n-]*")
+_TRUST_BYTES = 1 << 20
+FORM = "see `budc trust --help` for the form of a trust file"
+"""Remedy for a file that is not of this form."""
+
+Count = Annotated[int, Meta(ge=1)]
 
 
-@contextmanager
-def changing(path: Path) -> Iterator["Draft"]:
-    """Change the trust file at `path` in the with-block, one process at a time. On an error nothing is written.
+class KeyEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A trusted key in a trust file: by path or as PEM text."""
+
+    name: Name | None = None
+    file: str | None = None
+    pem: str | None = None
+    families: list[Name] | None = None
+    roles: Annotated[list[Role], Meta(min_length=1, max_length=2)] | None = None
+    """What it may sign; a publisher's key if unset."""
+
+    def has(self, role: Role) -> bool:
+        """Whether the key is trusted in this role."""
+        return role in (self.roles or (PUBLISHER,))
+
+
+class TrustFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """The content of a trust file."""
+
+    keys: list[KeyEntry | str] = []
+    threshold: Count = 1
+    denied: list[Digest] = []
+    require_evaluation: str | None = None
+    minimum_revision: dict[Name, Count] = {}
+    """By policy name; a name that no policy can have is an error, as its minimum would protect nothing."""
+
+
+def read_trust_file(path: str | os.PathLike[str]) -> TrustFile:
+    """Return the content of the trust file at `path`; keys are not loaded.
 
     Raises:
-        TrustError: the existing file cannot be used, or the changed one could not.
-        OutputError: it cannot be written.
+        TrustError: it cannot be read or is not of the form that this module describes.
     """
-    target = Path(os.path.realpath(path))
     try:
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        descriptor = os.open(target.with_suffix(".lock"), flags, 0o600)
-    except (OSError, ValueError) as error:
-        raise OutputError(f"cannot write {path}: {error}") from error
+        data = read_limited(path, _TRUST_BYTES)
+    except BudcError as error:
+        raise TrustError(f"trust file {path}: {error}", remedy=FORM) from error
+    return parse_trust_file(data, path)
+
+
+def parse_trust_file(data: bytes, path: str | os.PathLike[str]) -> TrustFile:
+    """Return the content of a trust file from its bytes. Raises TrustError, naming `path`."""
     try:
-        try:
-            lock(descriptor)
-        except OSError as error:
-            raise OutputError(
-                f"another process is changing {path}", remedy="try again once it has ended"
-            ) from error
-        draft = Draft(path, target)
-        yield draft
-        draft.write()
-    finally:
-        os.close(descriptor)
+        if len(data) > _TRUST_BYTES:
+            raise ValueError(f"over {_TRUST_BYTES} bytes")
+        return msgspec.convert(parse_toml(data), TrustFile)
+    except ValueError as error:
+        raise TrustError(f"trust file {path}: {error}", remedy=FORM) from error
 
 
-class Draft:
-    """A trust file that is being changed.
+def long_form(entry: KeyEntry | str) -> KeyEntry:
+    """Return an entry of `keys` in its long form."""
+    return KeyEntry(file=entry) if isinstance(entry, str) else entry
 
-    Args:
-        path: as the user named it; key files in it are relative to its folder.
-        target: `path` with links resolved.
+
+def key_of(entry: KeyEntry, path: str | os.PathLike[str]) -> PublicKey:
+    """Return the key of an entry of the trust file at `path`.
+
+    Raises:
+        TrustError, KeyUnusable: it has none, two, or one that cannot be used.
     """
-
-    def __init__(self, path: Path, target: Path) -> None:
-        self.path = path
-        self._target = target
-        self.content = read_trust_file(path) if os.path.lexists(target) else TrustFile()
-
-    def add(
-        self, key: PublicKey, name: str, families: Sequence[str] = (), roles: Sequence[Role] = ()
-    ) -> None:
-        """Trust a key under a name; its PEM text is written to the file.
-
-        Args:
-            key: the key.
-            name: what it is called.
-            families: of models that it may sign for; all if there is none.
-            roles: what it may sign; policies if there is none.
-
-        Raises:
-            UsageError: the name or a family is malformed, or the name or the key is there already.
-        """
-        for word in (name, *families):
-            _check(word, Name, f"{word!r} is not a name")
-        for old in map(long_form, self.content.keys):
-            if old.name == name:
-                raise UsageError(f"a key named {name} is trusted already", remedy=f"budc trust remove {name}")
-            if key_of(old, self.path) == key:
-                raise UsageError(
-                    f"{key.fingerprint} is trusted already, as {old.name or old.file}",
-                    remedy=f"to change its roles or families: budc trust remove {old.name or old.file}, "
-                    "then add it again",
-                )
-        chosen = [role for role in ROLES if role in roles]
-        entry = KeyEntry(
-            name=name, pem=key.pem.decode(), families=list(families) or None, roles=chosen or None
-        )
-        self.content = replace(self.content, keys=[*self.content.keys, entry])
-
-    def remove(self, name: str) -> None:
-        """Remove a trusted key, given by its name, its file or its fingerprint. Raises UsageError."""
-        remaining = [entry for entry in self.content.keys if not self._is(long_form(entry), name)]
-        if len(remaining) == len(self.content.keys):
-            raise UsageError(f"no key {name} is trusted", remedy="budc trust list")
-        publishers = len(_with_role(remaining, PUBLISHER))
-        if remaining and publishers < self.content.threshold and self.content.threshold > 1:
-            raise UsageError(
-                f"{self.content.threshold} signatures are required, and {publishers} keys would be left",
-                remedy="lower the threshold first: budc trust require --threshold N",
-            )
-        if self.content.require_evaluation is not None and not _with_role(remaining, EVALUATOR):
-            raise UsageError(
-                f"an evaluation is required ({self.content.require_evaluation}), and no evaluator would be left",
-                remedy="take the requirement back first: budc trust require --no-evaluation",
-            )
-        self.content = replace(self.content, keys=remaining)
-
-    def deny(self, policy_id: str) -> None:
-        """Refuse a policy by its id from now on. Raises UsageError."""
-        _check(policy_id, Digest, f"{policy_id!r} is not a policy id")
-        self.content = replace(self.content, denied=sorted({*self.content.denied, policy_id}))
-
-    def allow(self, policy_id: str) -> None:
-        """Take back the denial of a policy. Raises UsageError."""
-        if policy_id not in self.content.denied:
-            raise UsageError(f"{policy_id} is not denied", remedy="budc trust list")
-        self.content = replace(self.content, denied=[i for i in self.content.denied if i != policy_id])
-
-    def require(self, *, threshold: int | None = None, revisions: Sequence[tuple[str, int]] = ()) -> None:
-        """Set the threshold, and the minimum revision of policies by name. Raises UsageError."""
-        if threshold is not None:
-            publishers = len(_with_role(self.content.keys, PUBLISHER))
-            if not 1 <= threshold <= publishers:
-                raise UsageError(f"threshold {threshold} of {publishers} keys")
-            self.content = replace(self.content, threshold=threshold)
-        for name, _ in revisions:
-            _check(name, Name, f"{name!r} is not a policy's name")
-        merged = self.content.minimum_revision | dict(revisions)
-        self.content = replace(self.content, minimum_revision=merged)
-
-    def require_evaluation(self, bounds: str | None) -> None:
-        """Require an evaluation within these bounds of every policy, or none. Raises UsageError."""
-        if bounds is not None:
-            parse_bounds(bounds, "--evaluation")
-            if not _with_role(self.content.keys, EVALUATOR):
-                raise UsageError(
-                    "--evaluation: no key is trusted as an evaluator's, so every policy would be refused",
-                    remedy="budc trust add PUB --role evaluator",
-                )
-        self.content = replace(self.content, require_evaluation=bounds)
-
-    def drop_minimum(self, name: str) -> None:
-        """Take back the minimum revision of the policy `name`. Raises UsageError."""
-        rest = {other: minimum for other, minimum in self.content.minimum_revision.items() if other != name}
-        if len(rest) == len(self.content.minimum_revision):
-            raise UsageError(f"there is no minimum revision for {name}", remedy="budc trust list")
-        self.content = replace(self.content, minimum_revision=rest)
-
-    def write(self) -> None:
-        """Replace the file, after its new text was read and its keys were loaded. Raises TrustError, OutputError."""
-        data = encode(self.content).encode()
-        content = parse_trust_file(data, self.path)
-        if content.keys:
-            Trust.of(content, self.path)
-        write_atomic(self._target, data, mode=0o600)
-
-    def _is(self, entry: KeyEntry, name: str) -> bool:
-        if name in (entry.name, entry.file):
-            return True
-        # A key that can no longer be read can still be removed, by its name.
-        try:
-            return key_of(entry, self.path).fingerprint == name
-        except TrustError:
-            return False
-
-
-def encode(content: TrustFile) -> str:
-    """Return a trust file as TOML."""
-    lines = [f"threshold = {content.threshold}", f"denied = {_list(content.denied)}"]
-    if content.require_evaluation is not None:
-        lines += [f"require-evaluation = {_text(content.require_evaluation)}"]
-    if content.minimum_revision:
-        lines += ["", "[minimum-revision]"]
-        lines += [
-            f"{_text(name)} = {revision}" for name, revision in sorted(content.minimum_revision.items())
-        ]
-    for entry in map(long_form, content.keys):
-        lines += ["", "[[keys]]"]
-        lines += [f"name = {_text(entry.name)}"] if entry.name is not None else []
-        lines += [f"file = {_text(entry.file)}"] if entry.file is not None else []
-        lines += [f"pem = {_pem(entry.pem)}"] if entry.pem is not None else []
-        lines += [f"families = {_list(entry.families)}"] if entry.families is not None else []
-        lines += [f"roles = {_list(entry.roles)}"] if entry.roles is not None else []
-    return "\n".join(lines) + "\n"
-
-
-def _with_role(entries: Sequence[KeyEntry | str], role: Role) -> list[KeyEntry]:
-    return [entry for entry in map(long_form, entries) if entry.has(role)]
-
-
-def _list(values: Sequence[str]) -> str:
-    return f"[{', '.join(_text(value) for value in values)}]"
-
-
-def _pem(value: str) -> str:
-    """Return a PEM on lines of its own; text that is none is quoted, as quotes in it could end the string."""
-    return f'"""\n{value}"""' if _PEM.fullmatch(value) else _text(value)
-
-
-def _text(value: str) -> str:
-    # A JSON string is a TOML basic string, once DEL is escaped too. Other characters stay: TOML has no surrogates.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _check(value: str, kind: object, message: str) -> None:
+    if (entry.file is None) == (entry.pem is None):
+        raise TrustError(f"trust file {path}: a key needs either `file` or `pem`", remedy=FORM)
+    if entry.file is not None:
+        return load_public(Path(path).parent / entry.file)
     try:
-        msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        raise UsageError(message, remedy="use letters, digits, dot, dash, underscore") from error
+        return PublicKey.from_pem((entry.pem or "").encode())
+    except KeyUnusable as error:
+        raise KeyUnusable(f"trust file {path}: key {entry.name}: {error}") from error

@@ -66,7 +66,7 @@ def add_command(key: Path, name: str | None, families: tuple[str, ...], roles: t
     """Trust the public key in the file PUB. The trust file gets a copy of it."""
     from budc.policies import profile
     from budc.schema.keys import load_public
-    from budc.schema.trust_file import changing
+    from budc.schema.trust_edits import changing
 
     shipped = profile.families() if families else ()
     for family in families:
@@ -84,7 +84,7 @@ def add_command(key: Path, name: str | None, families: tuple[str, ...], roles: t
 @click.argument("key", metavar="NAME|FINGERPRINT")
 def remove_command(key: str) -> None:
     """Stop trusting a key."""
-    from budc.schema.trust_file import changing
+    from budc.schema.trust_edits import changing
 
     with changing(trust_file()) as draft:
         draft.remove(key)
@@ -96,7 +96,7 @@ def remove_command(key: str) -> None:
 @click.option("--undo", is_flag=True, help="Stop denying it.")
 def deny_command(policy: str, undo: bool) -> None:
     """Refuse one policy or one evaluation, whoever signed it."""
-    from budc.schema.trust_file import changing
+    from budc.schema.trust_edits import changing
 
     # What looks like an id is one, whatever files there are: a file of that name must not be denied in its place.
     is_id = policy.startswith("sha256:")
@@ -149,7 +149,7 @@ def require_command(
     no_evaluation: bool,
 ) -> None:
     """Require more signatures, newer revisions, or evaluations."""
-    from budc.schema.trust_file import changing
+    from budc.schema.trust_edits import changing
 
     if evaluation is not None and no_evaluation:
         raise UsageError("--evaluation and --no-evaluation contradict", remedy="give one of them")
@@ -166,7 +166,8 @@ def require_command(
 @json_option
 def list_command(as_json: bool) -> None:
     """Show whom you trust."""
-    from budc.schema.trust import Trust, read_trust_file
+    from budc.schema.trust import Trust
+    from budc.schema.trust_file import read_trust_file
 
     path = trust_file()
     empty = not os.path.lexists(path) or not read_trust_file(path).keys

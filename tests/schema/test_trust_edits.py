@@ -19,8 +19,9 @@ from budc.schema.errors import (
 )
 from budc.schema.keys import KeyPair, PublicKey, Signer, generate_key, load_signer
 from budc.schema.policy import PolicyDocument
-from budc.schema.trust import KeyEntry, Trust, TrustFile, read_trust_file
-from budc.schema.trust_file import changing, encode
+from budc.schema.trust import Trust
+from budc.schema.trust_edits import changing, encode
+from budc.schema.trust_file import KeyEntry, TrustFile, read_trust_file
 
 MakeDocument = Callable[..., PolicyDocument]
 OTHER = generate_key()
