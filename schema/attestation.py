@@ -3,24 +3,16 @@
     write_atomic(path, seal_evaluation(document, load_signer("lab.key")))
     evaluation = open_evaluation(path, artifact.policy_id, artifact.document, Trust.load("trust.toml"))
 
-The file is a bundle like that of a policy. Its payload is an in-toto statement about the policy:
-
-    {"_type":"https://in-toto.io/Statement/v1","predicate":{…},"predicateType":"urn:budc:evaluation:v1",
-     "subject":[{"digest":{"budc.policy.v1":"<64 hex>"},"name":"<policy name>"}]}
-
-The subject's digest is the policy id. It has a name of its own, because no file has that sha256.
+The file is a bundle like that of a policy; its payload is in `budc.schema.evaluation_statement`.
 """
 
-import hashlib
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Final, Literal, get_args
+from typing import Final
 
 import msgspec
-from msgspec import Meta, Struct
 
-from budc.schema import canonical, evaluation_rules, in_toto
+from budc.schema import canonical, evaluation_rules
 from budc.schema import envelope as dsse
 from budc.schema.bundle import Bundle, decode_bundle, encode_bundle
 from budc.schema.envelope import Envelope, Signature
@@ -28,37 +20,23 @@ from budc.schema.errors import (
     ArtifactError,
     ArtifactTooLarge,
     SchemaViolation,
-    SemanticsViolation,
     Unsigned,
     UntrustedKey,
 )
-from budc.schema.evaluation import EvaluationDocument, EvaluationVersion
-from budc.schema.fields import HexDigest, Name
+from budc.schema.evaluation import EvaluationDocument
+from budc.schema.evaluation_statement import decode_evaluation, encode_evaluation, evaluation_id
 from budc.schema.files import read_limited
-from budc.schema.in_toto import EVALUATION_TYPE, STATEMENT_TYPE
+from budc.schema.in_toto import EVALUATION_TYPE
 from budc.schema.keys import PublicKey, Signer
 from budc.schema.policy import PolicyDocument
 from budc.schema.published import EVALUATION_SCHEMA, check_schema
 from budc.schema.trust import Trust
 
 SUFFIX: Final = ".evaluation.json"
-SUBJECT: Final = "budc.policy.v1"
 UNSIGNED_BYTES: Final = 16 * canonical.MAX_BYTES
 """Limit of an evaluation that is not signed, which is laid out for people."""
 _UNSIGNED = "its evaluator signs it: budc sign FILE --key KEY"
 _TOO_LARGE = "leave out the values of each prompt: budc evaluate --summary, which measures nothing again"
-
-
-class _Subject(Struct, frozen=True, forbid_unknown_fields=True):
-    name: Name
-    digest: Annotated[Mapping[Literal["budc.policy.v1"], HexDigest], Meta(min_length=1, max_length=1)]
-
-
-class _Statement(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
-    type: Literal["https://in-toto.io/Statement/v1"] = msgspec.field(name="_type")
-    subject: Annotated[Sequence[_Subject], Meta(min_length=1, max_length=1)]
-    predicate_type: Literal["urn:budc:evaluation:v1"]
-    predicate: EvaluationDocument
 
 
 @dataclass(frozen=True)
@@ -76,7 +54,7 @@ class Attestation:
     @property
     def digest(self) -> str:
         """Return its id, "sha256:<hex>": what a metric of a policy names as its origin."""
-        return _digest(self.payload)
+        return evaluation_id(self.payload)
 
 
 def seal_evaluation(document: EvaluationDocument, signer: Signer) -> bytes:
@@ -155,7 +133,7 @@ def open_evaluation(
         raise Unsigned(str(error), remedy=_UNSIGNED) from error
     except UntrustedKey as error:
         raise _untrusted(error, bundle, trust) from error
-    trust.check_denied(_digest(bundle.envelope.payload))
+    trust.check_denied(evaluation_id(bundle.envelope.payload))
     attestation = _attestation(bundle)
     keys = trust.check_evaluator(policy.model.family, keys)
     evaluation_rules.check_policy(attestation.document, policy_id, policy)
@@ -179,38 +157,6 @@ def is_evaluation(data: bytes) -> bool:
     return isinstance(value, dict) and value.get("predicateType") == EVALUATION_TYPE
 
 
-def decode_evaluation(payload: bytes) -> EvaluationDocument:
-    """Return the document in `payload`, which follows the schema and the rules.
-
-    Raises:
-        ArtifactTooLarge, ArtifactSyntax, WrongPayloadType, UnsupportedVersion: see `in_toto.decode_statement`.
-        SchemaViolation: a field is unknown, missing, of the wrong type or out of bounds.
-        SemanticsViolation: see `budc.schema.evaluation_rules`; or the subject is not the policy.
-    """
-    value = in_toto.decode_statement(payload, EVALUATION_TYPE, get_args(EvaluationVersion))
-    try:
-        statement = msgspec.convert(value, type=_Statement)
-    except msgspec.ValidationError as error:
-        raise SchemaViolation(f"payload does not follow the schema: {error}") from None
-    if in_toto.encode_statement(statement) != payload:
-        raise SchemaViolation(
-            "payload spells out an optional field that is null, empty or 0; leave such a field out"
-        )
-    document = statement.predicate
-    if list(statement.subject) != _subjects(document):
-        raise SemanticsViolation("subject is not the policy that the predicate names")
-    evaluation_rules.check(document)
-    return document
-
-
-def _subjects(document: EvaluationDocument) -> list[_Subject]:
-    return [_Subject(document.policy_name, {SUBJECT: document.policy.removeprefix("sha256:")})]
-
-
-def _digest(payload: bytes) -> str:
-    return "sha256:" + hashlib.sha256(payload).hexdigest()
-
-
 def _untrusted(error: UntrustedKey, bundle: Bundle, trust: Trust) -> UntrustedKey:
     """Return the error with the role that is missing, unless it is about the number of keys."""
     signatures = bundle.envelope.signatures
@@ -232,13 +178,7 @@ def _untrusted(error: UntrustedKey, bundle: Bundle, trust: Trust) -> UntrustedKe
 
 
 def _unsigned(document: EvaluationDocument) -> Attestation:
-    statement = _Statement(
-        type=STATEMENT_TYPE,
-        subject=_subjects(document),
-        predicate_type=EVALUATION_TYPE,
-        predicate=document,
-    )
-    return Attestation(in_toto.encode_statement(statement), document)
+    return Attestation(encode_evaluation(document), document)
 
 
 def _plain(data: bytes) -> EvaluationDocument:

@@ -23,11 +23,12 @@ from typing import Any
 
 from budc.schema import canonical
 from budc.schema.artifact import open_artifact
-from budc.schema.attestation import decode_evaluation, read_evaluation
+from budc.schema.attestation import read_evaluation
 from budc.schema.bundle import decode_bundle, encode_bundle
 from budc.schema.digests import tensor_root
 from budc.schema.envelope import Envelope
 from budc.schema.errors import BudcError
+from budc.schema.evaluation_statement import decode_evaluation
 from budc.schema.published import EVALUATION_SCHEMA, check_schema
 from budc.schema.statement import encode_statement
 from budc.schema.trust import Trust

@@ -198,7 +198,7 @@ def test_what_does_not_fit_is_refused_with_a_remedy_and_a_summary_fits(
 
 
 def test_a_field_that_is_spelled_out_empty_is_refused(policy: PolicyDocument, make_evaluation: Make) -> None:
-    from budc.schema.attestation import decode_evaluation
+    from budc.schema.evaluation_statement import decode_evaluation
 
     statement = json.loads(read_evaluation(plain_file(make_evaluation(policy))).payload)
     statement["predicate"]["notMeasured"] = []

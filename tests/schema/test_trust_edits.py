@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from budc.schema import trust_file
+from budc.schema import trust_edits
 from budc.schema.artifact import add_signature, open_artifact, read, seal, verify
 from budc.schema.errors import (
     Denied,
@@ -121,7 +121,7 @@ def test_a_change_that_fails_leaves_the_file_as_it_was(path: Path, key: PublicKe
 def test_a_trust_file_that_another_process_keeps_locked_is_not_waited_for(
     path: Path, key: PublicKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trust_file, "lock", partial(trust_file.lock, seconds=0.05))
+    monkeypatch.setattr(trust_edits, "lock", partial(trust_edits.lock, seconds=0.05))
     path.parent.mkdir()
     with path.with_suffix(".lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
