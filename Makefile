@@ -5,7 +5,9 @@
 # make lint      ruff, mypy, import rules
 # make clean     everything that the others made
 
-PYTHON ?= python3.11
+# The oldest Python from 3.11 on that runs here; PYTHON=... takes another.
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3.14 python3,$(shell $(name) -c \
+  'import sys; print(sys.executable if sys.version_info >= (3, 11) else "")' 2>/dev/null)))
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_ARGS ?=
@@ -22,6 +24,8 @@ SLOW ?= slow and not endless
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "make: there is no Python 3.11 or newer; give one as PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "make: $$($(PYTHON) --version) from $(PYTHON)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet $(PIP_ARGS) --constraint constraints.txt --editable '.[dev]'
 	touch $@

@@ -15,9 +15,13 @@ from budc.compiler.loaded_target import LoadedTarget, load_target
 from budc.compiler.models.model import LoadedModel
 from budc.compiler.search import algorithm
 from budc.compiler.selection.finder import Finder
+from budc.compiler.selection.settings import with_choices
 from budc.compiler.selection.task import SearchResult, Task
+from budc.compiler.settled_budget import Settled, budget_for_quality, budget_within
+from budc.compiler.storage.journal import Journal
 from budc.schema.artifact import Artifact, read
 from budc.schema.errors import UsageError
+from budc.schema.files import make_folder
 from budc.schema.policy import SamplerBinding
 from budc.schema.report_names import OBJECTIVES
 
@@ -33,6 +37,8 @@ def compile_artifacts(plan: CompilePlan) -> list[Artifact]:
     sampler = loaded.model.sampler(plan.steps)
     _check_mask(plan, sampler)
     objective = OBJECTIVES[algorithm(plan.search).objective]
+    for planned in plan.policies:
+        make_folder(planned.path.parent)
     with ExitStack() as journals:
         settings, path = _settings(plan, sampler), plan.policies[0].path
         journal = journals.enter_context(loaded.journal(path, settings))
@@ -41,13 +47,20 @@ def compile_artifacts(plan: CompilePlan) -> list[Artifact]:
             for size in plan.further_sizes
             for sized in [loaded.with_profile(size.of(plan.target.profile))]
         ]
-        tasks = [_task(plan, loaded, sampler, planned.nfe) for planned in plan.policies]
-        finder = Finder(tasks[0], journal)
+        finder = Finder(_task(plan, loaded, sampler, plan.policies[0].nfe), journal)
+        settled = _settled(plan, loaded, sampler, finder, journal)
+        if settled is not None:
+            plan = replace(plan, policies=(replace(plan.policies[0], nfe=settled.nfe),))
         evaluator: Evaluator | None = None
         found: list[tuple[SearchResult, SamplerBinding]] = []
         generated: list[Generated] = []
-        for planned, task in zip(plan.policies, tasks, strict=True):
-            result = finder.find(task)
+        for planned in plan.policies:
+            if settled is not None and planned.nfe in settled.results:
+                result = settled.results[planned.nfe]
+            else:
+                result = finder.find(_task(plan, loaded, sampler, planned.nfe))
+            if settled is not None:
+                result = with_choices(result, settled.notes)
             evaluator = evaluator or loaded.evaluator(sampler, journal)
             deployed = SampledPolicy(result.policy, _deployed(loaded.model, sampler, result))
             found.append((result, deployed.sampler))
@@ -61,6 +74,22 @@ def compile_artifacts(plan: CompilePlan) -> list[Artifact]:
         for done in (journal, *(target.journal for target in further)):
             done.discard()
     return [read(planned.path) for planned in plan.policies]
+
+
+def _settled(
+    plan: CompilePlan, loaded: LoadedTarget, sampler: SamplerBinding, finder: Finder, journal: Journal
+) -> Settled | None:
+    """Return the budget that a quality or a time leads to; None where the user gave budgets."""
+    fewest = len(plan.target.profile.denoisers)
+    if plan.within is not None:
+        return budget_within(plan.within, loaded, sampler, journal, fewest)
+    if plan.quality is None:
+        return None
+
+    def find(nfe: int) -> SearchResult:
+        return finder.find(_task(plan, loaded, sampler, nfe))
+
+    return budget_for_quality(plan.quality, loaded, finder, find, journal, fewest, sampler.steps)
 
 
 def _check_mask(plan: CompilePlan, sampler: SamplerBinding) -> None:
@@ -85,6 +114,7 @@ def _task(plan: CompilePlan, loaded: LoadedTarget, sampler: SamplerBinding, nfe:
         align=plan.align,
         train=plan.train,
         separate=plan.separate,
+        judged=plan.quality is not None,
         few_step_schedule=loaded.schedule(loaded.model.sampler(nfe)) if plan.auto_steps else None,
     )
 
@@ -95,6 +125,7 @@ def _settings(plan: CompilePlan, sampler: SamplerBinding) -> dict[str, object]:
         "budgets": [planned.nfe for planned in plan.policies],
         "search": [plan.search, plan.effort, plan.align, plan.train, plan.separate, plan.auto_steps],
         "mask": None if plan.mask is None else plan.mask.compute_steps,
+        "asked": [None if plan.quality is None else str(plan.quality), plan.within],
         "seed": plan.seed,
         "sampler": msgspec.to_builtins(sampler),
     }

@@ -10,6 +10,7 @@ from budc.compiler.selection.stages import Trained
 from budc.compiler.shapes import OutputSize
 from budc.compiler.target import Target
 from budc.schema.artifact import SUFFIX
+from budc.schema.bounds import Bound
 from budc.schema.errors import OutputError
 from budc.schema.files import check_place
 from budc.schema.keys import Signer
@@ -41,6 +42,10 @@ class CompilePlan:
     """What an alignment trains."""
     separate: bool
     """Whether guidance branches may have masks of their own."""
+    quality: Bound | None = None
+    """What the smallest budget is asked for that keeps it; the one policy then has all steps, until it is found."""
+    within: float | None = None
+    """Seconds of a denoising loop that the largest budget is asked for; likewise."""
     mask: StepMask | None = None
     """The mask that the user gives, in place of a search for one."""
     further_sizes: tuple[OutputSize, ...] = ()
@@ -50,20 +55,27 @@ class CompilePlan:
     signer: Signer | None
 
 
+def _existing(folder: Path) -> Path:
+    """Return the nearest folder above one that is to be made."""
+    return next((parent for parent in folder.absolute().parents if parent.exists()), Path("/"))
+
+
 def plan_policies(
     budgets: Mapping[int, str], names: Mapping[int, str], out: Path | None, *, sweep: bool
 ) -> tuple[PlannedPolicy, ...]:
-    """Return a policy for every NFE of `budgets`; `out` is a file, or for a sweep an existing folder.
+    """Return a policy for every NFE of `budgets`; `out` is a file, or for a sweep a folder, which may not be there yet.
 
     Raises:
         OutputError: an artifact could not be written.
     """
     folder = out if sweep and out is not None else Path()
-    if not folder.is_dir():
-        raise OutputError(f"--out: {folder} is not an existing folder, and a sweep writes several files")
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(
+            f"--out: {folder} is not a folder, and a sweep writes several files", remedy="name a folder"
+        )
     paths = {nfe: folder / f"{name}{SUFFIX}" for nfe, name in names.items()}
     if not sweep and out is not None:
         paths = dict.fromkeys(names, out)
     for path in paths.values():
-        check_place(path)
+        check_place(path if folder.is_dir() else _existing(folder) / path.name)
     return tuple(PlannedPolicy(nfe, budget, names[nfe], paths[nfe]) for nfe, budget in budgets.items())

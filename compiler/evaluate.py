@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
 import msgspec
+from torch import Tensor
 
 from budc.compiler.comparison.changed_model import changed, check_experts, check_samplers
 from budc.compiler.comparison.changes import Change
 from budc.compiler.comparison.fitted import Fitted
 from budc.compiler.comparison.frame_values import Values, frame_values
+from budc.compiler.comparison.kept_frames import keep_frames, load_decoder
 from budc.compiler.comparison.rivals import CannotRun
 from budc.compiler.comparison.setting_run import Method, Rolled, SettingRun
 from budc.compiler.emit import output_shape, versions
@@ -43,6 +45,14 @@ from budc.schema.evaluation import (
 from budc.schema.policy import ModelBinding
 from budc.schema.report_names import FEWER_STEPS, FULL, LATENT_MSE
 from budc.schema.timestamps import issue_time
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The evaluation of one policy, and the files of the frames that it keeps, by their names."""
+
+    document: EvaluationDocument
+    frames: Mapping[str, bytes]
 
 
 @dataclass(frozen=True)
@@ -119,6 +129,27 @@ class Evaluation:
             latency=latency,
         )
 
+    def with_frames(
+        self, setting: SettingResult, results: Sequence[tuple[Method, MethodResult]], policy_id: str
+    ) -> tuple[SettingResult, Mapping[str, bytes]]:
+        """Return the calibrated setting with frames of a policy, where they are to be kept, and their files."""
+        if not self.plan.keep_frames:
+            return setting, {}
+        method, result = next(item for item in results if item[0].key == policy_id)
+        run = self.calibrated
+        kept, files = keep_frames(
+            self._decode,
+            run.roll_out(method).latents,
+            run.held_out.latents,
+            [sample.prompt for sample in run.samples],
+            result.samples,
+        )
+        return msgspec.structs.replace(setting, frames=kept), files
+
+    @cached_property
+    def _decode(self) -> Callable[[Tensor], Tensor]:
+        return load_decoder(self.calibrated.model)
+
     @cached_property
     def calibrated(self) -> SettingRun:
         """The setting in which nothing is changed; rivals are fitted to it, and to no other."""
@@ -152,7 +183,7 @@ class Evaluation:
         return changed(self.model, change)
 
 
-def evaluate(plan: EvaluationPlan) -> list[EvaluationDocument]:
+def evaluate(plan: EvaluationPlan) -> list[Evaluated]:
     """Measure the policies of a plan; return an evaluation of each.
 
     That the folder holds what they are bound to was checked before, see `budc.schema.model_files.accepted_files`.
@@ -160,7 +191,7 @@ def evaluate(plan: EvaluationPlan) -> list[EvaluationDocument]:
     Raises:
         WeightsMissing, UnsafeWeights: see `model_binding` and `load_model`.
         CalibrationMismatch: see `check_samplers`, `check_experts` and `check_loaded`.
-        DeviceMemory: see `PipelineRollout` and `frame_values`.
+        DeviceMemory: see `PipelineRollout`, `frame_values` and `keep_frames`.
     """
     device = find_device(plan.device)
     digests = DigestCache.of_user(watch=hashing, rehash=plan.rehash)
@@ -178,26 +209,36 @@ def evaluate(plan: EvaluationPlan) -> list[EvaluationDocument]:
     with _journal(plan, binding, device_name(device)) as journal:
         evaluation = Evaluation(plan, model, binding, journal, metrics)
         measured = [evaluation.measure(change) for change in plan.settings]
-    return [
-        EvaluationDocument(
-            schema_version=EVALUATION_VERSION,
-            policy=artifact.policy_id,
-            policy_name=artifact.document.name,
-            issued_at=issue_time(),
-            device=device_name(device),
-            versions=versions(),
-            metric_weights={name: metric.weights for name, metric in metrics.items() if metric.weights},
-            settings=[
-                msgspec.structs.replace(setting, methods=_beside(artifact, results))
-                for setting, results in measured
-            ],
-            not_measured=[
-                *(_note(item) for item in missing),
-                *evaluation.left_out(artifact.document.budget.nfe),
-            ],
-        )
-        for artifact in plan.policies
+        return [_evaluated(evaluation, artifact, measured, missing) for artifact in plan.policies]
+
+
+def _evaluated(
+    evaluation: Evaluation,
+    artifact: Artifact,
+    measured: Sequence[tuple[SettingResult, list[tuple[Method, MethodResult]]]],
+    missing: Sequence[NotMeasured],
+) -> Evaluated:
+    """Return what was measured of one policy."""
+    settings = [
+        msgspec.structs.replace(setting, methods=_beside(artifact, results)) for setting, results in measured
     ]
+    settings[0], frames = evaluation.with_frames(settings[0], measured[0][1], artifact.policy_id)
+    metrics = evaluation.metrics
+    document = EvaluationDocument(
+        schema_version=EVALUATION_VERSION,
+        policy=artifact.policy_id,
+        policy_name=artifact.document.name,
+        issued_at=issue_time(),
+        device=device_name(evaluation.model.device),
+        versions=versions(),
+        metric_weights={name: metric.weights for name, metric in metrics.items() if metric.weights},
+        settings=settings,
+        not_measured=[
+            *(_note(item) for item in missing),
+            *evaluation.left_out(artifact.document.budget.nfe),
+        ],
+    )
+    return Evaluated(document, frames)
 
 
 def _beside(artifact: Artifact, results: Sequence[tuple[Method, MethodResult]]) -> list[MethodResult]:

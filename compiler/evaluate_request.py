@@ -54,6 +54,8 @@ class EvaluationPlan:
     against: tuple[str, ...]
     metrics: tuple[MetricKind, ...]
     metric_weights: Path | None
+    keep_frames: bool
+    """Whether frames of some prompts are kept, in the calibrated setting."""
     repeats: int
     seed: int
     out: Path
@@ -82,6 +84,8 @@ class EvaluateRequest:
     """A folder of each metric's own folder of weights; without one, metrics that need weights are not measured."""
     no_frames: bool = False
     """Decode nothing: latent errors alone."""
+    keep_frames: bool = False
+    """Keep frames of the best, the median and the worst prompt."""
     against: str | None = None
     under: tuple[str, ...] = ()
     lora: tuple[str, ...] = ()
@@ -128,6 +132,7 @@ class EvaluateRequest:
             against=against,
             metrics=metrics,
             metric_weights=self.metric_weights,
+            keep_frames=self.keep_frames,
             repeats=self.repeats,
             seed=self.seed,
             out=self.out,
@@ -176,8 +181,13 @@ class EvaluateRequest:
 
     def _metrics(self, settings: Sequence[Change]) -> tuple[MetricKind, ...]:
         if self.no_frames:
-            for name, value in (("metrics", self.metrics), ("metric-weights", self.metric_weights)):
-                if value is not None:
+            needs_frames = {
+                "metrics": self.metrics is not None,
+                "metric-weights": self.metric_weights is not None,
+                "keep-frames": self.keep_frames,
+            }
+            for name, given in needs_frames.items():
+                if given:
                     raise UsageError(
                         f"{option('no-frames')}: {option(name)} needs frames", remedy="leave out one of them"
                     )

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from budc.compiler.asked_budget import parse_quality, parse_seconds, suffix_of
 from budc.compiler.budget import parse_budget
 from budc.compiler.compile_plan import CompilePlan, PlannedPolicy, plan_policies
 from budc.compiler.given_mask import parse_mask
@@ -27,12 +28,14 @@ from budc.compiler.target import ArtifactRequest
 from budc.policies.model_choice import choose_model
 from budc.policies.profile import ModelProfile
 from budc.runtimes.sampling.families import FAMILIES
+from budc.schema.bounds import Bound
 from budc.schema.errors import BudcError, UsageError
 from budc.schema.files import read_limited
 from budc.schema.mask import StepMask
 from budc.schema.toml import parse_toml
 
 MAX_SOURCE_BYTES = 1 << 20
+_BUDGETS = ("budget", "sweep", "quality", "within")
 _PATHS = ("weights", "calibration", "held_out", "key", "public", "out")
 
 
@@ -43,6 +46,12 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
     budget: str = ""
     sweep: str | None = None
     """Budgets with commas between them: a family of policies that share the reference run and the rollouts."""
+    quality: str | None = None
+    """A bound, `psnr>=30`, in place of a budget: the smallest one that keeps it."""
+    worst: bool = False
+    """Whether the bound is one of the worst prompt."""
+    within: str | None = None
+    """Seconds of a denoising loop, in place of a budget: the largest one that takes no longer on this device."""
     steps: int | Literal["auto"] | None = None
     """A number of steps, or "auto": the profile's or as many as the budget, whichever other prompts prefer."""
     search: str = "joint"
@@ -77,17 +86,27 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         profile = sizes[0].of(profile)
         search = self._search()
         train = self._train()
-        check_arbitrated(search, align=self.align, auto_steps=auto_steps, train=train)
+        quality = self._quality()
+        within = None if self.within is None else parse_seconds(self.within)
+        check_arbitrated(
+            search, align=self.align, auto_steps=auto_steps, train=train, quality=quality is not None
+        )
         steps = self.steps if isinstance(self.steps, int) else profile.steps
         mask = None if self.mask is None else parse_mask(self.mask, steps)
         budgets = self._budgets(profile, steps, mask)
         self._check_branches(profile)
         self.check_name()
         signer = self.signer()
-        policies = self._policies(profile, budgets)
+        asked = quality is not None or within is not None
+        policies = self._policies(profile, budgets, suffix_of(quality, within) if asked else None)
         adapters = self.adapters(profile)
         samples = self.samples(profile, effort(self.effort).report)
-        stages_of(search, self.effort, len(samples.calibration), arbitrates=self.align or auto_steps)
+        stages_of(
+            search,
+            self.effort,
+            len(samples.calibration),
+            arbitrates=self.align or auto_steps or quality is not None,
+        )
         target = self.target(profile, samples, adapters)
         for size in sizes[1:]:
             check_fit(size.of(profile), target.folder)
@@ -97,6 +116,8 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             policies=policies,
             steps=steps,
             auto_steps=auto_steps,
+            quality=quality,
+            within=within,
             search=search,
             mask=mask,
             effort=self.effort,
@@ -136,8 +157,21 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             )
         return self.search
 
+    def _quality(self) -> Bound | None:
+        if self.quality is None:
+            if self.worst:
+                raise UsageError(
+                    "--worst: says of which prompt --quality is", remedy="add --quality psnr>=25"
+                )
+            return None
+        return parse_quality(self.quality, worst=self.worst, frames=not self.no_frames)
+
     def _budgets(self, profile: ModelProfile, steps: int, mask: StepMask | None) -> dict[int, str]:
         """Return NFE -> budget as the user wrote it."""
+        asked = self.quality or self.within
+        if asked is not None:
+            # Every step, until it is known how many are enough.
+            return {steps: asked.strip()}
         requested = self.sweep.split(",") if self.sweep is not None else [self.budget]
         if mask is not None and not self.budget:
             requested = [str(mask.nfe)]
@@ -159,8 +193,10 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
                 remedy="leave it out: the branches then share a mask, with coefficients of their own",
             )
 
-    def _policies(self, profile: ModelProfile, budgets: dict[int, str]) -> tuple[PlannedPolicy, ...]:
-        names = {nfe: f"{self.name or profile.name}-nfe{nfe}" for nfe in budgets}
+    def _policies(
+        self, profile: ModelProfile, budgets: dict[int, str], suffix: str | None
+    ) -> tuple[PlannedPolicy, ...]:
+        names = {nfe: f"{self.name or profile.name}-{suffix or f'nfe{nfe}'}" for nfe in budgets}
         if self.sweep is None and self.name is not None:
             names = dict.fromkeys(budgets, self.name)
         return plan_policies(budgets, names, self.out, sweep=self.sweep is not None)
@@ -210,10 +246,11 @@ def make_request(source: dict[str, Any], flags: dict[str, Any]) -> CompileReques
     if "model" not in merged:
         raise UsageError("no model given", remedy="pass --model, or set model in the policy source")
     _check_mask_alone(merged)
-    if "mask" not in merged and ("budget" in merged) == ("sweep" in merged):
+    budgets = [name for name in _BUDGETS if name in merged]
+    if "mask" not in merged and len(budgets) != 1:
         raise UsageError(
-            "both a budget and a sweep given" if "budget" in merged else "no budget given",
-            remedy="pass --budget 10 for one policy, or --sweep 6,8,10 for a family",
+            f"both --{budgets[0]} and --{budgets[1]} given" if budgets else "no budget given",
+            remedy="pass one of --budget 10, --sweep 6,8,10 for a family, --quality psnr>=30, or --within 2.0s",
         )
     try:
         plain = {key: str(value) if isinstance(value, Path) else value for key, value in merged.items()}
@@ -226,7 +263,7 @@ def _check_mask_alone(merged: dict[str, Any]) -> None:
     """Refuse what a mask of the user's leaves no room for. Raises UsageError."""
     if "mask" not in merged:
         return
-    others = {"sweep": merged.get("sweep"), "search": merged.get("search")}
+    others = {name: merged.get(name) for name in ("sweep", "quality", "within", "search")}
     others["steps"] = "auto" if merged.get("steps") == "auto" else None
     others["branches"] = "separate" if merged.get("branches") == "separate" else None
     for name, value in others.items():

@@ -23,6 +23,7 @@ from budc.schema.fields import (
     Text,
     Timestamp,
 )
+from budc.schema.kept_frames import KeptFrames
 from budc.schema.policy import Metric, PromptSet, Shape
 
 EvaluationVersion = Literal["1.0"]
@@ -79,6 +80,8 @@ class SettingResult(Strict, frozen=True, kw_only=True):
     shape: Shape
     prompts: PromptSet
     methods: Annotated[Sequence[MethodResult], Meta(min_length=1, max_length=64)]
+    frames: KeptFrames | None = None
+    """Pictures of some of the prompts, in files beside the evaluation's."""
 
     def method(self, name: str) -> MethodResult | None:
         """Return the results of the method of this name; None where it is not there."""

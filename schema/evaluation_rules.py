@@ -4,7 +4,9 @@
 2. No metric has more samples than its setting has prompts; `mean`, `p95` and `worst` are plausible for its direction.
 3. Values prompt by prompt are as many as the metric's samples, and give its mean and its worst.
 4. The method "full" has as many evaluations as the setting has steps, and no latent error.
-5. `issuedAt` is a real date.
+5. Frames are of prompts that the setting has, each rank and each prompt once, no larger than the setting's shape, and
+   ranked by a metric that the policy has.
+6. `issuedAt` is a real date.
 
 Whether plausible figures are true is not judged here: whoever signs an evaluation vouches for them.
 """
@@ -31,6 +33,7 @@ def check(document: EvaluationDocument) -> None:
         for method in setting.methods:
             _check_method(f"{where}.{method.name}", method, setting.prompts.size)
         _check_full(where, setting)
+        _check_frames(where, setting)
     parse_time(document.issued_at, field="issuedAt")
 
 
@@ -111,6 +114,28 @@ def _check_full(where: str, setting: SettingResult) -> None:
     error = full.metric(LATENT_MSE)
     if error is not None and error.worst != 0:
         raise SemanticsViolation(f"{where} says that the full run differs from itself by {error.worst:g}")
+
+
+def _check_frames(where: str, setting: SettingResult) -> None:
+    kept, shape, policy = setting.frames, setting.shape, setting.method(POLICY)
+    if kept is None:
+        return
+    _refuse_repeated(f"{where}.frames", (prompt.rank for prompt in kept.prompts))
+    _refuse_repeated(f"{where}.frames", (f"prompt {prompt.prompt}" for prompt in kept.prompts))
+    for prompt in kept.prompts:
+        if prompt.prompt >= setting.prompts.size:
+            raise SemanticsViolation(
+                f"{where}.frames is of the prompt {prompt.prompt}, and there are {setting.prompts.size}, from 0 on"
+            )
+    if kept.height > shape.height or kept.width > shape.width or kept.frames > shape.frames:
+        raise SemanticsViolation(
+            f"{where}.frames has {kept.frames} of {kept.height} × {kept.width}, "
+            f"and the setting {shape.frames} of {shape.height} × {shape.width}"
+        )
+    if policy is None or policy.metric(kept.ranked_by) is None:
+        raise SemanticsViolation(
+            f"{where}.frames is ranked by {kept.ranked_by}, which the policy does not have"
+        )
 
 
 def _refuse_repeated(where: str, names: Iterable[str]) -> None:

@@ -79,6 +79,14 @@ def is_evaluation_of(name: str, stem: str) -> bool:
 
 def copies(artifact: Path, policy_id: str, target: Path) -> dict[Path, bytes]:
     """Return what lies beside a copy of an artifact at `target`: the evaluations of the policy, whoever signed them."""
+    return {
+        target.with_name(stem(target) + path.name[len(stem(artifact)) :]): data
+        for path, data in own_evaluations(artifact, policy_id).items()
+    }
+
+
+def own_evaluations(artifact: Path, policy_id: str) -> dict[Path, bytes]:
+    """Return the evaluations beside an artifact that are of this policy, whoever signed them, with their contents."""
     contents = {}
     for name in sorted(os.listdir(artifact.parent)):
         if not is_evaluation_of(name, stem(artifact)):
@@ -90,7 +98,7 @@ def copies(artifact: Path, policy_id: str, target: Path) -> dict[Path, bytes]:
                 continue
         except BudcError:
             continue
-        contents[target.with_name(stem(target) + name[len(stem(artifact)) :])] = data
+        contents[artifact.with_name(name)] = data
     return contents
 
 

@@ -107,6 +107,14 @@ def write_atomic(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o666
         raise OutputError(f"cannot write {target}: {_reason(error)}") from error
 
 
+def make_folder(folder: str | os.PathLike[str]) -> None:
+    """Make a folder and those above it, where they are not there. Raises OutputError."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make {folder}: {_reason(error)}") from error
+
+
 def new_file(folder: str | os.PathLike[str], stem: str, suffix: str) -> Path:
     """Make an empty file and return it: STEM SUFFIX, or where that is taken STEM-2, STEM-3, …
 

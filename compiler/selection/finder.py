@@ -17,10 +17,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from torch import Tensor
+
 from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.denoisers.experts import check_all_run
 from budc.compiler.rollouts.metrics import objective
+from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.rollouts.reference_run import ReferenceRun, reference_run
 from budc.compiler.rollouts.tree import Tree
 from budc.compiler.search import Candidate, algorithm
@@ -96,6 +99,15 @@ class Finder:
             result = self._schedule_aligned(task, result)
         return replace(result, settings=settings_of(task, stages, result))
 
+    def judged(self, result: SearchResult) -> tuple[Tensor, Tensor]:
+        """Return final latents (N, ...) on the prompts that judge: of what was found, before it was fitted on these as
+        well, and of the reference run.
+        """
+        samples = self._training_set(self.stages.fit, self.stages.total, paired=False)
+        policy = result.policy if result.judged is None else result.judged
+        network = self._batched(samples.conditions)
+        return rollout_policy(network, result.schedule.linear_form(), policy), samples.latents
+
     def fitted(self, candidate: Candidate) -> Fit:
         """Fit a candidate's coefficients on all prompts."""
         tree = self._tree(self.stages.total)
@@ -151,7 +163,7 @@ class Finder:
             policy, spent_on_refit = self._refitted(task, winner, arbiter)
             forwards += spent_on_refit
             if policy is not None:
-                best = replace(best, policy=policy)
+                best = replace(best, policy=policy, judged=best.policy)
                 notes.append(f"coefficients fitted again on all {stages.total} prompts")
         if len(contenders) > 1:
             notes.append(f"{best.schedule.steps} steps by arbitration")

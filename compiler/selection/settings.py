@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import msgspec
 
 from budc.compiler.search import algorithm
@@ -34,4 +37,18 @@ def settings_of(task: Task, stages: Stages, result: SearchResult) -> Settings:
         )
     if task.align and task.train != "both":
         settings["trained"] = task.train
-    return settings | {f"choice{number}": note for number, note in enumerate(result.notes, 1)}
+    return {**settings, **_choices(result.notes)}
+
+
+def with_choices(result: SearchResult, notes: Sequence[str]) -> SearchResult:
+    """Return a result with further notes, and these among its settings."""
+    notes = (*result.notes, *notes)
+    others = {key: value for key, value in result.settings.items() if not key.startswith("choice")}
+    return replace(result, notes=notes, settings={**others, **_choices(notes)})
+
+
+def _choices(notes: Sequence[str]) -> Settings:
+    return {
+        f"choice{number:02}" if len(notes) > 9 else f"choice{number}": note
+        for number, note in enumerate(notes, 1)
+    }

@@ -45,22 +45,28 @@ class Stages(NamedTuple):
 
 
 def check_arbitrated(
-    search: str, *, align: bool, auto_steps: bool = False, train: Trained | None = None
+    search: str,
+    *,
+    align: bool,
+    auto_steps: bool = False,
+    train: Trained | None = None,
+    quality: bool = False,
 ) -> None:
     """Refuse choices that are made on prompts which the search does not see, where it sees all of them.
 
-    `train` says what an alignment trains, where that can be chosen: the paper's search may train sigmas, as nothing
-    judges its second stage.
+    `quality` says that a quality decides on the budget. `train` says what an alignment trains, where that can be
+    chosen: the paper's search may train sigmas, as nothing judges its second stage.
 
     Raises:
-        UsageError: such a search, with `align` or `auto_steps`; or there is no search of that name.
+        UsageError: such a search, with `align`, `auto_steps` or `quality`; or there is no search of that name.
     """
     if algorithm(search).arbitrated:
         return
     second_stage = search == "paper" and train is not None
     if second_stage and train == "sigmas":
         align = False
-    for wanted, name in ((align, option("align")), (auto_steps, option("steps", "auto"))):
+    choices = {option("align"): align, option("steps", "auto"): auto_steps, option("quality"): quality}
+    for name, wanted in choices.items():
         if wanted:
             raise UsageError(
                 f"{name}: {option('search', search)} leaves no prompts to judge by",

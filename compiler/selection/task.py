@@ -37,6 +37,8 @@ class Task:
     separate: bool = False
     published_masks: tuple[tuple[int, ...], ...] = ()
     few_step_schedule: NoiseSchedule | None = None
+    judged: bool = False
+    """Whether prompts are to be left over to judge the policy by, whatever else is chosen on them."""
     batch: int | None = None
     states: StatesDtype = "float32"
     """In which dtype the states of the reference run are kept."""
@@ -44,7 +46,7 @@ class Task:
     @property
     def arbitrates(self) -> bool:
         """Whether a choice beside the finalists' is to be made on prompts that the search does not see."""
-        return self.align or self.few_step_schedule is not None
+        return self.align or self.judged or self.few_step_schedule is not None
 
 
 @dataclass(frozen=True)
@@ -85,5 +87,7 @@ class SearchResult:
     candidates: int = 0
     forwards: ForwardCount = field(default_factory=ForwardCount)
     aligned: bool = False
+    judged: Policy | None = None
+    """The policy before its coefficients were fitted on the prompts that judge, where they were."""
     notes: tuple[str, ...] = ()
     settings: Settings = field(default_factory=dict)

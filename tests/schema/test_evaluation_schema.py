@@ -31,9 +31,12 @@ def check_same_verdict(predicate: object, where: object) -> bool:
 @pytest.fixture(scope="module")
 def full(make_document: Make, make_evaluation: Make) -> dict[str, Any]:
     """An evaluation with every optional field set."""
+    prompt = {"rank": "worst", "prompt": 3, "text": "a circle", "full": DIGEST, "policy": DIGEST}
+    kept = {"rankedBy": "psnr", "height": 64, "width": 64, "frames": 9, "lossless": True, "prompts": [prompt]}
     value: dict[str, Any] = msgspec.to_builtins(make_evaluation(make_document()))
     method = value["settings"][0]["methods"][0]
     method["fittingForwards"] = 24
+    value["settings"][0]["frames"] = kept
     method["metrics"][0] |= {"unit": "dB", "geometricMean": 0.5, "p95": 2.0, "evaluation": DIGEST}
     return value
 
@@ -72,5 +75,5 @@ def test_both_agree_when_a_field_is_missing_or_unknown(full: dict[str, Any]) -> 
     assert optional == {
         *("notMeasured", "fittingForwards", "samples", "latency", "peakMemory", "textTokens"),
         *("unit", "geometricMean", "p95", "evaluation", "budc", "latent-mse", "psnr"),
-        "metricWeights",
+        *("metricWeights", "frames", "lossless"),
     }

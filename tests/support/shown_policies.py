@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from evaluations import MakeEvaluation
+from kept_frames import keep
 
 from budc.schema.artifact import seal
 from budc.schema.evaluation import EvaluationDocument, Latency
@@ -67,10 +68,13 @@ def _marked_up(evaluation: EvaluationDocument) -> EvaluationDocument:
 def marked_up(
     tmp_path_factory: pytest.TempPathFactory, make_reported: MakeReported, make_evaluation: MakeEvaluation
 ) -> Path:
-    """A folder with two policies, of 3 and 4 evaluations, and an evaluation; every free text in them is `MARKUP`."""
+    """A folder with two policies, of 3 and 4 evaluations, and an evaluation with frames; every free text in them is
+    `MARKUP`.
+    """
     folder = tmp_path_factory.mktemp("marked-up")
     for nfe in (3, 4):
         (folder / f"tiny-nfe{nfe}.budc.json").write_bytes(seal(make_reported(nfe, MARKUP), None))
-    evaluation = _marked_up(make_evaluation(make_reported(3, MARKUP)))
-    (folder / "tiny-nfe3.evaluation.json").write_bytes(msgspec.json.encode(evaluation))
+    path = folder / "tiny-nfe3.evaluation.json"
+    evaluation = keep(_marked_up(make_evaluation(make_reported(3, MARKUP))), path, MARKUP)
+    path.write_bytes(msgspec.json.encode(evaluation))
     return folder

@@ -24,6 +24,11 @@ LARGEST_REVISION = 2**31 - 1
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 sweep_option = click.option("--sweep", metavar="6,8,10", help="Several budgets at once: one policy for each.")
+within_option = click.option(
+    "--within",
+    metavar="2.0s",
+    help="The largest budget whose denoising loop takes no longer on this device, as it is measured.",
+)
 search_option = click.option("--search", metavar="NAME", help="Search algorithm; default joint.")
 effort_option = click.option(
     "--effort", metavar="NAME", help="fast, balanced or thorough (default): how many prompts are run."
@@ -125,6 +130,18 @@ def budget_option(*, required: bool = False) -> Callable[[_Command], _Command]:
         metavar="10|2.8x",
         help="Evaluations per guidance branch (10), or how many times fewer than the full run's (2.8x).",
     )
+
+
+def quality_options(command: _Command) -> _Command:
+    """Give a command `--quality` and `--worst`."""
+    worst = click.option("--worst", is_flag=True, help="--quality is of the worst prompt, not of the mean.")
+    quality = click.option(
+        "--quality",
+        metavar="BOUND",
+        help="The smallest budget that keeps this, such as psnr>=30 or latent-mse<=0.01, with its standard error, on "
+        "prompts that nothing was fitted on.",
+    )
+    return quality(worst(command))
 
 
 def revision_option(default: str) -> Callable[[_Command], _Command]:

@@ -13,6 +13,7 @@ from budc.compiler.training import schedule_alignment  # noqa: E402
 from budc.schema.artifact import read  # noqa: E402
 from budc.schema.attestation import read_evaluation  # noqa: E402
 from budc.schema.evaluation import EvaluationDocument  # noqa: E402
+from budc.schema.frame_files import read_frames  # noqa: E402
 from budc.schema.keys import load_public  # noqa: E402
 
 
@@ -109,6 +110,24 @@ def test_an_evaluation_says_what_the_report_says_and_more(
     ]
 
 
+def test_frames_of_some_prompts_are_kept(evaluate, compiled, flux_profile, budc, tmp_path):
+    path = compiled(flux_profile)
+    flags = ("--metrics", "psnr", "--against", "none", "--repeats", "0", "--summary")
+    outcome = evaluate(path, *flags, "--keep-frames")
+    assert outcome.code == 0, outcome.err
+    (written,) = (tmp_path / "evaluation").glob("*.evaluation.json")
+    assert f"frames     {written.with_name(read(path).document.name)}.frames/" in outcome.out
+    kept = read_evaluation(written).document.settings[0].frames
+    assert kept.ranked_by == "psnr"
+    assert read_frames(written, kept) is not None
+    page = tmp_path / "report.html"
+    assert budc("report", path, "--evaluation", written, "--out", page).code == 0
+    assert page.read_text().count("data:image/webp") == 2 * len(kept.prompts)
+    # The same evaluation without them.
+    assert evaluate(path, *flags).code == 0
+    assert read_evaluation(written).document.settings[0].frames is None
+
+
 @pytest.mark.slow
 def test_learned_solvers_are_measured_beside_the_others(evaluate, compiled, flux_profile):
     against = ("--against", "fewer-steps,ld3,dyweight", "--no-frames", "--repeats", "0", "--json")
@@ -138,6 +157,7 @@ def test_learned_solvers_are_measured_beside_the_others(evaluate, compiled, flux
         (("--metrics", "psrn"), "did you mean psnr?"),
         (("--no-frames", "--metrics", "psnr"), "--no-frames: --metrics needs frames"),
         (("--no-frames", "--metric-weights", "."), "--no-frames: --metric-weights needs frames"),
+        (("--no-frames", "--keep-frames"), "--no-frames: --keep-frames needs frames"),
         (("--metric-weights", "nowhere"), "--metric-weights: nowhere is no folder"),
     ],
 )

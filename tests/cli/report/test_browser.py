@@ -1,5 +1,6 @@
 """The page in a real browser: Chromium without a window, driven by Selenium. Skipped where either is missing."""
 
+import io
 import shutil
 import socket
 
@@ -37,6 +38,20 @@ def driver():
         pytest.skip("there is no localhost, over which chromedriver is called")
     yield found
     found.quit()
+
+
+FRAMES = """
+const figure = document.querySelector(".comparison");
+figure.scrollIntoView({behavior: "instant", block: "center"});
+const box = figure.querySelector("svg").getBoundingClientRect();
+const images = [...figure.querySelectorAll("image")];
+return {
+  clip: getComputedStyle(images[1]).clipPath,
+  blend: getComputedStyle(images[1]).mixBlendMode,
+  tops: images.map((image) => Number(image.getAttribute("y"))),
+  box: [box.left + 4, box.right - 4, box.top + box.height / 2],
+};
+"""
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +173,79 @@ def test_figures_are_copied(page):
     assert first == "tiny-nfe3,3,36,0.72,27,,4"
     assert '"title": "PSNR over evaluations"' in copied("json")
     assert page.find_element(By.ID, "status").get_attribute("textContent").endswith(": copied")
+
+
+def _shades(driver, *points):
+    """Return the red of these points of the window, which the pictures of the tests differ in."""
+    from PIL import Image
+
+    picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
+    return [picture.getpixel((int(x), int(y)))[0] for x, y in points]
+
+
+def _figure(page):
+    figure = page.find_element(By.CSS_SELECTOR, ".comparison")
+    for button in page.find_elements(By.CSS_SELECTOR, ".play"):
+        if button.text == "Pause":
+            page.execute_script("arguments[0].click()", button)
+    return figure
+
+
+def test_the_slider_divides_full_run_and_policy(page):
+    figure = _figure(page)
+    left, right, middle = page.execute_script(FRAMES)["box"]
+    # The full run's pictures have no red, the policy's have 40 of it.
+    assert _shades(page, (left, middle), (right, middle)) == pytest.approx([0, 40], abs=4)
+    slider = figure.find_element(By.CSS_SELECTOR, ".split")
+    slider.send_keys(Keys.END)
+    assert _shades(page, (left, middle), (right, middle)) == pytest.approx([0, 0], abs=4)
+    slider.send_keys(Keys.HOME, Keys.ARROW_RIGHT)
+    assert "1%" in page.execute_script(FRAMES)["clip"]
+    assert _shades(page, (left + 8, middle), (right, middle)) == pytest.approx([40, 40], abs=4)
+
+
+def test_the_difference_is_shown_enlarged(page):
+    figure = _figure(page)
+    button = figure.find_element(By.CSS_SELECTOR, ".difference")
+    button.send_keys(Keys.SPACE)
+    assert button.get_attribute("aria-pressed") == "true"
+    state = page.execute_script(FRAMES)
+    assert state["blend"] == "difference"
+    left, right, middle = state["box"]
+    assert _shades(page, (left, middle), (right, middle)) == pytest.approx([160, 160], abs=8)
+    button.send_keys(Keys.SPACE)
+    assert page.execute_script(FRAMES)["blend"] == "normal"
+
+
+def test_clips_play_in_step_until_they_are_stopped(page):
+    figure = page.find_element(By.CSS_SELECTOR, ".comparison")
+    seen = page.execute_async_script(
+        """
+        const done = arguments[0], seen = [], [full, policy] = document.querySelectorAll(".comparison image");
+        const timer = setInterval(() => {
+          seen.push([full.getAttribute("y"), policy.getAttribute("y")].map(Number));
+          if (seen.length === 40) { clearInterval(timer); done(seen); }
+        }, 20);
+        """
+    )
+    assert all(full == policy for full, policy in seen)
+    assert {full for full, _ in seen} == {0, -16, -32}
+    play = figure.find_element(By.CSS_SELECTOR, ".play")
+    assert play.text == "Pause"
+    page.execute_script("arguments[0].scrollIntoView({behavior: 'instant', block: 'center'})", play)
+    play.click()
+    slider = figure.find_element(By.CSS_SELECTOR, ".frame")
+    slider.send_keys(Keys.END)
+    assert page.execute_script(FRAMES)["tops"] == [-32, -32]
+    slider.send_keys(Keys.ARROW_LEFT)
+    assert page.execute_script(FRAMES)["tops"] == [-16, -16]
+
+
+def test_clips_wait_where_motion_is_not_wanted(page, url):
+    reduced = [{"name": "prefers-reduced-motion", "value": "reduce"}]
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": reduced})
+    page.get(url)
+    assert page.find_element(By.CSS_SELECTOR, ".play").text == "Play"
 
 
 def test_a_printed_page_is_light(page):

@@ -65,7 +65,7 @@ def test_no_style_attributes_and_nothing_from_a_network(page, parsed):
         if name in ("src", "href", "xlink:href", "data", "action")
     ]
     assert sources
-    assert all(value.startswith("#") for value in sources)
+    assert all(value.startswith(("#", "data:image/webp;base64,")) for value in sources)
     assert set(re.findall(r"https?://[^\s\"'<]+", page)) <= {
         "http://www.w3.org/2000/svg",
         "http://www.w3.org/1999/xlink",
@@ -90,7 +90,11 @@ def test_the_policy_of_the_page_allows_its_own_style_and_script_alone(parsed):
 def test_ids_are_unique_and_references_lead_to_one(parsed):
     ids = [value for _, name, value in parsed.attributes if name == "id"]
     assert len(ids) == len(set(ids))
-    references = [value[1:] for _, name, value in parsed.attributes if name in ("href", "xlink:href")]
+    references = [
+        value[1:]
+        for tag, name, value in parsed.attributes
+        if name in ("href", "xlink:href") and tag != "image"
+    ]
     references += [value[5:-1] for _, _, value in parsed.attributes if value and value.startswith("url(#")]
     labels = [value for _, name, value in parsed.attributes if name == "aria-labelledby"]
     assert set(references) | set(labels) <= set(ids)
@@ -115,6 +119,25 @@ def test_every_figure_has_its_numbers(parsed):
     assert [row[2] for row in tail["rows"][:4]] == [34, 32, 30, 28]
     mask = data["policy-1-mask"]
     assert [row[4] for row in mask["rows"]] == ["yes", "no"] * 3
+
+
+def test_frames_are_shown_of_the_policy_that_has_some(page, parsed):
+    pictures = [value for tag, name, value in parsed.attributes if (tag, name) == ("image", "href")]
+    assert len(pictures) == 6
+    assert all(base64.b64decode(uri.partition(",")[2])[8:12] == b"WEBP" for uri in pictures)
+    data = json.loads(parsed.raw["script"][0])
+    (key,) = [key for key in data if key.endswith("-frames")]
+    assert key == "policy-1-frames"
+    assert [row[:2] + row[-1:] for row in data[key]["rows"]] == [
+        ["best", 4, 34],
+        ["median", 3, 32],
+        ["worst", 2, 30],
+    ]
+    text = " ".join("".join(parsed.texts).split())
+    assert "Best prompt: PSNR 34 dB" in text
+    assert "scaled down from 64 × 64 to 16 × 16; 3 of 9 frames" in text
+    # The other policy has none, and is told how to get some.
+    assert text.count("An artifact has no pictures") == 1
 
 
 def test_the_verdict_comes_first(parsed):

@@ -22,6 +22,7 @@ from budc.cli.options import (
     no_frames_option,
     offload_option,
     out_option,
+    quality_options,
     rehash_option,
     revision_option,
     search_option,
@@ -30,6 +31,7 @@ from budc.cli.options import (
     states_option,
     sweep_option,
     weights_option,
+    within_option,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ class Steps(click.ParamType[int | str]):
 @model_option()
 @budget_option()
 @sweep_option
+@quality_options
+@within_option
 @click.option(
     "--steps",
     type=Steps(),
@@ -160,13 +164,14 @@ def _compile(plan: CompilePlan, *, download: bool) -> list[Artifact]:
 
 def _show(artifacts: list[Artifact], *, sweep: bool, as_json: bool) -> None:
     from budc.cli.output.compiled import page, record
+    from budc.cli.output.recommendation import recommendation
     from budc.cli.output.summary import beaten, pareto
 
     if as_json:
         records = [record(artifact) for artifact in artifacts]
         click.echo(json.dumps(records if sweep else records[0], indent=1))
         return
-    click.echo(pareto(artifacts) if sweep else page(artifacts[0]))
+    click.echo(f"{pareto(artifacts)}\n\n{recommendation(artifacts)}" if sweep else page(artifacts[0]))
     for artifact in artifacts:
         if warning := beaten(artifact.document):
             click.echo(f"{artifact.path}: {warning}", err=True)

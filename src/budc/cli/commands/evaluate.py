@@ -26,6 +26,7 @@ from budc.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from budc.compiler.evaluate import Evaluated
     from budc.compiler.evaluate_request import EvaluationPlan
     from budc.schema.attestation import Attestation
     from budc.schema.evaluation import EvaluationDocument
@@ -64,6 +65,11 @@ _COUNT = click.IntRange(min=1)
     help="Weights of lpips, clip-score and other metrics with networks: a folder of each metric's own folder.",
 )
 @click.option("--no-frames", is_flag=True, help="Decode nothing: latent errors alone.")
+@click.option(
+    "--keep-frames",
+    is_flag=True,
+    help="Keep frames of the best, the median and the worst prompt beside the evaluation, for `budc report`.",
+)
 @click.option(
     "--against",
     metavar="NAMES",
@@ -127,10 +133,10 @@ def evaluate_command(
     given = {name: value for name, value in flags.items() if value is not None}
     plan = EvaluateRequest(policies=artifacts, **given).resolve()
     targets = _targets(plan, signer)
-    documents = _evaluate(plan)
+    evaluated = _evaluate(plan)
     if summary:
-        documents = [document.summary() for document in documents]
-    files = _write(documents, targets, signer)
+        evaluated = [replace(item, document=item.document.summary()) for item in evaluated]
+    files = _write(evaluated, targets, signer)
     if as_json:
         click.echo(json.dumps([written_record(path, document) for path, document, _ in files], indent=1))
     else:
@@ -161,27 +167,34 @@ def _targets(plan: EvaluationPlan, signer: Signer | None) -> list[Path]:
 
 
 def _write(
-    documents: Sequence[EvaluationDocument], targets: Sequence[Path], signer: Signer | None
+    evaluated: Sequence[Evaluated], targets: Sequence[Path], signer: Signer | None
 ) -> list[tuple[Path, EvaluationDocument, Attestation | None]]:
-    """Write evaluations, whole or not at all; every one is signed before the first is written.
+    """Write evaluations, whole or not at all, after their frames; every one is signed before the first is written.
 
     Returns the file of each, what was measured, and the signed statement.
     """
     from budc.schema.attestation import read_evaluation, seal_evaluation
     from budc.schema.evaluation import plain_file
     from budc.schema.files import write_atomic
+    from budc.schema.frame_files import remove_former_frames, write_frames
 
+    documents = [item.document for item in evaluated]
     contents = [
         plain_file(document) if signer is None else seal_evaluation(document, signer)
         for document in documents
     ]
-    for target, content in zip(targets, contents, strict=True):
+    for item, target, content in zip(evaluated, targets, contents, strict=True):
+        kept = item.document.settings[0].frames
+        if kept is not None:
+            write_frames(target, item.frames)
         write_atomic(target, content)
+        if kept is not None:
+            remove_former_frames(target, kept)
     signed = [None if signer is None else read_evaluation(content) for content in contents]
     return list(zip(targets, documents, signed, strict=True))
 
 
-def _evaluate(plan: EvaluationPlan) -> list[EvaluationDocument]:
+def _evaluate(plan: EvaluationPlan) -> list[Evaluated]:
     """Measure; return an evaluation of each policy."""
     from budc.cli.dependencies import MODEL_PACKAGES, RESUMES, model_libraries, require
 

@@ -37,8 +37,9 @@ _PLAIN = re.compile(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)?")
 def push_command(policies: tuple[Path, ...], out: Path, base_model: str | None, licence: str) -> None:
     """Prepare a folder of policies for a model hub.
 
-    The folder gets the artifacts POLICY, the evaluations beside them, and a README.md with the hub's metadata, whose
-    `base_model` names the model's own repository. Nothing is sent: upload the folder with the hub's client.
+    The folder gets the artifacts POLICY, the evaluations beside them, what they say as a page (report.html), and a
+    README.md with the hub's metadata, whose `base_model` names the model's own repository. Nothing is sent: upload the
+    folder with the hub's client.
     """
     from budc.schema.artifact import SUFFIX, read
     from budc.schema.canonical import MAX_BYTES
@@ -79,9 +80,31 @@ def push_command(policies: tuple[Path, ...], out: Path, base_model: str | None, 
             write_atomic(path, content)
         write_atomic(target, data)
     write_atomic(out / "README.md", _card(artifacts, base, licence).encode())
-    click.echo(
-        f"prepared  {printable(str(out))}: {len(artifacts)} policies and README.md; upload it with the hub's client"
-    )
+    pages = "README.md and report.html" if _write_report(out, artifacts) else "README.md"
+    count = "1 policy" if len(artifacts) == 1 else f"{len(artifacts)} policies"
+    click.echo(f"prepared  {printable(str(out))}: {count}, {pages}; upload it with the hub's client")
+
+
+def _write_report(out: Path, artifacts: Sequence[Artifact]) -> bool:
+    """Write the page of these policies; return whether the packages that it needs are here."""
+    from budc.cli.dependencies import REPORT_PACKAGES, require
+    from budc.schema.errors import MissingExtra
+    from budc.schema.evaluations import own_evaluations
+    from budc.schema.trust import Trust
+
+    try:
+        require(*REPORT_PACKAGES, extra="report")
+    except MissingExtra as error:
+        click.echo(f"without report.html: {error}; {error.remedy}", err=True)
+        return False
+    from budc.cli.report.written import write_report
+
+    paths = [(Path(str(artifact.path)), artifact.policy_id) for artifact in artifacts]
+    evaluations = [file for path, policy_id in paths for file in own_evaluations(path, policy_id)]
+    # It says nothing of whom you trust: its readers trust others.
+    nobody = Trust(keys=())
+    write_report(out / "report.html", [path for path, _ in paths], evaluations, nobody, must_verify=False)
+    return True
 
 
 def _base_model(artifacts: Sequence[Artifact]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from budc.cli.output.artifact import NOT_VERIFIED
 from budc.cli.output.tables import MISSING, fields, table
 from budc.schema.errors import printable
+from budc.schema.kept_frames import frames_folder
 
 if TYPE_CHECKING:
     from budc.schema.attestation import Attestation
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 
 def written(path: Path, document: EvaluationDocument, attestation: Attestation | None) -> str:
     """Return an evaluation that was written as a page of text: a table for each setting."""
-    return _page([("wrote", printable(str(path))), *_of(document), *_by(attestation)], document)
+    wrote = [("wrote", printable(str(path)))]
+    if document.settings[0].frames is not None:
+        wrote.append(("frames", printable(f"{frames_folder(path)}/")))
+    return _page([*wrote, *_of(document), *_by(attestation)], document)
 
 
 def written_record(path: Path, document: EvaluationDocument) -> dict[str, object]:

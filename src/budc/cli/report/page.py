@@ -78,6 +78,7 @@ def _render(
     style, script = _text("page.css"), _text("page.js")
     figures = [figure for part in compared for figure in (*part.quality, *part.tails)]
     figures += [section.mask for section in sections]
+    figures += [section.frames.numbers for section in sections if section.frames is not None]
     return (
         environment.get_template("page.html")
         .render(

@@ -10,6 +10,7 @@ from budc.cli.output.summary import UNSIGNED, beaten, budget, choices, claimed_s
 from budc.cli.output.verdict import verdict
 from budc.cli.report.comparisons import model_name, size_of
 from budc.cli.report.figures import Figure
+from budc.cli.report.frames import FramesSection, frames_section
 from budc.cli.report.mask_chart import computed_steps, is_plain, mask_figure
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ class PolicySection:
     """Where as many plain steps are better; empty where they are not."""
     verified: bool
     signed: str
+    frames: FramesSection | None
+    no_frames: str
+    """Why there are none although an evaluation kept some; else empty."""
     mask: Figure
     steps: Sequence[Pair]
     """For each group of branches its computed steps, and whether it reuses plainly."""
@@ -51,6 +55,8 @@ def policy_section(source: Source, key: str) -> PolicySection:
         warning=beaten(document),
         verified=bool(source.signers),
         signed=_signed(source),
+        frames=frames_section(source, key),
+        no_frames=source.no_frames,
         mask=mask_figure(document, f"{key}-mask"),
         steps=[
             (
@@ -94,7 +100,7 @@ def _identity(source: Source) -> list[Pair]:
     document = source.document
     end = document.not_after or "no end"
     pairs = [
-        ("file", str(source.path)),
+        ("file", source.path.name),
         ("policy", source.artifact.policy_id),
         ("revision", f"{document.revision}, issued {document.issued_at}, until {end}"),
         ("budget", budget(document)),

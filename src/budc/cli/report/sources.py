@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from budc.cli.report.frames import FrameSet, find_frames
 from budc.schema.artifact import SUFFIX as ARTIFACT_SUFFIX
 from budc.schema.artifact import read, verify
 from budc.schema.attestation import SUFFIX as EVALUATION_SUFFIX
@@ -36,6 +37,10 @@ class Source:
     """Why it is not verified; empty where it is."""
     evaluations: tuple[Attestation, ...] = ()
     """Each with the evaluators who signed it, of those who are trusted."""
+    frames: FrameSet | None = None
+    """Of the first evaluation that has its frames beside it."""
+    no_frames: str = ""
+    """Why there are none although an evaluation kept some; else empty."""
 
     @property
     def document(self) -> PolicyDocument:
@@ -55,7 +60,7 @@ def read_sources(
         must_verify: refuse an artifact that nobody in `trust` vouches for; else the source says why not.
 
     Raises:
-        ArtifactError: a file is not what it should be, or a folder holds no policy.
+        ArtifactError: a file, also one of frames, is not what it should be, or a folder holds no policy.
         TrustError: an artifact is not verified, and must be.
         UsageError: an evaluation is of another policy.
         NotEvaluated: what an evaluation calls the calibrated setting is not that of its policy.
@@ -77,18 +82,19 @@ def read_sources(
             )
     # One by its real path: an evaluation may lie in a folder and be named as well.
     measured = {os.path.realpath(path): attestation for path, attestation in (beside | named).items()}
-    found_policies = [
-        replace(
-            source,
-            evaluations=tuple(
-                _attested(Path(path), attestation, source, trust)
-                for path, attestation in measured.items()
-                if attestation.document.policy == policy
-            ),
-        )
-        for policy, source in sources.items()
-    ]
+    found_policies = [_evaluated(source, measured, trust) for source in sources.values()]
     return sorted(found_policies, key=lambda source: source.document.budget.nfe)
+
+
+def _evaluated(source: Source, measured: Mapping[str, Attestation], trust: Trust) -> Source:
+    """Return a policy with those evaluations, by their paths, that are of it."""
+    own = {
+        Path(path): _attested(Path(path), attestation, source, trust)
+        for path, attestation in measured.items()
+        if attestation.document.policy == source.artifact.policy_id
+    }
+    frames, no_frames = find_frames(own)
+    return replace(source, evaluations=tuple(own.values()), frames=frames, no_frames=no_frames)
 
 
 @contextlib.contextmanager

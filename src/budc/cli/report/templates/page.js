@@ -59,6 +59,47 @@ for (const button of document.querySelectorAll("button[data-copy]")) {
   });
 }
 
+// Frames: on the left of the slider those of the full run, on the right those of the policy.
+const clips = [];
+for (const figure of document.querySelectorAll(".comparison")) {
+  const svg = figure.querySelector("svg");
+  const split = figure.querySelector(".split");
+  split.addEventListener("input", () => { svg.style.setProperty("--split", split.value + "%"); });
+  const difference = figure.querySelector(".difference");
+  difference.addEventListener("click", () => {
+    const on = figure.classList.toggle("differing");
+    difference.setAttribute("aria-pressed", on);
+    split.disabled = on;
+  });
+  if (figure.dataset.frames) clips.push(asClip(figure, svg));
+}
+// A clip is a strip of frames; both strips are moved at once, so they cannot get out of step.
+function asClip(figure, svg) {
+  const height = svg.viewBox.baseVal.height;
+  const count = Number(figure.dataset.frames);
+  const slider = figure.querySelector(".frame");
+  const button = figure.querySelector(".play");
+  const clip = { playing: false, show, play };
+  function show(frame) {
+    slider.value = frame % count + 1;
+    for (const image of svg.querySelectorAll("image")) image.setAttribute("y", -height * (frame % count));
+  }
+  function play(on) {
+    clip.playing = on;
+    button.textContent = on ? "Pause" : "Play";
+    button.setAttribute("aria-pressed", on);
+  }
+  clip.next = () => show(Number(slider.value));
+  slider.addEventListener("input", () => { play(false); show(slider.value - 1); });
+  button.addEventListener("click", () => play(!clip.playing));
+  return clip;
+}
+if (clips.length) {
+  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  for (const clip of clips) clip.play(!calm);
+  setInterval(() => { for (const clip of clips) if (clip.playing) clip.next(); }, 125);
+}
+
 // A printed page shows everything.
 addEventListener("beforeprint", () => {
   for (const details of document.querySelectorAll("details")) {

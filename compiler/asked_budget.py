@@ -1,0 +1,54 @@
+"""A budget that follows from what is asked for: a quality (`psnr>=30`), or the seconds of a generation (`2.0s`)."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+
+from budc.schema.bounds import Bound, parse_bounds
+from budc.schema.errors import UsageError
+from budc.schema.report_names import LATENT_MSE, PSNR
+
+_SECONDS = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(ms|s)?")
+_WORST = ".worst"
+
+
+def parse_quality(text: str, *, worst: bool, frames: bool) -> Bound:
+    """Return the bound that `--quality` asks for; `worst` makes it one of the worst prompt.
+
+    Raises:
+        UsageError: not one bound, of another metric than PSNR and latent error, or of PSNR without `frames`.
+    """
+    bounds = parse_bounds(text, "--quality")
+    if len(bounds) > 1:
+        raise UsageError(f"--quality: {text!r} is several bounds", remedy="ask for one, such as psnr>=30")
+    (bound,) = bounds
+    if bound.metric not in (PSNR, LATENT_MSE):
+        raise UsageError(
+            f"--quality: {bound.metric} is not measured while a policy is searched",
+            remedy="ask for psnr>=30 or latent-mse<=0.01; `budc evaluate` measures other metrics afterwards",
+        )
+    if bound.metric == PSNR and not frames:
+        raise UsageError("--quality: --no-frames leaves no PSNR", remedy="leave out --no-frames")
+    if worst and not bound.figure.endswith(_WORST):
+        return replace(bound, figure=f"{bound.metric}{_WORST}")
+    return bound
+
+
+def parse_seconds(text: str) -> float:
+    """Return the seconds that `--within` asks for: "2.0s", "800ms", or "2". Raises UsageError."""
+    matched = _SECONDS.fullmatch(text.strip())
+    seconds = float(matched[1]) / (1000 if matched[2] == "ms" else 1) if matched else math.nan
+    if not seconds > 0:
+        raise UsageError(
+            f"--within: {text!r} is no length of time", remedy="give seconds, such as --within 2.0s"
+        )
+    return seconds
+
+
+def suffix_of(quality: Bound | None, seconds: float | None) -> str:
+    """Return what the default name of such a policy ends with: "psnr30", "within2s"."""
+    if quality is not None:
+        return f"{quality.figure}{quality.number:g}".replace("+", "")
+    return f"within{seconds:g}s".replace("+", "")

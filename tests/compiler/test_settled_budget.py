@@ -1,0 +1,122 @@
+"""The smallest budget for a quality, the largest within a time."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from budc.compiler import settled_budget  # noqa: E402
+from budc.compiler.compile import compile_artifacts  # noqa: E402
+from budc.compiler.request import make_request  # noqa: E402
+from budc.compiler.settled_budget import Point, smallest  # noqa: E402
+from budc.schema.bounds import parse_bounds  # noqa: E402
+from budc.schema.errors import BudgetImpossible  # noqa: E402
+from budc.schema.evaluation import Latency  # noqa: E402
+
+
+@pytest.mark.parametrize("answer", range(1, 51))
+def test_bisection_finds_every_answer_in_few_tries(answer):
+    tried = []
+
+    def keeps(nfe):
+        tried.append(nfe)
+        return nfe >= answer
+
+    assert smallest(keeps, 1, 50) == answer
+    assert len(tried) == len(set(tried)) <= 9
+    assert 50 not in tried
+
+
+def test_a_bound_holds_with_the_standard_error_or_for_the_worst_prompt():
+    (mean,), (worst,), (error,) = (
+        parse_bounds(text, "") for text in ("psnr>=30", "psnr.worst>=30", "latent-mse<=2.5")
+    )
+    point = Point.of(8, [30.0, 32.0], higher_is_better=True)
+    assert point.keeps(mean)
+    assert point.keeps(worst)
+    point = Point.of(8, [28.0, 32.5], higher_is_better=True)
+    assert point.mean > 30
+    assert not point.keeps(mean)
+    assert not point.keeps(worst)
+    assert (
+        point.in_words(mean)
+        == "8 evaluations: psnr 30.25 ± 2.2 (worst 28) on 2 prompts that judge, psnr>=30 not kept"
+    )
+    assert Point.of(8, [1.0, 3.0], higher_is_better=False).keeps(error) is False
+    assert Point.of(8, [1.4, 1.6], higher_is_better=False).keeps(error) is True
+
+
+@pytest.fixture
+def compile_(wan_folder, tmp_path):
+    """Compile what is asked for, on six steps and eight prompts; return the artifact's document."""
+    prompts, held_out = tmp_path / "prompts.txt", tmp_path / "held-out.txt"
+    prompts.write_text("".join(f"a small red circle {side}\n" for side in "abcdefgh"))
+    held_out.write_text("a tiny green dot sails right over stripes\n")
+
+    def run(**asked):
+        flags = {
+            "model": "wan2.1-nano",
+            "steps": 6,
+            **{"height": 32, "width": 48, "frames": 5},
+            "weights": wan_folder,
+            "calibration": prompts,
+            "held_out": held_out,
+            "effort": "fast",
+            "out": tmp_path / "policy.budc.json",
+        }
+        (artifact,) = compile_artifacts(make_request({}, {**flags, **asked}).resolve())
+        return artifact.document
+
+    return run
+
+
+def _curve(document):
+    settings = document.search.settings
+    return [
+        str(text)
+        for key, text in sorted(settings.items())
+        if key.startswith("choice") and "evaluations:" in str(text)
+    ]
+
+
+def test_the_smallest_budget_that_keeps_a_quality(compile_):
+    document = compile_(quality="latent-mse<=0.02", no_frames=True)
+    curve = _curve(document)
+    kept = {int(text.split()[0]): not text.endswith("not kept") for text in curve}
+    assert document.budget.requested == "latent-mse<=0.02"
+    assert document.budget.nfe == min(nfe for nfe in (*kept, 6) if kept.get(nfe, True))
+    assert all(not held for nfe, held in kept.items() if nfe < document.budget.nfe)
+    # Two of eight prompts judge, with the fast effort.
+    assert all("on 2 prompts that judge" in text for text in curve)
+
+
+def test_frames_are_decoded_for_psnr(compile_):
+    document = compile_(quality="psnr>=1")
+    assert document.budget.nfe == 1
+    assert any(text.startswith("1 evaluations: psnr ") for text in _curve(document))
+
+
+def test_a_quality_that_no_budget_keeps_is_refused_with_the_nearest(compile_):
+    with pytest.raises(
+        BudgetImpossible, match=r"no budget below the full run of 6 steps keeps .*; 5 evaluations: "
+    ):
+        compile_(quality="latent-mse<=1e-12", no_frames=True)
+
+
+def test_the_largest_budget_within_a_time(compile_, monkeypatch):
+    def timed(nfe, *_):
+        return Latency(median=0.5 * nfe, fastest=0.4 * nfe, slowest=nfe, repeats=3)
+
+    monkeypatch.setattr(settled_budget, "_loop_seconds", timed)
+    document = compile_(within="1.6s", search="uniform", no_frames=True)
+    assert (document.budget.nfe, document.budget.requested) == (3, "1.6s")
+    assert any(
+        text.startswith("4 evaluations: the loop took 2 s (1.6 to 4) on ") for text in _curve(document)
+    )
+    with pytest.raises(BudgetImpossible, match=r"0\.1 s are too few; 1 evaluations: the loop took 0\.5 s"):
+        compile_(within="0.1s", search="uniform", no_frames=True)
+    assert compile_(within="60s", search="uniform", no_frames=True).budget.nfe == 6
+
+
+def test_loops_are_timed(compile_):
+    document = compile_(within="60s", search="uniform", no_frames=True)
+    assert document.budget.nfe == 6
