@@ -196,7 +196,7 @@ def test_a_sweep_that_is_none_is_refused(sweep):
 
 
 def test_a_budget_and_a_sweep_are_one_too_many():
-    with pytest.raises(UsageError, match="both a budget and a sweep"):
+    with pytest.raises(UsageError, match="both --budget and --sweep given"):
         make_request({"model": "wan2.1-nano", "budget": "6"}, {"sweep": "6,8"})
 
 

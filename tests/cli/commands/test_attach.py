@@ -197,6 +197,7 @@ def test_push_prepares_a_folder(budc, bound_policy, tmp_path):
     assert budc("push", first, second, "--out", out, "--base-model", "someone/wan").code == 0
     assert sorted(path.name for path in out.iterdir()) == [
         "README.md",
+        "report.html",
         "wan-nfe2.budc.json",
         "wan-nfe3.budc.json",
     ]
