@@ -43,6 +43,7 @@ APPLY: Final = "budc.apply"
 ONNX_RUNTIME: Final = "the ONNX runtime"
 BIND: Final = "budc bind"
 REPLAY: Final = "a replay"
+DEPLOYMENT: Final = "a measurement of what an engine loses"
 EVALUATE: Final = "budc evaluate"
 TRANSFER: Final = "budc transfer"
 RUN_NETWORK: Final = "budc.run"
@@ -58,7 +59,8 @@ RUNS: Final[Mapping[str, frozenset[str]]] = {
     ONNX_RUNTIME: _EXPORTED,
     BIND: _EXPORTED,
     # Only the shape that was searched on is measured.
-    REPLAY: _ON_PIPELINES,
+    REPLAY: _ON_PIPELINES | {TARGET, TRUNK_OUTPUT},
+    DEPLOYMENT: _OF_ONE_SHAPE - {IMAGES, SCALED_ADAPTERS} | {TARGET, TRUNK_OUTPUT},
     EVALUATE: _OF_ONE_SHAPE - {IMAGES},
     TRANSFER: _OF_ONE_SHAPE,
     RUN_NETWORK: frozenset({NETWORK, EVALUATION}),

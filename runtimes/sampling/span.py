@@ -2,8 +2,9 @@
 
 What iterating over the lists yields depends on the mode of their `Gate`:
 
-- "compute": the blocks, with a marker before the first that keeps h_in and one after the last that caches the residual.
-- "reuse": no block, only one marker, which adds the cached residual.
+- "compute": the blocks, with a marker before the first that keeps h_in and one after the last that caches the residual,
+  or the output itself.
+- "reuse": no block, only one marker, which adds the cached residual, or returns the cached output.
 - "off": the blocks.
 
 A list that leads to the trunk yields its blocks in every mode, after a marker that counts tokens.
@@ -99,7 +100,7 @@ class SpanList(nn.ModuleList):
 
     def _computing(self, gate: Gate, span: Span) -> list[Any]:
         blocks: list[Any] = list(self._modules.values())
-        if gate.payload != "trunk-residual":
+        if gate.payload == "velocity":
             return blocks
 
         def enter(hidden: Tensor) -> Tensor:
@@ -107,10 +108,10 @@ class SpanList(nn.ModuleList):
             return hidden
 
         def leave(hidden: Tensor) -> Tensor:
-            entering = gate.entering
+            entering, own = gate.entering, hidden[:, : gate.tokens]
             assert entering is not None  # the first list's marker ran before the last list's
             gate.entering = None
-            gate.record(hidden[:, : gate.tokens] - entering[:, : gate.tokens])
+            gate.record(own if gate.payload == "trunk-output" else own - entering[:, : gate.tokens])
             return hidden
 
         before = [Marker(enter, span.returns)] if span.first else []
@@ -119,8 +120,10 @@ class SpanList(nn.ModuleList):
 
     def _reusing(self, gate: Gate, span: Span) -> list[Any]:
         cached = gate.cached
-        if gate.payload != "trunk-residual" or not span.last or cached is None:
+        if gate.payload == "velocity" or not span.last or cached is None:
             return []
+        if gate.payload == "trunk-output":
+            return [Marker(lambda hidden: cached, span.returns)]
         return [Marker(lambda hidden: hidden[:, : gate.tokens] + cached, span.returns)]
 
     def __getitem__(self, idx: Any) -> Any:

@@ -1,7 +1,7 @@
 """Trunk: a transformer whose blocks are run and recorded, or skipped and replaced by what they added before.
 
     r = h_out - h_in            recorded while the blocks run
-    h_out ≈ h_in + r̂            in their place
+    h_out ≈ h_in + r̂            in their place; with the payload trunk-output, ĥ_out itself
 
 h_in is the hidden state after patch embedding, h_out the one after the last block, both (batch, tokens,
 channels); the model's own forward does everything before and after, so a reused step still embeds its
@@ -49,9 +49,9 @@ def combine(coefficients: Sequence[float | Tensor], cached: Sequence[Tensor]) ->
 class Trunk:
     """Functional access to a transformer's two modes: blocks computed, or skipped and a cached tensor reused.
 
-    `payload` names what is cached: "trunk-residual" (h_out - h_in), or "velocity" (the model's output, as tokens
-    before they are put back into latents). `compute` and `reuse` are differentiable in all their tensors and keep
-    none of them. `family` describes a transformer whose class is in no known family.
+    `payload` names what is cached: "trunk-residual" (h_out - h_in), "trunk-output" (h_out), or "velocity" (the model's
+    output, as tokens before they are put back into latents). `compute` and `reuse` are differentiable in all their
+    tensors and keep none of them. `family` describes a transformer whose class is in no known family.
 
     Raises:
         UnsupportedModel: no family is known by the transformer's class name.

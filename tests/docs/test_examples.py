@@ -34,6 +34,7 @@ LONG = {
     "run.md",
     "runtime-guide.md",
     "trust.md",
+    "targets.md",
 }
 """Documents with many examples, with the export of a whole model, or with rivals that are fitted: no number of prompts
 makes them short. The slow tests run them as they are written."""

@@ -16,7 +16,7 @@ from budc.runtimes.sampling.trunk import Trunk, combine  # noqa: E402
 from budc.schema.errors import CacheConflict, RefusedRun, UnsupportedModel  # noqa: E402
 
 FAMILIES = ["wan", "flux"]
-PAYLOADS: list[Any] = ["trunk-residual", "velocity"]
+PAYLOADS: list[Any] = ["trunk-residual", "velocity", "trunk-output"]
 
 
 def inputs(transformer: Any, batch: int = 1, seed: int = 0) -> dict[str, Any]:

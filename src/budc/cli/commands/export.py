@@ -1,4 +1,4 @@
-"""`budc export onnx`: a model folder becomes graphs that run without torch."""
+"""`budc export onnx`: a model folder becomes graphs that run without torch. Its sibling is `budc export config`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from budc.cli.commands.export_config import config_command
 from budc.cli.options import json_option, model_option, negative_option, out_option, weights_option
 
 if TYPE_CHECKING:
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 
 @click.group("export")
 def export_command() -> None:
-    """Convert a model for another runtime."""
+    """Convert a model or a policy for another runtime."""
+
+
+export_command.add_command(config_command)
 
 
 @export_command.command("onnx")

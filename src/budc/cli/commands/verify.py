@@ -46,6 +46,7 @@ class VerifyOptions:
     trusted: tuple[Path, ...]
     former_keys: tuple[Path, ...]
     require_evaluation: str | None
+    config: Path | None
     rehash: bool
     as_json: bool
 
@@ -75,6 +76,12 @@ class VerifyOptions:
 @trust_option
 @former_key_option
 @require_evaluation_option
+@click.option(
+    "--config",
+    type=PATH,
+    metavar="CONFIG",
+    help="Also check a configuration file that `budc export config --key` wrote with FILE.",
+)
 @rehash_option
 @json_option
 def verify_command(**flags: Any) -> None:
@@ -106,6 +113,8 @@ def verify_command(**flags: Any) -> None:
 
 
 def _check_flags(options: VerifyOptions) -> None:
+    if options.config is not None and os.path.isdir(options.path):
+        raise UsageError("--config: it belongs to one policy, not to a folder", remedy="name the policy")
     if options.replay and options.folder is None:
         raise UsageError("--replay measures on a model", remedy="say which: --weights DIR")
     how = (options.samples, options.tolerance, options.model, options.held_out, options.device)
@@ -146,6 +155,8 @@ def _verify(file: Path, options: VerifyOptions, trust: Trust) -> dict[str, objec
         variant = _check_weights(artifact, folder, options.rehash, layers)
         if options.replay:
             _replay(artifact, folder, options, layers)
+    if options.config is not None:
+        _check_configuration(artifact, options.config, layers)
     rule = artifact.document.model.adapters.rule
     layers.unchecked("adapters", f"{rule}; those of a pipeline are checked when it runs")
     if used := additions(artifact.document):
@@ -185,6 +196,16 @@ def _open(file: Path, trust: Trust, layers: Layers) -> Artifact:
         ),
     )
     return artifact
+
+
+def _check_configuration(artifact: Artifact, path: Path, layers: Layers) -> None:
+    from budc.runtimes.targets.binding import check_configuration
+    from budc.schema.canonical import MAX_BYTES
+    from budc.schema.files import read_limited
+
+    content = read_limited(path, MAX_BYTES)
+    check_configuration(artifact.document, content, str(path))
+    layers.passed("config", printable(f"{path}, the file that the policy is bound to"))
 
 
 def _check_weights(artifact: Artifact, folder: Path, rehash: bool, layers: Layers) -> str | None:
