@@ -80,7 +80,8 @@ def _settled(
     plan: CompilePlan, loaded: LoadedTarget, sampler: SamplerBinding, finder: Finder, journal: Journal
 ) -> Settled | None:
     """Return the budget that a quality or a time leads to; None where the user gave budgets."""
-    fewest = len(plan.target.profile.denoisers)
+    always = () if plan.engine is None else plan.engine.always_computed(plan.steps)
+    fewest = max(len(plan.target.profile.denoisers), len(always))
     if plan.within is not None:
         return budget_within(plan.within, loaded, sampler, journal, fewest)
     if plan.quality is None:
@@ -104,7 +105,7 @@ def _check_mask(plan: CompilePlan, sampler: SamplerBinding) -> None:
 
 
 def _task(plan: CompilePlan, loaded: LoadedTarget, sampler: SamplerBinding, nfe: int) -> Task:
-    task = loaded.task(sampler, nfe, plan.seed)
+    task = _for_engine(loaded.task(sampler, nfe, plan.seed), plan, loaded)
     if plan.mask is not None:
         task = replace(task, published_masks=(plan.mask.compute_steps,))
     return replace(
@@ -119,6 +120,24 @@ def _task(plan: CompilePlan, loaded: LoadedTarget, sampler: SamplerBinding, nfe:
     )
 
 
+def _for_engine(task: Task, plan: CompilePlan, loaded: LoadedTarget) -> Task:
+    """Return the task with the payload, the rule and the masks of the engine that the policy is for."""
+    engine = plan.engine
+    if engine is None or engine.rule == "none":
+        return task
+    steps = task.schedule.steps
+    if engine.masks is not None and plan.mask is None:
+        masks = tuple(mask.compute_steps for mask in engine.masks(steps, task.nfe))
+        task = replace(task, published_masks=masks)
+    return replace(
+        task,
+        denoiser=loaded.recording(engine.payload),
+        payloads=(engine.payload,),
+        rule=engine.rule,
+        always=engine.always_computed(steps),
+    )
+
+
 def _settings(plan: CompilePlan, sampler: SamplerBinding) -> dict[str, object]:
     """Return what measurements depend on beside the target."""
     return {
@@ -126,6 +145,7 @@ def _settings(plan: CompilePlan, sampler: SamplerBinding) -> dict[str, object]:
         "search": [plan.search, plan.effort, plan.align, plan.train, plan.separate, plan.auto_steps],
         "mask": None if plan.mask is None else plan.mask.compute_steps,
         "asked": [None if plan.quality is None else str(plan.quality), plan.within],
+        **({} if plan.engine is None else {"for": plan.engine.name}),
         "seed": plan.seed,
         "sampler": msgspec.to_builtins(sampler),
     }

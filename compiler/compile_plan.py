@@ -9,6 +9,7 @@ from pathlib import Path
 from budc.compiler.selection.stages import Trained
 from budc.compiler.shapes import OutputSize
 from budc.compiler.target import Target
+from budc.runtimes.targets.deployment_target import DeploymentTarget
 from budc.schema.artifact import SUFFIX
 from budc.schema.bounds import Bound
 from budc.schema.errors import OutputError
@@ -46,6 +47,8 @@ class CompilePlan:
     """What the smallest budget is asked for that keeps it; the one policy then has all steps, until it is found."""
     within: float | None = None
     """Seconds of a denoising loop that the largest budget is asked for; likewise."""
+    engine: DeploymentTarget | None = None
+    """The engine that the policy is for; None for budc's own runtimes."""
     mask: StepMask | None = None
     """The mask that the user gives, in place of a search for one."""
     further_sizes: tuple[OutputSize, ...] = ()

@@ -10,6 +10,7 @@ from budc.compiler.compile_plan import CompilePlan, PlannedPolicy
 from budc.compiler.selection.task import SearchResult
 from budc.policies.conditioning_images import image_roles
 from budc.policies.profile import ModelProfile
+from budc.runtimes.targets.binding import target_of
 from budc.schema.artifact import seal
 from budc.schema.files import write_atomic
 from budc.schema.keys import Signer
@@ -69,6 +70,7 @@ def make_document(
         model=binding,
         sampler=plan.target.bound(sampler),
         shape=output_shape(profile),
+        target=None if plan.engine is None else target_of(plan.engine),
         images=conditioning_images(profile),
         budget=Budget(
             requested=planned.budget,

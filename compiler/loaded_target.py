@@ -33,7 +33,7 @@ from budc.progress import hashing
 from budc.runtimes.sampling.devices import device_name, find_device
 from budc.schema.canonical import digest
 from budc.schema.digest_cache import DigestCache
-from budc.schema.policy import ModelBinding, PromptSet, SamplerBinding
+from budc.schema.policy import ModelBinding, Payload, PromptSet, SamplerBinding
 
 
 class EncodedSets(NamedTuple):
@@ -88,6 +88,10 @@ class LoadedTarget:
     def denoiser(self) -> Denoiser:
         """The model's denoiser, or its experts as one."""
         return model_denoiser(self.model)
+
+    def recording(self, payload: Payload) -> Denoiser:
+        """Return the denoiser that records a payload; the default one has the trunk residual and the velocity."""
+        return model_denoiser(self.model, payload) if payload == "trunk-output" else self.denoiser
 
     @cached_property
     def conditions(self) -> EncodedSets:

@@ -10,6 +10,7 @@ seed = 0
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ import msgspec
 from budc.compiler.asked_budget import parse_quality, parse_seconds, suffix_of
 from budc.compiler.budget import parse_budget
 from budc.compiler.compile_plan import CompilePlan, PlannedPolicy, plan_policies
+from budc.compiler.engine import FOR, Wishes, check_engine, engine_named, search_for
 from budc.compiler.given_mask import parse_mask
 from budc.compiler.models.fit import check_fit
 from budc.compiler.search import GIVEN, GIVEN_FITTED
@@ -29,6 +31,7 @@ from budc.policies.model_choice import choose_model
 from budc.policies.profile import ModelProfile
 from budc.runtimes.sampling.families import FAMILIES
 from budc.schema.bounds import Bound
+from budc.runtimes.targets.deployment_target import DeploymentTarget
 from budc.schema.errors import BudcError, UsageError
 from budc.schema.files import read_limited
 from budc.schema.mask import StepMask
@@ -54,6 +57,8 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
     """Seconds of a denoising loop, in place of a budget: the largest one that takes no longer on this device."""
     steps: int | Literal["auto"] | None = None
     """A number of steps, or "auto": the profile's or as many as the budget, whichever other prompts prefer."""
+    engine: str | None = None
+    """The engine that the policy is for (`--for`), one of `budc.runtimes.targets.registry`; default budc's runtimes."""
     search: str = "joint"
     effort: str = DEFAULT_EFFORT
     """How many prompts the search is given, see `budc.compiler.selection.effort`."""
@@ -94,6 +99,8 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         steps = self.steps if isinstance(self.steps, int) else profile.steps
         mask = None if self.mask is None else parse_mask(self.mask, steps)
         budgets = self._budgets(profile, steps, mask)
+        engine = self._engine(profile, steps, budgets, mask)
+        search = search if engine is None else search_for(engine, search)
         self._check_branches(profile)
         self.check_name()
         signer = self.signer()
@@ -123,6 +130,7 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             effort=self.effort,
             align=self.align,
             train=train,
+            engine=engine,
             separate=self.branches == "separate",
             seed=self.seed,
             revision=self.revision,
@@ -137,6 +145,26 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             if getattr(self, name) is not None:
                 raise UsageError(f"--{name}: --shape says this too", remedy="leave out one of them")
         return parse_sizes(self.shape, profile)
+
+    def _engine(
+        self, profile: ModelProfile, steps: int, budgets: Collection[int], mask: StepMask | None
+    ) -> DeploymentTarget | None:
+        """Return the engine that the policy is for, None for budc's own runtimes."""
+        if self.engine is None:
+            return None
+        engine = engine_named(self.engine, profile)
+        others = {
+            "align": self.align,
+            "fit": self.fit,
+            "shape": len(self.shape) > 1,
+            "steps auto": self.steps == "auto",
+            "lora": bool(self.lora),
+            # Seconds here are not the engine's.
+            "within": self.within is not None,
+            "quality": self.quality is not None and engine.masks is not None,
+        }
+        check_engine(engine, steps, budgets, Wishes(self.search, mask, self.branches == "separate", others))
+        return engine
 
     def _train(self) -> Trained:
         """Return what an alignment trains."""
@@ -216,6 +244,9 @@ def read_source(path: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise UsageError(f"{path}: not TOML: {error}", remedy="see docs/compile.md for an example") from error
+    if FOR in source:
+        # A word of Python, so the field has another name.
+        source["engine"] = source.pop(FOR)
     fields = CompileRequest.__struct_fields__
     for key in source:
         if key not in fields:

@@ -14,6 +14,7 @@ from budc.compiler.rollouts.linear_form import LinearForm
 from budc.compiler.rollouts.reference_run import ReferenceRun
 from budc.compiler.rollouts.step import CurrentStep, Trajectory
 from budc.compiler.search.space import Candidate, Rule
+from budc.runtimes.sampling.rules import fixed_row
 from budc.runtimes.sampling.trunk import combine
 from budc.schema.policy import Payload, Policy
 from budc.schema.predictor import MAX_TERMS
@@ -64,8 +65,8 @@ def prefixes(candidate: Candidate, branches: Sequence[str]) -> list[Prefix]:
 class CoefficientFit:
     """Fits coefficients by a candidate's rule, on prompts whose reference run is known.
 
-    "plain" repeats the newest cached tensor. "gram" is least squares on the reference run alone; "tracked" starts from
-    that and brings the candidate's own trajectory back to the reference run's states.
+    "plain" and "linear" are fixed (`budc.runtimes.sampling.rules`). "gram" is least squares on the reference run alone;
+    "tracked" starts from that and brings the candidate's own trajectory back to the reference run's states.
     """
 
     def __init__(self, denoiser: BatchedDenoiser, form: LinearForm, run: ReferenceRun) -> None:
@@ -81,14 +82,20 @@ class CoefficientFit:
         reusing = [branch for branch in self.branches if branch not in current.computed]
         if not reusing:
             return {}
-        if trajectory.prefix.rule == "plain":
-            return dict.fromkeys(reusing, (1.0,))
+        rule = trajectory.prefix.rule
+        if rule == "plain" or rule == "linear":
+            return {
+                branch: tuple(
+                    map(bounded, fixed_row(rule, trajectory.step, trajectory.computed_steps[branch]))
+                )
+                for branch in reusing
+            }
         step, grams = trajectory.step, self._grams[trajectory.prefix.payload]
         rows = {
             branch: fit(grams[self.branches.index(branch)], step, trajectory.computed_steps[branch])[0]
             for branch in reusing
         }
-        if trajectory.prefix.rule == "tracked":
+        if rule == "tracked":
             rows = self._tracked(trajectory, current, rows)
         return {branch: tuple(bounded(value) for value in row) for branch, row in rows.items()}
 

@@ -1,4 +1,4 @@
-"""What a policy caches between steps: the trunk residual or the velocity. Rollouts ask which of the two only here."""
+"""What a policy caches between steps: what the trunk records, or the velocity. Rollouts ask which only here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CachedPayload(Protocol):
 
 
 class CachedResidual:
-    """The trunk residual: a reused step runs what comes before and after the trunk."""
+    """What the trunk records: a reused step runs what comes before and after the trunk."""
 
     linear = False
 
@@ -55,5 +55,7 @@ class CachedVelocity:
 CACHED_PAYLOADS: Mapping[Payload, CachedPayload] = {
     "trunk-residual": CachedResidual(),
     "velocity": CachedVelocity(),
+    "trunk-output": CachedResidual(),
 }
-"""By `Policy.payload`, in the order of `budc.schema.policy.PAYLOADS`."""
+"""By `Policy.payload`. A denoiser that records the trunk's output hands that over where another has the residual, see
+`budc.compiler.selection.task.Task`."""

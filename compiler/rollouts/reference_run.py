@@ -10,7 +10,7 @@ finished.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -64,10 +64,12 @@ class ReferenceRun:
 class _ReferenceTrajectory(PolicyTrajectory):
     """The rollout that computes every step, and keeps what every payload would cache: payload -> branch -> steps."""
 
-    def __init__(self, denoiser: BatchedDenoiser, form: LinearForm, folder: Path) -> None:
+    def __init__(
+        self, denoiser: BatchedDenoiser, form: LinearForm, folder: Path, payloads: Sequence[Payload]
+    ) -> None:
         super().__init__(denoiser, form, full_policy(form.steps, denoiser.branches))
         self.recorded: dict[Payload, dict[str, list[Tensor]]] = {
-            payload: {branch: [] for branch in denoiser.branches} for payload in PAYLOADS
+            payload: {branch: [] for branch in denoiser.branches} for payload in payloads
         }
         self.residual_bytes = 0
         self._folder = folder
@@ -86,11 +88,12 @@ def reference_run(
     journal: Journal,
     label: str,
     dtype: StatesDtype = "float32",
+    payloads: Sequence[Payload] = PAYLOADS,
 ) -> ReferenceRun:
     """Run every step of every prompt, resuming from the journal; `denoiser.forwards` counts resumed shards too.
 
-    States are kept in `dtype`, the final latents in float32. What does not fit into the host's memory lies in files
-    beside the journal.
+    States are kept in `dtype`, the final latents in float32. Gram matrices are those of `payloads`. What does not fit
+    into the host's memory lies in files beside the journal.
 
     Raises:
         JournalCorrupt: a shard on disk is not what was written.
@@ -100,7 +103,7 @@ def reference_run(
     def run_shard(first: int, last: int) -> tuple[Mapping[str, Tensor], int]:
         # Unstacked: there is one candidate, and padding would only cost.
         part = denoiser.unstacked(denoiser.conditions.part(first, last))
-        shard = _run(part, form, journal.folder, bar.advance)
+        shard = _run(part, form, journal.folder, payloads, bar.advance)
         tensors = {"states": shard.states.to(getattr(torch, dtype)), "latents": shard.latents}
         tensors |= {f"gram {name}": gram for name, gram in shard.gram.items()}
         return tensors, shard.residual_bytes
@@ -108,9 +111,9 @@ def reference_run(
     shape = denoiser.conditions.noise.shape
     states = empty((form.steps + 1, *shape), getattr(torch, dtype), journal.folder)
     latents: list[Tensor] = []
-    grams: dict[str, list[Tensor]] = {name: [] for name in PAYLOADS}
+    grams: dict[str, list[Tensor]] = {name: [] for name in payloads}
     residual_bytes = done = 0
-    names = ["states", "latents", *(f"gram {name}" for name in PAYLOADS)]
+    names = ["states", "latents", *(f"gram {name}" for name in payloads)]
     with progress(label, len(shard_spans(denoiser.samples)) * form.steps) as bar:
         for shard in stored_shards(journal, label, denoiser.samples, names, run_shard):
             latents.append(shard.tensors["latents"])
@@ -126,9 +129,13 @@ def reference_run(
 
 
 def _run(
-    denoiser: BatchedDenoiser, form: LinearForm, folder: Path, advance: Callable[[], object]
+    denoiser: BatchedDenoiser,
+    form: LinearForm,
+    folder: Path,
+    payloads: Sequence[Payload],
+    advance: Callable[[], object],
 ) -> ReferenceRun:
-    trajectory = _ReferenceTrajectory(denoiser, form, folder)
+    trajectory = _ReferenceTrajectory(denoiser, form, folder, payloads)
     states = [trajectory.latents]
     for _ in range(form.steps):
         take_step(denoiser, [trajectory])

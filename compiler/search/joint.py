@@ -5,7 +5,7 @@ of the mask with its best predictor.
 
 1. Starts, with the velocity as payload: evenly spread steps, steps spread evenly to the end of the schedule, the path
    of dynamic programming, and published masks. The best of them is also tried with the trunk residual, which decides
-   the payload.
+   the payload. An engine that reuses another one has that alone.
 2. A surrogate (`budc.compiler.search.surrogate`) learns from all rollouts and ranks hundreds of masks near the best.
    The most promising one is rolled out, and so on until the limit of rollouts is reached.
 3. Where there are few masks, as many rollouts are spent on the other payload.
@@ -104,8 +104,8 @@ def uniform_to_end(steps: int, nfe: int) -> tuple[int, ...]:
 def starting_masks(space: Space) -> list[tuple[int, ...]]:
     """Return the masks to start from, without repeats, as compute steps."""
     masks = [StepMask.uniform(space.steps, space.nfe).compute_steps, uniform_to_end(space.steps, space.nfe)]
-    if "velocity" in space.errors:
-        masks.append(shortest_path(space, "velocity"))
+    if space.payloads[-1] in space.errors:
+        masks.append(shortest_path(space, space.payloads[-1]))
     masks.extend(space.published_masks)
     return list(dict.fromkeys(space.through(steps) for steps in masks))
 
@@ -113,22 +113,23 @@ def starting_masks(space: Space) -> list[tuple[int, ...]]:
 def joint(space: Space, rng: random.Random) -> Proposals:
     """Search masks, payload and coefficients, one candidate at a time."""
     counter = RolloutCounter(space)
-    losses: dict[Payload, dict[Slots, float]] = {"velocity": {}, "trunk-residual": {}}
+    # The last payload is tried first: of two, the velocity, whose reuse runs no network.
+    payloads = list(reversed(space.payloads))
+    losses: dict[Payload, dict[Slots, float]] = {payload: {} for payload in payloads}
 
     def score(slots: Slots, payload: Payload) -> Generator[list[Candidate], list[float], None]:
         counter.add(slots, payload)
         (losses[payload][slots],) = yield [candidate_of(space, slots, payload)]
 
     for steps in starting_masks(space):
-        yield from score(slots_of(space, Candidate.of(space.steps, steps)), "velocity")
-    best = _best(losses["velocity"])
-    yield from score(best, "trunk-residual")
-    gain = losses["velocity"][best] - losses["trunk-residual"][best]
-    payloads: list[Payload] = ["velocity", "trunk-residual"]
-    if gain > PREFERENCE:
-        payloads.reverse()
+        yield from score(slots_of(space, Candidate.of(space.steps, steps)), payloads[0])
+    best = _best(losses[payloads[0]])
+    for other in payloads[1:]:
+        yield from score(best, other)
+        if losses[payloads[0]][best] - losses[other][best] > PREFERENCE:
+            payloads.reverse()
     until = 0.0
-    for payload, limit in zip(payloads, _limits(space.steps, space.nfe, space.rollouts), strict=True):
+    for payload, limit in zip(payloads, _limits(space.steps, space.nfe, space.rollouts), strict=False):
         until += limit
         while counter.rollouts < until and (slots := most_promising(space, payload, losses[payload])):
             yield from score(slots, payload)

@@ -8,11 +8,13 @@ from typing import Literal
 import msgspec
 
 from budc.policies.profile import AnnealingSettings
+from budc.runtimes.sampling.rules import FIXED_RULES
 from budc.schema.mask import StepMask
 from budc.schema.policy import PAYLOADS, Payload
 
-Rule = Literal["plain", "gram", "tracked"]
-"""How reused steps are predicted: `plain`, the newest payload unchanged; `gram`, coefficients by least squares on the
+Rule = Literal["plain", "linear", "gram", "tracked"]
+"""How reused steps are predicted: `plain`, the newest payload unchanged; `linear`, the line through the two newest
+(`budc.runtimes.sampling.rules`); `gram`, coefficients by least squares on the
 reference run; `tracked`, on the policy's own trajectory."""
 
 
@@ -50,7 +52,7 @@ class Candidate(msgspec.Struct, frozen=True):
 class Space(msgspec.Struct, frozen=True, kw_only=True):
     """Candidates that compute `nfe` of `steps` steps in each of `branches`, with `rule` and one of `payloads`.
 
-    The reference searches (paper, uniform) ignore `rule` and `payloads`: they reuse trunk residuals unchanged.
+    The reference searches (paper, uniform) reuse trunk residuals unchanged, unless `rule` is an engine's own.
 
     `errors[payload]` are the reuse errors E[previous, last, k] of the reference run (`budc.compiler.fitting.gram`) as
     nested lists; empty for a search that needs none. `published_masks` are compute steps that others have published,
@@ -71,11 +73,18 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
     published_masks: tuple[tuple[int, ...], ...] = ()
     first_steps: tuple[int, ...] = ()
     """Steps at which another denoiser takes over: computed in every candidate, as the first step is."""
+    always: tuple[int, ...] = ()
+    """Steps that the engine of the policy computes in every run."""
 
     @property
     def fixed(self) -> tuple[int, ...]:
         """The steps that every candidate computes."""
-        return (0, *self.first_steps)
+        return tuple(sorted({0, *self.first_steps, *self.always}))
+
+    @property
+    def unfitted(self) -> tuple[Rule, Payload]:
+        """Rule and payload of a search that fits nothing: those of the engine, where it has its own."""
+        return (self.rule, self.payloads[0]) if self.rule in FIXED_RULES else ("plain", "trunk-residual")
 
     def through(self, steps: Sequence[int]) -> tuple[int, ...]:
         """Return so many compute steps, the fixed ones among them; see `StepMask.through`."""

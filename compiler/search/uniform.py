@@ -11,6 +11,6 @@ from budc.schema.mask import StepMask
 def uniform(space: Space, rng: random.Random) -> Proposals:
     """Propose the uniform mask and return it."""
     spread = StepMask.uniform(space.steps, space.nfe).compute_steps
-    candidate = Candidate.of(space.steps, space.through(spread))
+    candidate = Candidate.of(space.steps, space.through(spread), *space.unfitted)
     yield [candidate]
     return candidate

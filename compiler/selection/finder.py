@@ -41,6 +41,7 @@ from budc.compiler.storage.journal import Journal
 from budc.compiler.training.augmentation import paired_training_set
 from budc.compiler.training.dataset import TrainingSet
 from budc.compiler.training.schedule_alignment import align_schedule
+from budc.runtimes.sampling.rules import FIXED_RULES
 from budc.schema.policy import Policy
 
 
@@ -76,7 +77,9 @@ class Finder:
         self.conditions = task.conditions.rows(prompts)
         self._trees: dict[int, Tree] = {}
         network = self._batched(self.conditions)
-        self.run: ReferenceRun = reference_run(network, self.form, journal, "calibration full", task.states)
+        self.run: ReferenceRun = reference_run(
+            network, self.form, journal, "calibration full", task.states, task.payloads
+        )
         self.reference_forwards = network.forwards
         """What the reference run cost."""
 
@@ -159,7 +162,7 @@ class Finder:
             contenders, spent = self._aligned(task, contenders, arbiter)
             forwards += ForwardCount(alignment=spent)
         best = min(contenders, key=lambda contender: contender.loss).result
-        if best.policy is winner.policy and winner.candidate.rule != "plain":
+        if best.policy is winner.policy and winner.candidate.rule not in FIXED_RULES:
             policy, spent_on_refit = self._refitted(task, winner, arbiter)
             forwards += spent_on_refit
             if policy is not None:

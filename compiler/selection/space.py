@@ -9,7 +9,6 @@ from budc.compiler.rollouts.reference_run import ReferenceRun
 from budc.compiler.search import Space, algorithm
 from budc.compiler.selection.effort import effort
 from budc.compiler.selection.task import Task
-from budc.schema.policy import PAYLOADS
 
 
 def space_of(task: Task, run: ReferenceRun) -> Space:
@@ -17,7 +16,7 @@ def space_of(task: Task, run: ReferenceRun) -> Space:
     errors: dict[str, Sequence[Sequence[Sequence[float]]]] = {}
     first_steps = task.denoiser.first_steps(task.schedule.timesteps)
     if algorithm(task.search).objective != "mean":
-        for payload in PAYLOADS:
+        for payload in task.payloads:
             gram = mean_gram(run.gram[payload])
             errors[payload] = segment_errors(gram, 2, first_steps=first_steps).tolist()
     return Space(
@@ -30,4 +29,7 @@ def space_of(task: Task, run: ReferenceRun) -> Space:
         errors=errors,
         published_masks=task.published_masks,
         first_steps=first_steps,
+        rule=task.rule,
+        payloads=task.payloads,
+        always=task.always,
     )

@@ -9,10 +9,11 @@ from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.rollouts.reference_run import StatesDtype
 from budc.compiler.rollouts.schedule import NoiseSchedule
+from budc.compiler.search.space import Rule
 from budc.compiler.selection.effort import DEFAULT_EFFORT
 from budc.compiler.selection.stages import Trained
 from budc.policies.profile import AnnealingSettings
-from budc.schema.policy import Policy
+from budc.schema.policy import PAYLOADS, Payload, Policy
 
 Settings = Mapping[str, bool | int | float | str]
 
@@ -42,6 +43,11 @@ class Task:
     batch: int | None = None
     states: StatesDtype = "float32"
     """In which dtype the states of the reference run are kept."""
+    rule: Rule = "tracked"
+    payloads: tuple[Payload, ...] = PAYLOADS
+    """What `denoiser` records, and may be reused."""
+    always: tuple[int, ...] = ()
+    """Steps that the engine of the policy computes in every run."""
 
     @property
     def arbitrates(self) -> bool:

@@ -72,6 +72,12 @@ class Steps(click.ParamType[int | str]):
 @click.option(
     "--fit", is_flag=True, help="Fit coefficients to --mask; else the newest cached tensor is reused."
 )
+@click.option(
+    "--for",
+    "engine",
+    metavar="TARGET",
+    help="Make the policy for another engine, by its rule of reuse (docs/targets.md); `budc export config` writes it.",
+)
 @click.option("--align", is_flag=True, help="Also train sigmas and coefficients by gradient.")
 @click.option(
     "--train",

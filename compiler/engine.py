@@ -1,0 +1,100 @@
+"""`--for`: a policy for another engine, which reuses by its own rule and computes some steps in every run.
+
+Whatever the engine leaves no room for is refused before a model is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from budc.compiler.search import GIVEN
+from budc.option_names import option
+from budc.policies.profile import ModelProfile
+from budc.runtimes.targets.deployment_target import DeploymentTarget, check_fits
+from budc.runtimes.targets.registry import target_named
+from budc.schema.errors import BudgetImpossible, UnsupportedModel, UsageError
+from budc.schema.mask import StepMask
+
+FOR = "for"
+"""The option that names the engine."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a request asks for that an engine may leave no room for."""
+
+    search: str
+    mask: StepMask | None
+    separate: bool
+    others: Mapping[str, bool]
+    """Option -> whether it is given; for options that no engine has."""
+
+
+def engine_named(name: str, profile: ModelProfile) -> DeploymentTarget:
+    """Return the engine that a policy is searched for.
+
+    Raises:
+        UsageError: there is none of that name, or nothing can be searched for it.
+        UnsupportedModel: it does not run the profile's model.
+    """
+    engine = target_named(name, FOR)
+    if engine.rule == "none" or not engine.exact:
+        why = "it follows no mask" if engine.rule == "none" else engine.differences[0]
+        raise UsageError(
+            f"{option(FOR, name)}: no policy can be searched for {engine.engine}: {why}",
+            remedy=f"export any policy for it: budc export config POLICY --to {name}",
+        )
+    if len(profile.denoisers) > 1:
+        raise UnsupportedModel(f"{profile.name} has {len(profile.denoisers)} denoisers, {name} is for one")
+    check_fits(engine, profile.name, next(iter(profile.denoisers.values())), profile.dtype)
+    return engine
+
+
+def check_engine(engine: DeploymentTarget, steps: int, budgets: Iterable[int], wishes: Wishes) -> None:
+    """Refuse what an engine leaves no room for.
+
+    Raises:
+        UsageError: an option that it has no use for, or a mask that it does not follow.
+        BudgetImpossible: it computes more steps in every run, or no mask of its has so many.
+    """
+    for name, given in wishes.others.items():
+        if given:
+            raise UsageError(
+                f"{option(name)}: {engine.engine} has no way to say it", remedy=f"leave out {option(name)}"
+            )
+    if wishes.separate and not engine.branch_masks:
+        raise UsageError(
+            f"{option('branches', 'separate')}: {engine.engine} has one mask for all branches",
+            remedy="leave it out",
+        )
+    if wishes.search == "paper" and (engine.payload, engine.rule) != ("trunk-residual", "plain"):
+        raise UsageError(
+            f"{option('search', 'paper')}: it repeats the trunk residual, {engine.engine} does not",
+            remedy=f"leave out {option('search')}",
+        )
+    always = engine.always_computed(steps)
+    for nfe in budgets:
+        if nfe < len(always):
+            raise BudgetImpossible(
+                f"{option('budget')}: {nfe} evaluations, but {engine.engine} computes the steps "
+                f"{', '.join(map(str, always))} in every run",
+                remedy=f"at least {len(always)}",
+            )
+        if engine.masks is not None and not engine.masks(steps, nfe):
+            raise BudgetImpossible(
+                f"{option('budget')}: no mask of {engine.engine} computes {nfe} of {steps} steps"
+            )
+    mask = wishes.mask
+    if mask is not None and not all(mask[step] for step in always):
+        raise UsageError(
+            f"{option('mask')}: {engine.engine} computes the steps {', '.join(map(str, always))} in every run",
+            remedy="compute them too",
+        )
+    if mask is not None and engine.masks is not None and mask not in engine.masks(steps, mask.nfe):
+        raise UsageError(f"{option('mask')}: {mask.strip()} is no mask that {engine.engine} can follow")
+
+
+def search_for(engine: DeploymentTarget, search: str) -> str:
+    """Return the search for an engine: of few masks, each is rolled out."""
+    return "known" if engine.masks is not None and search != GIVEN else search
