@@ -30,8 +30,8 @@ from budc.compiler.target import ArtifactRequest
 from budc.policies.model_choice import choose_model
 from budc.policies.profile import ModelProfile
 from budc.runtimes.sampling.families import FAMILIES
-from budc.schema.bounds import Bound
 from budc.runtimes.targets.deployment_target import DeploymentTarget
+from budc.schema.bounds import Bound
 from budc.schema.errors import BudcError, UsageError
 from budc.schema.files import read_limited
 from budc.schema.mask import StepMask
