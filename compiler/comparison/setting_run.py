@@ -24,7 +24,7 @@ from budc.compiler.models.model import LoadedModel
 from budc.compiler.rollouts.policies import forwards_per_sample, full_policy
 from budc.compiler.rollouts.reference_run import reference_run
 from budc.compiler.storage.journal import Journal
-from budc.compiler.storage.tensors import shard_spans, stored_shards
+from budc.compiler.storage.tensors import chunk_spans, stored_chunks
 from budc.policies.prompt_sets import SampleSets
 from budc.progress import progress
 from budc.schema.artifact import Artifact
@@ -174,8 +174,8 @@ class SettingRun:
 
         latents: list[Tensor] = []
         counts: list[float] = []
-        with progress(label, len(shard_spans(len(conditions)))) as bar:
-            for part in stored_shards(self._journal, label, len(conditions), ["latents", "nfe"], roll_out):
+        with progress(label, len(chunk_spans(len(conditions)))) as bar:
+            for part in stored_chunks(self._journal, label, len(conditions), ["latents", "nfe"], roll_out):
                 latents.append(part.tensors["latents"])
                 counts += part.tensors["nfe"].tolist()
                 bar.advance(replayed=part.replayed)

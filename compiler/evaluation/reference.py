@@ -17,7 +17,7 @@ from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.models.model import LoadedModel
 from budc.compiler.rollouts.policies import full_policy
 from budc.compiler.storage.journal import Journal
-from budc.compiler.storage.tensors import shard_spans, stored_shards
+from budc.compiler.storage.tensors import chunk_spans, stored_chunks
 from budc.policies.samples import Sample, common_negative
 from budc.progress import progress
 from budc.runtimes.sampling.device_memory import device_memory, free_unused_memory
@@ -113,8 +113,8 @@ def stored_latents(
         return {"latents": latents}, rollout.forwards - before
 
     latents: list[Tensor] = []
-    with progress(label, len(shard_spans(len(conditions)))) as bar:
-        for part in stored_shards(journal, label, len(conditions), ["latents"], roll_out):
+    with progress(label, len(chunk_spans(len(conditions)))) as bar:
+        for part in stored_chunks(journal, label, len(conditions), ["latents"], roll_out):
             latents.append(part.tensors["latents"])
             if part.replayed:
                 rollout.forwards += part.note

@@ -4,7 +4,7 @@
     gram[n, b, i, j] = ⟨r_i, r_j⟩ / size       of prompt n and branch b; r_i is what a policy could cache at step i
 
 Policies are fitted and scored against the states. From the Gram matrices, the error of reusing any combination of
-steps is a small linear solve (`budc.compiler.fitting.gram`). Every shard of the prompt set is on disk as soon as it is
+steps is a small linear solve (`budc.compiler.fitting.gram`). Every chunk of the prompt set is on disk as soon as it is
 finished.
 """
 
@@ -26,7 +26,7 @@ from budc.compiler.rollouts.policy import PolicyTrajectory
 from budc.compiler.rollouts.step import take_step
 from budc.compiler.storage.journal import Journal
 from budc.compiler.storage.spill import empty, kept
-from budc.compiler.storage.tensors import shard_spans, stored_shards
+from budc.compiler.storage.tensors import chunk_spans, stored_chunks
 from budc.progress import progress
 from budc.schema.policy import PAYLOADS, Payload
 
@@ -90,23 +90,23 @@ def reference_run(
     dtype: StatesDtype = "float32",
     payloads: Sequence[Payload] = PAYLOADS,
 ) -> ReferenceRun:
-    """Run every step of every prompt, resuming from the journal; `denoiser.forwards` counts resumed shards too.
+    """Run every step of every prompt, resuming from the journal; `denoiser.forwards` counts resumed chunks too.
 
     States are kept in `dtype`, the final latents in float32. Gram matrices are those of `payloads`. What does not fit
     into the host's memory lies in files beside the journal.
 
     Raises:
-        JournalCorrupt: a shard on disk is not what was written.
+        JournalCorrupt: a chunk on disk is not what was written.
         DeviceMemory: one sample does not fit into the memory of the device.
     """
 
-    def run_shard(first: int, last: int) -> tuple[Mapping[str, Tensor], int]:
+    def run_chunk(first: int, last: int) -> tuple[Mapping[str, Tensor], int]:
         # Unstacked: there is one candidate, and padding would only cost.
         part = denoiser.unstacked(denoiser.conditions.part(first, last))
-        shard = _run(part, form, journal.folder, payloads, bar.advance)
-        tensors = {"states": shard.states.to(getattr(torch, dtype)), "latents": shard.latents}
-        tensors |= {f"gram {name}": gram for name, gram in shard.gram.items()}
-        return tensors, shard.residual_bytes
+        chunk = _run(part, form, journal.folder, payloads, bar.advance)
+        tensors = {"states": chunk.states.to(getattr(torch, dtype)), "latents": chunk.latents}
+        tensors |= {f"gram {name}": gram for name, gram in chunk.gram.items()}
+        return tensors, chunk.residual_bytes
 
     shape = denoiser.conditions.noise.shape
     states = empty((form.steps + 1, *shape), getattr(torch, dtype), journal.folder)
@@ -114,15 +114,15 @@ def reference_run(
     grams: dict[str, list[Tensor]] = {name: [] for name in payloads}
     residual_bytes = done = 0
     names = ["states", "latents", *(f"gram {name}" for name in payloads)]
-    with progress(label, len(shard_spans(denoiser.samples)) * form.steps) as bar:
-        for shard in stored_shards(journal, label, denoiser.samples, names, run_shard):
-            latents.append(shard.tensors["latents"])
+    with progress(label, len(chunk_spans(denoiser.samples)) * form.steps) as bar:
+        for chunk in stored_chunks(journal, label, denoiser.samples, names, run_chunk):
+            latents.append(chunk.tensors["latents"])
             for name, gram in grams.items():
-                gram.append(shard.tensors[f"gram {name}"])
-            states[:, done : done + len(latents[-1])] = shard.tensors["states"]
-            done, residual_bytes = done + len(latents[-1]), shard.note
+                gram.append(chunk.tensors[f"gram {name}"])
+            states[:, done : done + len(latents[-1])] = chunk.tensors["states"]
+            done, residual_bytes = done + len(latents[-1]), chunk.note
             denoiser.forwards += form.steps * len(latents[-1]) * len(denoiser.branches)
-            for _ in range(form.steps if shard.replayed else 0):
+            for _ in range(form.steps if chunk.replayed else 0):
                 bar.advance(replayed=True)
     joined = {name: torch.cat(gram) for name, gram in grams.items()}
     return ReferenceRun(states, torch.cat(latents), joined, residual_bytes)

@@ -1,4 +1,4 @@
-"""Shards: tensors of a prompt set in files of a few samples each, on disk as soon as they are computed.
+"""Chunks: tensors of a prompt set in files of a few samples each, on disk as soon as they are computed.
 
 A compile that is resumed reads them instead of computing them again.
 """
@@ -21,11 +21,11 @@ from budc.schema.errors import JournalCorrupt
 from budc.schema.files import write_atomic
 from budc.schema.hashing import sha256_file
 
-SHARD_SIZE = 8
-"""Samples of a shard. It does not depend on the batch that fits the device, so a resumed compile finds its shards."""
+CHUNK_SIZE = 8
+"""Samples of a chunk. It does not depend on the batch that fits the device, so a resumed compile finds its chunks."""
 
 
-class Shard(NamedTuple):
+class Chunk(NamedTuple):
     """One file: its tensors, a number that the journal has with it, and whether it was read from disk."""
 
     tensors: Mapping[str, Tensor]
@@ -34,32 +34,32 @@ class Shard(NamedTuple):
 
 
 class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the journal has of a shard."""
+    """What the journal has of a chunk."""
 
     sha256: str
     note: Annotated[int, msgspec.Meta(ge=0)]
 
 
-def shard_spans(samples: int) -> list[tuple[int, int]]:
-    """Return the samples of every shard, (first, last + 1)."""
-    return [(first, min(first + SHARD_SIZE, samples)) for first in range(0, samples, SHARD_SIZE)]
+def chunk_spans(samples: int) -> list[tuple[int, int]]:
+    """Return the samples of every chunk, (first, last + 1)."""
+    return [(first, min(first + CHUNK_SIZE, samples)) for first in range(0, samples, CHUNK_SIZE)]
 
 
-def stored_shards(
+def stored_chunks(
     journal: Journal,
     label: str,
     samples: int,
     names: Collection[str],
     compute: Callable[[int, int], tuple[Mapping[str, Tensor], int]],
-) -> Iterator[Shard]:
-    """Yield every shard in order: from the journal's folder, or computed and stored there.
+) -> Iterator[Chunk]:
+    """Yield every chunk in order: from the journal's folder, or computed and stored there.
 
     `compute(first, last)` returns the tensors `names` of these samples, and a number for the journal.
 
     Raises:
-        JournalCorrupt: a shard on disk, or what the journal has of it, is not what was written.
+        JournalCorrupt: a chunk on disk, or what the journal has of it, is not what was written.
     """
-    for first, last in shard_spans(samples):
+    for first, last in chunk_spans(samples):
         key = f"{label} {first}:{last}"
         path = journal.folder / f"{file_name(label)}-{first}-{last}.safetensors"
         record = journal.get(key, _Record)
@@ -67,9 +67,9 @@ def stored_shards(
             tensors, note = compute(first, last)
             write_atomic(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
             journal.put(key, _Record(sha256_file(path), note))
-            yield Shard(tensors, note, replayed=False)
+            yield Chunk(tensors, note, replayed=False)
         else:
-            yield Shard(_stored(path, record.sha256, names), record.note, replayed=True)
+            yield Chunk(_stored(path, record.sha256, names), record.note, replayed=True)
 
 
 def file_name(label: str) -> str:
@@ -82,7 +82,7 @@ def file_name(label: str) -> str:
 
 
 def _stored(path: Path, sha256: str, names: Collection[str]) -> Mapping[str, Tensor]:
-    """Return the tensors of a shard on disk: a regular file, no link, with the digest that the journal has."""
+    """Return the tensors of a chunk on disk: a regular file, no link, with the digest that the journal has."""
     tensors: Mapping[str, Tensor] = {}
     if path.is_file() and not path.is_symlink() and sha256_file(path) == sha256:
         try:

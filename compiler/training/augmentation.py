@@ -17,7 +17,7 @@ from budc.compiler.rollouts.linear_form import LinearForm
 from budc.compiler.rollouts.policies import full_policy
 from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.storage.journal import Journal
-from budc.compiler.storage.tensors import stored_shards
+from budc.compiler.storage.tensors import stored_chunks
 from budc.compiler.training.dataset import TrainingSet
 from budc.progress import progress
 
@@ -51,7 +51,7 @@ def paired_training_set(
     are made here, and are on disk under `label` as soon as they are finished.
 
     Raises:
-        JournalCorrupt: a shard on disk is not what was written.
+        JournalCorrupt: a chunk on disk is not what was written.
         DeviceMemory: one sample does not fit into the memory of the device.
     """
     own = denoiser.samples
@@ -59,13 +59,13 @@ def paired_training_set(
     policy = full_policy(form.steps, denoiser.branches)
     others = conditions.part(own, len(conditions))
 
-    def run_shard(first: int, last: int) -> tuple[Mapping[str, Tensor], int]:
+    def run_chunk(first: int, last: int) -> tuple[Mapping[str, Tensor], int]:
         return {"latents": rollout_policy(denoiser.unstacked(others.part(first, last)), form, policy)}, 0
 
     final = [latents]
     with progress(label, len(others)) as bar:
-        for shard in stored_shards(journal, label, len(others), ["latents"], run_shard):
-            final.append(shard.tensors["latents"])
+        for chunk in stored_chunks(journal, label, len(others), ["latents"], run_chunk):
+            final.append(chunk.tensors["latents"])
             for _ in range(len(final[-1])):
-                bar.advance(replayed=shard.replayed)
+                bar.advance(replayed=chunk.replayed)
     return TrainingSet(conditions, torch.cat(final))

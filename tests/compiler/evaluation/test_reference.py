@@ -16,7 +16,7 @@ BRANCHES = ("cond", "uncond")
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
     """Two samples a file, so that three prompts make two files."""
-    monkeypatch.setattr(tensors, "SHARD_SIZE", 2)
+    monkeypatch.setattr(tensors, "CHUNK_SIZE", 2)
 
 
 def test_a_resumed_part_is_read_whatever_batch_the_device_takes_now(model, sampler, reference, journal):

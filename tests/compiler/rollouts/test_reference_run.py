@@ -1,4 +1,4 @@
-"""The reference run: its states and Gram matrices, and shards that survive a kill."""
+"""The reference run: its states and Gram matrices, and chunks that survive a kill."""
 
 import pytest
 import torch
@@ -11,9 +11,9 @@ from budc.schema.policy import PAYLOADS
 
 
 @pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
+def small_chunks(monkeypatch):
     """Two samples a file."""
-    monkeypatch.setattr(tensors, "SHARD_SIZE", 2)
+    monkeypatch.setattr(tensors, "CHUNK_SIZE", 2)
 
 
 def test_states_and_gram_matrices_are_of_what_was_computed(bench):
@@ -52,14 +52,14 @@ def test_only_what_is_missing_is_run_again_and_both_are_counted(bench, toys, jou
     network = toy.over()
     network.denoiser = toys.toy()
     run = reference_run(network, toy.form, journal, "again")
-    assert network.denoiser.calls == [2] * 8 + [1] * 8, "the first shard of two prompts is not run again"
+    assert network.denoiser.calls == [2] * 8 + [1] * 8, "the first chunk of two prompts is not run again"
     assert network.forwards == 4 * 2 * 5
     assert torch.equal(run.states, toy.run.states)
     assert all(torch.equal(run.gram[name], toy.run.gram[name]) for name in PAYLOADS)
 
 
 @pytest.mark.parametrize("damage", ["flip", "remove"])
-def test_a_shard_that_is_not_what_was_written_is_refused(bench, journal, damage):
+def test_a_chunk_that_is_not_what_was_written_is_refused(bench, journal, damage):
     toy = bench(steps=4, samples=3)
     reference_run(toy.over(), toy.form, journal, "some run")
     path = journal.folder / "some-run-2-3.safetensors"
@@ -83,7 +83,7 @@ def test_a_batch_that_was_halved_stays_so(bench, toys, journal):
     network = toy.over(batch=4, halved=told.append)
     network.denoiser = Small()
     run = reference_run(network, toy.form, journal, "small")
-    assert told == [1], "a shard has two samples: one at a time is the next size to try"
+    assert told == [1], "a chunk has two samples: one at a time is the next size to try"
     assert network.batch == 1
     torch.testing.assert_close(run.states, toy.run.states)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from budc.compiler.storage.journal import Journal
-from budc.compiler.storage.tensors import file_name, stored_shards
+from budc.compiler.storage.tensors import file_name, stored_chunks
 
 LABELS = ("lora=/a/b.safetensors full", "negative=" + "ö" * 300, "negative=a\0b", "..", "negative=../x")
 
@@ -20,8 +20,8 @@ def test_every_label_has_a_name_of_its_own():
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_shards_of_any_label_are_stored_and_found(tmp_path, label):
+def test_chunks_of_any_label_are_stored_and_found(tmp_path, label):
     with Journal(tmp_path / "journal", "print") as journal:
         for expected in (False, True):
-            (shard,) = stored_shards(journal, label, 1, ["x"], lambda *_: ({"x": torch.ones(1)}, 0))
-            assert (shard.replayed, shard.tensors["x"].tolist()) == (expected, [1.0])
+            (chunk,) = stored_chunks(journal, label, 1, ["x"], lambda *_: ({"x": torch.ones(1)}, 0))
+            assert (chunk.replayed, chunk.tensors["x"].tolist()) == (expected, [1.0])

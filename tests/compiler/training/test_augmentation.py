@@ -42,7 +42,7 @@ def test_no_sample_comes_twice_where_prompts_are_few(bench, journal):
 
 
 def test_reference_runs_are_made_once_and_guarded(bench, journal, monkeypatch):
-    monkeypatch.setattr(tensors, "SHARD_SIZE", 2)
+    monkeypatch.setattr(tensors, "CHUNK_SIZE", 2)
     toy = bench(4)
     network, form, run = toy.network, toy.form, toy.run
     first = paired_training_set(network, form, run.latents, journal, "paired")
@@ -50,7 +50,7 @@ def test_reference_runs_are_made_once_and_guarded(bench, journal, monkeypatch):
     second = paired_training_set(network, form, run.latents, journal, "paired")
     assert sum(network.denoiser.calls) == before
     assert torch.equal(first.latents, second.latents)
-    shard = next(journal.folder.glob("paired-*.safetensors"))
-    shard.write_bytes(shard.read_bytes()[:-1])
-    with pytest.raises(JournalCorrupt, match=shard.name):
+    chunk = next(journal.folder.glob("paired-*.safetensors"))
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    with pytest.raises(JournalCorrupt, match=chunk.name):
         paired_training_set(network, form, run.latents, journal, "paired")
