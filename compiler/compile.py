@@ -5,18 +5,16 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 
-import msgspec
-
 from budc.compiler.compile_plan import CompilePlan
+from budc.compiler.compile_task import compile_task, deployed_sampler, measured_settings
 from budc.compiler.emit import make_document, write_artifact
 from budc.compiler.evaluation.report import Evaluator, Generated, SampledPolicy
 from budc.compiler.further_shapes import SizedTarget, with_further_shapes
 from budc.compiler.loaded_target import LoadedTarget, load_target
-from budc.compiler.models.model import LoadedModel
 from budc.compiler.search import algorithm
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.settings import with_choices
-from budc.compiler.selection.task import SearchResult, Task
+from budc.compiler.selection.task import SearchResult
 from budc.compiler.settled_budget import Settled, budget_for_quality, budget_within
 from budc.compiler.storage.journal import Journal
 from budc.schema.artifact import Artifact, read
@@ -40,14 +38,14 @@ def compile_artifacts(plan: CompilePlan) -> list[Artifact]:
     for planned in plan.policies:
         make_folder(planned.path.parent)
     with ExitStack() as journals:
-        settings, path = _settings(plan, sampler), plan.policies[0].path
+        settings, path = measured_settings(plan, sampler), plan.policies[0].path
         journal = journals.enter_context(loaded.journal(path, settings))
         further = [
             SizedTarget(size, sized, journals.enter_context(sized.journal(path, settings)))
             for size in plan.further_sizes
             for sized in [loaded.with_profile(size.of(plan.target.profile))]
         ]
-        finder = Finder(_task(plan, loaded, sampler, plan.policies[0].nfe), journal)
+        finder = Finder(compile_task(plan, loaded, sampler, plan.policies[0].nfe), journal)
         settled = _settled(plan, loaded, sampler, finder, journal)
         if settled is not None:
             plan = replace(plan, policies=(replace(plan.policies[0], nfe=settled.nfe),))
@@ -58,11 +56,11 @@ def compile_artifacts(plan: CompilePlan) -> list[Artifact]:
             if settled is not None and planned.nfe in settled.results:
                 result = settled.results[planned.nfe]
             else:
-                result = finder.find(_task(plan, loaded, sampler, planned.nfe))
+                result = finder.find(compile_task(plan, loaded, sampler, planned.nfe))
             if settled is not None:
                 result = with_choices(result, settled.notes)
             evaluator = evaluator or loaded.evaluator(sampler, journal)
-            deployed = SampledPolicy(result.policy, _deployed(loaded.model, sampler, result))
+            deployed = SampledPolicy(result.policy, deployed_sampler(loaded.model, sampler, result))
             found.append((result, deployed.sampler))
             generated.append(evaluator.generate(deployed, planned.nfe))
         assert evaluator is not None
@@ -88,7 +86,7 @@ def _settled(
         return None
 
     def find(nfe: int) -> SearchResult:
-        return finder.find(_task(plan, loaded, sampler, nfe))
+        return finder.find(compile_task(plan, loaded, sampler, nfe))
 
     return budget_for_quality(plan.quality, loaded, finder, find, journal, fewest, sampler.steps)
 
@@ -102,61 +100,3 @@ def _check_mask(plan: CompilePlan, sampler: SamplerBinding) -> None:
                 "nothing to reuse",
                 remedy=f"compute step {expert.first_step} too",
             )
-
-
-def _task(plan: CompilePlan, loaded: LoadedTarget, sampler: SamplerBinding, nfe: int) -> Task:
-    task = _for_engine(loaded.task(sampler, nfe, plan.seed), plan, loaded)
-    if plan.mask is not None:
-        task = replace(task, published_masks=(plan.mask.compute_steps,))
-    return replace(
-        task,
-        search=plan.search,
-        effort=plan.effort,
-        align=plan.align,
-        train=plan.train,
-        separate=plan.separate,
-        judged=plan.quality is not None,
-        few_step_schedule=loaded.schedule(loaded.model.sampler(nfe)) if plan.auto_steps else None,
-    )
-
-
-def _for_engine(task: Task, plan: CompilePlan, loaded: LoadedTarget) -> Task:
-    """Return the task with the payload, the rule and the masks of the engine that the policy is for."""
-    engine = plan.engine
-    if engine is None or engine.rule == "none":
-        return task
-    steps = task.schedule.steps
-    if engine.masks is not None and plan.mask is None:
-        masks = tuple(mask.compute_steps for mask in engine.masks(steps, task.nfe))
-        task = replace(task, published_masks=masks)
-    return replace(
-        task,
-        denoiser=loaded.recording(engine.payload),
-        payloads=(engine.payload,),
-        rule=engine.rule,
-        always=engine.always_computed(steps),
-    )
-
-
-def _settings(plan: CompilePlan, sampler: SamplerBinding) -> dict[str, object]:
-    """Return what measurements depend on beside the target."""
-    return {
-        "budgets": [planned.nfe for planned in plan.policies],
-        "search": [plan.search, plan.effort, plan.align, plan.train, plan.separate, plan.auto_steps],
-        "mask": None if plan.mask is None else plan.mask.compute_steps,
-        "asked": [None if plan.quality is None else str(plan.quality), plan.within],
-        **({} if plan.engine is None else {"for": plan.engine.name}),
-        "seed": plan.seed,
-        "sampler": msgspec.to_builtins(sampler),
-    }
-
-
-def _deployed(model: LoadedModel, full: SamplerBinding, result: SearchResult) -> SamplerBinding:
-    """Return the binding to the schedule that the policy was found on."""
-    schedule = result.schedule
-    if not result.aligned:
-        return full if schedule.steps == full.steps else model.sampler(schedule.steps)
-    aligned = msgspec.structs.replace(
-        full, steps=schedule.steps, sigmas=list(schedule.sigmas), timesteps=list(schedule.timesteps)
-    )
-    return model.with_experts(aligned)

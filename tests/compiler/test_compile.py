@@ -258,7 +258,7 @@ def test_a_sweep_needs_a_folder(flags):
 
 def test_an_aligned_policy_is_deployed_on_its_own_schedule(model, sampler, pipeline_rollout, reference):
     """What the real scheduler makes of the binding is what was found."""
-    from budc.compiler.compile import _deployed
+    from budc.compiler.compile_task import deployed_sampler
     from budc.compiler.denoisers.batched import BatchedDenoiser
     from budc.compiler.models.denoiser import ModelDenoiser
     from budc.compiler.rollouts.policies import full_policy
@@ -271,16 +271,16 @@ def test_an_aligned_policy_is_deployed_on_its_own_schedule(model, sampler, pipel
     schedule = NoiseSchedule.of(model.scheduler, sigmas, timesteps)
     policy = full_policy(4, ("cond", "uncond"))
     result = SearchResult(policy, schedule, 0.0, aligned=True)
-    binding = _deployed(model, sampler, result)
+    binding = deployed_sampler(model, sampler, result)
     assert (binding.steps, tuple(binding.sigmas)) == (4, sigmas)
     network = BatchedDenoiser(ModelDenoiser(model), reference.conditions)
     followed = rollout_policy(network, schedule.linear_form(), policy)
     rolled = pipeline_rollout.run(policy, binding, reference.conditions)
     torch.testing.assert_close(rolled, followed, atol=1e-5, rtol=1e-5)
     # The solver's own few steps, where alignment gained nothing, and the full schedule.
-    assert _deployed(model, sampler, replace(result, aligned=False)) == model.sampler(4)
+    assert deployed_sampler(model, sampler, replace(result, aligned=False)) == model.sampler(4)
     full = NoiseSchedule(model.scheduler, (0.0,) * 7, (0.0,) * 6)
-    assert _deployed(model, sampler, SearchResult(policy, full, 0.0)) == sampler
+    assert deployed_sampler(model, sampler, SearchResult(policy, full, 0.0)) == sampler
 
 
 def test_a_real_profile_goes_the_same_road(flags, wan_folder, monkeypatch, capsys):
