@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from budc.policies.samples import SampleImage
 from budc.schema.errors import BudcError, MissingExtra, UnsupportedModel, UsageError
 from budc.schema.files import read_limited
+from budc.schema.installation import install
 from budc.schema.policy import ImageRole
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def _decoded(data: bytes, path: Path, where: str) -> Image:
     except ModuleNotFoundError as missing:
         raise MissingExtra(
             "reading an image needs Pillow, which is not installed (extra budc[torch])",
-            remedy="pip install 'budc[torch]'",
+            remedy=install("torch"),
         ) from missing
     with warnings.catch_warnings():
         # Of large images, which are refused below, and of EXIF data that cannot be read.

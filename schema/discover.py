@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from budc.schema import canonical
 from budc.schema import folder as model_folder
@@ -105,14 +106,22 @@ def load_policy(
     )
 
 
+class Attached(NamedTuple):
+    """Where a policy is attached."""
+
+    path: Path
+    changed: bool
+    """Whether anything was written: the policy, or an evaluation of it."""
+
+
 def attach(
     source: str | os.PathLike[str],
     model: str | os.PathLike[str],
     *,
     user: bool = False,
     digests: DigestCache | None = None,
-) -> Path:
-    """Copy an artifact beside the model that it is bound to, whole or not at all; return the new file.
+) -> Attached:
+    """Copy an artifact beside the model that it is bound to, whole or not at all; return where it is.
 
     Evaluations of the policy that lie beside the artifact come along.
 
@@ -139,9 +148,10 @@ def attach(
         if not user and folder.is_symlink():
             raise OutputError(f"{folder} is a link", remedy="remove it, or attach with --user")
         # Evaluations first: the policy is not found without them.
-        for path, content in copies(Path(source), artifact.policy_id, target).items():
+        files = copies(Path(source), artifact.policy_id, target) | {target: data}
+        changed = {path: content for path, content in files.items() if not _holds(path, content)}
+        for path, content in changed.items():
             write_atomic(path, content)
-        write_atomic(target, data)
     except (OSError, OutputError) as error:
         if user or (isinstance(error, OutputError) and not isinstance(error.__cause__, OSError)):
             raise
@@ -149,7 +159,15 @@ def attach(
             f"{folder} cannot be written: {error}",
             remedy="attach with --user, which leaves the model folder alone",
         ) from error
-    return target
+    return Attached(target, changed=bool(changed))
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    """Whether a file has exactly this content."""
+    try:
+        return read_limited(path, len(content)) == content
+    except ArtifactError:
+        return False
 
 
 def refuse_older(target: Path, artifact: Artifact) -> None:

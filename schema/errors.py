@@ -108,7 +108,7 @@ class Unsigned(TrustError):
     """The artifact carries no signature."""
 
     exit_code = 21
-    default_remedy = "compile it with --key, or allow unsigned artifacts for this one run"
+    default_remedy = "sign it: budc sign FILE --key KEY; or allow unsigned artifacts for this one run"
 
 
 class SignatureInvalid(TrustError):
@@ -276,7 +276,7 @@ class MissingExtra(BudcError):
     """An optional dependency is needed and not installed."""
 
     exit_code = 60
-    default_remedy = "install the extra that the message names, for example `pip install 'budc[torch]'`"
+    default_remedy = "install the extra that the message names"
 
 
 class OutputError(BudcError):

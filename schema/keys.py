@@ -35,7 +35,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from budc.schema.errors import ArtifactError, ArtifactTooLarge, KeyUnusable
 from budc.schema.files import read_limited
-from budc.schema.secret import Secret, ask_secret
+from budc.schema.secret import VARIABLE, Secret, ask_secret
 
 _KEY_BYTES = 1 << 16
 MAX_PASSPHRASE = 1023
@@ -236,9 +236,22 @@ def _private(pem: bytes, where: str, secret: Secret) -> PrivateKeyTypes:
         try:
             return load_pem_private_key(pem, None)
         except TypeError:  # raised where the key is encrypted
-            return load_pem_private_key(pem, os.fsencode(secret(f"passphrase of {where}")))
+            return _decrypted(pem, os.fsencode(secret(f"passphrase of {where}")), where)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise KeyUnusable(f"{where}: not a private key that can be read: {error}") from error
+
+
+def _decrypted(pem: bytes, passphrase: bytes, where: str) -> PrivateKeyTypes:
+    try:
+        return load_pem_private_key(pem, passphrase)
+    except (ValueError, TypeError) as error:
+        # An empty one is a TypeError.
+        if "password" not in str(error).lower():
+            raise
+        raise KeyUnusable(
+            f"{where}: the passphrase is wrong",
+            remedy=f"give the one that the key was made with, or set {VARIABLE}",
+        ) from error
 
 
 def _variable(name: str) -> bytes:

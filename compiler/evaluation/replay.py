@@ -44,6 +44,22 @@ class Replayed:
     reported: Metric
     measured: Metric
 
+    @property
+    def whole(self) -> bool:
+        """Whether it was measured on all the prompts of the report."""
+        return self.measured.samples == self.reported.samples
+
+    @property
+    def spread(self) -> float:
+        """The standard error of a mean over as many samples as were measured."""
+        return self.reported.standard_error * math.sqrt(self.reported.samples / self.measured.samples)
+
+    def rule(self, tolerance: float) -> str:
+        """Return by which rule the figures agree, in words."""
+        if self.whole:
+            return f"tolerance {100 * tolerance:g} %"
+        return f"fewer prompts: within {DEVIATIONS:g} standard errors of {self.spread:.2g}, and none worse"
+
 
 @dataclass(frozen=True)
 class ReplayRequest:
@@ -147,8 +163,7 @@ def check(pair: Replayed, tolerance: float, *, whole: bool) -> None:
             f"{reported.name}: the report says that no sample is worse than {reported.worst:.6g}, "
             f"one is {measured.worst:.6g}"
         )
-    spread = reported.standard_error * math.sqrt(reported.samples / measured.samples)
-    if abs(measured.mean - reported.mean) > DEVIATIONS * spread + tolerance * abs(reported.mean):
+    if abs(measured.mean - reported.mean) > DEVIATIONS * pair.spread + tolerance * abs(reported.mean):
         raise QualityMismatch(
             f"{reported.name}: the report says mean {reported.mean:.6g}, {measured.samples} samples give "
             f"{measured.mean:.6g}"

@@ -22,6 +22,7 @@ from budc.runtimes.admission.trust import Source, trusted_policy
 from budc.schema.arguments import path_argument
 from budc.schema.digest_cache import DigestCache
 from budc.schema.errors import MissingExtra, UnsupportedModel
+from budc.schema.installation import install
 from budc.schema.policy import PolicyDocument
 from budc.schema.trust import Trust
 
@@ -37,7 +38,7 @@ try:
 except ModuleNotFoundError as missing:
     raise MissingExtra(
         f"running a pipeline needs {missing.name}, which is not installed (extra budc[torch])",
-        remedy="pip install 'budc[torch]'",
+        remedy=install("torch"),
     ) from missing
 
 DENOISERS = ("transformer", "transformer_2")

@@ -16,6 +16,7 @@ from budc.policies.model_choice import choose_model
 from budc.policies.profile import ModelProfile, find_weights
 from budc.schema.arguments import instance_argument, path_argument
 from budc.schema.errors import MissingExtra, UsageError, WeightsMissing
+from budc.schema.installation import install
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +71,7 @@ def load_pipeline(
     except ModuleNotFoundError as missing:
         raise MissingExtra(
             f"loading a pipeline needs {missing.name}, which is not installed (extra budc[torch])",
-            remedy="pip install 'budc[torch]'",
+            remedy=install("torch"),
         ) from missing
 
 

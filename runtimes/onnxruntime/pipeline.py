@@ -22,6 +22,7 @@ from budc.runtimes.exported.recheck import VerifiedFiles, folder_state
 from budc.schema.arguments import described, path_argument, seed_argument, whole_number
 from budc.schema.digest_cache import DigestCache
 from budc.schema.errors import CalibrationMismatch, MissingExtra, UsageError
+from budc.schema.installation import install
 from budc.schema.policy import PolicyDocument
 from budc.schema.trust import Trust
 
@@ -40,7 +41,7 @@ try:
 except ModuleNotFoundError as missing:
     raise MissingExtra(
         f"running with ONNX Runtime needs {missing.name}, which is not installed (extra budc[onnx])",
-        remedy="pip install 'budc[onnx]'",
+        remedy=install("onnx"),
     ) from missing
 
 __all__ = [

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 
 from budc.schema.arguments import described
 from budc.schema.errors import ProviderMissing, UnsafeWeights, UsageError
+from budc.schema.installation import install
 
 PROVIDERS: Final[Mapping[str, str]] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """What `--provider` takes, and ONNX Runtime's name for it."""
@@ -87,7 +88,7 @@ def choose_provider(name: str, threads: int = 0) -> Provider:
     if PROVIDERS[name] not in ort.get_available_providers():
         raise ProviderMissing(
             f"provider: the installed ONNX Runtime {ort.__version__} is built without {name}",
-            remedy="pip uninstall onnxruntime, then pip install 'budc[onnx]', which brings onnxruntime-gpu",
+            remedy=f"pip uninstall onnxruntime, then {install('onnx')}, which brings onnxruntime-gpu",
         )
     if name != "cpu":
         _start(name)

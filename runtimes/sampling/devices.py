@@ -7,6 +7,7 @@ import torch
 from budc.option_names import option
 from budc.schema.arguments import described
 from budc.schema.errors import UsageError
+from budc.schema.plural import counted
 
 
 def device_names() -> list[str]:
@@ -41,6 +42,6 @@ def find_device(name: str | torch.device | None = None) -> torch.device:
 def device_name(device: torch.device) -> str:
     """Return a device in words, with what measurements depend on."""
     if device.type == "cpu":
-        return f"cpu, {torch.get_num_threads()} threads"
+        return f"cpu, {counted(torch.get_num_threads(), 'thread')}"
     describe = getattr(getattr(torch, device.type, None), "get_device_name", None)
     return device.type if describe is None else str(describe(device))

@@ -11,6 +11,7 @@ import torch
 from budc.policies.quantization import FP8_STORAGE, TORCHAO
 from budc.runtimes.sampling.loading import loading
 from budc.schema.errors import MissingExtra
+from budc.schema.installation import install
 
 
 def load_denoiser(network_class: Any, folder: Path, name: str, dtype: torch.dtype, kind: str = "") -> Any:
@@ -35,7 +36,7 @@ def _torchao_config(kind: str) -> Any:
         torchao: Any = import_module("torchao.quantization")
     except ModuleNotFoundError as missing:
         raise MissingExtra(
-            f"{kind} needs torchao, which is not installed", remedy="pip install 'budc[quantization]'"
+            f"{kind} needs torchao, which is not installed", remedy=install("quantization")
         ) from missing
     from diffusers import TorchAoConfig
 

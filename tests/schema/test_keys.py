@@ -77,6 +77,9 @@ def test_an_encrypted_key_opens_with_its_passphrase_only(
 
     assert public_of(load_signer(path, secret=tell)) == PublicKey.from_pem(pair.public)
     assert asked == [f"passphrase of {path}"]
+    for wrong in ("other", ""):
+        with pytest.raises(KeyUnusable, match="the passphrase is wrong"):
+            load_signer(path, secret=lambda what, wrong=wrong: wrong)
     with pytest.raises(KeyUnusable):
         load_signer(path, secret=lambda _: "other")
     monkeypatch.setenv("BUDC_SECRET", "secret")

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 
 from budc.schema.errors import MissingExtra
+from budc.schema.installation import install
 
 MODEL_PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "ftfy")
 """Packages that a pipeline needs. Some would be found missing only halfway through a run."""
@@ -49,9 +50,7 @@ def require(*packages: str, extra: str = "torch") -> None:
 def _refusal(name: str, extra: str | None = None) -> MissingExtra:
     if extra is None:
         extra = "onnx" if name in ONNX_PACKAGES and name not in MODEL_PACKAGES else "torch"
-    return MissingExtra(
-        f"{name} is not installed; it comes with budc[{extra}]", remedy=f"pip install 'budc[{extra}]'"
-    )
+    return MissingExtra(f"{name} is not installed; it comes with budc[{extra}]", remedy=install(extra))
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from budc.cli.completion import efforts, models, one_of, searches
 from budc.schema.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,15 +24,21 @@ LARGEST_SEED = 2**53 - 1
 LARGEST_REVISION = 2**31 - 1
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+verbose_option = click.option("--verbose", is_flag=True, help="Also list the coefficients of reused steps.")
 sweep_option = click.option("--sweep", metavar="6,8,10", help="Several budgets at once: one policy for each.")
 within_option = click.option(
     "--within",
     metavar="2.0s",
     help="The largest budget whose denoising loop takes no longer on this device, as it is measured.",
 )
-search_option = click.option("--search", metavar="NAME", help="Search algorithm; default joint.")
+search_option = click.option(
+    "--search", metavar="NAME", shell_complete=one_of(searches), help="Search algorithm; default joint."
+)
 effort_option = click.option(
-    "--effort", metavar="NAME", help="fast, balanced or thorough (default): how many prompts are run."
+    "--effort",
+    metavar="NAME",
+    shell_complete=one_of(efforts),
+    help="fast, balanced or thorough (default): how many prompts are run.",
 )
 name_option = click.option("--name", metavar="NAME", help="Name of the policy; default MODEL-nfeN.")
 seed_option = click.option(
@@ -111,6 +118,7 @@ def model_option(*, required: bool = False) -> Callable[[_Command], _Command]:
         "--model",
         required=required,
         metavar="MODEL",
+        shell_complete=one_of(models, files=True),
         help="A name that `budc models` lists, a profile in TOML (`budc init`), or a model folder.",
     )
 
@@ -118,6 +126,7 @@ def model_option(*, required: bool = False) -> Callable[[_Command], _Command]:
 own_model_option = click.option(
     "--model",
     metavar="MODEL",
+    shell_complete=one_of(models, files=True),
     help="The policy's model, where it is your own: a profile in TOML, or its folder.",
 )
 

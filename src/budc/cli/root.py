@@ -22,6 +22,7 @@ COMMANDS = (
     "attach",
     "bind",
     "compile",
+    "completion",
     "evaluate",
     "export",
     "init",

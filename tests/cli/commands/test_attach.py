@@ -42,10 +42,14 @@ def bound_policy(tmp_path, model, make_document, signer):
 
 def test_attached_policies_are_found_by_folder(budc, bound_policy, model, public, trust):
     for nfe in (2, 3):
-        outcome = budc("attach", bound_policy(name=f"wan-nfe{nfe}", nfe=nfe), model)
+        policy = bound_policy(name=f"wan-nfe{nfe}", nfe=nfe)
+        outcome = budc("attach", policy, model)
         assert outcome.code == 0, outcome.err
         assert (model / "budc" / f"wan-nfe{nfe}.budc.json").is_file()
+        assert "nothing changed" not in outcome.out
         assert outcome.err == ""
+    again = budc("attach", policy, model)
+    assert again.out.endswith("wan-nfe3.budc.json, as it was: nothing changed\n")
     outcome = budc("verify", model, "--trust", public)
     assert outcome.code == 0, outcome.err
     assert outcome.out.count("variant original: all 3 files") == 2
@@ -124,7 +128,7 @@ def test_what_is_attached_is_what_was_checked(budc, bound_policy, model, tmp_pat
             shutil.copy(other, path)
             return super().__call__(paths)
 
-    target = attach(path, model, digests=Swap())
+    target, _ = attach(path, model, digests=Swap())
     assert target.read_bytes() == checked
 
 
@@ -249,13 +253,14 @@ def test_run_and_replay_by_model_folder(budc, compiled, shrunken, tmp_path, monk
     outcome = budc("verify", model, "--trust", compiled.public, "--replay", "--json")
     assert outcome.code == 0, outcome.err
     details = [layer["detail"] for layer in outcome.record[0]["layers"] if layer["layer"] == "replay"]
-    assert [detail.split()[0] for detail in details] == ["latent-mse", "psnr"]
+    assert [detail.split()[0] for detail in details] == ["latent-mse", "PSNR"]
     assert all("of 3 samples" in detail for detail in details)
     outcome = budc(
         "verify", compiled.path, "--trust", compiled.public, "--weights", model, "--replay", "--samples", "2"
     )
     assert outcome.code == 0, outcome.err
     assert "of 2 samples" in outcome.out
+    assert "fewer prompts: within 4 standard errors of " in outcome.out
 
 
 @pytest.mark.parametrize("samples", [None, "2"])

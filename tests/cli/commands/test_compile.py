@@ -51,20 +51,24 @@ def test_a_sweep_is_a_table_and_a_folder_of_policies(budc, compiled, shrunken, m
     shrunken(monkeypatch)
     flags = ["compile", "--model", "wan2.1-nano", "--sweep", "2,3x,4", "--steps", "6", "--search", "uniform"]
     flags += ["--weights", compiled.weights, "--calibration", compiled.prompts]
-    flags += ["--no-frames", "--out", tmp_path]
+    # The folder is made.
+    folder = tmp_path / "new" / "folder"
+    flags += ["--no-frames", "--out", folder]
     outcome = budc(*flags)
     assert outcome.code == 0, outcome.err
     # 3x of six steps is two evaluations, as asked for already.
-    rows = [line.split() for line in outcome.out.splitlines()[-2:]]
+    *table, blank, recommended = outcome.out.splitlines()
+    assert (blank, recommended.partition(":")[0]) == ("", "recommended")
+    rows = [line.split() for line in table[-2:]]
     assert [row[0] for row in rows] == ["2", "4"]
-    assert [row[-1] for row in rows] == [str(tmp_path / f"wan2.1-nano-nfe{nfe}.budc.json") for nfe in (2, 4)]
+    assert [row[-1] for row in rows] == [str(folder / f"wan2.1-nano-nfe{nfe}.budc.json") for nfe in (2, 4)]
     assert all(row[1] == "6" for row in rows)
     records = budc(*flags, "--json").record
     assert [record["budget"]["nfe"] for record in records] == [2, 4]
     for record in records:
         assert (
             record["policyId"]
-            == read(tmp_path / f"wan2.1-nano-nfe{record['budget']['nfe']}.budc.json").policy_id
+            == read(folder / f"wan2.1-nano-nfe{record['budget']['nfe']}.budc.json").policy_id
         )
 
 

@@ -42,7 +42,7 @@ def test_quality_table_holds_policy_and_baselines(budc, sealed):
 def test_predictor_coefficients_are_listed(budc, sealed):
     mask = StepMask.of([True, True, False, True, False])
     predictor = Predictor([(), (), (1.5, -0.5), (), (2.0, -1.25, 0.25)])
-    out = budc("inspect", sealed(mask=mask, predictor=predictor)).out
+    out = budc("inspect", sealed(mask=mask, predictor=predictor), "--verbose").out
     assert "2: +1.5 -0.5   4: +2 -1.25 +0.25" in out
     assert "plain reuse" not in out
 

@@ -4,6 +4,7 @@ import shutil
 import pytest
 from lora import write_lora
 
+from budc.runtimes.exported.manifest import MANIFEST
 from budc.schema.artifact import open_artifact, seal
 from budc.schema.trust import Trust
 
@@ -51,7 +52,17 @@ def test_compare(run, compiled, tmp_path, read_video):
     assert table["full run"][2:] == ["–", "–"]
     assert 0 < float(table["policy"][2]) != float(table["fewer steps"][2]) > 0
     assert all(float(cells[1]) > 0 for cells in table.values())
-    assert len(read_video(tmp_path / "x.mp4", 32 * 4 + 18, 3 * 48 * 4)) == 5
+    assert len(read_video(tmp_path / "x.mp4", 32 * 4 + 2 * 18, 3 * 48 * 4)) == 5
+    assert re.search(r"; the loop took .* on cpu, \d+ threads?\n", outcome.out)
+
+
+def test_an_export_is_recognised(run, compiled, tmp_path):
+    (tmp_path / MANIFEST).touch()
+    outcome = run(tmp_path / "x.png", weights=tmp_path)
+    assert outcome.code == 2
+    assert f"{tmp_path} is an export to ONNX" in outcome.err
+    assert f"budc run {compiled.path} --runtime onnxruntime --weights {tmp_path}" in outcome.err
+    assert "is an export to ONNX" in run(tmp_path / "x.png", file=tmp_path, weights=compiled.weights).err
 
 
 def test_a_policy_that_computes_everything_is_the_full_run(run, compiled, signed_like, tmp_path):
@@ -177,7 +188,7 @@ def test_pickled_weights_are_not_loaded(run, compiled, tmp_path):
     assert outcome.code == 31
 
 
-@pytest.mark.parametrize(("name", "code"), [("x.gif", 2), ("x", 2), ("none/x.png", 61)])
+@pytest.mark.parametrize(("name", "code"), [("x.avi", 2), ("x", 2), ("none/x.png", 61)])
 def test_targets_are_refused_before_the_artifact_is_opened(run, tmp_path, name, code):
     assert run(tmp_path / name, file=tmp_path / "no-artifact").code == code
 

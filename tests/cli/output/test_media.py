@@ -53,3 +53,32 @@ def test_a_new_file_replaces_none(tmp_path):
     assert [path.name for path in made] == ["x-2.png", "x-3.png"]
     assert (tmp_path / "x.png").read_bytes() == b"mine"
     assert made[0].read_bytes() == made[1].read_bytes() != b""
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [(".gif", "GIF"), (".webp", "WEBP")])
+def test_animations_have_all_frames(tmp_path, suffix, kind):
+    from PIL import Image
+
+    shades = np.linspace(0, 1, 6, dtype=np.float32)[:, None, None, None]
+    write_media(tmp_path / f"x{suffix}", [[("", clip(6, 256, 300, 1.0) * shades), ("", clip(6, 256, 300))]])
+    with Image.open(tmp_path / f"x{suffix}") as animation:
+        assert (animation.format, animation.n_frames, animation.size) == (kind, 6, (600, 256))
+        animation.seek(5)
+        assert animation.convert("RGB").getpixel((10, 10)) == pytest.approx((255,) * 3, abs=4)
+
+
+def test_a_jpg_is_a_row_of_frames(tmp_path):
+    from PIL import Image
+
+    write_media(tmp_path / "x.JPG", [[("", clip(3, 256, 256))]])
+    with Image.open(tmp_path / "x.JPG") as picture:
+        assert (picture.format, picture.size) == ("JPEG", (768, 256))
+
+
+def test_a_label_has_its_lines_and_is_cut_to_the_picture(tmp_path):
+    long = "policy, 10 NFE, 0.52 s\n" + "a large crimson circle at the left over stripes " * 4
+    write_media(tmp_path / "x.png", [[(long, clip(1, 256, 256, 0.0))]])
+    picture = imageio.imread(tmp_path / "x.png")
+    assert picture.shape[0] == 256 + 2 * 18
+    assert picture[18:36, :248].max() > 200
+    assert picture[18:36, 252:].max() < 60

@@ -51,3 +51,18 @@ def test_wrapped_keeps_words_whole():
 
 def test_numbers():
     assert [number(x) for x in (None, 0.000123456, 27.123)] == ["–", "0.000123", "27.1"]
+
+
+def test_on_a_narrow_terminal_a_row_is_a_list(monkeypatch):
+    from budc.cli.output import tables
+
+    headers, rows = ["method", "NFE", "artifact"], [["policy", "10", "x" * 60], ["full run", "50", "–"]]
+    wide = tables.table(headers, rows)
+    monkeypatch.setattr(tables, "_columns", lambda: 60)
+    narrow = tables.table(headers, rows)
+    assert (
+        narrow == f"policy\n  NFE       10\n  artifact  {'x' * 60}\nfull run\n  NFE       50\n  artifact  –"
+    )
+    assert wide.splitlines()[0].split() == headers
+    assert tables.table(["a", "b"], [["1", "2"]]).splitlines()[0].split() == ["a", "b"]
+    assert max(map(len, tables.wrapped(["word"] * 40).splitlines())) <= 60

@@ -5,8 +5,8 @@ from budc.schema.errors import OutputError, UsageError
 
 
 def test_targets_are_refused_early(tmp_path):
-    with pytest.raises(UsageError, match=r"suffix '\.gif'"):
-        check_target(tmp_path / "x.gif")
+    with pytest.raises(UsageError, match=r"suffix '\.avi'"):
+        check_target(tmp_path / "x.avi")
     with pytest.raises(UsageError, match=r"\(none\)"):
         check_target(tmp_path / "x")
     with pytest.raises(OutputError, match="cannot write in"):

@@ -26,6 +26,7 @@ from budc.schema.errors import (
     UntrustedKey,
 )
 from budc.schema.files import write_atomic
+from budc.schema.installation import install
 from budc.schema.keys import generate_key, load_signer
 from budc.schema.policy import PolicyDocument
 from budc.schema.trust import Trust
@@ -181,4 +182,4 @@ def test_a_missing_framework_names_the_extra() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "budc[torch]" in done.stdout.split("|")[0]
-    assert done.stdout.strip().endswith("pip install 'budc[torch]'")
+    assert done.stdout.strip().endswith(install("torch"))

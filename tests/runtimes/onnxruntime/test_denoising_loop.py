@@ -20,6 +20,7 @@ from budc.runtimes.onnxruntime.update_graph import update_model  # noqa: E402
 from budc.runtimes.sampling.solvers import Scheduler, solver_matrices  # noqa: E402
 from budc.runtimes.testing import BRANCHES  # noqa: E402
 from budc.schema.errors import ProviderMissing, UnsafeWeights, UsageError  # noqa: E402
+from budc.schema.installation import install  # noqa: E402
 from budc.schema.policy import Policy, SamplerBinding  # noqa: E402
 
 CPU = Provider("cpu", 1)
@@ -165,7 +166,7 @@ def test_a_build_without_the_provider_says_how_to_get_one(monkeypatch: pytest.Mo
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(ProviderMissing, match="is built without cuda") as refusal:
         choose_provider("cuda")
-    assert "pip install 'budc[onnx]'" in refusal.value.remedy
+    assert install("onnx") in refusal.value.remedy
     assert choose_provider("cpu").name == "cpu"
 
 

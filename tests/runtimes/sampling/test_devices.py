@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch")
 
 from budc.runtimes.sampling.devices import device_name, device_names, find_device  # noqa: E402
 from budc.schema.errors import UsageError  # noqa: E402
+from budc.schema.plural import counted  # noqa: E402
 
 
 @pytest.fixture
@@ -39,5 +40,5 @@ def test_without_an_accelerator_there_is_the_cpu(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     assert device_names() == ["cpu"]
     assert find_device() == torch.device("cpu")
-    assert device_name(torch.device("cpu")) == f"cpu, {torch.get_num_threads()} threads"
+    assert device_name(torch.device("cpu")) == "cpu, " + counted(torch.get_num_threads(), "thread")
     assert device_name(torch.device("mps")) == "mps"

@@ -29,8 +29,8 @@ def attach_command(policy: Path, model: Path, user: bool, rehash: bool) -> None:
     from budc.schema.errors import printable
 
     digests = DigestCache.of_user(watch=hashing, rehash=rehash)
-    target = attach(policy, model, user=user, digests=digests)
-    click.echo(f"attached  {printable(str(target))}")
+    target, changed = attach(policy, model, user=user, digests=digests)
+    click.echo(f"attached  {printable(str(target))}{'' if changed else ', as it was: nothing changed'}")
     if not user and os.path.lexists(model / SIGNATURE):
         click.echo(
             f"{printable(str(model / SIGNATURE))} was made before: verifying it will report budc/{target.name} as an "

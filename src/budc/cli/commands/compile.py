@@ -30,6 +30,7 @@ from budc.cli.options import (
     signing_options,
     states_option,
     sweep_option,
+    verbose_option,
     weights_option,
     within_option,
 )
@@ -116,8 +117,11 @@ class Steps(click.ParamType[int | str]):
     metavar="FILE",
     help="Also write what was compiled as a page, report.html; see `budc report`.",
 )
+@verbose_option
 @json_option
-def compile_command(source: Path | None, as_json: bool, report: Path | None, **flags: Any) -> None:
+def compile_command(
+    source: Path | None, as_json: bool, verbose: bool, report: Path | None, **flags: Any
+) -> None:
     """Search the best policy for a budget and write it as an artifact.
 
     Say what to compile with flags, or in POLICY.toml under the same names; flags win. Progress goes to stderr. When
@@ -136,7 +140,7 @@ def compile_command(source: Path | None, as_json: bool, report: Path | None, **f
     if report is not None:
         _check_report(report)
     artifacts = _compile(plan, download=request.download)
-    _show(artifacts, sweep=request.sweep is not None, as_json=as_json)
+    _show(artifacts, sweep=request.sweep is not None, verbose=verbose, as_json=as_json)
     if report is not None:
         _write_report(report, artifacts)
 
@@ -168,7 +172,7 @@ def _compile(plan: CompilePlan, *, download: bool) -> list[Artifact]:
         return compile_artifacts(plan)
 
 
-def _show(artifacts: list[Artifact], *, sweep: bool, as_json: bool) -> None:
+def _show(artifacts: list[Artifact], *, sweep: bool, verbose: bool, as_json: bool) -> None:
     from budc.cli.output.compiled import page, record
     from budc.cli.output.recommendation import recommendation
     from budc.cli.output.summary import beaten, pareto
@@ -177,7 +181,11 @@ def _show(artifacts: list[Artifact], *, sweep: bool, as_json: bool) -> None:
         records = [record(artifact) for artifact in artifacts]
         click.echo(json.dumps(records if sweep else records[0], indent=1))
         return
-    click.echo(f"{pareto(artifacts)}\n\n{recommendation(artifacts)}" if sweep else page(artifacts[0]))
+    click.echo(
+        f"{pareto(artifacts)}\n\n{recommendation(artifacts)}"
+        if sweep
+        else page(artifacts[0], verbose=verbose)
+    )
     for artifact in artifacts:
         if warning := beaten(artifact.document):
             click.echo(f"{artifact.path}: {warning}", err=True)

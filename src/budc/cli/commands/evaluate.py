@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from budc.cli.completion import metrics, rivals, several_of
 from budc.cli.options import (
     PATH,
     device_option,
@@ -56,6 +57,7 @@ _COUNT = click.IntRange(min=1)
 @click.option(
     "--metrics",
     metavar="NAMES",
+    shell_complete=several_of(metrics),
     help="Metrics of frames with commas between, such as psnr,ssim; default all that can be measured here.",
 )
 @click.option(
@@ -73,6 +75,7 @@ _COUNT = click.IntRange(min=1)
 @click.option(
     "--against",
     metavar="NAMES",
+    shell_complete=several_of(rivals),
     help="Rivals with commas between, such as teacache,magcache; all; none; default fewer-steps,uniform.",
 )
 @click.option(
@@ -123,6 +126,7 @@ def evaluate_command(
     another publisher's.
     """
     from budc.cli.output.evaluated import written, written_record
+    from budc.cli.output.verdict import verdict
     from budc.cli.trust_store import load_trust, open_trusted
     from budc.compiler.evaluate_request import EvaluateRequest
 
@@ -140,7 +144,12 @@ def evaluate_command(
     if as_json:
         click.echo(json.dumps([written_record(path, document) for path, document, _ in files], indent=1))
     else:
-        click.echo("\n\n".join(written(*file) for file in files))
+        verdicts = [
+            verdict(artifact.document, [document])
+            for artifact, (_, document, _) in zip(artifacts, files, strict=True)
+        ]
+        pages = [f"{sentence}\n\n{written(*file)}" for sentence, file in zip(verdicts, files, strict=True)]
+        click.echo("\n\n".join(pages))
 
 
 def _targets(plan: EvaluationPlan, signer: Signer | None) -> list[Path]:

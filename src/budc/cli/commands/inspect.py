@@ -7,13 +7,14 @@ from pathlib import Path
 
 import click
 
-from budc.cli.options import PATH, json_option
+from budc.cli.options import PATH, json_option, verbose_option
 
 
 @click.command("inspect")
 @click.argument("file", type=PATH)
+@verbose_option
 @json_option
-def inspect_command(file: Path, as_json: bool) -> None:
+def inspect_command(file: Path, verbose: bool, as_json: bool) -> None:
     """Show what the artifact or the evaluation FILE says.
 
     Its format is checked, signatures are not: believe nothing of it before `budc verify` has passed.
@@ -29,5 +30,5 @@ def inspect_command(file: Path, as_json: bool) -> None:
         record, page = evaluated.inspected_record(evaluation), evaluated.inspected(evaluation)
     else:
         policy = read(content)
-        record, page = artifact.record(policy), artifact.page(policy)
+        record, page = artifact.record(policy), artifact.page(policy, verbose=verbose)
     click.echo(json.dumps(record, indent=1) if as_json else page)

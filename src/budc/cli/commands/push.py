@@ -46,6 +46,7 @@ def push_command(policies: tuple[Path, ...], out: Path, base_model: str | None, 
     from budc.schema.discover import refuse_older, refuse_rivals
     from budc.schema.evaluations import copies
     from budc.schema.files import read_limited, write_atomic
+    from budc.schema.plural import counted
 
     # Each file is read once: what is written is what was checked.
     contents = [read_limited(path, MAX_BYTES) for path in policies]
@@ -81,7 +82,7 @@ def push_command(policies: tuple[Path, ...], out: Path, base_model: str | None, 
         write_atomic(target, data)
     write_atomic(out / "README.md", _card(artifacts, base, licence).encode())
     pages = "README.md and report.html" if _write_report(out, artifacts) else "README.md"
-    count = "1 policy" if len(artifacts) == 1 else f"{len(artifacts)} policies"
+    count = counted(len(artifacts), "policy", "policies")
     click.echo(f"prepared  {printable(str(out))}: {count}, {pages}; upload it with the hub's client")
 
 
@@ -126,7 +127,7 @@ def _card(artifacts: Sequence[Artifact], base: str, licence: str) -> str:
     lines += ["tags:", "- diffusion", "- caching", "---", "", f"# Step-caching policies for {base}", ""]
     for artifact in artifacts:
         # A fence within the page would end the block.
-        text = page(artifact).replace("```", "` ` `")
+        text = page(artifact, verbose=True).replace("```", "` ` `")
         lines += [f"## {artifact.document.name}{SUFFIX}", "", "```text", text, "```", ""]
     lines += ["The text above is what the files say; `budc verify` decides whether to believe it.", ""]
     return "\n".join(lines)

@@ -85,7 +85,10 @@ class RunOptions:
     metavar="FILE",
     help="Picture to start from, for a model that takes one; given again, one for each prompt.",
 )
-@out_option("FILE", "video.mp4, or picture.png: a row of frames for each prompt; default a new file here.")
+@out_option(
+    "FILE",
+    "video.mp4, .gif or .webp, or a row of frames for each prompt: picture.png or .jpg; default a new file here.",
+)
 @click.option(
     "--seed",
     type=click.IntRange(0, LARGEST_SEED),
@@ -146,7 +149,7 @@ def run_command(**flags: Any) -> None:
         from budc.cli.generation.diffusers import run_diffusers
 
         done = run_diffusers(request, compare=options.compare)
-    click.echo(f"{verdict(request.document)}\n\n{done}")
+    click.echo(f"{verdict(request.document, speed=done.speed)}\n\n{done.page}")
 
 
 def _check_flags(options: RunOptions) -> None:
@@ -171,11 +174,29 @@ def _check_flags(options: RunOptions) -> None:
         )
     if not options.on_onnx and options.provider is not None:
         raise UsageError("--provider: only with --runtime onnxruntime", remedy="--runtime onnxruntime")
+    _check_export(options)
     check_target(Path("video.mp4") if options.out is None else options.out)
     if options.on_onnx:
         require(*ONNX_PACKAGES, *MEDIA_PACKAGES, extra="onnx")
     else:
         require(*MODEL_PACKAGES, *MEDIA_PACKAGES, *(["peft"] if options.lora else []))
+
+
+def _check_export(options: RunOptions) -> None:
+    """Refuse the folder of an export where diffusers is to run it."""
+    from budc.runtimes.exported.manifest import MANIFEST
+
+    folders = (options.weights, Path(options.policy))
+    export = next(
+        (folder for folder in folders if folder is not None and (folder / MANIFEST).is_file()), None
+    )
+    if export is None or options.on_onnx:
+        return
+    policy = "POLICY" if export == Path(options.policy) else options.policy
+    raise UsageError(
+        f"{export} is an export to ONNX, which diffusers does not run",
+        remedy=f"budc run {policy} --runtime onnxruntime --weights {export}",
+    )
 
 
 def _request(options: RunOptions) -> GenerationRequest:

@@ -26,6 +26,7 @@ from budc.cli.options import (
     signing_options,
     states_option,
     trust_options,
+    verbose_option,
     weights_option,
 )
 
@@ -64,9 +65,15 @@ if TYPE_CHECKING:
 @states_option
 @no_frames_option
 @rehash_option
+@verbose_option
 @json_option
 def transfer_command(
-    policy: Path, trusted: tuple[Path, ...], allow_unsigned: bool, as_json: bool, **flags: Any
+    policy: Path,
+    trusted: tuple[Path, ...],
+    allow_unsigned: bool,
+    verbose: bool,
+    as_json: bool,
+    **flags: Any,
 ) -> None:
     """Rebind a policy to another model of its family.
 
@@ -85,7 +92,7 @@ def transfer_command(
     if as_json:
         click.echo(json.dumps(record(written) | {"derivedFrom": written.document.derived_from}, indent=1))
     else:
-        click.echo(f"from    {source.policy_id}\n{page(written)}")
+        click.echo(f"from    {source.policy_id}\n{page(written, verbose=verbose)}")
 
 
 def _transfer(plan: TransferPlan, *, download: bool) -> Artifact:

@@ -136,15 +136,16 @@ def _attached(folder: Path) -> list[Path]:
 
 def _verify(file: Path, options: VerifyOptions, trust: Trust) -> dict[str, object]:
     """Check one artifact and return its record."""
-    from budc.cli.output.found_evaluations import check_evaluations
+    from budc.cli.output import found_evaluations
     from budc.cli.output.layers import Layers, record
+    from budc.cli.output.verdict import verdict
     from budc.compiler.evaluation.tolerance import agreed_tolerance
     from budc.policies.listed_adapters import listed_adapters
     from budc.schema.additions import additions
 
     layers, variant, folder = Layers(options.as_json), None, options.folder
     artifact = _open(file, trust, layers)
-    evaluations = check_evaluations(artifact, trust, layers)
+    evaluations = found_evaluations.check_evaluations(artifact, trust, layers)
     # Refused before the model's files are read.
     agreed_tolerance(artifact.document.quality, options.tolerance)
     if options.replay:
@@ -161,8 +162,11 @@ def _verify(file: Path, options: VerifyOptions, trust: Trust) -> dict[str, objec
     layers.unchecked("adapters", f"{rule}; those of a pipeline are checked when it runs")
     if used := additions(artifact.document):
         layers.unchecked("format 1.1", f"{', '.join(used)}; a run checks or refuses each of them")
-    layers.passed_all(artifact)
-    return record(artifact, variant, layers) | {"evaluations": evaluations}
+    believed = [item.evaluation.document for item in evaluations if item.evaluation is not None]
+    sentence = verdict(artifact.document, believed)
+    layers.passed_all(sentence)
+    listed = [found_evaluations.record(item) for item in evaluations]
+    return record(artifact, variant, layers, sentence) | {"evaluations": listed}
 
 
 def _open(file: Path, trust: Trust, layers: Layers) -> Artifact:
@@ -170,13 +174,14 @@ def _open(file: Path, trust: Trust, layers: Layers) -> Artifact:
     from budc.schema.bundle import MEDIA_TYPE, decode_bundle
     from budc.schema.canonical import MAX_BYTES
     from budc.schema.files import read_limited
+    from budc.schema.plural import counted
 
     # Read once, so that every layer checks the same bytes. Only `open_artifact` decides; the bundle is decoded
     # here first to say how far a refused file came.
     data = read_limited(file, MAX_BYTES)
     layers.passed("size", f"{len(data):,} bytes, at most {MAX_BYTES:,}")
     count = len(decode_bundle(data).envelope.signatures)
-    layers.passed("bundle", f"{MEDIA_TYPE}, {count} signature{'' if count == 1 else 's'}")
+    layers.passed("bundle", f"{MEDIA_TYPE}, {counted(count, 'signature')}")
     # The evaluations that `trust` requires are listed below, before they are judged.
     artifact = replace(open_trusted(data, replace(trust, required=())), path=file)
     for key in artifact.verified_by:
@@ -234,7 +239,9 @@ def _check_model(artifact: Artifact, folder: Path, rehash: bool, layers: Layers)
 
 def _replay(artifact: Artifact, folder: Path, options: VerifyOptions, layers: Layers) -> None:
     from budc.cli.dependencies import MODEL_PACKAGES, model_libraries, require
+    from budc.cli.output.metric_labels import metric_label
     from budc.policies.artifact_profile import profile_of
+    from budc.schema.plural import counted
 
     profile = profile_of(artifact.document, options.model)
     require(*MODEL_PACKAGES, *(["peft"] if options.lora else []))
@@ -256,6 +263,9 @@ def _replay(artifact: Artifact, folder: Path, options: VerifyOptions, layers: La
             )
         )
     for pair in pairs:
-        name, count = pair.reported.name, pair.measured.samples
-        detail = f"{name} mean {pair.measured.mean:.4g} of {count} samples, reported {pair.reported.mean:.4g}"
-        layers.passed("replay", printable(f"{detail} (tolerance {100 * tolerance:g} %)"))
+        name, count = metric_label(pair.reported.name).title, pair.measured.samples
+        detail = (
+            f"{name} mean {pair.measured.mean:.4g} of {counted(count, 'sample')}, "
+            f"reported {pair.reported.mean:.4g} of {pair.reported.samples} ({pair.rule(tolerance)})"
+        )
+        layers.passed("replay", printable(detail))

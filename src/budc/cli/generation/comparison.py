@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from budc.cli.generation.pipeline import CallSettings, TimedGeneration, generate
+from budc.cli.generation.request import FULL_RUN
 from budc.cli.generation.stages import run_label, stage
 from budc.cli.output.media import Frames
 from budc.cli.output.tables import MISSING, number, table
 from budc.compiler.rollouts.metrics import latent_errors, psnrs
 from budc.runtimes.diffusers.apply import AppliedPolicy, applied
 from budc.schema.policy import PolicyDocument
-from budc.schema.report_names import FULL
+from budc.schema.report_names import FULL, LATENT_MSE
 
 if TYPE_CHECKING:
     from budc.cli.generation.request import GenerationRequest
@@ -35,9 +36,9 @@ class Method:
     generations: list[TimedGeneration] = field(default_factory=list)
 
     @property
-    def label(self) -> str:
-        """Name and cost, for pictures."""
-        return f"{self.name}, {self.nfe} NFE"
+    def seconds(self) -> float:
+        """Of one denoising loop, mean over the prompts."""
+        return statistics.fmean(generation.seconds for generation in self.generations)
 
 
 def methods(document: PolicyDocument, *, compare: bool) -> list[Method]:
@@ -48,7 +49,7 @@ def methods(document: PolicyDocument, *, compare: bool) -> list[Method]:
         return [policy]
     # A policy may have fewer steps than the run that it was measured against.
     full = next((b.nfe for b in document.quality.baselines if b.name == FULL), steps)
-    return [Method("full run", full, full), policy, Method("fewer steps", nfe, nfe)]
+    return [Method(FULL_RUN, full, full), policy, Method("fewer steps", nfe, nfe)]
 
 
 def run_methods(pipe: Any, request: GenerationRequest, methods: Sequence[Method]) -> tuple[str, ...]:
@@ -95,8 +96,7 @@ def comparison_table(methods: Sequence[Method]) -> str:
     reference = methods[0]
     rows = []
     for method in methods:
-        seconds = statistics.fmean(generation.seconds for generation in method.generations)
-        row = [method.name, str(method.nfe), f"{seconds:.2f}"]
+        row = [method.name, str(method.nfe), f"{method.seconds:.2f}"]
         if method is reference:
             row += [MISSING, MISSING]
         else:
@@ -104,7 +104,7 @@ def comparison_table(methods: Sequence[Method]) -> str:
             psnr = psnrs(_frames(method), _frames(reference))
             row += [number(statistics.fmean(errors)), f"{statistics.fmean(psnr):.1f}"]
         rows.append(row)
-    return table(["method", "NFE", "seconds", "latent error", "PSNR dB"], rows)
+    return table(["method", "NFE", "seconds", LATENT_MSE, "PSNR dB"], rows)
 
 
 def _latents(method: Method) -> Tensor:
@@ -115,11 +115,24 @@ def _frames(method: Method) -> Tensor:
     return torch.stack([torch.from_numpy(generation.frames) for generation in method.generations])
 
 
-def pictures(methods: Sequence[Method]) -> list[list[tuple[str, Frames]]]:
-    """Return for each prompt its clips with their labels; a single method needs no label."""
-    labelled = len(methods) > 1
-    clips = [
-        [(method.label if labelled else "", generation.frames) for generation in method.generations]
-        for method in methods
+def pictures(methods: Sequence[Method], prompts: Sequence[str]) -> list[list[tuple[str, Frames]]]:
+    """Return for each prompt its clips with their labels; a single method needs none.
+
+    A label has the method, its cost, the seconds of its loop, and how far it is from the first, the full run, which
+    has the prompt.
+    """
+    if len(methods) == 1:
+        return [[("", generation.frames)] for generation in methods[0].generations]
+    return [
+        [(_label(method, methods[0], index, prompt), method.generations[index].frames) for method in methods]
+        for index, prompt in enumerate(prompts)
     ]
-    return [list(row) for row in zip(*clips, strict=True)]
+
+
+def _label(method: Method, reference: Method, index: int, prompt: str) -> str:
+    own, full = method.generations[index], reference.generations[index]
+    cost = f"{method.name}, {method.nfe} NFE, {own.seconds:.2f} s"
+    if method is reference:
+        return f"{cost}\n{prompt}"
+    (psnr,) = psnrs(torch.from_numpy(own.frames)[None], torch.from_numpy(full.frames)[None])
+    return f"{cost}\nPSNR {psnr:.1f} dB"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import statistics
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -11,7 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from budc.cli.dependencies import model_libraries
+from budc.cli.generation.request import FULL_RUN, Finished
 from budc.cli.generation.stages import shown_stages, stage
+from budc.cli.output.verdict import speed_up
 from budc.schema.errors import WeightsMismatch, WeightsMissing, printable
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _REMEDY = "use --device cpu, or in Python budc.apply on a pipeline with enable_model_cpu_offload()"
 
 
-def run_diffusers(request: GenerationRequest, *, compare: bool) -> str:
+def run_diffusers(request: GenerationRequest, *, compare: bool) -> Finished:
     """Generate, write the file and return what to print.
 
     Raises:
@@ -38,7 +39,7 @@ def run_diffusers(request: GenerationRequest, *, compare: bool) -> str:
         stage("load", request.profile.title)
         with model_libraries(), _without_runtime_warnings():
             methods, out = _generate(request, compare)
-    return _page(request, methods, out)
+    return Finished(_page(request, methods, out), _speed(request, methods))
 
 
 def _check_device(name: str) -> None:
@@ -75,7 +76,7 @@ def _generate(request: GenerationRequest, compare: bool) -> tuple[list[Method], 
         differences = run_methods(pipe, request, chosen)
     for difference in differences:
         click.echo(f"uncalibrated: {printable(difference)}", err=True)
-    return chosen, request.write(pictures(chosen))
+    return chosen, request.write(pictures(chosen, request.prompts))
 
 
 def _page(request: GenerationRequest, methods: Sequence[Method], out: Path) -> str:
@@ -85,8 +86,18 @@ def _page(request: GenerationRequest, methods: Sequence[Method], out: Path) -> s
 
         return f"{comparison_table(methods)}\n{wrote}; figures are means over the prompts"
     document = request.document
-    seconds = statistics.fmean(generation.seconds for generation in methods[0].generations)
-    return f"{wrote}, {document.budget.nfe} NFE of {document.sampler.steps} steps, {seconds:.2f} s each"
+    return f"{wrote}, {document.budget.nfe} NFE of {document.sampler.steps} steps, {methods[0].seconds:.2f} s each"
+
+
+def _speed(request: GenerationRequest, methods: Sequence[Method]) -> str:
+    """Return how the policy's loop compares with the full run's, where both ran."""
+    from budc.runtimes.sampling.devices import device_name, find_device
+
+    full = next((method for method in methods if method.name == FULL_RUN), None)
+    policy = next(method for method in methods if method.policy)
+    if full is None:
+        return ""
+    return speed_up(full.seconds, policy.seconds, device_name(find_device(request.device)))
 
 
 @contextlib.contextmanager

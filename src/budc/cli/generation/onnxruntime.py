@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from budc.cli.generation.request import Finished
 from budc.cli.generation.stages import run_label, shown_stages, stage
 from budc.progress import progress
 from budc.runtimes.onnxruntime.pipeline import Generation, load
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from budc.runtimes.onnxruntime.pipeline import OnnxPipeline
 
 
-def run_onnx(request: GenerationRequest, provider: str) -> str:
+def run_onnx(request: GenerationRequest, provider: str) -> Finished:
     """Generate, write the file and return what to print.
 
     Raises:
@@ -31,7 +32,7 @@ def run_onnx(request: GenerationRequest, provider: str) -> str:
         out = request.write([[("", clip.frames)] for clip in clips])
     document = pipe.document
     seconds = statistics.fmean(clip.seconds for clip in clips)
-    return (
+    return Finished(
         f"wrote {printable(str(out))}, seed {request.seed}, "
         f"{document.budget.nfe} NFE of {document.sampler.steps} steps, {seconds:.2f} s each on {pipe.provider.name}"
     )

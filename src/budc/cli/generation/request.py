@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from budc.cli.output.media import Rows
@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from budc.schema.digest_cache import DigestCache
     from budc.schema.policy import PolicyDocument
     from budc.schema.trust import Trust
+
+
+FULL_RUN = "full run"
+"""What the full run is called among the methods of a comparison."""
+
+
+class Finished(NamedTuple):
+    """What was generated, as a page of text, and how long its loop took beside the full run's, if that ran."""
+
+    page: str
+    speed: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from budc.cli.output.summary import budget, claimed_signers, cost, masks, measur
 from budc.cli.output.tables import fields, wrapped
 from budc.cli.output.verdict import verdict
 from budc.schema.errors import printable
+from budc.schema.plural import counted
 
 if TYPE_CHECKING:
     from budc.schema.artifact import Artifact
@@ -32,8 +33,8 @@ def record(artifact: Artifact) -> dict[str, object]:
     }
 
 
-def page(artifact: Artifact) -> str:
-    """Return the artifact as a page of text."""
+def page(artifact: Artifact, *, verbose: bool = False) -> str:
+    """Return the artifact as a page of text; `verbose` lists coefficients."""
     document = artifact.document
     pairs = [
         ("name", printable(f"{document.name}, revision {document.revision}")),
@@ -47,7 +48,7 @@ def page(artifact: Artifact) -> str:
         ("sampler", printable(_sampler(document))),
         *_experts(document),
         ("budget", budget(document)),
-        *masks(document),
+        *masks(document, verbose=verbose),
         ("payload", document.policy.payload),
         *target(document),
         ("sigmas", _sigmas(document)),
@@ -78,7 +79,7 @@ def _variants(document: PolicyDocument) -> str:
     if not document.model.variants:
         roots = ", ".join(denoiser.tensor_root for denoiser in document.model.denoisers)
         return f"weights by tensor root {roots}"
-    names = [f"{variant.name} ({len(variant.files)} files)" for variant in document.model.variants]
+    names = [f"{variant.name} ({counted(len(variant.files), 'file')})" for variant in document.model.variants]
     return f"weights {', '.join(names)}"
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from budc.cli.output.tables import fields
 from budc.schema.errors import printable
+from budc.schema.plural import counted
 
 if TYPE_CHECKING:
     from budc.compiler.evaluation.parity import Parity
@@ -21,7 +22,7 @@ def page(artifact: Artifact, variant: Variant, parity: Parity) -> str:
             ("wrote", printable(str(artifact.path))),
             ("policy", f"{artifact.policy_id}, revision {document.revision}"),
             ("derived from", str(document.derived_from)),
-            ("variant", f"{variant.name}, {len(variant.files)} files"),
+            ("variant", f"{variant.name}, {counted(len(variant.files), 'file')}"),
             ("parity", str(parity)),
         ]
     )

@@ -13,30 +13,22 @@ if TYPE_CHECKING:
     from budc.schema.artifact import Artifact
 
 
-def page(artifact: Artifact) -> str:
-    """Return what was compiled as a page of text."""
+def page(artifact: Artifact, *, verbose: bool = False) -> str:
+    """Return what was compiled as a page of text; `verbose` lists coefficients."""
     document = artifact.document
     pairs = [
         ("wrote", str(artifact.path)),
         ("policy", artifact.policy_id),
-        ("signed by", _signed(artifact)),
+        ("signed by", claimed_signers(artifact)),
         *conditions(document),
         ("budget", budget(document)),
-        *masks(document),
+        *masks(document, verbose=verbose),
         ("search", cost(document)),
         *choices(document),
         ("quality", measured_on(document)),
     ]
     parts = [verdict(document), fields(pairs), quality(document), *further_quality(document)]
     return "\n\n".join(parts)
-
-
-def _signed(artifact: Artifact) -> str:
-    return (
-        claimed_signers(artifact)
-        if artifact.signed
-        else f"{claimed_signers(artifact)}\nto sign it: budc sign FILE --key KEY"
-    )
 
 
 def record(artifact: Artifact) -> dict[str, object]:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from budc.cli.output.artifact import NOT_VERIFIED
+from budc.cli.output.metric_labels import metric_label
 from budc.cli.output.tables import MISSING, fields, table
 from budc.schema.errors import printable
 from budc.schema.kept_frames import frames_folder
+from budc.schema.plural import counted
 
 if TYPE_CHECKING:
     from budc.schema.attestation import Attestation
@@ -58,7 +60,7 @@ def _of(document: EvaluationDocument) -> list[tuple[str, str]]:
     prompts = document.settings[0].prompts.size
     return [
         ("policy", printable(f"{document.policy_name}, {document.policy}")),
-        ("measured", printable(f"{prompts} prompts on {document.device}, {document.issued_at}")),
+        ("measured", printable(f"{counted(prompts, 'prompt')} on {document.device}, {document.issued_at}")),
         *(("not", printable(f"{note.name}: {note.reason}")) for note in document.not_measured),
     ]
 
@@ -77,7 +79,8 @@ def _page(pairs: list[tuple[str, str]], document: EvaluationDocument) -> str:
 
 def _setting(setting: SettingResult) -> str:
     names = [metric.name for metric in setting.methods[0].metrics]
-    headers = ["method", "NFE", "seconds", *names, *(f"{name} worst" for name in names)]
+    titles = [metric_label(name).title for name in names]
+    headers = ["method", "NFE", "seconds", *titles, *(f"{title} worst" for title in titles)]
     rows = [
         [
             method.title,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from budc.cli.output.metric_labels import metric_label
 from budc.schema.errors import printable
 from budc.schema.evaluations import check_required, find_evaluations
+from budc.schema.plural import counted
 from budc.schema.report_names import CALIBRATED, POLICY
 
 if TYPE_CHECKING:
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 _LAYER = "evaluated"
 
 
-def check_evaluations(artifact: Artifact, trust: Trust, layers: Layers) -> list[dict[str, object]]:
-    """List the evaluations beside an artifact, then check what `trust` requires; return their records.
+def check_evaluations(artifact: Artifact, trust: Trust, layers: Layers) -> tuple[Found, ...]:
+    """List the evaluations beside an artifact, then check what `trust` requires; return them.
 
     Raises:
         NotEvaluated: none meets what is required.
@@ -39,7 +41,7 @@ def check_evaluations(artifact: Artifact, trust: Trust, layers: Layers) -> list[
     if meets is not None:
         bounds = ", ".join(map(str, trust.required))
         layers.passed("required", printable(f"{bounds}: {meets.path.name}"))
-    return [_record(item) for item in found]
+    return found
 
 
 def _signers(evaluation: Attestation, trust: Trust) -> str:
@@ -52,11 +54,15 @@ def _text(evaluation: Attestation) -> str:
     prompts, metrics = _calibrated(evaluation)
     if not metrics:
         return "no figures in the calibrated setting"
-    figures = (f"{metric.name} {metric.mean:.4g} (worst {metric.worst:.4g})" for metric in metrics)
-    return f"{', '.join(figures)}; {prompts} prompts on {evaluation.document.device}"
+    figures = (
+        f"{metric_label(metric.name).title} {metric.mean:.4g} (worst {metric.worst:.4g})"
+        for metric in metrics
+    )
+    return f"{', '.join(figures)}; {counted(prompts, 'prompt')} on {evaluation.document.device}"
 
 
-def _record(item: Found) -> dict[str, object]:
+def record(item: Found) -> dict[str, object]:
+    """Return an evaluation beside an artifact as one JSON object: its figures, or why it is not believed."""
     if item.evaluation is None:
         return {
             "file": str(item.path),

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from budc.cli.output.verdict import verdict
-
 if TYPE_CHECKING:
     from budc.schema.artifact import Artifact
 
@@ -31,13 +29,13 @@ class Layers:
         if not self.as_json:
             click.echo(f"--  {layer:<9}  {detail}")
 
-    def passed_all(self, artifact: Artifact) -> None:
+    def passed_all(self, sentence: str) -> None:
         """Print what the policy is worth by its report, which is now known to be its publisher's."""
         if not self.as_json:
-            click.echo(f"\n{verdict(artifact.document)}")
+            click.echo(f"\n{sentence}")
 
 
-def record(artifact: Artifact, variant: str | None, layers: Layers) -> dict[str, object]:
+def record(artifact: Artifact, variant: str | None, layers: Layers, sentence: str) -> dict[str, object]:
     """Return what was verified as one JSON object."""
     return {
         "verified": True,
@@ -47,5 +45,5 @@ def record(artifact: Artifact, variant: str | None, layers: Layers) -> dict[str,
         "signedBy": [key.fingerprint for key in artifact.verified_by],
         "variant": variant,
         "layers": layers.records,
-        "verdict": verdict(artifact.document),
+        "verdict": sentence,
     }

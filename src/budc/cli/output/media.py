@@ -1,4 +1,4 @@
-"""Writing what was generated: an mp4 with methods side by side, or a png with a row of frames for each.
+"""Writing what was generated: methods side by side in mp4, gif or webp, or a row of frames for each in png or jpg.
 
 Pictures under 256 pixels are enlarged four times without smoothing, so that pixels stay what they are.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,15 @@ SMALL, ENLARGED = 256, 4
 SHORT, SLOW, USUAL = 33, 8, 16
 """Clips of up to `SHORT` frames play at `SLOW` frames per second, longer ones at `USUAL`."""
 PNG_FRAMES = 9
+_ANIMATED: Mapping[str, Mapping[str, Any]] = {
+    ".gif": {"format": "GIF"},
+    ".webp": {"format": "WEBP", "lossless": True},
+}
+_STILL: Mapping[str, Mapping[str, Any]] = {
+    ".png": {"format": "PNG"},
+    ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+}
 _LABEL_HEIGHT = 18
 _BACKGROUND, _INK = 24, 235
 
@@ -29,7 +39,7 @@ Frames = NDArray[np.float32]
 """Frames of one clip or image, (F, H, W, 3) in 0..1."""
 Pixels = NDArray[np.uint8]
 Rows = Sequence[Sequence[tuple[str, Frames]]]
-"""For each prompt, clips (F, H, W, 3) in 0..1 with their labels."""
+"""For each prompt, clips (F, H, W, 3) in 0..1 with their labels, which have as many lines each."""
 
 
 def write_media(path: Path, rows: Rows) -> None:
@@ -50,10 +60,15 @@ def write_new_media(folder: Path, stem: str, suffix: str, rows: Rows) -> Path:
 
 
 def _encoded(suffix: str, rows: Rows) -> bytes:
-    return _png(rows) if suffix.lower() == ".png" else _mp4(rows)
+    suffix = suffix.lower()
+    if suffix == ".mp4":
+        return _h264(*_side_by_side(rows))
+    if suffix in _ANIMATED:
+        return _animation(*_side_by_side(rows), **_ANIMATED[suffix])
+    return _sheet(rows, **_STILL[suffix])
 
 
-def _png(rows: Rows) -> bytes:
+def _sheet(rows: Rows, **options: Any) -> bytes:
     """A row of frames for each clip, the clips of a prompt under each other; long clips are thinned out."""
     bands = []
     for clips in rows:
@@ -61,12 +76,12 @@ def _png(rows: Rows) -> bytes:
             picked = sorted({round(i) for i in np.linspace(0, len(clip) - 1, min(len(clip), PNG_FRAMES))})
             bands.append(_labelled(np.concatenate(list(_pixels(clip)[picked]), axis=1), label))
     file = io.BytesIO()
-    Image.fromarray(np.concatenate(bands, axis=0)).save(file, format="PNG")
+    Image.fromarray(np.concatenate(bands, axis=0)).save(file, **options)
     return file.getvalue()
 
 
-def _mp4(rows: Rows) -> bytes:
-    """A column for each method, a row for each prompt."""
+def _side_by_side(rows: Rows) -> tuple[Pixels, int]:
+    """Return the frames of a video and how many are shown a second: a column for each method, a row for each prompt."""
     count = len(rows[0][0][1])
     columns = [[(label, _pixels(clip)) for label, clip in clips] for clips in rows]
     frames = [
@@ -79,7 +94,14 @@ def _mp4(rows: Rows) -> bytes:
         )
         for index in range(count)
     ]
-    return _h264(np.stack([_even(frame) for frame in frames]), SLOW if count <= SHORT else USUAL)
+    return np.stack([_even(frame) for frame in frames]), SLOW if count <= SHORT else USUAL
+
+
+def _animation(frames: Pixels, rate: int, **options: Any) -> bytes:
+    first, *others = (Image.fromarray(frame) for frame in frames)
+    file = io.BytesIO()
+    first.save(file, save_all=True, append_images=others, duration=round(1000 / rate), loop=0, **options)
+    return file.getvalue()
 
 
 def _h264(frames: Pixels, rate: int) -> bytes:
@@ -110,8 +132,14 @@ def _pixels(clip: Frames) -> Pixels:
 def _labelled(picture: Pixels, label: str) -> Pixels:
     if not label:
         return picture
-    band = Image.new("RGB", (picture.shape[1], _LABEL_HEIGHT), (_BACKGROUND,) * 3)
-    ImageDraw.Draw(band).text((4, 3), label, fill=(_INK,) * 3, font=ImageFont.load_default())
+    lines = label.split("\n")
+    width, font = picture.shape[1], ImageFont.load_default()
+    band = Image.new("RGB", (width, _LABEL_HEIGHT * len(lines)), (_BACKGROUND,) * 3)
+    for index, line in enumerate(lines):
+        shown = line
+        while len(shown) > 2 and font.getlength(shown) > width - 8:
+            shown = f"{shown[:-2]}…"
+        ImageDraw.Draw(band).text((4, 3 + index * _LABEL_HEIGHT), shown, fill=(_INK,) * 3, font=font)
     return np.concatenate([np.asarray(band), picture], axis=0)
 
 

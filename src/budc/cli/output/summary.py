@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from budc.cli.output.metric_labels import metric_label
 from budc.cli.output.tables import MISSING, number, strip, table, wrapped
 from budc.schema.errors import printable
+from budc.schema.plural import counted
 from budc.schema.predictor import Predictor
 from budc.schema.report_names import FEWER_STEPS, LATENT_MSE, PSNR, UNIFORM
 
@@ -14,7 +16,10 @@ if TYPE_CHECKING:
     from budc.schema.artifact import Artifact
     from budc.schema.policy import Metric, PolicyDocument, Quality
 
-UNSIGNED = "UNSIGNED: nobody vouches for this file, and it runs only with --allow-unsigned"
+UNSIGNED = (
+    "UNSIGNED: nobody vouches for this file, and it runs only with --allow-unsigned; "
+    "`budc sign FILE --key KEY` signs it"
+)
 
 
 def claimed_signers(artifact: Artifact) -> str:
@@ -27,8 +32,11 @@ def claimed_signers(artifact: Artifact) -> str:
     return "\n".join(printable(name) for name in names)
 
 
-def masks(document: PolicyDocument) -> list[tuple[str, str]]:
-    """Return for each group of branches its mask over a ruler, its computed steps, and its predictor."""
+def masks(document: PolicyDocument, *, verbose: bool = False) -> list[tuple[str, str]]:
+    """Return for each group of branches its mask over a ruler, its computed steps, and its predictor.
+
+    Of that the coefficients only if `verbose`.
+    """
     pairs = []
     groups = document.policy.branches
     for branch in groups:
@@ -36,13 +44,22 @@ def masks(document: PolicyDocument) -> list[tuple[str, str]]:
         names = f" ({', '.join(branch.names)})" if len(groups) > 1 else ""
         pairs.append((f"mask{names}", strip(mask)))
         pairs.append((f"computed{names}", wrapped(str(step) for step in mask.compute_steps)))
-        pairs.append((f"predictor{names}", _predictor(predictor, plain=Predictor.plain_reuse(mask))))
+        plain = predictor == Predictor.plain_reuse(mask)
+        shown = _coefficients(predictor) if verbose and not plain else _predictor(predictor, plain=plain)
+        pairs.append((f"predictor{names}", shown))
     return pairs
 
 
-def _predictor(predictor: Predictor, plain: Predictor) -> str:
-    if predictor == plain:
+def _predictor(predictor: Predictor, *, plain: bool) -> str:
+    """Return how steps are predicted, in words."""
+    if plain:
         return "plain reuse of the newest residual"
+    reused = [row for row in predictor if row]
+    most = counted(max(map(len, reused), default=0), "cached tensor")
+    return f"fitted coefficients of up to {most}, at {counted(len(reused), 'step')}; --verbose lists them"
+
+
+def _coefficients(predictor: Predictor) -> str:
     rows = [
         f"{step}: {' '.join(f'{value:+.4g}' for value in row)}" for step, row in enumerate(predictor) if row
     ]
@@ -79,7 +96,7 @@ def report_table(report: Quality, nfe: int) -> str:
     )
     units = {metric.name: metric.unit for _, _, metrics in methods for metric in metrics if metric.unit}
     headers = ["method", "NFE", f"{LATENT_MSE} gmean", "mean", "± s.e.", "p95", "worst"]
-    headers += [f"{name} {units.get(name, '')}".strip() for name in others]
+    headers += [f"{metric_label(name).title} {units.get(name, '')}".strip() for name in others]
     return table(headers, ([name, str(nfe), *_row(metrics, others)] for name, nfe, metrics in methods))
 
 
@@ -101,7 +118,7 @@ def measured_on(document: PolicyDocument) -> str:
         f"; to be measured again to {100 * report.replay_tolerance:g} %" if report.replay_tolerance else ""
     )
     return printable(
-        f"{report.held_out.size} held-out prompts; searched on {report.calibration.size} others "
+        f"{counted(report.held_out.size, 'held-out prompt')}; searched on {counted(report.calibration.size, 'other')} "
         f"for the objective {report.objective}{tolerance}"
     )
 
@@ -158,7 +175,7 @@ def pareto(artifacts: Sequence[Artifact]) -> str:
         "steps",
         f"{LATENT_MSE} gmean",
         "p95",
-        "psnr dB",
+        "PSNR dB",
         "uniform",
         "fewer steps",
         "forwards",
@@ -171,6 +188,6 @@ def cost(document: PolicyDocument) -> str:
     """Return what the search was and what it spent."""
     search = document.search
     return printable(
-        f"{search.algorithm}, seed {search.seed}: {search.candidates:,} candidates scored, "
-        f"{search.forwards:,} transformer forwards spent"
+        f"{search.algorithm}, seed {search.seed}: {counted(search.candidates, 'candidate')} scored, "
+        f"{counted(search.forwards, 'transformer forward')} spent"
     )

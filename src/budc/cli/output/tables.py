@@ -7,6 +7,7 @@ passes `printable` on the way. rich is imported with the first table.
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 import textwrap
 from collections.abc import Collection, Iterable, Sequence
@@ -15,19 +16,23 @@ from typing import TYPE_CHECKING
 from budc.schema.errors import printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from budc.schema.mask import StepMask
 
 _WIDTH = 20_000
 _TEXT_WIDTH = 100
+_MARGIN = 14
+"""Columns that the name of a field takes, left of its value."""
 MISSING = "–"
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, text: Collection[str] = ()) -> str:
     """Return a table as text; columns of text (the first, and those named by `text`) are aligned to the left.
 
-    A cell is one line without markup and control characters, wherever its text comes from.
+    A cell is one line without markup and control characters, wherever its text comes from. On a terminal that is too
+    narrow for the table, each row is a list of its cells instead.
     """
     from rich.table import Table
     from rich.text import Text
@@ -37,9 +42,23 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, text: Collec
         view.add_column(
             Text(printable(header)), justify="left" if index == 0 or header in text else "right", no_wrap=True
         )
-    for row in rows:
-        view.add_row(*(Text(printable(value)) for value in row))
-    return _text(view)
+    cells = [[printable(value) for value in row] for row in rows]
+    for row in cells:
+        view.add_row(*(Text(value) for value in row))
+    measured = view.__rich_measure__(_console(), _console().options)
+    return _text(view) if measured.minimum <= _columns() else _lists(headers, cells)
+
+
+def _lists(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a list for each row: its first cell, then the others under it with their headers."""
+    return "\n".join(
+        f"{row[0]}\n{textwrap.indent(fields(zip(headers[1:], row[1:], strict=True)), '  ')}" for row in rows
+    )
+
+
+def _columns() -> int:
+    """Return how wide a line may be: as the terminal, or without bound where stdout is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDTH
 
 
 def fields(pairs: Iterable[tuple[str, str]]) -> str:
@@ -78,10 +97,12 @@ def ruler(steps: int) -> str:
 
 
 def wrapped(words: Iterable[str], *, gap: str = " ") -> str:
-    """Return words on lines of at most 100 characters; a word is never broken."""
+    """Return words on lines of at most 100 characters, fewer on a narrow terminal; a word is never broken."""
     # The wrapper breaks at any space: those within a word or a gap become NULs, and come back afterwards.
     glued = " ".join(word.replace(" ", "\0") + "\0" * (len(gap) - 1) for word in words)
-    lines = textwrap.wrap(glued, _TEXT_WIDTH, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(
+        glued, min(_TEXT_WIDTH, max(40, _columns() - _MARGIN)), break_long_words=False, break_on_hyphens=False
+    )
     return "\n".join(line.replace("\0", " ").rstrip() for line in lines)
 
 
@@ -91,9 +112,16 @@ def number(value: float | None) -> str:
 
 
 def _text(view: Table) -> str:
+    console = _console()
+    with console.capture() as capture:
+        console.print(view)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def _console() -> Console:
     from rich.console import Console
 
-    console = Console(
+    return Console(
         file=io.StringIO(),
         width=_WIDTH,
         color_system="auto" if sys.stdout.isatty() else None,
@@ -103,6 +131,3 @@ def _text(view: Table) -> str:
         emoji=False,
         legacy_windows=False,
     )
-    with console.capture() as capture:
-        console.print(view)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())

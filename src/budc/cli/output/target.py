@@ -7,7 +7,7 @@ from pathlib import Path
 from budc.schema.errors import UsageError
 from budc.schema.files import check_place
 
-SUFFIXES = (".mp4", ".png")
+SUFFIXES = (".mp4", ".gif", ".webp", ".png", ".jpg", ".jpeg")
 
 
 def check_target(path: Path) -> None:
@@ -20,6 +20,6 @@ def check_target(path: Path) -> None:
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(
             f"--out: {path} has the suffix {path.suffix or '(none)'!r}",
-            remedy=f"end it in {' or '.join(SUFFIXES)}",
+            remedy=f"end it in one of {', '.join(SUFFIXES)}",
         )
     check_place(path)

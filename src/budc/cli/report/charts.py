@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+from budc.cli.output.metric_labels import MetricLabel, metric_label, shown_value
 from budc.cli.report.comparisons import Comparison, Row
 from budc.cli.report.figures import Cell, Figure, LegendEntry
-from budc.cli.report.metric_labels import MetricLabel, metric_label, shown_value
 from budc.cli.report.svg import MUTED, SERIES, page_svg
 from budc.schema.report_names import FEWER_STEPS, FULL, POLICY, UNIFORM
 

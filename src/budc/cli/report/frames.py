@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from budc.cli.output.metric_labels import metric_label
 from budc.cli.report.figures import Cell, Figure
-from budc.cli.report.metric_labels import metric_label
 from budc.schema.frame_files import read_frames
 from budc.schema.kept_frames import frames_folder
 from budc.schema.report_names import POLICY

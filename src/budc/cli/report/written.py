@@ -10,6 +10,7 @@ from budc.cli.report.page import report_page
 from budc.cli.report.sources import read_sources
 from budc.schema.errors import printable
 from budc.schema.files import write_atomic
+from budc.schema.plural import counted
 
 if TYPE_CHECKING:
     from budc.schema.trust import Trust
@@ -29,5 +30,5 @@ def write_report(
     sources = read_sources(paths, evaluations, trust, must_verify=must_verify)
     page = report_page(sources, __version__)
     write_atomic(out, page)
-    count = len(sources)
-    return printable(f"wrote {out}: {count} {'policy' if count == 1 else 'policies'}, {len(page):,} bytes")
+    count = counted(len(sources), "policy", "policies")
+    return printable(f"wrote {out}: {count}, {len(page):,} bytes")
