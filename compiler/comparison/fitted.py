@@ -33,6 +33,15 @@ class AverageVelocities(msgspec.Struct, frozen=True, kw_only=True):
     spans: Mapping[int, int]
 
 
+class ProbeRule(msgspec.Struct, frozen=True, kw_only=True):
+    """DiCache's rule: compute where the accumulated change after the first `depth` blocks reaches `threshold`."""
+
+    depth: int
+    threshold: float
+    largest_step: float
+    """The bound of its extrapolation."""
+
+
 class LearnedSolver(msgspec.Struct, frozen=True, kw_only=True):
     """A solver that no scheduler has: its sigmas (steps + 1), and its `LinearForm` in plain numbers."""
 
@@ -61,7 +70,8 @@ class LearnedSolver(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fitted(msgspec.Struct, frozen=True, kw_only=True):
-    """A fitted method: `policy`, which is the same for all samples, or one of `rule`, `solver` and `averages`.
+    """A fitted method: `policy`, which is the same for all samples, or one of `rule`, `probe`, `solver` and
+    `averages`.
 
     `forwards` are the transformer forwards that fitting took, the full run included where it was used; `unshared` those
     that candidates without shared beginnings would take; `chosen` says what was found.
@@ -72,6 +82,7 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True):
     """Of a policy with a schedule of its own (steps + 1), and `timesteps` (steps); None: the sampler's."""
     timesteps: Sequence[float] | None = None
     rule: ThresholdRule | None = None
+    probe: ProbeRule | None = None
     solver: LearnedSolver | None = None
     averages: AverageVelocities | None = None
     forwards: int = 0

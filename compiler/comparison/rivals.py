@@ -64,6 +64,7 @@ RIVALS: Mapping[str, Rival] = {
     FEWER_STEPS: Rival("fewer steps", "the model's own scheduler"),
     UNIFORM: Rival("uniform mask", "plain reuse", "uniform:uniform"),
     "teacache": Rival("TeaCache", "arXiv 2411.19108", "teacache:teacache", {"kind": "input"}, _TEACACHE),
+    "dicache": Rival("DiCache", "arXiv 2508.17356", "dicache:dicache", pipelines=_TEACACHE),
     "magcache": Rival("MagCache", "arXiv 2506.09045", "magcache:magcache"),
     "taylorseer-1": Rival("TaylorSeer, order 1", "arXiv 2503.06923", "taylorseer:taylorseer", {"order": 1}),
     "taylorseer-2": Rival("TaylorSeer, order 2", "arXiv 2503.06923", "taylorseer:taylorseer", {"order": 2}),
