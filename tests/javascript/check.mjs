@@ -1,4 +1,4 @@
-// Reads {schema, bundles: [{name, text, pems}], predicates: [...]} from stdin and writes {signatures: {name: null | "why not"},
+// Reads {bundles: [{name, text, pems}], schema, predicates: [...]} from stdin and writes {signatures: {name: null | "why not"},
 // predicates: [true | false]}: what Sigstore's own client and a JSON Schema validator say.
 
 import { createPublicKey } from 'node:crypto';

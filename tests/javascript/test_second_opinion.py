@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from budc.schema.additions import check_fields
 from budc.schema.artifact import read
 from budc.schema.bundle import decode_bundle
 from budc.schema.errors import BudcError, SchemaViolation
+from budc.schema.evaluation import EvaluationDocument
 from budc.schema.policy import PolicyDocument
-from budc.schema.published import load_schema
+from budc.schema.published import EVALUATION_SCHEMA, POLICY_SCHEMA, load_schema
 from budc.schema.trust import Trust
 
 HERE = Path(__file__).parent
@@ -50,8 +52,8 @@ pytestmark = [
 ]
 
 
-def ask(bundles: list[dict[str, Any]], predicates: list[Any]) -> Any:
-    question = {"schema": load_schema(), "bundles": bundles, "predicates": predicates}
+def ask(bundles: list[dict[str, Any]], predicates: Sequence[Any] = (), schema: str = POLICY_SCHEMA) -> Any:
+    question = {"schema": load_schema(schema), "bundles": bundles, "predicates": list(predicates)}
     done = subprocess.run(
         ["node", "check.mjs"],
         cwd=HERE,
@@ -78,7 +80,7 @@ def test_sigstore_agrees_about_golden_artifacts() -> None:
         }
         for path, entry in expected.items()
     ]
-    said = ask(bundles, [])["signatures"]
+    said = ask(bundles)["signatures"]
     # One signature a bundle is what Sigstore reads: none and two are refused as bundles.
     assert {name for name, reason in said.items() if reason is None} == {
         str(path) for path, entry in expected.items() if len(entry["signers"]) == 1
@@ -102,16 +104,17 @@ def test_sigstore_agrees_about_the_attacks_on_signatures() -> None:
             ours[name] = len(bundle.envelope.signatures) == 1
         except BudcError:
             ours[name] = False
-    said = ask(bundles, [])["signatures"]
+    said = ask(bundles)["signatures"]
     theirs = {name: reason is None for name, reason in said.items()}
     assert {name for name in ours if ours[name] and not theirs[name]} == set(), said
     assert {name for name in ours if theirs[name] and not ours[name]} <= STRICTER
 
 
-def by_structs(predicate: Any) -> bool:
+def by_structs(predicate: Any, kind: type = PolicyDocument) -> bool:
     try:
-        document = msgspec.convert(predicate, type=PolicyDocument)
-        check_fields(document)
+        document = msgspec.convert(predicate, type=kind)
+        if isinstance(document, PolicyDocument):
+            check_fields(document)
         return bool(msgspec.to_builtins(document) == predicate)
     except (msgspec.ValidationError, SchemaViolation):
         return False
@@ -130,11 +133,25 @@ def test_a_schema_validator_in_javascript_has_the_same_verdicts(fuzzer: Any) -> 
     for name in ("v1.0/every-field", "v1.1/every-addition", "v1.1/network-by-tensor-root"):
         valid: Any = canonical.decode(read(GOLDEN / f"{name}.budc.json").payload)
         predicates += [fuzzer.mutated_value(valid["predicate"], rng) for _ in range(2000)]
-    theirs = ask([], predicates)["predicates"]
-    validator = Draft202012Validator(load_schema())
+    check_verdicts(predicates, POLICY_SCHEMA, PolicyDocument)
+
+
+def test_it_has_them_about_evaluations_too(
+    fuzzer: Any, make_document: Callable[..., Any], make_evaluation: Callable[..., Any]
+) -> None:
+    valid: Any = msgspec.to_builtins(make_evaluation(make_document()))
+    rng = random.Random(6)
+    predicates = [valid, *(fuzzer.mutated_value(valid, rng) for _ in range(2000))]
+    check_verdicts(predicates, EVALUATION_SCHEMA, EvaluationDocument)
+
+
+def check_verdicts(predicates: Sequence[Any], schema: str, kind: type) -> None:
+    """Compare the verdicts of the validator in JavaScript, of the one in Python, and of the Structs."""
+    theirs = ask([], predicates, schema)["predicates"]
+    validator = Draft202012Validator(load_schema(schema))
     for predicate, verdict in zip(predicates, theirs, strict=True):
         assert validator.is_valid(predicate) is verdict, predicate
-        assert by_structs(predicate) is verdict, predicate
+        assert by_structs(predicate, kind) is verdict, predicate
     assert {True, False} == set(theirs)
 
 
