@@ -32,6 +32,7 @@ from budc.compiler.fingerprint import network_identity, resumable
 from budc.compiler.network.compiled import Compiled
 from budc.compiler.network.search import ANNEALING, compiled, origin_of
 from budc.compiler.selection.effort import DEFAULT_EFFORT
+from budc.compiler.selection.stages import Trained
 from budc.compiler.selection.task import Task
 from budc.option_names import python_names
 from budc.progress import Report
@@ -57,6 +58,7 @@ def compile_policy(
     search: str = "joint",
     effort: str = DEFAULT_EFFORT,
     align: bool = False,
+    train: Trained | None = None,
     steps: Literal["auto"] | None = None,
     seed: int = 0,
     batch: int | None = None,
@@ -79,6 +81,7 @@ def compile_policy(
         held_out: conditioning and noise of samples that nothing is selected on, for the report.
         search, effort: algorithm and effort by name: "fast", "balanced" or "thorough".
         align, seed: whether sigmas and coefficients are trained by gradient as well, and the seed of all that is drawn.
+        train: what `align` trains: "both" (the default), "sigmas" or "coefficients"; after the paper's search, sigmas.
         steps, batch: "auto" lets a few plain steps be the policy; the most samples of one forward.
         work, weights: folder to resume from; what names the network that it belongs to (default: a module's hash).
         progress: called with a pass's name, and how many of how many units are done; what it raises ends the search.
@@ -86,7 +89,7 @@ def compile_policy(
     Raises:
         BudcError: arguments that do not fit together; see also `parse_budget`, `Sigmas` and `linear_form`.
     """
-    check_choices(budget, search, effort, align, steps)
+    check_choices(budget, search, effort, steps, align=align, train=train)
     seed, batch = check_execution(seed, batch, weights, progress)
     conditions, held_out_samples = sample_sets(conditioning, noise, held_out)
     branches = branch_weights(conditioning, guidance)
@@ -94,7 +97,7 @@ def compile_policy(
     network = as_denoiser(denoiser, branches, blocks, noise.device)
     nfe = parse_budget(str(budget), schedule.steps, 1 + len(network.first_steps(schedule.timesteps)))
     task = Task(
-        network, schedule, conditions, nfe, ANNEALING, search, effort, seed, align, batch=batch,
+        network, schedule, conditions, nfe, ANNEALING, search, effort, seed, align, train or "both", batch=batch,
         few_step_schedule=schedule.resampled(nfe) if steps == "auto" else None,
     )  # fmt: skip
     origin = origin_of(task, held_out_samples, str(budget), hashed=weights is None)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import signature
-from typing import Any
+from typing import Any, get_args
 
 from budc.compiler.selection.effort import effort as effort_named
-from budc.compiler.selection.stages import check_arbitrated
+from budc.compiler.selection.stages import Trained, check_arbitrated
 from budc.schema.arguments import described, seed_argument, whole_number
 from budc.schema.errors import UsageError
 
@@ -26,7 +26,7 @@ def check_execution(seed: Any, batch: Any, weights: Any, progress: Any) -> tuple
     return seed_argument(seed, most=2**53 - 1), batch
 
 
-def check_choices(budget: Any, search: Any, effort: Any, align: Any, steps: Any) -> None:
+def check_choices(budget: Any, search: Any, effort: Any, steps: Any, *, align: Any, train: Any) -> None:
     """Refuse a budget, names and switches of another kind, or that do not fit together. Raises UsageError."""
     if isinstance(budget, bool) or not isinstance(budget, int | str):
         factor = f"{budget:g}x" if isinstance(budget, float) else "2.8x"
@@ -40,11 +40,12 @@ def check_choices(budget: Any, search: Any, effort: Any, align: Any, steps: Any)
         )
     check_effort(effort)
     check_switch("align", align)
+    _check_train(train, align)
     if steps is not None and not (isinstance(steps, str) and steps == "auto"):
         raise UsageError(
             f"steps: {described(steps)} is not 'auto'", remedy="sigmas say how many steps there are"
         )
-    check_arbitrated(search, align=align, auto_steps=steps == "auto")
+    check_arbitrated(search, align=align, auto_steps=steps == "auto", train=train or "both")
 
 
 def check_effort(effort: Any) -> None:
@@ -62,6 +63,17 @@ def check_switch(name: str, value: Any) -> None:
         raise UsageError(
             f"{name}: {described(value)} is neither True nor False", remedy=f"pass {name}=True or False"
         )
+
+
+def _check_train(train: Any, align: bool) -> None:
+    """Refuse what names no part of an alignment, or says so of none. Raises UsageError."""
+    if train is not None and not (isinstance(train, str) and train in get_args(Trained)):
+        raise UsageError(
+            f"train: {described(train)} is not what an alignment trains",
+            remedy=f"pass one of {', '.join(get_args(Trained))}",
+        )
+    if train is not None and not align:
+        raise UsageError("train: says what align=True trains", remedy="pass align=True, or leave train out")
 
 
 def _check_progress(progress: Any) -> None:

@@ -67,7 +67,14 @@ def fingerprint_of(task: Task, network: object, guidance: Mapping[str, float]) -
             "schedule": [list(task.schedule.sigmas), list(task.schedule.timesteps)],
             "scheduler": [class_name(scheduler), relevant_config(scheduler)],
             "budget": task.nfe,
-            "search": [task.search, task.effort, task.align, task.few_step_schedule is not None, task.seed],
+            "search": [
+                task.search,
+                task.effort,
+                task.align,
+                task.train,
+                task.few_step_schedule is not None,
+                task.seed,
+            ],
             "noise": tensor_digest(task.conditions.noise),
             "conditioning": {
                 branch: {name: tensor_digest(tensor) for name, tensor in named_tensors(condition).items()}

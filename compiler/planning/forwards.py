@@ -5,7 +5,7 @@
     race           the finalists, on more of these prompts
     arbitration    the finalists, on the prompts that judge
     alignment      (with --align) full runs of further pairings of prompts and noise, training with a backward counted
-                   as two forwards, and arbitration of the result
+                   as two forwards, and arbitration of the result; after the paper's search its second stage alone
     refit          (without) the winner's coefficients, fitted once more on judges and all
     report         full run, policy, uniform mask and fewer steps, on the held-out prompts
 
@@ -22,9 +22,11 @@ from dataclasses import dataclass
 from budc.compiler.planning.count import Count
 from budc.compiler.planning.dry_run import dry_run
 from budc.compiler.rollouts.node_memory import MEMORY, node_bytes
+from budc.compiler.search import algorithm
 from budc.compiler.selection.effort import DEFAULT_EFFORT, FINALISTS, Effort, effort, epochs
-from budc.compiler.selection.stages import Stages, stages_of
+from budc.compiler.selection.stages import Stages, Trained, check_arbitrated, stages_of
 from budc.compiler.training.forwards import training_forwards
+from budc.compiler.training.second_stage import configuration
 from budc.policies.costs import Cost
 from budc.policies.profile import ModelProfile
 
@@ -42,6 +44,8 @@ class CompileSettings:
     align: bool = False
     prompts: int | None = None
     effort: str = DEFAULT_EFFORT
+    train: Trained = "both"
+    """What `align` trains: the paper's search takes sigmas alone, its second stage, which nothing judges."""
 
     @property
     def calibration_size(self) -> int:
@@ -56,7 +60,12 @@ class CompileSettings:
 
     @property
     def stages(self) -> Stages:
-        """How many of the calibration prompts each stage is given. Raises UsageError: see `stages_of`."""
+        """How many of the calibration prompts each stage is given.
+
+        Raises:
+            UsageError: see `check_arbitrated` and `stages_of`.
+        """
+        check_arbitrated(self.search, align=self.align, train=self.train)
         return stages_of(self.search, self.effort, self.calibration_size, arbitrates=self.align)
 
 
@@ -69,7 +78,8 @@ def forwards_by_stage(settings: CompileSettings, cost: Cost) -> Mapping[str, Cou
     """
     prompts, branches = settings.stages, len(settings.profile.branches)
     found: dict[str, list[Count]] = {"calibration": [Count.exactly(settings.steps * prompts.total)]}
-    paired = _paired(effort(settings.effort), prompts) if settings.align else None
+    judged = settings.align and algorithm(settings.search).arbitrated
+    paired = _paired(effort(settings.effort), prompts) if judged else None
     if paired is not None:
         # Full runs of the further pairings of prompts and noise, which the policies of a sweep share.
         further = settings.steps * (sum(paired) - prompts.total)
@@ -99,6 +109,9 @@ def _of_budget(
         trained = training_forwards(nfe, training, judging, epochs(nfe, given)) + nfe * judging
         stages["arbitration"] = Count.exactly(finalists * nfe * judging)
         stages["alignment"] = Count.exactly(trained)
+    elif settings.align:
+        epochs_of_paper = configuration(len(settings.profile.branches)).epochs(prompts.fit)
+        stages["alignment"] = Count.exactly(training_forwards(nfe, prompts.fit, 0, epochs_of_paper))
     elif prompts.judge:
         stages["arbitration"] = Count.exactly(finalists * nfe * prompts.judge)
         stages["refit"] = Count.exactly(nfe * prompts.total)

@@ -12,7 +12,7 @@ from budc.compiler.search.joint import rollout_limit
 from budc.compiler.selection.effort import effort, epochs
 from budc.compiler.selection.stages import Stages
 from budc.compiler.selection.task import SearchResult, Settings, Task
-from budc.compiler.training.schedule_alignment import configuration
+from budc.compiler.training.second_stage import configuration
 
 
 def settings_of(task: Task, stages: Stages, result: SearchResult) -> Settings:

@@ -14,13 +14,13 @@ no log gap by more than 0.0001.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.rollouts.schedule import NoiseSchedule
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training.dataset import TrainingSet
 from budc.compiler.training.parameters import PolicyParameters
+from budc.compiler.training.second_stage import Configuration, configuration
 from budc.compiler.training.trainer import TrainingResult, TrainingSettings, train
 from budc.schema.errors import UnsupportedModel
 from budc.schema.policy import Policy
@@ -30,39 +30,19 @@ WARM_UP = 0.05
 """Share of the steps over which the learning rate rises."""
 
 
-class Configuration(NamedTuple):
-    """What differs between the released configurations."""
-
-    samples: int
-    batch: int
-    clip: float
-
-    def epochs(self, samples: int) -> int:
-        """Return how often so many samples are gone through."""
-        return math.ceil(self.samples / samples)
-
-    def settings(self, samples: int, seed: int) -> TrainingSettings:
-        """Return how to train on so many samples."""
-        epochs = self.epochs(samples)
-        return TrainingSettings(
-            epochs,
-            seed,
-            self.batch,
-            {"sigmas": RATE},
-            warm_up=int(WARM_UP * epochs * math.ceil(samples / self.batch)),
-            log=False,
-            clip=self.clip,
-            betas=(0.9, 0.999),
-        )
-
-
-FLUX = Configuration(100, 8, 1.0)
-WAN = Configuration(200, 1, 0.2)
-
-
-def configuration(branches: int) -> Configuration:
-    """Return that of FLUX.1-dev for a network of one branch, that of Wan2.1 for one with classifier-free guidance."""
-    return FLUX if branches == 1 else WAN
+def training_settings(chosen: Configuration, samples: int, seed: int) -> TrainingSettings:
+    """Return how to train on so many samples."""
+    epochs = chosen.epochs(samples)
+    return TrainingSettings(
+        epochs,
+        seed,
+        chosen.batch,
+        {"sigmas": RATE},
+        warm_up=int(WARM_UP * epochs * math.ceil(samples / chosen.batch)),
+        log=False,
+        clip=chosen.clip,
+        betas=(0.9, 0.999),
+    )
 
 
 def align_schedule(
@@ -97,6 +77,6 @@ def align_schedule(
             "the schedule cannot be aligned: its rounded timesteps change denoisers at another step than its sigmas",
             remedy="search without alignment",
         )
-    settings = configuration(len(denoiser.branches)).settings(len(training_set), seed)
+    settings = training_settings(configuration(len(denoiser.branches)), len(training_set), seed)
     training = train(denoiser, parameters, training_set, None, settings, journal, label)
     return parameters.noise_schedule(), training

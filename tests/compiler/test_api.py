@@ -198,6 +198,15 @@ def test_everything_after_the_denoiser_is_named():
             "use search='joint'",
         ),
         ({"steps": "auto"}, UsageError, "steps='auto': search='uniform' leaves", "use search='joint'"),
+        ({"train": "sigmas"}, UsageError, "train: says what align=True trains", "leave train out"),
+        ({"align": True, "train": "masks"}, UsageError, "train: 'masks' is not what", "one of both, sigmas"),
+        ({"align": True, "train": ["both"]}, UsageError, "train: a list is not what", "one of both, sigmas"),
+        (
+            {"search": "paper", "align": True},
+            UsageError,
+            "align: search='paper' leaves no prompts to judge by",
+            "use train='sigmas', the paper's second stage",
+        ),
         ({"steps": 5}, UsageError, "steps: 5 is not 'auto'", "sigmas say"),
         (
             {"samples": 2, "search": "joint", "align": True},

@@ -131,6 +131,12 @@ def test_a_profile_of_ones_own_is_counted(budc, wan_folder):
     ("further", "code", "said"),
     [
         (("--budget", "9", "--search", "uniform", "--align"), 2, "leaves no prompts to judge by"),
+        (
+            ("--budget", "9", "--search", "paper", "--align"),
+            2,
+            "use --train sigmas, the paper's second stage",
+        ),
+        (("--budget", "9", "--train", "sigmas"), 2, "--train: says what --align trains"),
         (("--budget", "10", "--device", "abacus"), 2, "--device: no device named 'abacus'"),
         (("--budget", "90"), 51, "--budget: '90' is 90 evaluations"),
         (("--sweep", "6,ninety"), 51, "--sweep: 'ninety'"),
@@ -149,3 +155,13 @@ def test_bad_input(budc, further, code, said):
     assert outcome.code == code
     assert said in outcome.err
     assert outcome.out == ""
+
+
+def test_the_papers_second_stage_is_planned_with_its_authors_samples(budc):
+    asked = ("plan", "--model", "flux.1-dev", "--budget", "8", "--search", "paper", "--json")
+    plain, aligned = (budc(*asked, *more).record for more in ((), ("--align", "--train", "sigmas")))
+    # A hundred samples, or all that there are as often as it takes; a backward counts as two forwards.
+    prompts = aligned["prompts"]["calibration"]
+    trained = 8 * 3 * prompts * -(-100 // prompts)
+    assert aligned["forwards"]["expected"] - plain["forwards"]["expected"] == trained
+    assert (aligned["train"], plain["train"]) == ("sigmas", None)

@@ -7,19 +7,24 @@ pytest.importorskip("diffusers")
 
 from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
 from msgspec.structs import replace  # noqa: E402
 
+from budc.compiler.planning import forwards  # noqa: E402
 from budc.compiler.planning.advice import advise  # noqa: E402
 from budc.compiler.planning.cost import forward_cost, gradient_memory, input_size  # noqa: E402
+from budc.compiler.planning.count import Count  # noqa: E402
 from budc.compiler.planning.devices import DEVICES, device  # noqa: E402
 from budc.compiler.planning.dummy_inputs import dummy_inputs  # noqa: E402
 from budc.compiler.planning.estimate import UTILISATION, CompileEstimate, estimate_compile  # noqa: E402
 from budc.compiler.planning.forwards import CompileSettings, forwards_by_stage  # noqa: E402
+from budc.compiler.selection import settings as selection_settings  # noqa: E402
 from budc.compiler.selection.effort import EFFORTS  # noqa: E402
 from budc.compiler.selection.finder import Finder  # noqa: E402
 from budc.compiler.selection.task import Task  # noqa: E402
 from budc.compiler.storage.journal import Journal  # noqa: E402
+from budc.compiler.training import schedule_alignment, second_stage  # noqa: E402
 from budc.policies.costs import Cost, costs  # noqa: E402
 from budc.policies.profile import find_weights, load_profile  # noqa: E402
 from budc.schema.errors import UnsupportedModel, UsageError  # noqa: E402
@@ -80,19 +85,26 @@ def test_a_real_count_agrees_with_the_meta_device() -> None:
 
 
 @pytest.mark.parametrize(
-    ("search", "align", "effort"),
+    ("search", "train", "effort"),
     [
-        ("uniform", False, "fast"),
-        ("dp", False, "fast"),
-        ("dp", False, "thorough"),
-        ("dp", True, "thorough"),
+        ("uniform", None, "fast"),
+        ("dp", None, "fast"),
+        ("dp", None, "thorough"),
+        ("dp", "both", "thorough"),
+        ("paper", "sigmas", "thorough"),
     ],
 )
-def test_forwards_are_those_that_a_compile_spends(search: str, align: bool, effort: str) -> None:
+def test_forwards_are_those_that_a_compile_spends(
+    search: str, train: Any, effort: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     import budc
 
+    short = second_stage.Configuration(samples=16, batch=8, clip=0.2)
+    for module in (schedule_alignment, selection_settings, forwards):
+        monkeypatch.setattr(module, "configuration", lambda branches: short)
+    align = train is not None
     profile = load_profile("wan2.1-nano")
     noise = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
 
@@ -111,16 +123,20 @@ def test_forwards_are_those_that_a_compile_spends(search: str, align: bool, effo
         search=search,
         effort=effort,
         align=align,
+        train=train,
     )
-    settings = CompileSettings(profile, (3,), 8, search, align, 8, effort)
+    settings = CompileSettings(profile, (3,), 8, search, align, 8, effort, train or "both")
     stages = forwards_by_stage(settings, SMALL)
     assert compiled.outcome.aligned is align
     judged = search == "dp" and effort == "thorough" and not align
     assert ("alignment" in stages, "refit" in stages) == (align, judged)
-    # How many candidates a path has depends on what the full run is like.
-    assert planned(settings) == pytest.approx(
-        compiled.outcome.forwards.total, abs=0 if search == "uniform" else 3 * 6 * 2
-    )
+    if search == "paper":
+        # How many candidates it scores depends on what the full run is like.
+        assert stages["alignment"] == Count.exactly(compiled.outcome.forwards.alignment)
+        return
+    # And how many a path has.
+    slack = 0 if search == "uniform" else 3 * 6 * 2
+    assert planned(settings) == pytest.approx(compiled.outcome.forwards.total, abs=slack)
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,8 @@ from budc.compiler.search import Candidate
 from budc.compiler.selection.scores import policy_of
 from budc.compiler.training import schedule_alignment
 from budc.compiler.training.dataset import TrainingSet
-from budc.compiler.training.schedule_alignment import (
-    FLUX,
-    WAN,
-    Configuration,
-    align_schedule,
-    configuration,
-)
+from budc.compiler.training.schedule_alignment import align_schedule, training_settings
+from budc.compiler.training.second_stage import FLUX, WAN, Configuration, configuration
 from budc.schema.errors import UnsupportedModel
 
 
@@ -32,10 +27,10 @@ def toy_policy(bench):
 def test_the_settings_are_those_of_the_released_configurations():
     """A hundred prompts in batches of eight are thirteen steps; two hundred one by one warm up over ten."""
     assert (configuration(1), configuration(2)) == (FLUX, WAN)
-    flux, wan = FLUX.settings(100, 3), WAN.settings(200, 3)
+    flux, wan = training_settings(FLUX, 100, 3), training_settings(WAN, 200, 3)
     assert (flux.epochs, flux.batch, flux.clip, flux.warm_up, flux.seed) == (1, 8, 1.0, 0, 3)
     assert (wan.epochs, wan.batch, wan.clip, wan.warm_up) == (1, 1, 0.2, 10)
-    assert (FLUX.settings(32, 0).epochs, FLUX.settings(1000, 0).epochs) == (4, 1)
+    assert (FLUX.epochs(32), FLUX.epochs(1000)) == (4, 1)
     assert flux.rates == {"sigmas": 5e-4}
     assert not flux.log
 

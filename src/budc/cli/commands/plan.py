@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from budc.cli.output.plan import Planned
     from budc.compiler.planning.devices import Device
     from budc.compiler.planning.forwards import CompileSettings
+    from budc.compiler.selection.stages import Trained
     from budc.policies.costs import Cost
     from budc.policies.profile import ModelProfile
 
@@ -49,6 +50,11 @@ class _Request:
 @search_option
 @effort_option
 @click.option("--align", is_flag=True, help="Include the cost of aligning.")
+@click.option(
+    "--train",
+    type=click.Choice(["both", "sigmas", "coefficients"]),
+    help="What --align trains; default both. With --search paper: sigmas, the paper's second stage.",
+)
 @catalogue_device_option
 @click.option(
     "--memory",
@@ -102,11 +108,11 @@ def _settings(
     search: str | None,
     effort: str | None,
     align: bool,
+    train: Trained | None,
 ) -> CompileSettings:
     from budc.compiler.budget import parse_budget
     from budc.compiler.planning.forwards import CompileSettings
     from budc.compiler.selection.effort import DEFAULT_EFFORT
-    from budc.compiler.selection.stages import check_arbitrated
     from budc.policies.model_choice import choose_model
 
     if (budget is None) == (sweep is None):
@@ -114,18 +120,25 @@ def _settings(
             "no budget given" if budget is None else "both --budget and --sweep given",
             remedy="pass --budget 10 for one policy, or --sweep 6,8,10 for a family",
         )
+    if train is not None and not align:
+        raise UsageError("--train: says what --align trains", remedy="add --align, or leave it out")
     profile = choose_model(model)
     steps, search = steps or profile.steps, search or "joint"
-    check_arbitrated(search, align=align)
     source = "budget" if sweep is None else "sweep"
     budgets = [
         parse_budget(text, steps, len(profile.denoisers), source=source)
         for text in (budget or sweep or "").split(",")
     ]
     settings = CompileSettings(
-        profile, tuple(dict.fromkeys(budgets)), steps, search, align, effort=effort or DEFAULT_EFFORT
+        profile,
+        tuple(dict.fromkeys(budgets)),
+        steps,
+        search,
+        align,
+        effort=effort or DEFAULT_EFFORT,
+        train=train or "both",
     )
-    # Refused here: too few prompts, and an effort of no known name.
+    # Refused here: what cannot be aligned, too few prompts, and an effort of no known name.
     assert settings.stages
     return settings
 

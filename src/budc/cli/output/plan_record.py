@@ -25,6 +25,7 @@ def record(planned: Planned) -> dict[str, Any]:
         "steps": settings.steps,
         "search": settings.search,
         "align": settings.align,
+        "train": settings.train if settings.align else None,
         "effort": planned.effort,
         "prompts": {
             "calibration": settings.stages.total,
