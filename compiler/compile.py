@@ -15,6 +15,7 @@ from budc.compiler.search import algorithm
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.settings import with_choices
 from budc.compiler.selection.task import SearchResult
+from budc.compiler.selection.trace import write_trace
 from budc.compiler.settled_budget import Settled, budget_for_quality, budget_within
 from budc.compiler.storage.journal import Journal
 from budc.schema.artifact import Artifact, read
@@ -65,6 +66,13 @@ def compile_artifacts(plan: CompilePlan) -> list[Artifact]:
             generated.append(evaluator.generate(deployed, planned.nfe))
         assert evaluator is not None
         reports = evaluator.report(generated, objective, loaded.calibration_set())
+        if plan.trace is not None:
+            # Before the artifacts: where one is, its trace is.
+            traces = [
+                (planned.nfe, objective, result.trace)
+                for planned, (result, _) in zip(plan.policies, found, strict=True)
+            ]
+            write_trace(plan.trace, traces)
         for planned, (result, own), quality in zip(plan.policies, found, reports, strict=True):
             document = make_document(plan, planned, loaded.binding, own, result, quality)
             document = with_further_shapes(document, further)

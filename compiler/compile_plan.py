@@ -56,6 +56,8 @@ class CompilePlan:
     seed: int
     revision: int
     signer: Signer | None
+    trace: Path | None = None
+    """Where to write what the search scored."""
 
 
 def _existing(folder: Path) -> Path:

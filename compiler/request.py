@@ -33,13 +33,13 @@ from budc.runtimes.sampling.families import FAMILIES
 from budc.runtimes.targets.deployment_target import DeploymentTarget
 from budc.schema.bounds import Bound
 from budc.schema.errors import BudcError, UsageError
-from budc.schema.files import read_limited
+from budc.schema.files import check_place, read_limited
 from budc.schema.mask import StepMask
 from budc.schema.toml import parse_toml
 
 MAX_SOURCE_BYTES = 1 << 20
 _BUDGETS = ("budget", "sweep", "quality", "within")
-_PATHS = ("weights", "calibration", "held_out", "key", "public", "out")
+_PATHS = ("weights", "calibration", "held_out", "key", "public", "out", "trace")
 
 
 class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,6 +72,8 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
     """Fit coefficients to the mask; otherwise the newest cached tensor is reused unchanged."""
     shape: tuple[str, ...] = ()
     """Sizes of output, as `parse_sizes` reads them: searched on the first, fitted to and measured on each."""
+    trace: Path | None = None
+    """Where to write what the search scored, see `budc.compiler.selection.trace`."""
 
     def resolve(self) -> CompilePlan:
         """Return the plan of this compile, with everything refused that can be without loading the model.
@@ -106,6 +108,7 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         signer = self.signer()
         asked = quality is not None or within is not None
         policies = self._policies(profile, budgets, suffix_of(quality, within) if asked else None)
+        self._check_trace(policies)
         adapters = self.adapters(profile)
         samples = self.samples(profile, effort(self.effort).report)
         stages_of(
@@ -135,6 +138,7 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             seed=self.seed,
             revision=self.revision,
             signer=signer,
+            trace=self.trace,
         )
 
     def _sizes(self, profile: ModelProfile) -> tuple[OutputSize, ...]:
@@ -165,6 +169,14 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         }
         check_engine(engine, steps, budgets, Wishes(self.search, mask, self.branches == "separate", others))
         return engine
+
+    def _check_trace(self, policies: tuple[PlannedPolicy, ...]) -> None:
+        """Refuse a trace that cannot be written, or would replace an artifact."""
+        if self.trace is None:
+            return
+        check_place(self.trace, "--trace")
+        if self.trace.resolve() in {planned.path.resolve() for planned in policies}:
+            raise UsageError(f"--trace: {self.trace} is where the artifact goes", remedy="name another file")
 
     def _train(self) -> Trained:
         """Return what an alignment trains."""

@@ -100,7 +100,7 @@ class Finder:
             result = self._arbitrated(task, finalists, result)
         elif task.align:
             result = self._schedule_aligned(task, result)
-        return replace(result, settings=settings_of(task, stages, result))
+        return replace(result, settings=settings_of(task, stages, result), trace=study.trace)
 
     def judged(self, result: SearchResult) -> tuple[Tensor, Tensor]:
         """Return final latents (N, ...) on the prompts that judge: of what was found, before it was fitted on these as

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
+from itertools import accumulate
 from typing import Annotated
 
 import msgspec
@@ -16,6 +17,7 @@ from budc.compiler.fitting.trajectory import CoefficientRows
 from budc.compiler.rollouts.metrics import objective
 from budc.compiler.rollouts.tree import Tree
 from budc.compiler.search import Candidate, Objective
+from budc.compiler.selection.trace import TracePoint
 from budc.compiler.storage.journal import Journal
 from budc.option_names import worded
 from budc.progress import Bar
@@ -62,6 +64,14 @@ class Scores:
     def forwards(self) -> int:
         """What the rollouts cost."""
         return sum(record.forwards for _, record in self.known.values())
+
+    def trace(self) -> tuple[TracePoint, ...]:
+        """Return every candidate in the order in which it was scored, or read from the journal."""
+        spent = accumulate(record.forwards for _, record in self.known.values())
+        return tuple(
+            TracePoint(candidate, record.loss, forwards)
+            for (candidate, record), forwards in zip(self.known.values(), spent, strict=True)
+        )
 
     def losses(self, candidates: Sequence[Candidate]) -> list[float]:
         """Return the losses of candidates; those that are not known yet are rolled out together.

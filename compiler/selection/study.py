@@ -16,17 +16,23 @@ from budc.compiler.rollouts.tree import Tree
 from budc.compiler.search import Space, algorithm
 from budc.compiler.selection.effort import FINALISTS
 from budc.compiler.selection.scores import Scored, Scores, not_finite
+from budc.compiler.selection.trace import TracePoint
 from budc.compiler.storage.journal import Journal
 from budc.option_names import option
 from budc.progress import progress
 
 
 class StudyResult(msgspec.Struct, frozen=True):
-    """The best candidates of a search, best first, and what it cost."""
+    """The best candidates of a search, best first, all that it scored, in its order, and what that cost."""
 
     finalists: tuple[Scored, ...]
-    candidates: int
+    trace: tuple[TracePoint, ...]
     forwards: int
+
+    @property
+    def candidates(self) -> int:
+        """How many it scored."""
+        return len(self.trace)
 
 
 def search(name: str, space: Space, tree: Tree, journal: Journal, seed: int) -> StudyResult:
@@ -52,4 +58,4 @@ def search(name: str, space: Space, tree: Tree, journal: Journal, seed: int) -> 
         raise not_finite(
             f"{option('search', name)}: the final latents of none of {len(scores.known)} candidates are finite"
         )
-    return StudyResult(finalists, len(scores.known), scores.forwards)
+    return StudyResult(finalists, scores.trace(), scores.forwards)

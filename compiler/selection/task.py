@@ -12,6 +12,7 @@ from budc.compiler.rollouts.schedule import NoiseSchedule
 from budc.compiler.search.space import Rule
 from budc.compiler.selection.effort import DEFAULT_EFFORT
 from budc.compiler.selection.stages import Trained
+from budc.compiler.selection.trace import TracePoint
 from budc.policies.profile import AnnealingSettings
 from budc.schema.policy import PAYLOADS, Payload, Policy
 
@@ -84,7 +85,7 @@ class SearchResult:
     """The policy that was found, on its schedule, its loss on the search prompts, and what it cost.
 
     `notes` say in words which choices were made on prompts that the search had not seen; `settings` are those of the
-    search, as an artifact lists them.
+    search, as an artifact lists them; `trace` has what the search scored, in its order.
     """
 
     policy: Policy
@@ -97,3 +98,4 @@ class SearchResult:
     """The policy before its coefficients were fitted on the prompts that judge, where they were."""
     notes: tuple[str, ...] = ()
     settings: Settings = field(default_factory=dict)
+    trace: tuple[TracePoint, ...] = ()

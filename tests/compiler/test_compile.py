@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import json
 import sys
 from dataclasses import replace
 
@@ -151,8 +152,17 @@ def test_a_policy_for_an_adapter_runs_with_it_alone(flags, tmp_path, model, wan_
         replay(again)
 
 
-def test_the_default_is_the_joint_search_with_fitted_coefficients(flags):
-    document = compiled(flags | {"budget": "3"}).document
+def test_the_default_is_the_joint_search_with_fitted_coefficients(flags, tmp_path):
+    trace = tmp_path / "trace.jsonl"
+    document = compiled(flags | {"budget": "3", "trace": trace}).document
+    scored = [json.loads(line) for line in trace.read_text().splitlines()]
+    assert len(scored) == document.search.candidates
+    assert [line["candidate"] for line in scored] == list(range(1, len(scored) + 1))
+    assert scored[-1]["best"] == min(line["loss"] for line in scored)
+    assert {line["nfe"] for line in scored} == {3} == {len(line["steps"][0]) for line in scored}
+    spent = [line["forwards"] for line in scored]
+    assert spent == sorted(spent)
+    assert 0 < spent[-1] < document.search.forwards
     assert document.search.algorithm == "joint"
     assert document.quality.objective == "latent-mse-log-mean"
     assert document.search.settings["effort"] == DEFAULT_EFFORT
@@ -213,7 +223,8 @@ def test_interrupted_at_every_stage_it_ends_with_the_same_payload(flags, tmp_pat
             raise KeyboardInterrupt
 
     monkeypatch.setattr(journal.Journal, "put", stopping)
-    expected = compiled(flags | {"out": tmp_path / "undisturbed.budc.json"}).payload
+    trace, flags["trace"] = tmp_path / "undisturbed.jsonl", tmp_path / "trace.jsonl"
+    expected = compiled(flags | {"out": tmp_path / "undisturbed.budc.json", "trace": trace}).payload
     stages = [key.split()[0] for key in written]
     assert {"calibration", "held-out", "frames", flags.get("search", "joint")} <= set(stages)
     assert "align" not in flags or {"arbitration", "align"} <= set(stages)
@@ -232,6 +243,7 @@ def test_interrupted_at_every_stage_it_ends_with_the_same_payload(flags, tmp_pat
         assert not flags["out"].exists()
         monkeypatch.setattr(journal.Journal, "put", put)
         assert compiled(flags).payload == expected, written[-1]
+        assert flags["trace"].read_text() == trace.read_text()
         flags["out"].unlink()
 
 
@@ -312,6 +324,7 @@ def test_a_real_profile_goes_the_same_road(flags, wan_folder, monkeypatch, capsy
         ({"key": "no.key"}, KeyUnusable, "no.key"),
         ({"calibration": "no.txt"}, UsageError, "no.txt"),
         ({"weights": "nowhere"}, WeightsMissing, "nowhere"),
+        ({"trace": "nowhere/trace.jsonl"}, OutputError, "--trace"),
     ],
     ids=str,
 )
@@ -319,7 +332,7 @@ def test_bad_input_is_refused_before_any_rollout(flags, change, error, word, mon
     from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 
     monkeypatch.setattr(PipelineRollout, "run", lambda *_: pytest.fail("rolled out"))
-    paths = {"weights", "calibration", "key", "out"}
+    paths = {"weights", "calibration", "key", "out", "trace"}
     from pathlib import Path
 
     change = {key: Path(value) if key in paths else value for key, value in change.items()}
@@ -440,3 +453,8 @@ def test_a_pickle_beside_the_weights_is_refused_before_it_could_bind(flags, wan_
     (folder / "transformer" / "old.bin").write_bytes(b"x")
     with pytest.raises(UnsafeWeights, match=r"old\.bin"):
         compiled(flags | {"weights": folder})
+
+
+def test_a_trace_does_not_take_the_artifacts_place(flags):
+    with pytest.raises(UsageError, match="is where the artifact goes"):
+        make_request({}, flags | {"trace": flags["out"]}).resolve()

@@ -117,6 +117,12 @@ class Steps(click.ParamType[int | str]):
     metavar="FILE",
     help="Also write what was compiled as a page, report.html; see `budc report`.",
 )
+@click.option(
+    "--trace",
+    type=PATH,
+    metavar="FILE",
+    help="Also write what the search scored, in its order: one candidate a line, as JSON.",
+)
 @verbose_option
 @json_option
 def compile_command(

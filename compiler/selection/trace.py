@@ -1,0 +1,57 @@
+"""Trace: what a search scored, in its order, as JSON, one candidate a line. A resumed search has the same trace."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from budc.compiler.search.space import Candidate
+from budc.schema.files import write_atomic
+
+
+class TracePoint(msgspec.Struct, frozen=True):
+    """A candidate, its loss on the prompts of the search, and the forwards of the search up to it."""
+
+    candidate: Candidate
+    loss: float
+    """Infinite where final latents are not finite."""
+    forwards: int
+
+
+def lines(nfe: int, objective: str, trace: Iterable[TracePoint]) -> list[str]:
+    """Return the trace of one budget: the loss of each candidate, and the lowest so far; null where it is infinite."""
+    best, found = math.inf, []
+    for number, point in enumerate(trace, 1):
+        best = min(best, point.loss)
+        candidate = point.candidate
+        entry = {
+            "nfe": nfe,
+            "candidate": number,
+            "steps": [list(mask.compute_steps) for mask in candidate.masks],
+            "rule": candidate.rule,
+            "payload": candidate.payload,
+            "objective": objective,
+            "loss": _finite(point.loss),
+            "best": _finite(best),
+            "forwards": point.forwards,
+        }
+        found.append(json.dumps(entry))
+    return found
+
+
+def write_trace(path: Path, traces: Sequence[tuple[int, str, Sequence[TracePoint]]]) -> None:
+    """Write the traces of all budgets, each (NFE, objective, trace).
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    every = [line for nfe, objective, trace in traces for line in lines(nfe, objective, trace)]
+    write_atomic(path, "".join(f"{line}\n" for line in every).encode())
+
+
+def _finite(loss: float) -> float | None:
+    return loss if math.isfinite(loss) else None
