@@ -26,18 +26,21 @@ import torch
 from quality_methods.registry import METHODS, applicable
 from quality_methods.report import write_report
 from quality_methods.scoring import Scorer
-from quality_methods.setting import Setting
+from quality_methods.setting import Setting, folder_of
 
 from budc.cli.dependencies import quiet_libraries
-from budc.policies.profile import load_profile
+from budc.policies.model_choice import choose_model
+from budc.runtimes.sampling.devices import device_name, find_device
 from budc.schema.files import write_atomic
 
 ROOT = Path(__file__).parents[1]
 
 
 def names(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
-    """Read a comma-separated list of methods."""
-    chosen = list(METHODS) if value is None else value.split(",")
+    """Read a comma-separated list of methods; without one, all but those that are measured by name alone."""
+    if value is None:
+        return [name for name, method in METHODS.items() if not method.by_name]
+    chosen = value.split(",")
     for name in chosen:
         if name not in METHODS:
             raise click.BadParameter(f"no method named {name!r}; there are {', '.join(METHODS)}")
@@ -77,17 +80,22 @@ def measure(
     return row
 
 
-def header(model: str, calibration: int, held_out: int) -> dict[str, Any]:
-    """Return what the figures depend on besides the code."""
+def header(
+    model: str, calibration: int | None, held_out: int | None, device: str | None = None
+) -> dict[str, Any]:
+    """Return what the figures depend on besides the code; numbers of prompts that are None are the profile's."""
+    profile, place = choose_model(model), find_device(device)
+    count = torch.get_num_threads()
+    threads = f"CPU, {count} thread{'s' if count != 1 else ''}"
     return {
         "command": shlex.join(["python", *(part for part in sys.argv if part != "--finished")]),
-        "device": f"CPU, {torch.get_num_threads()} threads",
+        "device": threads if place.type == "cpu" else device_name(place),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
-        "calibration": calibration,
-        "heldOut": held_out,
-        "steps": load_profile(model).steps,
+        "calibration": calibration or profile.prompts.calibration_size,
+        "heldOut": held_out or profile.prompts.held_out_size,
+        "steps": profile.steps,
         "titles": {name: method.title for name, method in METHODS.items()},
     }
 
@@ -101,10 +109,16 @@ def written(head: dict[str, Any], rows: list[dict[str, Any]]) -> str:
 @click.command(help=__doc__)
 @click.option("--models", default="wan2.1-nano,wan2.1-mini", show_default=True)
 @click.option("--budgets", default="6,8,10,14", show_default=True)
-@click.option("--methods", callback=names, help="comma-separated; all by default")
+@click.option(
+    "--methods", callback=names, help="comma-separated; default all but joint-auto and joint taken apart"
+)
 @click.option("--seeds", default="0,1,2", show_default=True, help="for methods that draw")
-@click.option("--calibration", type=int, default=32, show_default=True, help="calibration prompts")
-@click.option("--held-out", type=int, default=64, show_default=True, help="held-out prompts")
+@click.option(
+    "--calibration", type=click.IntRange(1), help="calibration prompts; default the profile's number"
+)
+@click.option("--held-out", type=click.IntRange(1), help="held-out prompts; default the profile's number")
+@click.option("--weights", type=click.Path(path_type=Path), help="folder of the model; for one model")
+@click.option("--device", help="as that of budc; default the accelerator, or the CPU")
 @click.option("--work", type=click.Path(path_type=Path), default=ROOT / "out" / "quality", show_default=True)
 @click.option("--again", is_flag=True, help="measure cells again that are in --work")
 @click.option("--finished", is_flag=True, help="measure nothing: take the cells that are in --work")
@@ -118,8 +132,10 @@ def main(
     budgets: str,
     methods: list[str],
     seeds: str,
-    calibration: int,
-    held_out: int,
+    calibration: int | None,
+    held_out: int | None,
+    weights: Path | None,
+    device: str | None,
     work: Path,
     again: bool,
     finished: bool,
@@ -132,16 +148,20 @@ def main(
     if report is not None:
         write_report(json.loads(report.read_text(encoding="utf-8")), docs)
         return
+    if weights is not None and "," in models:
+        raise click.UsageError("--weights is the folder of one model; give --models one name")
     rows, missing = [], []
     sizes, draws = ([int(value) for value in text.split(",")] for text in (budgets, seeds))
     for model in models.split(","):
-        fitting, others = applicable(methods, load_profile(model).pipeline_class)
+        fitting, others = applicable(methods, choose_model(model).pipeline_class)
         for method in others:
             where = ", ".join(METHODS[method].pipelines)
             print(f"{model}: {method} is skipped, it is written for {where}", file=sys.stderr)
         plan = list(cells(fitting, sizes, draws))
+        folder = folder_of(work, model, weights, device)
+        head = header(model, calibration, held_out, device)
         if finished:
-            folder = work / model / f"rows-{calibration}-{held_out}"
+            folder /= f"rows-{head['calibration']}-{head['heldOut']}"
             for method, nfe, seed in plan:
                 path = folder / f"{method}-{nfe}-{seed}.json"
                 if path.is_file():
@@ -149,10 +169,11 @@ def main(
                 else:
                     missing.append({"model": model, "budget": nfe, "method": method, "seed": seed})
             continue
-        setting = Setting(model, work / model, calibration, held_out)
+        setting = Setting(model, folder, calibration, held_out, weights=weights, device=device)
         scorer = Scorer(setting)
         rows += [measure(setting, scorer, *cell, again) for cell in plan]
-    text = written({**header(models.split(",")[0], calibration, held_out), "notRun": missing}, rows)
+    head = header(models.split(",")[0], calibration, held_out, device)
+    text = written({**head, "notRun": missing}, rows)
     if target is None:
         print(text, end="")
         return

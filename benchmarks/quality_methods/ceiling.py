@@ -30,7 +30,7 @@ def ceiling(setting: Setting, nfe: int, seed: int, folder: Path) -> Outcome:
     parameters = PolicyParameters(
         result.policy, setting.model.scheduler, result.schedule.sigmas, result.schedule.timesteps, True
     )
-    samples = Setting(setting.name, setting.folder, PROMPTS, 0).calibration
+    samples = setting.on(PROMPTS).calibration
     with Journal(folder, f"{setting.name} ceiling {nfe} {seed} {NOISES} {EPOCHS}") as journal:
         refined = train(
             setting.denoiser,

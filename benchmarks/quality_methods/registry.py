@@ -31,7 +31,8 @@ Run = Callable[[Setting, int, int, Path], Outcome]
 class Method(NamedTuple):
     """A method: its title in the table, how it runs, whether it is measured with several seeds, and its kind.
 
-    `pipelines` are those that it is written for; empty for all.
+    `pipelines` are those that it is written for; empty for all. What is `by_name` is measured only where it
+    is asked for.
     """
 
     title: str
@@ -39,6 +40,7 @@ class Method(NamedTuple):
     seeded: bool = False
     family: str = "caching"
     pipelines: tuple[str, ...] = ()
+    by_name: bool = False
 
 
 def _plain(function: Callable[..., Outcome], **settings: object) -> Run:
@@ -85,7 +87,10 @@ METHODS: dict[str, Method] = {
     },
     "joint-separate": Method("**budc**, joint --branches separate", budc_separate, family="budc"),
     "joint-auto": Method(
-        "**budc**, joint --align --steps auto", partial(budc_joint, align=True, auto=True), family="budc"
+        "**budc**, joint --align --steps auto",
+        partial(budc_joint, align=True, auto=True),
+        family="budc",
+        by_name=True,
     ),
     "uniform": Method("uniform mask", _fitted(uniform)),
     "paper": Method("paper's search, on all prompts", _paper(), seeded=True),
@@ -123,12 +128,15 @@ METHODS: dict[str, Method] = {
         )
         for name in SOLVERS
     },
-    "joint-align-long": Method("joint --align (seed 0), trained for long", ceiling, family="ablation"),
+    "joint-align-long": Method(
+        "joint --align (seed 0), trained for long", ceiling, family="ablation", by_name=True
+    ),
     **{
         f"joint-mask-{rule}-{name}": Method(
             f"joint's mask, {rule} coefficients, {payload}",
             partial(ablation, rule=rule, payload=payload),
             family="ablation",
+            by_name=True,
         )
         for rule in ("plain", "gram", "tracked")
         for name, payload in (("residual", "trunk-residual"), ("velocity", "velocity"))

@@ -41,8 +41,8 @@ $ {command}
 $ python benchmarks/quality.py --report RESULTS.json
 ```
 
-{calibration} calibration and {held_out} held-out prompts, {device}, torch {torch}, diffusers {diffusers}. {done} of
-{planned} cells (method, budget and seed) were run, some in separate calls; the same command runs the others.
+{calibration} calibration and {held_out} held-out prompts, {device}, torch {torch}, diffusers {diffusers}. {cells}
+(method, budget and seed), some of them in separate calls.
 
 ![Error over NFE for every method](images/quality.png)
 """
@@ -70,6 +70,17 @@ what its authors published.
   at the largest. A cell in which some of these solvers were not run does not show how budc compares with the best of
   them.
 
+Rows that say "not run" are the smaller efforts, which [cost.md](cost.md) compares, and the paper's search on one prompt
+and its second stage, which take minutes a cell and were run where README and this page speak of them. Others are left
+out of all tables, or of most:
+
+- **`--steps auto`** chooses between two policies that have rows: that of `joint --align`, and plain steps of the
+  model's own solver with trained timesteps.
+- **The joint policy taken apart, and trained for long,** explains results and competes with none. It was run in the
+  cells that show it, and runs in others where `--methods` names it.
+- **DiCache** runs a block at every step, also where it reuses. Of four blocks that is a quarter of a forward, so that
+  its 50 probes alone take 13 evaluations. **ERTACache:** no code was found that it could be compared by.
+
 ## What limits --align
 
 A policy that reuses velocities and a few steps of a trained solver are rules of the same kind: the final latents are a
@@ -92,8 +103,7 @@ def report(results: Mapping[str, Any]) -> str:
         device=results["device"],
         torch=results["torch"],
         diffusers=results["diffusers"],
-        done=len(rows),
-        planned=len(rows) + len(results["notRun"]),
+        cells=_cells(len(rows), len(results["notRun"])),
     )
     text += summary([row for row in rows if not is_ablation(row)], results["calibration"])
     for model in dict.fromkeys(row["model"] for row in rows):
@@ -108,6 +118,11 @@ def report(results: Mapping[str, Any]) -> str:
         long=ceiling.EPOCHS,
         judging=ceiling.JUDGING,
     )
+
+
+def _cells(run: int, missing: int) -> str:
+    """Return in words how many cells were run."""
+    return f"{run} of {run + missing} cells were run" if missing else f"{run} cells were run"
 
 
 def _cell(results: Mapping[str, Any], model: str, budget: int) -> str:
