@@ -45,26 +45,37 @@ COLUMNS = {
 }
 KEPT = "frozen", "fitted", "nearby"
 
+Settings = Mapping[str, Any]
+THOROUGH: Settings = {"effort": "thorough"}
 
-def family(model: str, budgets: Sequence[int], seed: int, work: Path) -> dict[int, Artifact]:
+
+def family(
+    model: str, budgets: Sequence[int], seed: int, work: Path, settings: Settings = THOROUGH
+) -> dict[int, Artifact]:
     """Return the model's own policies by NFE, compiled in one sweep unless they are in `work`."""
     folder = work / model
     folder.mkdir(parents=True, exist_ok=True)
     paths = {nfe: folder / f"{model}-nfe{nfe}{SUFFIX}" for nfe in budgets}
     if missing := [nfe for nfe, path in paths.items() if not path.is_file()]:
         sweep = ",".join(map(str, missing))
-        request = CompileRequest(model=model, sweep=sweep, effort="thorough", seed=seed, out=folder)
+        request = CompileRequest(model=model, sweep=sweep, seed=seed, out=folder, **settings)
         compile_artifacts(request.resolve())
     return {nfe: read(path) for nfe, path in paths.items()}
 
 
-def moved(source: Artifact, model: str, seed: int, work: Path, *, nearby: bool = False) -> Artifact:
+def moved(
+    source: Artifact,
+    model: str,
+    seed: int,
+    work: Path,
+    settings: Settings = THOROUGH,
+    *,
+    nearby: bool = False,
+) -> Artifact:
     """Return a policy transferred to `model` and fitted there; `nearby` also tries masks near its own."""
     path = work / model / f"{'near' if nearby else 'from'}-{source.document.name}{SUFFIX}"
     if not path.is_file():
-        request = TransferRequest(
-            source=source, to=model, out=path, effort="thorough", seed=seed, nearby=nearby
-        )
+        request = TransferRequest(source=source, to=model, out=path, seed=seed, nearby=nearby, **settings)
         transfer(request.resolve())
     return read(path)
 
@@ -95,13 +106,19 @@ def kept(errors: Mapping[str, float], name: str) -> float:
 
 
 def measured(
-    pairs: Sequence[tuple[str, str]], budgets: Sequence[int], seed: int, work: Path
+    pairs: Sequence[tuple[str, str]],
+    budgets: Sequence[int],
+    seed: int,
+    work: Path,
+    settings: Settings = THOROUGH,
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row for every pair and budget."""
+    """Yield a row for every pair and budget; `settings` are further fields of both requests."""
     for origin, target in pairs:
-        own = family(target, budgets, seed, work)
-        for nfe, source in family(origin, budgets, seed, work).items():
-            transferred = [moved(source, target, seed, work, nearby=nearby) for nearby in (False, True)]
+        own = family(target, budgets, seed, work, settings)
+        for nfe, source in family(origin, budgets, seed, work, settings).items():
+            transferred = [
+                moved(source, target, seed, work, settings, nearby=nearby) for nearby in (False, True)
+            ]
             yield row(origin, *transferred, own[nfe])
 
 
