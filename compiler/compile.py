@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from budc.compiler.compile_plan import CompilePlan
 from budc.compiler.compile_task import compile_task, deployed_sampler, measured_settings
+from budc.compiler.compile_work import compile_work
 from budc.compiler.emit import make_document, write_artifact
 from budc.compiler.evaluation.report import Evaluator, Generated, SampledPolicy
 from budc.compiler.further_shapes import SizedTarget, with_further_shapes
@@ -18,8 +19,9 @@ from budc.compiler.selection.task import SearchResult
 from budc.compiler.selection.trace import write_trace
 from budc.compiler.settled_budget import Settled, budget_for_quality, budget_within
 from budc.compiler.storage.journal import Journal
+from budc.progress import planned_passes, stage
 from budc.schema.artifact import Artifact, read
-from budc.schema.errors import UsageError
+from budc.schema.errors import UsageError, printable
 from budc.schema.files import make_folder
 from budc.schema.policy import SamplerBinding
 from budc.schema.report_names import OBJECTIVES
@@ -32,6 +34,11 @@ def compile_artifacts(plan: CompilePlan) -> list[Artifact]:
         BudcError: see `load_target`, `Finder` and `Evaluator`. What can be refused is refused before the first
             rollout, and most of it before that by `CompileRequest.resolve`.
     """
+    with planned_passes(compile_work(plan)):
+        return _compiled(plan)
+
+
+def _compiled(plan: CompilePlan) -> list[Artifact]:
     loaded = load_target(plan.target)
     sampler = loaded.model.sampler(plan.steps)
     _check_mask(plan, sampler)
@@ -76,6 +83,7 @@ def compile_artifacts(plan: CompilePlan) -> list[Artifact]:
         for planned, (result, own), quality in zip(plan.policies, found, reports, strict=True):
             document = make_document(plan, planned, loaded.binding, own, result, quality)
             document = with_further_shapes(document, further)
+            stage("write", printable(str(planned.path)))
             write_artifact(document, plan.signer, planned.path)
         for done in (journal, *(target.journal for target in further)):
             done.discard()

@@ -29,11 +29,12 @@ from budc.compiler.models.binding import model_binding
 from budc.compiler.models.model import LoadedModel, load_model
 from budc.compiler.rollouts.metrics import latent_errors, latent_metric
 from budc.compiler.storage.journal import Journal
-from budc.progress import hashing
+from budc.progress import hashing, stage
 from budc.runtimes.sampling.devices import device_name, find_device
 from budc.schema.artifact import Artifact
 from budc.schema.canonical import digest
 from budc.schema.digest_cache import DigestCache
+from budc.schema.errors import printable
 from budc.schema.evaluation import (
     EVALUATION_VERSION,
     EvaluationDocument,
@@ -195,7 +196,9 @@ def evaluate(plan: EvaluationPlan) -> list[Evaluated]:
     """
     device = find_device(plan.device)
     digests = DigestCache.of_user(watch=hashing, rehash=plan.rehash)
+    stage("hash", printable(f"the files of {plan.folder}"))
     binding = model_binding(plan.profile, plan.folder, digests)
+    stage("load", printable(plan.profile.title))
     model = load_model(plan.profile, plan.folder, device, plan.offload)
     check_samplers(plan.policies, model)
     check_experts(plan.policies, plan.settings, model, plan.steps)

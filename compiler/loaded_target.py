@@ -29,10 +29,12 @@ from budc.compiler.storage.journal import Journal
 from budc.compiler.target import Target
 from budc.policies.profile import ModelProfile
 from budc.policies.published_masks import masks_for
-from budc.progress import hashing
+from budc.progress import hashing, stage
 from budc.runtimes.sampling.devices import device_name, find_device
 from budc.schema.canonical import digest
 from budc.schema.digest_cache import DigestCache
+from budc.schema.errors import printable
+from budc.schema.plural import counted
 from budc.schema.policy import ModelBinding, Payload, PromptSet, SamplerBinding
 
 
@@ -98,6 +100,7 @@ class LoadedTarget:
         """All prompts, encoded, with their noise: both sets at once, so that the encoders are gone before a denoiser is
         loaded.
         """
+        stage("encode", f"{counted(sum(map(len, self.target.samples)), 'prompt')}")
         return EncodedSets(*(encode_samples(self.model, samples) for samples in self.target.samples))
 
     def calibration_set(self) -> PromptSet:
@@ -152,7 +155,9 @@ def load_target(target: Target) -> LoadedTarget:
     if device.type == "cpu" and not profile.embedded:
         print(f"no accelerator: {profile.title} will run on the CPU, which takes days", file=sys.stderr)
     digests = DigestCache.of_user(watch=hashing, rehash=target.rehash)
+    stage("hash", printable(f"the files of {folder}"))
     binding = model_binding(profile, folder, digests)
+    stage("load", printable(profile.title))
     model = load_model(profile, folder, device, target.offload)
     if profile.quantization:
         binding = with_quantization(binding, profile.quantization, model.denoisers)

@@ -28,9 +28,10 @@ from budc.policies.listed_adapters import listed_adapters
 from budc.policies.profile import ModelProfile, load_profile
 from budc.policies.prompt_sets import PromptSource, held_out_samples
 from budc.policies.samples import Sample
+from budc.progress import stage
 from budc.runtimes.admission.additions import REPLAY, check_additions
 from budc.runtimes.sampling.devices import find_device
-from budc.schema.errors import QualityMismatch, UnsupportedModel, UsageError
+from budc.schema.errors import QualityMismatch, UnsupportedModel, UsageError, printable
 from budc.schema.policy import Metric, PolicyDocument
 from budc.schema.report_names import FULL
 
@@ -99,6 +100,7 @@ def replay(request: ReplayRequest) -> list[Replayed]:
     adapters = listed_adapters(document, request.lora)
     profile, held_out = _measured_on(document, request.profile, request.prompts)
     full_steps = next((item.nfe for item in report.baselines if item.name == FULL), document.sampler.steps)
+    stage("load", printable(profile.title))
     model = load_model(profile, request.folder, device)
     if adapters:
         check_loaded(document.model, with_adapters(model, document.model, adapters))

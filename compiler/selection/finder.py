@@ -41,6 +41,7 @@ from budc.compiler.storage.journal import Journal
 from budc.compiler.training.augmentation import paired_training_set
 from budc.compiler.training.dataset import TrainingSet
 from budc.compiler.training.schedule_alignment import align_schedule
+from budc.progress import progress
 from budc.runtimes.sampling.rules import FIXED_RULES
 from budc.schema.policy import Policy
 
@@ -148,7 +149,11 @@ class Finder:
         """Return what the judges prefer; `result` is what is taken without them."""
         stages = self.stages
         arbiter = self._arbiter(paired=task.align)
-        losses = [arbiter.loss(_label(task, scored), scored.policy, self.form) for scored in finalists]
+        losses = []
+        with progress(f"arbitration on {stages.judge} prompts", len(finalists)) as bar:
+            for scored in finalists:
+                losses.append(arbiter.loss(_label(task, scored), scored.policy, self.form))
+                bar.advance()
         index = losses.index(min(losses))
         winner = finalists[index]
         notes = [
@@ -191,7 +196,9 @@ class Finder:
 
     def _refitted(self, task: Task, winner: Scored, arbiter: Arbiter) -> tuple[Policy | None, ForwardCount]:
         """Return the winner with coefficients of all prompts, None where they lose more than those it has."""
-        fit = self.fitted(winner.candidate)
+        with progress("refit on all prompts", 1) as bar:
+            fit = self.fitted(winner.candidate)
+            bar.advance()
         # An alignment's arbiter has paired samples; the fit is compared on the prompts' own noise.
         unpaired = self._arbiter(paired=False) if task.align else arbiter
         loss = unpaired.loss(_label(task, winner), winner.policy, self.form)

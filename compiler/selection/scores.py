@@ -108,7 +108,7 @@ class Scores:
     def _add(self, candidate: Candidate, record: Record, *, replayed: bool = False) -> None:
         self.known[candidate.key] = candidate, record
         lowest = min(record.loss for _, record in self.known.values())
-        self._bar.advance(f"best {lowest:.3g}", replayed=replayed)
+        self._bar.advance(f"best {lowest:.3g}", replayed=replayed, forwards=self.forwards)
 
 
 def policy_of(tree: Tree, candidate: Candidate, rows: Sequence[CoefficientRows]) -> Policy:

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 
+from budc.progress import stage
 from budc.schema.errors import MissingExtra
 from budc.schema.installation import install
 
@@ -66,6 +67,7 @@ def model_libraries(*, download: bool = False, if_stopped: str = "") -> Iterator
     """
     try:
         with contextlib.redirect_stdout(sys.stderr), _hub(online=download):
+            stage("import", "torch and diffusers")
             quiet_libraries(downloads=download)
             yield
     except KeyboardInterrupt:

@@ -15,6 +15,7 @@ from budc.cli.completion import efforts, models, one_of, searches
 from budc.schema.errors import UsageError
 
 if TYPE_CHECKING:
+    from budc.progress import Form
     from budc.schema.keys import Signer
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
@@ -23,6 +24,14 @@ PATH = click.Path(path_type=Path)
 LARGEST_SEED = 2**53 - 1
 LARGEST_REVISION = 2**31 - 1
 
+
+def _show_progress(context: click.Context, _parameter: click.Parameter, form: Form) -> None:
+    """Show progress until the command ends."""
+    from budc.progress import shown_progress
+
+    context.with_resource(shown_progress(form))
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 verbose_option = click.option("--verbose", is_flag=True, help="Also list the coefficients of reused steps.")
 sweep_option = click.option("--sweep", metavar="6,8,10", help="Several budgets at once: one policy for each.")
@@ -30,6 +39,14 @@ within_option = click.option(
     "--within",
     metavar="2.0s",
     help="The largest budget whose denoising loop takes no longer on this device, as it is measured.",
+)
+progress_option = click.option(
+    "--progress",
+    type=click.Choice(["auto", "lines", "json"]),
+    default="auto",
+    expose_value=False,
+    callback=_show_progress,
+    help="How stages and passes are shown on stderr; auto (default): bars on a terminal, else lines.",
 )
 search_option = click.option(
     "--search", metavar="NAME", shell_complete=one_of(searches), help="Search algorithm; default joint."

@@ -22,6 +22,7 @@ from budc.cli.options import (
     no_frames_option,
     offload_option,
     out_option,
+    progress_option,
     quality_options,
     rehash_option,
     revision_option,
@@ -123,6 +124,7 @@ class Steps(click.ParamType[int | str]):
     metavar="FILE",
     help="Also write what the search scored, in its order: one candidate a line, as JSON.",
 )
+@progress_option
 @verbose_option
 @json_option
 def compile_command(

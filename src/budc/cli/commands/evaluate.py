@@ -19,6 +19,7 @@ from budc.cli.options import (
     offload_option,
     optional_signer,
     own_model_option,
+    progress_option,
     rehash_option,
     seed_option,
     signing_options,
@@ -109,6 +110,7 @@ _COUNT = click.IntRange(min=1)
 @device_option
 @offload_option
 @rehash_option
+@progress_option
 @json_option
 def evaluate_command(
     policies: tuple[Path, ...],

@@ -17,6 +17,7 @@ from budc.cli.options import (
     lora_option,
     out_option,
     own_model_option,
+    progress_option,
     rehash_option,
     require_evaluation_option,
     trust_options,
@@ -124,6 +125,7 @@ class RunOptions:
     type=click.Choice(["cpu", "cuda"]),
     help="Hardware for onnxruntime; default cpu. Never replaced by another.",
 )
+@progress_option
 @device_option
 @click.option(
     "--compare", is_flag=True, help="Also make the full run and a run of fewer steps, from the same noise."

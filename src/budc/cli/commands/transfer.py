@@ -20,6 +20,7 @@ from budc.cli.options import (
     no_frames_option,
     offload_option,
     out_option,
+    progress_option,
     rehash_option,
     revision_option,
     seed_option,
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
 @states_option
 @no_frames_option
 @rehash_option
+@progress_option
 @verbose_option
 @json_option
 def transfer_command(

@@ -17,6 +17,7 @@ from budc.cli.options import (
     json_option,
     lora_option,
     own_model_option,
+    progress_option,
     rehash_option,
     require_evaluation_option,
     trust_option,
@@ -83,6 +84,7 @@ class VerifyOptions:
     help="Also check a configuration file that `budc export config --key` wrote with FILE.",
 )
 @rehash_option
+@progress_option
 @json_option
 def verify_command(**flags: Any) -> None:
     """Check whether an artifact can be believed.

@@ -16,6 +16,7 @@ from contextvars import ContextVar
 
 import click
 
+from budc import progress
 from budc.schema.errors import printable
 
 
@@ -40,7 +41,7 @@ def stage(name: str, detail: str = "") -> None:
     """Say that a stage begins. The seconds of stages of one name are added up."""
     if (stages := _stages.get()) is not None:
         stages.begin(name)
-        click.echo(printable(f"{name}: {detail}" if detail else name), err=True)
+        progress.stage(name, printable(detail))
 
 
 @contextmanager

@@ -1,0 +1,106 @@
+"""Stages and passes as lines, as JSON, and on a terminal; nothing is silent for long."""
+
+import json
+import time
+
+import pytest
+
+from budc.progress import displays, hashing, planned_passes, progress, reported, shown_progress, stage
+from budc.progress.displays import Terminal, in_words
+from budc.progress.remaining_work import RemainingWork
+
+
+def lines(capsys):
+    return capsys.readouterr().err.splitlines()
+
+
+def test_lines_name_stages_and_say_what_is_left(capsys, monkeypatch):
+    monkeypatch.setattr(displays, "LOG_EVERY", 0.0)
+    with shown_progress("lines"), planned_passes(RemainingWork({"search": [10.0], "held-out": [10.0]})):
+        stage("load", "a model")
+        with progress("search (joint)", 4) as bar:
+            time.sleep(0.02)
+            bar.advance("best 0.1")
+            bar.say("a note")
+    first, second, third = lines(capsys)
+    assert first == "load: a model"
+    assert second.startswith("search (joint): 1/4 best 0.1, about 0 s left; all: about 0 s left")
+    assert third == "a note"
+
+
+def test_json_has_one_event_a_line(capsys, monkeypatch):
+    monkeypatch.setattr(displays, "JSON_EVERY", 0.0)
+    with shown_progress("json"):
+        stage("load", "a model")
+        with progress("search", 2) as bar:
+            bar.say("halved")
+            bar.advance("best 1", replayed=True)
+            bar.advance()
+    events = [json.loads(line) for line in lines(capsys)]
+    assert [event["event"] for event in events] == ["stage", "pass", "note", "progress", "progress", "done"]
+    assert events[3] == {
+        **{"event": "progress", "stage": "search", "done": 1, "total": 2, "note": "best 1"},
+        **{"left": None, "allLeft": None},
+    }
+    assert events[4]["left"] == 0
+
+
+@pytest.mark.parametrize(("form", "said"), [("lines", "load: still going on after 0 s"), ("json", '"alive"')])
+def test_a_stage_that_takes_long_is_not_silent(capsys, monkeypatch, form, said):
+    monkeypatch.setattr(displays.Lines, "quiet", 0.02)
+    monkeypatch.setattr(displays.JsonLines, "quiet", 0.02)
+    with shown_progress(form):
+        stage("load", "a model")
+        time.sleep(0.2)
+    assert any(said in line for line in lines(capsys)[1:])
+    time.sleep(0.05)
+    assert lines(capsys) == []
+
+
+def test_a_terminal_shows_bars_and_spinners():
+    import io
+
+    from rich.console import Console
+
+    file = io.StringIO()
+    display = Terminal(Console(file=file, force_terminal=True, width=120))
+    with display.awake():
+        display.staged("load", "[bold]a model")
+        assert display._spinner is not None
+        from budc.progress import Bar
+
+        bar = Bar("search [x]", 2, display)
+        with display.shown(bar):
+            assert display._spinner is None
+            bar.advance("best [1]")
+            display.said("halved")
+    shown = file.getvalue()
+    for part in ("load: [bold]a model", "search [x]", "best [1]", "halved", "1/2"):
+        assert part in shown
+
+
+def test_a_callback_hears_of_passes_alone(capsys):
+    heard = []
+    with reported(lambda *what: heard.append(what)):
+        stage("load", "a model")
+        with progress("search", 2) as bar:
+            bar.advance()
+    with reported(None), progress("search", 2) as bar:
+        bar.advance()
+    assert heard == [("search", 1, 2)]
+    assert lines(capsys) == []
+
+
+def test_hashing_counts_megabytes(monkeypatch):
+    heard = []
+    with reported(lambda *what: heard.append(what)), hashing(300_000_000) as advance:
+        for _ in range(3):
+            advance(100_500_000)
+    assert heard == [("hashing the model, MB", done, max(300, done)) for done in (100, 201, 301)]
+    with hashing(10) as advance:
+        advance(10)
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(40, "40 s"), (360, "6 min"), (9000, "2.5 h")])
+def test_durations(seconds, words):
+    assert in_words(seconds) == words

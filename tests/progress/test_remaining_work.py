@@ -1,0 +1,48 @@
+import pytest
+
+from budc.progress import remaining_work
+from budc.progress.remaining_work import RemainingWork
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that tests set."""
+    now = [0.0]
+    monkeypatch.setattr(remaining_work.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_what_is_left_follows_from_the_pace_so_far(clock):
+    work = RemainingWork({"search": [10.0, 30.0], "held-out": [20.0], "held-out full": [40.0]})
+    assert work.seconds is None
+    work.begin("search (joint)")
+    clock[0] = 5.0
+    work.advance(0.5, replayed=0.0)
+    # Five forwards took five seconds; 95 are left.
+    assert work.seconds == pytest.approx(95)
+    clock[0] = 10.0
+    work.end()
+    assert work.seconds == pytest.approx(90)
+    clock[0] = 100.0
+    work.begin("held-out full")
+    clock[0] = 110.0
+    work.advance(0.25, replayed=0.0)
+    assert work.seconds == pytest.approx(80)
+
+
+def test_what_was_replayed_is_done_and_says_nothing_of_the_pace(clock):
+    work = RemainingWork({"search": [10.0], "held-out": [10.0]})
+    work.begin("search")
+    clock[0] = 2.0
+    work.advance(1.0, replayed=0.8)
+    work.end()
+    assert work.seconds == pytest.approx(10)
+
+
+def test_a_pass_that_was_not_expected_counts_for_nothing(clock):
+    work = RemainingWork({"search": [10.0]})
+    work.begin("frames")
+    clock[0] = 100.0
+    work.advance(0.5, replayed=0.0)
+    work.end()
+    assert work.seconds is None
