@@ -74,7 +74,7 @@ def plan_policies(
         OutputError: an artifact could not be written.
     """
     folder = out if sweep and out is not None else Path()
-    if folder.exists() and not folder.is_dir():
+    if (folder.exists() and not folder.is_dir()) or folder.suffix == ".json":
         raise OutputError(
             f"--out: {folder} is not a folder, and a sweep writes several files", remedy="name a folder"
         )

@@ -112,7 +112,10 @@ def test_an_interrupted_compile_says_that_it_resumes(budc, compiled, monkeypatch
     monkeypatch.setattr("budc.compiler.compile.compile_artifacts", interrupt)
     outcome = budc("compile", "--model", "wan2.1-nano", "--budget", "3")
     assert outcome.code == 130
-    assert outcome.err.splitlines() == ["interrupted: run the same command again to resume"]
+    assert outcome.err.splitlines() == [
+        "import: torch and diffusers",
+        "interrupted: run the same command again to resume",
+    ]
     assert outcome.out == ""
 
 

@@ -40,7 +40,7 @@ def test_png_has_a_row_a_prompt(run, compiled, tmp_path):
     assert imageio.imread(tmp_path / "x.png").shape == (2 * 32 * 4, 5 * 48 * 4, 3)
     assert "3 NFE of 6 steps" in outcome.out
     begun = [line.split(":")[0] for line in outcome.err.splitlines()]
-    assert begun[:-1] == ["verify", "load", "verify", *2 * ["encode", "denoise", "decode"]]
+    assert begun[:-1] == ["verify", "load", "import", "verify", *2 * ["encode", "denoise", "decode"]]
     assert re.fullmatch(r"(\w+ \d+\.\d s(, |$)){5}", begun[-1])
 
 
