@@ -58,6 +58,7 @@ def _compiled(plan: CompilePlan) -> list[Artifact]:
         if settled is not None:
             plan = replace(plan, policies=(replace(plan.policies[0], nfe=settled.nfe),))
         evaluator: Evaluator | None = None
+        first_blocks = 0 if plan.engine is None else plan.engine.first_blocks
         found: list[tuple[SearchResult, SamplerBinding]] = []
         generated: list[Generated] = []
         for planned in plan.policies:
@@ -67,7 +68,7 @@ def _compiled(plan: CompilePlan) -> list[Artifact]:
                 result = finder.find(compile_task(plan, loaded, sampler, planned.nfe))
             if settled is not None:
                 result = with_choices(result, settled.notes)
-            evaluator = evaluator or loaded.evaluator(sampler, journal)
+            evaluator = evaluator or loaded.evaluator(sampler, journal, first_blocks)
             deployed = SampledPolicy(result.policy, deployed_sampler(loaded.model, sampler, result))
             found.append((result, deployed.sampler))
             generated.append(evaluator.generate(deployed, planned.nfe))

@@ -41,7 +41,7 @@ def _for_engine(task: Task, plan: CompilePlan, loaded: LoadedTarget) -> Task:
         task = replace(task, published_masks=masks)
     return replace(
         task,
-        denoiser=loaded.recording(engine.payload),
+        denoiser=loaded.recording(engine.payload, engine.first_blocks),
         payloads=(engine.payload,),
         rule=engine.rule,
         always=engine.always_computed(steps),

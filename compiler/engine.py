@@ -39,10 +39,9 @@ def engine_named(name: str, profile: ModelProfile) -> DeploymentTarget:
         UnsupportedModel: it does not run the profile's model.
     """
     engine = target_named(name, FOR)
-    if engine.rule == "none" or not engine.exact:
-        why = "it follows no mask" if engine.rule == "none" else engine.differences[0]
+    if engine.rule == "none":
         raise UsageError(
-            f"{option(FOR, name)}: no policy can be searched for {engine.engine}: {why}",
+            f"{option(FOR, name)}: no policy can be searched for {engine.engine}, which follows no mask",
             remedy=f"export any policy for it: budc export config POLICY --to {name}",
         )
     if len(profile.denoisers) > 1:

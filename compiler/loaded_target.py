@@ -91,9 +91,14 @@ class LoadedTarget:
         """The model's denoiser, or its experts as one."""
         return model_denoiser(self.model)
 
-    def recording(self, payload: Payload) -> Denoiser:
-        """Return the denoiser that records a payload; the default one has the trunk residual and the velocity."""
-        return model_denoiser(self.model, payload) if payload == "trunk-output" else self.denoiser
+    def recording(self, payload: Payload, first_blocks: int) -> Denoiser:
+        """Return the denoiser that records a payload, see `ModelDenoiser`.
+
+        The default one has the trunk residual and the velocity.
+        """
+        if payload != "trunk-output" and not first_blocks:
+            return self.denoiser
+        return model_denoiser(self.model, payload, first_blocks)
 
     @cached_property
     def conditions(self) -> EncodedSets:
@@ -125,12 +130,16 @@ class LoadedTarget:
         """Return a sampler's schedule."""
         return NoiseSchedule.of(self.model.scheduler, sampler.sigmas, sampler.timesteps)
 
-    def evaluator(self, sampler: SamplerBinding, journal: Journal) -> Evaluator:
-        """Run every step of `sampler` on the held-out prompts, for policies to be measured against."""
+    def evaluator(self, sampler: SamplerBinding, journal: Journal, first_blocks: int = 0) -> Evaluator:
+        """Run every step of `sampler` on the held-out prompts, for policies to be measured against.
+
+        `first_blocks` run at reused steps too, see `Trunk`.
+        """
         rollout = PipelineRollout(
             self.model,
             journal.get("batch", int, lambda size: size >= 1),
             halved=lambda batch: journal.put("batch", batch),
+            first_blocks=first_blocks,
         )
         held_out = reference_set(
             rollout,

@@ -5,7 +5,6 @@ The engine itself is not run. Its mask and its rule are, on the model and the sc
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.evaluation.reference import reference_set, stored_latents
 from budc.compiler.models.model import load_model
-from budc.compiler.rollouts.metrics import latent_errors
+from budc.compiler.rollouts.metrics import latent_errors, latent_metric
 from budc.compiler.storage.journal import Journal
 from budc.policies.deployment import calibrated
 from budc.policies.profile import ModelProfile, find_weights
@@ -24,11 +23,12 @@ from budc.policies.prompt_sets import PromptSource, held_out_samples
 from budc.runtimes.admission.additions import DEPLOYMENT, check_additions
 from budc.runtimes.sampling.devices import find_device
 from budc.runtimes.targets.deployment import Deployment
-from budc.schema.policy import Policy, SamplerBinding
+from budc.runtimes.targets.deployment_target import DeploymentTarget
+from budc.runtimes.targets.registry import first_blocks_of
 
 
 class DeploymentErrors(NamedTuple):
-    """Mean squared errors of final latents, averaged over held-out prompts."""
+    """Squared errors of final latents, geometric means over held-out prompts; 0 where one of them has none."""
 
     samples: int
     policy: float
@@ -41,14 +41,13 @@ class DeploymentErrors(NamedTuple):
 
 @dataclass(frozen=True)
 class DeploymentRun:
-    """What to measure: a deployment, on the model of `profile`.
+    """What to measure: a deployment for `target`, on the model of `profile`.
 
-    `own_sigmas` says that the engine makes its own schedule where the policy's was trained. `folder` is that of the
-    weights, by default the package's or the hub cache's.
+    `folder` is that of the weights, by default the package's or the hub cache's.
     """
 
+    target: DeploymentTarget
     deployment: Deployment
-    own_sigmas: bool
     profile: ModelProfile
     folder: Path | None
     samples: int
@@ -71,19 +70,20 @@ def deployment_errors(run: DeploymentRun) -> DeploymentErrors:
     samples = held_out_samples(profile, PromptSource(None, run.samples))
     sampler = document.sampler
     aligned = document.search.settings.get("aligned") is True
-    engines = model.sampler(sampler.steps) if aligned and run.own_sigmas else sampler
+    engines = model.sampler(sampler.steps) if aligned and not run.target.sigmas else sampler
     with tempfile.TemporaryDirectory(prefix="budc-export-") as name, Journal(Path(name), "export") as journal:
-        rollout = PipelineRollout(model)
+        rollout = PipelineRollout(model, first_blocks=first_blocks_of(document))
         full = reference_set(rollout, model.sampler(sampler.steps), samples, journal, "every step")
-
-        def final(policy: Policy, on: SamplerBinding, label: str) -> Tensor:
-            return stored_latents(rollout, policy, on, full.conditions, journal, label)
-
-        own = final(document.policy, sampler, "policy")
-        deployed = final(run.deployment.policy, engines, "as the engine runs it")
+        own = stored_latents(rollout, document.policy, sampler, full.conditions, journal, "policy")
+        engine = PipelineRollout(model, first_blocks=run.target.first_blocks)
+        deployed = stored_latents(engine, run.deployment.policy, engines, full.conditions, journal, "engine")
     return DeploymentErrors(
         samples=len(samples),
-        policy=statistics.fmean(latent_errors(own, full.latents)),
-        deployed=statistics.fmean(latent_errors(deployed, full.latents)),
-        between=statistics.fmean(latent_errors(deployed, own)),
+        policy=_mean(own, full.latents),
+        deployed=_mean(deployed, full.latents),
+        between=_mean(deployed, own),
     )
+
+
+def _mean(latents: Tensor, reference: Tensor) -> float:
+    return latent_metric(latent_errors(latents, reference)).geometric_mean or 0.0

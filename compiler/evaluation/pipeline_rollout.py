@@ -33,12 +33,18 @@ class PipelineRollout:
 
     `forwards` counts computed forwards of one sample and one branch, the unit of the budget. `halved` is told the
     new batch size whenever device memory did not suffice, so that a resumed compile can start with it.
+    `first_blocks` run at reused steps too, see `Trunk`.
     """
 
     def __init__(
-        self, model: LoadedModel, batch: int | None = None, halved: Callable[[int], object] | None = None
+        self,
+        model: LoadedModel,
+        batch: int | None = None,
+        halved: Callable[[int], object] | None = None,
+        first_blocks: int = 0,
     ) -> None:
         self.model = model
+        self._first_blocks = first_blocks
         self.forwards = 0
         default = _BATCH if model.device.type == "cpu" else _BATCH_OF_ACCELERATOR
         self._microbatches = MicroBatches(batch or model.adapter.batch or default)
@@ -81,7 +87,9 @@ class PipelineRollout:
         conditions = conditions.to(device)
         latents = conditions.noise
         scheduler = on_schedule(model.scheduler, sampler.sigmas, sampler.timesteps, device)
-        denoisers = self._denoisers.setdefault(policy.payload, model_denoisers(model, policy.payload))
+        denoisers = self._denoisers.setdefault(
+            policy.payload, model_denoisers(model, policy.payload, self._first_blocks)
+        )
         machine: StepMachine[Tensor] = StepMachine(policy, combine, sampler.first_steps)
         for step, timestep in enumerate(scheduler.timesteps):
             denoiser, velocities = denoisers[sampler.expert_at(step)], {}

@@ -31,6 +31,7 @@ from budc.policies.samples import Sample
 from budc.progress import stage
 from budc.runtimes.admission.additions import REPLAY, check_additions
 from budc.runtimes.sampling.devices import find_device
+from budc.runtimes.targets.registry import first_blocks_of
 from budc.schema.errors import QualityMismatch, UnsupportedModel, UsageError, printable
 from budc.schema.policy import Metric, PolicyDocument
 from budc.schema.report_names import FULL
@@ -106,7 +107,7 @@ def replay(request: ReplayRequest) -> list[Replayed]:
         check_loaded(document.model, with_adapters(model, document.model, adapters))
     chosen = held_out[: request.samples or len(held_out)]
     with tempfile.TemporaryDirectory(prefix="budc-replay-") as name, Journal(Path(name), "replay") as journal:
-        rollout = PipelineRollout(model)
+        rollout = PipelineRollout(model, first_blocks=first_blocks_of(document))
         held = reference_set(rollout, model.sampler(full_steps), chosen, journal, "reference")
         latents = stored_latents(
             rollout, document.policy, document.sampler, held.conditions, journal, "policy"

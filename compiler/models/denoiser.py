@@ -18,14 +18,21 @@ from budc.schema.policy import Payload
 
 
 class ModelDenoiser(WeightedGuidance):
-    """One denoiser of a loaded model, by its `index`; `payload` says what computed steps leave for reused ones, see
-    `Trunk`.
+    """One denoiser of a loaded model, by its `index`; `payload` says what computed steps leave for reused ones, and
+    `first_blocks` how many blocks run at reused ones too, see `Trunk`.
     """
 
-    def __init__(self, model: LoadedModel, payload: Payload = "trunk-residual", index: int = 0) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        payload: Payload = "trunk-residual",
+        index: int = 0,
+        first_blocks: int = 0,
+    ) -> None:
         self._model = model
         self._index = index
         self._payload: Payload = payload
+        self._first_blocks = first_blocks
         self._guidance = model.guidances[index]
         branches, guidance = model.profile.branches, self._guidance
         self.weights: Mapping[str, float] = {
@@ -39,7 +46,8 @@ class ModelDenoiser(WeightedGuidance):
 
     @cached_property
     def _trunk(self) -> Trunk:
-        return Trunk(self._model.denoisers[self._index], self._payload)
+        transformer = self._model.denoisers[self._index]
+        return Trunk(transformer, self._payload, first_blocks=self._first_blocks)
 
     def _onloaded(self) -> Trunk:
         """Return the trunk, its network on the device."""
@@ -74,12 +82,14 @@ class ModelDenoiser(WeightedGuidance):
         return True
 
 
-def model_denoiser(model: LoadedModel, payload: Payload = "trunk-residual") -> Denoiser:
+def model_denoiser(
+    model: LoadedModel, payload: Payload = "trunk-residual", first_blocks: int = 0
+) -> Denoiser:
     """Return a loaded model's denoiser, or its experts as one."""
-    denoisers = model_denoisers(model, payload)
+    denoisers = model_denoisers(model, payload, first_blocks)
     return denoisers[0] if len(denoisers) == 1 else ExpertSwitch(denoisers, model.boundaries)
 
 
-def model_denoisers(model: LoadedModel, payload: Payload) -> tuple[ModelDenoiser, ...]:
+def model_denoisers(model: LoadedModel, payload: Payload, first_blocks: int = 0) -> tuple[ModelDenoiser, ...]:
     """Return the denoisers of a loaded model, in the order in which they run."""
-    return tuple(ModelDenoiser(model, payload, index) for index in range(len(model.denoisers)))
+    return tuple(ModelDenoiser(model, payload, index, first_blocks) for index in range(len(model.denoisers)))

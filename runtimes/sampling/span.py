@@ -4,7 +4,7 @@ What iterating over the lists yields depends on the mode of their `Gate`:
 
 - "compute": the blocks, with a marker before the first that keeps h_in and one after the last that caches the residual,
   or the output itself.
-- "reuse": no block, only one marker, which adds the cached residual, or returns the cached output.
+- "reuse": no block, or the first ones, and one marker that adds the cached residual, or returns the cached output.
 - "off": the blocks.
 
 A list that leads to the trunk yields its blocks in every mode, after a marker that counts tokens.
@@ -27,11 +27,13 @@ class Gate:
     """What the markers of one transformer share: the mode, and the cached tensor that they use or record.
 
     `payload` names the kind of tensor. `cached` is what a reused forward uses, `recorded` what a computed one has
-    produced. Both hold the first `tokens` tokens of the sequence; None means all.
+    produced. Both hold the first `tokens` tokens of the sequence; None means all. The first `first_blocks` blocks run
+    in a reused forward too, and the trunk begins after them.
     """
 
-    def __init__(self, payload: Payload) -> None:
+    def __init__(self, payload: Payload, first_blocks: int = 0) -> None:
         self.payload = payload
+        self.first_blocks = first_blocks
         self.set("off")
 
     def set(self, mode: Mode, cached: Tensor | None = None) -> None:
@@ -114,17 +116,20 @@ class SpanList(nn.ModuleList):
             gate.record(own if gate.payload == "trunk-output" else own - entering[:, : gate.tokens])
             return hidden
 
-        before = [Marker(enter, span.returns)] if span.first else []
-        after = [Marker(leave, span.returns)] if span.last else []
-        return [*before, *blocks, *after]
+        if span.first:
+            blocks.insert(gate.first_blocks, Marker(enter, span.returns))
+        if span.last:
+            blocks.append(Marker(leave, span.returns))
+        return blocks
 
     def _reusing(self, gate: Gate, span: Span) -> list[Any]:
         cached = gate.cached
+        blocks: list[Any] = list(self._modules.values())[: gate.first_blocks] if span.first else []
         if gate.payload == "velocity" or not span.last or cached is None:
-            return []
+            return blocks
         if gate.payload == "trunk-output":
-            return [Marker(lambda hidden: cached, span.returns)]
-        return [Marker(lambda hidden: hidden[:, : gate.tokens] + cached, span.returns)]
+            return [*blocks, Marker(lambda hidden: cached, span.returns)]
+        return [*blocks, Marker(lambda hidden: hidden[:, : gate.tokens] + cached, span.returns)]
 
     def __getitem__(self, idx: Any) -> Any:
         """Index as a list does; a slice is a plain `ModuleList`, as block-level offloading expects."""

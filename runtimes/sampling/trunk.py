@@ -51,18 +51,23 @@ class Trunk:
 
     `payload` names what is cached: "trunk-residual" (h_out - h_in), "trunk-output" (h_out), or "velocity" (the model's
     output, as tokens before they are put back into latents). `compute` and `reuse` are differentiable in all their
-    tensors and keep none of them. `family` describes a transformer whose class is in no known family.
+    tensors and keep none of them. `family` describes a transformer whose class is in no known family. So many
+    `first_blocks` are left out of the trunk, as some engines do: they run when it is reused, too.
 
     Raises:
         UnsupportedModel: no family is known by the transformer's class name.
     """
 
     def __init__(
-        self, transformer: nn.Module, payload: Payload = "trunk-residual", family: Family | None = None
+        self,
+        transformer: nn.Module,
+        payload: Payload = "trunk-residual",
+        family: Family | None = None,
+        first_blocks: int = 0,
     ) -> None:
         self.transformer = transformer
         self.family: Family = family or family_of(transformer)
-        self.gate = Gate(payload)
+        self.gate = Gate(payload, first_blocks)
         self._hook: torch.utils.hooks.RemovableHandle | None = None
         for span, blocks in self._lists:
             if not isinstance(blocks, nn.ModuleList):

@@ -1,7 +1,7 @@
 """cache-dit's static mask: its YAML, or the same in Python where the file's name ends in .py.
 
-cache-dit always runs its first block, to measure how much changes, also where a static mask decides. What it reuses is
-what the other blocks added, which is another payload than budc's trunk residual.
+cache-dit always runs its first block, to measure how much changes, also where a static mask decides. It reuses what the
+other blocks added.
 """
 
 from budc.runtimes.targets.deployment import Configuration, Deployment
@@ -54,7 +54,7 @@ CACHE_DIT = DeploymentTarget(
     version="1.5.3",
     payload="trunk-residual",
     rule="plain",
-    differences=("blocks: cache-dit runs its first block at every step, and reuses what the others added",),
+    first_blocks=1,
     unchecked=(
         "the signature, and whose policy it is",
         "the model: any transformer that it knows takes the file",

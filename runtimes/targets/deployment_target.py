@@ -40,8 +40,8 @@ class DeploymentTarget(Struct, frozen=True, kw_only=True):
     """Classes of denoisers that it runs this way; any if empty."""
     dtypes: tuple[str, ...] = ()
     """Precisions that it runs this way; any if empty."""
-    differences: tuple[str, ...] = ()
-    """What it does differently for every policy, so that it is never exact."""
+    first_blocks: int = 0
+    """So many blocks run at every step; what the others add is what it reuses."""
     unchecked: tuple[str, ...]
     """What it does not check when it loads the file or runs."""
     settings: Mapping[str, str] = {}
@@ -51,11 +51,6 @@ class DeploymentTarget(Struct, frozen=True, kw_only=True):
     masks: Callable[[int, int], tuple[StepMask, ...]] | None = None
     """(steps, NFE) -> the masks that it can follow; unset where it can follow any."""
     write: Callable[[Deployment], Configuration]
-
-    @property
-    def exact(self) -> bool:
-        """Whether it runs a policy made for it as the policy says, to rounding."""
-        return not self.differences
 
     def always_computed(self, steps: int) -> tuple[int, ...]:
         """Return the steps that every run computes."""

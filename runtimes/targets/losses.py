@@ -10,6 +10,7 @@ from itertools import zip_longest
 from budc.runtimes.sampling.rules import fixed_rows
 from budc.runtimes.targets.deployment import Deployment
 from budc.runtimes.targets.deployment_target import DeploymentTarget, Rule, check_deployable
+from budc.runtimes.targets.registry import first_blocks_of
 from budc.schema.mask import StepMask
 from budc.schema.policy import Payload, Policy, PolicyDocument
 
@@ -55,7 +56,11 @@ def deployed(
     policy = Policy.of(target.payload, rows)
     if any(mask.nfe < mask.steps for mask in masks.values()):
         losses += _reuse_losses(target, document.policy, policy)
-        losses += list(target.differences)
+        if target.first_blocks != first_blocks_of(document):
+            losses.append(
+                f"blocks: {_blocks(first_blocks_of(document))} run at a step that the policy reuses, "
+                f"{_blocks(target.first_blocks)} at one that {target.engine} does, and the others' residual is reused"
+            )
     if document.search.settings.get("aligned") is True and not target.sigmas:
         losses.append(
             f"sigmas: the policy's were trained, {target.engine} makes its own unless you pass them to it"
@@ -112,3 +117,7 @@ def _reuse_losses(target: DeploymentTarget, given: Policy, own: Policy) -> list[
             f"coefficients: the policy has its own at {len(differing)} steps, {target.engine} {_RULES[target.rule]}"
         )
     return losses
+
+
+def _blocks(count: int) -> str:
+    return f"the first {count} block{'' if count == 1 else 's'}" if count else "no blocks"

@@ -15,7 +15,8 @@ from budc.runtimes.targets.lightx2v import LIGHTX2V
 from budc.runtimes.targets.openvino_genai import OPENVINO_GENAI
 from budc.runtimes.targets.sd_cpp import SD_CPP
 from budc.runtimes.targets.sglang_dpcache import SGLANG_DPCACHE
-from budc.schema.errors import UsageError
+from budc.schema.errors import UnsupportedVersion, UsageError
+from budc.schema.policy import PolicyDocument
 
 TARGETS: Final[Mapping[str, DeploymentTarget]] = {
     target.name: target
@@ -37,3 +38,19 @@ def target_named(name: str, source: str = "to") -> DeploymentTarget:
         f"{option(source)}: no target named {name!r}",
         remedy=f"{option(source, near[0])}, or another of {listed}" if near else f"use one of {listed}",
     )
+
+
+def first_blocks_of(document: PolicyDocument) -> int:
+    """Return how many blocks run at a step that a policy reuses.
+
+    Raises:
+        UnsupportedVersion: it was made for an engine that this release does not know.
+    """
+    if document.target is None:
+        return 0
+    if document.target.name not in TARGETS:
+        raise UnsupportedVersion(
+            f"{document.name} was made for {document.target.name}, which this release does not know",
+            remedy="upgrade budc",
+        )
+    return TARGETS[document.target.name].first_blocks

@@ -37,8 +37,7 @@ SGLANG = {"engine": "sglang-dpcache", "dtype": "bfloat16"}
     ("flags", "error", "message"),
     [
         ({"engine": "sglang"}, UsageError, "--for: no target named 'sglang'"),
-        ({"engine": "sd.cpp"}, UsageError, "it follows no mask"),
-        ({"engine": "cache-dit"}, UsageError, "runs its first block at every step"),
+        ({"engine": "sd.cpp"}, UsageError, "which follows no mask"),
         ({"engine": "lightx2v"}, UnsupportedModel, "for a FluxTransformer2DModel, lightx2v runs Wan"),
         ({"engine": "sglang-dpcache"}, UnsupportedModel, "float32, sglang-dpcache runs bfloat16"),
         ({**SGLANG, "budget": "1"}, BudgetImpossible, "computes the steps 0, 1 in every run"),

@@ -6,9 +6,9 @@ from msgspec.structs import replace
 from budc.runtimes.sampling.rules import fixed_rows
 from budc.runtimes.targets.losses import deployed
 from budc.runtimes.targets.registry import TARGETS, target_named
-from budc.schema.errors import UnsupportedModel, UsageError
+from budc.schema.errors import UnsupportedModel, UnsupportedVersion, UsageError
 from budc.schema.mask import StepMask
-from budc.schema.policy import Expert, Policy
+from budc.schema.policy import Expert, Policy, Target
 
 
 def kinds(target, document):
@@ -44,8 +44,13 @@ def test_a_policy_of_the_engine_s_own_rule_loses_nothing(document):
     assert kinds("sglang-dpcache", replace(document, shape=shape)) == ["payload", "coefficients"]
 
 
-def test_cache_dit_is_never_exact(document):
+def test_another_span_of_blocks_is_lost_both_ways(document):
     assert kinds("cache-dit", document) == ["blocks"]
+    made_for_it = replace(document, target=Target(name="cache-dit"))
+    assert kinds("cache-dit", made_for_it) == []
+    assert kinds("diffusers-magcache", made_for_it) == ["blocks"]
+    with pytest.raises(UnsupportedVersion, match="made for another-engine, which this release does not know"):
+        kinds("cache-dit", replace(document, target=Target(name="another-engine")))
 
 
 def test_coefficients_and_payload_are_lost_by_name(document):

@@ -159,8 +159,8 @@ def _measure(target: DeploymentTarget, deployment: Deployment, options: ConfigOp
 
         return deployment_errors(
             DeploymentRun(
+                target=target,
                 deployment=deployment,
-                own_sigmas=not target.sigmas,
                 profile=profile,
                 folder=options.weights,
                 samples=options.samples or 4,

@@ -68,7 +68,7 @@ def _errors(errors: DeploymentErrors | None, *, lossy: bool) -> str:
     if errors is None:
         return "not measured; --samples 4 measures it on held-out prompts" if lossy else "not measured"
     return (
-        f"{errors.deployed:.3g} as the engine runs it, {errors.policy:.3g} as the policy says "
-        f"(mean squared error of final latents against every step computed, {errors.samples} held-out prompts)\n"
-        f"{errors.between:.3g} between the two"
+        f"{errors.deployed:.3g} as the engine runs it, {errors.policy:.3g} as the policy says, both against every step "
+        f"computed\n{errors.between:.3g} between the two\n"
+        f"squared errors of final latents, geometric means over {errors.samples} held-out prompts"
     )
