@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map_only
 
 from budc.policies.profile import ModelProfile
 from budc.runtimes.admission.settings import SettingsCheck
+from budc.runtimes.admission.trust import TrustedPolicy
 from budc.runtimes.diffusers.applied import AppliedPolicy
 from budc.schema.mask import StepMask
 from budc.schema.policy import PolicyDocument
@@ -80,7 +81,7 @@ class Sampling:
     @contextmanager
     def under(self, document: PolicyDocument) -> Iterator[None]:
         """Apply a policy for the length of a with-block. Random weights are bound to no digest, so none is checked."""
-        handle = AppliedPolicy(self.pipe, document, SettingsCheck())
+        handle = AppliedPolicy(self.pipe, [TrustedPolicy(document)], SettingsCheck())
         handle.install()
         try:
             yield

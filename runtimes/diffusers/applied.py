@@ -5,26 +5,27 @@ from functools import partial
 from typing import Any
 
 from budc.runtimes.admission.settings import SettingsCheck
+from budc.runtimes.admission.trust import TrustedPolicy
 from budc.runtimes.diffusers.conflicts import REMOVE_POLICY
 from budc.runtimes.diffusers.denoiser import PolicyDenoiser
 from budc.runtimes.diffusers.method_patch import MethodPatch
 from budc.runtimes.diffusers.policy_run import PolicyRun
-from budc.schema.errors import CacheConflict
-from budc.schema.policy import PolicyDocument
+from budc.schema.errors import CacheConflict, UsageError
 
 
 class AppliedPolicy:
     """A policy applied to a pipeline, as `budc.apply` returns it. `remove()` undoes it completely.
 
     `pipe` is the pipeline, `document` the policy, `signers` the trusted keys that signed it (empty: unsigned).
+    `policies` are all that were given, for one model; the first is in effect until `use` chooses another.
     """
 
-    def __init__(
-        self, pipe: Any, document: PolicyDocument, settings: SettingsCheck, signers: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, pipe: Any, policies: Sequence[TrustedPolicy], settings: SettingsCheck) -> None:
         self.pipe = pipe
-        self.document = document
-        self.signers = tuple(signers)
+        self.policies = tuple(policy.document for policy in policies)
+        self._policies = {policy.document.budget.nfe: policy for policy in policies}
+        self.document = document = self.policies[0]
+        self.signers = policies[0].signers
         self._settings = settings
         self._differences_at_apply = dict(settings.differences)
         self._scheduler = pipe.scheduler
@@ -44,6 +45,22 @@ class AppliedPolicy:
         if self.uncalibrated:
             facts.append(f"uncalibrated ({'; '.join(self.uncalibrated)})")
         return f"{start}{', '.join(facts)}>"
+
+    def use(self, *, nfe: int) -> None:
+        """Choose the policy of so many evaluations for the runs that follow. Takes microseconds: nothing is patched.
+
+        Raises:
+            UsageError: none of the policies has so many, or the policy was removed.
+            RefusedRun: a run is under way.
+        """
+        if nfe not in self._policies:
+            known = ", ".join(map(str, sorted(self._policies)))
+            raise UsageError(f"nfe: no policy of {nfe} evaluations was applied", remedy=f"one of {known}")
+        if not self._patches:
+            raise UsageError(f"{self.document.name} was removed", remedy="apply the policies again")
+        chosen = self._policies[nfe]
+        self._run.use(chosen.document)
+        self.document, self.signers = chosen.document, chosen.signers
 
     @property
     def uncalibrated(self) -> tuple[str, ...]:

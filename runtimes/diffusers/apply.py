@@ -11,7 +11,7 @@ Only this pipeline instance changes, and `remove` puts it back exactly. A copy o
 other than the calibrated ones are refused; `allow_uncalibrated=True` runs them with a warning.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from typing import Any
@@ -21,7 +21,7 @@ from budc.runtimes.admission.settings import SettingsCheck
 from budc.runtimes.admission.trust import Source, trusted_policy
 from budc.schema.arguments import path_argument
 from budc.schema.digest_cache import DigestCache
-from budc.schema.errors import MissingExtra, UnsupportedModel
+from budc.schema.errors import MissingExtra, UnsupportedModel, UsageError
 from budc.schema.installation import install
 from budc.schema.policy import PolicyDocument
 from budc.schema.trust import Trust
@@ -49,7 +49,7 @@ __all__ = ["AppliedPolicy", "applied", "apply"]
 
 def apply(
     pipe: Any,
-    artifact: Source,
+    artifact: Source | Sequence[Source],
     *,
     trust: Trust | str | PathLike[str] | None = None,
     allow_unsigned: bool = False,
@@ -62,7 +62,8 @@ def apply(
     Args:
         pipe: the pipeline.
         artifact: the path of a `.budc.json` file, or what `open_artifact` returned for one; a bare `PolicyDocument`
-            counts as unsigned.
+            counts as unsigned. A list holds policies of several budgets for one model: the first is in effect, and
+            `AppliedPolicy.use` chooses between runs.
         trust: whose signature is trusted: a `Trust`, or the path of one public key.
         allow_unsigned: run what nobody signed, with an `UnsignedWarning`.
         allow_uncalibrated: run other settings or weights than the calibrated ones, with an `UncalibratedWarning`.
@@ -71,7 +72,7 @@ def apply(
         digests: caches the digests of the model's files by their times; the user's cache by default.
 
     Raises:
-        UsageError: an argument of another kind.
+        UsageError: an argument of another kind, or policies for several models, or two of one budget.
         TrustError: nobody trusted has signed the artifact, it is denied, or it has expired.
         ArtifactError: it is not a valid policy, or uses what this runtime cannot run.
         ModelError: the pipeline's model is another one, or of a kind that is not supported.
@@ -79,9 +80,13 @@ def apply(
             calibrated ones.
         CacheConflict: a policy or another cache is on a transformer already.
     """
-    policy = trusted_policy(artifact, trust, allow_unsigned)
-    document, settings = policy.document, SettingsCheck(allow_uncalibrated)
-    check_additions(document, APPLY, without=unseen_additions(pipe))
+    sources = artifact if isinstance(artifact, list | tuple) else [artifact]
+    policies = [trusted_policy(source, trust, allow_unsigned) for source in sources]
+    settings = SettingsCheck(allow_uncalibrated)
+    _check_one_model([policy.document for policy in policies])
+    for policy in policies:
+        check_additions(policy.document, APPLY, without=unseen_additions(pipe))
+    document = policies[0].document
     _check_pipeline(pipe, document, settings)
     folder = None
     if weights_dir is not None:
@@ -96,23 +101,45 @@ def apply(
             settings,
             quantized=denoiser.quantization is not None,
         )
-    check_sampler(document, pipe.scheduler, settings)
-    check_experts(document, pipe)
+    for policy in policies:
+        check_sampler(policy.document, pipe.scheduler, settings)
+        check_experts(policy.document, pipe)
     for denoiser, transformer in zip(document.model.denoisers, transformers, strict=True):
         AdapterCheck(document, denoiser.name, transformer)(settings)
-    applied_policy = AppliedPolicy(pipe, document, settings, policy.signers)
+    applied_policy = AppliedPolicy(pipe, policies, settings)
     applied_policy.install()
     return applied_policy
 
 
 @contextmanager
-def applied(pipe: Any, artifact: Source, **options: Any) -> Iterator[AppliedPolicy]:
+def applied(pipe: Any, artifact: Source | Sequence[Source], **options: Any) -> Iterator[AppliedPolicy]:
     """Apply a policy for the length of a with-block; `options` are those of `apply`."""
     applied_policy = apply(pipe, artifact, **options)
     try:
         yield applied_policy
     finally:
         applied_policy.remove()
+
+
+def _check_one_model(documents: Sequence[PolicyDocument]) -> None:
+    """Refuse policies between which a pipeline cannot go over. Raises UsageError."""
+    if not documents:
+        raise UsageError("artifact: an empty list", remedy="pass one policy, or several")
+    first, *others = documents
+    budgets = {first.budget.nfe: first.name}
+    for document in others:
+        if document.model != first.model or document.pipeline().shape.dtype != first.pipeline().shape.dtype:
+            raise UsageError(
+                f"artifact: {document.name} is for another model or another dtype than {first.name}",
+                remedy="apply policies of one compile, such as a --sweep",
+            )
+        nfe = document.budget.nfe
+        if nfe in budgets:
+            raise UsageError(
+                f"artifact: {budgets[nfe]} and {document.name} both have {nfe} evaluations",
+                remedy="pass one of them: use() tells policies apart by their evaluations",
+            )
+        budgets[nfe] = document.name
 
 
 def _check_pipeline(pipe: Any, document: PolicyDocument, settings: SettingsCheck) -> None:

@@ -47,6 +47,12 @@ class PolicyDenoiser:
             item.quantization is not None for item in document.model.denoisers if item.name == name
         )
 
+    def use(self, document: PolicyDocument) -> None:
+        """Go over to another policy for the same model, between two runs."""
+        self._document = document
+        self._marker.policy = document.name
+        self.trunk.use(document.policy.payload)
+
     @property
     def is_compiled(self) -> bool:
         """Whether the pipeline runs it through `torch.compile`."""

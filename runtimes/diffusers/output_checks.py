@@ -32,10 +32,14 @@ class OutputChecks:
         family: Family,
     ) -> None:
         self._pipe = pipe
-        self._document, self._shape = document, document.pipeline().shape
         self._transformer = transformer
         self._settings = settings
         self._family = family
+        self.use(document)
+
+    def use(self, document: PolicyDocument) -> None:
+        """Compare with another policy from now on."""
+        self._document, self._shape = document, document.pipeline().shape
         self._size = Size(self._shape.frames, self._shape.height, self._shape.width)
         self._given: Size | None = None
         self._chosen: PolicyDocument | None = None

@@ -62,6 +62,23 @@ class PolicyRun:
         self._names_branches = False
         self._started = False
 
+    def use(self, document: PolicyDocument) -> None:
+        """Go over to another policy for the same model.
+
+        Raises:
+            RefusedRun: a run is under way.
+        """
+        if self._started or self._in_own_loop:
+            raise RefusedRun(
+                f"a run under the policy {self._document.name} is under way",
+                remedy="call use() when it has ended, not in its callback",
+            )
+        self._end()
+        self._document = document
+        self._output_checks.use(document)
+        for denoiser in self._denoisers:
+            denoiser.use(document)
+
     def set_timesteps(self, original: Method, *args: Any, **kwargs: Any) -> Any:
         """Start a run: check the pipeline as it is now, and set the policy's schedule."""
         if self.is_neighbour("scheduler"):

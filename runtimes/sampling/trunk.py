@@ -106,9 +106,17 @@ class Trunk:
         for span, blocks in self._lists:
             blocks.__class__ = SpanList
             blocks.__dict__.update(_budc_gate=self.gate, _budc_span=span)
-        if self.gate.payload == "velocity":
-            projection = self.transformer.get_submodule(self.family.projection)
-            self._hook = projection.register_forward_hook(VelocityHook(self.gate))
+        self._hook_projection()
+
+    def use(self, payload: Payload) -> None:
+        """Cache another payload from now on, installed or not; what was recorded is forgotten."""
+        self.clear()
+        if payload == self.gate.payload:
+            return
+        self.gate.payload = payload
+        if self.is_installed:
+            self._unhook()
+            self._hook_projection()
 
     def uninstall(self) -> None:
         """Put the transformer back exactly as it was before `install`; do nothing when not installed."""
@@ -117,6 +125,14 @@ class Trunk:
             if isinstance(blocks, SpanList) and blocks._budc_gate is self.gate:
                 del blocks.__dict__["_budc_gate"], blocks.__dict__["_budc_span"]
                 blocks.__class__ = nn.ModuleList  # type: ignore[assignment]
+        self._unhook()
+
+    def _hook_projection(self) -> None:
+        if self.gate.payload == "velocity":
+            projection = self.transformer.get_submodule(self.family.projection)
+            self._hook = projection.register_forward_hook(VelocityHook(self.gate))
+
+    def _unhook(self) -> None:
         if self._hook is not None:
             self._hook.remove()
             self._hook = None

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
 from budc.runtimes.admission.settings import SettingsCheck, UncalibratedWarning  # noqa: E402
+from budc.runtimes.admission.trust import TrustedPolicy  # noqa: E402
 from budc.runtimes.diffusers.applied import AppliedPolicy  # noqa: E402
 from budc.runtimes.sampling.families import FAMILIES, family_of  # noqa: E402
 from budc.runtimes.sampling.schedulers import default_schedule, passed_sigmas, sampler_binding  # noqa: E402
@@ -71,7 +72,7 @@ def document(compiled_for: Callable[..., PolicyDocument]) -> Callable[..., Polic
 
 
 def applied(pipe: Any, document: PolicyDocument) -> AppliedPolicy:
-    applied_policy = AppliedPolicy(pipe, document, SettingsCheck())
+    applied_policy = AppliedPolicy(pipe, [TrustedPolicy(document)], SettingsCheck())
     applied_policy.install()
     return applied_policy
 
@@ -378,7 +379,7 @@ def test_a_branch_that_the_pipeline_leaves_out_is_noticed_in_the_first_step(
 
 def test_a_branch_that_the_pipeline_leaves_out_may_be_allowed(named: DocumentFor) -> None:
     pipe, options = qwen_image()
-    applied_policy = AppliedPolicy(pipe, named(pipe, options), SettingsCheck(allow=True))
+    applied_policy = AppliedPolicy(pipe, [TrustedPolicy(named(pipe, options))], SettingsCheck(allow=True))
     applied_policy.install()
     with pytest.warns(UncalibratedWarning, match="this run has cond$"):
         generate(pipe, options | {"true_cfg_scale": 1.0})

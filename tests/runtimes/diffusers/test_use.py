@@ -1,0 +1,105 @@
+"""Several policies of one model on a pipeline, and the choice between them."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+torch = pytest.importorskip("torch")
+
+from budc.runtimes.diffusers.apply import AppliedPolicy  # noqa: E402
+from budc.runtimes.sampling.rules import fixed_rows  # noqa: E402
+from budc.schema.errors import RefusedRun, UsageError  # noqa: E402
+from budc.schema.mask import StepMask  # noqa: E402
+from budc.schema.policy import PolicyDocument  # noqa: E402
+
+ApplyQuietly = Callable[..., AppliedPolicy]
+STEPS = 6
+
+
+@pytest.fixture
+def tiers(pipe: Any, compiled_for: Callable[..., PolicyDocument]) -> list[PolicyDocument]:
+    """Policies of two, three and four evaluations; the payload of the second is the velocity."""
+    documents = []
+    for nfe in (2, 3, 4):
+        mask = StepMask.uniform(STEPS, nfe)
+        payload = "velocity" if nfe == 3 else "trunk-residual"
+        document = compiled_for(pipe, mask, fixed_rows("plain", mask), payload=payload)
+        documents.append(replace(document, name=f"tier-{nfe}"))
+    return documents
+
+
+def test_each_tier_makes_what_it_makes_alone(
+    pipe: Any, run: Any, tiers: list[PolicyDocument], apply_quietly: ApplyQuietly
+) -> None:
+    alone = {}
+    for document in tiers:
+        applied_policy = apply_quietly(pipe, document)
+        alone[document.budget.nfe] = run(pipe)
+        applied_policy.remove()
+    full = run(pipe)
+    applied_policy = apply_quietly(pipe, tiers)
+    assert torch.equal(run(pipe), alone[2])
+    for nfe in (3, 4, 2, 3):
+        applied_policy.use(nfe=nfe)
+        assert applied_policy.document.name == f"tier-{nfe}"
+        assert f"{nfe} of 6 steps" in repr(applied_policy)
+        assert torch.equal(run(pipe), alone[nfe])
+    applied_policy.remove()
+    assert torch.equal(run(pipe), full)
+    assert len({float(latents.sum()) for latents in (*alone.values(), full)}) == 4
+
+
+def test_the_choice_takes_less_than_a_millisecond(
+    pipe: Any, tiers: list[PolicyDocument], apply_quietly: ApplyQuietly
+) -> None:
+    applied_policy = apply_quietly(pipe, tiers)
+    taken = []
+    for nfe in (3, 4, 2) * 5:
+        start = time.perf_counter()
+        applied_policy.use(nfe=nfe)
+        taken.append(time.perf_counter() - start)
+    # The best of many: the machine may be busy.
+    assert min(taken) < 1e-3
+
+
+def test_wrong_use_is_refused_and_changes_nothing(
+    pipe: Any, run: Any, tiers: list[PolicyDocument], apply_quietly: ApplyQuietly
+) -> None:
+    applied_policy = apply_quietly(pipe, tiers)
+    with pytest.raises(UsageError, match="no policy of 5 evaluations was applied") as caught:
+        applied_policy.use(nfe=5)
+    assert caught.value.remedy == "one of 2, 3, 4"
+
+    def during(pipe: Any, step: int, _timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        if step == 1:
+            applied_policy.use(nfe=3)
+        return values
+
+    with pytest.raises(RefusedRun, match="a run under the policy tier-2 is under way"):
+        run(pipe, callback_on_step_end=during)
+    assert applied_policy.document.name == "tier-2"
+    applied_policy.use(nfe=4)
+    run(pipe)
+    applied_policy.remove()
+    with pytest.raises(UsageError, match="was removed"):
+        applied_policy.use(nfe=2)
+
+
+def test_policies_that_do_not_belong_together_are_refused(
+    wan: Any, compiled_for: Any, apply_quietly: ApplyQuietly
+) -> None:
+    mask = StepMask.uniform(STEPS, 2)
+    document = compiled_for(wan, mask, fixed_rows("plain", mask))
+    other = StepMask.uniform(STEPS, 3)
+    foreign = compiled_for(wan, other, fixed_rows("plain", other))
+    foreign = replace(foreign, name="foreign", model=replace(foreign.model, profile="other"))
+    for artifacts, message in (
+        ([], "an empty list"),
+        ([document, document], "both have 2 evaluations"),
+        ([document, foreign], "foreign is for another model"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            apply_quietly(wan, artifacts)
