@@ -14,7 +14,7 @@ other than the calibrated ones are refused; `allow_uncalibrated=True` runs them 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
-from typing import Any
+from typing import Any, cast
 
 from budc.runtimes.admission.additions import APPLY, check_additions
 from budc.runtimes.admission.settings import SettingsCheck
@@ -81,7 +81,10 @@ def apply(
         CacheConflict: a policy or another cache is on a transformer already.
     """
     sources = artifact if isinstance(artifact, list | tuple) else [artifact]
-    policies = [trusted_policy(source, trust, allow_unsigned) for source in sources]
+    policies = []
+    # No comprehension: a warning names the caller by the depth of the stack.
+    for source in sources:
+        policies.append(trusted_policy(cast("Source", source), trust, allow_unsigned))
     settings = SettingsCheck(allow_uncalibrated)
     _check_one_model([policy.document for policy in policies])
     for policy in policies:

@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 torch = pytest.importorskip("torch")
 
-from budc.runtimes.diffusers.apply import AppliedPolicy  # noqa: E402
+from budc.runtimes.admission.trust import UnsignedWarning  # noqa: E402
+from budc.runtimes.diffusers.apply import AppliedPolicy, apply  # noqa: E402
 from budc.runtimes.sampling.rules import fixed_rows  # noqa: E402
 from budc.schema.errors import RefusedRun, UsageError  # noqa: E402
 from budc.schema.mask import StepMask  # noqa: E402
@@ -86,6 +87,12 @@ def test_wrong_use_is_refused_and_changes_nothing(
     applied_policy.remove()
     with pytest.raises(UsageError, match="was removed"):
         applied_policy.use(nfe=2)
+
+
+def test_the_warning_of_unsigned_policies_is_the_caller_s(pipe: Any, tiers: list[PolicyDocument]) -> None:
+    with pytest.warns(UnsignedWarning) as caught:
+        apply(pipe, tiers, allow_unsigned=True).remove()
+    assert [warning.filename for warning in caught] == [__file__] * 3
 
 
 def test_policies_that_do_not_belong_together_are_refused(
