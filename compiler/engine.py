@@ -94,6 +94,7 @@ def check_engine(engine: DeploymentTarget, steps: int, budgets: Iterable[int], w
         raise UsageError(f"{option('mask')}: {mask.strip()} is no mask that {engine.engine} can follow")
 
 
-def search_for(engine: DeploymentTarget, search: str) -> str:
-    """Return the search for an engine: of few masks, each is rolled out."""
-    return "known" if engine.masks is not None and search != GIVEN else search
+def search_for(engine: DeploymentTarget | None, search: str) -> str:
+    """Return the search for an engine, if any: of few masks, each is rolled out."""
+    few = engine is not None and engine.masks is not None
+    return "known" if few and search != GIVEN else search

@@ -95,28 +95,23 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         train = self._train()
         quality = self._quality()
         within = None if self.within is None else parse_seconds(self.within)
-        check_arbitrated(
-            search, align=self.align, auto_steps=auto_steps, train=train, quality=quality is not None
-        )
+        judged = quality is not None
+        check_arbitrated(search, align=self.align, auto_steps=auto_steps, train=train, quality=judged)
         steps = self.steps if isinstance(self.steps, int) else profile.steps
         mask = None if self.mask is None else parse_mask(self.mask, steps)
         budgets = self._budgets(profile, steps, mask)
         engine = self._engine(profile, steps, budgets, mask)
-        search = search if engine is None else search_for(engine, search)
+        search = search_for(engine, search)
         self._check_branches(profile)
         self.check_name()
         signer = self.signer()
-        asked = quality is not None or within is not None
-        policies = self._policies(profile, budgets, suffix_of(quality, within) if asked else None)
+        suffix = suffix_of(quality, within) if judged or within is not None else None
+        policies = self._policies(profile, budgets, suffix)
         self._check_trace(policies)
         adapters = self.adapters(profile)
         samples = self.samples(profile, effort(self.effort).report)
-        stages_of(
-            search,
-            self.effort,
-            len(samples.calibration),
-            arbitrates=self.align or auto_steps or quality is not None,
-        )
+        arbitrates = self.align or auto_steps or judged
+        stages_of(search, self.effort, len(samples.calibration), arbitrates=arbitrates)
         target = self.target(profile, samples, adapters)
         for size in sizes[1:]:
             check_fit(size.of(profile), target.folder)

@@ -14,6 +14,7 @@ other than the calibrated ones are refused; `allow_uncalibrated=True` runs them 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
+from pathlib import Path
 from typing import Any, cast
 
 from budc.runtimes.admission.additions import APPLY, check_additions
@@ -94,21 +95,12 @@ def apply(
     folder = None
     if weights_dir is not None:
         folder = path_argument(weights_dir, "weights_dir", "pass the model folder, or None")
-    transformers = [unwrapped(getattr(pipe, denoiser.name)) for denoiser in document.model.denoisers]
-    for denoiser, transformer in zip(document.model.denoisers, transformers, strict=True):
-        verify_model(transformer, denoiser, document, settings, weights_dir=folder, digests=digests)
-        check_weights(
-            document.pipeline().shape.dtype,
-            transformer,
-            OwnLayers(transformer),
-            settings,
-            quantized=denoiser.quantization is not None,
-        )
+    _check_weights(pipe, document, settings, folder, digests)
     for policy in policies:
         check_sampler(policy.document, pipe.scheduler, settings)
         check_experts(policy.document, pipe)
-    for denoiser, transformer in zip(document.model.denoisers, transformers, strict=True):
-        AdapterCheck(document, denoiser.name, transformer)(settings)
+    for denoiser in document.model.denoisers:
+        AdapterCheck(document, denoiser.name, unwrapped(getattr(pipe, denoiser.name)))(settings)
     applied_policy = AppliedPolicy(pipe, policies, settings)
     applied_policy.install()
     return applied_policy
@@ -122,6 +114,26 @@ def applied(pipe: Any, artifact: Source | Sequence[Source], **options: Any) -> I
         yield applied_policy
     finally:
         applied_policy.remove()
+
+
+def _check_weights(
+    pipe: Any,
+    document: PolicyDocument,
+    settings: SettingsCheck,
+    folder: Path | None,
+    digests: DigestCache | None,
+) -> None:
+    """Check the weights of every denoiser, and their precision. Raises BudcError, see `apply`."""
+    for denoiser in document.model.denoisers:
+        transformer = unwrapped(getattr(pipe, denoiser.name))
+        verify_model(transformer, denoiser, document, settings, weights_dir=folder, digests=digests)
+        check_weights(
+            document.pipeline().shape.dtype,
+            transformer,
+            OwnLayers(transformer),
+            settings,
+            quantized=denoiser.quantization is not None,
+        )
 
 
 def _check_one_model(documents: Sequence[PolicyDocument]) -> None:
