@@ -10,7 +10,7 @@ from budc.policies.model_choice import choose_model
 from paper_tables import calibration_size, convergence, generalisation, methods, search_space, transferred
 from paper_tables.asked import Asked, Row
 
-VIDEO = "fewer-steps,uniform,teacache,magcache,taylorseer-1,dpcache"
+VIDEO = "fewer-steps,uniform,teacache,magcache,taylorseer-1,dpcache,dpcache-linear"
 IMAGES = f"{VIDEO},lemica,paper,paper-aligned"
 
 

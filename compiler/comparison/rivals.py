@@ -69,6 +69,7 @@ RIVALS: Mapping[str, Rival] = {
     "taylorseer-1": Rival("TaylorSeer, order 1", "arXiv 2503.06923", "taylorseer:taylorseer", {"order": 1}),
     "taylorseer-2": Rival("TaylorSeer, order 2", "arXiv 2503.06923", "taylorseer:taylorseer", {"order": 2}),
     "dpcache": Rival("shortest path, sum (DPCache-style)", "arXiv 2602.22654", "shortest_path:total"),
+    "dpcache-linear": Rival("DPCache, as in SGLang", "arXiv 2602.22654", "dpcache:dpcache"),
     "lemica": Rival("shortest path, minimax (LeMiCa-style)", "arXiv 2511.00090", "shortest_path:minimax"),
     "meancache": Rival("MeanCache-style", "arXiv 2601.19961", "meancache:meancache"),
     "ld3": Rival(
