@@ -38,6 +38,8 @@ class Rival:
     pipelines: tuple[str, ...] = ()
     searches: bool = False
     """Whether it takes a seed, and a folder from which it goes on when it was killed."""
+    expressible: bool = True
+    """Whether a policy can do the same: not where it decides sample by sample, or its solver is no scheduler's."""
 
     def runs_on(self, profile: ModelProfile) -> bool:
         """Whether it can be fitted to a model."""
@@ -63,21 +65,26 @@ _TEACACHE = ("FluxPipeline", "WanPipeline")
 RIVALS: Mapping[str, Rival] = {
     FEWER_STEPS: Rival("fewer steps", "the model's own scheduler"),
     UNIFORM: Rival("uniform mask", "plain reuse", "uniform:uniform"),
-    "teacache": Rival("TeaCache", "arXiv 2411.19108", "teacache:teacache", {"kind": "input"}, _TEACACHE),
-    "dicache": Rival("DiCache", "arXiv 2508.17356", "dicache:dicache", pipelines=_TEACACHE),
+    "teacache": Rival(
+        "TeaCache", "arXiv 2411.19108", "teacache:teacache", {"kind": "input"}, _TEACACHE, expressible=False
+    ),
+    "dicache": Rival(
+        "DiCache", "arXiv 2508.17356", "dicache:dicache", pipelines=_TEACACHE, expressible=False
+    ),
     "magcache": Rival("MagCache", "arXiv 2506.09045", "magcache:magcache"),
     "taylorseer-1": Rival("TaylorSeer, order 1", "arXiv 2503.06923", "taylorseer:taylorseer", {"order": 1}),
     "taylorseer-2": Rival("TaylorSeer, order 2", "arXiv 2503.06923", "taylorseer:taylorseer", {"order": 2}),
     "dpcache": Rival("shortest path, sum (DPCache-style)", "arXiv 2602.22654", "shortest_path:total"),
     "dpcache-linear": Rival("DPCache, as in SGLang", "arXiv 2602.22654", "dpcache:dpcache"),
     "lemica": Rival("shortest path, minimax (LeMiCa-style)", "arXiv 2511.00090", "shortest_path:minimax"),
-    "meancache": Rival("MeanCache-style", "arXiv 2601.19961", "meancache:meancache"),
+    "meancache": Rival("MeanCache-style", "arXiv 2601.19961", "meancache:meancache", expressible=False),
     "ld3": Rival(
         "own solver, timesteps learned (LD3-style)",
         "arXiv 2405.15506",
         "learned_solver:learned_solver",
         {"weights": False},
         searches=True,
+        expressible=False,
     ),
     "dyweight": Rival(
         "own solver, timesteps and weights learned (DyWeight-style)",
@@ -85,6 +92,7 @@ RIVALS: Mapping[str, Rival] = {
         "learned_solver:learned_solver",
         {"weights": True},
         searches=True,
+        expressible=False,
     ),
     "paper": Rival(
         "paper's search, on one prompt",

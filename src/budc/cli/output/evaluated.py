@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from budc.cli.output.artifact import NOT_VERIFIED
 from budc.cli.output.metric_labels import metric_label
 from budc.cli.output.tables import MISSING, fields, table
+from budc.compiler.comparison.ahead import methods_ahead
 from budc.schema.errors import printable
 from budc.schema.kept_frames import frames_folder
 from budc.schema.plural import counted
@@ -96,7 +97,16 @@ def _setting(setting: SettingResult) -> str:
     where = (
         f"{setting.name}: {setting.scheduler}, {setting.steps} steps, {shape.height} × {shape.width}{frames}"
     )
-    return f"{printable(where)}\n{table(headers, rows)}"
+    return "\n".join([printable(where), table(headers, rows), *_ahead(setting)])
+
+
+def _ahead(setting: SettingResult) -> list[str]:
+    """Return a line for each method that is ahead of the policy."""
+    return [
+        f"ahead of the policy: {printable(method.title)}, with {method.ratio:.2g} of its latent error"
+        + ("" if method.expressible else "; no policy can express it")
+        for method in methods_ahead(setting)
+    ]
 
 
 def _mean(method: MethodResult, name: str) -> str:
