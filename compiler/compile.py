@@ -18,6 +18,7 @@ from budc.compiler.selection.settings import with_choices
 from budc.compiler.selection.task import SearchResult
 from budc.compiler.selection.trace import write_trace
 from budc.compiler.settled_budget import Settled, budget_for_quality, budget_within
+from budc.compiler.shard_merge import find_shards
 from budc.compiler.storage.journal import Journal
 from budc.progress import planned_passes, stage
 from budc.schema.artifact import Artifact, read
@@ -47,7 +48,10 @@ def _compiled(plan: CompilePlan) -> list[Artifact]:
         make_folder(planned.path.parent)
     with ExitStack() as journals:
         settings, path = measured_settings(plan, sampler), plan.policies[0].path
-        journal = journals.enter_context(loaded.journal(path, settings))
+        shards = None if plan.merge is None else find_shards(plan.merge, loaded.measured_with(settings))
+        journal = journals.enter_context(loaded.journal(path, settings, 1 if shards is None else shards.jobs))
+        if shards is not None:
+            shards.copy_into(journal)
         further = [
             SizedTarget(size, sized, journals.enter_context(sized.journal(path, settings)))
             for size in plan.further_sizes

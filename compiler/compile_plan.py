@@ -8,6 +8,7 @@ from pathlib import Path
 
 from budc.compiler.selection.stages import Trained
 from budc.compiler.shapes import OutputSize
+from budc.compiler.storage.shard import Shard
 from budc.compiler.target import Target
 from budc.runtimes.targets.deployment_target import DeploymentTarget
 from budc.schema.artifact import SUFFIX
@@ -53,6 +54,10 @@ class CompilePlan:
     """The mask that the user gives, in place of a search for one."""
     further_sizes: tuple[OutputSize, ...] = ()
     """Sizes that the policy is fitted to and measured on, beside the one that it is searched on."""
+    shard: Shard | None = None
+    """Which part of the reference runs is to be made, in place of the artifact."""
+    merge: Path | None = None
+    """Folder of such parts that all jobs have made."""
     seed: int
     revision: int
     signer: Signer | None

@@ -37,6 +37,9 @@ from budc.schema.errors import printable
 from budc.schema.plural import counted
 from budc.schema.policy import ModelBinding, Payload, PromptSet, SamplerBinding
 
+HELD_OUT_RUN = "held-out full"
+"""What the journal calls the reference run of the held-out prompts."""
+
 
 class EncodedSets(NamedTuple):
     """Both prompt sets of a target as rollouts start from them."""
@@ -54,26 +57,28 @@ class LoadedTarget:
     binding: ModelBinding
     components: Mapping[str, str]
 
+    def measured_with(self, settings: Mapping[str, object]) -> dict[str, object]:
+        """Return all that a measurement depends on, `settings` among it; name, key and output path are not."""
+        return {
+            **settings,
+            "profile": msgspec.to_builtins(self.target.profile),
+            "states": self.target.states,
+            "samples": [prompt_set(samples).digest for samples in self.target.samples],
+            "denoisers": msgspec.to_builtins(self.binding),
+            "components": dict(self.components),
+            "versions": versions(),
+            "device": device_name(self.model.device),
+        }
+
     @contextmanager
-    def journal(self, out: Path, settings: Mapping[str, object]) -> Iterator[Journal]:
+    def journal(self, out: Path, settings: Mapping[str, object], jobs: int = 1) -> Iterator[Journal]:
         """Open the journal beside `out` that belongs to this target and these settings.
 
-        It is named after all that a measurement depends on; name, key and output path are not among it. Remove it
-        with `discard` once the artifact stands.
+        It is named after all that a measurement depends on. Remove it with `discard` once the artifact stands. `jobs`
+        is that of `Journal`.
         """
-        fingerprint = digest(
-            {
-                **settings,
-                "profile": msgspec.to_builtins(self.target.profile),
-                "states": self.target.states,
-                "samples": [prompt_set(samples).digest for samples in self.target.samples],
-                "denoisers": msgspec.to_builtins(self.binding),
-                "components": dict(self.components),
-                "versions": versions(),
-                "device": device_name(self.model.device),
-            }
-        )
-        with Journal(out.parent / f".{out.name}.{fingerprint[7:19]}", fingerprint) as journal:
+        fingerprint = digest(self.measured_with(settings))
+        with Journal(out.parent / f".{out.name}.{fingerprint[7:19]}", fingerprint, jobs) as journal:
             if journal.records:
                 print(
                     f"resuming: {len(journal.records)} measurements are in {journal.folder}", file=sys.stderr
@@ -130,23 +135,30 @@ class LoadedTarget:
         """Return a sampler's schedule."""
         return NoiseSchedule.of(self.model.scheduler, sampler.sigmas, sampler.timesteps)
 
-    def evaluator(self, sampler: SamplerBinding, journal: Journal, first_blocks: int = 0) -> Evaluator:
-        """Run every step of `sampler` on the held-out prompts, for policies to be measured against.
+    def rollout(self, journal: Journal, first_blocks: int = 0) -> PipelineRollout:
+        """Return the pipeline's own rollout; the journal remembers the batch that fitted.
 
         `first_blocks` run at reused steps too, see `Trunk`.
         """
-        rollout = PipelineRollout(
+        return PipelineRollout(
             self.model,
             journal.get("batch", int, lambda size: size >= 1),
             halved=lambda batch: journal.put("batch", batch),
             first_blocks=first_blocks,
         )
+
+    def evaluator(self, sampler: SamplerBinding, journal: Journal, first_blocks: int = 0) -> Evaluator:
+        """Run every step of `sampler` on the held-out prompts, for policies to be measured against.
+
+        `first_blocks` is that of `rollout`.
+        """
+        rollout = self.rollout(journal, first_blocks)
         held_out = reference_set(
             rollout,
             sampler,
             self.target.samples.held_out,
             journal,
-            "held-out full",
+            HELD_OUT_RUN,
             self.conditions.held_out,
         )
         return Evaluator(rollout, sampler, held_out, journal, self.target.frames)

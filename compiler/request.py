@@ -26,9 +26,11 @@ from budc.compiler.search import GIVEN, GIVEN_FITTED
 from budc.compiler.selection.effort import DEFAULT_EFFORT, effort
 from budc.compiler.selection.stages import Trained, check_arbitrated, stages_of
 from budc.compiler.shapes import OutputSize, parse_sizes
+from budc.compiler.storage.shard import Shard, parse_shard
 from budc.compiler.target import ArtifactRequest
 from budc.policies.model_choice import choose_model
 from budc.policies.profile import ModelProfile
+from budc.policies.prompt_sets import SampleSets
 from budc.runtimes.sampling.families import FAMILIES
 from budc.runtimes.targets.deployment_target import DeploymentTarget
 from budc.schema.bounds import Bound
@@ -39,7 +41,7 @@ from budc.schema.toml import parse_toml
 
 MAX_SOURCE_BYTES = 1 << 20
 _BUDGETS = ("budget", "sweep", "quality", "within")
-_PATHS = ("weights", "calibration", "held_out", "key", "public", "out", "trace")
+_PATHS = ("weights", "calibration", "held_out", "key", "public", "out", "trace", "merge")
 
 
 class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,6 +74,10 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
     """Fit coefficients to the mask; otherwise the newest cached tensor is reused unchanged."""
     shape: tuple[str, ...] = ()
     """Sizes of output, as `parse_sizes` reads them: searched on the first, fitted to and measured on each."""
+    shard: str | None = None
+    """A part of the reference runs to be made in `out`, as `parse_shard` reads it, in place of an artifact."""
+    merge: Path | None = None
+    """Folder in which all jobs have made theirs."""
     trace: Path | None = None
     """Where to write what the search scored, see `budc.compiler.selection.trace`."""
 
@@ -87,6 +93,7 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             KeyUnusable, OutputError, UnsupportedModel, WeightsMissing: key, output path, pipeline, weights.
         """
         self.check_numbers()
+        shard = self._shard()
         auto_steps = self.steps == "auto"
         profile = self.deployed(choose_model(self.model))
         sizes = self._sizes(profile)
@@ -109,10 +116,8 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         policies = self._policies(profile, budgets, suffix)
         self._check_trace(policies)
         adapters = self.adapters(profile)
-        samples = self.samples(profile, effort(self.effort).report)
         arbitrates = self.align or auto_steps or judged
-        stages_of(search, self.effort, len(samples.calibration), arbitrates=arbitrates)
-        target = self.target(profile, samples, adapters)
+        target = self.target(profile, self._samples(profile, search, arbitrates=arbitrates), adapters)
         for size in sizes[1:]:
             check_fit(size.of(profile), target.folder)
         return CompilePlan(
@@ -130,11 +135,33 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             train=train,
             engine=engine,
             separate=self.branches == "separate",
+            shard=shard,
+            merge=self.merge,
             seed=self.seed,
             revision=self.revision,
             signer=signer,
             trace=self.trace,
         )
+
+    def _samples(self, profile: ModelProfile, search: str, *, arbitrates: bool) -> SampleSets:
+        """Return both prompt sets, with prompts left to judge by where something is arbitrated."""
+        samples = self.samples(profile, effort(self.effort).report)
+        stages_of(search, self.effort, len(samples.calibration), arbitrates=arbitrates)
+        return samples
+
+    def _shard(self) -> Shard | None:
+        """Return the part of the reference runs that is to be made, None where an artifact is."""
+        if self.merge is not None and not self.merge.is_dir():
+            raise UsageError(f"--merge: {self.merge} is not a folder", remedy="name the folder of --shard")
+        if self.shard is None:
+            return None
+        if self.merge is not None:
+            raise UsageError("--shard: --merge goes on from all shards", remedy="leave out one of them")
+        if self.out is None:
+            raise UsageError(
+                "--shard: no folder is given for all shards", remedy="--out FOLDER, the same for every job"
+            )
+        return parse_shard(self.shard)
 
     def _sizes(self, profile: ModelProfile) -> tuple[OutputSize, ...]:
         """Return the sizes that the policy is to be for, the one to search on first."""
@@ -234,7 +261,8 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         names = {nfe: f"{self.name or profile.name}-{suffix or f'nfe{nfe}'}" for nfe in budgets}
         if self.sweep is None and self.name is not None:
             names = dict.fromkeys(budgets, self.name)
-        return plan_policies(budgets, names, self.out, sweep=self.sweep is not None)
+        several = self.sweep is not None or self.shard is not None
+        return plan_policies(budgets, names, self.out, sweep=several)
 
 
 def read_source(path: Path) -> dict[str, Any]:

@@ -174,7 +174,7 @@ class SettingRun:
 
         latents: list[Tensor] = []
         counts: list[float] = []
-        with progress(label, len(chunk_spans(len(conditions)))) as bar:
+        with progress(label, len(chunk_spans(self._journal, len(conditions)))) as bar:
             for part in stored_chunks(self._journal, label, len(conditions), ["latents", "nfe"], roll_out):
                 latents.append(part.tensors["latents"])
                 counts += part.tensors["nfe"].tolist()

@@ -6,7 +6,7 @@ that a compile that was killed rolls out what was missing and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,8 @@ from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.models.model import LoadedModel
 from budc.compiler.rollouts.policies import full_policy
 from budc.compiler.storage.journal import Journal
-from budc.compiler.storage.tensors import chunk_spans, stored_chunks
+from budc.compiler.storage.shard import Shard
+from budc.compiler.storage.tensors import Chunk, chunk_spans, stored_chunks
 from budc.policies.samples import Sample, common_negative
 from budc.progress import progress
 from budc.runtimes.sampling.device_memory import device_memory, free_unused_memory
@@ -99,24 +100,36 @@ def stored_latents(
     journal: Journal,
     label: str,
 ) -> Tensor:
-    """Return the final latents (N, ...) of a policy on a prompt set; each part is on disk as soon as it is finished.
+    """Return the final latents (N, ...) of a policy on a prompt set; each chunk is on disk as soon as it is finished.
 
-    A part that is on disk already is read, and its forwards are counted as if they had been spent now.
+    A chunk that is on disk already is read, and its forwards are counted as if they had been spent now.
 
     Raises:
-        JournalCorrupt: a part on disk is not what was written.
+        JournalCorrupt: a chunk on disk is not what was written.
     """
+    chunks = latent_chunks(rollout, policy, sampler, conditions, journal, label)
+    return torch.cat([chunk.tensors["latents"] for chunk in chunks])
+
+
+def latent_chunks(
+    rollout: PipelineRollout,
+    policy: Policy,
+    sampler: SamplerBinding,
+    conditions: Conditioning,
+    journal: Journal,
+    label: str,
+    shard: Shard | None = None,
+) -> Iterator[Chunk]:
+    """Yield these latents chunk by chunk, or those of one shard. Raises as `stored_latents` does."""
 
     def roll_out(first: int, last: int) -> tuple[Mapping[str, Tensor], int]:
         before = rollout.forwards
         latents = rollout.run(policy, sampler, conditions.part(first, last), bar)
         return {"latents": latents}, rollout.forwards - before
 
-    latents: list[Tensor] = []
-    with progress(label, len(chunk_spans(len(conditions)))) as bar:
-        for part in stored_chunks(journal, label, len(conditions), ["latents"], roll_out):
-            latents.append(part.tensors["latents"])
-            if part.replayed:
-                rollout.forwards += part.note
-            bar.advance(replayed=part.replayed)
-    return torch.cat(latents)
+    with progress(label, len(chunk_spans(journal, len(conditions), shard))) as bar:
+        for chunk in stored_chunks(journal, label, len(conditions), ["latents"], roll_out, shard):
+            if chunk.replayed:
+                rollout.forwards += chunk.note
+            bar.advance(replayed=chunk.replayed)
+            yield chunk

@@ -10,7 +10,7 @@ finished.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,8 +25,9 @@ from budc.compiler.rollouts.policies import full_policy
 from budc.compiler.rollouts.policy import PolicyTrajectory
 from budc.compiler.rollouts.step import take_step
 from budc.compiler.storage.journal import Journal
+from budc.compiler.storage.shard import Shard
 from budc.compiler.storage.spill import empty, kept
-from budc.compiler.storage.tensors import chunk_spans, stored_chunks
+from budc.compiler.storage.tensors import Chunk, chunk_spans, stored_chunks
 from budc.progress import progress
 from budc.schema.policy import PAYLOADS, Payload
 
@@ -99,6 +100,31 @@ def reference_run(
         JournalCorrupt: a chunk on disk is not what was written.
         DeviceMemory: one sample does not fit into the memory of the device.
     """
+    shape = denoiser.conditions.noise.shape
+    states = empty((form.steps + 1, *shape), getattr(torch, dtype), journal.folder)
+    latents: list[Tensor] = []
+    grams: dict[str, list[Tensor]] = {name: [] for name in payloads}
+    residual_bytes = done = 0
+    for chunk in reference_chunks(denoiser, form, journal, label, dtype, payloads):
+        latents.append(chunk.tensors["latents"])
+        for name, gram in grams.items():
+            gram.append(chunk.tensors[f"gram {name}"])
+        states[:, done : done + len(latents[-1])] = chunk.tensors["states"]
+        done, residual_bytes = done + len(latents[-1]), chunk.note
+    joined = {name: torch.cat(gram) for name, gram in grams.items()}
+    return ReferenceRun(states, torch.cat(latents), joined, residual_bytes)
+
+
+def reference_chunks(
+    denoiser: BatchedDenoiser,
+    form: LinearForm,
+    journal: Journal,
+    label: str,
+    dtype: StatesDtype,
+    payloads: Sequence[Payload],
+    shard: Shard | None = None,
+) -> Iterator[Chunk]:
+    """Yield the chunks of a reference run, or those of one shard. Arguments and errors are those of `reference_run`."""
 
     def run_chunk(first: int, last: int) -> tuple[Mapping[str, Tensor], int]:
         # Unstacked: there is one candidate, and padding would only cost.
@@ -108,24 +134,13 @@ def reference_run(
         tensors |= {f"gram {name}": gram for name, gram in chunk.gram.items()}
         return tensors, chunk.residual_bytes
 
-    shape = denoiser.conditions.noise.shape
-    states = empty((form.steps + 1, *shape), getattr(torch, dtype), journal.folder)
-    latents: list[Tensor] = []
-    grams: dict[str, list[Tensor]] = {name: [] for name in payloads}
-    residual_bytes = done = 0
     names = ["states", "latents", *(f"gram {name}" for name in payloads)]
-    with progress(label, len(chunk_spans(denoiser.samples)) * form.steps) as bar:
-        for chunk in stored_chunks(journal, label, denoiser.samples, names, run_chunk):
-            latents.append(chunk.tensors["latents"])
-            for name, gram in grams.items():
-                gram.append(chunk.tensors[f"gram {name}"])
-            states[:, done : done + len(latents[-1])] = chunk.tensors["states"]
-            done, residual_bytes = done + len(latents[-1]), chunk.note
-            denoiser.forwards += form.steps * len(latents[-1]) * len(denoiser.branches)
+    with progress(label, len(chunk_spans(journal, denoiser.samples, shard)) * form.steps) as bar:
+        for chunk in stored_chunks(journal, label, denoiser.samples, names, run_chunk, shard):
+            denoiser.forwards += form.steps * len(chunk.tensors["latents"]) * len(denoiser.branches)
             for _ in range(form.steps if chunk.replayed else 0):
                 bar.advance(replayed=True)
-    joined = {name: torch.cat(gram) for name, gram in grams.items()}
-    return ReferenceRun(states, torch.cat(latents), joined, residual_bytes)
+            yield chunk
 
 
 def _run(

@@ -30,6 +30,7 @@ from budc.compiler.search import Candidate, algorithm
 from budc.compiler.selection.alignment import align
 from budc.compiler.selection.arbitration import Arbiter, Contender, few_steps
 from budc.compiler.selection.effort import effort
+from budc.compiler.selection.network import CALIBRATION_RUN, batched
 from budc.compiler.selection.race import RaceResult, race
 from budc.compiler.selection.scores import Scored, policy_of
 from budc.compiler.selection.settings import settings_of
@@ -79,7 +80,7 @@ class Finder:
         self._trees: dict[int, Tree] = {}
         network = self._batched(self.conditions)
         self.run: ReferenceRun = reference_run(
-            network, self.form, journal, "calibration full", task.states, task.payloads
+            network, self.form, journal, CALIBRATION_RUN, task.states, task.payloads
         )
         self.reference_forwards = network.forwards
         """What the reference run cost."""
@@ -210,15 +211,7 @@ class Finder:
         return fit.policy if fit.loss <= before else None, forwards
 
     def _batched(self, conditions: Conditioning, stack: bool | None = False) -> BatchedDenoiser:
-        # Only the tree rolls out several candidates at once; elsewhere a stacked batch would be padding.
-        journal = self.journal
-        return BatchedDenoiser(
-            self.task.denoiser,
-            conditions,
-            journal.get("batch", int, lambda size: size >= 1) or self.task.batch,
-            halved=lambda batch: journal.put("batch", batch),
-            stack=stack,
-        )
+        return batched(self.task, conditions, self.journal, stack)
 
     def _tree(self, prompts: int) -> Tree:
         if prompts not in self._trees:

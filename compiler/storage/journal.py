@@ -70,6 +70,8 @@ def _open_own(path: str, flags: int) -> int:
 class Journal:
     """Key -> value records of one compile. Use as a context manager; only one process may hold it.
 
+    `jobs` says how many jobs share the compile's reference runs, which decides into which chunks these are cut.
+
     Raises:
         JournalBusy: another process holds it.
         JournalCorrupt: a record before the last one is damaged, the header is another compile's, or others could have
@@ -77,8 +79,9 @@ class Journal:
         OutputError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, fingerprint: str) -> None:
+    def __init__(self, folder: Path, fingerprint: str, jobs: int = 1) -> None:
         self.folder = folder
+        self.jobs = jobs
         self.records: dict[str, Any] = {}
         self._path = folder / "journal.jsonl"
         self._file = self._lock()

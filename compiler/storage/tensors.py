@@ -6,6 +6,7 @@ A compile that is resumed reads them instead of computing them again.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -17,12 +18,14 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from budc.compiler.storage.journal import Journal
+from budc.compiler.storage.shard import Shard
 from budc.schema.errors import JournalCorrupt
 from budc.schema.files import write_atomic
 from budc.schema.hashing import sha256_file
 
 CHUNK_SIZE = 8
-"""Samples of a chunk. It does not depend on the batch that fits the device, so a resumed compile finds its chunks."""
+"""Samples of a chunk, at most. It does not depend on the batch that fits the device, so a resumed compile finds its
+chunks."""
 
 
 class Chunk(NamedTuple):
@@ -40,9 +43,16 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     note: Annotated[int, msgspec.Meta(ge=0)]
 
 
-def chunk_spans(samples: int) -> list[tuple[int, int]]:
-    """Return the samples of every chunk, (first, last + 1)."""
-    return [(first, min(first + CHUNK_SIZE, samples)) for first in range(0, samples, CHUNK_SIZE)]
+def chunk_spans(journal: Journal, samples: int, shard: Shard | None = None) -> list[tuple[int, int]]:
+    """Return the samples of every chunk, or of those of one shard, as (first, last + 1).
+
+    Where several jobs share them, they are cut so that each has as many, as far as the samples go.
+    """
+    size, share = CHUNK_SIZE, math.ceil(samples / journal.jobs)
+    if journal.jobs > 1:
+        size = math.ceil(share / math.ceil(share / CHUNK_SIZE))
+    spans = [(first, min(first + size, samples)) for first in range(0, samples, size)]
+    return [span for position, span in enumerate(spans) if shard is None or shard.takes(position)]
 
 
 def stored_chunks(
@@ -51,15 +61,16 @@ def stored_chunks(
     samples: int,
     names: Collection[str],
     compute: Callable[[int, int], tuple[Mapping[str, Tensor], int]],
+    shard: Shard | None = None,
 ) -> Iterator[Chunk]:
-    """Yield every chunk in order: from the journal's folder, or computed and stored there.
+    """Yield every chunk in order, or those of one shard: from the journal's folder, or computed and stored there.
 
     `compute(first, last)` returns the tensors `names` of these samples, and a number for the journal.
 
     Raises:
         JournalCorrupt: a chunk on disk, or what the journal has of it, is not what was written.
     """
-    for first, last in chunk_spans(samples):
+    for first, last in chunk_spans(journal, samples, shard):
         key = f"{label} {first}:{last}"
         path = journal.folder / f"{file_name(label)}-{first}-{last}.safetensors"
         record = journal.get(key, _Record)

@@ -33,6 +33,7 @@ LONG = {
     "report.md",
     "run.md",
     "runtime-guide.md",
+    "scaling.md",
     "trust.md",
     "targets.md",
 }

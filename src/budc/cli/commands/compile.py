@@ -38,6 +38,7 @@ from budc.cli.options import (
 
 if TYPE_CHECKING:
     from budc.compiler.compile_plan import CompilePlan
+    from budc.compiler.storage.shard import Shard
     from budc.schema.artifact import Artifact
 
 
@@ -113,6 +114,17 @@ class Steps(click.ParamType[int | str]):
 @no_frames_option
 @rehash_option
 @click.option(
+    "--shard",
+    metavar="I/N",
+    help="Make one of N parts of the reference runs, in the folder --out, for --merge to go on from: for several jobs.",
+)
+@click.option(
+    "--merge",
+    type=PATH,
+    metavar="FOLDER",
+    help="Go on from the reference runs that the jobs of --shard made.",
+)
+@click.option(
     "--report",
     type=PATH,
     metavar="FILE",
@@ -145,12 +157,35 @@ def compile_command(
     }
     request = make_request(read_source(source) if source else {}, given)
     plan = request.resolve()
+    if plan.shard is not None:
+        click.echo(_make_shard(plan, plan.shard, download=request.download, as_json=as_json))
+        return
     if report is not None:
         _check_report(report)
     artifacts = _compile(plan, download=request.download)
     _show(artifacts, sweep=request.sweep is not None, verbose=verbose, as_json=as_json)
     if report is not None:
         _write_report(report, artifacts)
+
+
+def _make_shard(plan: CompilePlan, shard: Shard, *, download: bool, as_json: bool) -> str:
+    """Make a part of the reference runs, and say how to go on."""
+    from budc.cli.dependencies import RESUMES, model_libraries
+
+    _require_packages(plan)
+    folder = plan.policies[0].path.parent
+    with model_libraries(download=download, if_stopped=RESUMES):
+        from budc.compiler.shard_run import compile_shard
+
+        done = compile_shard(plan, shard, folder)
+    if as_json:
+        written = {"shard": str(shard), "path": str(done.folder), "samples": done.samples}
+        return json.dumps(written, indent=1)
+    return (
+        f"shard     {shard}: the full runs of {done.samples} prompts are in {done.folder}\n"
+        f"next      once all {shard.jobs} are there: the same command, with --merge {folder} in place of "
+        f"--shard {shard} --out {folder}"
+    )
 
 
 def _check_report(report: Path) -> None:
@@ -170,10 +205,16 @@ def _write_report(report: Path, artifacts: list[Artifact]) -> None:
     click.echo(write_report(report, paths, (), load_trust(()), must_verify=False), err=True)
 
 
-def _compile(plan: CompilePlan, *, download: bool) -> list[Artifact]:
-    from budc.cli.dependencies import MODEL_PACKAGES, RESUMES, model_libraries, require
+def _require_packages(plan: CompilePlan) -> None:
+    from budc.cli.dependencies import MODEL_PACKAGES, require
 
     require(*MODEL_PACKAGES, *(["peft"] if plan.target.adapters else []))
+
+
+def _compile(plan: CompilePlan, *, download: bool) -> list[Artifact]:
+    from budc.cli.dependencies import RESUMES, model_libraries
+
+    _require_packages(plan)
     with model_libraries(download=download, if_stopped=RESUMES):
         from budc.compiler.compile import compile_artifacts
 
