@@ -76,13 +76,11 @@ def compile_policy(
         sigmas: steps + 1 noise levels, strictly decreasing, terminal value included.
         budget: evaluations per branch, or a factor such as "2.8x".
         guidance: branch -> weight in the guided velocity, adding up to 1; needed where there are several branches.
-        timesteps: what the network is given, steps values; default sigma times the training timesteps.
-        blocks: name of the `ModuleList` that is a module's trunk.
+        timesteps, blocks: what the network is given, default sigma times the training timesteps; a trunk's `ModuleList`.
         held_out: conditioning and noise of samples that nothing is selected on, for the report.
         search, effort: algorithm and effort by name: "fast", "balanced" or "thorough".
-        align, seed: whether sigmas and coefficients are trained by gradient as well, and the seed of all that is drawn.
-        train: what `align` trains: "both" (the default), "sigmas" or "coefficients"; after the paper's search, sigmas.
-        steps, batch: "auto" lets a few plain steps be the policy; the most samples of one forward.
+        align, train: whether "both" (the default), "sigmas" (after the paper's search) or "coefficients" are trained.
+        steps, seed, batch: "auto" lets a few plain steps be the policy; seed of what is drawn; samples of one forward.
         work, weights: folder to resume from; what names the network that it belongs to (default: a module's hash).
         progress: called with a pass's name, and how many of how many units are done; what it raises ends the search.
 

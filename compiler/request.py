@@ -115,9 +115,8 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         suffix = suffix_of(quality, within) if judged or within is not None else None
         policies = self._policies(profile, budgets, suffix)
         self._check_trace(policies)
-        adapters = self.adapters(profile)
-        arbitrates = self.align or auto_steps or judged
-        target = self.target(profile, self._samples(profile, search, arbitrates=arbitrates), adapters)
+        samples = self._samples(profile, search, arbitrates=self.align or auto_steps or judged)
+        target = self.target(profile, samples, self.adapters(profile))
         for size in sizes[1:]:
             check_fit(size.of(profile), target.folder)
         return CompilePlan(
