@@ -76,7 +76,7 @@ def compile_policy(
         sigmas: steps + 1 noise levels, strictly decreasing, terminal value included.
         budget: evaluations per branch, or a factor such as "2.8x".
         guidance: branch -> weight in the guided velocity, adding up to 1; needed where there are several branches.
-        timesteps, blocks: what the network is given, default sigma times the training timesteps; a trunk's `ModuleList`.
+        timesteps, blocks: what the network is given, default sigma times the training's; the name of its `ModuleList`.
         held_out: conditioning and noise of samples that nothing is selected on, for the report.
         search, effort: algorithm and effort by name: "fast", "balanced" or "thorough".
         align, train: whether "both" (the default), "sigmas" (after the paper's search) or "coefficients" are trained.
