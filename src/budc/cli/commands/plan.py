@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -93,50 +93,54 @@ def _resolve(
         raise UsageError(
             "--time times a forward on this machine, --device asks for another one's", remedy="give one"
         )
-    asked = _settings(**settings)
+    asked = _settings(_Flags(**settings))
     chosen = device_named(device) if device is not None else None
     available = chosen.memory if chosen is not None else None
     folder = find_weights(asked.profile, weights) if timed else None
     return _Request(asked, chosen, available if memory is None else round(memory * 1e9), folder)
 
 
-def _settings(
-    model: str,
-    budget: str | None,
-    sweep: str | None,
-    steps: int | None,
-    search: str | None,
-    effort: str | None,
-    align: bool,
-    train: Trained | None,
-) -> CompileSettings:
+class _Flags(NamedTuple):
+    """What the flags say of the compile."""
+
+    model: str
+    budget: str | None
+    sweep: str | None
+    steps: int | None
+    search: str | None
+    effort: str | None
+    align: bool
+    train: Trained | None
+
+
+def _settings(flags: _Flags) -> CompileSettings:
     from budc.compiler.budget import parse_budget
     from budc.compiler.planning.forwards import CompileSettings
     from budc.compiler.selection.effort import DEFAULT_EFFORT
     from budc.policies.model_choice import choose_model
 
-    if (budget is None) == (sweep is None):
+    if (flags.budget is None) == (flags.sweep is None):
         raise UsageError(
-            "no budget given" if budget is None else "both --budget and --sweep given",
+            "no budget given" if flags.budget is None else "both --budget and --sweep given",
             remedy="pass --budget 10 for one policy, or --sweep 6,8,10 for a family",
         )
-    if train is not None and not align:
+    if flags.train is not None and not flags.align:
         raise UsageError("--train: says what --align trains", remedy="add --align, or leave it out")
-    profile = choose_model(model)
-    steps, search = steps or profile.steps, search or "joint"
-    source = "budget" if sweep is None else "sweep"
+    profile = choose_model(flags.model)
+    steps, search = flags.steps or profile.steps, flags.search or "joint"
+    source = "budget" if flags.sweep is None else "sweep"
     budgets = [
         parse_budget(text, steps, len(profile.denoisers), source=source)
-        for text in (budget or sweep or "").split(",")
+        for text in (flags.budget or flags.sweep or "").split(",")
     ]
     settings = CompileSettings(
         profile,
         tuple(dict.fromkeys(budgets)),
         steps,
         search,
-        align,
-        effort=effort or DEFAULT_EFFORT,
-        train=train or "both",
+        flags.align,
+        effort=flags.effort or DEFAULT_EFFORT,
+        train=flags.train or "both",
     )
     # Refused here: what cannot be aligned, too few prompts, and an effort of no known name.
     assert settings.stages
