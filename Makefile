@@ -3,6 +3,7 @@
 # make test      the tests, in two processes (JOBS=4: in four)
 # make slow      the long tests that CI runs too (SLOW=endless: those that take too long even for CI, SLOW=slow: both)
 # make lint      ruff, mypy, import rules
+# make release   what a release is made of, built and checked; uploads nothing
 # make clean     everything that the others made
 
 # The oldest Python from 3.11 on that runs here; PYTHON=... takes another.
@@ -19,7 +20,7 @@ PIP_ARGS ?=
 # precision, and the embedded models measured against their cards.
 SLOW ?= slow and not endless
 
-.PHONY: demo evaluate test slow lint clean install
+.PHONY: demo evaluate test slow lint release clean install
 
 install: $(VENV)/.installed
 
@@ -58,6 +59,9 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+release:
+	PIP_ARGS="$(PIP_ARGS)" .ci/release
 
 clean:
 	rm -rf $(VENV) out build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -105,7 +105,7 @@ def main(model: str, budget: str, search: str, out: Path, samples: int) -> None:
     table = Table(
         title=f"{document.name}: {document.quality.held_out.size} held-out prompts, errors against the full run"
     )
-    for column in ("method", "NFE", "error (geo. mean)", "mean", "95th pct", "PSNR", "time"):
+    for column in ("method", "NFE", "latent-mse, gmean", "mean", "95th pct", "PSNR", "time"):
         table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
     rows = [
         (f"budc ({document.search.algorithm})", document.budget.nfe, "policy", list(document.quality.metrics))
