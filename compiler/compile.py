@@ -57,7 +57,7 @@ def _compiled(plan: CompilePlan) -> list[Artifact]:
             for size in plan.further_sizes
             for sized in [loaded.with_profile(size.of(plan.target.profile))]
         ]
-        finder = Finder(compile_task(plan, loaded, sampler, plan.policies[0].nfe), journal)
+        finder = Finder(compile_task(plan, loaded, sampler, plan.largest), journal)
         settled = _settled(plan, loaded, sampler, finder, journal)
         if settled is not None:
             plan = replace(plan, policies=(replace(plan.policies[0], nfe=settled.nfe),))

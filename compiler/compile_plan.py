@@ -64,6 +64,11 @@ class CompilePlan:
     trace: Path | None = None
     """Where to write what the search scored."""
 
+    @property
+    def largest(self) -> int:
+        """The largest budget: it decides how many prompts all of them are given."""
+        return max(planned.nfe for planned in self.policies)
+
 
 def _existing(folder: Path) -> Path:
     """Return the nearest folder above one that is to be made."""

@@ -26,7 +26,11 @@ def compile_work(plan: CompilePlan) -> RemainingWork | None:
         return None
     samples = plan.target.samples
     stages = stages_of(
-        plan.search, plan.effort, len(samples.calibration), arbitrates=plan.align or plan.auto_steps
+        plan.search,
+        plan.effort,
+        plan.largest,
+        len(samples.calibration),
+        arbitrates=plan.align or plan.auto_steps,
     )
     held_out, branches = len(samples.held_out), len(plan.target.profile.branches)
     counts: dict[str, list[float]] = {

@@ -115,7 +115,7 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         suffix = suffix_of(quality, within) if judged or within is not None else None
         policies = self._policies(profile, budgets, suffix)
         self._check_trace(policies)
-        samples = self._samples(profile, search, arbitrates=self.align or auto_steps or judged)
+        samples = self._samples(profile, search, max(budgets), arbitrates=self.align or auto_steps or judged)
         target = self.target(profile, samples, self.adapters(profile))
         for size in sizes[1:]:
             check_fit(size.of(profile), target.folder)
@@ -142,10 +142,10 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             trace=self.trace,
         )
 
-    def _samples(self, profile: ModelProfile, search: str, *, arbitrates: bool) -> SampleSets:
+    def _samples(self, profile: ModelProfile, search: str, nfe: int, *, arbitrates: bool) -> SampleSets:
         """Return both prompt sets, with prompts left to judge by where something is arbitrated."""
         samples = self.samples(profile, effort(self.effort).report)
-        stages_of(search, self.effort, len(samples.calibration), arbitrates=arbitrates)
+        stages_of(search, self.effort, nfe, len(samples.calibration), arbitrates=arbitrates)
         return samples
 
     def _shard(self) -> Shard | None:

@@ -63,8 +63,8 @@ def compile_shard(plan: CompilePlan, shard: Shard, folder: Path) -> ShardResult:
 def _calibration(
     plan: CompilePlan, loaded: LoadedTarget, sampler: SamplerBinding, journal: Journal, shard: Shard
 ) -> int:
-    task = compile_task(plan, loaded, sampler, plan.policies[0].nfe)
-    stages = stages_of(task.search, task.effort, len(task.conditions), arbitrates=task.arbitrates)
+    task = compile_task(plan, loaded, sampler, plan.largest)
+    stages = stages_of(task.search, task.effort, task.nfe, len(task.conditions), arbitrates=task.arbitrates)
     network = batched(task, task.conditions.rows(stages.chosen(len(task.conditions))), journal)
     chunks = reference_chunks(
         network, task.schedule.linear_form(), journal, CALIBRATION_RUN, task.states, task.payloads, shard

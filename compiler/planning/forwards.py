@@ -60,13 +60,15 @@ class CompileSettings:
 
     @property
     def stages(self) -> Stages:
-        """How many of the calibration prompts each stage is given.
+        """How many of the calibration prompts each stage is given: as many as the largest budget has.
 
         Raises:
             UsageError: see `check_arbitrated` and `stages_of`.
         """
         check_arbitrated(self.search, align=self.align, train=self.train)
-        return stages_of(self.search, self.effort, self.calibration_size, arbitrates=self.align)
+        return stages_of(
+            self.search, self.effort, max(self.budgets), self.calibration_size, arbitrates=self.align
+        )
 
 
 def forwards_by_stage(settings: CompileSettings, cost: Cost) -> Mapping[str, Count]:
@@ -139,7 +141,8 @@ def transfer_forwards(settings: CompileSettings) -> int:
     It runs the calibration prompts in full, fits the coefficients, and reports the policy as it came as well.
     """
     profile = settings.profile
-    prompts = stages_of(settings.search, settings.effort, settings.calibration_size, arbitrates=False)
+    nfe = max(settings.budgets)
+    prompts = stages_of(settings.search, settings.effort, nfe, settings.calibration_size, arbitrates=False)
     count = sum(
         (settings.steps + nfe) * prompts.total + (settings.steps + 4 * nfe) * settings.held_out_size
         for nfe in settings.budgets

@@ -3,11 +3,10 @@
 A candidate's coefficients are fitted while it is rolled out (`budc.compiler.fitting.trajectory`), so its loss is that
 of the mask with its best predictor.
 
-1. Starts, with the velocity as payload: evenly spread steps, steps spread evenly to the end of the schedule, the path
-   of dynamic programming, and published masks. The best of them is also tried with the trunk residual, which decides
-   the payload. An engine that reuses another one has that alone.
-2. A surrogate (`budc.compiler.search.surrogate`) learns from all rollouts and ranks hundreds of masks near the best.
-   The most promising one is rolled out, and so on until the limit of rollouts is reached.
+1. Starts (`budc.compiler.search.starts`), with the velocity as payload. The best of them is also tried with the trunk
+   residual, which decides the payload. An engine that reuses another one has that alone.
+2. A surrogate (`budc.compiler.search.surrogate`) learns from all rollouts and ranks hundreds of masks near the best
+   (`budc.compiler.search.promising`). The most promising one is rolled out, and so on until the limit of rollouts.
 3. Where there are few masks, as many rollouts are spent on the other payload.
 
 Nothing is drawn at random. Where branches may differ, a computed step may also move to another branch; the total of
@@ -16,22 +15,14 @@ branch evaluations stays.
 
 from __future__ import annotations
 
-import heapq
 import math
 import random
 from collections.abc import Generator, Mapping
 
-from budc.compiler.search.dp import shortest_path
-from budc.compiler.search.moves import (
-    Slots,
-    all_relocations,
-    candidate_of,
-    mask_count,
-    prefix_count,
-    slots_of,
-)
+from budc.compiler.search.moves import Slots, candidate_of, mask_count, prefix_count, slots_of
+from budc.compiler.search.promising import most_promising
 from budc.compiler.search.space import Candidate, Proposals, Space
-from budc.schema.mask import StepMask
+from budc.compiler.search.starts import starting_masks
 from budc.schema.policy import Payload
 
 ROLLOUT_LIMIT = 2.5, 20.0, 28.0
@@ -47,9 +38,6 @@ MOST_EVALUATIONS = 250.0
 
 PREFERENCE = 0.2
 """By how much, in log loss, the trunk residual must be better on the best start: a reused velocity runs no network."""
-
-BEAM, REACH = 5, 3
-"""How many of the best mask's neighbours have their own neighbours ranked, and how many steps those may be away."""
 
 
 class RolloutCounter:
@@ -95,21 +83,6 @@ def evaluations_of_joint(space: Space) -> int:
     return math.ceil(min(limit, prefix_count(space)))
 
 
-def uniform_to_end(steps: int, nfe: int) -> tuple[int, ...]:
-    """Return evenly spread steps, the last one near the end of the schedule, where old payloads serve badly."""
-    last = max(nfe - 1, steps - 2)
-    return tuple(round(last * index / max(1, nfe - 1)) for index in range(nfe))
-
-
-def starting_masks(space: Space) -> list[tuple[int, ...]]:
-    """Return the masks to start from, without repeats, as compute steps."""
-    masks = [StepMask.uniform(space.steps, space.nfe).compute_steps, uniform_to_end(space.steps, space.nfe)]
-    if space.payloads[-1] in space.errors:
-        masks.append(shortest_path(space, space.payloads[-1]))
-    masks.extend(space.published_masks)
-    return list(dict.fromkeys(space.through(steps) for steps in masks))
-
-
 def joint(space: Space, rng: random.Random) -> Proposals:
     """Search masks, payload and coefficients, one candidate at a time."""
     counter = RolloutCounter(space)
@@ -135,30 +108,6 @@ def joint(space: Space, rng: random.Random) -> Proposals:
             yield from score(slots, payload)
     payload = min(losses, key=lambda of: min(losses[of].values()))
     return candidate_of(space, _best(losses[payload]), payload)
-
-
-def most_promising(space: Space, payload: Payload, losses: Mapping[Slots, float]) -> Slots | None:
-    """Return the mask that is most worth rolling out next, None where all have been.
-
-    `losses` are those of the masks that have been. The others are looked for around the best: one relocation away and,
-    from the most promising of these, two.
-    """
-    # Here, because it imports torch: the names and the checks of all searches are needed before torch is loaded.
-    from budc.compiler.search.surrogate import Surrogate
-
-    surrogate = Surrogate(space, payload, losses)
-    for centre in sorted(losses, key=losses.__getitem__):
-        improvements: dict[Slots, float] = {}
-        centres = [centre]
-        for distances in (None, range(REACH + 1)):
-            near = {slots for origin in centres for slots in all_relocations(space, origin, distances)}
-            fresh = sorted(near - losses.keys() - improvements.keys())
-            if fresh:
-                improvements |= zip(fresh, surrogate.improvement(fresh), strict=True)
-            centres = heapq.nlargest(BEAM, improvements, key=improvements.__getitem__)
-        if centres:
-            return centres[0]
-    return None
 
 
 def _best(losses: Mapping[Slots, float]) -> Slots:

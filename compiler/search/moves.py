@@ -4,8 +4,8 @@ All masks of a candidate together are one sorted tuple of slots, one for every c
 
     slot = step · count + index        count: 1 where all branches share a mask, else the number of branches
 
-Slots of the space's fixed steps stay where they are. Any other slot may move to a free one, which keeps the total of
-branch evaluations.
+Slots of the space's fixed steps stay where they are. Any other slot may move to a free one, and a run of neighbouring
+slots may shift together; both keep the total of branch evaluations.
 """
 
 from __future__ import annotations
@@ -103,6 +103,23 @@ def all_relocations(space: Space, slots: Slots, distances: Collection[int] | Non
     """Yield the relocations of every slot that may move."""
     for slot in movable_slots(space, slots):
         yield from relocations(space, slots, slot, distances)
+
+
+def run_shifts(space: Space, slots: Slots, reach: int) -> Iterator[Slots]:
+    """Yield the slots after every shift of a run of two or more neighbouring slots, by 1 to `reach` steps either way.
+
+    A run keeps its own gaps; the gap before it grows by what the gap behind it loses, or the other way round.
+    """
+    count, end = mask_count(space), space.steps * mask_count(space)
+    for first, last in combinations(range(len(slots)), 2):
+        run = slots[first : last + 1]
+        if any(slot // count in space.fixed for slot in run):
+            continue
+        below = slots[first - 1] if first else -1
+        above = slots[last + 1] if last + 1 < len(slots) else end
+        for distance in range(-reach * count, reach * count + 1, count):
+            if distance and below < run[0] + distance and run[-1] + distance < above:
+                yield (*slots[:first], *(slot + distance for slot in run), *slots[last + 1 :])
 
 
 def with_other_payloads(space: Space, candidate: Candidate) -> list[Candidate]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import random
 
-from budc.compiler.search.joint import most_promising
 from budc.compiler.search.moves import Slots, candidate_of, slots_of
+from budc.compiler.search.promising import most_promising
 from budc.compiler.search.published import candidates_of_published, published_candidates
 from budc.compiler.search.space import Proposals, Space
 

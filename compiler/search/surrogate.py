@@ -68,7 +68,7 @@ class Surrogate:
         return improvements
 
     def _covariance(self, slots: Tensor) -> Tensor:
-        moved = (slots[:, None] - self._observed_slots[None]).abs().sum(-1).double() / self._count**2
+        moved = torch.cdist(slots.double(), self._observed_slots.double(), p=1) / self._count**2
         return (-moved / (LENGTH * self._space.steps)).exp()
 
     def _costs(self, slots: Tensor) -> Tensor:

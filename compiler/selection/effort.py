@@ -1,18 +1,31 @@
 """Effort: how many prompts each stage of a search is given, and how many rollouts, by name.
 
-Nearly all of a search's cost is in proportion to the prompts that it runs. With the same forwards, few prompts and a
-search that goes on gave better masks than more prompts and one that stops early: `joint` leaves its starting masks
-only after some ten rollouts. Coefficients need six prompts or more (docs/adr/0015-efforts.md).
+Nearly all of a search's cost is in proportion to the prompts that it runs. The more evaluations a policy has, the more
+prompts its mask needs: there are more steps to place, and errors are smaller, so a search on few prompts finds a mask
+that is best for these alone. Coefficients need six prompts or more (docs/adr/0015-efforts.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
 from budc.option_names import option
 from budc.schema.errors import UsageError
+
+
+class PerBudget(NamedTuple):
+    """A number that grows with the budget: so much for each evaluation, the least, and the most."""
+
+    each: float
+    least: int
+    most: int = 1000
+
+    def at(self, nfe: int) -> int:
+        """Return the number for a policy of `nfe` evaluations a branch."""
+        return min(self.most, max(self.least, round(self.each * nfe)))
 
 
 class Effort(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,26 +34,39 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
     The search rolls out its candidates on `screen` prompts. The best `finalists` race on `fit` prompts, these among
     them, which coefficients are fitted to. `judge` further prompts decide on an alignment or a number of steps, where
     one is asked for. `rollouts` is the share of its limit that `joint` takes. An alignment trains on `pairings` noises
-    of each prompt; `epochs` are those for each evaluation of the budget, and the fewest. The report is measured on
-    `report` held-out prompts, or on all.
+    of each prompt, for so many `epochs`. The report is measured on `report` held-out prompts, or on all.
     """
 
-    screen: int | None = None
-    fit: int | None = None
+    screen: PerBudget | None = None
+    fit: PerBudget | None = None
     judge: int | None = None
     finalists: int = 4
     rollouts: float = 1.0
     pairings: int = 3
-    epochs: tuple[float, int] = (0.4, 3)
+    epochs: PerBudget = PerBudget(0.4, 3)
     report: int | None = None
 
 
 EFFORTS: Mapping[str, Effort] = {
     "fast": Effort(
-        screen=4, fit=6, judge=2, finalists=2, rollouts=0.7, pairings=2, epochs=(0.0, 2), report=16
+        screen=PerBudget(0.6, 4, 8),
+        fit=PerBudget(0.8, 6, 11),
+        judge=2,
+        finalists=2,
+        rollouts=0.55,
+        pairings=2,
+        epochs=PerBudget(0.0, 2),
+        report=16,
     ),
     "balanced": Effort(
-        screen=7, fit=10, judge=4, finalists=2, rollouts=0.9, pairings=2, epochs=(0.15, 2), report=32
+        screen=PerBudget(1.2, 7, 17),
+        fit=PerBudget(1.5, 10, 21),
+        judge=4,
+        finalists=3,
+        rollouts=0.6,
+        pairings=2,
+        epochs=PerBudget(0.15, 2),
+        report=32,
     ),
     "thorough": Effort(),
 }
@@ -66,5 +92,4 @@ def effort(name: str) -> Effort:
 
 def epochs(nfe: int, given: Effort) -> int:
     """Return how many epochs a policy of `nfe` evaluations a branch is trained for."""
-    per_evaluation, fewest = given.epochs
-    return max(fewest, round(per_evaluation * nfe))
+    return given.epochs.at(nfe)

@@ -62,6 +62,8 @@ class Fit:
 class Finder:
     """Finds policies of several budgets for one denoiser, which share the reference run and the tree of rollouts.
 
+    The first task's budget decides how many prompts all are given, so it is the largest.
+
     Raises:
         UsageError: too few prompts to judge an alignment or a number of steps by, or a schedule on which one of
             several denoisers has no step.
@@ -71,7 +73,9 @@ class Finder:
     def __init__(self, task: Task, journal: Journal) -> None:
         check_all_run(task.denoiser, task.schedule.timesteps)
         # What cannot be arbitrated is refused before the reference run, not after it.
-        self.stages = stages_of(task.search, task.effort, len(task.conditions), arbitrates=task.arbitrates)
+        self.stages = stages_of(
+            task.search, task.effort, task.nfe, len(task.conditions), arbitrates=task.arbitrates
+        )
         self.task = task
         self.journal = journal
         self.form = task.schedule.linear_form()

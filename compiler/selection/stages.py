@@ -76,8 +76,8 @@ def check_arbitrated(
             )
 
 
-def stages_of(search: str, effort_name: str, prompts: int, *, arbitrates: bool) -> Stages:
-    """Return how many of the calibration prompts each stage is given.
+def stages_of(search: str, effort_name: str, nfe: int, prompts: int, *, arbitrates: bool) -> Stages:
+    """Return how many of the calibration prompts each stage is given, for a policy of `nfe` evaluations a branch.
 
     `arbitrates`: an alignment or a number of steps is to be decided.
 
@@ -99,5 +99,5 @@ def stages_of(search: str, effort_name: str, prompts: int, *, arbitrates: bool) 
     if given.screen is None or given.fit is None or given.judge is None:
         return Stages(seen, seen, prompts - seen)
     judge = min(given.judge, prompts - seen) if arbitrates else 0
-    fit = min(given.fit, prompts - judge)
-    return Stages(min(given.screen, fit), fit, judge)
+    fit = min(given.fit.at(nfe), prompts - judge)
+    return Stages(min(given.screen.at(nfe), seen, fit), fit, judge)

@@ -418,4 +418,4 @@ def test_the_same_checks_name_flags_on_the_command_line():
     with pytest.raises(UsageError, match="--steps auto: --search paper leaves"):
         check_arbitrated("paper", align=False, auto_steps=True)
     with pytest.raises(UsageError, match="2 calibration prompts leave none"):
-        stages_of("joint", "balanced", 2, arbitrates=True)
+        stages_of("joint", "balanced", 8, 2, arbitrates=True)

@@ -7,7 +7,7 @@ from torch import nn
 
 import budc
 from budc.compiler.selection import effort as efforts
-from budc.compiler.selection.effort import EFFORTS, Effort
+from budc.compiler.selection.effort import EFFORTS, Effort, PerBudget
 from budc.runtimes.admission.trust import UnsignedWarning
 from budc.schema.errors import CompileError, JournalCorrupt, UnsupportedModel, UsageError
 
@@ -98,7 +98,9 @@ def test_nearby_masks_are_tried_too(small):
 
 
 def test_the_effort_says_on_how_many_samples_coefficients_are_fitted(small, monkeypatch):
-    monkeypatch.setattr(efforts, "EFFORTS", EFFORTS | {"small": Effort(screen=2, fit=3, judge=2)})
+    monkeypatch.setattr(
+        efforts, "EFFORTS", EFFORTS | {"small": Effort(screen=PerBudget(0, 2), fit=PerBudget(0, 3), judge=2)}
+    )
     few, all_of_them = (moved(small, effort=name, held_out=None) for name in ("small", "thorough"))
     forwards = [result.outcome.forwards.reference for result in (few, all_of_them)]
     assert forwards == [6 * 2 * 3, 6 * 2 * 8]

@@ -5,8 +5,7 @@ import random
 
 import pytest
 
-from budc.compiler.search.joint import MOST_EVALUATIONS, PREFERENCE, most_promising, rollout_limit
-from budc.compiler.search.moves import all_relocations
+from budc.compiler.search.joint import MOST_EVALUATIONS, PREFERENCE, rollout_limit
 
 
 def rollouts(seen):
@@ -63,13 +62,13 @@ def test_the_seed_changes_nothing(run, space, costs):
     "target", [(0, 2, 3, 9, 17, 18, 30, 41, 48, 49), (0, 6, 11, 14, 20, 27, 33, 36, 42, 47)]
 )
 def test_it_closes_in_on_the_best_mask(target, run, space):
-    """The distance of the evenly spread start is 10 to 40 steps, that of the winner at most 2."""
+    """The distance of the evenly spread start is 8 to 40 steps, that of the winner at most 2."""
 
     def steps_off(candidate):
         return sum(abs(a - b) for a, b in zip(candidate.mask.compute_steps, target, strict=True))
 
     winner, seen = run("joint", space(50, 10), lambda candidate: 0.2 * steps_off(candidate))
-    assert steps_off(seen[0]) >= 10
+    assert steps_off(seen[0]) >= 8
     assert steps_off(winner) <= 2
 
 
@@ -77,20 +76,6 @@ def test_every_mask_of_a_small_space_is_scored(run, space):
     _, seen = run("joint", space(8, 3), lambda candidate: random.Random(candidate.key).random())
     masks = {candidate.mask.compute_steps for candidate in seen if candidate.payload == "velocity"}
     assert masks == {(0, *rest) for rest in itertools.combinations(range(1, 8), 2)}
-
-
-def test_where_all_masks_are_scored_none_is_promising(space):
-    losses = {(0, *rest): float(sum(rest)) for rest in itertools.combinations(range(1, 6), 2)}
-    assert most_promising(space(6, 3), "velocity", losses) is None
-
-
-def test_the_most_promising_mask_is_new_and_at_most_two_relocations_away(space, costs):
-    box = space(16, 4, errors={"velocity": costs(16, 1)})
-    losses = {(0, 4, 8, 12): -3.0, (0, 4, 8, 11): -3.5, (0, 1, 2, 3): 1.0}
-    slots = most_promising(box, "velocity", losses)
-    neighbours = set(all_relocations(box, (0, 4, 8, 11)))
-    assert slots not in losses
-    assert slots in neighbours | {far for near in neighbours for far in all_relocations(box, near)}
 
 
 @pytest.mark.parametrize(("gain", "payload"), [(1.5, "trunk-residual"), (0.5, "velocity")])

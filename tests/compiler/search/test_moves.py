@@ -1,4 +1,5 @@
 import random
+from itertools import combinations, pairwise
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from budc.compiler.search.moves import (
     perturbed,
     random_neighbour,
     relocations,
+    run_shifts,
     slots_of,
     with_every_payload,
     with_other_payloads,
@@ -68,6 +70,26 @@ def test_relocations_are_all_moves_of_one_slot_to_a_free_one(space, data, reach)
     for slot in movable_slots(box, slots):
         moved = relocations(box, slots, slot, distances)
         assert sorted(moved) == sorted(other for other in wanted if slot not in other)
+
+
+@given(st.data(), st.integers(1, 3))
+def test_shifts_are_all_moves_of_a_run_of_neighbouring_slots(space, data, reach):
+    """By definition: two slots or more, one after another, each moved by the same distance; the order stays."""
+    box, current = data.draw(spaces(space))
+    slots, count = slots_of(box, current), mask_count(box)
+    wanted = set()
+    for first, last in combinations(range(len(slots)), 2):
+        for distance in {*range(-reach, reach + 1)} - {0}:
+            shifted = [slot + distance * count * (first <= index <= last) for index, slot in enumerate(slots)]
+            inside = shifted[0] >= 0 and shifted[-1] < box.steps * count
+            ordered = all(before < after for before, after in pairwise(shifted))
+            free = all(slot // count not in box.fixed for slot in slots[first : last + 1])
+            if inside and ordered and free:
+                wanted.add(tuple(shifted))
+    shifts = list(run_shifts(box, slots, reach))
+    assert len(shifts) == len(set(shifts))
+    assert set(shifts) == wanted
+    assert all(within(box, candidate_of(box, moved, current.payload)) for moved in shifts)
 
 
 @given(st.data())

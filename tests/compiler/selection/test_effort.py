@@ -8,7 +8,7 @@ import torch
 from budc.compiler.rollouts.metrics import latent_errors, objective
 from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.selection import effort as efforts
-from budc.compiler.selection.effort import EFFORTS, Effort, effort, epochs
+from budc.compiler.selection.effort import EFFORTS, Effort, PerBudget, effort, epochs
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.race import race
 from budc.compiler.selection.stages import Stages, stages_of
@@ -18,8 +18,16 @@ from budc.schema.errors import CompileError, UsageError
 
 @pytest.fixture
 def small(monkeypatch):
-    """An effort of few prompts: 2 to screen, 4 to fit, 2 to judge."""
-    given = Effort(screen=2, fit=4, judge=2, finalists=3, rollouts=0.4, pairings=2, epochs=(0.0, 1))
+    """An effort of few prompts: 2 to screen, 4 to fit, 2 to judge; more at six evaluations and above."""
+    given = Effort(
+        screen=PerBudget(0.5, 2),
+        fit=PerBudget(0.8, 4),
+        judge=2,
+        finalists=3,
+        rollouts=0.4,
+        pairings=2,
+        epochs=PerBudget(0.0, 1),
+    )
     monkeypatch.setattr(efforts, "EFFORTS", EFFORTS | {"small": given})
     return "small"
 
@@ -45,25 +53,43 @@ def test_efforts_are_in_order():
     assert list(EFFORTS) == ["fast", "balanced", "thorough"]
     for field in ("screen", "fit", "judge", "rollouts", "report"):
         assert getattr(fast, field) <= getattr(balanced, field)
+    assert all(each.screen <= each.fit for each in (fast, balanced))
     assert [epochs(10, given) for given in EFFORTS.values()] == [2, 2, 4]
 
 
 @pytest.mark.parametrize("prompts", [3, 4, 5, 8, 11, 24, 32, 500])
 @pytest.mark.parametrize("arbitrates", [False, True])
 @pytest.mark.parametrize("name", EFFORTS)
-def test_stages_fit_into_the_prompts_that_are_given(name, arbitrates, prompts):
-    stages = stages_of("joint", name, prompts, arbitrates=arbitrates)
+@pytest.mark.parametrize("nfe", [2, 10, 40])
+def test_stages_fit_into_the_prompts_that_are_given(name, arbitrates, prompts, nfe):
+    stages = stages_of("joint", name, nfe, prompts, arbitrates=arbitrates)
     assert 1 <= stages.screen <= stages.fit
     assert stages.total <= prompts
     assert stages.judge >= arbitrates
+    assert stages.screen <= stages_of("joint", "thorough", nfe, prompts, arbitrates=arbitrates).screen
     chosen = stages.chosen(prompts)
     assert len(set(chosen)) == len(chosen) == stages.total
 
 
 def test_thorough_is_given_all_prompts_in_their_order():
-    stages = stages_of("joint", "thorough", 32, arbitrates=False)
+    stages = stages_of("joint", "thorough", 8, 32, arbitrates=False)
     assert stages == Stages(24, 24, 8)
     assert stages.chosen(32) == list(range(32))
+
+
+def test_a_larger_budget_is_given_more_prompts():
+    assert [PerBudget(0.6, 4, 8).at(nfe) for nfe in (2, 6, 8, 10, 14, 50)] == [4, 4, 5, 6, 8, 8]
+    fast = [stages_of("joint", "fast", nfe, 32, arbitrates=False) for nfe in range(2, 30)]
+    assert fast == sorted(fast)
+    assert fast[0] < fast[-1]
+
+
+def test_a_task_is_given_the_prompts_of_its_budget(task, small, tmp_path):
+    for nfe, stages in ((3, Stages(2, 4, 0)), (6, Stages(3, 5, 0))):
+        with Journal(tmp_path / str(nfe), "find") as journal:
+            finder = Finder(task(8, nfe, samples=12, effort=small), journal)
+        assert finder.stages == stages
+        assert finder.reference_forwards == 2 * 8 * stages.total
 
 
 def test_some_prompts_are_spread_over_the_list_and_stay_where_more_are_taken():
@@ -75,7 +101,7 @@ def test_some_prompts_are_spread_over_the_list_and_stay_where_more_are_taken():
 
 @pytest.mark.parametrize("search", ["paper", "uniform"])
 def test_a_reference_search_is_given_all_prompts_whatever_the_effort(search):
-    assert stages_of(search, "fast", 32, arbitrates=False) == Stages(32, 32, 0)
+    assert stages_of(search, "fast", 8, 32, arbitrates=False) == Stages(32, 32, 0)
 
 
 @pytest.mark.parametrize("align", [False, True])

@@ -1,0 +1,46 @@
+"""Promising: which mask to roll out next, among those within two moves of the best few."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping
+
+from budc.compiler.search.moves import Slots, all_relocations, run_shifts
+from budc.compiler.search.space import Space
+from budc.schema.policy import Payload
+
+CENTRES, BEAM, REACH = 3, 5, 3
+"""Of how many of the best masks the neighbours are ranked; how many of these have their own neighbours ranked, and how
+many steps those may be away."""
+
+
+def most_promising(space: Space, payload: Payload, losses: Mapping[Slots, float]) -> Slots | None:
+    """Return the mask that is most worth rolling out next, None where all have been.
+
+    `losses` are those of the masks that have been. The others are looked for around the best: one move away and, from
+    the most promising of these, two. A move relocates one computed step, or shifts a run of them.
+    """
+    # Here, because it imports torch: the names and the checks of all searches are needed before torch is loaded.
+    from budc.compiler.search.surrogate import Surrogate
+
+    surrogate = Surrogate(space, payload, losses)
+    ranked = sorted(losses, key=losses.__getitem__)
+    for first in range(0, len(ranked), CENTRES):
+        improvements: dict[Slots, float] = {}
+        centres = ranked[first : first + CENTRES]
+        for distances in (None, range(REACH + 1)):
+            near = {
+                slots
+                for origin in centres
+                for slots in (
+                    *all_relocations(space, origin, distances),
+                    *run_shifts(space, origin, REACH),
+                )
+            }
+            fresh = sorted(near - losses.keys() - improvements.keys())
+            if fresh:
+                improvements |= zip(fresh, surrogate.improvement(fresh), strict=True)
+            centres = heapq.nlargest(BEAM, improvements, key=improvements.__getitem__)
+        if centres:
+            return centres[0]
+    return None
