@@ -70,6 +70,7 @@ RUNS: Final[Mapping[str, frozenset[str]]] = {
 _REMEDIES: Final = {
     SCALED_ADAPTERS: "exports hold no adapters: fuse them into the weights, save the pipeline, `budc transfer` the "
     "policy to that folder, and export it",
+    TARGET: "write it for its engine: budc export config; or compile one without --for",
 }
 _REMEDY: Final = "use what the policy was made for, or a policy without this"
 

@@ -33,6 +33,11 @@ def config() -> DBCacheConfig:
     )
 '''
 
+_YAML_USAGE = (
+    "cache_dit.enable_cache(pipe, **cache_dit.load_configs('FILE')), or --cache-dit-config FILE of SGLang"
+)
+_PYTHON_USAGE = "cache_dit.enable_cache(pipe, cache_config=config()), with config imported from FILE"
+
 
 def configuration(deployment: Deployment) -> Configuration:
     """Return YAML or Python. Raises UsageError: the file's name ends in neither."""
@@ -45,7 +50,7 @@ def configuration(deployment: Deployment) -> Configuration:
     mask = deployment.mask
     digits = ", ".join("1" if compute else "0" for compute in mask)
     text = forms[deployment.suffix].format(name=deployment.document.name, steps=mask.steps, mask=digits)
-    return Configuration(text)
+    return Configuration(text, _PYTHON_USAGE if deployment.suffix == ".py" else _YAML_USAGE)
 
 
 CACHE_DIT = DeploymentTarget(
@@ -61,6 +66,5 @@ CACHE_DIT = DeploymentTarget(
         "the number of steps of a run: a shorter mask reuses at all steps after its end",
         "sigmas, guidance, size, precision, prompts and adapters",
     ),
-    usage="cache_dit.enable_cache(pipe, **cache_dit.load_configs('FILE')), or --cache-dit-config FILE of SGLang",
     write=configuration,
 )

@@ -37,5 +37,7 @@ class Configuration(Struct, frozen=True):
     """An engine's configuration file."""
 
     text: str
+    usage: str
+    """How it is loaded, with FILE for its name."""
     unknown: tuple[str, ...] = ()
     """Fields that neither the policy nor the user says, one sentence each."""

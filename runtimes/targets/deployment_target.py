@@ -46,8 +46,6 @@ class DeploymentTarget(Struct, frozen=True, kw_only=True):
     """What it does not check when it loads the file or runs."""
     settings: Mapping[str, str] = {}
     """What the user may say of the engine: name -> what it is."""
-    usage: str
-    """How the file is loaded, with FILE for its name."""
     masks: Callable[[int, int], tuple[StepMask, ...]] | None = None
     """(steps, NFE) -> the masks that it can follow; unset where it can follow any."""
     write: Callable[[Deployment], Configuration]

@@ -6,6 +6,8 @@ from budc.runtimes.targets.deployment import Configuration, Deployment
 from budc.runtimes.targets.deployment_target import DeploymentTarget
 from budc.runtimes.targets.magcache import THRESHOLD, ratios
 
+_USAGE = "pipe.transformer.enable_cache(MagCacheConfig(**json.load(open('FILE'))))"
+
 
 def configuration(deployment: Deployment) -> Configuration:
     """Return the arguments of `diffusers.MagCacheConfig`."""
@@ -17,7 +19,7 @@ def configuration(deployment: Deployment) -> Configuration:
         "retention_ratio": 0.0,
         "mag_ratios": ratios(mask),
     }
-    return Configuration(json.dumps(arguments, indent=1) + "\n")
+    return Configuration(json.dumps(arguments, indent=1) + "\n", _USAGE)
 
 
 DIFFUSERS_MAGCACHE = DeploymentTarget(
@@ -32,6 +34,5 @@ DIFFUSERS_MAGCACHE = DeploymentTarget(
         "the number of steps of a run: with another one, the mask ends early or starts again in the middle of a run",
         "sigmas, guidance, size, precision, prompts and adapters",
     ),
-    usage="pipe.transformer.enable_cache(MagCacheConfig(**json.load(open('FILE'))))",
     write=configuration,
 )

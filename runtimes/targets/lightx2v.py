@@ -6,6 +6,8 @@ from budc.runtimes.targets.deployment import Configuration, Deployment
 from budc.runtimes.targets.deployment_target import DeploymentTarget
 from budc.runtimes.targets.magcache import THRESHOLD, ratios
 
+_USAGE = "--config_json FILE, merged with the settings of your deployment (attention, offload)"
+
 
 def configuration(deployment: Deployment) -> Configuration:
     """Return the settings that LightX2V reads, those of the deployment that it has in the same file among them."""
@@ -34,7 +36,7 @@ def configuration(deployment: Deployment) -> Configuration:
         # Conditional first; without guidance the second list is there and not read.
         "magcache_ratios": [ratios(cond), ratios(masks.get("uncond", cond))],
     }
-    return Configuration(json.dumps(settings, indent=1) + "\n")
+    return Configuration(json.dumps(settings, indent=1) + "\n", _USAGE)
 
 
 LIGHTX2V = DeploymentTarget(
@@ -51,6 +53,5 @@ LIGHTX2V = DeploymentTarget(
         "the scheduler: it has its own for each model",
         "prompts and adapters",
     ),
-    usage="--config_json FILE, merged with the settings of your deployment (attention, offload)",
     write=configuration,
 )

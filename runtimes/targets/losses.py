@@ -58,8 +58,8 @@ def deployed(
         losses += _reuse_losses(target, document.policy, policy)
         if target.first_blocks != first_blocks_of(document):
             losses.append(
-                f"blocks: {_blocks(first_blocks_of(document))} run at a step that the policy reuses, "
-                f"{_blocks(target.first_blocks)} at one that {target.engine} does, and the others' residual is reused"
+                f"blocks: {target.engine} reuses what {_blocks(target.first_blocks)} added, "
+                f"the policy what {_blocks(first_blocks_of(document))} did"
             )
     if document.search.settings.get("aligned") is True and not target.sigmas:
         losses.append(
@@ -119,5 +119,8 @@ def _reuse_losses(target: DeploymentTarget, given: Policy, own: Policy) -> list[
     return losses
 
 
-def _blocks(count: int) -> str:
-    return f"the first {count} block{'' if count == 1 else 's'}" if count else "no blocks"
+def _blocks(first: int) -> str:
+    """Return which blocks are left out at a reused step."""
+    if not first:
+        return "all blocks"
+    return f"the blocks after the first {first if first > 1 else 'one'}, which runs at every step,"

@@ -57,6 +57,9 @@ def periodic_masks(steps: int, nfe: int) -> tuple[StepMask, ...]:
     return tuple(masks)
 
 
+_USAGE = "openvino_genai.TaylorSeerCacheConfig(**json.load(open('FILE'))) in the generation config"
+
+
 def configuration(deployment: Deployment) -> Configuration:
     """Return the fields of `TaylorSeerCacheConfig`. Raises UnsupportedModel: no interval gives the mask."""
     mask = deployment.mask
@@ -72,7 +75,7 @@ def configuration(deployment: Deployment) -> Configuration:
         "disable_cache_before_step": interval.before,
         "disable_cache_after_step": interval.after,
     }
-    return Configuration(json.dumps(fields, indent=1) + "\n")
+    return Configuration(json.dumps(fields, indent=1) + "\n", _USAGE)
 
 
 OPENVINO_GENAI = DeploymentTarget(
@@ -89,6 +92,5 @@ OPENVINO_GENAI = DeploymentTarget(
         "the number of steps of a run: another one gives another mask",
         "sigmas, guidance, size, precision, prompts and adapters",
     ),
-    usage="openvino_genai.TaylorSeerCacheConfig(**json.load(open('FILE'))) in the generation config",
     write=configuration,
 )

@@ -6,6 +6,8 @@ from budc.schema.errors import UnsupportedModel
 
 _EULER = "FlowMatchEulerDiscreteScheduler"
 
+_USAGE = "sd-cli $(cat FILE) with your model and prompt"
+
 
 def configuration(deployment: Deployment) -> Configuration:
     """Return one line of arguments. Raises UnsupportedModel: its samplers have no such scheduler."""
@@ -17,7 +19,7 @@ def configuration(deployment: Deployment) -> Configuration:
             remedy=f"compile it with --scheduler {_EULER}",
         )
     sigmas = ",".join(f"{sigma:.9g}" for sigma in sampler.sigmas)
-    return Configuration(f"--sampling-method euler --steps {sampler.steps} --sigmas {sigmas}\n")
+    return Configuration(f"--sampling-method euler --steps {sampler.steps} --sigmas {sigmas}\n", _USAGE)
 
 
 SD_CPP = DeploymentTarget(
@@ -31,6 +33,5 @@ SD_CPP = DeploymentTarget(
         "the signature, and whose policy it is",
         "the model, its quantisation, guidance, size, prompts and adapters",
     ),
-    usage="sd-cli $(cat FILE) with your model and prompt",
     write=configuration,
 )

@@ -23,6 +23,7 @@ from budc.runtimes.targets.sglang_schedule import (
     read_schedule,
 )
 
+_USAGE = "a file of the folder of --dpcache-schedule-dir; requests then ask for dpcache_budget"
 LEADING = 2
 """The least that the format allows; the forecast needs two computed steps."""
 
@@ -80,7 +81,7 @@ def configuration(deployment: Deployment) -> Configuration:
     }
     text = json.dumps(fields, indent=1) + "\n"
     read_schedule(text.encode())
-    return Configuration(text, _unknown(deployment))
+    return Configuration(text, _USAGE, _unknown(deployment))
 
 
 def _unknown(deployment: Deployment) -> tuple[str, ...]:
@@ -117,6 +118,5 @@ SGLANG_DPCACHE = DeploymentTarget(
         "quality": "quality of the request",
         "scheduler_config_sha256": "SGLang's digest of its scheduler's configuration",
     },
-    usage="a file of the folder of --dpcache-schedule-dir; requests then ask for dpcache_budget",
     write=configuration,
 )

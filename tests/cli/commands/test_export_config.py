@@ -94,3 +94,26 @@ def test_nobody_s_policy_is_not_exported(budc, compiled, tmp_path):
     outcome = budc("export", "config", compiled.path, "--to", "lightx2v", "--out", tmp_path / "x.json")
     assert outcome.code == 23
     assert not (tmp_path / "x.json").exists()
+
+
+def test_a_policy_for_an_engine_is_measured_by_its_rule(budc, compiled, shrunken, tmp_path, monkeypatch):
+    shrunken(monkeypatch)
+    path = tmp_path / "made.budc.json"
+    outcome = budc(
+        *("compile", "--model", "wan2.1-nano", "--weights", compiled.weights, "--out", path, "--no-frames"),
+        *("--steps", 6, "--budget", 3, "--search", "uniform", "--for", "cache-dit"),
+        *("--key", compiled.public.with_suffix(".key")),
+    )
+    assert outcome.code == 0, outcome.err
+    own, made = (budc("inspect", artifact, "--json").record["document"] for artifact in (compiled.path, path))
+    assert (made["target"]["name"], made["schemaVersion"]) == ("cache-dit", "1.1")
+    # The same mask; what differs is the first block, which runs at every step.
+    assert made["policy"] == own["policy"]
+    errors = [document["quality"]["metrics"][0]["mean"] for document in (own, made)]
+    assert errors[0] != pytest.approx(errors[1], rel=1e-3)
+    trust = ("--trust", compiled.public)
+    replayed = budc("verify", path, *trust, "--weights", compiled.weights, "--replay", "--samples", 2)
+    assert replayed.code == 0, replayed.err
+    refused = budc("run", path, *trust, "--weights", compiled.weights, "--prompt", "x")
+    assert (refused.code, "another engine as its target (target, cache-dit)" in refused.err) == (15, True)
+    assert "budc export config" in refused.err

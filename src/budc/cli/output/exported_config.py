@@ -38,7 +38,7 @@ def page(
     if configuration.unknown:
         pairs.append(("open", "\n".join(map(printable, configuration.unknown))))
     pairs.append(("unchecked", "\n".join(target.unchecked)))
-    pairs.append(("load with", target.usage.replace("FILE", printable(str(out)))))
+    pairs.append(("load with", configuration.usage.replace("FILE", printable(str(out)))))
     return fields(pairs)
 
 

@@ -142,7 +142,11 @@ def beaten(document: PolicyDocument) -> str:
     return (
         f"{fewer.nfe} plain steps of {document.sampler.scheduler} lose less than this policy at the same NFE "
         f"(held-out {LATENT_MSE} {number(plain)} against {number(policy)}, geometric mean): "
-        "compile with --steps auto --align, which makes such steps the policy where they win"
+        + (
+            "take a larger budget, or so many steps without a cache"
+            if document.target is not None
+            else "compile with --steps auto --align, which makes such steps the policy where they win"
+        )
     )
 
 
