@@ -81,7 +81,7 @@ def configuration(deployment: Deployment) -> Configuration:
 OPENVINO_GENAI = DeploymentTarget(
     name="openvino-genai",
     engine="OpenVINO GenAI",
-    version="2026.3",
+    version="2026",
     payload="velocity",
     rule="linear",
     leading=LEADING,

@@ -25,7 +25,7 @@ def configuration(deployment: Deployment) -> Configuration:
 SD_CPP = DeploymentTarget(
     name="sd.cpp",
     engine="stable-diffusion.cpp",
-    version="2026-08",
+    version="2026",
     payload="trunk-residual",
     rule="none",
     sigmas=True,

@@ -101,7 +101,7 @@ def _float32(values: Sequence[float]) -> tuple[float, ...]:
 SGLANG_DPCACHE = DeploymentTarget(
     name="sglang-dpcache",
     engine="SGLang's DPCache",
-    version="2026-10",
+    version="schedule-v2",
     payload="trunk-output",
     rule="linear",
     leading=LEADING,

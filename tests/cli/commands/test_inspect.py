@@ -2,6 +2,7 @@ from pathlib import Path
 
 import msgspec
 
+from budc.runtimes.sampling.rules import fixed_rows
 from budc.schema.artifact import read
 from budc.schema.mask import StepMask
 from budc.schema.policy import Budget, PolicyDocument
@@ -86,3 +87,9 @@ def test_json_holds_the_whole_document(budc, sealed):
     assert record["verified"] is False
     assert record["policyId"] == read(path).policy_id
     assert msgspec.convert(record["document"], PolicyDocument) == read(path).document
+
+
+def test_a_linear_forecast_is_named(budc, sealed):
+    mask = StepMask.uniform(6, 3)
+    path = sealed(mask=mask, predictor=Predictor(fixed_rows("linear", mask)))
+    assert "linear forecast from the two newest cached tensors" in budc("inspect", path).out

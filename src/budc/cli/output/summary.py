@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from budc.cli.output.metric_labels import metric_label
 from budc.cli.output.tables import MISSING, number, strip, table, wrapped
+from budc.runtimes.sampling.rules import fixed_rows
 from budc.schema.errors import printable
 from budc.schema.plural import counted
 from budc.schema.predictor import Predictor
@@ -45,15 +46,22 @@ def masks(document: PolicyDocument, *, verbose: bool = False) -> list[tuple[str,
         pairs.append((f"mask{names}", strip(mask)))
         pairs.append((f"computed{names}", wrapped(str(step) for step in mask.compute_steps)))
         plain = predictor == Predictor.plain_reuse(mask)
-        shown = _coefficients(predictor) if verbose and not plain else _predictor(predictor, plain=plain)
+        linear = predictor == tuple(fixed_rows("linear", mask))
+        shown = (
+            _coefficients(predictor)
+            if verbose and not plain
+            else _predictor(predictor, plain=plain, linear=linear)
+        )
         pairs.append((f"predictor{names}", shown))
     return pairs
 
 
-def _predictor(predictor: Predictor, *, plain: bool) -> str:
+def _predictor(predictor: Predictor, *, plain: bool, linear: bool) -> str:
     """Return how steps are predicted, in words."""
     if plain:
         return "plain reuse of the newest residual"
+    if linear:
+        return "linear forecast from the two newest cached tensors"
     reused = [row for row in predictor if row]
     most = counted(max(map(len, reused), default=0), "cached tensor")
     return f"fitted coefficients of up to {most}, at {counted(len(reused), 'step')}; --verbose lists them"
