@@ -153,7 +153,8 @@ def main(
     rows, missing = [], []
     sizes, draws = ([int(value) for value in text.split(",")] for text in (budgets, seeds))
     for model in models.split(","):
-        fitting, others = applicable(methods, choose_model(model).pipeline_class)
+        profile = choose_model(model)
+        fitting, others = applicable(methods, profile.pipeline_class)
         for method in others:
             where = ", ".join(METHODS[method].pipelines)
             print(f"{model}: {method} is skipped, it is written for {where}", file=sys.stderr)
@@ -167,7 +168,7 @@ def main(
                 if path.is_file():
                     rows.append(json.loads(path.read_text(encoding="utf-8")))
                 else:
-                    missing.append({"model": model, "budget": nfe, "method": method, "seed": seed})
+                    missing.append({"model": profile.name, "budget": nfe, "method": method, "seed": seed})
             continue
         setting = Setting(model, folder, calibration, held_out, weights=weights, device=device)
         scorer = Scorer(setting)
