@@ -18,7 +18,7 @@ import click
 import msgspec
 
 from budc.cli.dependencies import quiet_libraries
-from budc.compiler.request import make_request
+from budc.compiler.policy_source import make_request
 from budc.runtimes.targets.deployment_target import DeploymentTarget
 from budc.runtimes.targets.losses import deployed
 from budc.runtimes.targets.registry import TARGETS

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from budc.cli.root import root
-from budc.compiler.request import make_request, read_source
+from budc.compiler.policy_source import make_request, read_source
 from budc.schema import errors
 from budc.schema.trust import Trust
 

@@ -1,7 +1,7 @@
 import pytest
 
 from budc.compiler.asked_budget import parse_quality, parse_seconds, suffix_of
-from budc.compiler.request import make_request
+from budc.compiler.policy_source import make_request
 from budc.schema.errors import UsageError
 
 

@@ -13,7 +13,7 @@ from lora import write_lora
 
 from budc.compiler.compile import compile_artifacts
 from budc.compiler.evaluation.replay import ReplayRequest, replay
-from budc.compiler.request import make_request
+from budc.compiler.policy_source import make_request
 from budc.compiler.selection.effort import DEFAULT_EFFORT
 from budc.policies.profile import load_profile
 from budc.runtimes.sampling import adapters

@@ -2,7 +2,7 @@
 
 import pytest
 
-from budc.compiler.request import make_request, read_source
+from budc.compiler.policy_source import make_request, read_source
 from budc.runtimes.sampling.rules import fixed_rows
 from budc.runtimes.targets.openvino_genai import periodic_masks
 from budc.schema.errors import BudgetImpossible, UnsupportedModel, UsageError

@@ -4,7 +4,7 @@ import pytest
 
 from budc.compiler.compile import compile_artifacts
 from budc.compiler.given_mask import parse_mask
-from budc.compiler.request import make_request, read_source
+from budc.compiler.policy_source import make_request, read_source
 from budc.schema.errors import UsageError
 from budc.schema.mask import StepMask
 

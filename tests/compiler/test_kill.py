@@ -6,13 +6,14 @@ import pytest
 SCRIPT = """
 import msgspec
 from budc.compiler import request as requests
+from budc.compiler.policy_source import make_request
 from budc.compiler.compile import compile_artifacts
 load = requests.choose_model
 def smaller(name):
     profile = load(name)
     return msgspec.structs.replace(profile, prompts=msgspec.structs.replace(profile.prompts, held_out_size=2))
 requests.choose_model = smaller
-compile_artifacts(requests.make_request({}, flags).resolve())
+compile_artifacts(make_request({}, flags).resolve())
 """
 
 

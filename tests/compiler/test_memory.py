@@ -23,7 +23,7 @@ from budc.compiler.models.offload import Denoisers  # noqa: E402
 from budc.compiler.models.pipelines import latents, text  # noqa: E402
 from budc.compiler.planning.cost import forward_cost  # noqa: E402
 from budc.compiler.planning.memory import phases  # noqa: E402
-from budc.compiler.request import make_request  # noqa: E402
+from budc.compiler.policy_source import make_request  # noqa: E402
 from budc.compiler.rollouts.policies import full_policy  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
 from budc.runtimes.sampling import quantized_loading  # noqa: E402

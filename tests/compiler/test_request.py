@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 import budc.compiler.request as request_module
-from budc.compiler.request import make_request, read_source
+from budc.compiler.policy_source import make_request, read_source
 from budc.policies.profile import load_profile
 from budc.schema.errors import (
     BudgetImpossible,
@@ -163,7 +163,7 @@ def test_an_unsupported_pipeline_is_refused_before_its_weights_are_looked_for(mo
 def test_a_request_is_resolved_without_a_framework():
     code = """
 import sys
-from budc.compiler.request import make_request
+from budc.compiler.policy_source import make_request
 from budc.compiler.transfer_request import TransferRequest
 make_request({}, {"model": "wan2.1-nano", "budget": "4"}).resolve()
 heavy = {"torch", "numpy", "diffusers", "transformers", "onnxruntime"} & set(sys.modules)

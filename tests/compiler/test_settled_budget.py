@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 
 from budc.compiler import settled_budget  # noqa: E402
 from budc.compiler.compile import compile_artifacts  # noqa: E402
-from budc.compiler.request import make_request  # noqa: E402
+from budc.compiler.policy_source import make_request  # noqa: E402
 from budc.compiler.settled_budget import Point, smallest  # noqa: E402
 from budc.schema.bounds import parse_bounds  # noqa: E402
 from budc.schema.errors import BudgetImpossible  # noqa: E402

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from budc.compiler.compile import compile_artifacts
-from budc.compiler.request import make_request
+from budc.compiler.policy_source import make_request
 from budc.compiler.shapes import OutputSize, parse_sizes
 from budc.policies.profile import load_profile
 from budc.schema.errors import UnsupportedModel, UsageError

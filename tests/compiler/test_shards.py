@@ -5,7 +5,7 @@ import pytest
 
 from budc.compiler.compile import compile_artifacts
 from budc.compiler.evaluation import pipeline_rollout
-from budc.compiler.request import make_request
+from budc.compiler.policy_source import make_request
 from budc.compiler.rollouts import reference_run
 from budc.compiler.shard_run import compile_shard
 from budc.compiler.storage.journal import Journal

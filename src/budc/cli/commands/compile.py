@@ -147,7 +147,7 @@ def compile_command(
     Say what to compile with flags, or in POLICY.toml under the same names; flags win. Progress goes to stderr. When
     a compile was stopped, the same command resumes it.
     """
-    from budc.compiler.request import make_request, read_source
+    from budc.compiler.policy_source import make_request, read_source
 
     # A switch that is not given is False, and leaves what the policy source says.
     given = {
