@@ -43,7 +43,7 @@ def evaluate(budc, flux_folder, tmp_path):
     return call
 
 
-RIGID = ("policy", "fewer-steps", "taylorseer-1", "dpcache", "lemica", "meancache")
+RIGID = ("policy", "fewer-steps", "taylorseer-1", "dpcache", "lemica", "meancache", "dpcache-linear")
 """Methods that take the same evaluations for each sample."""
 
 
@@ -62,7 +62,7 @@ def test_an_evaluation_says_what_the_report_says_and_more(
     flags = ("--metrics", "psnr,ssim", "--repeats", "2", "--under", "scheduler=ipndm2m")
     short = schedule_alignment.Configuration(samples=4, batch=4, clip=1.0)
     monkeypatch.setattr(schedule_alignment, "configuration", lambda branches: short)
-    rivals = "paper,paper-aligned,fewer-steps,uniform,teacache,magcache,taylorseer-1,dpcache,lemica,meancache"
+    rivals = "paper,paper-aligned,fewer-steps,uniform,teacache,magcache,taylorseer-1,dpcache,lemica,meancache,dpcache-linear"
     outcome = evaluate(path, *flags, "--against", rivals)
     assert outcome.code == 0, outcome.err
     artifact = read(path)

@@ -11,8 +11,10 @@ from budc.compiler.comparison.probe import Probe  # noqa: E402
 from budc.compiler.comparison.rivals import CannotRun  # noqa: E402
 from budc.compiler.comparison.setting import Samples, Setting  # noqa: E402
 from budc.compiler.evaluation.reference import encode_prompts  # noqa: E402
+from budc.compiler.models.model import load_model  # noqa: E402
 from budc.compiler.rollouts.policies import full_policy  # noqa: E402
 from budc.compiler.rollouts.policy import rollout_policy  # noqa: E402
+from budc.policies.profile import load_profile  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +86,20 @@ def test_a_budget_that_the_probes_alone_exceed_cannot_run(setting):
 
 def test_the_bound_is_that_of_the_pipeline(setting):
     assert method.largest_step(setting) == 2.0
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_blocks_that_return_the_text_as_well_are_probed_alike(flux_profile, flux_folder):
+    model = load_model(load_profile(flux_profile), flux_folder, torch.device("cpu"))
+    conditions = encode_prompts(model, ["a red box", "a blue ring"], range(2))
+    setting = Setting(model, model.sampler(4), lambda setting: Samples(conditions, None))
+    share = Probe(setting, 1).share
+    assert 0 < share < 1
+    for threshold, steps, evaluations in ((0.0, (0, 1, 2, 3), 4), (100.0, (0,), 1 + 3 * share)):
+        latents, counts = roll_by_probe(setting, rule(threshold), conditions)
+        policy = plain(4, steps, setting.branches)
+        torch.testing.assert_close(
+            latents, rollout_policy(setting.network_of(conditions), setting.form, policy)
+        )
+        assert counts.tolist() == pytest.approx([evaluations] * 2)
+    assert method.largest_step(setting) == 1.5
