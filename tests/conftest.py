@@ -1,11 +1,13 @@
 """Fixtures for every folder of tests, and the order in which their processes take them."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from budc.cli.dependencies import NEW_OBJECTS
 from budc.schema.keys import KeyPair, PublicKey, Signer, generate_key, load_signer
 from budc.schema.trust import Trust
 
@@ -19,6 +21,9 @@ pytest_plugins = [
 ]
 
 GUIDES = "tests/docs/"
+
+# As on the command line: most objects of a test process are those of the libraries, and stay.
+gc.set_threshold(NEW_OBJECTS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

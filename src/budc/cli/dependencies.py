@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import logging
 import os
@@ -24,6 +25,9 @@ RESUMES = "run the same command again to resume"
 OFFLINE = "HF_HUB_OFFLINE"
 REPORT_PACKAGES = ("matplotlib", "jinja2")
 """Packages that a report is drawn and written with."""
+NEW_OBJECTS = 50_000
+"""How many new objects make the garbage collector look. With its usual 700 it takes a fifth of the time in which model
+libraries are imported, whose hundreds of thousands of objects all stay."""
 _OPTIONAL = {*MODEL_PACKAGES, *ONNX_PACKAGES, *MEDIA_PACKAGES, "accelerate", "huggingface_hub"}
 
 
@@ -66,7 +70,7 @@ def model_libraries(*, download: bool = False, if_stopped: str = "") -> Iterator
         Interrupted: the user did, and `if_stopped` says what that means.
     """
     try:
-        with contextlib.redirect_stdout(sys.stderr), _hub(online=download):
+        with contextlib.redirect_stdout(sys.stderr), _hub(online=download), _seldom_collected():
             stage("import", "torch and diffusers")
             quiet_libraries(downloads=download)
             yield
@@ -87,6 +91,16 @@ def _hub(*, online: bool) -> Iterator[None]:
         yield
     finally:
         del os.environ[OFFLINE]
+
+
+@contextlib.contextmanager
+def _seldom_collected() -> Iterator[None]:
+    usual, *older = gc.get_threshold()
+    gc.set_threshold(max(usual, NEW_OBJECTS), *older)
+    try:
+        yield
+    finally:
+        gc.set_threshold(usual, *older)
 
 
 def quiet_libraries(*, downloads: bool = False) -> None:
