@@ -18,7 +18,12 @@ from budc.compiler.planning.count import Count  # noqa: E402
 from budc.compiler.planning.devices import DEVICES, device  # noqa: E402
 from budc.compiler.planning.dummy_inputs import dummy_inputs  # noqa: E402
 from budc.compiler.planning.estimate import UTILISATION, CompileEstimate, estimate_compile  # noqa: E402
-from budc.compiler.planning.forwards import CompileSettings, forwards_by_stage  # noqa: E402
+from budc.compiler.planning.forwards import (  # noqa: E402
+    CompileSettings,
+    forwards_by_stage,
+    transfer_forwards,
+)
+from budc.compiler.search import Candidate  # noqa: E402
 from budc.compiler.selection import settings as selection_settings  # noqa: E402
 from budc.compiler.selection.effort import EFFORTS  # noqa: E402
 from budc.compiler.selection.finder import Finder  # noqa: E402
@@ -155,6 +160,18 @@ def test_the_default_search_spends_what_is_planned(
         forwards = Finder(wanted, journal).find(wanted).forwards
     settings = CompileSettings(load_profile("wan2.1-nano"), (nfe,), 36, "joint", effort=effort, prompts=24)
     assert planned(settings) == pytest.approx(forwards.total, rel=0.1)
+
+
+def test_a_transfer_spends_what_is_planned(task: Callable[..., Task], tmp_path: Path) -> None:
+    profile, wanted = load_profile("wan2.1-nano"), task(12, 3, samples=8, effort="fast")
+    with Journal(tmp_path / "transfer", "transfer") as journal:
+        finder = Finder(wanted, journal)
+        fit = finder.fitted(Candidate.of(12, (0, 4, 8), "tracked"))
+    settings = CompileSettings(profile, (3,), 12, "joint", effort="fast", prompts=8)
+    # Beside those of a compile's report, the policy as it came is measured.
+    report = forwards_by_stage(settings, SMALL)["report"].expected
+    report += 3 * settings.held_out_size * len(profile.branches)
+    assert transfer_forwards(settings) == finder.reference_forwards + fit.forwards + report
 
 
 @pytest.mark.parametrize("effort", EFFORTS)
