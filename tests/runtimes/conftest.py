@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tiny_folders import EXPORT_SHAPE
 
 torch = pytest.importorskip("torch")
 
@@ -183,7 +184,7 @@ def untrained(wan_folder: Path, make_document: Any) -> PolicyDocument:
         steps=STEPS,
         model=model_binding(profile, wan_folder),
         sampler=load_model(profile, wan_folder, torch.device("cpu")).sampler(STEPS),
-        shape=Shape(height=64, width=64, frames=9, dtype="float32", text_tokens=32),
+        shape=EXPORT_SHAPE,
     )
 
 

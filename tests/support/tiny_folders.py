@@ -7,6 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
+
+from budc.policies.profile import ModelProfile, load_profile
+from budc.schema.policy import Shape
+
+EXPORT_SHAPE = Shape(height=64, width=64, frames=5, dtype="float32", text_tokens=32)
+"""What the export is for: two frames of latents, so that the VAE carries something from one to the next."""
+
+
+def export_profile() -> ModelProfile:
+    """Return the nano profile at that shape."""
+    return replace(load_profile("wan2.1-nano"), frames=EXPORT_SHAPE.frames)
 
 
 @pytest.fixture(scope="session")
@@ -112,7 +124,7 @@ def image_to_video_folder(wan_folder: Path, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="session")
 def exported(wan_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """That pipeline as an ONNX export in float32, at the nano profile's shape.
+    """That pipeline as an ONNX export in float32, for `EXPORT_SHAPE`.
 
     It takes most of a minute, so the processes of a test run share one.
     """
@@ -120,7 +132,6 @@ def exported(wan_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     from filelock import FileLock
 
     from budc.compiler.export.onnx import export_onnx
-    from budc.policies.profile import load_profile
 
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -131,7 +142,7 @@ def exported(wan_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         warnings.simplefilter("ignore")
         # The folder appears when it is complete.
         if not folder.exists():
-            export_onnx(load_profile("wan2.1-nano"), wan_folder, folder, "float32")
+            export_onnx(export_profile(), wan_folder, folder, "float32")
     return folder
 
 

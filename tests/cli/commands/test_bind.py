@@ -5,6 +5,7 @@ import shutil
 import msgspec
 import pytest
 from format_additions import ADDED
+from tiny_folders import EXPORT_SHAPE
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
@@ -28,7 +29,6 @@ from budc.schema.digest_cache import DigestCache  # noqa: E402
 from budc.schema.errors import ParityMismatch, UnsupportedModel, UnsupportedVersion  # noqa: E402
 from budc.schema.hashing import sha256_file  # noqa: E402
 from budc.schema.keys import generate_key  # noqa: E402
-from budc.schema.policy import Shape  # noqa: E402
 
 PROFILE = load_profile("wan2.1-nano")
 STEPS, NFE = 4, 2
@@ -36,11 +36,12 @@ STEPS, NFE = 4, 2
 
 @pytest.fixture(scope="module")
 def document(make_document, weights):
-    """A policy for the untrained model, at the profile's shape."""
+    """A policy for the untrained model, at the shape of the export."""
     model = load_model(PROFILE, weights, torch.device("cpu"))
-    shape = Shape(height=64, width=64, frames=9, dtype="float32", text_tokens=PROFILE.text_tokens)
     binding = model_binding(PROFILE, weights)
-    return make_document(steps=STEPS, nfe=NFE, model=binding, sampler=model.sampler(STEPS), shape=shape)
+    return make_document(
+        steps=STEPS, nfe=NFE, model=binding, sampler=model.sampler(STEPS), shape=EXPORT_SHAPE
+    )
 
 
 @pytest.mark.parametrize("name", [name for name, (_, added) in ADDED.items() if not set(added) <= RUNS[BIND]])

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tiny_folders import export_profile
 
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
@@ -24,13 +25,12 @@ from budc.compiler.export.graphs import OPSET, to_graph  # noqa: E402
 from budc.compiler.export.onnx import export_onnx  # noqa: E402
 from budc.compiler.export.sources import EXAMPLES, GRAPH_FILES, WEIGHT_FILES, GraphSource  # noqa: E402
 from budc.compiler.export.weights import ALIGNMENT, WeightWriter  # noqa: E402
-from budc.policies.profile import load_profile  # noqa: E402
 from budc.runtimes.exported.folder import describe_export  # noqa: E402
 from budc.runtimes.exported.manifest import MANIFEST, read_manifest  # noqa: E402
 from budc.runtimes.exported.signatures import TERMS  # noqa: E402
 from budc.schema.errors import OutputError, ParityMismatch, UnsafeWeights, UnsupportedModel  # noqa: E402
 
-PROFILE = load_profile("wan2.1-nano")
+PROFILE = export_profile()
 PROMPTS = ("a small red circle moves left over stripes", "a big blue box", "")
 DENOISER = ("compute", "reuse", "reuse_terms")
 
@@ -56,7 +56,7 @@ def test_an_export_is_one_that_runtimes_open(exported: Path) -> None:
         str(path.relative_to(exported)) for path in exported.rglob("*") if path.is_file()
     }
     assert manifest.opset == OPSET >= 20
-    assert manifest.latents == [16, 3, 8, 8]
+    assert manifest.latents == [16, 2, 8, 8]
     assert manifest.text.tokens == PROFILE.text_tokens
     assert manifest.branches == list(PROFILE.branches)
 

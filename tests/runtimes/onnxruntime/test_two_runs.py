@@ -76,7 +76,7 @@ def test_many_threads_share_a_pipeline_from_its_first_use(pipe: OnnxPipeline) ->
     "begin",
     [
         lambda pipe: pipe.generate(SECOND, seed=2),
-        lambda pipe: pipe.denoising_loop(2).run(pipe.encode([FIRST, SECOND]), np.zeros((2, 16, 3, 8, 8))),
+        lambda pipe: pipe.denoising_loop(2).run(pipe.encode([FIRST, SECOND]), np.zeros((2, 16, 2, 8, 8))),
     ],
     ids=["generate", "a loop of another batch"],
 )

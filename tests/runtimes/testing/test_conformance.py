@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from tiny_folders import export_profile
 
 from budc.runtimes.onnxruntime.noise import seeded_noise
 from budc.runtimes.testing import (
@@ -27,13 +28,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 from budc.compiler.evaluation.precision import full_float32  # noqa: E402
-from budc.policies.profile import load_profile  # noqa: E402
 from budc.runtimes.diffusers import apply as diffusers  # noqa: E402
 from budc.runtimes.onnxruntime import pipeline as onnxruntime  # noqa: E402
 from budc.runtimes.onnxruntime.forwards import LinearCombination  # noqa: E402
 
 PROMPT, SEED = "a small red circle moves left over stripes", 7
-PROFILE = load_profile("wan2.1-nano")
+PROFILE = export_profile()
 
 pytestmark = pytest.mark.filterwarnings("ignore::budc.runtimes.admission.trust.UnsignedWarning")
 
