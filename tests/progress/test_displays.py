@@ -57,6 +57,18 @@ def test_a_stage_that_takes_long_is_not_silent(capsys, monkeypatch, form, said):
     assert lines(capsys) == []
 
 
+def test_a_pass_that_moves_is_not_said_to_go_on(capsys, monkeypatch):
+    monkeypatch.setattr(displays.Lines, "quiet", 0.2)
+    monkeypatch.setattr(displays, "LOG_EVERY", 0.3)
+    with shown_progress("lines"), progress("search", 50) as bar:
+        for _ in range(50):
+            time.sleep(0.01)
+            bar.advance()
+    written = lines(capsys)
+    assert written
+    assert all(line.startswith("search: ") and "/50" in line for line in written)
+
+
 def test_a_terminal_shows_bars_and_spinners():
     import io
 

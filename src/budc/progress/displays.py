@@ -63,12 +63,12 @@ class Reported(Display):
 
 
 class _Written(Display):
-    """Writes lines on stderr. Where nothing was written for long, it says that the stage goes on."""
+    """Writes lines on stderr. Where nothing was written or done for long, it says that the stage goes on."""
 
     quiet: float
 
     def __init__(self) -> None:
-        self._written = self._began = time.monotonic()
+        self._written = self._began = self._moved = time.monotonic()
         self._stage = ""
 
     def _write(self, line: str) -> None:
@@ -90,7 +90,7 @@ class _Written(Display):
         def watch() -> None:
             while not ended.wait(self.quiet / 4):
                 now = time.monotonic()
-                if self._stage and now - self._written >= self.quiet:
+                if self._stage and now - max(self._written, self._moved) >= self.quiet:
                     self._write(self.goes_on(now - self._began))
 
         thread = threading.Thread(target=watch, daemon=True)
@@ -120,6 +120,7 @@ class Lines(_Written):
 
     def advanced(self, bar: Bar) -> None:
         """Write a line now and then."""
+        self._moved = time.monotonic()
         if time.monotonic() - self._written < LOG_EVERY:
             return
         note = f" {bar.note}" if bar.note else ""
@@ -160,6 +161,7 @@ class JsonLines(_Written):
 
     def advanced(self, bar: Bar) -> None:
         """Write at most one event a second."""
+        self._moved = time.monotonic()
         if time.monotonic() - self._written < JSON_EVERY:
             return
         counts = {"done": bar.done, "total": bar.total, "note": bar.note}
