@@ -1,0 +1,52 @@
+"""The passes that a compile is expected to have are those that it has."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from budc.compiler.compile import compile_artifacts  # noqa: E402
+from budc.compiler.compile_work import compile_work  # noqa: E402
+from budc.compiler.policy_source import make_request  # noqa: E402
+from budc.progress import reported  # noqa: E402
+
+
+@pytest.fixture
+def plan(wan_folder, tmp_path):
+    """Plan a compile on six steps and eight prompts."""
+    prompts, held_out = tmp_path / "prompts.txt", tmp_path / "held-out.txt"
+    prompts.write_text("".join(f"a small red circle {side}\n" for side in "abcdefgh"))
+    held_out.write_text("a tiny green dot sails right over stripes\n")
+
+    def make(**flags):
+        given = {
+            "model": "wan2.1-nano",
+            "steps": 6,
+            **{"height": 32, "width": 48, "frames": 5},
+            "weights": wan_folder,
+            "calibration": prompts,
+            "held_out": held_out,
+            "effort": "fast",
+            "out": tmp_path / "policy.budc.json",
+        }
+        return make_request({}, given | flags).resolve()
+
+    return make
+
+
+@pytest.mark.slow
+def test_every_pass_is_expected_and_no_other(plan):
+    aligned = plan(budget="2", align=True)
+    expected = compile_work(aligned)._left.keys()
+    seen = set()
+    with reported(lambda label, done, total: seen.add(label)):
+        compile_artifacts(aligned)
+    assert {label for label in seen if not label.startswith(tuple(expected))} == set()
+    # A refit is only where the alignment is not kept.
+    assert {prefix for prefix in expected if not any(map(str.startswith, seen, [prefix] * len(seen)))} <= {
+        "refit"
+    }
+
+
+def test_what_depends_on_losses_is_not_known(plan):
+    for flags in ({"budget": "2", "search": "hillclimb"}, {"quality": "psnr>=20"}, {"within": "2s"}):
+        assert compile_work(plan(**flags)) is None
