@@ -78,7 +78,7 @@ def test_from_prompt_to_file_without_torch(
         "denoise",
         "decode",
     ]
-    assert len(read_video(out, 256, 256)) == 9
+    assert len(read_video(out, 256, 256)) == 5
 
 
 def test_pictures_are_those_of_the_other_runtime(
