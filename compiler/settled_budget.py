@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from budc.compiler.comparison.latency import time_loops
@@ -19,7 +20,7 @@ from budc.compiler.loaded_target import LoadedTarget
 from budc.compiler.rollouts.metrics import latent_errors, standard_error
 from budc.compiler.rollouts.policies import shared_policy
 from budc.compiler.selection.finder import Finder
-from budc.compiler.selection.task import SearchResult
+from budc.compiler.selection.task import ForwardCount, SearchResult
 from budc.compiler.storage.journal import Journal
 from budc.progress import progress
 from budc.runtimes.sampling.devices import device_name
@@ -126,6 +127,16 @@ def budget_for_quality(
             f"{notes[-1] if notes else 'there is none to try'}",
             remedy="ask for less",
         )
+    branches = len(loaded.model.profile.branches)
+    tried = ForwardCount(
+        search=sum(
+            result.forwards.total - result.forwards.reference
+            for other, result in results.items()
+            if other != nfe
+        ),
+        arbitration=sum(point.nfe * point.prompts * branches for point in curve.values()),
+    )
+    results[nfe] = replace(results[nfe], forwards=results[nfe].forwards + tried)
     return Settled(nfe, notes, results)
 
 

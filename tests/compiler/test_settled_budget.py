@@ -85,6 +85,8 @@ def test_the_smallest_budget_that_keeps_a_quality(compile_):
     assert document.budget.requested == "latent-mse<=0.02"
     assert document.budget.nfe == min(nfe for nfe in (*kept, 6) if kept.get(nfe, True))
     assert all(not held for nfe, held in kept.items() if nfe < document.budget.nfe)
+    alone = compile_(budget=str(document.budget.nfe), no_frames=True)
+    assert document.search.forwards > alone.search.forwards
     # Two of eight prompts judge, with the fast effort.
     assert all("on 2 prompts that judge" in text for text in curve)
 
