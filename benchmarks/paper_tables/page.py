@@ -27,7 +27,7 @@ authors ran it.
 """
 
 PUBLISHED = """
-What the paper reports for FLUX.1-dev, 28 steps (arXiv 2606.13496; reference-based, higher is better but for LPIPS):
+Published figures for FLUX.1-dev, 28 steps, BudCache from arXiv 2606.13496 (against the full run; higher is better but for LPIPS):
 
 | method | speed-up | LPIPS | SSIM | PSNR |
 |---|---|---|---|---|
