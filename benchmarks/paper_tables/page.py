@@ -27,7 +27,7 @@ authors ran it.
 """
 
 PUBLISHED = """
-Published figures for FLUX.1-dev, 28 steps, BudCache from arXiv 2606.13496 (against the full run; higher is better but for LPIPS):
+Published figures for FLUX.1-dev, 28 steps, against the full run (BudCache: arXiv 2606.13496; low LPIPS is good):
 
 | method | speed-up | LPIPS | SSIM | PSNR |
 |---|---|---|---|---|
