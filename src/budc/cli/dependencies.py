@@ -26,8 +26,11 @@ OFFLINE = "HF_HUB_OFFLINE"
 REPORT_PACKAGES = ("matplotlib", "jinja2")
 """Packages that a report is drawn and written with."""
 NEW_OBJECTS = 50_000
-"""How many new objects make the garbage collector look. With its usual 700 it takes a fifth of the time in which model
-libraries are imported, whose hundreds of thousands of objects all stay."""
+"""How many new objects make the garbage collector look.
+
+Model libraries make hundreds of thousands as they are imported, and all stay: with its usual 700 the collector looks at
+them over and over.
+"""
 _OPTIONAL = {*MODEL_PACKAGES, *ONNX_PACKAGES, *MEDIA_PACKAGES, "accelerate", "huggingface_hub"}
 
 
