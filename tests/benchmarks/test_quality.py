@@ -38,6 +38,7 @@ def results(work):
     return json.loads(target.read_text())
 
 
+@pytest.mark.slow
 def test_rows_hold_errors_and_frames_against_the_full_run(results):
     assert [row["method"] for row in results["rows"]] == ["uniform", "teacache", "steps-unipc"]
     for row in results["rows"]:
@@ -48,18 +49,21 @@ def test_rows_hold_errors_and_frames_against_the_full_run(results):
         assert 0.2 < row["ssim"]["mean"] < 1
 
 
+@pytest.mark.slow
 def test_fixed_methods_spend_exactly_the_budget_and_nothing_on_search(results):
     for row in (results["rows"][0], results["rows"][2]):
         assert row["nfe"] == {"mean": 6, "std": 0, "min": 6, "max": 6}
         assert row["searchForwards"] == 0
 
 
+@pytest.mark.slow
 def test_threshold_methods_count_what_they_calibrated_with(results):
     teacache = results["rows"][1]
     assert teacache["searchForwards"] > 2 * 2 * 50
     assert len(teacache["samples"]["nfe"]) == 2
 
 
+@pytest.mark.slow
 def test_cells_that_stand_are_taken_and_those_that_do_not_are_named(results, work):
     rows = work / "wan2.1-nano" / "rows-2-2"
     marked = rows / "uniform-6-0.json"
@@ -91,6 +95,7 @@ def test_methods_that_are_written_for_another_pipeline_are_skipped_by_name(tmp_p
     assert all(0 < row["error"]["geometricMean"] < 1 for row in results["rows"])
 
 
+@pytest.mark.slow
 def test_report_is_a_function_of_the_results(results, tmp_path):
     source = tmp_path / "results.json"
     absent = {"model": "wan2.1-nano", "budget": 6, "method": "magcache", "seed": 0}

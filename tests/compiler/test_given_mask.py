@@ -97,6 +97,7 @@ def test_a_mask_becomes_a_measured_policy_with_plain_reuse_or_fitted(flags, tmp_
     assert any(row != [1.0] for row in rows)
 
 
+@pytest.mark.slow
 def test_sigmas_and_coefficients_of_a_mask_may_be_aligned(flags, monkeypatch):
     monkeypatch.setattr("budc.compiler.selection.alignment.epochs", lambda nfe, given: 1)
     document = compiled(flags | {"align": True})

@@ -47,6 +47,7 @@ def killed_flags(wan_folder, prompt_file):
     return {"model": "wan2.1-nano", "weights": str(wan_folder), "calibration": str(prompt_file)}
 
 
+@pytest.mark.slow
 def test_kill_9_loses_one_measurement_at_most(killed_flags, tmp_path):
     flags = {"budget": "2", "steps": 5, "search": "joint", "align": True}
     check_kills(tmp_path, killed_flags | flags, kills=[2, 9])

@@ -91,6 +91,7 @@ def test_the_smallest_budget_that_keeps_a_quality(compile_):
     assert all("on 2 prompts that judge" in text for text in curve)
 
 
+@pytest.mark.slow
 def test_frames_are_decoded_for_psnr(compile_):
     document = compile_(quality="psnr>=1")
     assert document.budget.nfe == 1
@@ -104,6 +105,7 @@ def test_a_quality_that_no_budget_keeps_is_refused_with_the_nearest(compile_):
         compile_(quality="latent-mse<=1e-12", no_frames=True)
 
 
+@pytest.mark.slow
 def test_the_largest_budget_within_a_time(compile_, monkeypatch):
     def timed(nfe, *_):
         return Latency(median=0.5 * nfe, fastest=0.4 * nfe, slowest=nfe, repeats=3)

@@ -71,7 +71,7 @@ def latents(pipe: Any, size: OutputSize) -> Any:
     )[0]
 
 
-@pytest.fixture(params=["wan", "flux"])
+@pytest.fixture(params=["wan", pytest.param("flux", marks=pytest.mark.slow)])
 def flags(request, prompt_file, tmp_path):
     """A compile for two sizes of a small model, of a given mask with fitted coefficients."""
     if request.param == "wan":

@@ -29,7 +29,9 @@ def _show_progress(context: click.Context, _parameter: click.Parameter, form: Fo
     """Show progress until the command ends."""
     from budc.progress import shown_progress
 
-    context.with_resource(shown_progress(form))
+    # A shell that completes a word sees none.
+    if not context.resilient_parsing:
+        context.with_resource(shown_progress(form))
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")

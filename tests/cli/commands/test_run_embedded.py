@@ -57,7 +57,7 @@ def test_a_policy_of_the_package_in_python():
         (("flux-nano", "--nfe", "0"), 2, "0 is not in the range", ""),
         (("wan2.1",), 2, "no policies come with 'wan2.1'", "budc compile --model wan2.1"),
         (("wan3",), 10, "wan3: no such file or folder, and no model of that name", "budc models"),
-        (("flux-nano", "--nfe", ENTRY.nfe, "--out", "x.gif"), 2, "--out", ".png"),
+        (("flux-nano", "--nfe", ENTRY.nfe, "--out", "x.tiff"), 2, "--out", ".png"),
     ],
 )
 def test_what_is_not_there_is_refused_with_what_is(budc, folder, arguments, code, message, remedy):

@@ -144,13 +144,8 @@ def test_forwards_are_those_that_a_compile_spends(
     assert planned(settings) == pytest.approx(compiled.outcome.forwards.total, abs=slack)
 
 
-@pytest.mark.parametrize(
-    ("effort", "nfe"),
-    [
-        ("fast", 4),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("fast", 8), ("balanced", 8))),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("effort", "nfe"), [("fast", 4), ("fast", 8), ("balanced", 8)])
 def test_the_default_search_spends_what_is_planned(
     effort: str, nfe: int, task: Callable[..., Task], tmp_path: Path
 ) -> None:

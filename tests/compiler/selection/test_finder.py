@@ -182,6 +182,7 @@ def test_a_sweep_shares_the_full_run(task, toys, tmp_path):
     assert losses[2] < losses[0]
 
 
+@pytest.mark.slow
 def test_few_steps_win_where_nothing_can_be_reused(task, find, toys):
     sigmas = [1 - step / 12 for step in range(12)] + [0.0]
     scheduler = toys.schedulers["euler"]()
@@ -288,6 +289,7 @@ def test_alignment_of_more_evaluations_trains_longer(task, find, monkeypatch, nf
     assert (settings.epochs, settings.batch) == (epochs, 2)
 
 
+@pytest.mark.slow
 def test_alignment_that_gains_nothing_is_thrown_away(task, find, monkeypatch):
     plain, _, _ = find(task(8, 3))
 

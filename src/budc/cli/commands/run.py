@@ -186,12 +186,8 @@ def _check_flags(options: RunOptions) -> None:
 
 def _check_export(options: RunOptions) -> None:
     """Refuse the folder of an export where diffusers is to run it."""
-    from budc.runtimes.exported.manifest import MANIFEST
-
     folders = (options.weights, Path(options.policy))
-    export = next(
-        (folder for folder in folders if folder is not None and (folder / MANIFEST).is_file()), None
-    )
+    export = next((folder for folder in folders if folder is not None and _is_export(folder)), None)
     if export is None or options.on_onnx:
         return
     policy = "POLICY" if export == Path(options.policy) else options.policy
@@ -199,6 +195,13 @@ def _check_export(options: RunOptions) -> None:
         f"{export} is an export to ONNX, which diffusers does not run",
         remedy=f"budc run {policy} --runtime onnxruntime --weights {export}",
     )
+
+
+def _is_export(folder: Path) -> bool:
+    """Whether it is the folder of an export, and of nothing that diffusers could run."""
+    from budc.runtimes.exported.manifest import MANIFEST
+
+    return (folder / MANIFEST).is_file() and not (folder / "model_index.json").exists()
 
 
 def _request(options: RunOptions) -> GenerationRequest:

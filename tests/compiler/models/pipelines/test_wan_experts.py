@@ -216,6 +216,7 @@ def test_few_plain_steps_that_leave_a_denoiser_none_are_no_policy(
     assert [b.name for b in document.quality.baselines] == ["uniform", "fewer-steps", "full"]
 
 
+@pytest.mark.slow
 def test_a_sweep(pair_profile: str, pair_folder: Path, tmp_path: Path) -> None:
     request = CompileRequest(model=pair_profile, budget="", sweep="2,6", weights=pair_folder, out=tmp_path)
     for nfe, artifact in zip((2, 6), compile_artifacts(request.resolve()), strict=True):

@@ -176,7 +176,8 @@ def test_an_artifact_runs_as_it_was_rolled_out(
     assert metric.worst == pytest.approx(float(errors.max()), rel=1e-3)
 
 
-@pytest.mark.parametrize("name", [TURBO, pytest.param(GUIDED, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [TURBO, GUIDED])
 def test_rollouts_elsewhere(load: Any, name: str) -> None:
     here, there = rollouts(load(name), read_prompts("held-out.txt", 2))
     torch.testing.assert_close(there, here, rtol=1e-3, atol=1e-4)
