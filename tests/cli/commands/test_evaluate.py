@@ -213,7 +213,7 @@ def test_a_signed_evaluation_lies_beside_the_policy_and_is_what_verify_and_run_r
     assert budc("trust", "add", tmp_path / "lab.pub", "--role", "evaluator").code == 0
     measured = evaluation.document.settings[0].methods[0].metric("psnr")
     outcome = budc("verify", path)
-    assert "policy.evaluation.json by lab: latent error " in outcome.out
+    assert "policy.evaluation.json by lab: latent-mse " in outcome.out
     assert f"PSNR {measured.mean:.4g} (worst {measured.worst:.4g}); 2 prompts on cpu" in outcome.out
     (record,) = budc("verify", path, "--json").record["evaluations"]
     assert (record["believed"], record["metrics"]["psnr"]["mean"]) == (True, measured.mean)
