@@ -100,7 +100,7 @@ def test_a_policy_for_two_sizes_is_compiled_run_and_replayed(
     clip = ("--prompt", "a star", "--image", tmp_path / "1.png", "--out", tmp_path / "x.mp4")
     run = budc("run", *given, *clip, "--compare")
     assert run.code == 0, run.err
-    assert len(read_video(tmp_path / "x.mp4", 32 * 4 + 18, 3 * 48 * 4)) == 5
+    assert len(read_video(tmp_path / "x.mp4", 32 * 4 + 2 * 18, 3 * 48 * 4)) == 5
     replayed = budc("verify", *given, "--replay", "--model", profile, *prompts[2:])
     assert replayed.code == 0, replayed.err
 
