@@ -47,7 +47,7 @@ def evaluated(asked: Asked, policies: Sequence[Artifact]) -> list[EvaluationDocu
         repeats=asked.repeats,
         device=asked.device,
     )
-    return evaluate(request.resolve())
+    return [measured.document for measured in evaluate(request.resolve())]
 
 
 def rows(nfe: int, documents: dict[str, EvaluationDocument]) -> Iterator[Row]:
