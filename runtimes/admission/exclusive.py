@@ -19,6 +19,11 @@ class ExclusiveRun:
         self._lock = threading.Lock()
         self._thread: int | None = None
 
+    @property
+    def running(self) -> bool:
+        """Whether a run is under way, in any thread."""
+        return self._thread is not None
+
     @contextmanager
     def begin(self) -> Iterator[None]:
         """Hold the pipeline for the length of a with-block.

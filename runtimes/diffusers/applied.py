@@ -1,31 +1,41 @@
 """A policy applied to a pipeline instance: installs the patches of its methods, and removes them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from os import PathLike
 from typing import Any
 
+from budc.runtimes.admission.held_policies import (
+    by_evaluations,
+    check_replacement,
+    of_evaluations,
+    sources_of,
+)
 from budc.runtimes.admission.settings import SettingsCheck
-from budc.runtimes.admission.trust import TrustedPolicy
+from budc.runtimes.admission.trust import Source, TrustedPolicy, trusted_policy
+from budc.runtimes.diffusers.checks import check_additions_of, check_schedules
 from budc.runtimes.diffusers.conflicts import REMOVE_POLICY
 from budc.runtimes.diffusers.denoiser import PolicyDenoiser
 from budc.runtimes.diffusers.method_patch import MethodPatch
 from budc.runtimes.diffusers.policy_run import PolicyRun
 from budc.schema.errors import CacheConflict, UsageError
+from budc.schema.policy import PolicyDocument
+from budc.schema.trust import Trust
 
 
 class AppliedPolicy:
     """A policy applied to a pipeline, as `budc.apply` returns it. `remove()` undoes it completely.
 
     `pipe` is the pipeline, `document` the policy, `signers` the trusted keys that signed it (empty: unsigned).
-    `policies` are all that were given, for one model; the first is in effect until `use` chooses another.
+    Of several policies the first is in effect until `use` chooses another.
     """
 
-    def __init__(self, pipe: Any, policies: Sequence[TrustedPolicy], settings: SettingsCheck) -> None:
+    def __init__(self, pipe: Any, held: Mapping[int, TrustedPolicy], settings: SettingsCheck) -> None:
         self.pipe = pipe
-        self.policies = tuple(policy.document for policy in policies)
-        self._policies = {policy.document.budget.nfe: policy for policy in policies}
-        self.document = document = self.policies[0]
-        self.signers = policies[0].signers
+        self._held = held
+        first = next(iter(held.values()))
+        self.document = document = first.document
+        self.signers = first.signers
         self._settings = settings
         self._differences_at_apply = dict(settings.differences)
         self._scheduler = pipe.scheduler
@@ -46,6 +56,11 @@ class AppliedPolicy:
             facts.append(f"uncalibrated ({'; '.join(self.uncalibrated)})")
         return f"{start}{', '.join(facts)}>"
 
+    @property
+    def policies(self) -> tuple[PolicyDocument, ...]:
+        """All policies that are held, for one model."""
+        return tuple(policy.document for policy in self._held.values())
+
     def use(self, *, nfe: int) -> None:
         """Choose the policy of so many evaluations for the runs that follow. Takes microseconds: nothing is patched.
 
@@ -53,14 +68,49 @@ class AppliedPolicy:
             UsageError: none of the policies has so many, or the policy was removed.
             RefusedRun: a run is under way.
         """
-        if nfe not in self._policies:
-            known = ", ".join(map(str, sorted(self._policies)))
-            raise UsageError(f"nfe: no policy of {nfe} evaluations was applied", remedy=f"one of {known}")
+        chosen = of_evaluations(self._held, nfe)
+        self._check_installed()
+        self._go_over(chosen)
+
+    def replace(
+        self,
+        artifact: Source | Sequence[Source],
+        *,
+        trust: Trust | str | PathLike[str] | None = None,
+        allow_unsigned: bool = False,
+    ) -> None:
+        """Hold other policies for the same model in place of these; the first is in effect for the runs that follow.
+
+        All are verified before anything changes. The weights are not read again: they are verified for this model.
+        The arguments are those of `apply`.
+
+        Raises:
+            UsageError: a policy is for another model, or two have the same number of evaluations, or the policy was
+                removed.
+            TrustError, ArtifactError, CalibrationMismatch: as for `apply`.
+            RefusedRun: a run is under way.
+        """
+        policies = []
+        for source in sources_of(artifact):
+            policies.append(trusted_policy(source, trust, allow_unsigned))
+        self._check_installed()
+        held = by_evaluations(policies)
+        documents = [policy.document for policy in policies]
+        check_replacement(documents[0], self.document)
+        settings = SettingsCheck(self._settings.allow)
+        check_additions_of(documents, self.pipe)
+        check_schedules(documents, self.pipe, settings)
+        self._go_over(policies[0])
+        self._held = held
+        self._differences_at_apply |= settings.differences
+
+    def _check_installed(self) -> None:
         if not self._patches:
             raise UsageError(f"{self.document.name} was removed", remedy="apply the policies again")
-        chosen = self._policies[nfe]
-        self._run.use(chosen.document)
-        self.document, self.signers = chosen.document, chosen.signers
+
+    def _go_over(self, policy: TrustedPolicy) -> None:
+        self._run.use(policy.document)
+        self.document, self.signers = policy.document, policy.signers
 
     @property
     def uncalibrated(self) -> tuple[str, ...]:

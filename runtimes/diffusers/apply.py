@@ -15,14 +15,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from budc.runtimes.admission.additions import APPLY, check_additions
+from budc.runtimes.admission.held_policies import by_evaluations, sources_of
 from budc.runtimes.admission.settings import SettingsCheck
 from budc.runtimes.admission.trust import Source, trusted_policy
 from budc.schema.arguments import path_argument
 from budc.schema.digest_cache import DigestCache
-from budc.schema.errors import MissingExtra, UnsupportedModel, UsageError
+from budc.schema.errors import MissingExtra, UnsupportedModel
 from budc.schema.installation import install
 from budc.schema.policy import PolicyDocument
 from budc.schema.trust import Trust
@@ -30,9 +30,8 @@ from budc.schema.trust import Trust
 try:
     from budc.runtimes.diffusers.adapters import AdapterCheck
     from budc.runtimes.diffusers.applied import AppliedPolicy
-    from budc.runtimes.diffusers.checks import check_experts, check_sampler
+    from budc.runtimes.diffusers.checks import check_additions_of, check_schedules
     from budc.runtimes.diffusers.denoiser import unwrapped
-    from budc.runtimes.diffusers.negative_prompt import unseen_additions
     from budc.runtimes.diffusers.own_layers import OwnLayers
     from budc.runtimes.diffusers.precision import check_weights
     from budc.runtimes.diffusers.weights import verify_model
@@ -81,27 +80,24 @@ def apply(
             calibrated ones.
         CacheConflict: a policy or another cache is on a transformer already.
     """
-    sources = artifact if isinstance(artifact, list | tuple) else [artifact]
     policies = []
     # No comprehension: a warning names the caller by the depth of the stack.
-    for source in sources:
-        policies.append(trusted_policy(cast("Source", source), trust, allow_unsigned))
+    for source in sources_of(artifact):
+        policies.append(trusted_policy(source, trust, allow_unsigned))
     settings = SettingsCheck(allow_uncalibrated)
-    _check_one_model([policy.document for policy in policies])
-    for policy in policies:
-        check_additions(policy.document, APPLY, without=unseen_additions(pipe))
-    document = policies[0].document
+    held = by_evaluations(policies)
+    documents = [policy.document for policy in policies]
+    document = documents[0]
+    check_additions_of(documents, pipe)
     _check_pipeline(pipe, document, settings)
     folder = None
     if weights_dir is not None:
         folder = path_argument(weights_dir, "weights_dir", "pass the model folder, or None")
     _check_weights(pipe, document, settings, folder, digests)
-    for policy in policies:
-        check_sampler(policy.document, pipe.scheduler, settings)
-        check_experts(policy.document, pipe)
+    check_schedules(documents, pipe, settings)
     for denoiser in document.model.denoisers:
         AdapterCheck(document, denoiser.name, unwrapped(getattr(pipe, denoiser.name)))(settings)
-    applied_policy = AppliedPolicy(pipe, policies, settings)
+    applied_policy = AppliedPolicy(pipe, held, settings)
     applied_policy.install()
     return applied_policy
 
@@ -134,27 +130,6 @@ def _check_weights(
             settings,
             quantized=denoiser.quantization is not None,
         )
-
-
-def _check_one_model(documents: Sequence[PolicyDocument]) -> None:
-    """Refuse policies between which a pipeline cannot go over. Raises UsageError."""
-    if not documents:
-        raise UsageError("artifact: an empty list", remedy="pass one policy, or several")
-    first, *others = documents
-    budgets = {first.budget.nfe: first.name}
-    for document in others:
-        if document.model != first.model or document.pipeline().shape.dtype != first.pipeline().shape.dtype:
-            raise UsageError(
-                f"artifact: {document.name} is for another model or another dtype than {first.name}",
-                remedy="apply policies of one compile, such as a --sweep",
-            )
-        nfe = document.budget.nfe
-        if nfe in budgets:
-            raise UsageError(
-                f"artifact: {budgets[nfe]} and {document.name} both have {nfe} evaluations",
-                remedy="pass one of them: use() tells policies apart by their evaluations",
-            )
-        budgets[nfe] = document.name
 
 
 def _check_pipeline(pipe: Any, document: PolicyDocument, settings: SettingsCheck) -> None:

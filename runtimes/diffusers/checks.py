@@ -4,17 +4,32 @@ Each function compares one thing. Differences go to a `SettingsCheck`, which ref
 uncalibrated; a few are always refused. Nothing is changed.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from budc.runtimes.admission.additions import APPLY, check_additions
 from budc.runtimes.admission.settings import SettingsCheck
 from budc.runtimes.diffusers.model_record import ModelRecord
+from budc.runtimes.diffusers.negative_prompt import unseen_additions
 from budc.runtimes.diffusers.own_layers import OwnLayers
 from budc.runtimes.sampling.families import Family
 from budc.runtimes.sampling.scheduler_config import config_differences
 from budc.runtimes.sampling.schedulers import first_steps, passed_sigmas
 from budc.schema.errors import CalibrationMismatch
 from budc.schema.policy import PolicyDocument
+
+
+def check_additions_of(documents: Sequence[PolicyDocument], pipe: Any) -> None:
+    """Refuse policies that use what this runtime cannot run. Raises UnsupportedVersion."""
+    for document in documents:
+        check_additions(document, APPLY, without=unseen_additions(pipe))
+
+
+def check_schedules(documents: Sequence[PolicyDocument], pipe: Any, settings: SettingsCheck) -> None:
+    """Check the scheduler, and how it is split between denoisers, for each policy. Raises CalibrationMismatch."""
+    for document in documents:
+        check_sampler(document, pipe.scheduler, settings)
+        check_experts(document, pipe)
 
 
 def check_schedule(

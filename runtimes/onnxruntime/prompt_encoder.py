@@ -14,20 +14,18 @@ from budc.runtimes.onnxruntime.tokenizer import PromptTokenizer
 
 
 class PromptEncoder:
-    """The tokenizers and text encoders of one export. `branches` are those that run, in the order of their batch."""
+    """The tokenizers and text encoders of one export."""
 
-    def __init__(self, folder: Path, manifest: Manifest, branches: Sequence[str], provider: Provider) -> None:
-        self._folder, self._manifest, self._branches, self._provider = folder, manifest, branches, provider
+    def __init__(self, folder: Path, manifest: Manifest, provider: Provider) -> None:
+        self._folder, self._manifest, self._provider = folder, manifest, provider
         self._tokenize = PromptTokenizer(folder, manifest.text)
         pooled = manifest.pooled_text
         self._tokenize_pooled = None if pooled is None else PromptTokenizer(folder, pooled)
 
-    def __call__(self, prompts: Sequence[str]) -> Mapping[str, NDArray[np.float32]]:
+    def __call__(self, prompts: Sequence[str], branches: Sequence[str]) -> Mapping[str, NDArray[np.float32]]:
         """Return the denoiser's embeddings of N prompts by name, (branches · N, ...) each, branch after branch."""
         negative = self._manifest.negative_prompt
-        texts = [
-            negative if branch == "uncond" else prompt for branch in self._branches for prompt in prompts
-        ]
+        texts = [negative if branch == "uncond" else prompt for branch in branches for prompt in prompts]
         ids, mask = self._tokenize(texts)
         tokens = {"input_ids": ids, "attention_mask": mask}
         if self._tokenize_pooled is not None:

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from budc.runtimes.admission.trust import UnsignedWarning  # noqa: E402
 from budc.runtimes.diffusers.apply import AppliedPolicy, apply  # noqa: E402
 from budc.runtimes.sampling.rules import fixed_rows  # noqa: E402
-from budc.schema.errors import RefusedRun, UsageError  # noqa: E402
+from budc.schema.errors import CalibrationMismatch, RefusedRun, Unsigned, UsageError  # noqa: E402
 from budc.schema.mask import StepMask  # noqa: E402
 from budc.schema.policy import PolicyDocument  # noqa: E402
 
@@ -70,7 +70,7 @@ def test_wrong_use_is_refused_and_changes_nothing(
     pipe: Any, run: Any, tiers: list[PolicyDocument], apply_quietly: ApplyQuietly
 ) -> None:
     applied_policy = apply_quietly(pipe, tiers)
-    with pytest.raises(UsageError, match="no policy of 5 evaluations was applied") as caught:
+    with pytest.raises(UsageError, match="no policy of 5 evaluations is held") as caught:
         applied_policy.use(nfe=5)
     assert caught.value.remedy == "one of 2, 3, 4"
 
@@ -110,3 +110,36 @@ def test_policies_that_do_not_belong_together_are_refused(
     ):
         with pytest.raises(UsageError, match=message):
             apply_quietly(wan, artifacts)
+
+
+def test_policies_are_replaced_once_all_are_verified(
+    pipe: Any, run: Any, tiers: list[PolicyDocument], apply_quietly: ApplyQuietly
+) -> None:
+    expected = {}
+    applied_policy = apply_quietly(pipe, tiers)
+    for nfe in (2, 4):
+        applied_policy.use(nfe=nfe)
+        expected[nfe] = run(pipe)
+    applied_policy.remove()
+    applied_policy = apply_quietly(pipe, tiers[:2])
+    foreign = replace(tiers[2], name="foreign", model=replace(tiers[2].model, profile="other"))
+    other_scheduler = replace(tiers[2], sampler=replace(tiers[2].sampler, scheduler="DDIMScheduler"))
+    for artifacts, error, message in (
+        ([tiers[2], tiers[2]], UsageError, "both have 4 evaluations"),
+        ([foreign], UsageError, "foreign is for another model"),
+        ([other_scheduler], CalibrationMismatch, "scheduler: the policy was calibrated for DDIMScheduler"),
+    ):
+        with pytest.warns(UnsignedWarning), pytest.raises(error, match=message):
+            applied_policy.replace(artifacts, allow_unsigned=True)
+        assert applied_policy.document is tiers[0]
+    with pytest.raises(Unsigned, match="no signature"):
+        applied_policy.replace(tiers)
+    assert torch.equal(run(pipe), expected[2])
+    with pytest.warns(UnsignedWarning) as caught:
+        applied_policy.replace([tiers[2]], allow_unsigned=True)
+    assert [warning.filename for warning in caught] == [__file__]
+    assert torch.equal(run(pipe), expected[4])
+    assert applied_policy.policies == (tiers[2],)
+    with pytest.raises(UsageError, match="no policy of 2 evaluations is held"):
+        applied_policy.use(nfe=2)
+    applied_policy.remove()
