@@ -17,6 +17,7 @@ from budc.schema.policy import PromptSet
 
 _CONDITIONING = 'pass branch -> tensor (N, ...), such as {"cond": text, "uncond": empty}'
 _NOISE = "pass a tensor (N, ...) of N initial latents, float32"
+_CALIBRATION = "pass calibration=(conditioning, noise), of samples that are not measured on"
 _HELD_OUT = "pass held_out=(conditioning, noise), both of samples that are not among the calibration samples"
 
 
@@ -52,12 +53,9 @@ def held_out_samples(held_out: Any, calibration: Conditioning) -> Conditioning |
     Raises:
         UsageError: not a pair (conditioning, noise), other branches or shapes than calibration has, or a sample of it.
     """
-    if held_out is None:
+    samples = _pair(held_out, "held_out", _HELD_OUT)
+    if samples is None:
         return None
-    if not isinstance(held_out, tuple | list) or len(held_out) != 2:
-        raise UsageError(f"held_out: {described(held_out)} is not conditioning and noise", remedy=_HELD_OUT)
-    conditioning, noise = held_out
-    samples = sample_conditions(conditioning, noise, "held_out")
     if samples.embeddings.keys() != calibration.embeddings.keys():
         raise UsageError(
             f"held_out[0] has the branches {sorted(samples.embeddings)}, conditioning has "
@@ -70,14 +68,37 @@ def held_out_samples(held_out: Any, calibration: Conditioning) -> Conditioning |
             f"{tuple(calibration.noise.shape[1:])}",
             remedy="give both the same shape",
         )
-    seen = {own: index for index, own in enumerate(_digests(calibration))}
-    for index, own in enumerate(_digests(samples)):
-        if own in seen:
-            raise UsageError(
-                f"held_out: its sample {index} is calibration sample {seen[own]}, so that the report would be about "
-                "what the policy was selected on",
-                remedy=_HELD_OUT,
-            )
+    if (both := _in_both(samples, calibration)) is not None:
+        raise UsageError(
+            f"held_out: its sample {both[0]} is calibration sample {both[1]}, so that the report would be about "
+            "what the policy was selected on",
+            remedy=_HELD_OUT,
+        )
+    return samples
+
+
+def calibration_samples(calibration: Any, measured: Conditioning) -> Conditioning | None:
+    """Return the samples of `calibration`, None where it is None, which are none of those that are measured on.
+
+    Raises:
+        UsageError: not a pair (conditioning, noise), other branches or shapes than `measured` has, or a sample of it.
+    """
+    samples = _pair(calibration, "calibration", _CALIBRATION)
+    if samples is None:
+        return None
+    if (
+        samples.embeddings.keys() != measured.embeddings.keys()
+        or samples.noise.shape[1:] != measured.noise.shape[1:]
+    ):
+        raise UsageError(
+            "calibration: its branches or the shape of its noise are not those of conditioning and noise",
+            remedy="give both the same branches and the same shape",
+        )
+    if (both := _in_both(samples, measured)) is not None:
+        raise UsageError(
+            f"calibration: its sample {both[0]} is sample {both[1]} of those that are measured on",
+            remedy=_CALIBRATION,
+        )
     return samples
 
 
@@ -94,6 +115,21 @@ def prompt_set(samples: Conditioning | None) -> PromptSet:
     if samples is None:
         return PromptSet(digest="sha256:" + "0" * 64, size=0)
     return PromptSet(digest=digest({"samples": [list(own) for own in _digests(samples)]}), size=len(samples))
+
+
+def _pair(given: Any, name: str, remedy: str) -> Conditioning | None:
+    if given is None:
+        return None
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise UsageError(f"{name}: {described(given)} is not conditioning and noise", remedy=remedy)
+    conditioning, noise = given
+    return sample_conditions(conditioning, noise, name)
+
+
+def _in_both(samples: Conditioning, others: Conditioning) -> tuple[int, int] | None:
+    """Return the places in both of the first sample that is in both."""
+    seen = {own: index for index, own in enumerate(_digests(others))}
+    return next(((at, seen[own]) for at, own in enumerate(_digests(samples)) if own in seen), None)
 
 
 def _check_noise(noise: Any, name: str) -> None:

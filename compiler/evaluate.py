@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,8 +16,9 @@ from budc.compiler.comparison.changes import Change
 from budc.compiler.comparison.fitted import Fitted
 from budc.compiler.comparison.frame_values import Values, frame_values
 from budc.compiler.comparison.kept_frames import keep_frames, load_decoder
+from budc.compiler.comparison.method import Method, Rolled
 from budc.compiler.comparison.rivals import CannotRun
-from budc.compiler.comparison.setting_run import Method, Rolled, SettingRun
+from budc.compiler.comparison.setting_run import SettingRun
 from budc.compiler.emit import output_shape, versions
 from budc.compiler.evaluate_request import EvaluationPlan, settings_of
 from budc.compiler.evaluation.reference import prompt_set
@@ -112,23 +112,13 @@ class Evaluation:
     def _row(
         self, item: Rolled, run: SettingRun, values: Sequence[Values], latency: Latency | None
     ) -> MethodResult:
-        method, errors = item.method, latent_errors(item.latents, run.held_out.latents)
+        errors = latent_errors(item.latents, run.held_out.latents)
         samples, metrics = {LATENT_MSE: errors}, [latent_metric(errors)]
         for kind in self.plan.metrics:
             if kind.name in self.metrics:
-                samples[kind.name] = [sample[method.key][kind.name] for sample in values]
+                samples[kind.name] = [sample[item.method.key][kind.name] for sample in values]
                 metrics.append(summary(kind, samples[kind.name]))
-        nfe = statistics.fmean(item.nfe)
-        return MethodResult(
-            name=method.name,
-            title=method.title,
-            nfe=nfe,
-            forwards=nfe * len(self.plan.profile.branches),
-            fitting_forwards=method.fitted.forwards,
-            metrics=metrics,
-            samples=samples,
-            latency=latency,
-        )
+        return item.result(len(self.plan.profile.branches), metrics, samples, latency)
 
     def with_frames(
         self, setting: SettingResult, results: Sequence[tuple[Method, MethodResult]], policy_id: str

@@ -77,7 +77,10 @@ class SettingResult(Strict, frozen=True, kw_only=True):
     steps: StepCount
     """Of the full run."""
     guidance: Guidance
-    shape: Shape
+    shape: Shape | None = None
+    """Unset for a network alone, which has `latents`."""
+    latents: Annotated[Sequence[Positive], Meta(max_length=8)] = field(default_factory=list)
+    """The shape of one sample's latents."""
     prompts: PromptSet
     methods: Annotated[Sequence[MethodResult], Meta(min_length=1, max_length=64)]
     frames: KeptFrames | None = None

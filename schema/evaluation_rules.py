@@ -1,6 +1,7 @@
 """Rules beyond the schema: how the parts of an EvaluationDocument must agree, and when it is one of a policy.
 
-1. Settings are named once, methods once in a setting, metrics once in a method. Every setting has the method "policy".
+1. Settings are named once, methods once in a setting, metrics once in a method. Every setting has the method "policy",
+   and either a shape or, of a network without a pipeline, the shape of its latents.
 2. No metric has more samples than its setting has prompts; `mean`, `p95` and `worst` are plausible for its direction.
 3. Values prompt by prompt are as many as the metric's samples, and give its mean and its worst.
 4. The method "full" has as many evaluations as the setting has steps, and no latent error.
@@ -28,6 +29,10 @@ def check(document: EvaluationDocument) -> None:
     for index, setting in enumerate(document.settings):
         where = f"settings[{index}] ({setting.name})"
         _refuse_repeated(f"{where}.methods", (method.name for method in setting.methods))
+        if (setting.shape is None) is (not setting.latents):
+            raise SemanticsViolation(
+                f"{where} has shape and latents, or neither: a pipeline has a shape, a network latents"
+            )
         if setting.method(POLICY) is None:
             raise SemanticsViolation(f"{where} has no method {POLICY}: it says nothing of the policy")
         for method in setting.methods:
@@ -55,6 +60,7 @@ def check_policy(document: EvaluationDocument, policy_id: str, policy: PolicyDoc
         "steps": (full_steps(policy), setting.steps),
         "guidance": (sampler.guidance, setting.guidance),
         "shape": (policy.shape, setting.shape),
+        "latents": (list(policy.model.latents), list(setting.latents)),
     }
     for field, (calibrated, claimed) in expected.items():
         if calibrated != claimed:
@@ -120,6 +126,8 @@ def _check_frames(where: str, setting: SettingResult) -> None:
     kept, shape, policy = setting.frames, setting.shape, setting.method(POLICY)
     if kept is None:
         return
+    if shape is None:
+        raise SemanticsViolation(f"{where}.frames: a network without a pipeline has none")
     _refuse_repeated(f"{where}.frames", (prompt.rank for prompt in kept.prompts))
     _refuse_repeated(f"{where}.frames", (f"prompt {prompt.prompt}" for prompt in kept.prompts))
     for prompt in kept.prompts:

@@ -47,7 +47,7 @@ def folder_of(work: Path, choice: str, weights: Path | None = None, device: str 
     return work / f"{profile.name}-{digest(content)[7:19]}"
 
 
-class Setting(comparison.Setting):
+class Setting(comparison.ModelSetting):
     """One model of the comparison; `folder` keeps its full runs, so that they are computed once.
 
     `choice` names the model as `--model` of budc does. Numbers that are None are the profile's.
@@ -67,7 +67,6 @@ class Setting(comparison.Setting):
         steps: int | None = None,
     ) -> None:
         profile = choose_model(choice)
-        self.name = profile.name
         self.folder = folder
         self._sizes = calibration or None, held_out or None
         self._again = choice, weights, device, steps

@@ -21,7 +21,7 @@ from budc.compiler.comparison.dynamic import bisect
 from budc.compiler.comparison.fitted import Fitted, ProbeRule
 from budc.compiler.comparison.probe import Probe
 from budc.compiler.comparison.rivals import CannotRun
-from budc.compiler.comparison.setting import Setting
+from budc.compiler.comparison.setting import ModelSetting
 from budc.compiler.comparison.teacache import relative_change
 from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.denoisers.conditioning import Conditioning
@@ -32,7 +32,7 @@ HIGHEST = 10.0
 BATCH = 16
 
 
-def largest_step(setting: Setting) -> float:
+def largest_step(setting: ModelSetting) -> float:
     """Return the bound of γ."""
     return 1.5 if setting.model.profile.pipeline_class == "FluxPipeline" else 2.0
 
@@ -47,7 +47,7 @@ def extrapolation(now: Tensor, newest: Tensor, older: Tensor, most: float) -> Te
 class _Branch:
     """One guidance branch during a rollout: what each sample has cached, and how far its probe has moved."""
 
-    def __init__(self, setting: Setting, rule: ProbeRule, conditions: Conditioning, branch: str) -> None:
+    def __init__(self, setting: ModelSetting, rule: ProbeRule, conditions: Conditioning, branch: str) -> None:
         self.computed = torch.zeros(len(conditions), dtype=torch.float64)
         self._probe, self._rule, self._branch = Probe(setting, rule.depth), rule, branch
         self._setting, self._conditions = setting, conditions
@@ -108,7 +108,7 @@ class _Branch:
 
 
 @torch.no_grad()
-def roll_by_probe(setting: Setting, rule: ProbeRule, conditions: Conditioning) -> tuple[Tensor, Tensor]:
+def roll_by_probe(setting: ModelSetting, rule: ProbeRule, conditions: Conditioning) -> tuple[Tensor, Tensor]:
     """Return the final latents (N, ...) under the rule, and the evaluations per branch of every sample (N,).
 
     A probe of a step that reuses counts as its share of an evaluation.
@@ -124,7 +124,7 @@ def roll_by_probe(setting: Setting, rule: ProbeRule, conditions: Conditioning) -
     return form.latents(form.steps, noise, guided), computed + (form.steps - computed) * share
 
 
-def dicache(setting: Setting, nfe: int) -> Fitted:
+def dicache(setting: ModelSetting, nfe: int) -> Fitted:
     """Bisect the threshold.
 
     Raises:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from budc.compiler.comparison.fitted import Fitted
 from budc.compiler.comparison.rivals import CannotRun
-from budc.compiler.comparison.setting import Setting
+from budc.compiler.comparison.setting import ModelSetting
 from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.models.denoiser import model_denoiser
 from budc.runtimes.sampling.rules import fixed_rows
@@ -44,7 +44,7 @@ def forecast_errors(outputs: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def mean_errors(setting: Setting) -> Tensor:
+def mean_errors(setting: ModelSetting) -> Tensor:
     """Return E, mean over calibration prompts and branches; one sample's outputs are in memory at a time."""
     samples, denoiser = setting.calibration, model_denoiser(setting.model, "trunk-output")
     timesteps = setting.form.timesteps.float()
@@ -79,7 +79,7 @@ def plan(errors: Tensor, nfe: int, leading: int = LEADING) -> tuple[int, ...]:
     return min((cost + sums[i][j][steps - 1], path) for (i, j), (cost, path) in best.items())[1]
 
 
-def dpcache(setting: Setting, nfe: int) -> Fitted:
+def dpcache(setting: ModelSetting, nfe: int) -> Fitted:
     """Plan the computed steps on the calibration prompts.
 
     Raises:

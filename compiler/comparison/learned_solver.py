@@ -47,7 +47,7 @@ def of_scheduler(scheduler: Any) -> Form:
 
 def default_schedule(setting: Setting, nfe: int) -> tuple[Tensor, Tensor]:
     """Return sigmas (nfe + 1,) and timesteps (nfe,) of the model's sampler at so many steps; float64."""
-    sampler = setting.model.sampler(nfe)
+    sampler = setting.sampler_of(nfe)
     return (
         torch.tensor(sampler.sigmas, dtype=torch.float64),
         torch.tensor(sampler.timesteps, dtype=torch.float64),
@@ -123,8 +123,8 @@ def learned_solver(
     Raises:
         CannotRun: there is a single calibration prompt.
     """
-    samples, name = setting.calibration, setting.model.profile.name
-    form = of_scheduler(setting.model.scheduler) if solver is None else solver
+    samples, name = setting.calibration, setting.name
+    form = of_scheduler(setting.scheduler) if solver is None else solver
     parameters = SolverParameters(form, *default_schedule(setting, nfe), len(setting.branches), weights)
     split = round(TRAINING_SHARE * len(samples))
     if split == len(samples):

@@ -21,7 +21,6 @@ from torch import Tensor
 from budc.compiler.comparison.dynamic import bisect
 from budc.compiler.comparison.fitted import Fitted
 from budc.compiler.comparison.setting import Setting
-from budc.runtimes.sampling.families import family_named
 from budc.schema.mask import StepMask
 from budc.schema.policy import Policy
 from budc.schema.predictor import Predictor
@@ -59,7 +58,7 @@ def schedule(gammas: list[float], threshold: float, forced: tuple[int, ...] = ()
 def magcache(setting: Setting, nfe: int) -> Fitted:
     """Measure the ratios and bisect the threshold."""
     gammas, forced = ratios(setting), setting.sampler.first_steps
-    if family_named(next(iter(setting.model.profile.denoisers.values()))).batched:
+    if setting.batched:
         gammas = dict.fromkeys(gammas, gammas[setting.branches[0]])
 
     def masks(threshold: float) -> dict[str, list[bool]]:

@@ -52,20 +52,18 @@ class _Score(msgspec.Struct, frozen=True):
 
 def paper_search(setting: Setting, nfe: int, seed: int, folder: Path, prompts: int | None = None) -> Searched:
     """Search the mask of one budget on the first `prompts`; every loss is in `folder` before the search sees it."""
-    profile, samples = setting.model.profile, setting.calibration
+    samples = setting.calibration
     if prompts is not None:
         samples = samples.part(0, prompts)
-    space = Space(steps=setting.form.steps, nfe=nfe, branches=setting.branches, annealing=profile.search)
+    space = Space(steps=setting.form.steps, nfe=nfe, branches=setting.branches, annealing=setting.annealing)
     chosen = algorithm("paper")
     walk = chosen.propose(space, random.Random(seed))
     tree = Tree(setting.network(samples), setting.form, samples.run, MEMORY)
     losses: dict[str, float] = {}
     forwards = 0
     with (
-        Journal(folder, f"{setting.model.profile.name} {nfe} {seed} {len(samples)}") as journal,
-        progress(
-            f"{setting.model.profile.name} NFE {nfe} paper seed {seed}", chosen.max_candidates(space)
-        ) as bar,
+        Journal(folder, f"{setting.name} {nfe} {seed} {len(samples)}") as journal,
+        progress(f"{setting.name} NFE {nfe} paper seed {seed}", chosen.max_candidates(space)) as bar,
     ):
         candidates = next(walk)
         while True:
@@ -117,13 +115,13 @@ def paper_aligned(
     assert searched.policy is not None
     assert searched.unshared is not None
     samples, sampler = setting.calibration, setting.sampler
-    label = f"{setting.model.profile.name} NFE {nfe} schedule alignment"
+    label = f"{setting.name} NFE {nfe} schedule alignment"
     with Journal(folder / "alignment", f"{label} {seed} {prompts} {len(samples)}") as journal:
         try:
             schedule, training = align_schedule(
                 setting.denoiser,
                 searched.policy,
-                NoiseSchedule.of(setting.model.scheduler, sampler.sigmas, sampler.timesteps),
+                NoiseSchedule.of(setting.scheduler, sampler.sigmas, sampler.timesteps),
                 TrainingSet(samples.conditions, samples.run.latents),
                 seed,
                 journal,

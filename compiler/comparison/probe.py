@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budc.compiler.comparison.setting import Setting
+from budc.compiler.comparison.setting import ModelSetting
 from budc.compiler.denoisers.conditioning import Condition, map_condition
 from budc.runtimes.sampling.families import Span, family_of
 
@@ -24,7 +24,7 @@ class _ProbeDone(Exception):  # noqa: N818
 class Probe:
     """The first `depth` blocks of a setting's transformer."""
 
-    def __init__(self, setting: Setting, depth: int) -> None:
+    def __init__(self, setting: ModelSetting, depth: int) -> None:
         self._setting, self._depth = setting, depth
         self._entering: Tensor | None = None
         self._leaving: Tensor | None = None

@@ -27,7 +27,8 @@ class CannotRun(Exception):  # noqa: N818
 class Rival:
     """A method: its title, where it is published, and the function that fits it.
 
-    `pipelines` are those that it is written for; empty for all.
+    `pipelines` are those that it is written for; empty for all, and for networks without a pipeline unless it is
+    `of_transformers`.
     """
 
     title: str
@@ -38,11 +39,17 @@ class Rival:
     pipelines: tuple[str, ...] = ()
     searches: bool = False
     """Whether it takes a seed, and a folder from which it goes on when it was killed."""
+    shares_search: str = ""
+    """The rival whose search it begins with, so that it is not run twice."""
+    of_transformers: bool = False
+    """Whether it needs a transformer of diffusers."""
     expressible: bool = True
     """Whether a policy can do the same: not where it decides sample by sample, or its solver is no scheduler's."""
 
-    def runs_on(self, profile: ModelProfile) -> bool:
-        """Whether it can be fitted to a model."""
+    def runs_on(self, profile: ModelProfile | None) -> bool:
+        """Whether it can be fitted to a model; None: to a network without a pipeline."""
+        if profile is None:
+            return not (self.pipelines or self.of_transformers)
         return not self.pipelines or (
             profile.pipeline_class in self.pipelines and len(profile.denoisers) == 1
         )
@@ -75,7 +82,9 @@ RIVALS: Mapping[str, Rival] = {
     "taylorseer-1": Rival("TaylorSeer, order 1", "arXiv 2503.06923", "taylorseer:taylorseer", {"order": 1}),
     "taylorseer-2": Rival("TaylorSeer, order 2", "arXiv 2503.06923", "taylorseer:taylorseer", {"order": 2}),
     "dpcache": Rival("shortest path, sum (DPCache-style)", "arXiv 2602.22654", "shortest_path:total"),
-    "dpcache-linear": Rival("DPCache, as in SGLang", "arXiv 2602.22654", "dpcache:dpcache"),
+    "dpcache-linear": Rival(
+        "DPCache, as in SGLang", "arXiv 2602.22654", "dpcache:dpcache", of_transformers=True
+    ),
     "lemica": Rival("shortest path, minimax (LeMiCa-style)", "arXiv 2511.00090", "shortest_path:minimax"),
     "meancache": Rival("MeanCache-style", "arXiv 2601.19961", "meancache:meancache", expressible=False),
     "ld3": Rival(
@@ -107,6 +116,7 @@ RIVALS: Mapping[str, Rival] = {
         "paper_search:paper_aligned",
         {"prompts": 1},
         searches=True,
+        shares_search="paper",
     ),
     "paper-all": Rival(
         "paper's search, on all prompts", "arXiv 2606.13496", "paper_search:paper", searches=True
@@ -116,8 +126,10 @@ DEFAULT = (FEWER_STEPS, UNIFORM)
 """What takes no calibration prompts."""
 
 
-def choose_rivals(text: str | None, profile: ModelProfile) -> tuple[str, ...]:
+def choose_rivals(text: str | None, profile: ModelProfile | None) -> tuple[str, ...]:
     """Return the rivals that a user names with commas between; None: the default, "all": all that the model can have.
+
+    A network has no profile.
 
     Raises:
         UsageError: a name is not known, or the method is not written for the model.
@@ -136,10 +148,16 @@ def choose_rivals(text: str | None, profile: ModelProfile) -> tuple[str, ...]:
                 f"{option('against')}: {name!r} is no method that is known here",
                 remedy=f"did you mean {near[0]}?" if near else f"there are {', '.join(RIVALS)}, all, none",
             )
-        if not RIVALS[name].runs_on(profile):
+        if RIVALS[name].runs_on(profile):
+            continue
+        if profile is None:
             raise UsageError(
-                f"{option('against')}: {name} is written for one denoiser of {' or '.join(RIVALS[name].pipelines)}, "
-                f"{profile.name} is a {profile.pipeline_class} of {len(profile.denoisers)}",
+                f"{option('against')}: {name} looks into a transformer of diffusers, which your network is not",
                 remedy="leave it out, or use all",
             )
+        raise UsageError(
+            f"{option('against')}: {name} is written for one denoiser of {' or '.join(RIVALS[name].pipelines)}, "
+            f"{profile.name} is a {profile.pipeline_class} of {len(profile.denoisers)}",
+            remedy="leave it out, or use all",
+        )
     return names

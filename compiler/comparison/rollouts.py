@@ -8,7 +8,7 @@ from torch import Tensor
 from budc.compiler.comparison import meancache
 from budc.compiler.comparison.dicache import roll_by_probe
 from budc.compiler.comparison.fitted import Fitted, LearnedSolver
-from budc.compiler.comparison.setting import Setting
+from budc.compiler.comparison.setting import ModelSetting, Setting
 from budc.compiler.comparison.teacache import roll_by
 from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.rollouts.policies import full_policy
@@ -21,6 +21,7 @@ def roll_fitted(setting: Setting, fitted: Fitted, conditions: Conditioning) -> t
         return meancache.roll_out(setting, fitted.averages.spans, conditions)
     if fitted.solver is not None:
         return _roll_solver(setting, fitted.solver, conditions)
+    assert isinstance(setting, ModelSetting)
     if fitted.probe is not None:
         return roll_by_probe(setting, fitted.probe, conditions)
     assert fitted.rule is not None

@@ -1,10 +1,11 @@
-"""What every method is given: a model, its sampler, and calibration prompts with their full run."""
+"""What every method is given: a denoiser, its sampler, and calibration prompts with their full run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.denoisers.conditioning import Conditioning
@@ -13,6 +14,8 @@ from budc.compiler.models.denoiser import model_denoiser
 from budc.compiler.models.model import LoadedModel
 from budc.compiler.rollouts.linear_form import LinearForm, linear_form
 from budc.compiler.rollouts.reference_run import ReferenceRun
+from budc.policies.profile import AnnealingSettings
+from budc.runtimes.sampling.families import family_named
 from budc.schema.policy import SamplerBinding
 
 
@@ -32,20 +35,39 @@ class Samples:
 
 
 class Setting:
-    """A model on a sampler; `calibrate` runs every step on the calibration prompts, once a method needs them."""
+    """A denoiser on a sampler; `calibrate` runs every step on the calibration prompts, once a method needs them."""
 
     def __init__(
-        self, model: LoadedModel, sampler: SamplerBinding, calibrate: Callable[[Setting], Samples]
+        self, scheduler: Any, sampler: SamplerBinding, calibrate: Callable[[Setting], Samples]
     ) -> None:
-        self.model = model
+        self.scheduler = scheduler
         self.sampler = sampler
-        self.form: LinearForm = linear_form(model.scheduler, sampler.sigmas, sampler.timesteps)
+        self.form: LinearForm = linear_form(scheduler, sampler.sigmas, sampler.timesteps)
         self._calibrate = calibrate
 
-    @cached_property
+    @property
+    def name(self) -> str:
+        """What progress calls it."""
+        raise NotImplementedError
+
+    @property
     def denoiser(self) -> Denoiser:
-        """The model's denoiser, or its experts as one."""
-        return model_denoiser(self.model)
+        """What is sampled with."""
+        raise NotImplementedError
+
+    @property
+    def annealing(self) -> AnnealingSettings:
+        """Settings of the paper's search."""
+        raise NotImplementedError
+
+    @property
+    def batched(self) -> bool:
+        """Whether the guidance branches are one batch, so that they compute at the same steps."""
+        return False
+
+    def sampler_of(self, steps: int) -> SamplerBinding:
+        """Return its own sampler with so many steps."""
+        raise NotImplementedError
 
     @cached_property
     def calibration(self) -> Samples:
@@ -55,7 +77,7 @@ class Setting:
     @property
     def branches(self) -> tuple[str, ...]:
         """Guidance branches."""
-        return self.model.profile.branches
+        return tuple(self.denoiser.branches)
 
     @property
     def full_forwards(self) -> int:
@@ -69,3 +91,42 @@ class Setting:
     def network_of(self, conditions: Conditioning) -> BatchedDenoiser:
         """The same, for prompts that have no full run yet."""
         return BatchedDenoiser(self.denoiser, conditions)
+
+
+class ModelSetting(Setting):
+    """The same of a model folder, for methods that look into its transformer."""
+
+    def __init__(
+        self, model: LoadedModel, sampler: SamplerBinding, calibrate: Callable[[Setting], Samples]
+    ) -> None:
+        self.model = model
+        super().__init__(model.scheduler, sampler, calibrate)
+
+    @property
+    def name(self) -> str:
+        """The profile's."""
+        return self.model.profile.name
+
+    @cached_property
+    def denoiser(self) -> Denoiser:
+        """The model's denoiser, or its experts as one."""
+        return model_denoiser(self.model)
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The profile's."""
+        return self.model.profile.branches
+
+    @property
+    def annealing(self) -> AnnealingSettings:
+        """The profile's."""
+        return self.model.profile.search
+
+    @property
+    def batched(self) -> bool:
+        """As the transformer's family is."""
+        return bool(family_named(next(iter(self.model.profile.denoisers.values()))).batched)
+
+    def sampler_of(self, steps: int) -> SamplerBinding:
+        """Return the profile's sampler."""
+        return self.model.sampler(steps)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 
 import msgspec
@@ -14,9 +13,10 @@ from budc.compiler.comparison.changed_model import sampler_under
 from budc.compiler.comparison.changes import Change
 from budc.compiler.comparison.fitted import Fitted
 from budc.compiler.comparison.latency import time_loops
+from budc.compiler.comparison.method import Method, Rolled, fit_rival
 from budc.compiler.comparison.rivals import RIVALS, CannotRun
 from budc.compiler.comparison.rollouts import roll_fitted
-from budc.compiler.comparison.setting import Samples, Setting
+from budc.compiler.comparison.setting import ModelSetting, Samples, Setting
 from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.evaluation.reference import ReferenceSet, encode_samples, reference_set, stored_latents
@@ -29,33 +29,7 @@ from budc.policies.prompt_sets import SampleSets
 from budc.progress import progress
 from budc.schema.artifact import Artifact
 from budc.schema.evaluation import Latency
-from budc.schema.policy import SamplerBinding
 from budc.schema.report_names import CALIBRATED, FEWER_STEPS, FULL, POLICY
-
-
-@dataclass(frozen=True)
-class Method:
-    """What is measured: what was fitted, and the sampler that it runs on.
-
-    `name` is that of the results; `key` is the journal's and tells two policies apart. A rival has the `budget` that it
-    was fitted to.
-    """
-
-    name: str
-    title: str
-    fitted: Fitted
-    sampler: SamplerBinding
-    key: str
-    budget: int | None = None
-
-
-@dataclass(frozen=True)
-class Rolled:
-    """A method on the held-out prompts: final latents (N, ...), and evaluations per branch of each sample."""
-
-    method: Method
-    latents: Tensor
-    nfe: tuple[float, ...]
 
 
 class SettingRun:
@@ -77,9 +51,9 @@ class SettingRun:
         self._journal = journal
 
     @cached_property
-    def setting(self) -> Setting:
+    def setting(self) -> ModelSetting:
         """What rivals are fitted to."""
-        return Setting(self.model, self.full, self._calibrated)
+        return ModelSetting(self.model, self.full, self._calibrated)
 
     @cached_property
     def held_out(self) -> ReferenceSet:
@@ -114,17 +88,7 @@ class SettingRun:
 
     def fit(self, name: str, nfe: int, seed: int) -> Fitted | CannotRun:
         """Fit a rival to this setting; return why not where it cannot run at so many evaluations."""
-        key = f"fitted {name} {nfe}"
-        fitted = self._journal.get(key, Fitted)
-        if fitted is None:
-            folder = self._journal.folder / key.replace(" ", "-")
-            try:
-                fitted = RIVALS[name].fit(self.setting, nfe, seed, folder)
-                fitted.check_experts(self.full)
-            except CannotRun as reason:
-                return reason
-            self._journal.put(key, fitted)
-        return fitted
+        return fit_rival(name, self.setting, nfe, seed, self._journal)
 
     def rival(self, name: str, nfe: int, fitted: Fitted) -> Method:
         """Return a rival, as it was fitted to the setting in which nothing is changed."""

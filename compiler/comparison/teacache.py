@@ -22,7 +22,7 @@ from torch import Tensor
 
 from budc.compiler.comparison.dynamic import bisect, roll
 from budc.compiler.comparison.fitted import Fitted, ThresholdRule
-from budc.compiler.comparison.setting import Setting
+from budc.compiler.comparison.setting import ModelSetting
 from budc.compiler.denoisers.conditioning import Condition, Conditioning, map_condition
 
 DEGREE = 4
@@ -31,7 +31,7 @@ PIPELINES = ("FluxPipeline", "WanPipeline")
 Signal = Callable[[Tensor, Tensor, Condition], Tensor]
 
 
-def signal(setting: Setting, kind: Literal["input", "embedding"]) -> Signal:
+def signal(setting: ModelSetting, kind: Literal["input", "embedding"]) -> Signal:
     """Return m(latents (N, ...), timestep, condition) as (N, size), on the CPU."""
     device = setting.model.device
     on_device = (
@@ -46,7 +46,7 @@ def signal(setting: Setting, kind: Literal["input", "embedding"]) -> Signal:
     return measure
 
 
-def _wan(setting: Setting, kind: Literal["input", "embedding"]) -> Signal:
+def _wan(setting: ModelSetting, kind: Literal["input", "embedding"]) -> Signal:
     def embedding(latents: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         # Asked for each time: between two calls the denoiser may have left the device.
         embedder: Any = setting.model.denoiser.condition_embedder
@@ -67,7 +67,7 @@ def _wan(setting: Setting, kind: Literal["input", "embedding"]) -> Signal:
     return modulated if kind == "input" else embedding
 
 
-def _flux(setting: Setting) -> Signal:
+def _flux(setting: ModelSetting) -> Signal:
     def modulated(latents: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         network: Any = setting.model.denoiser
         given = setting.model.adapter.inputs(condition, latents, timestep)
@@ -87,7 +87,7 @@ def relative_change(now: Tensor, before: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def fit(setting: Setting, measure: Signal) -> list[float]:
+def fit(setting: ModelSetting, measure: Signal) -> list[float]:
     """Return the polynomial from the change of m to the change of the output, on the full run."""
     samples = setting.calibration
     network = setting.network(samples)
@@ -113,7 +113,7 @@ class TeaCache:
     """The rule during one rollout; m is taken from the first branch, so that all branches decide alike."""
 
     def __init__(
-        self, setting: Setting, measure: Signal, rule: ThresholdRule, conditions: Conditioning
+        self, setting: ModelSetting, measure: Signal, rule: ThresholdRule, conditions: Conditioning
     ) -> None:
         self._setting, self._measure, self._rule = setting, measure, rule
         self._condition = conditions.embeddings[setting.branches[0]]
@@ -134,13 +134,13 @@ class TeaCache:
         return chosen
 
 
-def roll_by(setting: Setting, rule: ThresholdRule, conditions: Conditioning) -> tuple[Tensor, Tensor]:
+def roll_by(setting: ModelSetting, rule: ThresholdRule, conditions: Conditioning) -> tuple[Tensor, Tensor]:
     """Return the final latents (N, ...) under the rule, and the evaluations per branch of every sample (N,)."""
     measure = signal(setting, "input" if rule.signal == "input" else "embedding")
     return roll(setting, conditions, TeaCache(setting, measure, rule, conditions))
 
 
-def teacache(setting: Setting, nfe: int, kind: Literal["input", "embedding"]) -> Fitted:
+def teacache(setting: ModelSetting, nfe: int, kind: Literal["input", "embedding"]) -> Fitted:
     """Fit the polynomial and bisect the threshold."""
     # One full run can measure the changes as well; here it is run again, which is not counted.
     forwards = setting.full_forwards

@@ -41,11 +41,16 @@ Given = tuple[Any, Mapping[str, Any], Tensor, Any]
 class Admitted(NamedTuple):
     """A run that may begin."""
 
-    policy: Policy
+    expected: Expected
     sigmas: tuple[float, ...]
     timesteps: tuple[float, ...]
     denoiser: BatchedDenoiser
     form: LinearForm
+
+    @property
+    def policy(self) -> Policy:
+        """What runs."""
+        return self.expected.policy
 
 
 def admitted(
@@ -83,7 +88,7 @@ def admitted(
     settings.require("latents", expected.latents, tuple(noise.shape[1:]), remedy)
     sigmas, timesteps = tuple(expected.sampler.sigmas), tuple(expected.sampler.timesteps)
     form = NoiseSchedule.of(scheduler, sigmas, timesteps).linear_form()
-    return Admitted(expected.policy, sigmas, timesteps, BatchedDenoiser(denoiser, conditions, batch), form)
+    return Admitted(expected, sigmas, timesteps, BatchedDenoiser(denoiser, conditions, batch), form)
 
 
 class Expected(NamedTuple):
@@ -98,7 +103,15 @@ class Expected(NamedTuple):
     denoisers: Sequence[DenoiserBinding] = ()
     """With the weights that the policy is bound to; none where it was just compiled."""
     name: str = ""
-    policy_id: str | None = None
+    document: PolicyDocument | None = None
+    """The artifact's; none where it was just compiled."""
+
+    @property
+    def policy_id(self) -> str | None:
+        """The id of the artifact; None where the policy is in none."""
+        return (
+            None if self.document is None else policy_id(encode_statement(at_lowest_version(self.document)))
+        )
 
 
 def expected_of(
@@ -150,7 +163,7 @@ def _of_document(document: PolicyDocument) -> Expected:
         [{item.branch: item.weight for item in denoiser.guidance} for denoiser in model.denoisers],
         model.denoisers,
         document.name,
-        policy_id(encode_statement(at_lowest_version(document))),
+        document,
     )
 
 

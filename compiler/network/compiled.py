@@ -135,7 +135,7 @@ class Compiled:
                 remedy="compile with held_out=(conditioning, noise), or pass unmeasured=True",
             )
         revision = whole_number(revision, "revision", least=1, most=2**31 - 1, remedy="count from 1")
-        signer = _signer(key)
+        signer = signer_argument(key)
         document = self._document(
             weights,
             _named(name, "name", f"{self._class}-nfe{self.nfe}"),
@@ -199,7 +199,8 @@ class Compiled:
         )
 
 
-def _signer(key: Any) -> Signer | None:
+def signer_argument(key: Any) -> Signer | None:
+    """Return what an argument `key` signs with: None, a signer, or the path of a private key. Raises KeyUnusable."""
     if key is None or (hasattr(key, "sign") and hasattr(key, "public_key")):
         signer: Signer | None = key
         return signer

@@ -7,8 +7,8 @@
         video = pipe(prompt, num_inference_steps=50).frames
 
 Importing budc imports nothing heavy: each name is loaded where it is first used. `apply`, `applied`, `AppliedPolicy`,
-`load_pipeline`, `compile_policy`, `Compiled`, `run`, `steps` and
-`transfer_policy` need torch, `load_onnx` needs ONNX Runtime.
+`load_pipeline`, `compile_policy`, `Compiled`, `run`, `steps`,
+`evaluate`, `NetworkEvaluation` and `transfer_policy` need torch, `load_onnx` needs ONNX Runtime.
 """
 
 from importlib import import_module
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from budc.compiler.api import Compiled, compile_policy
+    from budc.compiler.evaluate_network import NetworkEvaluation, evaluate
     from budc.compiler.network.run import PolicyStep, run, steps
     from budc.compiler.network.transfer import transfer_policy
     from budc.policies.embedded_policies import embedded_policy
@@ -35,6 +36,7 @@ _HOMES = {
     "AppliedPolicy": "budc.runtimes.diffusers.apply",
     "BudcError": "budc.schema.errors",
     "Compiled": "budc.compiler.api",
+    "NetworkEvaluation": "budc.compiler.evaluate_network",
     "PolicyStep": "budc.compiler.network.run",
     "Trust": "budc.schema.trust",
     "UncalibratedWarning": "budc.runtimes.admission.settings",
@@ -43,6 +45,7 @@ _HOMES = {
     "apply": "budc.runtimes.diffusers.apply",
     "compile_policy": "budc.compiler.api",
     "embedded_policy": "budc.policies.embedded_policies",
+    "evaluate": "budc.compiler.evaluate_network",
     "load_onnx": "budc.runtimes.onnxruntime.pipeline",
     "load_pipeline": "budc.runtimes.diffusers.pipeline",
     "load_policy": "budc.schema.discover",
@@ -58,6 +61,7 @@ __all__ = [
     "AppliedPolicy",
     "BudcError",
     "Compiled",
+    "NetworkEvaluation",
     "PolicyStep",
     "Trust",
     "UncalibratedWarning",
@@ -67,6 +71,7 @@ __all__ = [
     "apply",
     "compile_policy",
     "embedded_policy",
+    "evaluate",
     "load_onnx",
     "load_pipeline",
     "load_policy",

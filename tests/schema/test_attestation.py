@@ -174,6 +174,8 @@ def test_what_no_measurement_gives_is_not_signed(
     assert "5 samples of 4" in refused(methods=[with_metric(samples=5)])
     assert "says nothing of the policy" in refused(methods=[full])
     assert "has policy twice" in refused(methods=[own, own])
+    assert "a network latents" in refused(shape=None)
+    assert "a network latents" in refused(latents=[2, 3])
     assert "5 evaluations" in refused(methods=[own, msgspec.structs.replace(full, nfe=5.0)])
     unknown = msgspec.structs.replace(own, samples={"ssim": [1.0]})
     assert "none of the metrics" in refused(methods=[unknown])

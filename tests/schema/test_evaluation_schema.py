@@ -75,5 +75,5 @@ def test_both_agree_when_a_field_is_missing_or_unknown(full: dict[str, Any]) -> 
     assert optional == {
         *("notMeasured", "fittingForwards", "samples", "latency", "peakMemory", "textTokens"),
         *("unit", "geometricMean", "p95", "evaluation", "budc", "latent-mse", "psnr"),
-        *("metricWeights", "frames", "lossless"),
+        *("metricWeights", "frames", "lossless", "shape"),
     }

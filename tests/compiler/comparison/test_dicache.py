@@ -9,7 +9,7 @@ from budc.compiler.comparison.dicache import dicache, extrapolation, roll_by_pro
 from budc.compiler.comparison.fitted import ProbeRule, plain  # noqa: E402
 from budc.compiler.comparison.probe import Probe  # noqa: E402
 from budc.compiler.comparison.rivals import CannotRun  # noqa: E402
-from budc.compiler.comparison.setting import Samples, Setting  # noqa: E402
+from budc.compiler.comparison.setting import ModelSetting, Samples  # noqa: E402
 from budc.compiler.evaluation.reference import encode_prompts  # noqa: E402
 from budc.compiler.models.model import load_model  # noqa: E402
 from budc.compiler.rollouts.policies import full_policy  # noqa: E402
@@ -24,7 +24,7 @@ def conditions(model):
 
 @pytest.fixture(scope="module")
 def setting(model, sampler, conditions):
-    return Setting(model, sampler, lambda setting: Samples(conditions, None))
+    return ModelSetting(model, sampler, lambda setting: Samples(conditions, None))
 
 
 def rule(threshold):
@@ -92,7 +92,7 @@ def test_the_bound_is_that_of_the_pipeline(setting):
 def test_blocks_that_return_the_text_as_well_are_probed_alike(flux_profile, flux_folder):
     model = load_model(load_profile(flux_profile), flux_folder, torch.device("cpu"))
     conditions = encode_prompts(model, ["a red box", "a blue ring"], range(2))
-    setting = Setting(model, model.sampler(4), lambda setting: Samples(conditions, None))
+    setting = ModelSetting(model, model.sampler(4), lambda setting: Samples(conditions, None))
     share = Probe(setting, 1).share
     assert 0 < share < 1
     for threshold, steps, evaluations in ((0.0, (0, 1, 2, 3), 4), (100.0, (0,), 1 + 3 * share)):

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 
 from budc.compiler.comparison.dpcache import dpcache, forecast_errors, plan  # noqa: E402
 from budc.compiler.comparison.rivals import CannotRun  # noqa: E402
-from budc.compiler.comparison.setting import Samples, Setting  # noqa: E402
+from budc.compiler.comparison.setting import ModelSetting, Samples  # noqa: E402
 from budc.compiler.denoisers.batched import BatchedDenoiser  # noqa: E402
 from budc.compiler.rollouts.reference_run import reference_run  # noqa: E402
 
@@ -41,7 +41,7 @@ def test_its_policy_forecasts_the_output_of_the_trunk(model, sampler, pipeline_r
         network = BatchedDenoiser(setting.denoiser, reference.conditions)
         return Samples(reference.conditions, reference_run(network, setting.form, journal, "calibration"))
 
-    setting = Setting(model, sampler, calibrate)
+    setting = ModelSetting(model, sampler, calibrate)
     fitted = dpcache(setting, 4)
     policy = fitted.policy
     assert policy.payload == "trunk-output"

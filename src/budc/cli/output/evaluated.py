@@ -92,12 +92,16 @@ def _setting(setting: SettingResult) -> str:
         ]
         for method in setting.methods
     ]
-    shape = setting.shape
-    frames = "" if shape.frames == 1 else f", {shape.frames} frames"
-    where = (
-        f"{setting.name}: {setting.scheduler}, {setting.steps} steps, {shape.height} × {shape.width}{frames}"
-    )
+    where = f"{setting.name}: {setting.scheduler}, {setting.steps} steps, {_size(setting)}"
     return "\n".join([printable(where), table(headers, rows), *_ahead(setting)])
+
+
+def _size(setting: SettingResult) -> str:
+    shape = setting.shape
+    if shape is None:
+        return f"latents {' × '.join(map(str, setting.latents))}"
+    frames = "" if shape.frames == 1 else f", {shape.frames} frames"
+    return f"{shape.height} × {shape.width}{frames}"
 
 
 def _ahead(setting: SettingResult) -> list[str]:

@@ -105,6 +105,7 @@ def frames_section(source: Source, key: str) -> FramesSection | None:
 def _origin(frames: FrameSet) -> str:
     kept, shape = frames.kept, frames.setting.shape
     parts = [f"from the evaluation of {frames.evaluation.document.issued_at}"]
+    assert shape is not None, "frames of a setting without a shape are refused"
     if (kept.height, kept.width) != (shape.height, shape.width):
         parts.append(f"scaled down from {shape.height} × {shape.width} to {kept.height} × {kept.width}")
     if kept.frames < shape.frames:
