@@ -18,27 +18,14 @@ INTERRUPTED = 130
 """128 + SIGINT, as shells count."""
 PIPE_CLOSED = 1
 
-COMMANDS = (
-    "attach",
-    "bind",
-    "compile",
-    "completion",
-    "evaluate",
-    "export",
-    "init",
-    "inspect",
-    "keygen",
-    "models",
-    "plan",
-    "push",
-    "report",
-    "run",
-    "sign",
-    "transfer",
-    "trust",
-    "verify",
-)
-"""Subcommands: NAME is `budc.cli.commands.NAME.NAME_command`."""
+COMMANDS = {
+    "Make policies": ("init", "models", "plan", "compile", "transfer"),
+    "Sign and verify": ("keygen", "trust", "sign", "attach", "inspect", "verify"),
+    "Run and serve": ("run", "export", "bind", "push"),
+    "Measure": ("evaluate", "report"),
+    "Shell": ("completion",),
+}
+"""Heading -> subcommands, in the order in which they are used: NAME is `budc.cli.commands.NAME.NAME_command`."""
 
 
 class LazyGroup(click.Group):
@@ -46,11 +33,25 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all subcommands."""
-        return list(COMMANDS)
+        return sorted(name for names in COMMANDS.values() for name in names)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the subcommands under their headings."""
+        longest = max(map(len, self.list_commands(ctx)))
+        for heading, names in COMMANDS.items():
+            commands = [(name, self.get_command(ctx, name)) for name in names]
+            with formatter.section(heading):
+                formatter.write_dl(
+                    [
+                        (name.ljust(longest), command.get_short_help_str(formatter.width - longest - 6))
+                        for name, command in commands
+                        if command
+                    ]
+                )
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a subcommand, or None where there is none of that name."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.list_commands(ctx):
             return None
         module = importlib.import_module(f"budc.cli.commands.{cmd_name}")
         command: click.Command = getattr(module, f"{cmd_name}_command")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from budc.cli.help import SectionedCommand
 from budc.cli.options import (
     PATH,
     budget_option,
@@ -52,7 +53,7 @@ class Steps(click.ParamType[int | str]):
         return "auto" if value == "auto" else int(click.IntRange(1, 1000).convert(value, param, ctx))
 
 
-@click.command("compile")
+@click.command("compile", cls=SectionedCommand)
 @click.argument("source", required=False, type=PATH, metavar="[POLICY.toml]")
 @model_option()
 @budget_option()

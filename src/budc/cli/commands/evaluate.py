@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from budc.cli.completion import metrics, rivals, several_of
+from budc.cli.help import SectionedCommand
 from budc.cli.options import (
     PATH,
     device_option,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 _COUNT = click.IntRange(min=1)
 
 
-@click.command("evaluate")
+@click.command("evaluate", cls=SectionedCommand)
 @click.argument("policies", nargs=-1, required=True, type=PATH, metavar="FILE...")
 @own_model_option
 @weights_option()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from budc.cli.help import SectionedCommand
 from budc.cli.options import (
     PATH,
     deployment_options,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from budc.schema.artifact import Artifact
 
 
-@click.command("transfer")
+@click.command("transfer", cls=SectionedCommand)
 @click.argument("policy", type=PATH)
 @click.option("--to", required=True, metavar="MODEL", help="The target, as --model of `budc compile`.")
 @weights_option()
