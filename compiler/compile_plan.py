@@ -10,6 +10,7 @@ from budc.compiler.selection.stages import Trained
 from budc.compiler.shapes import OutputSize
 from budc.compiler.storage.shard import Shard
 from budc.compiler.target import Target
+from budc.option_names import option
 from budc.runtimes.targets.deployment_target import DeploymentTarget
 from budc.schema.artifact import SUFFIX
 from budc.schema.bounds import Bound
@@ -86,7 +87,8 @@ def plan_policies(
     folder = out if sweep and out is not None else Path()
     if (folder.exists() and not folder.is_dir()) or folder.suffix == ".json":
         raise OutputError(
-            f"--out: {folder} is not a folder, and a sweep writes several files", remedy="name a folder"
+            f"{option('out')}: {folder} is not a folder, and a sweep writes several files",
+            remedy="name a folder",
         )
     paths = {nfe: folder / f"{name}{SUFFIX}" for nfe, name in names.items()}
     if not sweep and out is not None:

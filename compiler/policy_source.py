@@ -10,6 +10,9 @@ seed = 0
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ import msgspec
 
 from budc.compiler.engine import FOR
 from budc.compiler.request import CompileRequest
+from budc.option_names import file_names, option
 from budc.schema.errors import BudcError, UsageError
 from budc.schema.files import read_limited
 from budc.schema.toml import parse_toml
@@ -63,6 +67,14 @@ def read_source(path: Path) -> dict[str, Any]:
     return source
 
 
+@contextmanager
+def named_source(path: Path | None, source: Collection[str], flags: Collection[str]) -> Iterator[None]:
+    """Let errors name the keys of a policy source that no flag overrides as its own, for the length of a with-block."""
+    keys = {FOR if key == "engine" else key for key in source if key not in flags}
+    with nullcontext() if path is None else file_names(path, keys):
+        yield
+
+
 def make_request(source: dict[str, Any], flags: dict[str, Any]) -> CompileRequest:
     """Merge a policy source with flags that were given; flags win.
 
@@ -76,14 +88,26 @@ def make_request(source: dict[str, Any], flags: dict[str, Any]) -> CompileReques
     budgets = [name for name in _BUDGETS if name in merged]
     if "mask" not in merged and len(budgets) != 1:
         raise UsageError(
-            f"both --{budgets[0]} and --{budgets[1]} given" if budgets else "no budget given",
+            f"both {option(budgets[0])} and {option(budgets[1])} given" if budgets else "no budget given",
             remedy="pass one of --budget 10, --sweep 6,8,10 for a family, --quality psnr>=30, or --within 2.0s",
         )
     try:
         plain = {key: str(value) if isinstance(value, Path) else value for key, value in merged.items()}
         return msgspec.convert(plain, CompileRequest, dec_hook=_path)
     except msgspec.ValidationError as error:
-        raise UsageError(f"policy source: {error}") from error
+        raise _mistyped(error) from error
+
+
+def _mistyped(error: msgspec.ValidationError) -> UsageError:
+    """Return the error for a value of another kind, by the option that has it."""
+    what, _, where = str(error).partition(" - at `$.")
+    name = re.match(r"[a-z_]*", where)
+    if name is None or not name[0]:
+        return UsageError(f"policy source: {error}", remedy="docs/compile.md has an example")
+    key = name[0].replace("_", "-")
+    return UsageError(
+        f"{option(key)}: {what}".replace(" | null", ""), remedy=f"give another {key}; docs/compile.md"
+    )
 
 
 def _check_mask_alone(merged: dict[str, Any]) -> None:
@@ -96,8 +120,8 @@ def _check_mask_alone(merged: dict[str, Any]) -> None:
     for name, value in others.items():
         if value is not None:
             raise UsageError(
-                f"--{name} {value}: the mask that is given decides this",
-                remedy=f"leave out --{name} or --mask",
+                f"{option(name, value)}: the mask that is given decides this",
+                remedy=f"leave out {option(name)} or {option('mask')}",
             )
 
 

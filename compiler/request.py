@@ -21,6 +21,7 @@ from budc.compiler.selection.stages import Trained, check_arbitrated, stages_of
 from budc.compiler.shapes import OutputSize, parse_sizes
 from budc.compiler.storage.shard import Shard, parse_shard
 from budc.compiler.target import ArtifactRequest
+from budc.option_names import option
 from budc.policies.model_choice import choose_model
 from budc.policies.profile import ModelProfile
 from budc.policies.prompt_sets import SampleSets
@@ -139,14 +140,20 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
     def _shard(self) -> Shard | None:
         """Return the part of the reference runs that is to be made, None where an artifact is."""
         if self.merge is not None and not self.merge.is_dir():
-            raise UsageError(f"--merge: {self.merge} is not a folder", remedy="name the folder of --shard")
+            raise UsageError(
+                f"{option('merge')}: {self.merge} is not a folder", remedy="name the folder of --shard"
+            )
         if self.shard is None:
             return None
         if self.merge is not None:
-            raise UsageError("--shard: --merge goes on from all shards", remedy="leave out one of them")
+            raise UsageError(
+                f"{option('shard')}: {option('merge')} goes on from all shards",
+                remedy="leave out one of them",
+            )
         if self.out is None:
             raise UsageError(
-                "--shard: no folder is given for all shards", remedy="--out FOLDER, the same for every job"
+                f"{option('shard')}: no folder is given for all shards",
+                remedy="--out FOLDER, the same for every job",
             )
         return parse_shard(self.shard)
 
@@ -156,7 +163,9 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             return (OutputSize(profile.height, profile.width, profile.frames),)
         for name in ("height", "width", "frames"):
             if getattr(self, name) is not None:
-                raise UsageError(f"--{name}: --shape says this too", remedy="leave out one of them")
+                raise UsageError(
+                    f"{option(name)}: {option('shape')} says this too", remedy="leave out one of them"
+                )
         return parse_sizes(self.shape, profile)
 
     def _engine(
@@ -183,14 +192,18 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         """Refuse a trace that cannot be written, or would replace an artifact."""
         if self.trace is None:
             return
-        check_place(self.trace, "--trace")
+        check_place(self.trace, option("trace"))
         if self.trace.resolve() in {planned.path.resolve() for planned in policies}:
-            raise UsageError(f"--trace: {self.trace} is where the artifact goes", remedy="name another file")
+            raise UsageError(
+                f"{option('trace')}: {self.trace} is where the artifact goes", remedy="name another file"
+            )
 
     def _train(self) -> Trained:
         """Return what an alignment trains."""
         if self.train is not None and not self.align:
-            raise UsageError("--train: says what --align trains", remedy="add --align, or leave it out")
+            raise UsageError(
+                f"{option('train')}: says what --align trains", remedy="add --align, or leave it out"
+            )
         return self.train or "both"
 
     def _search(self) -> str:
@@ -199,9 +212,9 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             return GIVEN_FITTED if self.fit else GIVEN
         if self.fit or self.search in (GIVEN, GIVEN_FITTED):
             raise UsageError(
-                "--fit: no mask is given to fit coefficients to"
+                f"{option('fit')}: no mask is given to fit coefficients to"
                 if self.fit
-                else f"--search {self.search}: no mask",
+                else f"{option('search', self.search)}: no mask",
                 remedy="--mask MASK",
             )
         return self.search
@@ -210,7 +223,7 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         if self.quality is None:
             if self.worst:
                 raise UsageError(
-                    "--worst: says of which prompt --quality is", remedy="add --quality psnr>=25"
+                    f"{option('worst')}: says of which prompt --quality is", remedy="add --quality psnr>=25"
                 )
             return None
         return parse_quality(self.quality, worst=self.worst, frames=not self.no_frames)
@@ -228,8 +241,9 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         budgets = {parse_budget(text, steps, denoisers, source=source): text.strip() for text in requested}
         if mask is not None and mask.nfe not in budgets:
             raise UsageError(
-                f"--mask: computes {mask.nfe} steps, but --budget {self.budget} asks for {min(budgets)}",
-                remedy="leave out --budget, or give a mask of that many",
+                f"{option('mask')}: computes {mask.nfe} steps, but {option('budget', self.budget)} asks for "
+                f"{min(budgets)}",
+                remedy=f"leave out {option('budget')}, or give a mask of that many",
             )
         return budgets
 
@@ -237,7 +251,7 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         kinds = profile.denoisers.values()
         if self.branches == "separate" and any(kind in FAMILIES and FAMILIES[kind].batched for kind in kinds):
             raise UsageError(
-                f"--branches separate: {profile.pipeline_class} runs its branches in one forward, "
+                f"{option('branches', 'separate')}: {profile.pipeline_class} runs its branches in one forward, "
                 "which is computed or reused as a whole",
                 remedy="leave it out: the branches then share a mask, with coefficients of their own",
             )

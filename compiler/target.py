@@ -83,7 +83,7 @@ class ArtifactRequest(Deployment, frozen=True, kw_only=True, forbid_unknown_fiel
             msgspec.convert(self.name, Name)
         except msgspec.ValidationError as error:
             raise UsageError(
-                f"--name: {self.name!r} cannot name a policy",
+                f"{option('name')}: {self.name!r} cannot name a policy",
                 remedy="use letters, digits, dot, dash, underscore",
             ) from error
 

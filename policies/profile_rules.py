@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -53,6 +54,14 @@ def _faults(profile: ModelProfile) -> Iterator[tuple[str, str]]:
         value = getattr(profile, field)
         if not low <= value <= high:
             yield f"{field} is {value}, expected {low} to {high}", f"give another {field}"
+    for name, number in _numbers(msgspec.to_builtins(profile)):
+        if not math.isfinite(number):
+            yield f"{name} is {number}", "give a finite number"
+    if profile.experts and not 0 < profile.experts.boundary < 1:
+        yield (
+            f"experts.boundary is {profile.experts.boundary:g}, expected between 0 and 1",
+            "give the share of the training timesteps below which the second denoiser runs",
+        )
     if profile.text_tokens is not None and profile.text_tokens < 1:
         yield (
             f"text_tokens is {profile.text_tokens}, expected 1 or more",
@@ -69,6 +78,15 @@ def _faults(profile: ModelProfile) -> Iterator[tuple[str, str]]:
             f"use one of {', '.join(KINDS)}, or leave it out",
         )
     yield from _guidance_faults(profile)
+
+
+def _numbers(fields: Mapping[str, object], above: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the floating-point numbers of a profile by their names."""
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{above}{name}.")
+        elif isinstance(value, float):
+            yield above + name, value
 
 
 def _guidance_faults(profile: ModelProfile) -> Iterator[tuple[str, str]]:

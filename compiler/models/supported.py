@@ -18,12 +18,25 @@ ADAPTERS: Mapping[str, str] = {
 }
 """Pipeline class -> its adapter as module:class, see `budc.compiler.models.pipelines.adapter_for`."""
 
+_WITH_INPUT = ("distilled", "none")
+_WITH_BRANCHES = ("classifier-free", "none")
+_GUIDANCE: Mapping[str, tuple[str, ...]] = {
+    "FluxPipeline": _WITH_INPUT,
+    "HunyuanVideoPipeline": ("distilled",),
+    "QwenImagePipeline": ("classifier-free",),
+    "WanImageToVideoPipeline": _WITH_BRANCHES,
+    "WanPipeline": _WITH_BRANCHES,
+    "ZImagePipeline": _WITH_BRANCHES,
+}
+"""Pipeline class -> the rules by which it can be guided here."""
+
 
 def check_supported(profile: ModelProfile) -> None:
     """Refuse a model that cannot be compiled for; needs no weights.
 
     Raises:
-        UnsupportedModel: the pipeline class is not known, or the profile does not say when each denoiser runs.
+        UnsupportedModel: the pipeline class is not known or not guided so, or the profile does not say when each
+            denoiser runs.
     """
     expected = 2 if profile.experts else 1
     if len(profile.denoisers) != expected:
@@ -32,6 +45,13 @@ def check_supported(profile: ModelProfile) -> None:
             remedy="give the profile of two denoisers an [experts] table, and no other one",
         )
     adapter_name(profile.pipeline_class)
+    rules = _GUIDANCE[profile.pipeline_class]
+    if profile.guidance_rule not in rules:
+        raise UnsupportedModel(
+            f'{profile.name}: guidance_rule is "{profile.guidance_rule}", and a {profile.pipeline_class} has '
+            f"{' or '.join(rules)}",
+            remedy=f'guidance_rule = "{rules[0]}" in its profile',
+        )
 
 
 def adapter_name(pipeline_class: str) -> str:

@@ -80,7 +80,7 @@ class Compiled:
     """A policy, the schedule that it runs on, how it was found, and its squared latent errors on held-out samples.
 
     `report` has the policy, "uniform" (plain reuse) and "fewer-steps" (nothing cached), all at the same NFE; it is
-    empty where nothing was held out. `save` keeps all of it; `budc.run` runs it as it is.
+    empty where nothing was held out, and lacks what diverges. `save` keeps all of it; `budc.run` runs it as it is.
     """
 
     policy: Policy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -24,6 +25,7 @@ from budc.compiler.selection.task import SearchResult, Task
 from budc.compiler.storage.journal import Journal
 from budc.policies.profile import AnnealingSettings
 from budc.progress import Report, reported
+from budc.schema.errors import CompileError
 from budc.schema.mask import StepMask
 from budc.schema.policy import Metric, Policy
 from budc.schema.predictor import Predictor
@@ -104,7 +106,13 @@ def _report(
         return rollout_policy(network, schedule.linear_form(), policy)
 
     reference = latents(full_policy(task.schedule.steps, branches), task.schedule)
-    return {
-        name: latent_metric(latent_errors(latents(policy, schedule), reference))
-        for name, (policy, schedule) in runs.items()
+    errors = {
+        name: latent_errors(latents(policy, schedule), reference) for name, (policy, schedule) in runs.items()
     }
+    if not all(map(math.isfinite, errors["policy"])):
+        raise CompileError(
+            "held_out: the policy's final latents, or those of the full run, are not finite on these samples",
+            remedy="check that the network is finite where it reuses, and the samples; or try another budget",
+        )
+    # A baseline that diverges has no figure.
+    return {name: latent_metric(own) for name, own in errors.items() if all(map(math.isfinite, own))}

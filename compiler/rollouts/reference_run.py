@@ -29,6 +29,7 @@ from budc.compiler.storage.shard import Shard
 from budc.compiler.storage.spill import empty, kept
 from budc.compiler.storage.tensors import Chunk, chunk_spans, stored_chunks
 from budc.progress import progress
+from budc.schema.errors import UnsupportedModel
 from budc.schema.policy import PAYLOADS, Payload
 
 StatesDtype = Literal["float32", "bfloat16"]
@@ -165,6 +166,13 @@ def _run(
 
 def _gram(cached: list[Tensor]) -> Tensor:
     # One sample and some of its values at a time: the residuals of a whole run of a real model are gigabytes.
+    for index, tensor in enumerate(cached):
+        if tensor.shape != cached[0].shape:
+            raise UnsupportedModel(
+                f"denoiser: compute caches a tensor of shape {tuple(cached[0].shape)} at step 0 and of "
+                f"{tuple(tensor.shape)} at step {index}",
+                remedy="cache a tensor of one shape at all steps",
+            )
     matrices = []
     for sample in range(len(cached[0])):
         steps = [step[sample].flatten() for step in cached]

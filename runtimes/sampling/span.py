@@ -17,7 +17,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from budc.runtimes.sampling.families import Span
-from budc.schema.errors import RefusedRun
+from budc.schema.errors import RefusedRun, UnsupportedModel
 from budc.schema.policy import Payload
 
 Mode = Literal["off", "compute", "reuse"]
@@ -113,6 +113,12 @@ class SpanList(nn.ModuleList):
             entering, own = gate.entering, hidden[:, : gate.tokens]
             assert entering is not None  # the first list's marker ran before the last list's
             gate.entering = None
+            if own.shape != entering[:, : gate.tokens].shape:
+                raise UnsupportedModel(
+                    f"the blocks of {span.name} turn a hidden state of shape {tuple(entering.shape)} into one of "
+                    f"{tuple(hidden.shape)}, so that what they add cannot be reused",
+                    remedy="name blocks that keep the shape, or pass (compute, reuse), two functions",
+                )
             gate.record(own if gate.payload == "trunk-output" else own - entering[:, : gate.tokens])
             return hidden
 

@@ -18,6 +18,7 @@ from budc.option_names import option, python_names, worded
 from budc.schema.errors import (
     BudcError,
     BudgetImpossible,
+    CompileError,
     JournalCorrupt,
     SemanticsViolation,
     UnsupportedModel,
@@ -358,6 +359,60 @@ def test_errors_name_arguments(compiled, changes, error, message, remedy):
     for pattern, text in ((message, str(caught.value)), (remedy, caught.value.remedy)):
         assert re.search(pattern, text), text
     assert "--" not in f"{caught.value} {caught.value.remedy}"
+
+
+class Growing(nn.Module):
+    """Its blocks lengthen the hidden state."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(3, 3) for _ in range(2))
+
+    def forward(self, latents, timestep, condition):
+        hidden = latents
+        for block in self.blocks:
+            hidden = torch.cat([hidden, block(hidden)], dim=1)
+        return hidden[:, : latents.shape[1]]
+
+
+def cached_of(length):
+    """A network that caches `length(step's timestep)` rows of its latents."""
+
+    def compute(latents, timestep, condition):
+        return latents / 2, latents[:, : length(float(timestep[0]))]
+
+    return compute, lambda cached, latents, timestep, condition: latents / 3
+
+
+@pytest.mark.parametrize(
+    ("denoiser", "message"),
+    [
+        (Growing(), r"turn a hidden state of shape \(.*, 2, 3\) into one of \(.*, 16, 3\)"),
+        (
+            cached_of(lambda timestep: 2 if timestep > 500 else 1),
+            r"caches a tensor of shape \(.*, 2, 3\) at step 0 and of \(.*, 1, 3\) at step 4",
+        ),
+    ],
+    ids=["module", "functions"],
+)
+def test_what_cannot_be_reused_because_its_shape_changes_is_refused(compiled, denoiser, message):
+    with pytest.raises(UnsupportedModel, match=message):
+        compiled(denoiser)
+
+
+def test_a_policy_that_diverges_on_held_out_samples_is_none(compiled, toys):
+    def diverging(level):
+        def reuse(cached, latents, timestep, condition):
+            return latents * (float("inf") if latents.abs().max() > level else 0.5)
+
+        return cached_of(lambda timestep: 2)[0], reuse
+
+    held_out = toys.conditions(4, seed=1)
+    given = held_out.embeddings, 1e6 * held_out.noise
+    with pytest.raises(CompileError, match="final latents, or those of the full run, are not finite"):
+        compiled(diverging(1e4), held_out=given)
+    plain = compiled(diverging(1e4), held_out=(held_out.embeddings, held_out.noise))
+    assert list(plain.report) == ["policy", "uniform", "fewer-steps"]
 
 
 def test_what_is_meant_is_accepted(compiled, toys, tmp_path):

@@ -7,9 +7,10 @@ import msgspec
 import pytest
 
 import budc.compiler.request as request_module
-from budc.compiler.policy_source import make_request, read_source
+from budc.compiler.policy_source import make_request, named_source, read_source
 from budc.policies.profile import load_profile
 from budc.schema.errors import (
+    BudcError,
     BudgetImpossible,
     KeyUnusable,
     OutputError,
@@ -97,6 +98,33 @@ def test_a_source_that_is_no_file_is_refused_without_waiting(tmp_path):
 def test_bad_values_are_refused(source):
     with pytest.raises(UsageError):
         make_request(source, {}).resolve()
+
+
+OF_A_FILE = {
+    "a mask": ('mask = "0,99"', "mask in {path}: step 99 is outside a schedule of 50 steps"),
+    "a list": ("mask = [0, 3]", "mask in {path}: Expected `str`, got `array`"),
+    "a search": ('mask = "0,3"\nsearch = "dp"', 'search = "dp" in {path}: the mask that is given'),
+    "two budgets": ('budget = 5\nsweep = "5,6"', "both budget in {path} and sweep in {path} given"),
+    "a budget": ('budget = "x"', "budget in {path}: 'x' is neither"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), OF_A_FILE.values(), ids=OF_A_FILE)
+def test_what_is_wrong_in_a_source_is_named_by_its_key(tmp_path, content, message):
+    path = tmp_path / "policy.toml"
+    path.write_text(f'model = "wan2.1-nano"\n{content}\n')
+    asked = read_source(path)
+    with named_source(path, asked, {}), pytest.raises(BudcError) as refused:
+        make_request(asked, {}).resolve()
+    assert message.format(path=path) in str(refused.value)
+
+
+def test_a_flag_that_overrides_a_source_is_named_as_a_flag(tmp_path):
+    path, flags = tmp_path / "policy.toml", {"mask": "0,99"}
+    path.write_text('model = "wan2.1-nano"\nmask = "0,3"\n')
+    asked = read_source(path)
+    with named_source(path, asked, flags), pytest.raises(UsageError, match="--mask: step 99"):
+        make_request(asked, flags).resolve()
 
 
 def resolved(**fields):
@@ -236,7 +264,7 @@ def test_what_is_trained_is_said_with_an_alignment_alone():
     ids=str,
 )
 def test_bad_choices_are_refused(fields):
-    with pytest.raises(UsageError, match="policy source"):
+    with pytest.raises(UsageError, match=f"--{next(iter(fields))}: (Expected|Invalid)"):
         make_request({"model": "wan2.1-nano"}, {"budget": "6"} | fields if "sweep" not in fields else fields)
 
 

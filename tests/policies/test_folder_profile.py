@@ -220,6 +220,8 @@ FAULTS = {
     "branches": ('branches = ["cond", "uncond"]', 'branches = ["cond"]', "branches is \\['cond'\\], but guidance_rule"),
     "unused guidance": ('guidance_rule = "classifier-free"', 'guidance_rule = "none"', "branches is"),
     "no guidance": ("guidance = 5.0", "guidance = 1.0", "at which a pipeline runs no second branch"),
+    "no number": ("guidance = 5.0", "guidance = nan", "guidance is nan"),
+    "no number inside": ("temperatureEnd = ", "temperatureEnd = inf  # ", r"search\.temperatureEnd is inf"),
     "experts": ("[prompts]", "[experts]\nboundary = 0.5\nguidance = 3.0\n\n[prompts]", "denoisers names 1, and"),
 }  # fmt: skip
 

@@ -40,7 +40,8 @@ class WanAdapter(PlainVelocity):
     ) -> dict[str, Condition]:
         """Encode prompts and negative prompts."""
         cond, uncond = self.texts(folder, profile, samples, device)
-        return {"cond": cond, "uncond": uncond}
+        conditions: dict[str, Condition] = {"cond": cond, "uncond": uncond}
+        return {branch: conditions[branch] for branch in profile.branches}
 
     def texts(
         self, folder: Path, profile: ModelProfile, samples: Sequence[Sample], device: torch.device
@@ -82,9 +83,11 @@ class WanAdapter(PlainVelocity):
         }
 
     def guide(self, velocities: Mapping[str, Tensor], guidance: float) -> Tensor:
-        """Classifier-free guidance: uncond + guidance * (cond - uncond)."""
-        uncond = velocities["uncond"]
-        return uncond + guidance * (velocities["cond"] - uncond)
+        """Classifier-free guidance, uncond + guidance * (cond - uncond); without the second branch there is none."""
+        cond = velocities["cond"]
+        if "uncond" not in velocities:
+            return cond
+        return velocities["uncond"] + guidance * (cond - velocities["uncond"])
 
     def decoder(
         self, folder: Path, profile: ModelProfile, device: torch.device

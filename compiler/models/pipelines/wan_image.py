@@ -48,7 +48,8 @@ class WanImageToVideoAdapter(WanAdapter):
         cond, uncond = self.texts(folder, profile, samples, device)
         free_unused_memory()
         images = self._images(folder, profile, samples, device)
-        return {"cond": {"text": cond, **images}, "uncond": {"text": uncond, **images}}
+        texts = {"cond": cond, "uncond": uncond}
+        return {branch: {"text": texts[branch], **images} for branch in profile.branches}
 
     def inputs(self, condition: Condition, latents: Tensor, timestep: Tensor) -> dict[str, Any]:
         """Latents and the first frame's channels in the text's dtype, one timestep for each sample."""

@@ -24,6 +24,20 @@ def test_an_unknown_pipeline_class_is_refused_with_those_that_are_known() -> Non
     assert all(name in str(caught.value) for name in ADAPTERS)
 
 
+@pytest.mark.parametrize(
+    ("name", "rule", "rules"),
+    [
+        ("wan2.1", "distilled", "classifier-free or none"),
+        ("flux.1-dev", "classifier-free", "distilled or none"),
+        ("qwen-image", "none", "classifier-free"),
+    ],
+)
+def test_guidance_that_a_pipeline_does_not_have_is_refused(name: str, rule: str, rules: str) -> None:
+    profile = replace(load_profile(name), guidance_rule=rule)
+    with pytest.raises(UnsupportedModel, match=f'guidance_rule is "{rule}", and a .* has {rules}$'):
+        check_supported(profile)
+
+
 def test_a_command_for_one_denoiser_refuses_two_and_names_another_model() -> None:
     check_one_denoiser(load_profile("wan2.1"), "export")
     profile = load_profile("wan2.2")

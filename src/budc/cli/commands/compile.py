@@ -148,7 +148,7 @@ def compile_command(
     Say what to compile with flags, or in POLICY.toml under the same names; flags win. Progress goes to stderr. When
     a compile was stopped, the same command resumes it.
     """
-    from budc.compiler.policy_source import make_request, read_source
+    from budc.compiler.policy_source import make_request, named_source, read_source
 
     # A switch that is not given is False, and leaves what the policy source says.
     given = {
@@ -156,8 +156,10 @@ def compile_command(
         for name, value in flags.items()
         if value is not None and value is not False and value != ()
     }
-    request = make_request(read_source(source) if source else {}, given)
-    plan = request.resolve()
+    asked = read_source(source) if source else {}
+    with named_source(source, asked, given):
+        request = make_request(asked, given)
+        plan = request.resolve()
     if plan.shard is not None:
         click.echo(_make_shard(plan, plan.shard, download=request.download, as_json=as_json))
         return
