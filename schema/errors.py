@@ -15,7 +15,10 @@ whoever shows them need not.
 # ruff: noqa: N818
 # Classes are named after the reason, as in `except Unsigned`, without the suffix Error.
 
+import os
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 MESSAGE_LIMIT = 600
@@ -46,6 +49,17 @@ class BudcError(Exception):
     def __init__(self, message: str, *, remedy: str = "") -> None:
         super().__init__(printable(message))
         self.remedy = printable(remedy or self.default_remedy)
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Put a file's name before an error of the with-block that does not have it: there may be many files."""
+    try:
+        yield
+    except BudcError as error:
+        if str(path) in str(error):
+            raise
+        raise type(error)(f"{path}: {error}", remedy=error.remedy) from error
 
 
 class UsageError(BudcError):

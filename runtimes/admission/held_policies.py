@@ -1,19 +1,36 @@
 """Policies of several budgets that one runtime holds for one model, told apart by their evaluations (NFE)."""
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from contextlib import nullcontext
+from os import PathLike
+from typing import Any
 
-from budc.runtimes.admission.trust import Source, TrustedPolicy
-from budc.schema.errors import UsageError
+from budc.runtimes.admission.trust import Source, TrustedPolicy, trusted_policy
+from budc.schema.errors import UsageError, naming
 from budc.schema.policy import PolicyDocument
+from budc.schema.trust import Trust
 
 
-def sources_of(artifact: Source | Sequence[Source]) -> Sequence[Source]:
-    """Return what the user gave as a sequence. Raises UsageError: it is an empty one."""
-    sources = artifact if isinstance(artifact, list | tuple) else [artifact]
+def held_policies(
+    artifact: Source | Sequence[Source], trust: Trust | str | PathLike[str] | None, allow_unsigned: bool
+) -> dict[int, TrustedPolicy]:
+    """Return NFE → policy of what the user gave, in its order, once all may run (`trusted_policy`).
+
+    Call it in a runtime's entry point, whose caller gets the warning of an unsigned policy.
+
+    Raises:
+        UsageError: an argument of another kind, an empty list, or policies that cannot be held together.
+        TrustError, ArtifactError, NotEvaluated: a policy may not run; of several files the error names the one.
+    """
+    sources: Sequence[Any] = artifact if isinstance(artifact, list | tuple) else [artifact]
     if not sources:
         raise UsageError("artifact: an empty list", remedy="pass one policy, or several")
-    return cast("Sequence[Source]", sources)
+    policies = []
+    for source in sources:
+        several = len(sources) > 1 and isinstance(source, str | PathLike)
+        with naming(source) if several else nullcontext():
+            policies.append(trusted_policy(source, trust, allow_unsigned, calls=2))
+    return by_evaluations(policies)
 
 
 def by_evaluations(policies: Sequence[TrustedPolicy]) -> dict[int, TrustedPolicy]:

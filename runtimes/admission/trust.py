@@ -35,7 +35,7 @@ class TrustedPolicy:
 
 
 def trusted_policy(
-    artifact: Source, trust: Trust | str | PathLike[str] | None, allow_unsigned: bool
+    artifact: Source, trust: Trust | str | PathLike[str] | None, allow_unsigned: bool, *, calls: int = 1
 ) -> TrustedPolicy:
     """Return the policy in `artifact` if it may run. Call it in a runtime's entry point, whose caller gets the warning.
 
@@ -43,6 +43,7 @@ def trusted_policy(
         artifact: what the user gave.
         trust: whom to trust: a `Trust`, the path of one public key, or nobody.
         allow_unsigned: run what nobody signed, with an `UnsignedWarning`.
+        calls: how many calls of budc are between the user's code, which the warning names, and this one.
 
     Raises:
         UsageError: an argument of another kind.
@@ -68,7 +69,7 @@ def trusted_policy(
                 f"{artifact.name}: an evaluation is required, and a bare policy document has none beside it",
                 remedy="pass the artifact's path",
             )
-        _warn_unsigned(artifact)
+        _warn_unsigned(artifact, calls)
         return TrustedPolicy(artifact)
     with _python_remedies(trust_given=trust is not None):
         if not isinstance(artifact, Artifact):
@@ -82,7 +83,7 @@ def trusted_policy(
             check_age(artifact.document, trusted)
             check_evaluated(artifact, trusted)
     if not artifact.signed:
-        _warn_unsigned(artifact.document)
+        _warn_unsigned(artifact.document, calls)
     fingerprints = [key.fingerprint for key in artifact.verified_by]
     signers = tuple(trusted.names.get(key, f"{key[:_SHOWN]}…") for key in fingerprints)
     return TrustedPolicy(artifact.document, signers)
@@ -113,5 +114,6 @@ def _python_remedies(trust_given: bool) -> Iterator[None]:
         raise UntrustedKey(str(error), remedy=remedy) from error
 
 
-def _warn_unsigned(document: PolicyDocument) -> None:
-    warnings.warn(f"{document.name} is not signed: nobody vouches for it", UnsignedWarning, stacklevel=4)
+def _warn_unsigned(document: PolicyDocument, calls: int) -> None:
+    message = f"{document.name} is not signed: nobody vouches for it"
+    warnings.warn(message, UnsignedWarning, stacklevel=3 + calls)

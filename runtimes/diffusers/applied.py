@@ -5,14 +5,10 @@ from functools import partial
 from os import PathLike
 from typing import Any
 
-from budc.runtimes.admission.held_policies import (
-    by_evaluations,
-    check_replacement,
-    of_evaluations,
-    sources_of,
-)
+from budc.runtimes.admission.held_policies import check_replacement, held_policies, of_evaluations
 from budc.runtimes.admission.settings import SettingsCheck
-from budc.runtimes.admission.trust import Source, TrustedPolicy, trusted_policy
+from budc.runtimes.admission.trust import Source, TrustedPolicy
+from budc.runtimes.diffusers.call_arguments import call_arguments
 from budc.runtimes.diffusers.checks import check_additions_of, check_schedules
 from budc.runtimes.diffusers.conflicts import REMOVE_POLICY
 from budc.runtimes.diffusers.denoiser import PolicyDenoiser
@@ -61,6 +57,11 @@ class AppliedPolicy:
         """All policies that are held, for one model."""
         return tuple(policy.document for policy in self._held.values())
 
+    @property
+    def call_arguments(self) -> dict[str, Any]:
+        """What to call the pipeline with: steps, guidance, size, text length and negative prompt of the policy."""
+        return call_arguments(self.pipe, self.document)
+
     def use(self, *, nfe: int) -> None:
         """Choose the policy of so many evaluations for the runs that follow. Takes microseconds: nothing is patched.
 
@@ -90,17 +91,14 @@ class AppliedPolicy:
             TrustError, ArtifactError, CalibrationMismatch: as for `apply`.
             RefusedRun: a run is under way.
         """
-        policies = []
-        for source in sources_of(artifact):
-            policies.append(trusted_policy(source, trust, allow_unsigned))
+        held = held_policies(artifact, trust, allow_unsigned)
         self._check_installed()
-        held = by_evaluations(policies)
-        documents = [policy.document for policy in policies]
+        documents = [policy.document for policy in held.values()]
         check_replacement(documents[0], self.document)
         settings = SettingsCheck(self._settings.allow)
         check_additions_of(documents, self.pipe)
         check_schedules(documents, self.pipe, settings)
-        self._go_over(policies[0])
+        self._go_over(next(iter(held.values())))
         self._held = held
         self._differences_at_apply |= settings.differences
 

@@ -17,9 +17,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from budc.runtimes.admission.held_policies import by_evaluations, sources_of
+from budc.runtimes.admission.held_policies import held_policies
 from budc.runtimes.admission.settings import SettingsCheck
-from budc.runtimes.admission.trust import Source, trusted_policy
+from budc.runtimes.admission.trust import Source
 from budc.schema.arguments import path_argument
 from budc.schema.digest_cache import DigestCache
 from budc.schema.errors import MissingExtra, UnsupportedModel
@@ -80,13 +80,9 @@ def apply(
             calibrated ones.
         CacheConflict: a policy or another cache is on a transformer already.
     """
-    policies = []
-    # No comprehension: a warning names the caller by the depth of the stack.
-    for source in sources_of(artifact):
-        policies.append(trusted_policy(source, trust, allow_unsigned))
+    held = held_policies(artifact, trust, allow_unsigned)
     settings = SettingsCheck(allow_uncalibrated)
-    held = by_evaluations(policies)
-    documents = [policy.document for policy in policies]
+    documents = [policy.document for policy in held.values()]
     document = documents[0]
     check_additions_of(documents, pipe)
     _check_pipeline(pipe, document, settings)

@@ -11,14 +11,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from budc.runtimes.admission.held_policies import (
-    by_evaluations,
-    check_replacement,
-    of_evaluations,
-    sources_of,
-)
+from budc.runtimes.admission.held_policies import check_replacement, held_policies, of_evaluations
 from budc.runtimes.admission.settings import SettingsCheck
-from budc.runtimes.admission.trust import Source, TrustedPolicy, trusted_policy
+from budc.runtimes.admission.trust import Source, TrustedPolicy
 from budc.runtimes.exported.manifest import Manifest
 from budc.runtimes.onnxruntime.branches import guided_branches
 from budc.runtimes.onnxruntime.checks import check_document, check_scheduler
@@ -106,17 +101,15 @@ class OnnxPipeline:
             TrustError, ArtifactError, CalibrationMismatch: as for `load`.
             RefusedRun: a run is under way.
         """
-        policies = []
-        for source in sources_of(artifact):
-            policies.append(trusted_policy(source, trust, allow_unsigned))
-        held = by_evaluations(policies)
-        check_replacement(policies[0].document, self.document)
+        held = held_policies(artifact, trust, allow_unsigned)
+        first, *_ = held.values()
+        check_replacement(first.document, self.document)
         settings = SettingsCheck(self._settings.allow)
-        for policy in policies:
+        for policy in held.values():
             check_document(policy.document, self.manifest, settings)
             check_scheduler(policy.document, self._folder, self.manifest, settings)
         with self._making_loops:
-            self._go_over(policies[0])
+            self._go_over(first)
             self._loops = {
                 key: loop
                 for key, loop in self._loops.items()

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
 
-from budc.runtimes.admission.held_policies import by_evaluations, sources_of
+from budc.runtimes.admission.held_policies import held_policies
 from budc.runtimes.admission.settings import SettingsCheck, UncalibratedWarning
-from budc.runtimes.admission.trust import Source, UnsignedWarning, trusted_policy
+from budc.runtimes.admission.trust import Source, UnsignedWarning
 from budc.runtimes.exported.recheck import VerifiedFiles, folder_state
+from budc.runtimes.onnxruntime.wheels import check_wheels
 from budc.schema.arguments import path_argument
 from budc.schema.digest_cache import DigestCache
 from budc.schema.errors import MissingExtra
@@ -23,13 +24,14 @@ from budc.schema.installation import install
 from budc.schema.trust import Trust
 
 try:
+    check_wheels()
     from budc.runtimes.onnxruntime.checks import check_document, check_scheduler, verify_folder
     from budc.runtimes.onnxruntime.onnx_pipeline import Generation, OnnxPipeline
     from budc.runtimes.onnxruntime.provider import Provider, choose_provider
 except ModuleNotFoundError as missing:
     raise MissingExtra(
-        f"running with ONNX Runtime needs {missing.name}, which is not installed (extra budc[onnx])",
-        remedy=install("onnx"),
+        f"running with ONNX Runtime needs {missing.name}, which is not installed (extra budc[onnx] or budc[onnx-cpu])",
+        remedy=f"{install('onnx')}, or {install('onnx-cpu')}",
     ) from missing
 
 __all__ = [
@@ -74,19 +76,16 @@ def load(
         CalibrationMismatch: the export is for another shape, text length, scheduler or pipeline.
         ProviderMissing: the provider cannot be used on this machine.
     """
-    policies = []
-    # No comprehension: a warning names the caller by the depth of the stack.
-    for source in sources_of(artifact):
-        policies.append(trusted_policy(source, trust, allow_unsigned))
-    held = by_evaluations(policies)
+    held = held_policies(artifact, trust, allow_unsigned)
+    documents = [policy.document for policy in held.values()]
     export = path_argument(folder, "folder", "pass the folder that `budc export onnx` wrote")
     chosen = provider if isinstance(provider, Provider) else choose_provider(provider)
     settings = SettingsCheck(allow_uncalibrated)
     state = folder_state(export)
-    manifest = verify_folder(export, policies[0].document, settings, digests=digests)
-    for policy in policies:
-        check_document(policy.document, manifest, settings)
-        check_scheduler(policy.document, export, manifest, settings)
+    manifest = verify_folder(export, documents[0], settings, digests=digests)
+    for document in documents:
+        check_document(document, manifest, settings)
+        check_scheduler(document, export, manifest, settings)
     # Graphs are opened when they are first needed: what has changed by then is verified again.
     files = VerifiedFiles(export, manifest.files, state)
     opener = replace(chosen, before_open=files.confirm)

@@ -14,6 +14,7 @@ from typing import Any, Final
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
+from budc.runtimes.onnxruntime.wheels import installed_wheels, uninstall, without_cuda
 from budc.schema.arguments import described
 from budc.schema.errors import ProviderMissing, UnsafeWeights, UsageError
 from budc.schema.installation import install
@@ -29,10 +30,7 @@ OPSET, IR_VERSION = 20, 10
 _SLOWER: Final[Mapping[str, list[str]]] = {"cpu": ["SkipLayerNormFusion"], "cuda": []}
 """Graph fusions to leave out: on the CPU, addition and norm take twice as long fused as apart."""
 _DEFAULT_SEVERITY, _SILENT = 2, 4
-_GET_CUDA = (
-    "pip install 'onnxruntime-gpu[cuda,cudnn]' beside an NVIDIA driver for that CUDA version, "
-    "and pip uninstall onnxruntime if it is there too"
-)
+_GET_CUDA = "pip install 'onnxruntime-gpu[cuda,cudnn]' beside an NVIDIA driver for that CUDA version"
 
 
 @dataclass(frozen=True)
@@ -87,8 +85,8 @@ def choose_provider(name: str, threads: int = 0) -> Provider:
         raise UsageError(f"provider: {described(name)} is not one of {', '.join(PROVIDERS)}")
     if PROVIDERS[name] not in ort.get_available_providers():
         raise ProviderMissing(
-            f"provider: the installed ONNX Runtime {ort.__version__} is built without {name}",
-            remedy=f"pip uninstall onnxruntime, then {install('onnx')}, which brings onnxruntime-gpu",
+            f"provider: the installed ONNX Runtime {ort.__version__} is built without {name}{without_cuda()}",
+            remedy=f"{uninstall(installed_wheels())}{install('onnx')}, which brings onnxruntime-gpu",
         )
     if name != "cpu":
         _start(name)

@@ -27,11 +27,16 @@ class DenoiserSessions:
         self._sessions: dict[tuple[GraphName, int], ort.InferenceSession] = {}
 
     def open(self, name: GraphName, samples: int) -> ort.InferenceSession:
-        """Return the session of a graph whose batch is fixed to `samples`, all branches together."""
-        if (name, samples) not in self._sessions:
+        """Return a session of a graph that runs `samples`, all branches together.
+
+        Only a run that is to be recorded needs fixed shapes, and then a session, with its own copy of the weights, for
+        each size. Otherwise one serves all.
+        """
+        batch = samples if self.provider.captures else 0
+        if (name, batch) not in self._sessions:
             file = self._folder / self.manifest.graphs[name].file
-            self._sessions[name, samples] = self.provider.open(file, batch=samples, captured=True)
-        return self._sessions[name, samples]
+            self._sessions[name, batch] = self.provider.open(file, batch=batch, captured=True)
+        return self._sessions[name, batch]
 
     def next_cuda_graph(self) -> int:
         """Return the number of a new CUDA graph, 0 where the provider records none."""

@@ -34,6 +34,7 @@ LONG = {
     "run.md",
     "runtime-guide.md",
     "scaling.md",
+    "service.md",
     "trust.md",
     "targets.md",
 }
@@ -41,7 +42,11 @@ LONG = {
 makes them short. The slow tests run them as they are written."""
 
 COMPILED = ROOT / "tests" / "golden" / "v1.0" / "compiled.budc.json"
-GIVEN = {"trust.md": {"policy.budc.json": seal(read(COMPILED).document, None)}}
+SERVICE = ROOT / "examples" / "service"
+GIVEN = {
+    "trust.md": {"policy.budc.json": seal(read(COMPILED).document, None)},
+    "service.md": {f"examples/service/{path.name}": path.read_bytes() for path in SERVICE.glob("*.py")},
+}
 """Files that must be there before a document's first example."""
 
 
@@ -65,6 +70,7 @@ def test_there_are_examples():
 
 def check_examples(path, tmp_path, few_prompts):
     for name, content in GIVEN.get(path.name, {}).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
     for match in BLOCK.finditer(path.read_text(encoding="utf-8")):
         kind, name, body = match[1], match["name"], match["body"]

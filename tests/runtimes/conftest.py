@@ -5,12 +5,10 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from tiny_folders import EXPORT_SHAPE
 
 torch = pytest.importorskip("torch")
 
@@ -170,34 +168,6 @@ def run() -> Callable[..., Any]:
 def compiled_for() -> Callable[..., PolicyDocument]:
     """Make a policy document for a pipeline as it is."""
     return document_for
-
-
-@pytest.fixture(scope="module")
-def untrained(wan_folder: Path, make_document: Any) -> PolicyDocument:
-    """A document for the untrained pipeline of that folder."""
-    from budc.compiler.models.binding import model_binding
-    from budc.compiler.models.model import load_model
-    from budc.policies.profile import load_profile
-
-    profile = load_profile("wan2.1-nano")
-    return make_document(
-        steps=STEPS,
-        model=model_binding(profile, wan_folder),
-        sampler=load_model(profile, wan_folder, torch.device("cpu")).sampler(STEPS),
-        shape=EXPORT_SHAPE,
-    )
-
-
-@pytest.fixture(scope="module")
-def untrained_export(untrained: PolicyDocument, exported: Path) -> PolicyDocument:
-    """The document with the export among its variants, as `budc bind` adds it."""
-    import msgspec
-
-    from budc.runtimes.exported.folder import describe_export
-
-    variant, _ = describe_export(exported)
-    model = msgspec.structs.replace(untrained.model, variants=[*untrained.model.variants, variant])
-    return msgspec.structs.replace(untrained, model=model)
 
 
 def document_for(

@@ -5,12 +5,14 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from budc.policies.profile import ModelProfile, load_profile
-from budc.schema.policy import Shape
+from budc.runtimes.testing import STEPS
+from budc.schema.policy import PolicyDocument, Shape
 
 EXPORT_SHAPE = Shape(height=64, width=64, frames=5, dtype="float32", text_tokens=32)
 """What the export is for: two frames of latents, so that the VAE carries something from one to the next."""
@@ -144,6 +146,33 @@ def exported(wan_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         if not folder.exists():
             export_onnx(export_profile(), wan_folder, folder, "float32")
     return folder
+
+
+@pytest.fixture(scope="module")
+def untrained(wan_folder: Path, make_document: Any) -> PolicyDocument:
+    """A document for the untrained pipeline of `wan_folder`."""
+    import torch
+
+    from budc.compiler.models.binding import model_binding
+    from budc.compiler.models.model import load_model
+
+    profile = load_profile("wan2.1-nano")
+    return make_document(
+        steps=STEPS,
+        model=model_binding(profile, wan_folder),
+        sampler=load_model(profile, wan_folder, torch.device("cpu")).sampler(STEPS),
+        shape=EXPORT_SHAPE,
+    )
+
+
+@pytest.fixture(scope="module")
+def untrained_export(untrained: PolicyDocument, exported: Path) -> PolicyDocument:
+    """The document with the export among its variants, as `budc bind` adds it."""
+    from budc.runtimes.exported.folder import describe_export
+
+    variant, _ = describe_export(exported)
+    model = replace(untrained.model, variants=[*untrained.model.variants, variant])
+    return replace(untrained, model=model)
 
 
 @pytest.fixture(scope="session")

@@ -58,7 +58,10 @@ def require(*packages: str, extra: str = "torch") -> None:
 def _refusal(name: str, extra: str | None = None) -> MissingExtra:
     if extra is None:
         extra = "onnx" if name in ONNX_PACKAGES and name not in MODEL_PACKAGES else "torch"
-    return MissingExtra(f"{name} is not installed; it comes with budc[{extra}]", remedy=install(extra))
+    without_cuda = ", or budc[onnx-cpu] without CUDA" if extra == "onnx" else ""
+    return MissingExtra(
+        f"{name} is not installed; it comes with budc[{extra}]{without_cuda}", remedy=install(extra)
+    )
 
 
 @contextlib.contextmanager

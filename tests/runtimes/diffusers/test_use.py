@@ -14,7 +14,7 @@ from budc.runtimes.diffusers.apply import AppliedPolicy, apply  # noqa: E402
 from budc.runtimes.sampling.rules import fixed_rows  # noqa: E402
 from budc.schema.errors import CalibrationMismatch, RefusedRun, Unsigned, UsageError  # noqa: E402
 from budc.schema.mask import StepMask  # noqa: E402
-from budc.schema.policy import PolicyDocument  # noqa: E402
+from budc.schema.policy import NegativePrompt, PolicyDocument  # noqa: E402
 
 ApplyQuietly = Callable[..., AppliedPolicy]
 STEPS = 6
@@ -143,3 +143,16 @@ def test_policies_are_replaced_once_all_are_verified(
     with pytest.raises(UsageError, match="no policy of 2 evaluations is held"):
         applied_policy.use(nfe=2)
     applied_policy.remove()
+
+
+def test_what_a_policy_wants_of_a_call(
+    pipe: Any, tiers: list[PolicyDocument], apply_quietly: ApplyQuietly
+) -> None:
+    document, shape = tiers[0], tiers[0].pipeline().shape
+    expected = {"num_inference_steps": STEPS, "height": shape.height, "width": shape.width}
+    expected["guidance_scale"] = document.sampler.guidance
+    if type(pipe).__name__.startswith("Wan"):
+        negative = NegativePrompt(rule="fixed", text="blurred")
+        document = replace(document, sampler=replace(document.sampler, negative_prompt=negative))
+        expected |= {"num_frames": shape.frames, "negative_prompt": "blurred"}
+    assert apply_quietly(pipe, document).call_arguments == expected

@@ -17,6 +17,7 @@ from budc.cli.generation.stages import stage
 from budc.cli.output.media import Frames
 from budc.policies.conditioning_images import open_image
 from budc.progress import Bar, progress
+from budc.runtimes.diffusers.call_arguments import call_arguments
 
 if TYPE_CHECKING:
     from budc.policies.profile import ModelProfile
@@ -44,24 +45,12 @@ class CallSettings:
     @classmethod
     def of(cls, pipe: Any, document: PolicyDocument, profile: ModelProfile) -> CallSettings:
         """Return the settings that `document` was calibrated for, those that this pipeline takes."""
-        shape = document.pipeline().shape
-        arguments = {
-            "negative_prompt": profile.prompts.negative,
-            "height": shape.height,
-            "width": shape.width,
-            "num_frames": shape.frames,
-            "max_sequence_length": shape.text_tokens,
-            "guidance_scale": document.sampler.guidance,
-        }
-        for expert in document.sampler.experts:
-            arguments["guidance_scale_2"] = expert.guidance
-        accepted = inspect.signature(type(pipe).__call__).parameters
-        if document.sampler.guidance_rule == "classifier-free" and "true_cfg_scale" in accepted:
-            # Qwen-Image: its guidance_scale is for a distilled edition.
-            arguments["true_cfg_scale"] = arguments.pop("guidance_scale")
-        return cls(
-            {name: value for name, value in arguments.items() if name in accepted and value is not None}
-        )
+        arguments = call_arguments(pipe, document)
+        # Methods differ in their steps.
+        del arguments["num_inference_steps"]
+        if "negative_prompt" in inspect.signature(type(pipe).__call__).parameters:
+            arguments["negative_prompt"] = profile.prompts.negative
+        return cls(arguments)
 
     def starting_from(self, image: SampleImage | None) -> CallSettings:
         """Return the settings of a call that is given this image, if there is one.

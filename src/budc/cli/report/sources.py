@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from budc.schema.artifact import SUFFIX as ARTIFACT_SUFFIX
 from budc.schema.artifact import read, verify
 from budc.schema.attestation import SUFFIX as EVALUATION_SUFFIX
 from budc.schema.attestation import open_evaluation, read_evaluation
-from budc.schema.errors import ArtifactError, BudcError, TrustError, UsageError
+from budc.schema.errors import ArtifactError, TrustError, UsageError, naming
 from budc.schema.evaluation_rules import check_policy
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def read_sources(
     """
     sources: dict[str, Source] = {}
     for path in [file for given in paths for file in _artifacts(given)]:
-        with _naming(path):
+        with naming(path):
             source = _source(path, trust, must_verify=must_verify)
         sources.setdefault(source.artifact.policy_id, source)
     found = [file for given in paths if given.is_dir() for file in _listed(given, EVALUATION_SUFFIX)]
@@ -97,25 +96,14 @@ def _evaluated(source: Source, measured: Mapping[str, Attestation], trust: Trust
     return replace(source, evaluations=tuple(own.values()), frames=frames, no_frames=no_frames)
 
 
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Put the file's name before an error about it: there may be many files."""
-    try:
-        yield
-    except BudcError as error:
-        if str(path) in str(error):
-            raise
-        raise type(error)(f"{path}: {error}", remedy=error.remedy) from error
-
-
 def _evaluation(path: Path) -> Attestation:
-    with _naming(path):
+    with naming(path):
         return read_evaluation(path)
 
 
 def _attested(path: Path, attestation: Attestation, source: Source, trust: Trust) -> Attestation:
     """Return an evaluation of a policy, with its evaluators where they are trusted. Raises NotEvaluated."""
-    with _naming(path):
+    with naming(path):
         check_policy(attestation.document, source.artifact.policy_id, source.document)
     try:
         return open_evaluation(path, source.artifact.policy_id, source.document, trust)
