@@ -1,7 +1,7 @@
 """The work of a compile, pass by pass, from which the time that is left of all of them is told.
 
-It is `budc.compiler.planning.forwards` in less detail: nothing is searched on made-up losses. Where the number of
-candidates depends on losses, or a quality decides how many budgets are tried, it is not known.
+It is `budc.compiler.planning.forwards` by the passes' labels. Where a quality or a time decides how many budgets are
+tried, it is not known.
 """
 
 from __future__ import annotations
@@ -9,20 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from budc.compiler.compile_plan import CompilePlan
-from budc.compiler.search.joint import rollout_limit
+from budc.compiler.planning.dry_run import dry_run
+from budc.compiler.search import algorithm
 from budc.compiler.selection.effort import FINALISTS, effort, epochs
 from budc.compiler.selection.stages import Stages, stages_of
 from budc.compiler.training.forwards import training_forwards
+from budc.compiler.training.second_stage import configuration
 from budc.progress.remaining_work import RemainingWork
 
-_ROLLOUTS = {"uniform": 1.0, "dp": 2.0, "given": 1.0, "given-fitted": 1.0}
-"""Rollouts of searches that take as many whatever the losses are."""
+_LANDSCAPES = 3
+"""Made-up losses on which a search is counted; a plan takes more, here the user waits for the first pass."""
 
 
 def compile_work(plan: CompilePlan) -> RemainingWork | None:
     """Return the passes of a compile with the forwards of each; None where they are not known."""
-    known = plan.search == "joint" or plan.search in _ROLLOUTS
-    if not known or plan.quality is not None or plan.within is not None or plan.further_sizes:
+    if plan.quality is not None or plan.within is not None or plan.further_sizes:
         return None
     samples = plan.target.samples
     stages = stages_of(
@@ -49,13 +50,17 @@ def compile_work(plan: CompilePlan) -> RemainingWork | None:
 
 def _of_budget(plan: CompilePlan, stages: Stages, nfe: int, held_out: int) -> Mapping[str, list[float]]:
     given = effort(plan.effort)
-    rollouts = _ROLLOUTS.get(plan.search) or rollout_limit(plan.steps, nfe, given.rollouts)
+    profile = plan.target.profile
+    searched = dry_run(profile, nfe, plan.steps, plan.search, given.rollouts, landscapes=_LANDSCAPES)
     passes: dict[str, list[float]] = {
-        f"search ({plan.search})": [rollouts * nfe * stages.screen],
+        f"search ({plan.search})": [searched.expected * stages.screen],
         f"held-out {nfe} ": [nfe * held_out] * 3,
     }
     if stages.screen < stages.fit:
         passes["race"] = [given.finalists * nfe * stages.fit]
+    if plan.align and not algorithm(plan.search).arbitrated:
+        second_stage = configuration(len(profile.branches)).epochs(stages.fit)
+        passes["align"] = [training_forwards(nfe, stages.fit, 0, second_stage)]
     if not stages.judge:
         return passes
     judges = stages.judge

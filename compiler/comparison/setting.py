@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,7 +35,7 @@ class Samples:
         return Samples(self.conditions.part(first, last), self.run.part(first, last))
 
 
-class Setting:
+class Setting(ABC):
     """A denoiser on a sampler; `calibrate` runs every step on the calibration prompts, once a method needs them."""
 
     def __init__(
@@ -46,28 +47,28 @@ class Setting:
         self._calibrate = calibrate
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """What progress calls it."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def denoiser(self) -> Denoiser:
         """What is sampled with."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def annealing(self) -> AnnealingSettings:
         """Settings of the paper's search."""
-        raise NotImplementedError
 
     @property
     def batched(self) -> bool:
         """Whether the guidance branches are one batch, so that they compute at the same steps."""
         return False
 
+    @abstractmethod
     def sampler_of(self, steps: int) -> SamplerBinding:
         """Return its own sampler with so many steps."""
-        raise NotImplementedError
 
     @cached_property
     def calibration(self) -> Samples:

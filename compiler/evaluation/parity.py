@@ -24,8 +24,9 @@ from budc.compiler.models.model import LoadedModel
 from budc.compiler.rollouts.metrics import largest_difference, relative_difference
 from budc.policies.profile import read_prompts
 from budc.policies.samples import HELD_OUT_SEED, samples_of
-from budc.progress import progress
+from budc.progress import progress, stage
 from budc.schema.errors import CalibrationMismatch, ParityMismatch
+from budc.schema.plural import counted
 from budc.schema.policy import PolicyDocument, SamplerBinding
 
 LATENT_TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "float16": 2e-2}
@@ -89,8 +90,9 @@ def measure_parity(
     _check_sampler(model.sampler(document.sampler.steps), document.sampler)
     prompts = read_prompts(profile.prompts.held_out, samples)
     held_out = samples_of(prompts, profile.prompts.negative, HELD_OUT_SEED)
+    stage("encode", counted(samples, "prompt"))
+    conditions = encode_samples(model, held_out)
     with progress("parity", samples + 1) as bar:
-        conditions = encode_samples(model, held_out)
         expected = PipelineRollout(model).run(document.policy, document.sampler, conditions, bar)
         model.denoisers.offload()
         decode = model.adapter.decoder(model.folder, profile, model.device)

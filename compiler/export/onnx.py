@@ -31,7 +31,7 @@ from budc.compiler.models.folder import SCHEDULER_CONFIG
 from budc.compiler.models.model import LoadedModel, load_model
 from budc.compiler.models.supported import check_one_denoiser
 from budc.policies.profile import ModelProfile, read_prompts
-from budc.progress import Bar, progress
+from budc.progress import Bar, progress, stage
 from budc.runtimes.exported.graphs import check_graphs
 from budc.runtimes.exported.manifest import (
     FORMAT_VERSION,
@@ -42,6 +42,7 @@ from budc.runtimes.exported.manifest import (
 )
 from budc.runtimes.exported.signatures import GraphName
 from budc.schema.digests import file_digests
+from budc.schema.errors import printable
 from budc.schema.files import write_atomic
 
 _PACKAGES = ("budc", "torch", "diffusers", "transformers", "onnx", "onnxscript")
@@ -73,12 +74,11 @@ def export_onnx(
     """
     check_one_denoiser(profile, "export")
     check_new_folder(out)
-    with progress("export", 2 + 2 * len(GRAPH_FILES)) as bar:
-        model = load_model(msgspec.structs.replace(profile, dtype=dtype), weights, torch.device("cpu"))
-        components = load_components(weights, profile, getattr(torch, dtype))
-        bar.advance("model loaded")
-        with atomic_folder(out) as folder:
-            manifest, differences = _write(model, components, folder, dtype, bar)
+    stage("load", printable(profile.title))
+    model = load_model(msgspec.structs.replace(profile, dtype=dtype), weights, torch.device("cpu"))
+    components = load_components(weights, profile, getattr(torch, dtype))
+    with progress("export", 1 + 2 * len(GRAPH_FILES)) as bar, atomic_folder(out) as folder:
+        manifest, differences = _write(model, components, folder, dtype, bar)
     return Exported(out, manifest, differences)
 
 

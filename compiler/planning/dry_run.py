@@ -36,11 +36,18 @@ FORGOTTEN = 1.3
 
 
 def dry_run(
-    profile: ModelProfile, nfe: int, steps: int, search: str, rollouts: float = 1.0, remembered: int = 10**9
+    profile: ModelProfile,
+    nfe: int,
+    steps: int,
+    search: str,
+    rollouts: float = 1.0,
+    remembered: int = 10**9,
+    landscapes: int = LANDSCAPES,
 ) -> Count:
     """Return how many steps a search computes for one sample and branch, where so many prefixes are `remembered`.
 
-    `rollouts` is the share of its limit that `joint` takes.
+    `rollouts` is the share of its limit that `joint` takes. A search whose length depends on losses is run on so many
+    `landscapes`.
     """
     fixed = _Fixed(steps, nfe, profile.search, masks_for(profile, steps, nfe), _first_steps(profile, steps))
     chosen = algorithm(search)
@@ -50,7 +57,7 @@ def dry_run(
         unshared = chosen.max_candidates(space) * nfe
         most = least if remembered >= least else max(least, min(math.ceil(FORGOTTEN * least), unshared))
         return Count((least + most) // 2, least, most)
-    found = sorted(_computed_steps(search, fixed, seed, remembered) for seed in range(LANDSCAPES))
+    found = sorted(_computed_steps(search, fixed, seed, remembered) for seed in range(landscapes))
     return Count(round(statistics.median(found)), found[0], found[-1])
 
 

@@ -6,7 +6,10 @@ torch = pytest.importorskip("torch")
 
 from budc.compiler.compile import compile_artifacts  # noqa: E402
 from budc.compiler.compile_work import compile_work  # noqa: E402
+from budc.compiler.planning.dry_run import dry_run  # noqa: E402
 from budc.compiler.policy_source import make_request  # noqa: E402
+from budc.compiler.selection.effort import effort  # noqa: E402
+from budc.compiler.selection.stages import stages_of  # noqa: E402
 from budc.progress import reported  # noqa: E402
 
 
@@ -34,8 +37,9 @@ def plan(wan_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_every_pass_is_expected_and_no_other(plan):
-    aligned = plan(budget="2", align=True)
+@pytest.mark.parametrize("flags", [{}, {"search": "paper", "train": "sigmas"}], ids=["joint", "paper"])
+def test_every_pass_is_expected_and_no_other(plan, short_search, flags):
+    aligned = plan(budget="2", align=True, **flags)
     expected = compile_work(aligned)._left.keys()
     seen = set()
     with reported(lambda label, done, total: seen.add(label)):
@@ -47,6 +51,14 @@ def test_every_pass_is_expected_and_no_other(plan):
     }
 
 
-def test_what_depends_on_losses_is_not_known(plan):
-    for flags in ({"budget": "2", "search": "hillclimb"}, {"quality": "psnr>=20"}, {"within": "2s"}):
+@pytest.mark.parametrize("search", ["hillclimb", "anneal", "paper", "exhaustive", "known"])
+def test_a_search_whose_length_depends_on_losses_is_counted_on_made_up_ones(plan, search):
+    planned = plan(budget="2", search=search)
+    counted = dry_run(planned.target.profile, 2, 6, search, effort("fast").rollouts, landscapes=3)
+    stages = stages_of(search, "fast", 2, 8, arbitrates=False)
+    assert compile_work(planned)._left[f"search ({search})"] == [counted.expected * stages.screen * 2]
+
+
+def test_how_many_budgets_are_tried_is_not_known(plan):
+    for flags in ({"quality": "psnr>=20"}, {"within": "2s"}):
         assert compile_work(plan(**flags)) is None

@@ -9,6 +9,7 @@ import json
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -62,7 +63,7 @@ class Reported(Display):
             self._report(bar.label, bar.done, bar.total)
 
 
-class _Written(Display):
+class _Written(Display, ABC):
     """Writes lines on stderr. Where nothing was written or done for long, it says that the stage goes on."""
 
     quiet: float
@@ -78,9 +79,9 @@ class _Written(Display):
     def _began_stage(self, name: str) -> None:
         self._stage, self._began = name, time.monotonic()
 
+    @abstractmethod
     def goes_on(self, seconds: float) -> str:
         """Return the line of a stage that goes on after so many seconds."""
-        raise NotImplementedError
 
     @contextmanager
     def awake(self) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """`budc export onnx` and `budc bind`, on an untrained model and its export."""
 
+import json
 import shutil
 
 import msgspec
@@ -26,7 +27,7 @@ from budc.runtimes.exported.folder import describe_export  # noqa: E402
 from budc.runtimes.exported.manifest import MANIFEST, decode_manifest, encode_manifest  # noqa: E402
 from budc.schema.artifact import open_artifact, read, seal  # noqa: E402
 from budc.schema.digest_cache import DigestCache  # noqa: E402
-from budc.schema.errors import ParityMismatch, UnsupportedModel, UnsupportedVersion  # noqa: E402
+from budc.schema.errors import ParityMismatch, UnsupportedModel, UnsupportedVersion, WeightsMissing  # noqa: E402
 from budc.schema.hashing import sha256_file  # noqa: E402
 from budc.schema.keys import generate_key  # noqa: E402
 
@@ -85,9 +86,29 @@ def bind(budc, policy, key, weights, exported):
 # bind ----------------------------------------------------------------------------------------------------
 
 
+def stages(outcome):
+    """The stages and passes that began, in their order."""
+    events = map(json.loads, outcome.err.splitlines())
+    return [event["stage"] for event in events if event["event"] in ("stage", "pass")]
+
+
+def test_an_export_shows_its_stages(budc, tmp_path, monkeypatch):
+    def gone(*_):
+        raise WeightsMissing("vae: gone")
+
+    monkeypatch.setattr("budc.compiler.export.onnx._write", gone)
+    outcome = budc(
+        "export", "onnx", "--model", "wan2.1-nano", "--out", tmp_path / "out", "--progress", "json"
+    )
+    *events, _error, _remedy = outcome.err.splitlines()
+    assert outcome.code == WeightsMissing.exit_code
+    assert [json.loads(event).get("stage") for event in events] == ["import", "load", "export"]
+
+
 def test_binding_lists_the_export_and_signs_again(bind, policy, exported, trust, document):
-    outcome = bind("--json")
+    outcome = bind("--json", "--progress", "json")
     assert outcome.code == 0, outcome.err
+    assert stages(outcome) == ["hash", "import", "verify", "load", "encode", "parity"]
     path = policy.with_name("policy.onnx-float32.budc.json")
     bound = open_artifact(path, trust)
     variant, _ = describe_export(exported)

@@ -29,6 +29,11 @@ def test_a_shipped_model_is_planned_without_a_framework(further):
     assert json.loads(done.stdout.splitlines()[-1]) == [0, []]
 
 
+def test_a_plan_shows_its_stages(budc):
+    outcome = budc(*PLAN, "--progress", "json")
+    assert [json.loads(line)["stage"] for line in outcome.err.splitlines()] == ["plan"]
+
+
 def test_the_record_has_everything(budc):
     command = ("plan", "--model", "wan2.1-14b", "--budget", "10", "--device", "h100", "--json")
     record = budc(*command).record

@@ -15,6 +15,7 @@ from budc.cli.options import (
     json_option,
     out_option,
     own_model_option,
+    progress_option,
     rehash_option,
     required_signer,
     revision_option,
@@ -75,6 +76,7 @@ class BindOptions:
 @rehash_option
 @revision_option("the next one")
 @out_option("FILE", "Artifact to write; default NAME.VARIANT.budc.json beside POLICY.")
+@progress_option
 @json_option
 def bind_command(**flags: Any) -> None:
     """Bind the artifact POLICY to an exported model as well.

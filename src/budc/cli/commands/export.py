@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from budc.cli.commands.export_config import config_command
-from budc.cli.options import json_option, model_option, negative_option, out_option, weights_option
+from budc.cli.options import (
+    json_option,
+    model_option,
+    negative_option,
+    out_option,
+    progress_option,
+    weights_option,
+)
 
 if TYPE_CHECKING:
     from budc.compiler.export.onnx import Exported
@@ -35,6 +42,7 @@ export_command.add_command(config_command)
     help="Precision of denoiser and text encoder; the VAE stays in float32.",
 )
 @negative_option
+@progress_option
 @json_option
 def onnx_command(
     model: str,

@@ -15,6 +15,7 @@ from budc.cli.options import (
     effort_option,
     json_option,
     model_option,
+    progress_option,
     search_option,
     sweep_option,
     weights_option,
@@ -64,6 +65,7 @@ class _Request:
 )
 @click.option("--time", "timed", is_flag=True, help="Time a forward of the weights on this machine.")
 @weights_option("the package's own, or the hub cache; with --time")
+@progress_option
 @json_option
 def plan_command(as_json: bool, **flags: Any) -> None:
     """Estimate what a compile will cost.
@@ -155,9 +157,11 @@ def _planned(request: _Request) -> Planned:
     from budc.compiler.planning.estimate import estimate_compile
     from budc.compiler.planning.sibling import transfer_from_sibling
     from budc.compiler.selection.effort import EFFORTS
+    from budc.progress import stage
 
     asked = request.settings
     cost, seconds = _cost(asked, request.timed)
+    stage("plan", "what each effort takes")
     estimates = {
         name: estimate_compile(replace(asked, effort=name), cost, request.device, seconds) for name in EFFORTS
     }
@@ -185,8 +189,10 @@ def _counted(profile: ModelProfile, *, align: bool) -> Cost:
     """Count a forward of the user's own model, from its folder where that is here."""
     from budc.compiler.planning.cost import model_cost
     from budc.policies.profile import find_weights
-    from budc.schema.errors import WeightsMissing
+    from budc.progress import stage
+    from budc.schema.errors import WeightsMissing, printable
 
+    stage("count", printable(f"a forward of {profile.title}"))
     try:
         folder = find_weights(profile, None)
     except WeightsMissing:
@@ -197,6 +203,11 @@ def _counted(profile: ModelProfile, *, align: bool) -> Cost:
 def _seconds(profile: ModelProfile, folder: Path) -> float:
     from budc.compiler.models.model import load_model
     from budc.compiler.planning.timing import forward_seconds
+    from budc.progress import stage
     from budc.runtimes.sampling.devices import find_device
+    from budc.schema.errors import printable
 
-    return forward_seconds(load_model(profile, folder, find_device()))
+    stage("load", printable(profile.title))
+    model = load_model(profile, folder, find_device())
+    stage("time", "a forward")
+    return forward_seconds(model)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from budc.cli.dependencies import MODEL_PACKAGES, ONNX_PACKAGES, model_libraries, require
+from budc.progress import stage
+from budc.schema.errors import printable
 
 if TYPE_CHECKING:
     from budc.compiler.evaluation.parity import Parity
@@ -65,8 +67,10 @@ def bind_export(request: BindRequest) -> Bound:
         check_additions(document, BIND)
         # In float32 whatever the policy was measured in: rounding would hide what a conversion changed.
         profile = replace(calibrated(request.profile, document), dtype="float32")
+        stage("verify", printable(f"the files of {request.export}"))
         variant, manifest = describe_export(request.export, sha256=request.digests)
         converted = ConvertedExport(document, variant, request.export, request.digests)
+        stage("load", printable(profile.title))
         parity = measure_parity(load_model(profile, weights, device), document, converted, request.samples)
         check_parity(parity, manifest.dtype)
         return Bound(rebound(request.artifact, variant, parity, request.revision), variant, parity)
@@ -91,6 +95,7 @@ def find_original(
 
     check_one_denoiser(profile, "bind")
     folder = find_weights(profile, weights)
+    stage("hash", printable(f"the files of {folder}"))
     originals = [variant for variant in document.model.variants if MANIFEST not in variant.files]
     accepted_files(folder, replace(document.model, variants=originals), digests, library_defaults)
     return folder
