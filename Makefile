@@ -4,6 +4,7 @@
 # make slow      the long tests that CI runs too (SLOW=endless: those that take too long even for CI, SLOW=slow: both)
 # make lint      ruff, mypy, import rules
 # make release   what a release is made of, built and checked; uploads nothing
+# make docs      the documentation as a site, in out/docs
 # make clean     everything that the others made
 
 # The oldest Python from 3.11 on that runs here; PYTHON=... takes another.
@@ -20,7 +21,7 @@ PIP_ARGS ?=
 # precision, and the embedded models measured against their cards.
 SLOW ?= slow and not endless
 
-.PHONY: demo evaluate test slow lint release clean install
+.PHONY: demo evaluate test slow lint docs release clean install
 
 install: $(VENV)/.installed
 
@@ -59,6 +60,10 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.installed
+	$(BIN)/python -m sphinx -q -W --keep-going -d out/doctrees docs out/docs
+	@echo "out/docs/index.html"
 
 release:
 	PIP_ARGS="$(PIP_ARGS)" .ci/release

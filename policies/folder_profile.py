@@ -128,7 +128,7 @@ def _denoisers(folder: Path, index: Mapping[str, Any]) -> dict[str, str]:
     if not there:
         raise UnsupportedModel(
             f"{folder}: a {index.get('_class_name')} without a transformer",
-            remedy="budc.compile_policy compiles for any network, see docs/api.md",
+            remedy="budc.compile_policy compiles for any network, see docs/tutorials/network.md",
         )
     denoisers = {name: _component(folder, index, name) for name in there}
     for name, kind in denoisers.items():

@@ -1,5 +1,7 @@
 """budc: compile a diffusion step-caching policy for a fixed budget, ship it signed, run it.
 
+In a script::
+
     import budc
 
     pipe = budc.load_pipeline("wan2.1-nano")  # or any diffusers pipeline of your own

@@ -18,25 +18,30 @@ ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(sh|python|toml|csv|jsonl)(?: (?P<name>\S+))?\n(?P<body>.*?)^```$", re.M | re.S)
 DOCUMENTS = [
     path
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     if any(match[1] in ("sh", "python") for match in BLOCK.finditer(path.read_text(encoding="utf-8")))
 ]
 
 FEW_PROMPTS = ROOT / "tests" / "support" / "few_prompts"
 LONG = {
     "README.md",
-    "api.md",
     "compile.md",
     "evaluate.md",
+    "fine-tune.md",
+    "flux.md",
+    "network.md",
     "onnx.md",
     "models.md",
+    "release.md",
     "report.md",
     "run.md",
     "runtime-guide.md",
     "scaling.md",
     "service.md",
+    "start.md",
     "trust.md",
     "targets.md",
+    "without-torch.md",
 }
 """Documents with many examples, with the export of a whole model, or with rivals that are fitted: no number of prompts
 makes them short. The slow tests run them as they are written."""
