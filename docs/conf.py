@@ -24,26 +24,12 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4  # links to headings, named as GitHub names them
 suppress_warnings = ["myst.header"]
 
-autodoc_mock_imports = [
-    *(
-        "accelerate",
-        "diffusers",
-        "google",
-        "imageio",
-        "numpy",
-        "onnx",
-        "onnxruntime",
-        "peft",
-        "PIL",
-        "psutil",
-    ),
-    *("safetensors", "tokenizers", "torch", "transformers", "ftfy"),
-]
+# The reference is made from docstrings, so the libraries below budc are not imported.
+autodoc_mock_imports = "accelerate diffusers ftfy google imageio numpy onnx onnxruntime peft PIL".split()
+autodoc_mock_imports += "psutil safetensors tokenizers torch transformers".split()
 _MockObject.__or__ = _MockObject.__ror__ = lambda self, _other: self  # `torch.Tensor | None` in a signature
-with mock(
-    autodoc_mock_imports
-):  # budc imports each name where it is first used, which may be outside of autodoc
-    for name in budc.__all__:
+with mock(autodoc_mock_imports):
+    for name in budc.__all__:  # each is imported where it is first used, which may be outside of autodoc
         getattr(budc, name)
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
