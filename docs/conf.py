@@ -25,8 +25,19 @@ myst_heading_anchors = 4  # links to headings, named as GitHub names them
 suppress_warnings = ["myst.header"]
 
 # The reference is made from docstrings, so the libraries below budc are not imported.
-autodoc_mock_imports = "accelerate diffusers ftfy google imageio numpy onnx onnxruntime peft PIL".split()
-autodoc_mock_imports += "psutil safetensors tokenizers torch transformers".split()
+autodoc_mock_imports = [
+    "accelerate",
+    "diffusers",
+    "ftfy",
+    "google",
+    "imageio",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "peft",
+    "PIL",
+]
+autodoc_mock_imports += ["psutil", "safetensors", "tokenizers", "torch", "transformers"]
 _MockObject.__or__ = _MockObject.__ror__ = lambda self, _other: self  # `torch.Tensor | None` in a signature
 with mock(autodoc_mock_imports):
     for name in budc.__all__:  # each is imported where it is first used, which may be outside of autodoc
