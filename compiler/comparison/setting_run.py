@@ -79,8 +79,12 @@ class SettingRun:
         )
 
     def of_policy(self, artifact: Artifact, base: LoadedModel) -> Method:
-        """Return a policy in this setting; `base` is the model as the policy was calibrated for it."""
-        document = artifact.document
+        """Return a policy in this setting; `base` is the model as the policy was calibrated for it.
+
+        At a further shape of the policy it has the sigmas and the predictors of that shape.
+        """
+        size = self.change.profile
+        document = artifact.document.of_size(size.frames, size.height, size.width)
         sampler = document.sampler
         if self.change.name != CALIBRATED:
             sampler = sampler_under(sampler, base, self.model)

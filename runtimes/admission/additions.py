@@ -61,7 +61,8 @@ RUNS: Final[Mapping[str, frozenset[str]]] = {
     # Only the shape that was searched on is measured.
     REPLAY: _ON_PIPELINES | {TARGET, TRUNK_OUTPUT},
     DEPLOYMENT: _OF_ONE_SHAPE - {IMAGES, SCALED_ADAPTERS} | {TARGET, TRUNK_OUTPUT},
-    EVALUATE: _OF_ONE_SHAPE - {IMAGES},
+    # At each size with the sigmas and predictors that it has there.
+    EVALUATE: _ON_PIPELINES,
     TRANSFER: _OF_ONE_SHAPE,
     RUN_NETWORK: frozenset({NETWORK, EVALUATION}),
 }

@@ -43,6 +43,18 @@ def evaluate(budc, flux_folder, tmp_path):
     return call
 
 
+def test_a_further_shape_is_measured_with_its_own_coefficients(evaluate, compiled, flux_profile, tmp_path):
+    path = compiled(flux_profile, "--shape", "32x48", "--shape", "48x48", "--no-frames")
+    (further,) = read(path).document.further_shapes
+    outcome = evaluate(path, "--no-frames", "--against", "none", "--repeats", "0", "--under", "size=48x48")
+    assert outcome.code == 0, outcome.err
+    (written,) = (tmp_path / "evaluation").glob("*.evaluation.json")
+    document = msgspec.json.decode(written.read_bytes(), type=EvaluationDocument)
+    # The same prompts, the same rollout: the very figures of the report.
+    assert methods(document, "size=48x48")["policy"].metrics[0] == further.quality.metrics[0]
+    assert further.quality.metrics[0] != methods(document)["policy"].metrics[0]
+
+
 RIGID = ("policy", "fewer-steps", "taylorseer-1", "dpcache", "lemica", "meancache", "dpcache-linear")
 """Methods that take the same evaluations for each sample."""
 

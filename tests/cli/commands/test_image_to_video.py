@@ -1,5 +1,6 @@
 """A model that starts from images, from the command line: compiled, run, transferred, and refused where it must be."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,16 @@ def test_a_policy_for_two_sizes_is_compiled_run_and_replayed(
     assert len(read_video(tmp_path / "x.mp4", 32 * 4 + 2 * 18, 3 * 48 * 4)) == 5
     replayed = budc("verify", *given, "--replay", "--model", profile, *prompts[2:])
     assert replayed.code == 0, replayed.err
+    samples = ("--prompts", prompts[3], "--calibration", prompts[1], "--against", "taylorseer-1,uniform")
+    flags = ("--model", profile, *samples, "--metrics", "psnr", "--under", "size=48x32", "--repeats", "0")
+    evaluated = budc("evaluate", *given, *flags, "--out", tmp_path / "evaluation")
+    assert evaluated.code == 0, evaluated.err
+    (written,) = (tmp_path / "evaluation").glob("*.evaluation.json")
+    settings, document = json.loads(written.read_bytes())["settings"], read(policy).document
+    for setting, quality in zip(
+        settings, (document.quality, document.further_shapes[0].quality), strict=True
+    ):
+        assert setting["methods"][0]["metrics"][0]["mean"] == quality.metrics[0].mean
 
 
 @pytest.mark.slow
