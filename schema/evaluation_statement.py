@@ -6,7 +6,6 @@
 The subject's digest is the policy id. It has a name of its own, because no file has that sha256.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, Literal, get_args
 
@@ -14,7 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from budc.schema import evaluation_rules, in_toto
-from budc.schema.errors import SchemaViolation, SemanticsViolation
+from budc.schema.errors import SemanticsViolation
 from budc.schema.evaluation import EvaluationDocument, EvaluationVersion
 from budc.schema.fields import HexDigest, Name
 from budc.schema.in_toto import EVALUATION_TYPE, STATEMENT_TYPE
@@ -36,7 +35,7 @@ class _Statement(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
 
 def evaluation_id(payload: bytes) -> str:
     """Return the id of these payload bytes, "sha256:<hex>": what a metric of a policy names as its origin."""
-    return "sha256:" + hashlib.sha256(payload).hexdigest()
+    return in_toto.payload_id(payload)
 
 
 def encode_evaluation(document: EvaluationDocument) -> bytes:
@@ -54,19 +53,10 @@ def decode_evaluation(payload: bytes) -> EvaluationDocument:
     """Return the document in `payload`, which follows the schema and the rules.
 
     Raises:
-        ArtifactTooLarge, ArtifactSyntax, WrongPayloadType, UnsupportedVersion: see `in_toto.decode_statement`.
-        SchemaViolation: a field is unknown, missing, of the wrong type or out of bounds.
+        ArtifactTooLarge, ArtifactSyntax, WrongPayloadType, UnsupportedVersion, SchemaViolation: see `decode_as`.
         SemanticsViolation: see `budc.schema.evaluation_rules`; or the subject is not the policy.
     """
-    value = in_toto.decode_statement(payload, EVALUATION_TYPE, get_args(EvaluationVersion))
-    try:
-        statement = msgspec.convert(value, type=_Statement)
-    except msgspec.ValidationError as error:
-        raise SchemaViolation(f"payload does not follow the schema: {error}") from None
-    if in_toto.encode_statement(statement) != payload:
-        raise SchemaViolation(
-            "payload spells out an optional field that is null, empty or 0; leave such a field out"
-        )
+    statement = in_toto.decode_as(_Statement, payload, EVALUATION_TYPE, get_args(EvaluationVersion))
     document = statement.predicate
     if list(statement.subject) != _subjects(document):
         raise SemanticsViolation("subject is not the policy that the predicate names")

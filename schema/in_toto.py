@@ -3,9 +3,10 @@
 {"_type":"https://in-toto.io/Statement/v1","predicate":{…},"predicateType":"urn:budc:policy:v1","subject":[…]}
 """
 
+import hashlib
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -16,6 +17,8 @@ from budc.schema.errors import SchemaViolation, UnsupportedVersion, WrongPayload
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 POLICY_TYPE: Final = "urn:budc:policy:v1"
 EVALUATION_TYPE: Final = "urn:budc:evaluation:v1"
+
+S = TypeVar("S", bound=Struct)
 
 _REMEDIES = {
     POLICY_TYPE: "this is a policy, and an evaluation of one is asked for here",
@@ -48,6 +51,31 @@ def decode_statement(payload: bytes, predicate_type: str, versions: Sequence[str
     if isinstance(version, str) and version not in versions and re.fullmatch(r"[0-9]+\.[0-9]+", version):
         raise UnsupportedVersion(f"schemaVersion is {version}, this release reads {' and '.join(versions)}")
     return value
+
+
+def decode_as(kind: type[S], payload: bytes, predicate_type: str, versions: Sequence[str]) -> S:
+    """Return the statement in a payload, of a kind that has its predicate and its subjects.
+
+    Raises:
+        ArtifactTooLarge, ArtifactSyntax, WrongPayloadType, UnsupportedVersion: see `decode_statement`.
+        SchemaViolation: a field is unknown, missing, of the wrong type or out of bounds, or is spelled out as null,
+            empty or 0, which canonical JSON leaves out.
+    """
+    value = decode_statement(payload, predicate_type, versions)
+    try:
+        statement = msgspec.convert(value, type=kind)
+    except msgspec.ValidationError as error:
+        raise SchemaViolation(f"payload does not follow the schema: {error}") from None
+    if encode_statement(statement) != payload:
+        raise SchemaViolation(
+            "payload spells out an optional field that is null, empty or 0; leave such a field out"
+        )
+    return statement
+
+
+def payload_id(payload: bytes) -> str:
+    """Return the id of these payload bytes, "sha256:<hex>"."""
+    return "sha256:" + hashlib.sha256(payload).hexdigest()
 
 
 def encode_statement(statement: Struct) -> bytes:

@@ -8,7 +8,6 @@ denoisers as subjects, by their tensor roots: {"digest":{"budc.tensors.v1":"…"
 document always gives the same bytes, and the policy id is their sha256.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, get_args
 
@@ -43,7 +42,7 @@ class Statement(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, r
 
 def policy_id(payload: bytes) -> str:
     """Return the policy id of these payload bytes, "sha256:<hex>"."""
-    return "sha256:" + hashlib.sha256(payload).hexdigest()
+    return in_toto.payload_id(payload)
 
 
 def subjects(document: PolicyDocument) -> list[Subject]:
@@ -86,14 +85,7 @@ def decode_statement(payload: bytes) -> PolicyDocument:
         SemanticsViolation, UnsafeWeights: see `budc.schema.semantics`; or the subjects are not the files of
             the first variant.
     """
-    value = in_toto.decode_statement(payload, POLICY_TYPE, get_args(SchemaVersion))
-    try:
-        statement = msgspec.convert(value, type=Statement)
-    except msgspec.ValidationError as error:
-        raise SchemaViolation(f"payload does not follow the schema: {error}") from None
-    if in_toto.encode_statement(statement) != payload:
-        # Canonical JSON that decodes and yet encodes differently: an optional field spelled out as null or empty.
-        raise SchemaViolation("payload holds an optional field that is null or empty; leave such a field out")
+    statement = in_toto.decode_as(Statement, payload, POLICY_TYPE, get_args(SchemaVersion))
     document = statement.predicate
     check_fields(document)
     if list(statement.subject) != subjects(document):

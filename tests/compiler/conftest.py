@@ -36,6 +36,24 @@ def model(wan_folder):
     return load_model(load_profile("wan2.1-nano"), wan_folder, torch.device("cpu"))
 
 
+@pytest.fixture
+def eight_prompts(wan_folder, tmp_path):
+    """Flags of a fast compile for the untrained model, on six steps, eight prompts and one held out."""
+    prompts, held_out = tmp_path / "prompts.txt", tmp_path / "held-out.txt"
+    prompts.write_text("".join(f"a small red circle {side}\n" for side in "abcdefgh"))
+    held_out.write_text("a tiny green dot sails right over stripes\n")
+    return {
+        "model": "wan2.1-nano",
+        "steps": 6,
+        **{"height": 32, "width": 48, "frames": 5},
+        "weights": wan_folder,
+        "calibration": prompts,
+        "held_out": held_out,
+        "effort": "fast",
+        "out": tmp_path / "policy.budc.json",
+    }
+
+
 @pytest.fixture(scope="session")
 def sampler(model):
     return model.sampler(STEPS)

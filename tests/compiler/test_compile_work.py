@@ -14,24 +14,11 @@ from budc.progress import reported  # noqa: E402
 
 
 @pytest.fixture
-def plan(wan_folder, tmp_path):
-    """Plan a compile on six steps and eight prompts."""
-    prompts, held_out = tmp_path / "prompts.txt", tmp_path / "held-out.txt"
-    prompts.write_text("".join(f"a small red circle {side}\n" for side in "abcdefgh"))
-    held_out.write_text("a tiny green dot sails right over stripes\n")
+def plan(eight_prompts):
+    """Plan a compile."""
 
     def make(**flags):
-        given = {
-            "model": "wan2.1-nano",
-            "steps": 6,
-            **{"height": 32, "width": 48, "frames": 5},
-            "weights": wan_folder,
-            "calibration": prompts,
-            "held_out": held_out,
-            "effort": "fast",
-            "out": tmp_path / "policy.budc.json",
-        }
-        return make_request({}, given | flags).resolve()
+        return make_request({}, eight_prompts | flags).resolve()
 
     return make
 

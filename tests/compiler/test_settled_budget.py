@@ -46,24 +46,11 @@ def test_a_bound_holds_with_the_standard_error_or_for_the_worst_prompt():
 
 
 @pytest.fixture
-def compile_(wan_folder, tmp_path):
-    """Compile what is asked for, on six steps and eight prompts; return the artifact's document."""
-    prompts, held_out = tmp_path / "prompts.txt", tmp_path / "held-out.txt"
-    prompts.write_text("".join(f"a small red circle {side}\n" for side in "abcdefgh"))
-    held_out.write_text("a tiny green dot sails right over stripes\n")
+def compile_(eight_prompts):
+    """Compile what is asked for; return the artifact's document."""
 
     def run(**asked):
-        flags = {
-            "model": "wan2.1-nano",
-            "steps": 6,
-            **{"height": 32, "width": 48, "frames": 5},
-            "weights": wan_folder,
-            "calibration": prompts,
-            "held_out": held_out,
-            "effort": "fast",
-            "out": tmp_path / "policy.budc.json",
-        }
-        (artifact,) = compile_artifacts(make_request({}, {**flags, **asked}).resolve())
+        (artifact,) = compile_artifacts(make_request({}, eight_prompts | asked).resolve())
         return artifact.document
 
     return run

@@ -5,9 +5,10 @@ import time
 
 import pytest
 
-from budc.progress import displays, hashing, planned_passes, progress, reported, shown_progress, stage
-from budc.progress.displays import Terminal, in_words
+from budc.progress import hashing, planned_passes, progress, reported, shown_progress, stage, written
+from budc.progress.displays import in_words
 from budc.progress.remaining_work import RemainingWork
+from budc.progress.terminal import Terminal
 
 
 def lines(capsys):
@@ -15,7 +16,7 @@ def lines(capsys):
 
 
 def test_lines_name_stages_and_say_what_is_left(capsys, monkeypatch):
-    monkeypatch.setattr(displays, "LOG_EVERY", 0.0)
+    monkeypatch.setattr(written, "LOG_EVERY", 0.0)
     with shown_progress("lines"), planned_passes(RemainingWork({"search": [10.0], "held-out": [10.0]})):
         stage("load", "a model")
         with progress("search (joint)", 4) as bar:
@@ -29,7 +30,7 @@ def test_lines_name_stages_and_say_what_is_left(capsys, monkeypatch):
 
 
 def test_json_has_one_event_a_line(capsys, monkeypatch):
-    monkeypatch.setattr(displays, "JSON_EVERY", 0.0)
+    monkeypatch.setattr(written, "JSON_EVERY", 0.0)
     with shown_progress("json"):
         stage("load", "a model")
         with progress("search", 2) as bar:
@@ -47,8 +48,8 @@ def test_json_has_one_event_a_line(capsys, monkeypatch):
 
 @pytest.mark.parametrize(("form", "said"), [("lines", "load: still going on after 0 s"), ("json", '"alive"')])
 def test_a_stage_that_takes_long_is_not_silent(capsys, monkeypatch, form, said):
-    monkeypatch.setattr(displays.Lines, "quiet", 0.02)
-    monkeypatch.setattr(displays.JsonLines, "quiet", 0.02)
+    monkeypatch.setattr(written.Lines, "quiet", 0.02)
+    monkeypatch.setattr(written.JsonLines, "quiet", 0.02)
     with shown_progress(form):
         stage("load", "a model")
         time.sleep(0.2)
@@ -58,15 +59,15 @@ def test_a_stage_that_takes_long_is_not_silent(capsys, monkeypatch, form, said):
 
 
 def test_a_pass_that_moves_is_not_said_to_go_on(capsys, monkeypatch):
-    monkeypatch.setattr(displays.Lines, "quiet", 0.2)
-    monkeypatch.setattr(displays, "LOG_EVERY", 0.3)
+    monkeypatch.setattr(written.Lines, "quiet", 0.2)
+    monkeypatch.setattr(written, "LOG_EVERY", 0.3)
     with shown_progress("lines"), progress("search", 50) as bar:
         for _ in range(50):
             time.sleep(0.01)
             bar.advance()
-    written = lines(capsys)
-    assert written
-    assert all(line.startswith("search: ") and "/50" in line for line in written)
+    said = lines(capsys)
+    assert said
+    assert all(line.startswith("search: ") and "/50" in line for line in said)
 
 
 def test_a_terminal_shows_bars_and_spinners():
