@@ -121,16 +121,17 @@ def main(megabytes: int, files: int, rounds: int, reading: bool, out: Path | Non
                 methods[method]()
                 if index:  # the first round warms up
                     taken[method].append(time.perf_counter() - started)
+    seconds = {method: statistics.median(times) for method, times in taken.items()}
     record = {
         "command": f"python {' '.join(sys.argv)}",
         "machine": {"cores": cores, "cpu": _processor(), "python": platform.python_version()},
         "load": os.getloadavg()[0],
         "bytes": total,
         "files": files,
-        "seconds": {method: statistics.median(times) for method, times in taken.items()},
+        "seconds": seconds,
     }
-    for method, seconds in record["seconds"].items():  # type: ignore[union-attr]
-        click.echo(f"{method:<40} {seconds:8.3f} s  {total / seconds / 1e9:8.2f} GB/s")
+    for method, median in seconds.items():
+        click.echo(f"{method:<40} {median:8.3f} s  {total / median / 1e9:8.2f} GB/s")
     if out is not None:
         out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 

@@ -32,20 +32,22 @@ TEXT = 64
 
 def flux(heads: int) -> nn.Module:
     """Return FLUX.1-dev's transformer, which has 24 attention heads."""
-    return FluxTransformer2DModel(
+    network: nn.Module = FluxTransformer2DModel(
         in_channels=64, num_layers=19, num_single_layers=38, attention_head_dim=128,
         num_attention_heads=heads, joint_attention_dim=4096, pooled_projection_dim=768, guidance_embeds=True,
         axes_dims_rope=(16, 56, 56),
     )  # fmt: skip
+    return network
 
 
 def wan(heads: int) -> nn.Module:
     """Return Wan2.1-T2V-1.3B's transformer, which has 12 attention heads."""
-    return WanTransformer3DModel(
+    network: nn.Module = WanTransformer3DModel(
         num_attention_heads=heads, attention_head_dim=128, in_channels=16, out_channels=16, text_dim=4096,
         freq_dim=256, ffn_dim=8960 * heads // 12, num_layers=30, cross_attn_norm=True,
         qk_norm="rms_norm_across_heads",
     )  # fmt: skip
+    return network
 
 
 def flux_inputs(side: int) -> dict[str, Any]:
@@ -84,6 +86,7 @@ def in_little_memory(build: Callable[[], nn.Module], device: torch.device) -> nn
         model = build().eval()
     values: dict[torch.Size, torch.Tensor] = {}
     for module in model.modules():
+        held: Any
         for held in (module._parameters, module._buffers):
             for name, tensor in held.items():
                 if tensor is not None:

@@ -28,7 +28,7 @@ TEXT = 18
 
 def generate(pipe: Any, document: PolicyDocument, prompt: str, seed: int) -> np.ndarray:
     """Return the frames of one clip side by side, (H, F W, 3) uint8, enlarged."""
-    shape = document.shape
+    shape = document.pipeline().shape
     frames = pipe(
         prompt,
         height=shape.height,
@@ -71,7 +71,7 @@ def main(artifact: Path, public: Path, out: Path, count: int) -> None:
     document = open_artifact(artifact, trust).document
     mask = document.policy.branches[0].step_mask()
     pipe, folder = timing.load(document)
-    prompts = read_prompts(load_profile(document.model.profile).prompts.held_out)[:count]
+    prompts = read_prompts(load_profile(document.pipeline().profile).prompts.held_out)[:count]
     full = [generate(pipe, document, prompt, seed) for seed, prompt in enumerate(prompts)]
     with applied(pipe, artifact, trust=trust, weights_dir=folder):
         cached = [generate(pipe, document, prompt, seed) for seed, prompt in enumerate(prompts)]

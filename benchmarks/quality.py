@@ -62,7 +62,8 @@ def measure(
     sizes = f"{len(setting.calibration)}-{len(setting.held_out)}"
     target = setting.folder / f"rows-{sizes}" / f"{method}-{nfe}-{seed}.json"
     if target.is_file() and not again:
-        return json.loads(target.read_text(encoding="utf-8"))
+        row: dict[str, Any] = json.loads(target.read_text(encoding="utf-8"))
+        return row
     started, work = time.monotonic(), setting.folder / f"{method}-{nfe}-{seed}"
     if again:
         shutil.rmtree(work, ignore_errors=True)

@@ -22,7 +22,7 @@ from budc.schema.policy import PolicyDocument
 def load(document: PolicyDocument) -> tuple[Any, Any]:
     """Load the pipeline that an artifact's profile names; return it with its model folder."""
     quiet_libraries()
-    profile = load_profile(document.model.profile)
+    profile = load_profile(document.pipeline().profile)
     folder = find_weights(profile, None)
     pipe = load_pipeline(profile, weights=folder)
     pipe.set_progress_bar_config(disable=True)
@@ -32,7 +32,7 @@ def load(document: PolicyDocument) -> tuple[Any, Any]:
 def arguments(pipe: Any, document: PolicyDocument, prompt: str) -> dict[str, Any]:
     """Return what a Wan or FLUX pipeline is called with, without steps and noise; the prompt is encoded here."""
     settings = CallSettings.of(
-        pipe, document, calibrated(load_profile(document.model.profile), document)
+        pipe, document, calibrated(load_profile(document.pipeline().profile), document)
     ).arguments
     tokens = {"max_sequence_length": settings.pop("max_sequence_length")}
     if document.model.pipeline_class == "FluxPipeline":

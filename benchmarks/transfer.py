@@ -116,10 +116,10 @@ def measured(
     for origin, target in pairs:
         own = family(target, budgets, seed, work, settings)
         for nfe, source in family(origin, budgets, seed, work, settings).items():
-            transferred = [
+            fitted, near = (
                 moved(source, target, seed, work, settings, nearby=nearby) for nearby in (False, True)
-            ]
-            yield row(origin, *transferred, own[nfe])
+            )
+            yield row(origin, fitted, near, own[nfe])
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

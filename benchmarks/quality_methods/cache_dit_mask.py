@@ -58,7 +58,7 @@ def cache_dit_mask(setting: Setting, nfe: int, order: int | None) -> Outcome:
     """Run the mask on the held-out prompts; `order` of the Taylor calibrator, None for none."""
     samples, form = setting.held_out, setting.form
     mask = StepMask.uniform(form.steps, nfe)
-    transformer = copy.deepcopy(setting.model.denoiser)
+    transformer: Any = copy.deepcopy(setting.model.denoiser)
     blocks = list(transformer.blocks)
     _enable(transformer, mask, order)
     calls = _Calls(blocks)

@@ -15,6 +15,7 @@ from budc.compiler.comparison.shortest_path import minimax, total
 from budc.compiler.comparison.taylorseer import taylorseer
 from budc.compiler.comparison.teacache import teacache
 from budc.compiler.comparison.uniform import uniform
+from budc.schema.policy import Payload
 from quality_methods.ablation import ablation
 from quality_methods.budc_joint import budc_joint, budc_separate
 from quality_methods.cache_dit_mask import cache_dit_mask
@@ -64,6 +65,7 @@ def _trained(solver: str, coefficients: bool) -> Run:
 
 
 _WAN = ("WanPipeline",)
+_PAYLOADS: tuple[tuple[str, Payload], ...] = (("residual", "trunk-residual"), ("velocity", "velocity"))
 _TITLES = {"euler": "Euler", "unipc": "UniPC", "dpm++": "DPM++(2M)", "ab2": "AB2"}
 
 METHODS: dict[str, Method] = {
@@ -139,7 +141,7 @@ METHODS: dict[str, Method] = {
             by_name=True,
         )
         for rule in ("plain", "gram", "tracked")
-        for name, payload in (("residual", "trunk-residual"), ("velocity", "velocity"))
+        for name, payload in _PAYLOADS
     },
 }
 

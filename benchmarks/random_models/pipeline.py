@@ -62,7 +62,8 @@ def arguments(profile: ModelProfile, pipe: Any, seed: int) -> dict[str, Any]:
     def text(*shape: int) -> torch.Tensor:
         return torch.randn(1, *shape, generator=generator, device=device, dtype=dtype)
 
-    config = pipe.transformer.config
+    config, tokens = pipe.transformer.config, profile.text_tokens
+    assert tokens is not None, f"{profile.name} does not say how long its text is"
     given = {
         "height": profile.height,
         "width": profile.width,
@@ -73,13 +74,13 @@ def arguments(profile: ModelProfile, pipe: Any, seed: int) -> dict[str, Any]:
     }
     if profile.pipeline_class == "FluxPipeline":
         return given | {
-            "prompt_embeds": text(profile.text_tokens, config.joint_attention_dim),
+            "prompt_embeds": text(tokens, config.joint_attention_dim),
             "pooled_prompt_embeds": text(config.pooled_projection_dim),
         }
     return given | {
         "num_frames": profile.frames,
-        "prompt_embeds": text(profile.text_tokens, config.text_dim),
-        "negative_prompt_embeds": text(profile.text_tokens, config.text_dim),
+        "prompt_embeds": text(tokens, config.text_dim),
+        "negative_prompt_embeds": text(tokens, config.text_dim),
     }
 
 

@@ -81,7 +81,7 @@ class Sampling:
     @contextmanager
     def under(self, document: PolicyDocument) -> Iterator[None]:
         """Apply a policy for the length of a with-block. Random weights are bound to no digest, so none is checked."""
-        handle = AppliedPolicy(self.pipe, [TrustedPolicy(document)], SettingsCheck())
+        handle = AppliedPolicy(self.pipe, {document.budget.nfe: TrustedPolicy(document)}, SettingsCheck())
         handle.install()
         try:
             yield
@@ -123,6 +123,7 @@ def keep_outputs(transformer: torch.nn.Module) -> None:
     its guidance branches one after the other still needs the first output after the second call.
     """
     run = transformer._compiled_call_impl
+    assert run is not None, "it is not compiled"
 
     def cloned(*args: Any, **kwargs: Any) -> Any:
         return tree_map_only(torch.Tensor, torch.clone, run(*args, **kwargs))

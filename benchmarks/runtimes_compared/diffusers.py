@@ -24,8 +24,8 @@ def prepare(path: Path, weights: Path, prompt: str, threads: int, _provider: str
     torch.backends.cudnn.allow_tf32 = False  # ONNX Runtime runs without it too
     quiet_libraries()
     artifact = read(path)
-    profile = load_profile(artifact.document.model.profile)
-    pipe = load_pipeline(profile, weights=weights, dtype=artifact.document.shape.dtype)
+    bound = artifact.document.pipeline()
+    pipe = load_pipeline(load_profile(bound.profile), weights=weights, dtype=bound.shape.dtype)
     pipe.set_progress_bar_config(disable=True)
     sampler, branches = artifact.document.sampler, len(artifact.document.budget.branches)
     arguments = timing.arguments(pipe, artifact.document, prompt)

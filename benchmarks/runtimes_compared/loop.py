@@ -31,7 +31,10 @@ class Loop:
         """Return the figures and the final latents. Loops and forwards alternate, and each figure is a median."""
         latents = self.run(None)
         nfe = sum(mask)
-        loops, forwards, computed, reused = [], [], [], []
+        loops: list[float] = []
+        forwards: list[float] = []
+        computed: list[float] = []
+        reused: list[float] = []
         for _ in range(repeats):
             loops.append(self._seconds(lambda: self.run(None)))
             # As many forwards in a row as the loop has, so that other work on the machine slows both alike.

@@ -72,7 +72,7 @@ def document(compiled_for: Callable[..., PolicyDocument]) -> Callable[..., Polic
 
 
 def applied(pipe: Any, document: PolicyDocument) -> AppliedPolicy:
-    applied_policy = AppliedPolicy(pipe, [TrustedPolicy(document)], SettingsCheck())
+    applied_policy = AppliedPolicy(pipe, {document.budget.nfe: TrustedPolicy(document)}, SettingsCheck())
     applied_policy.install()
     return applied_policy
 
@@ -379,7 +379,9 @@ def test_a_branch_that_the_pipeline_leaves_out_is_noticed_in_the_first_step(
 
 def test_a_branch_that_the_pipeline_leaves_out_may_be_allowed(named: DocumentFor) -> None:
     pipe, options = qwen_image()
-    applied_policy = AppliedPolicy(pipe, [TrustedPolicy(named(pipe, options))], SettingsCheck(allow=True))
+    document = named(pipe, options)
+    held = {document.budget.nfe: TrustedPolicy(document)}
+    applied_policy = AppliedPolicy(pipe, held, SettingsCheck(allow=True))
     applied_policy.install()
     with pytest.warns(UncalibratedWarning, match="this run has cond$"):
         generate(pipe, options | {"true_cfg_scale": 1.0})
