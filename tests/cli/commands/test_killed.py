@@ -31,78 +31,94 @@ KILLS = 50
 pytestmark = pytest.mark.slow
 
 
+class KilledCommand:
+    """A command that is killed again and again.
+
+    `arguments(folder)` calls it so that it makes `folder / name`; `whole(path)` returns what that is, and raises where
+    it is not whole. `keeps_journal` says that measurements stay when the command has ended; `given` goes to the script.
+    """
+
+    def __init__(self, folder, arguments, name, whole, script=killing.COMMAND, keeps_journal=False, **given):
+        self.arguments, self.name, self.whole, self.script = arguments, name, whole, script
+        self.keeps_journal, self.given, self.log = keeps_journal, given, folder / "log"
+        self.undisturbed, self.killed = folder / "undisturbed", folder / "killed"
+        for made in (self.undisturbed, self.killed):
+            made.mkdir()
+        self.journalled = []
+        self.attempt(self.undisturbed)
+        self.expected = whole(self.undisturbed / name)
+        self.remove(self.undisturbed / name)
+        self.needed, self.seconds, _, self.passed = self.attempt(self.undisturbed)
+        assert whole(self.undisturbed / name) == self.expected, "two undisturbed runs differ"
+
+    def attempt(self, folder, seconds=None, end=None):
+        """Run it in a folder, until so many seconds or a point of its way."""
+        return killing.run(
+            self.script,
+            self.log,
+            seconds=seconds,
+            end=end,
+            watched=str((folder / self.name).parent),
+            arguments=[str(argument) for argument in self.arguments(folder)],
+            **self.given,
+        )
+
+    def remove(self, path):
+        """Remove what it made; a journal that is kept would leave nothing to measure."""
+        for made in (path, *(path.parent.glob(".measured.*") if self.keeps_journal else ())):
+            shutil.rmtree(made) if made.is_dir() else made.unlink()
+
+    def check(self, ended):
+        """Check what an attempt left: something whole, or the beginning of what is measured."""
+        made = self.killed / self.name
+        reported, self.journalled = self.journalled + ended.measured, killing.journalled(made.parent)
+        if not made.exists():
+            assert ended.killed
+            assert self.journalled[: len(reported)] == reported
+            assert self.journalled == self.needed[: len(self.journalled)]
+            return
+        assert self.whole(made) == self.expected
+        assert ended.killed or reported == self.needed, "something was lost, or measured twice"
+        self.remove(made)
+        if self.keeps_journal:
+            self.journalled = []
+
+    def kill_at_random_moments(self):
+        """Kill it at moments that are spread over an attempt; return them."""
+        return killing.at_random_moments(
+            lambda at: self.attempt(self.killed, at), self.check, KILLS, self.seconds, bool(self.needed)
+        )
+
+    def kill_at_the_end(self):
+        """Kill it at the evaluation and at each access to a file of its final write; return these points."""
+
+        def at_point(point):
+            # Ended before, so that the points are those of a whole attempt.
+            self.check(self.attempt(self.killed))
+            return self.attempt(self.killed, end=point)
+
+        return killing.at_the_end(at_point, self.check, self.passed)
+
+    def end(self):
+        """Leave it alone at last. No folder is left, and no file but what a kill leaves of one being written."""
+        for _ in range(2):
+            self.check(self.attempt(self.killed))
+        left = [path for path in (self.killed / self.name).parent.iterdir() if path.suffix != ".tmp"]
+        assert left == []
+
+
 @pytest.fixture(
     params=[pytest.param("random moments", marks=pytest.mark.endless), "evaluation and final write"]
 )
 def survives(tmp_path, request):
-    """Kill a command again and again: `survives(arguments, name, whole, script)`.
+    """Kill a command again and again; arguments are those of `KilledCommand` after the folder."""
 
-    `arguments(folder)` calls the command so that it makes `folder / name`; `whole(path)` returns what that is, and
-    raises where it is not whole. `keeps_journal` says that measurements stay when the command has ended.
-    """
-
-    def check_command(arguments, name, whole, script=killing.COMMAND, keeps_journal=False, **given):
-        undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-        for folder in (undisturbed, killed):
-            folder.mkdir()
-
-        def attempt(folder, seconds=None, end=None):
-            command = [str(argument) for argument in arguments(folder)]
-            watched = str((folder / name).parent)
-            return killing.run(
-                script,
-                tmp_path / "log",
-                seconds=seconds,
-                end=end,
-                watched=watched,
-                arguments=command,
-                **given,
-            )
-
-        def remove(path):
-            # A journal that is kept would leave nothing to measure.
-            for made in (path, *(path.parent.glob(".measured.*") if keeps_journal else ())):
-                shutil.rmtree(made) if made.is_dir() else made.unlink()
-
-        attempt(undisturbed)
-        expected = whole(undisturbed / name)
-        remove(undisturbed / name)
-        needed, seconds, _, passed = attempt(undisturbed)
-        assert whole(undisturbed / name) == expected
-        journalled = []
-
-        def check(ended):
-            nonlocal journalled
-            reported, journalled = journalled + ended.measured, killing.journalled((killed / name).parent)
-            if (killed / name).exists():
-                assert whole(killed / name) == expected
-                assert ended.killed or reported == needed, "something was lost, or measured twice"
-                remove(killed / name)
-                if keeps_journal:
-                    journalled = []
-            else:
-                assert ended.killed
-                assert journalled[: len(reported)] == reported
-                assert journalled == needed[: len(journalled)]
-
-        if request.param == "random moments":
-            moments = killing.at_random_moments(
-                lambda at: attempt(killed, at), check, KILLS, seconds, bool(needed)
-            )
-        else:
-
-            def at_point(point):
-                # Ended before, so that the points are those of a whole attempt.
-                check(attempt(killed))
-                return attempt(killed, end=point)
-
-            moments = killing.at_the_end(at_point, check, passed)
-        check(attempt(killed))
-        check(attempt(killed))
-        # No folder is left, and no file but what a kill leaves of one that was being written.
-        left = [path for path in (killed / name).parent.iterdir() if path.suffix != ".tmp"]
-        assert left == []
-        print(f"{name}: {seconds:.2f} s undisturbed, {len(moments)} kills at {moments}")
+    def check_command(*arguments, **given):
+        command = KilledCommand(tmp_path, *arguments, **given)
+        at_random = request.param == "random moments"
+        moments = command.kill_at_random_moments() if at_random else command.kill_at_the_end()
+        command.end()
+        print(f"{command.name}: {command.seconds:.2f} s undisturbed, {len(moments)} kills at {moments}")
 
     return check_command
 
