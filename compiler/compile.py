@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from budc.compiler.compile_plan import CompilePlan
-from budc.compiler.compile_task import compile_task, deployed_sampler, measured_settings
+from budc.compiler.compile_task import compile_task, deployed_sampler, measured_settings, recorded_for
 from budc.compiler.compile_work import compile_work
 from budc.compiler.emit import make_document, write_artifact
 from budc.compiler.evaluation.report import Evaluator, Generated, SampledPolicy
@@ -20,6 +20,8 @@ from budc.compiler.selection.trace import write_trace
 from budc.compiler.settled_budget import Settled, budget_for_quality, budget_within
 from budc.compiler.shard_merge import find_shards
 from budc.compiler.storage.journal import Journal
+from budc.compiler.workers.pool import Pool
+from budc.compiler.workers.target_workers import Recording, hire, target_pool
 from budc.progress import planned_passes, stage
 from budc.schema.artifact import Artifact, read
 from budc.schema.errors import UsageError, printable
@@ -35,21 +37,26 @@ def compile_artifacts(plan: CompilePlan) -> list[Artifact]:
         BudcError: see `load_target`, `Finder` and `Evaluator`. What can be refused is refused before the first
             rollout, and most of it before that by `CompileRequest.resolve`.
     """
-    with planned_passes(compile_work(plan)):
-        return _compiled(plan)
+    for planned in plan.policies:
+        make_folder(planned.path.parent)
+    with (
+        planned_passes(compile_work(plan)),
+        target_pool(plan.cluster, plan.target, plan.policies[0].path) as pool,
+    ):
+        return _compiled(plan, pool)
 
 
-def _compiled(plan: CompilePlan) -> list[Artifact]:
+def _compiled(plan: CompilePlan, pool: Pool | None) -> list[Artifact]:
     loaded = load_target(plan.target)
     sampler = loaded.model.sampler(plan.steps)
     _check_mask(plan, sampler)
     objective = OBJECTIVES[algorithm(plan.search).objective]
-    for planned in plan.policies:
-        make_folder(planned.path.parent)
     with ExitStack() as journals:
         settings, path = measured_settings(plan, sampler), plan.policies[0].path
         shards = None if plan.merge is None else find_shards(plan.merge, loaded.measured_with(settings))
-        journal = journals.enter_context(loaded.journal(path, settings, 1 if shards is None else shards.jobs))
+        journal = journals.enter_context(
+            loaded.journal(path, settings, plan.batch if shards is None else shards.jobs)
+        )
         if shards is not None:
             shards.copy_into(journal)
         further = [
@@ -57,12 +64,14 @@ def _compiled(plan: CompilePlan) -> list[Artifact]:
             for size in plan.further_sizes
             for sized in [loaded.with_profile(size.of(plan.target.profile))]
         ]
-        finder = Finder(compile_task(plan, loaded, sampler, plan.largest), journal)
+        task = compile_task(plan, loaded, sampler, plan.largest)
+        first_blocks = 0 if plan.engine is None else plan.engine.first_blocks
+        workers = hire(pool, loaded, task, journal, Recording(*recorded_for(plan.engine), first_blocks))
+        finder = Finder(task, journal, workers.search)
         settled = _settled(plan, loaded, sampler, finder, journal)
         if settled is not None:
             plan = replace(plan, policies=(replace(plan.policies[0], nfe=settled.nfe),))
         evaluator: Evaluator | None = None
-        first_blocks = 0 if plan.engine is None else plan.engine.first_blocks
         found: list[tuple[SearchResult, SamplerBinding]] = []
         generated: list[Generated] = []
         for planned in plan.policies:
@@ -72,7 +81,7 @@ def _compiled(plan: CompilePlan) -> list[Artifact]:
                 result = finder.find(compile_task(plan, loaded, sampler, planned.nfe))
             if settled is not None:
                 result = with_choices(result, settled.notes)
-            evaluator = evaluator or loaded.evaluator(sampler, journal, first_blocks)
+            evaluator = evaluator or loaded.evaluator(sampler, journal, first_blocks, workers.report)
             deployed = SampledPolicy(result.policy, deployed_sampler(loaded.model, sampler, result))
             found.append((result, deployed.sampler))
             generated.append(evaluator.generate(deployed, planned.nfe))

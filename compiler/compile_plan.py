@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from budc.compiler.cluster import Cluster
 from budc.compiler.selection.stages import Trained
 from budc.compiler.shapes import OutputSize
 from budc.compiler.storage.shard import Shard
@@ -59,6 +60,10 @@ class CompilePlan:
     """Which part of the reference runs is to be made, in place of the artifact."""
     merge: Path | None = None
     """Folder of such parts that all jobs have made."""
+    cluster: Cluster | None = None
+    """The Ray cluster whose workers compute; None for this process alone."""
+    batch: int = 1
+    """How many candidates the search proposes at a time, and pieces that a prompt set is cut into at least."""
     seed: int
     revision: int
     signer: Signer | None

@@ -10,7 +10,8 @@ from budc.compiler.compile_plan import CompilePlan
 from budc.compiler.loaded_target import LoadedTarget
 from budc.compiler.models.model import LoadedModel
 from budc.compiler.selection.task import SearchResult, Task
-from budc.schema.policy import SamplerBinding
+from budc.runtimes.targets.deployment_target import DeploymentTarget
+from budc.schema.policy import Payload, SamplerBinding
 
 
 def compile_task(plan: CompilePlan, loaded: LoadedTarget, sampler: SamplerBinding, nfe: int) -> Task:
@@ -25,6 +26,7 @@ def compile_task(plan: CompilePlan, loaded: LoadedTarget, sampler: SamplerBindin
         align=plan.align,
         train=plan.train,
         separate=plan.separate,
+        proposed=plan.batch,
         judged=plan.quality is not None,
         few_step_schedule=loaded.schedule(loaded.model.sampler(nfe)) if plan.auto_steps else None,
     )
@@ -35,17 +37,25 @@ def _for_engine(task: Task, plan: CompilePlan, loaded: LoadedTarget) -> Task:
     engine = plan.engine
     if engine is None or engine.rule == "none":
         return task
+    payload, first_blocks = recorded_for(engine)
     steps = task.schedule.steps
     if engine.masks is not None and plan.mask is None:
         masks = tuple(mask.compute_steps for mask in engine.masks(steps, task.nfe))
         task = replace(task, published_masks=masks)
     return replace(
         task,
-        denoiser=loaded.recording(engine.payload, engine.first_blocks),
-        payloads=(engine.payload,),
+        denoiser=loaded.recording(payload, first_blocks),
+        payloads=(payload,),
         rule=engine.rule,
         always=engine.always_computed(steps),
     )
+
+
+def recorded_for(engine: DeploymentTarget | None) -> tuple[Payload, int]:
+    """Return what the denoiser of a search records, and how many first blocks run at reused steps, for an engine."""
+    if engine is None or engine.rule == "none":
+        return "trunk-residual", 0
+    return engine.payload, engine.first_blocks
 
 
 def measured_settings(plan: CompilePlan, sampler: SamplerBinding) -> dict[str, object]:
@@ -56,6 +66,7 @@ def measured_settings(plan: CompilePlan, sampler: SamplerBinding) -> dict[str, o
         "mask": None if plan.mask is None else plan.mask.compute_steps,
         "asked": [None if plan.quality is None else str(plan.quality), plan.within],
         **({} if plan.engine is None else {"for": plan.engine.name}),
+        **({"batch": plan.batch} if plan.batch > 1 else {}),
         "seed": plan.seed,
         "sampler": msgspec.to_builtins(sampler),
     }

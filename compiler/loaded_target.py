@@ -24,6 +24,7 @@ from budc.compiler.models.denoiser import model_denoiser
 from budc.compiler.models.folder import component_digests
 from budc.compiler.models.model import LoadedModel, load_model
 from budc.compiler.rollouts.schedule import NoiseSchedule
+from budc.compiler.rollouts.workers import ReportWorkers
 from budc.compiler.selection.task import Task
 from budc.compiler.storage.journal import Journal
 from budc.compiler.target import Target
@@ -135,7 +136,9 @@ class LoadedTarget:
         """Return a sampler's schedule."""
         return NoiseSchedule.of(self.model.scheduler, sampler.sigmas, sampler.timesteps)
 
-    def rollout(self, journal: Journal, first_blocks: int = 0) -> PipelineRollout:
+    def rollout(
+        self, journal: Journal, first_blocks: int = 0, workers: ReportWorkers | None = None
+    ) -> PipelineRollout:
         """Return the pipeline's own rollout; the journal remembers the batch that fitted.
 
         `first_blocks` run at reused steps too, see `Trunk`.
@@ -145,14 +148,21 @@ class LoadedTarget:
             journal.get("batch", int, lambda size: size >= 1),
             halved=lambda batch: journal.put("batch", batch),
             first_blocks=first_blocks,
+            workers=workers,
         )
 
-    def evaluator(self, sampler: SamplerBinding, journal: Journal, first_blocks: int = 0) -> Evaluator:
+    def evaluator(
+        self,
+        sampler: SamplerBinding,
+        journal: Journal,
+        first_blocks: int = 0,
+        workers: ReportWorkers | None = None,
+    ) -> Evaluator:
         """Run every step of `sampler` on the held-out prompts, for policies to be measured against.
 
-        `first_blocks` is that of `rollout`.
+        `first_blocks` and `workers` are those of `PipelineRollout`.
         """
-        rollout = self.rollout(journal, first_blocks)
+        rollout = self.rollout(journal, first_blocks, workers)
         held_out = reference_set(
             rollout,
             sampler,

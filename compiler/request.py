@@ -11,6 +11,7 @@ from typing import Literal
 
 from budc.compiler.asked_budget import parse_quality, parse_seconds, suffix_of
 from budc.compiler.budget import parse_budget
+from budc.compiler.cluster import Cluster
 from budc.compiler.compile_plan import CompilePlan, PlannedPolicy, plan_policies
 from budc.compiler.engine import Wishes, check_engine, engine_named, search_for
 from budc.compiler.given_mask import parse_mask
@@ -82,7 +83,7 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             KeyUnusable, OutputError, UnsupportedModel, WeightsMissing: key, output path, pipeline, weights.
         """
         self.check_numbers()
-        shard = self._shard()
+        shard, cluster = self._shard(), self.cluster()
         auto_steps = self.steps == "auto"
         profile = self.deployed(choose_model(self.model))
         sizes = self._sizes(profile)
@@ -98,6 +99,7 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         budgets = self._budgets(profile, steps, mask)
         engine = self._engine(profile, steps, budgets, mask)
         search = search_for(engine, search)
+        batch = self._batch(search, cluster)
         self._check_branches(profile)
         self.check_name()
         signer = self.signer()
@@ -125,6 +127,8 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             separate=self.branches == "separate",
             shard=shard,
             merge=self.merge,
+            cluster=cluster,
+            batch=batch,
             seed=self.seed,
             revision=self.revision,
             signer=signer,
@@ -156,6 +160,19 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
                 remedy="--out FOLDER, the same for every job",
             )
         return parse_shard(self.shard)
+
+    def _batch(self, search: str, cluster: Cluster | None) -> int:
+        """Return how many candidates are proposed at a time."""
+        if cluster is not None and self.shard is not None:
+            raise UsageError(
+                f"{option('shard')}: --ray shares the work itself", remedy="leave out one of them"
+            )
+        if self.batch is not None and search != "joint" and self.batch > 1:
+            raise UsageError(
+                f"{option('batch')}: {option('search', search)} proposes candidates in its own way",
+                remedy=f"leave it out, or use {option('search', 'joint')}",
+            )
+        return self.at_a_time()
 
     def _sizes(self, profile: ModelProfile) -> tuple[OutputSize, ...]:
         """Return the sizes that the policy is to be for, the one to search on first."""

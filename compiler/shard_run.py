@@ -20,6 +20,7 @@ from budc.compiler.selection.network import CALIBRATION_RUN, batched
 from budc.compiler.selection.stages import stages_of
 from budc.compiler.storage.journal import Journal
 from budc.compiler.storage.shard import Shard
+from budc.compiler.storage.tensors import chunk_spans
 from budc.schema import canonical
 from budc.schema.canonical import digest
 from budc.schema.files import make_folder, write_atomic
@@ -67,14 +68,19 @@ def _calibration(
     stages = stages_of(task.search, task.effort, task.nfe, len(task.conditions), arbitrates=task.arbitrates)
     network = batched(task, task.conditions.rows(stages.chosen(len(task.conditions))), journal)
     chunks = reference_chunks(
-        network, task.schedule.linear_form(), journal, CALIBRATION_RUN, task.states, task.payloads, shard
+        network,
+        task.schedule.linear_form(),
+        journal,
+        CALIBRATION_RUN,
+        task.recorded,
+        chunk_spans(journal, network.samples, shard),
     )
     return sum(len(chunk.tensors["latents"]) for chunk in chunks)
 
 
 def _held_out(loaded: LoadedTarget, sampler: SamplerBinding, journal: Journal, shard: Shard) -> int:
     policy = full_policy(sampler.steps, loaded.model.profile.branches)
-    chunks = latent_chunks(
-        loaded.rollout(journal), policy, sampler, loaded.conditions.held_out, journal, HELD_OUT_RUN, shard
-    )
+    held_out = loaded.conditions.held_out
+    spans = chunk_spans(journal, len(held_out), shard)
+    chunks = latent_chunks(loaded.rollout(journal), policy, sampler, held_out, journal, HELD_OUT_RUN, spans)
     return sum(len(chunk.tensors["latents"]) for chunk in chunks)

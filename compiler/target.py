@@ -13,6 +13,7 @@ from typing import Literal
 
 import msgspec
 
+from budc.compiler.cluster import DEFAULT_BATCH, Cluster, parse_cluster
 from budc.compiler.models.fit import check_fit
 from budc.compiler.models.supported import check_supported
 from budc.option_names import option
@@ -30,6 +31,7 @@ _RANGES = {
     "seed": (0, 2**53 - 1),
     "steps": (1, 1000),
     "revision": (1, 2**31 - 1),
+    "batch": (1, 1024),
     "calibration_size": (1, 1 << 20),
     "held_out_size": (1, 1 << 20),
 }
@@ -67,6 +69,23 @@ class ArtifactRequest(Deployment, frozen=True, kw_only=True, forbid_unknown_fiel
     """Read every file of the model again, whatever an earlier process remembered of it."""
     lora: tuple[str, ...] = ()
     """Adapters to load into the model, as `adapter_files` reads them."""
+
+    ray: str | None = None
+    """The Ray cluster whose workers compute, as `parse_cluster` reads it; default this process alone."""
+    workers: int | None = None
+    """How many workers; default as many as the cluster has room for."""
+    gpus_per_worker: float | None = None
+    batch: int | None = None
+    """How many candidates the search proposes at a time, and pieces that a prompt set is cut into at least; default
+    one, with a cluster eight."""
+
+    def cluster(self) -> Cluster | None:
+        """Return the cluster whose workers compute; None for this process alone. Raises UsageError."""
+        return parse_cluster(self.ray, self.workers, self.gpus_per_worker)
+
+    def at_a_time(self) -> int:
+        """Return how many candidates are proposed at a time. It is part of the request: workers do not change it."""
+        return self.batch or (1 if self.ray is None else DEFAULT_BATCH)
 
     def check_numbers(self) -> None:
         """Refuse a number that is out of range. Raises UsageError."""

@@ -19,10 +19,13 @@ from budc.compiler.emit import conditioning_images, output_shape, versions, writ
 from budc.compiler.evaluation.report import SampledPolicy
 from budc.compiler.loaded_target import LoadedTarget, load_target
 from budc.compiler.rollouts.candidate import candidate_of
+from budc.compiler.rollouts.workers import SearchWorkers
 from budc.compiler.selection.finder import Finder
-from budc.compiler.selection.task import ForwardCount
+from budc.compiler.selection.task import ForwardCount, Task
 from budc.compiler.storage.journal import Journal
 from budc.compiler.transfer_request import TransferPlan
+from budc.compiler.workers.pool import Pool
+from budc.compiler.workers.target_workers import hire, target_pool
 from budc.policies.profile import ModelProfile
 from budc.schema.artifact import Artifact, read
 from budc.schema.errors import CompileError
@@ -48,11 +51,20 @@ def transfer(plan: TransferPlan) -> Artifact:
         CalibrationMismatch: the scheduler's settings or the steps at which experts take over differ.
         BudcError: see `load_target`, `Finder` and `Evaluator`.
     """
+    with target_pool(plan.cluster, plan.target, plan.path) as pool:
+        return _transfer(plan, pool)
+
+
+def _transfer(plan: TransferPlan, pool: Pool | None) -> Artifact:
     loaded = load_target(plan.target)
     sampler = _sampler(plan, loaded)
-    with loaded.journal(plan.path, _settings(plan)) as journal:
-        transferred = _transferred(plan, loaded, sampler, journal)
-        evaluator = loaded.evaluator(loaded.model.sampler(plan.target.profile.steps), journal)
+    with loaded.journal(plan.path, _settings(plan), plan.batch) as journal:
+        task = loaded.task(sampler, plan.source.document.budget.nfe, plan.seed)
+        task = replace(task, effort=plan.effort, proposed=plan.batch)
+        workers = hire(pool, loaded, task, journal)
+        transferred = _transferred(plan, task, sampler, journal, workers.search)
+        full = loaded.model.sampler(plan.target.profile.steps)
+        evaluator = loaded.evaluator(full, journal, workers=workers.report)
         generated = evaluator.generate(
             SampledPolicy(transferred.policy, sampler), plan.source.document.budget.nfe, transferred.beside
         )
@@ -81,18 +93,22 @@ def _settings(plan: TransferPlan) -> dict[str, object]:
         "source": plan.source.policy_id,
         "effort": plan.effort,
         "transfer": [plan.frozen, plan.nearby, plan.native, plan.differing],
+        **({"batch": plan.batch} if plan.batch > 1 else {}),
         "seed": plan.seed,
     }
 
 
 def _transferred(
-    plan: TransferPlan, loaded: LoadedTarget, sampler: SamplerBinding, journal: Journal
+    plan: TransferPlan,
+    task: Task,
+    sampler: SamplerBinding,
+    journal: Journal,
+    workers: SearchWorkers | None,
 ) -> Transferred:
     policy, beside = plan.source.document.policy, dict[str, SampledPolicy]()
     if plan.frozen and not plan.native:
         return Transferred(policy)
-    task = loaded.task(sampler, plan.source.document.budget.nfe, plan.seed)
-    finder = Finder(replace(task, effort=plan.effort), journal)
+    finder = Finder(task, journal, workers)
     if plan.frozen:
         transferred = Transferred(policy)
     else:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from budc.compiler.cluster import Cluster
 from budc.compiler.compatibility import check_family, check_sampling
 from budc.compiler.selection.effort import DEFAULT_EFFORT, effort
 from budc.compiler.target import ArtifactRequest, Target
@@ -38,6 +39,10 @@ class TransferPlan:
     seed: int
     revision: int
     signer: Signer | None
+    cluster: Cluster | None = None
+    """The Ray cluster whose workers compute; None for this process alone."""
+    batch: int = 1
+    """How many candidates a search proposes at a time, and pieces that a prompt set is cut into at least."""
 
 
 class TransferRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,6 +75,7 @@ class TransferRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown
             CalibrationMismatch: the target is deployed with other steps, guidance or scheduler.
         """
         self.check_numbers()
+        cluster = self.cluster()
         profile = choose_model(self.to, "--to")
         document = self.source.document
         profile = replace(self, negative=self._negative(profile)).deployed(profile)
@@ -97,6 +103,8 @@ class TransferRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown
             seed=self.seed,
             revision=self.revision,
             signer=signer,
+            cluster=cluster,
+            batch=self.at_a_time(),
         )
 
     def _negative(self, profile: ModelProfile) -> str | None:

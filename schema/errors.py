@@ -286,6 +286,13 @@ class DeviceMemory(CompileError):
     default_remedy = "use a device with more memory, or a smaller shape in the profile"
 
 
+class ClusterUnusable(CompileError):
+    """The workers of a Ray cluster cannot be started, differ from this machine, or are lost again and again."""
+
+    exit_code = 55
+    default_remedy = "check the cluster with `ray status`; the same command resumes, without --ray too"
+
+
 class MissingExtra(BudcError):
     """An optional dependency is needed and not installed."""
 

@@ -18,6 +18,7 @@ from budc.compiler.denoisers.microbatches import MicroBatches
 from budc.compiler.models.denoiser import ModelDenoiser, model_denoisers
 from budc.compiler.models.model import LoadedModel
 from budc.compiler.rollouts.policies import forwards_per_sample
+from budc.compiler.rollouts.workers import ReportWorkers
 from budc.progress import Bar
 from budc.runtimes.sampling.schedulers import on_schedule
 from budc.runtimes.sampling.steps import Compute, StepMachine
@@ -33,7 +34,7 @@ class PipelineRollout:
 
     `forwards` counts computed forwards of one sample and one branch, the unit of the budget. `halved` is told the
     new batch size whenever device memory did not suffice, so that a resumed compile can start with it.
-    `first_blocks` run at reused steps too, see `Trunk`.
+    `first_blocks` run at reused steps too, see `Trunk`. `workers`, where there are any, roll out what is kept in chunks.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class PipelineRollout:
         batch: int | None = None,
         halved: Callable[[int], object] | None = None,
         first_blocks: int = 0,
+        workers: ReportWorkers | None = None,
     ) -> None:
         self.model = model
+        self.workers = workers
         self._first_blocks = first_blocks
         self.forwards = 0
         default = _BATCH if model.device.type == "cpu" else _BATCH_OF_ACCELERATOR

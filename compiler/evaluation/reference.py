@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,8 +18,7 @@ from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.models.model import LoadedModel
 from budc.compiler.rollouts.policies import full_policy
 from budc.compiler.storage.journal import Journal
-from budc.compiler.storage.shard import Shard
-from budc.compiler.storage.tensors import Chunk, chunk_spans, stored_chunks
+from budc.compiler.storage.tensors import Chunk, Span, chunk_spans, stored_chunks
 from budc.policies.samples import Sample, common_negative
 from budc.progress import progress
 from budc.runtimes.sampling.device_memory import device_memory, free_unused_memory
@@ -118,18 +118,20 @@ def latent_chunks(
     conditions: Conditioning,
     journal: Journal,
     label: str,
-    shard: Shard | None = None,
+    spans: Sequence[Span] | None = None,
 ) -> Iterator[Chunk]:
-    """Yield these latents chunk by chunk, or those of one shard. Raises as `stored_latents` does."""
+    """Yield the chunks `spans` of these latents, by default all. Raises as `stored_latents` does."""
+    spans = chunk_spans(journal, len(conditions)) if spans is None else spans
+    elsewhere = None if rollout.workers is None else partial(rollout.workers.latents, label, policy, sampler)
 
     def roll_out(first: int, last: int) -> tuple[Mapping[str, Tensor], int]:
         before = rollout.forwards
         latents = rollout.run(policy, sampler, conditions.part(first, last), bar)
         return {"latents": latents}, rollout.forwards - before
 
-    with progress(label, len(chunk_spans(journal, len(conditions), shard))) as bar:
-        for chunk in stored_chunks(journal, label, len(conditions), ["latents"], roll_out, shard):
-            if chunk.replayed:
+    with progress(label, len(spans)) as bar:
+        for chunk in stored_chunks(journal, label, len(conditions), ["latents"], roll_out, spans, elsewhere):
+            if chunk.replayed or elsewhere is not None:
                 rollout.forwards += chunk.note
             bar.advance(replayed=chunk.replayed)
             yield chunk

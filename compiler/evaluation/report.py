@@ -7,7 +7,7 @@ by the scheduler itself, and nothing was selected on these prompts.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -142,28 +142,42 @@ class Evaluator:
         latents = {
             (budget.nfe, name): final for budget in generated for name, final in budget.latents.items()
         }
-        return frame_levels(self.rollout.model, latents, self.held_out.latents, self.journal, "frames")
+        reference, workers = self.held_out.latents, self.rollout.workers
+        if workers is not None:
+            named = {f"{nfe} {name}": final for (nfe, name), final in latents.items()}
+            missing = [i for i in range(len(reference)) if f"frames {i}" not in self.journal.records]
+            with progress("held-out frames", len(missing)) as bar:
+                for records in workers.frames("frames", named, reference, missing) if missing else ():
+                    for key, value in records.items():
+                        self.journal.put(key, value)
+                    bar.advance()
+        return frame_levels(self.rollout.model, latents, reference, self.journal, "frames")
 
 
 def frame_levels(
-    model: LoadedModel, latents: Mapping[_Key, Tensor], reference: Tensor, journal: Journal, label: str
+    model: LoadedModel,
+    latents: Mapping[_Key, Tensor],
+    reference: Tensor,
+    journal: Journal,
+    label: str,
+    first: int = 0,
 ) -> dict[_Key, list[float]]:
     """Return the PSNR of frames against the reference run's, dB, per sample, for final latents (N, ...) under any key.
 
-    One sample is decoded at a time: a clip of a real model is hundreds of megabytes.
+    One sample is decoded at a time: a clip of a real model is hundreds of megabytes. `first` is what the journal calls
+    the first of them.
 
     Raises:
         DeviceMemory: the VAE or one sample does not fit into the device's memory, even in tiles.
     """
-    model.denoisers.offload()
-    with device_memory("the VAE", _WITHOUT_FRAMES):
-        decode = model.adapter.decoder(model.folder, model.profile, model.device)
     levels: dict[_Key, list[float]] = {name: [] for name in latents}
+    decode: Callable[[Tensor], Tensor] | None = None
     with progress("held-out frames", len(reference)) as bar:
         for index in range(len(reference)):
-            key = f"{label} {index}"
+            key = f"{label} {first + index}"
             sample_levels = journal.get(key, list[float], lambda found: len(found) == len(latents))
             if sample_levels is None:
+                decode = decode or _decoder(model)
                 with device_memory("decoding a sample", _WITHOUT_FRAMES):
                     frames = decode(reference[index : index + 1])
                     sample_levels = [
@@ -176,3 +190,9 @@ def frame_levels(
                 levels[name].append(level)
             bar.advance()
     return levels
+
+
+def _decoder(model: LoadedModel) -> Callable[[Tensor], Tensor]:
+    model.denoisers.offload()
+    with device_memory("the VAE", _WITHOUT_FRAMES):
+        return model.adapter.decoder(model.folder, model.profile, model.device)

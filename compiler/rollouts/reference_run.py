@@ -25,9 +25,8 @@ from budc.compiler.rollouts.policies import full_policy
 from budc.compiler.rollouts.policy import PolicyTrajectory
 from budc.compiler.rollouts.step import take_step
 from budc.compiler.storage.journal import Journal
-from budc.compiler.storage.shard import Shard
 from budc.compiler.storage.spill import empty, kept
-from budc.compiler.storage.tensors import Chunk, chunk_spans, stored_chunks
+from budc.compiler.storage.tensors import Chunk, Elsewhere, Span, chunk_spans, stored_chunks
 from budc.progress import progress
 from budc.schema.errors import UnsupportedModel
 from budc.schema.policy import PAYLOADS, Payload
@@ -63,6 +62,20 @@ class ReferenceRun:
         return ReferenceRun(self.states[:, first:last], self.latents[first:last], gram, self.residual_bytes)
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """What a reference run keeps: the dtype of its states, and of which payloads it has Gram matrices."""
+
+    states: StatesDtype = "float32"
+    payloads: Sequence[Payload] = PAYLOADS
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The states' dtype."""
+        dtype: torch.dtype = getattr(torch, self.states)
+        return dtype
+
+
 class _ReferenceTrajectory(PolicyTrajectory):
     """The rollout that computes every step, and keeps what every payload would cache: payload -> branch -> steps."""
 
@@ -89,24 +102,24 @@ def reference_run(
     form: LinearForm,
     journal: Journal,
     label: str,
-    dtype: StatesDtype = "float32",
-    payloads: Sequence[Payload] = PAYLOADS,
+    recorded: Recorded | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> ReferenceRun:
     """Run every step of every prompt, resuming from the journal; `denoiser.forwards` counts resumed chunks too.
 
-    States are kept in `dtype`, the final latents in float32. Gram matrices are those of `payloads`. What does not fit
-    into the host's memory lies in files beside the journal.
+    The final latents are kept in float32, the rest as `recorded` says. What does not fit into the host's memory lies
+    in files beside the journal. With `elsewhere` other processes run what is missing.
 
     Raises:
         JournalCorrupt: a chunk on disk is not what was written.
         DeviceMemory: one sample does not fit into the memory of the device.
     """
-    shape = denoiser.conditions.noise.shape
-    states = empty((form.steps + 1, *shape), getattr(torch, dtype), journal.folder)
+    recorded, shape = recorded or Recorded(), denoiser.conditions.noise.shape
+    states = empty((form.steps + 1, *shape), recorded.dtype, journal.folder)
     latents: list[Tensor] = []
-    grams: dict[str, list[Tensor]] = {name: [] for name in payloads}
+    grams: dict[str, list[Tensor]] = {name: [] for name in recorded.payloads}
     residual_bytes = done = 0
-    for chunk in reference_chunks(denoiser, form, journal, label, dtype, payloads):
+    for chunk in reference_chunks(denoiser, form, journal, label, recorded, elsewhere=elsewhere):
         latents.append(chunk.tensors["latents"])
         for name, gram in grams.items():
             gram.append(chunk.tensors[f"gram {name}"])
@@ -121,26 +134,27 @@ def reference_chunks(
     form: LinearForm,
     journal: Journal,
     label: str,
-    dtype: StatesDtype,
-    payloads: Sequence[Payload],
-    shard: Shard | None = None,
+    recorded: Recorded,
+    spans: Sequence[Span] | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> Iterator[Chunk]:
-    """Yield the chunks of a reference run, or those of one shard. Arguments and errors are those of `reference_run`."""
+    """Yield the chunks `spans` of a reference run, by default all. The rest is that of `reference_run`."""
+    spans = chunk_spans(journal, denoiser.samples) if spans is None else spans
 
     def run_chunk(first: int, last: int) -> tuple[Mapping[str, Tensor], int]:
         # Unstacked: there is one candidate, and padding would only cost.
         part = denoiser.unstacked(denoiser.conditions.part(first, last))
-        chunk = _run(part, form, journal.folder, payloads, bar.advance)
-        tensors = {"states": chunk.states.to(getattr(torch, dtype)), "latents": chunk.latents}
+        chunk = _run(part, form, journal.folder, recorded.payloads, bar.advance)
+        tensors = {"states": chunk.states.to(recorded.dtype), "latents": chunk.latents}
         tensors |= {f"gram {name}": gram for name, gram in chunk.gram.items()}
         return tensors, chunk.residual_bytes
 
-    names = ["states", "latents", *(f"gram {name}" for name in payloads)]
-    with progress(label, len(chunk_spans(journal, denoiser.samples, shard)) * form.steps) as bar:
-        for chunk in stored_chunks(journal, label, denoiser.samples, names, run_chunk, shard):
+    names = ["states", "latents", *(f"gram {name}" for name in recorded.payloads)]
+    with progress(label, len(spans) * form.steps) as bar:
+        for chunk in stored_chunks(journal, label, denoiser.samples, names, run_chunk, spans, elsewhere):
             denoiser.forwards += form.steps * len(chunk.tensors["latents"]) * len(denoiser.branches)
-            for _ in range(form.steps if chunk.replayed else 0):
-                bar.advance(replayed=True)
+            for _ in range(form.steps if chunk.replayed or elsewhere is not None else 0):
+                bar.advance(replayed=chunk.replayed)
             yield chunk
 
 

@@ -75,6 +75,8 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
     """Steps at which another denoiser takes over: computed in every candidate, as the first step is."""
     always: tuple[int, ...] = ()
     """Steps that the engine of the policy computes in every run."""
+    batch: int = 1
+    """How many candidates `joint` proposes at a time, before it is told what any of them loses."""
 
     @property
     def fixed(self) -> tuple[int, ...]:

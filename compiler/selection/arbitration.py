@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from budc.compiler.denoisers.batched import BatchedDenoiser
@@ -14,6 +14,7 @@ from budc.compiler.rollouts.policies import forwards_per_sample, full_policy
 from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.selection.task import SearchResult, Task
 from budc.compiler.storage.journal import Journal
+from budc.compiler.storage.tensors import Records
 from budc.compiler.training.dataset import TrainingSet
 from budc.schema.policy import Policy
 
@@ -48,7 +49,7 @@ class Arbiter:
         It is 1e9 where latents are not finite.
         """
         if label not in self._losses:
-            key = f"arbitration {label} on {len(self.samples)}"
+            key = self._key(label)
             loss = self._journal.get(key, float)
             if loss is None:
                 latents = rollout_policy(self._batched(self.samples.conditions), form, policy)
@@ -57,6 +58,22 @@ class Arbiter:
             self._losses[label] = loss
             self.forwards += forwards_per_sample(policy) * len(self.samples)
         return self._losses[label]
+
+    def measure_elsewhere(
+        self, policies: Mapping[str, Policy], arbitrate: Callable[[Mapping[str, Policy]], Iterator[Records]]
+    ) -> None:
+        """Let other processes measure policies by label, on the schedule of the search, so that `loss` knows them."""
+        missing = {
+            label: policy
+            for label, policy in policies.items()
+            if self._key(label) not in self._journal.records
+        }
+        for records in arbitrate(missing) if missing else ():
+            for key, value in records.items():
+                self._journal.put(key, value)
+
+    def _key(self, label: str) -> str:
+        return f"arbitration {label} on {len(self.samples)}"
 
 
 def few_steps(task: Task, arbiter: Arbiter) -> list[Contender]:

@@ -26,6 +26,7 @@ from budc.compiler.rollouts.metrics import objective
 from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.rollouts.reference_run import ReferenceRun, reference_run
 from budc.compiler.rollouts.tree import Tree
+from budc.compiler.rollouts.workers import SearchWorkers
 from budc.compiler.search import Candidate, algorithm
 from budc.compiler.selection.alignment import align
 from budc.compiler.selection.arbitration import Arbiter, Contender, few_steps
@@ -62,7 +63,8 @@ class Fit:
 class Finder:
     """Finds policies of several budgets for one denoiser, which share the reference run and the tree of rollouts.
 
-    The first task's budget decides how many prompts all are given, so it is the largest.
+    The first task's budget decides how many prompts all are given, so it is the largest. Where there are `workers`, the
+    reference run, the rollouts of candidates and the arbitration are theirs.
 
     Raises:
         UsageError: too few prompts to judge an alignment or a number of steps by, or a schedule on which one of
@@ -70,7 +72,7 @@ class Finder:
         BudcError: see `study.search` and `BatchedDenoiser`.
     """
 
-    def __init__(self, task: Task, journal: Journal) -> None:
+    def __init__(self, task: Task, journal: Journal, workers: SearchWorkers | None = None) -> None:
         check_all_run(task.denoiser, task.schedule.timesteps)
         # What cannot be arbitrated is refused before the reference run, not after it.
         self.stages = stages_of(
@@ -78,20 +80,22 @@ class Finder:
         )
         self.task = task
         self.journal = journal
+        self.workers = workers
         self.form = task.schedule.linear_form()
         prompts = self.stages.chosen(len(task.conditions))
         self.conditions = task.conditions.rows(prompts)
         self._trees: dict[int, Tree] = {}
         network = self._batched(self.conditions)
+        elsewhere = None if workers is None else workers.reference_chunks
         self.run: ReferenceRun = reference_run(
-            network, self.form, journal, CALIBRATION_RUN, task.states, task.payloads
+            network, self.form, journal, CALIBRATION_RUN, task.recorded, elsewhere
         )
         self.reference_forwards = network.forwards
         """What the reference run cost."""
 
     def find(self, task: Task) -> SearchResult:
         """Return the best policy for a task that differs from the first in budget and search alone."""
-        stages, tree = self.stages, self._tree(self.stages.screen)
+        stages, tree = self.stages, self.tree(self.stages.screen)
         space = space_of(task, self.run.part(0, stages.fit))
         study = search(task.search, space, tree, self.journal, task.seed)
         finalists, notes = study.finalists, tuple[str, ...]()
@@ -119,7 +123,7 @@ class Finder:
 
     def fitted(self, candidate: Candidate) -> Fit:
         """Fit a candidate's coefficients on all prompts."""
-        tree = self._tree(self.stages.total)
+        tree = self.tree(self.stages.total)
         (rollout,) = tree.roll_out([candidate])
         policy = policy_of(tree, candidate, rollout.rows)
         return Fit(policy, objective("log-mean", rollout.errors), rollout.forwards)
@@ -148,14 +152,17 @@ class Finder:
         """Let the best finalists of the search race."""
         most = effort(task.effort).finalists
         candidates = [scored.candidate for scored in finalists[:most]]
-        return race(candidates, algorithm(task.search).objective, self._tree(self.stages.fit), self.journal)
+        return race(candidates, algorithm(task.search).objective, self.tree(self.stages.fit), self.journal)
 
     def _arbitrated(self, task: Task, finalists: Sequence[Scored], result: SearchResult) -> SearchResult:
         """Return what the judges prefer; `result` is what is taken without them."""
         stages = self.stages
-        arbiter = self._arbiter(paired=task.align)
+        arbiter = self.arbiter(paired=task.align)
         losses = []
         with progress(f"arbitration on {stages.judge} prompts", len(finalists)) as bar:
+            if self.workers is not None and not task.align:
+                policies = {_label(task, scored): scored.policy for scored in finalists}
+                arbiter.measure_elsewhere(policies, self.workers.arbitrate)
             for scored in finalists:
                 losses.append(arbiter.loss(_label(task, scored), scored.policy, self.form))
                 bar.advance()
@@ -205,7 +212,7 @@ class Finder:
             fit = self.fitted(winner.candidate)
             bar.advance()
         # An alignment's arbiter has paired samples; the fit is compared on the prompts' own noise.
-        unpaired = self._arbiter(paired=False) if task.align else arbiter
+        unpaired = self.arbiter(paired=False) if task.align else arbiter
         loss = unpaired.loss(_label(task, winner), winner.policy, self.form)
         stages = self.stages
         before = (winner.loss * stages.fit + loss * stages.judge) / stages.total
@@ -217,10 +224,11 @@ class Finder:
     def _batched(self, conditions: Conditioning, stack: bool | None = False) -> BatchedDenoiser:
         return batched(self.task, conditions, self.journal, stack)
 
-    def _tree(self, prompts: int) -> Tree:
+    def tree(self, prompts: int) -> Tree:
+        """Return the tree over the first prompts, one for each number of them."""
         if prompts not in self._trees:
             network = self._batched(self.conditions.part(0, prompts), stack=None)
-            self._trees[prompts] = Tree(network, self.form, self.run.part(0, prompts))
+            self._trees[prompts] = Tree(network, self.form, self.run.part(0, prompts), workers=self.workers)
         return self._trees[prompts]
 
     def _training_set(self, first: int, last: int, *, paired: bool) -> TrainingSet:
@@ -232,9 +240,10 @@ class Finder:
             network, self.form, run.latents, self.journal, f"paired {first}-{last} full", times
         )
 
-    def _arbiter(self, *, paired: bool) -> Arbiter:
+    def arbiter(self, *, paired: bool, journal: Journal | None = None) -> Arbiter:
+        """Return the arbiter on the prompts that judge, each with its own noise, or paired with several."""
         samples = self._training_set(self.stages.fit, self.stages.total, paired=paired)
-        return Arbiter(samples, self._batched, self.journal)
+        return Arbiter(samples, self._batched, journal or self.journal)
 
 
 def _label(task: Task, scored: Scored) -> str:

@@ -15,7 +15,7 @@ import msgspec
 
 from budc.compiler.fitting.trajectory import CoefficientRows
 from budc.compiler.rollouts.metrics import objective
-from budc.compiler.rollouts.tree import Tree
+from budc.compiler.rollouts.tree import Rollout, Tree
 from budc.compiler.search import Candidate, Objective
 from budc.compiler.selection.trace import TracePoint
 from budc.compiler.storage.journal import Journal
@@ -79,23 +79,31 @@ class Scores:
         Raises:
             CompileError: final latents are not finite although the candidate's rule fits nothing.
         """
-        unknown: list[Candidate] = []
-        for candidate in {c.key: c for c in candidates if c.key not in self.known}.values():
-            fits = partial(Record.fits, candidate=candidate, branches=self._tree.network.branches)
-            record = self._journal.get(f"{self._name} {candidate.key}", Record, fits)
-            if record is None:
-                unknown.append(candidate)
-                continue
-            self._tree.note(candidate)
-            self._add(candidate, record, replayed=True)
-        for candidate, rollout in zip(unknown, self._tree.roll_out(unknown), strict=True):
-            loss = objective(self._kind, rollout.errors)
-            if not math.isfinite(loss) and candidate.rule == "plain":
-                raise not_finite(f"candidate {candidate.key}: the final latents are not finite")
-            record = Record(loss if math.isfinite(loss) else math.inf, rollout.rows, rollout.forwards)
-            self._journal.put(f"{self._name} {candidate.key}", record)
-            self._add(candidate, record)
+        fresh = list({c.key: c for c in candidates if c.key not in self.known}.values())
+        records = {candidate.key: self._recorded(candidate) for candidate in fresh}
+        replayed = {key for key, record in records.items() if record is not None}
+        # All in their order, so that costs do not depend on which of them an earlier call has rolled out.
+        costs = {candidate.key: self._tree.note(candidate) for candidate in fresh}
+        unknown = [candidate for candidate in fresh if candidate.key not in replayed]
+        rollouts = self._tree.rollouts(unknown, [costs[candidate.key] for candidate in unknown])
+        for candidate in fresh:
+            while (record := records[candidate.key]) is None:
+                position, rollout = next(rollouts)
+                key = unknown[position].key
+                records[key] = self._record(unknown[position], rollout)
+                self._journal.put(f"{self._name} {key}", records[key])
+            self._add(candidate, record, replayed=candidate.key in replayed)
         return [self.known[candidate.key][1].loss for candidate in candidates]
+
+    def _recorded(self, candidate: Candidate) -> Record | None:
+        fits = partial(Record.fits, candidate=candidate, branches=self._tree.network.branches)
+        return self._journal.get(f"{self._name} {candidate.key}", Record, fits)
+
+    def _record(self, candidate: Candidate, rollout: Rollout) -> Record:
+        loss = objective(self._kind, rollout.errors)
+        if not math.isfinite(loss) and candidate.rule == "plain":
+            raise not_finite(f"candidate {candidate.key}: the final latents are not finite")
+        return Record(loss if math.isfinite(loss) else math.inf, rollout.rows, rollout.forwards)
 
     def ranking(self) -> list[Scored]:
         """Return the candidates of finite loss with their policies, best first."""

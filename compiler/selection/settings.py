@@ -29,6 +29,7 @@ def settings_of(task: Task, stages: Stages, result: SearchResult) -> Settings:
         settings |= {
             "allowance": rollout_limit(task.schedule.steps, task.nfe, effort(task.effort).rollouts),
             "branches": "separate" if task.separate else "together",
+            **({"batch": task.proposed} if task.proposed > 1 else {}),
         }
     if task.align:
         second_stage = configuration(len(task.denoiser.branches))

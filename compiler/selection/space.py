@@ -32,4 +32,5 @@ def space_of(task: Task, run: ReferenceRun) -> Space:
         rule=task.rule,
         payloads=task.payloads,
         always=task.always,
+        batch=task.proposed,
     )

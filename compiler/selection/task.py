@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 
 from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.denoisers.denoiser import Denoiser
-from budc.compiler.rollouts.reference_run import StatesDtype
+from budc.compiler.rollouts.reference_run import Recorded, StatesDtype
 from budc.compiler.rollouts.schedule import NoiseSchedule
 from budc.compiler.search.space import Rule
 from budc.compiler.selection.effort import DEFAULT_EFFORT
@@ -49,6 +49,13 @@ class Task:
     """What `denoiser` records, and may be reused."""
     always: tuple[int, ...] = ()
     """Steps that the engine of the policy computes in every run."""
+    proposed: int = 1
+    """How many candidates the default search proposes at a time."""
+
+    @property
+    def recorded(self) -> Recorded:
+        """What its reference run keeps."""
+        return Recorded(self.states, self.payloads)
 
     @property
     def arbitrates(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -28,6 +28,14 @@ CHUNK_SIZE = 8
 chunks."""
 
 
+Span = tuple[int, int]
+"""Samples of a chunk: the first, and the one after the last."""
+Records = Mapping[str, object]
+"""Records for the journal, by their keys."""
+Elsewhere = Callable[[Sequence[Span]], Iterator[Records]]
+"""Has chunks computed by other processes, which write the files; yields the records of each as it is finished."""
+
+
 class Chunk(NamedTuple):
     """One file: its tensors, a number that the journal has with it, and whether it was read from disk."""
 
@@ -43,7 +51,7 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     note: Annotated[int, msgspec.Meta(ge=0)]
 
 
-def chunk_spans(journal: Journal, samples: int, shard: Shard | None = None) -> list[tuple[int, int]]:
+def chunk_spans(journal: Journal, samples: int, shard: Shard | None = None) -> list[Span]:
     """Return the samples of every chunk, or of those of one shard, as (first, last + 1).
 
     Where several jobs share them, they are cut so that each has as many, as far as the samples go.
@@ -61,26 +69,37 @@ def stored_chunks(
     samples: int,
     names: Collection[str],
     compute: Callable[[int, int], tuple[Mapping[str, Tensor], int]],
-    shard: Shard | None = None,
+    spans: Sequence[Span] | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> Iterator[Chunk]:
-    """Yield every chunk in order, or those of one shard: from the journal's folder, or computed and stored there.
+    """Yield the chunks `spans` in order, by default all: from the journal's folder, or computed and stored there.
 
-    `compute(first, last)` returns the tensors `names` of these samples, and a number for the journal.
+    `compute(first, last)` returns the tensors `names` of these samples, and a number for the journal. With `elsewhere`
+    what is missing is computed by other processes.
 
     Raises:
         JournalCorrupt: a chunk on disk, or what the journal has of it, is not what was written.
     """
-    for first, last in chunk_spans(journal, samples, shard):
-        key = f"{label} {first}:{last}"
-        path = journal.folder / f"{file_name(label)}-{first}-{last}.safetensors"
-        record = journal.get(key, _Record)
+    spans = chunk_spans(journal, samples) if spans is None else spans
+    missing = [span for span in spans if journal.get(_key(label, span), _Record) is None]
+    computed = iter(()) if elsewhere is None or not missing else elsewhere(missing)
+    for span in spans:
+        key, path = _key(label, span), journal.folder / f"{file_name(label)}-{span[0]}-{span[1]}.safetensors"
+        while (record := journal.get(key, _Record)) is None and (records := next(computed, None)) is not None:
+            for name, value in records.items():
+                journal.put(name, value)
         if record is None:
+            first, last = span
             tensors, note = compute(first, last)
             write_atomic(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
             journal.put(key, _Record(sha256_file(path), note))
             yield Chunk(tensors, note, replayed=False)
         else:
-            yield Chunk(_stored(path, record.sha256, names), record.note, replayed=True)
+            yield Chunk(_stored(path, record.sha256, names), record.note, replayed=span not in missing)
+
+
+def _key(label: str, span: Span) -> str:
+    return f"{label} {span[0]}:{span[1]}"
 
 
 def file_name(label: str) -> str:

@@ -172,6 +172,42 @@ def quality_options(command: _Command) -> _Command:
     return quality(worst(command))
 
 
+def cluster_options(*, batch: bool = True) -> Callable[[_Command], _Command]:
+    """Give a command `--ray` and what says how it is used; `batch` says whether there is anything to propose."""
+    options = [
+        click.option(
+            "--ray",
+            metavar="ADDRESS",
+            help="Let workers of a Ray cluster compute: local, auto, host:port or ray://host:port (docs/scaling.md).",
+        ),
+        click.option(
+            "--workers",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="How many; default as many as the cluster has free GPUs, or CPUs.",
+        ),
+        click.option(
+            "--gpus-per-worker",
+            type=float,
+            metavar="X",
+            help="GPUs of each worker; default 1, and 0.5 lets two share one.",
+        ),
+    ]
+    if batch:
+        help_text = (
+            "Candidates that the search proposes at a time, and pieces that a prompt set is cut into; default 1, with "
+            "--ray 8. Another number finds another policy; another number of workers does not."
+        )
+        options.append(click.option("--batch", type=click.IntRange(1, 1024), metavar="N", help=help_text))
+
+    def decorated(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorated
+
+
 def revision_option(default: str) -> Callable[[_Command], _Command]:
     """Give a command `--revision`."""
     return click.option(

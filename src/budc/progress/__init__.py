@@ -29,6 +29,7 @@ _MEGABYTE = 10**6
 
 _display: ContextVar[Display | None] = ContextVar("display", default=None)
 _work: ContextVar[RemainingWork | None] = ContextVar("work", default=None)
+_side_note: ContextVar[Callable[[], str] | None] = ContextVar("side_note", default=None)
 
 
 class Bar:
@@ -48,7 +49,7 @@ class Bar:
         `forwards` are those that the pass has spent, where units differ in what they cost.
         """
         self.done += by
-        self.note = note
+        self.note = ", ".join(filter(None, (note, _beside())))
         self._replayed += by if replayed else 0
         self.total = max(self.total, self.done)
         if self._work is not None:
@@ -108,6 +109,33 @@ def planned_passes(work: RemainingWork | None) -> Iterator[None]:
         yield
     finally:
         _work.reset(token)
+
+
+@contextmanager
+def side_note(text: Callable[[], str]) -> Iterator[None]:
+    """Let every pass in a with-block say this beside its own note, such as how many workers there are."""
+    token = _side_note.set(text)
+    try:
+        yield
+    finally:
+        _side_note.reset(token)
+
+
+def _beside() -> str:
+    text = _side_note.get()
+    return "" if text is None else text()
+
+
+def notice(text: str) -> None:
+    """Say something to the user."""
+    _current().said(text)
+
+
+def silence() -> None:
+    """Show nothing any more in this process."""
+    from budc.progress.displays import Reported
+
+    _display.set(Reported(None))
 
 
 def stage(name: str, detail: str = "") -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from budc.compiler.rollouts import reference_run as reference_runs
-from budc.compiler.rollouts.reference_run import reference_run
+from budc.compiler.rollouts.reference_run import Recorded, reference_run
 from budc.compiler.storage import spill, tensors
 from budc.schema.errors import JournalCorrupt
 from budc.schema.policy import PAYLOADS
@@ -98,7 +98,7 @@ def test_a_part_of_a_run_is_that_of_its_samples(bench):
 
 def test_states_in_half_the_memory_leave_the_final_latents_as_they_are(bench, journal):
     toy = bench(steps=4, samples=3)
-    runs = [reference_run(toy.over(), toy.form, journal, "half", "bfloat16") for _ in range(2)]
+    runs = [reference_run(toy.over(), toy.form, journal, "half", Recorded("bfloat16")) for _ in range(2)]
     for run in runs:
         assert run.states.dtype == torch.bfloat16
         assert torch.equal(run.states, toy.run.states.bfloat16())

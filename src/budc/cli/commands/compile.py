@@ -12,6 +12,7 @@ from budc.cli.help import SectionedCommand
 from budc.cli.options import (
     PATH,
     budget_option,
+    cluster_options,
     deployment_options,
     device_option,
     download_option,
@@ -125,6 +126,7 @@ class Steps(click.ParamType[int | str]):
     metavar="FOLDER",
     help="Go on from the reference runs that the jobs of --shard made.",
 )
+@cluster_options()
 @click.option(
     "--report",
     type=PATH,
@@ -212,6 +214,8 @@ def _require_packages(plan: CompilePlan) -> None:
     from budc.cli.dependencies import MODEL_PACKAGES, require
 
     require(*MODEL_PACKAGES, *(["peft"] if plan.target.adapters else []))
+    if plan.cluster is not None:
+        require("ray", extra="ray")
 
 
 def _compile(plan: CompilePlan, *, download: bool) -> list[Artifact]:

@@ -11,6 +11,7 @@ import click
 from budc.cli.help import SectionedCommand
 from budc.cli.options import (
     PATH,
+    cluster_options,
     deployment_options,
     device_option,
     download_option,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 @states_option
 @no_frames_option
 @rehash_option
+@cluster_options()
 @progress_option
 @verbose_option
 @json_option
@@ -102,6 +104,8 @@ def _transfer(plan: TransferPlan, *, download: bool) -> Artifact:
     from budc.cli.dependencies import MODEL_PACKAGES, RESUMES, model_libraries, require
 
     require(*MODEL_PACKAGES, *(["peft"] if plan.target.adapters else []))
+    if plan.cluster is not None:
+        require("ray", extra="ray")
     with model_libraries(download=download, if_stopped=RESUMES):
         from budc.compiler.transfer import transfer
 

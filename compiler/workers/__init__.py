@@ -1,0 +1,1 @@
+"""Workers: processes of a Ray cluster that compute in place of the one that compiles."""
