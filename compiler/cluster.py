@@ -55,7 +55,7 @@ def parse_cluster(ray: str | None, workers: int | None, gpus_per_worker: float |
     if workers is not None and not 1 <= workers <= MAX_WORKERS:
         raise UsageError(f"{option('workers')}: is {workers}, expected 1 to {MAX_WORKERS}")
     share = gpus_per_worker
-    if share is not None and not (0 < share <= 1 or (share <= 64 and share == int(share))):
+    if share is not None and not (0 < share <= 1 or (1 <= share <= 64 and share == int(share))):
         raise UsageError(
             f"{option('gpus-per-worker')}: is {share:g}, expected a share of one GPU, or a whole number",
             remedy="0.5 lets two workers share a GPU",

@@ -11,7 +11,6 @@ from typing import Literal
 
 from budc.compiler.asked_budget import parse_quality, parse_seconds, suffix_of
 from budc.compiler.budget import parse_budget
-from budc.compiler.cluster import Cluster
 from budc.compiler.compile_plan import CompilePlan, PlannedPolicy, plan_policies
 from budc.compiler.engine import Wishes, check_engine, engine_named, search_for
 from budc.compiler.given_mask import parse_mask
@@ -21,7 +20,7 @@ from budc.compiler.selection.effort import DEFAULT_EFFORT, effort
 from budc.compiler.selection.stages import Trained, check_arbitrated, stages_of
 from budc.compiler.shapes import OutputSize, parse_sizes
 from budc.compiler.storage.shard import Shard, parse_shard
-from budc.compiler.target import ArtifactRequest
+from budc.compiler.target import ArtifactRequest, Target
 from budc.option_names import option
 from budc.policies.model_choice import choose_model
 from budc.policies.profile import ModelProfile
@@ -99,7 +98,7 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         budgets = self._budgets(profile, steps, mask)
         engine = self._engine(profile, steps, budgets, mask)
         search = search_for(engine, search)
-        batch = self._batch(search, cluster)
+        self._check_batch(search)
         self._check_branches(profile)
         self.check_name()
         signer = self.signer()
@@ -107,9 +106,7 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         policies = self._policies(profile, budgets, suffix)
         self._check_trace(policies)
         samples = self._samples(profile, search, max(budgets), arbitrates=self.align or auto_steps or judged)
-        target = self.target(profile, samples, self.adapters(profile))
-        for size in sizes[1:]:
-            check_fit(size.of(profile), target.folder)
+        target = self._target(profile, samples, sizes[1:])
         return CompilePlan(
             target=target,
             further_sizes=sizes[1:],
@@ -128,7 +125,7 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             shard=shard,
             merge=self.merge,
             cluster=cluster,
-            batch=batch,
+            batch=self.at_a_time(),
             seed=self.seed,
             revision=self.revision,
             signer=signer,
@@ -149,6 +146,10 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             )
         if self.shard is None:
             return None
+        if self.ray is not None:
+            raise UsageError(
+                f"{option('shard')}: {option('ray')} shares the work itself", remedy="leave out one of them"
+            )
         if self.merge is not None:
             raise UsageError(
                 f"{option('shard')}: {option('merge')} goes on from all shards",
@@ -161,18 +162,20 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             )
         return parse_shard(self.shard)
 
-    def _batch(self, search: str, cluster: Cluster | None) -> int:
-        """Return how many candidates are proposed at a time."""
-        if cluster is not None and self.shard is not None:
-            raise UsageError(
-                f"{option('shard')}: --ray shares the work itself", remedy="leave out one of them"
-            )
+    def _target(self, profile: ModelProfile, samples: SampleSets, further: tuple[OutputSize, ...]) -> Target:
+        """Return the target, whose model fits the further sizes as well."""
+        target = self.target(profile, samples, self.adapters(profile))
+        for size in further:
+            check_fit(size.of(profile), target.folder)
+        return target
+
+    def _check_batch(self, search: str) -> None:
+        """Refuse a batch of a search that proposes as it must."""
         if self.batch is not None and search != "joint" and self.batch > 1:
             raise UsageError(
                 f"{option('batch')}: {option('search', search)} proposes candidates in its own way",
                 remedy=f"leave it out, or use {option('search', 'joint')}",
             )
-        return self.at_a_time()
 
     def _sizes(self, profile: ModelProfile) -> tuple[OutputSize, ...]:
         """Return the sizes that the policy is to be for, the one to search on first."""

@@ -34,7 +34,7 @@ class PipelineRollout:
 
     `forwards` counts computed forwards of one sample and one branch, the unit of the budget. `halved` is told the
     new batch size whenever device memory did not suffice, so that a resumed compile can start with it.
-    `first_blocks` run at reused steps too, see `Trunk`. `workers`, where there are any, roll out what is kept in chunks.
+    `first_blocks` run at reused steps too, see `Trunk`. `workers`, where there are any, roll out chunks in its place.
     """
 
     def __init__(

@@ -130,7 +130,7 @@ class Pool:
         """
         queue, running = TaskQueue(len(tasks)), dict[Any, _Actor]()
         # A worker that is started again may find its node changed, and raise what `set_up` raises.
-        losses = (*self._losses, BudcError)
+        losses: tuple[type[BaseException], ...] = (*self._losses, BudcError)
         while not queue.finished:
             for actor in self.actors:
                 if not actor.starting and actor.task is None and queue.waiting:
@@ -234,9 +234,7 @@ class Pool:
                 queue.give_back(other.task)
 
     def _at(self, node: str) -> object:
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        return NodeAffinitySchedulingStrategy(node, soft=False)
+        return self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
 
     def _end(self, actor: _Actor) -> None:
         with contextlib.suppress(Exception):

@@ -44,16 +44,18 @@ def connected(cluster: Cluster) -> Iterator[Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
+    import ray.util.scheduling_strategies
 
     own: dict[str, Any] = {}
     if cluster.address == "local":
         own = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     try:
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR", **own)
-    except (ConnectionError, RuntimeError, ValueError, OSError, ImportError) as error:
+    except Exception as error:  # Ray raises whatever it likes, Exception itself among it.
         raise ClusterUnusable(
             f"{option('ray', cluster.address)}: {_first_line(error)}",
-            remedy="start Ray there (`ray start --head`) with the same versions of Python and Ray, or use --ray local",
+            remedy="start Ray there (`ray start --head`) with this Python and this Ray, or use --ray local; a "
+            "busy machine may need a second try",
         ) from error
     try:
         yield ray

@@ -21,6 +21,7 @@ from budc.compiler.storage.journal import Journal
 from budc.compiler.storage.tensors import Records, Span
 from budc.compiler.storage.worker_journal import WorkerJournal
 from budc.compiler.workers.pool import Pool
+from budc.compiler.workers.search_tasks import fitting_batch
 from budc.schema.policy import Policy, SamplerBinding
 
 
@@ -124,8 +125,3 @@ class PoolReport:
         ]
         for _, records in self._pool.run(tasks):
             yield records
-
-
-def fitting_batch(journal: Journal) -> Records:
-    """Return the record of the batch that fits the device, if there is one."""
-    return {key: value for key, value in journal.records.items() if key == "batch"}

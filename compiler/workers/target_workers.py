@@ -1,37 +1,31 @@
-"""The workers of a compile or a transfer: what its search and its report ask of a pool."""
+"""The workers of a compile or a transfer: each loads the target, and is given the task of the search and the prompts.
+
+Weights are loaded by their path, and refused where their digests are not those that the compiling process found.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from budc.compiler.cluster import Cluster
-from budc.compiler.loaded_target import LoadedTarget
-from budc.compiler.rollouts.workers import FittedCandidate
-from budc.compiler.search.space import Candidate
-from budc.compiler.selection.network import CALIBRATION_RUN
+from budc.compiler.denoisers.conditioning import Conditioning
+from budc.compiler.loaded_target import LoadedTarget, load_target
 from budc.compiler.selection.task import Task
 from budc.compiler.storage.journal import Journal
-from budc.compiler.storage.tensors import Records, Span
 from budc.compiler.target import Target
 from budc.compiler.workers.pool import Pool, worker_pool
-from budc.compiler.workers.report_tasks import PoolReport, fitting_batch
-from budc.compiler.workers.target_tasks import (
-    HELD_OUT,
-    Arbitrate,
-    LoadWeights,
-    PrepareSearch,
-    Recording,
-    ReferenceChunk,
-    RollOut,
-)
+from budc.compiler.workers.report_tasks import PoolReport, ReportSetting
+from budc.compiler.workers.search_tasks import SEARCH, PoolSearch, WorkerSearch
 from budc.runtimes.sampling.devices import find_device
-from budc.schema.policy import Policy
+from budc.schema.errors import WeightsMismatch
+from budc.schema.policy import ModelBinding, Payload
 
-__all__ = ["Hired", "Recording", "hire", "target_pool"]
+LOADED, HELD_OUT = "loaded", "held-out"
+"""What a worker's state is called."""
 
 
 class Hired(NamedTuple):
@@ -39,6 +33,51 @@ class Hired(NamedTuple):
 
     search: PoolSearch | None = None
     report: PoolReport | None = None
+
+
+class Recording(NamedTuple):
+    """What the denoiser of a search records (`LoadedTarget.recording`), and how many first blocks the report runs."""
+
+    payload: Payload = "trunk-residual"
+    first_blocks: int = 0
+    report_first_blocks: int = 0
+
+
+@dataclass(frozen=True)
+class LoadWeights:
+    """Load the model, and compare its files with those of the compiling process."""
+
+    target: Target
+    binding: ModelBinding
+    components: Mapping[str, str]
+
+    def __call__(self, state: dict[str, Any]) -> None:
+        """Put the loaded target into the state. Raises WeightsMismatch, see also `load_target`."""
+        loaded = load_target(self.target)
+        if loaded.binding != self.binding or dict(loaded.components) != dict(self.components):
+            raise WeightsMismatch(
+                f"{self.target.folder}: the model's files are not those of the machine that compiles",
+                remedy="copy the same revision of the model to every node, under the same path",
+            )
+        state[LOADED] = loaded
+
+
+@dataclass(frozen=True)
+class PrepareSearch:
+    """Take the task of a search, but for its denoiser, and the held-out prompts."""
+
+    task: Mapping[str, Any]
+    recording: Recording
+    held_out: Conditioning
+    folder: Path
+    jobs: int
+
+    def __call__(self, state: dict[str, Any]) -> None:
+        """Put the task, and what a report needs, into the state."""
+        loaded: LoadedTarget = state[LOADED]
+        denoiser = loaded.recording(self.recording.payload, self.recording.first_blocks)
+        state[SEARCH] = WorkerSearch(Task(denoiser=denoiser, **self.task), self.folder, self.jobs)
+        state[HELD_OUT] = ReportSetting(loaded.model, self.held_out, self.recording.report_first_blocks)
 
 
 @contextmanager
@@ -76,37 +115,3 @@ def hire(
     held_out, folder = loaded.conditions.held_out, journal.folder.absolute()
     pool.set_up(PrepareSearch(given, recording or Recording(), held_out, folder, journal.jobs))
     return Hired(PoolSearch(pool, journal), PoolReport(pool, journal, HELD_OUT))
-
-
-class PoolSearch:
-    """The workers of a search, see `budc.compiler.rollouts.workers.SearchWorkers`."""
-
-    def __init__(self, pool: Pool, journal: Journal) -> None:
-        self._pool, self._journal = pool, journal
-
-    def reference_chunks(self, spans: Sequence[Span]) -> Iterator[Records]:
-        """Make these chunks of the reference run."""
-        known = fitting_batch(self._journal)
-        for _, records in self._pool.run([ReferenceChunk(known, span) for span in spans]):
-            yield records
-
-    def roll_out(
-        self, prompts: int, candidates: Sequence[Candidate]
-    ) -> Iterator[tuple[int, FittedCandidate]]:
-        """Roll out candidates on the first `prompts`."""
-        reference = self._reference()
-        return self._pool.run([RollOut(reference, prompts, candidate) for candidate in candidates])
-
-    def arbitrate(self, policies: Mapping[str, Policy]) -> Iterator[Records]:
-        """Measure policies on the prompts that judge."""
-        reference = self._reference()
-        tasks = [Arbitrate(reference, label, policy) for label, policy in policies.items()]
-        for _, records in self._pool.run(tasks):
-            yield records
-
-    def _reference(self) -> Records:
-        return {
-            key: value
-            for key, value in self._journal.records.items()
-            if key == "batch" or key.startswith(f"{CALIBRATION_RUN} ")
-        }

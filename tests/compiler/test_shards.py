@@ -1,5 +1,7 @@
 """Shards of a compile: several jobs make the reference runs, and the compile goes on from theirs."""
 
+import sys
+
 import msgspec
 import pytest
 
@@ -56,6 +58,8 @@ def parts(flags, tmp_path_factory):
 def test_the_jobs_share_the_prompts_and_the_policy_is_the_same(flags, parts, tmp_path, monkeypatch):
     folder, results = parts
     assert [result.samples for result in results] == [3, 3]
+    # Nothing of Ray is imported without --ray.
+    monkeypatch.setitem(sys.modules, "ray", None)
     alone = compile_artifacts(make_request({}, flags | {"out": tmp_path / "alone.budc.json"}).resolve())[
         0
     ].document

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from budc.compiler.search.joint import MOST_EVALUATIONS, PREFERENCE, rollout_limit
+from budc.compiler.search.joint import MOST_EVALUATIONS, PREFERENCE, joint, rollout_limit
 
 
 def rollouts(seen):
@@ -98,3 +98,25 @@ def test_where_there_are_few_masks_the_best_start_does_not_settle_the_payload(be
 
     winner, _ = run("joint", space(16, 6), loss)
     assert (winner.payload, winner.mask.compute_steps) == (better, target)
+
+
+def sent(proposals, losses):
+    """Return the next candidates, none at the end."""
+    try:
+        return proposals.send(losses)
+    except StopIteration:
+        return []
+
+
+def test_a_batch_takes_no_more_rollouts_and_no_candidate_twice(space, costs):
+    wanted = space(50, 8, errors={"velocity": costs(50, 2)}, batch=8)
+    proposals, seen, sizes = joint(wanted, random.Random(0)), [], []
+    candidates = next(proposals)
+    while candidates:
+        seen += candidates
+        sizes.append(len(candidates))
+        losses = [random.Random(candidate.key).random() for candidate in candidates]
+        candidates = sent(proposals, losses)
+    assert max(sizes) == 8
+    assert len({candidate.key for candidate in seen}) == len(seen)
+    assert rollout_limit(50, 8) <= rollouts(seen) < rollout_limit(50, 8) + 2

@@ -9,9 +9,10 @@ from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.rollouts.tree import Rollout, Tree
 from budc.compiler.search import Candidate, Space
 from budc.compiler.selection.effort import FINALISTS
-from budc.compiler.selection.scores import policy_of
+from budc.compiler.selection.scores import Scores, policy_of
 from budc.compiler.selection.study import search
 from budc.compiler.storage.journal import Journal
+from budc.progress import progress
 from budc.schema.errors import CompileError, UsageError
 from budc.schema.mask import StepMask
 
@@ -91,42 +92,43 @@ def test_what_is_in_the_journal_is_not_rolled_out_again(bench, space, journal, m
     toy = bench(steps=6)
     study = search("joint", space(), toy.tree(), journal, seed=0)
     rolled = []
-    monkeypatch.setattr(Tree, "roll_out", lambda self, candidates: rolled.extend(candidates) or [])
+    monkeypatch.setattr(
+        Tree, "rollouts", lambda self, candidates, costs: rolled.extend(candidates) or iter(())
+    )
     assert search("joint", space(), toy.tree(), journal, seed=0) == study
     assert rolled == []
 
 
-def broken(self, candidates):
+def broken(self, candidates, costs):
     rows = tuple({} if step in (0, 3) else {"cond": (1.0,), "uncond": (1.0,)} for step in range(6))
-    return [Rollout((math.nan, 1.0), rows, 1) for _ in candidates]
+    return iter([(position, Rollout((math.nan, 1.0), rows, 1)) for position in range(len(candidates))])
 
 
 def test_latents_that_are_not_finite_are_an_error_that_names_the_candidate(
     bench, space, journal, monkeypatch
 ):
-    monkeypatch.setattr(Tree, "roll_out", broken)
+    monkeypatch.setattr(Tree, "rollouts", broken)
     with pytest.raises(CompileError, match=r"candidate 0,\d:"):
         search("paper", space(), bench(steps=6).tree(), journal, seed=0)
     assert not journal.records
 
 
 def test_a_fit_that_ran_away_loses_and_is_no_error(bench, space, journal, monkeypatch):
-    roll_out = Tree.roll_out
+    rollouts = Tree.rollouts
 
-    def partly(self, candidates):
-        return [
-            broken(self, [c])[0] if c.payload == "trunk-residual" else roll_out(self, [c])[0]
-            for c in candidates
-        ]
+    def partly(self, candidates, costs):
+        for position, (candidate, cost) in enumerate(zip(candidates, costs, strict=True)):
+            roll_out = broken if candidate.payload == "trunk-residual" else rollouts
+            yield position, next(roll_out(self, [candidate], [cost]))[1]
 
-    monkeypatch.setattr(Tree, "roll_out", partly)
+    monkeypatch.setattr(Tree, "rollouts", partly)
     study = search("dp", space(errors=flat(6)), bench(steps=6).tree(), journal, seed=0)
     assert [scored.candidate.payload for scored in study.finalists] == ["velocity"]
     assert study.candidates == 2
 
 
 def test_a_search_in_which_nothing_is_finite_is_an_error(bench, space, journal, monkeypatch):
-    monkeypatch.setattr(Tree, "roll_out", broken)
+    monkeypatch.setattr(Tree, "rollouts", broken)
     with pytest.raises(CompileError, match="none of 2 candidates"):
         search("dp", space(errors=flat(6)), bench(steps=6).tree(), journal, seed=0)
 
@@ -151,3 +153,20 @@ def test_branches_that_agree_share_an_entry(bench):
     assert [branch.names for branch in branches] == [["cond"], ["uncond"]]
     assert [branch.predictor for branch in branches] == [[[], [], [1.0, 0.5]], [[], [], [1.0]]]
     assert policy_of(tree, candidate, apart).payload == "velocity"
+
+
+def test_a_batch_of_which_a_later_candidate_is_known_costs_what_it_did(bench, journal, tmp_path):
+    toy = bench(steps=6)
+    batch = [Candidate.of(6, (0, 2, 4)), Candidate.of(6, (0, 2, 5)), Candidate.of(6, (0, 3, 4))]
+
+    def costs(journal):
+        with progress("batch", 3) as bar:
+            scores = Scores("joint", "log-mean", toy.tree(), journal, bar)
+            losses = scores.losses(batch)
+        return losses, [point.forwards for point in scores.trace()]
+
+    whole = costs(journal)
+    with Journal(tmp_path / "killed", "print") as killed:
+        for candidate in batch[1:]:
+            killed.put(f"joint {candidate.key}", journal.records[f"joint {candidate.key}"])
+        assert costs(killed) == whole

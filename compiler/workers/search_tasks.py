@@ -1,0 +1,135 @@
+"""Tasks of a search: chunks of its reference run, rollouts of candidates, policies that are arbitrated.
+
+Encoded prompts come through Ray's object store, once. Chunks of the reference run are written into the journal's folder
+by whoever makes them, and every worker that rolls out candidates reads them there, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from budc.compiler.rollouts.reference_run import reference_chunks
+from budc.compiler.rollouts.workers import FittedCandidate
+from budc.compiler.search.space import Candidate
+from budc.compiler.selection.finder import Finder
+from budc.compiler.selection.network import CALIBRATION_RUN, batched
+from budc.compiler.selection.stages import stages_of
+from budc.compiler.selection.task import Task
+from budc.compiler.storage.journal import Journal
+from budc.compiler.storage.tensors import Records, Span
+from budc.compiler.storage.worker_journal import WorkerJournal
+from budc.compiler.workers.pool import Pool
+from budc.schema.policy import Policy
+
+SEARCH, FINDER = "search", "finder"
+"""What a worker's state is called."""
+
+
+class WorkerSearch(NamedTuple):
+    """What a worker has of a search: its task, and where chunks lie, cut for so many jobs."""
+
+    task: Task
+    folder: Path
+    jobs: int
+
+
+@dataclass(frozen=True)
+class ReferenceChunk:
+    """Run every step of one chunk of calibration prompts."""
+
+    known: Records
+    span: Span
+
+    def __call__(self, state: dict[str, Any]) -> Records:
+        """Return the records of the chunk, which is in the folder then."""
+        search: WorkerSearch = state[SEARCH]
+        task, prompts = search.task, len(search.task.conditions)
+        journal = WorkerJournal(search.folder, self.known, search.jobs)
+        stages = stages_of(task.search, task.effort, task.nfe, prompts, arbitrates=task.arbitrates)
+        network = batched(task, task.conditions.rows(stages.chosen(prompts)), journal)
+        form = task.schedule.linear_form()
+        for _ in reference_chunks(network, form, journal, CALIBRATION_RUN, task.recorded, [self.span]):
+            pass
+        return journal.written
+
+
+@dataclass(frozen=True)
+class RollOut:
+    """Roll out one candidate on the first prompts. `reference` are the records of the whole reference run."""
+
+    reference: Records
+    prompts: int
+    candidate: Candidate
+
+    def __call__(self, state: dict[str, Any]) -> FittedCandidate:
+        """Return errors and coefficients."""
+        tree = _finder(state, self.reference).tree(self.prompts)
+        (rollout,) = tree.roll_out([self.candidate])
+        return FittedCandidate(rollout.errors, rollout.rows)
+
+
+@dataclass(frozen=True)
+class Arbitrate:
+    """Measure a policy on the prompts that judge."""
+
+    reference: Records
+    label: str
+    policy: Policy
+
+    def __call__(self, state: dict[str, Any]) -> Records:
+        """Return the record of its loss."""
+        finder = _finder(state, self.reference)
+        journal = WorkerJournal(finder.journal.folder, finder.journal.records)
+        finder.arbiter(paired=False, journal=journal).loss(self.label, self.policy, finder.form)
+        return journal.written
+
+
+class PoolSearch:
+    """The workers of a search, see `budc.compiler.rollouts.workers.SearchWorkers`."""
+
+    def __init__(self, pool: Pool, journal: Journal) -> None:
+        self._pool, self._journal = pool, journal
+
+    def reference_chunks(self, spans: Sequence[Span]) -> Iterator[Records]:
+        """Make these chunks of the reference run."""
+        known = fitting_batch(self._journal)
+        for _, records in self._pool.run([ReferenceChunk(known, span) for span in spans]):
+            yield records
+
+    def roll_out(
+        self, prompts: int, candidates: Sequence[Candidate]
+    ) -> Iterator[tuple[int, FittedCandidate]]:
+        """Roll out candidates on the first `prompts`."""
+        reference = self._reference()
+        return self._pool.run([RollOut(reference, prompts, candidate) for candidate in candidates])
+
+    def arbitrate(self, policies: Mapping[str, Policy]) -> Iterator[Records]:
+        """Measure policies on the prompts that judge."""
+        reference = self._reference()
+        tasks = [Arbitrate(reference, label, policy) for label, policy in policies.items()]
+        for _, records in self._pool.run(tasks):
+            yield records
+
+    def _reference(self) -> Records:
+        return fitting_batch(self._journal) | {
+            key: value
+            for key, value in self._journal.records.items()
+            if key.startswith(f"{CALIBRATION_RUN} ")
+        }
+
+
+def fitting_batch(journal: Journal) -> dict[str, object]:
+    """Return the record of the batch that fits the device, if there is one."""
+    return {key: value for key, value in journal.records.items() if key == "batch"}
+
+
+def _finder(state: dict[str, Any], reference: Records) -> Finder:
+    """Return the finder of a worker, which reads the reference run once."""
+    if FINDER not in state:
+        search: WorkerSearch = state[SEARCH]
+        state[FINDER] = Finder(search.task, WorkerJournal(search.folder, reference, search.jobs))
+    finder: Finder = state[FINDER]
+    return finder
