@@ -98,7 +98,6 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         budgets = self._budgets(profile, steps, mask)
         engine = self._engine(profile, steps, budgets, mask)
         search = search_for(engine, search)
-        self._check_batch(search)
         self._check_branches(profile)
         self.check_name()
         signer = self.signer()
@@ -169,11 +168,11 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             check_fit(size.of(profile), target.folder)
         return target
 
-    def _check_batch(self, search: str) -> None:
+    def _check_batch(self) -> None:
         """Refuse a batch of a search that proposes as it must."""
-        if self.batch is not None and search != "joint" and self.batch > 1:
+        if self.batch is not None and self.batch > 1 and self.search != "joint":
             raise UsageError(
-                f"{option('batch')}: {option('search', search)} proposes candidates in its own way",
+                f"{option('batch')}: {option('search', self.search)} proposes candidates in its own way",
                 remedy=f"leave it out, or use {option('search', 'joint')}",
             )
 
@@ -237,6 +236,7 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
                 else f"{option('search', self.search)}: no mask",
                 remedy="--mask MASK",
             )
+        self._check_batch()
         return self.search
 
     def _quality(self) -> Bound | None:
