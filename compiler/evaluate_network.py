@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,8 @@ def evaluate(
     repeats = whole_number(repeats, "repeats", least=0, most=1000, remedy="pass rounds to time, or 0")
     names = choose_rivals(listed(against), None)
     given = (denoiser, conditioning, noise, scheduler)
+    # A policy that is being evaluated need not have been evaluated before.
+    trust = replace(trust, required=()) if isinstance(trust, Trust) else trust
     run = admitted(policy, given, weights, trust, (allow_unsigned, False), batch)
     schedule = full_schedule(policy, run, scheduler, sigmas, timesteps)
     samples = run.denoiser.conditions

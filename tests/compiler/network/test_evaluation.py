@@ -1,5 +1,7 @@
 """A policy for a network of one's own, evaluated: figures, rivals, and a file that others verify."""
 
+import contextlib
+import inspect
 import json
 import math
 from dataclasses import replace
@@ -15,6 +17,7 @@ from budc.cli.root import root
 from budc.compiler.comparison.rivals import RIVALS
 from budc.compiler.rollouts.metrics import latent_errors
 from budc.schema.attestation import read_evaluation
+from budc.schema.bounds import parse_bounds
 from budc.schema.errors import BudcError, UsageError, WeightsMismatch
 
 SIGMAS = [1 - step / 6 for step in range(7)]
@@ -127,6 +130,8 @@ def test_a_signed_evaluation_is_verified_and_required_from_the_command_line(plac
     done = CliRunner().invoke(root, [*command, "--require-evaluation", "latent-mse<=1000,n>=6"])
     assert done.exit_code == 0, done.output
     assert "net.evaluation.json" in json.dumps(json.loads(done.stdout))
+    requiring = replace(budc.Trust.load(place / "trust.toml"), required=parse_bounds("n>=7", "trust.toml"))
+    assert evaluated(place / "net.budc.json", trust=requiring).methods
     refused = CliRunner().invoke(root, [*command, "--require-evaluation", "n>=7"])
     assert "n>=7" in str(refused.exception) + refused.output
     shown = CliRunner().invoke(root, ["inspect", str(path)])
@@ -195,3 +200,39 @@ def test_nothing_else_is_evaluated_than_what_the_artifact_is_for(place):
     evaluation = evaluated(place / "net.budc.json", trust=place / "release.pub")
     with pytest.raises(UsageError, match=r"does not end with \.evaluation\.json"):
         evaluation.save(place / "x.json")
+
+
+WEIRD = [
+    None,
+    3,
+    -1,
+    0.5,
+    float("nan"),
+    "x",
+    b"x",
+    [],
+    [1, "a"],
+    {},
+    {"a": 1},
+    object(),
+    lambda: None,
+    torch.ones(2),
+]
+
+
+@pytest.mark.filterwarnings("ignore::budc.runtimes.admission.trust.UnsignedWarning")
+@pytest.mark.parametrize("name", inspect.signature(budc.evaluate).parameters)
+def test_whatever_an_argument_is_only_budc_errors_come_out(place, name):
+    given = {
+        "policy": place / "net.budc.json",
+        "denoiser": Net(),
+        "conditioning": HELD_OUT[0],
+        "noise": HELD_OUT[1],
+        "scheduler": FlowMatchEulerDiscreteScheduler(),
+        "against": "none",
+        "repeats": 0,
+        "trust": place / "release.pub",
+    }
+    for value in WEIRD:
+        with contextlib.suppress(BudcError):
+            budc.evaluate(**given | {name: value})
