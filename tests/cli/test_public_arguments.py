@@ -87,8 +87,8 @@ def test_whoever_runs_a_policy_says_which_and_whom_to_trust(refused, value, show
         if value is not None:
             message = f"trust: {shown} is no path"
             refused(lambda run=run: run("p.budc.json", trust=value), message, "pass a Trust, or the path")
-        # Several policies for one pipeline are a list.
-        if not isinstance(value, bytes) and (run is not runs[0] or not isinstance(value, list)):
+        # Several policies for one model are a list.
+        if not isinstance(value, bytes | list):
             refused(lambda run=run: run(value), f"artifact: {shown} is no path", "open_artifact returned")
 
 
