@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from budc.compiler.export.sources import EXAMPLES, UNUSED_INPUT, GraphSource
 from budc.compiler.models.pipelines import PipelineAdapter
-from budc.runtimes.exported.signatures import CONDITIONS, TERMS
+from budc.runtimes.exported.signatures import CONDITIONS, TERMS, denoiser_graph
 from budc.runtimes.sampling.trunk import Trunk, combine
 
 
@@ -68,8 +68,9 @@ def denoiser_sources(
     latents: Tensor,
     timesteps: Tensor,
     embeddings: Mapping[str, Tensor],
+    denoiser: int = 0,
 ) -> list[GraphSource]:
-    """Return the sources of the denoiser's three graphs, with `EXAMPLES` samples each.
+    """Return the sources of a denoiser's three graphs, with `EXAMPLES` samples each.
 
     Args:
         transformer: the denoiser.
@@ -78,21 +79,26 @@ def denoiser_sources(
         latents: (n, ...).
         timesteps: (n,), as the scheduler has them.
         embeddings: the text encoders' outputs, by name.
+        denoiser: which one of the model's it is, 0 for the first.
     """
     trunk = Trunk(transformer)
     text = next(iter(embeddings.values()))
     inputs = {"hidden_states": latents.to(text.dtype), "timestep": timesteps.float()}
     inputs |= {name: embeddings.get(name, UNUSED_INPUT) for name in CONDITIONS}
-    compute = GraphSource("compute", _Compute(trunk, adapter, condition), inputs)
+    compute = GraphSource(denoiser_graph("compute", denoiser), _Compute(trunk, adapter, condition), inputs)
     _, residual = compute.run(EXAMPLES)
     # Three different residuals, and coefficients as large as those of real predictors.
     residuals = {f"residual_{index}": residual.roll(index, 0) for index in range(TERMS)}
     coefficients = {"coefficients": torch.tensor([2.0, -1.5, 0.5])}
     return [
         compute,
-        GraphSource("reuse", _Reuse(trunk, adapter, condition), {**inputs, "residual": residual}),
         GraphSource(
-            "reuse_terms",
+            denoiser_graph("reuse", denoiser),
+            _Reuse(trunk, adapter, condition),
+            {**inputs, "residual": residual},
+        ),
+        GraphSource(
+            denoiser_graph("reuse_terms", denoiser),
             _ReuseTerms(trunk, adapter, condition),
             {**inputs, **residuals, **coefficients},
         ),

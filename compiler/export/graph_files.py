@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from budc.compiler.export.graphs import tensor_specs, to_graph
-from budc.compiler.export.sources import GRAPH_FILES, WEIGHT_FILES, GraphSource
+from budc.compiler.export.sources import GraphSource, files_of
 from budc.compiler.export.weights import WeightWriter
 from budc.progress import Bar
 from budc.runtimes.exported.signatures import Graph, GraphName
@@ -25,7 +25,7 @@ def write_graphs(sources: Sequence[GraphSource], folder: Path, bar: Bar) -> dict
     writers: dict[str, WeightWriter] = {}
     with ExitStack() as open_files:
         for source in sources:
-            weight_file = WEIGHT_FILES[source.name]
+            _, weight_file = files_of(source.name)
             if weight_file not in writers:
                 path = folder / weight_file
                 path.parent.mkdir(exist_ok=True)
@@ -38,9 +38,10 @@ def write_graphs(sources: Sequence[GraphSource], folder: Path, bar: Bar) -> dict
 def _write_graph(source: GraphSource, folder: Path, weights: WeightWriter) -> Graph:
     model = to_graph(source)
     weights.externalize(model)
-    ir.save(model, folder / GRAPH_FILES[source.name])
+    file, _ = files_of(source.name)
+    ir.save(model, folder / file)
     return Graph(
-        file=GRAPH_FILES[source.name],
+        file=file,
         inputs=tensor_specs(list(model.graph.inputs)),
         outputs=tensor_specs(list(model.graph.outputs)),
     )

@@ -19,7 +19,7 @@ from onnx_ir.passes.common import (
 
 from budc.compiler.export.sources import GraphSource
 from budc.compiler.export.strided import stack_strided_writes
-from budc.runtimes.exported.signatures import INPUTS, DType, TensorSpec
+from budc.runtimes.exported.signatures import INPUTS, DType, TensorSpec, signature_name
 from budc.schema.errors import UnsupportedModel
 
 OPSET = 23
@@ -49,7 +49,7 @@ def to_graph(source: GraphSource) -> ir.Model:
             stack_strided_writes(traced)
             program = torch.onnx.export(
                 traced,
-                input_names=INPUTS[source.name],
+                input_names=INPUTS[signature_name(source.name)],
                 output_names=source.outputs,
                 opset_version=OPSET,
                 dynamo=True,

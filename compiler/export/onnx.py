@@ -26,10 +26,10 @@ from budc.compiler.export.denoiser import denoiser_sources
 from budc.compiler.export.graph_files import write_graphs
 from budc.compiler.export.graphs import OPSET
 from budc.compiler.export.parity import check_graph, check_graph_parity
-from budc.compiler.export.sources import EXAMPLES, GRAPH_FILES, GraphSource
+from budc.compiler.export.sources import EXAMPLES, GRAPH_FILES, GraphSource, files_of
 from budc.compiler.models.folder import SCHEDULER_CONFIG
 from budc.compiler.models.model import LoadedModel, load_model
-from budc.compiler.models.supported import check_one_denoiser
+from budc.compiler.models.supported import check_exportable
 from budc.policies.profile import ModelProfile, read_prompts
 from budc.progress import Bar, progress, stage
 from budc.runtimes.exported.graphs import check_graphs
@@ -40,7 +40,7 @@ from budc.runtimes.exported.manifest import (
     OutputShape,
     encode_manifest,
 )
-from budc.runtimes.exported.signatures import GraphName
+from budc.runtimes.exported.signatures import SECOND, GraphName
 from budc.schema.digests import file_digests
 from budc.schema.errors import printable
 from budc.schema.files import write_atomic
@@ -72,12 +72,13 @@ def export_onnx(
         ParityMismatch: a graph does not compute what its module does.
         ModelError: see `budc.compiler.models.model.load_model`.
     """
-    check_one_denoiser(profile, "export")
+    check_exportable(profile, "export")
     check_new_folder(out)
     stage("load", printable(profile.title))
     model = load_model(msgspec.structs.replace(profile, dtype=dtype), weights, torch.device("cpu"))
     components = load_components(weights, profile, getattr(torch, dtype))
-    with progress("export", 1 + 2 * len(GRAPH_FILES)) as bar, atomic_folder(out) as folder:
+    graphs = len(GRAPH_FILES) + len(SECOND) * (len(profile.denoisers) - 1)
+    with progress("export", 1 + 2 * graphs) as bar, atomic_folder(out) as folder:
         manifest, differences = _write(model, components, folder, dtype, bar)
     return Exported(out, manifest, differences)
 
@@ -136,9 +137,16 @@ def _sources(
     embeddings = dict(zip(text.outputs, text.run(EXAMPLES), strict=True))
     steps = model.profile.steps
     timesteps = torch.tensor(model.sampler(steps).timesteps)[:: max(1, steps // EXAMPLES)][:EXAMPLES]
-    yield from denoiser_sources(
-        model.denoiser, model.adapter, components.condition, latents, timesteps, embeddings
-    )
+    for index in range(len(model.denoisers)):
+        yield from denoiser_sources(
+            model.denoisers[index],
+            model.adapter,
+            components.condition,
+            latents,
+            timesteps,
+            embeddings,
+            index,
+        )
     yield text
     yield components.vae_decoder_source(latents)
 
@@ -149,7 +157,7 @@ def _check_graphs(
     """Check the graphs on disk against the sources; return the largest relative difference of each."""
     differences: dict[GraphName, float] = {}
     for source in sources:
-        path = folder / GRAPH_FILES[source.name]
+        path = folder / files_of(source.name)[0]
         check_graph(path)
         graph_dtype = "float32" if source.name == "vae_decoder" else dtype
         differences[source.name] = check_graph_parity(source, path, graph_dtype)

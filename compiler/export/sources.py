@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from budc.runtimes.exported.signatures import INPUTS, OUTPUTS, GraphName
+from budc.runtimes.exported.signatures import INPUTS, OUTPUTS, GraphName, signature_name
 
 EXAMPLES = 3
 """Samples in the example inputs of a source: two are traced, one and all three are compared."""
@@ -29,6 +29,17 @@ WEIGHT_FILES: Mapping[GraphName, str] = {
 }
 """Where the weights of each graph are written; the denoiser's graphs share one file."""
 
+
+def files_of(name: GraphName) -> tuple[str, str]:
+    """Return the files of a graph and of its weights; those of a second denoiser have a folder of their own."""
+    like = signature_name(name)
+    files = GRAPH_FILES[like], WEIGHT_FILES[like]
+    if like == name:
+        return files
+    graph, weights = (file.replace("transformer/", "transformer_2/") for file in files)
+    return graph, weights
+
+
 UNUSED_INPUT = torch.zeros(())
 """Takes the place of an input that a module does not use. It has no batch whose size a graph could take from it."""
 _WITHOUT_BATCH = frozenset({"coefficients"})
@@ -47,12 +58,12 @@ class GraphSource:
     """Names of what the module returns; default all of `OUTPUTS`."""
 
     def __post_init__(self) -> None:
-        assert tuple(self.inputs) == INPUTS[self.name]
+        assert tuple(self.inputs) == INPUTS[signature_name(self.name)]
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of what the module returns, in order."""
-        return self.returned or OUTPUTS[self.name]
+        return self.returned or OUTPUTS[signature_name(self.name)]
 
     def batch(self, size: int) -> dict[str, Tensor]:
         """Return the inputs of the first `size` samples."""

@@ -65,11 +65,11 @@ def adapter_name(pipeline_class: str) -> str:
     return ADAPTERS[pipeline_class]
 
 
-def check_one_denoiser(profile: ModelProfile, command: str) -> None:
-    """Refuse several denoisers, a quantised one, or a pipeline that is given images, for a command of exports.
+def check_exportable(profile: ModelProfile, command: str) -> None:
+    """Refuse a quantised model, or a pipeline that is given images, for a command of exports.
 
     Raises:
-        UnsupportedModel: the profile names several, a kind of quantisation, or a pipeline that is given images.
+        UnsupportedModel: the profile names a kind of quantisation, or a pipeline that is given images.
     """
     if image_roles(profile.pipeline_class):
         raise UnsupportedModel(
@@ -80,11 +80,6 @@ def check_one_denoiser(profile: ModelProfile, command: str) -> None:
         raise UnsupportedModel(
             f"{command}: {profile.name} is quantised ({profile.quantization}), which no export is",
             remedy="run it in diffusers (budc run)",
-        )
-    if len(profile.denoisers) > 1:
-        raise UnsupportedModel(
-            f"{command}: {profile.name} has {_denoisers(profile)}, one is supported",
-            remedy=f"run it in diffusers (budc run), or use --model {profile.try_instead}",
         )
 
 

@@ -5,6 +5,7 @@
         transformer/reuse.onnx             takes the predicted residual
         transformer/reuse_terms.onnx       predicts the residual from up to three, and goes on as reuse does
         transformer/weights.onnx.data      the weights of all three, each tensor once
+        transformer_2/…                    the same of a second denoiser, where the model has one
         text_encoder/model.onnx(.data)     token ids to embeddings, all encoders together
         vae_decoder/model.onnx(.data)      latents, as the scheduler leaves them, to frames in 0..1
         tokenizer*/tokenizer.json          for the `tokenizers` package
@@ -22,7 +23,15 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from budc.runtimes.exported.signatures import CONDITIONS, INPUTS, Graph, GraphName, Strict, check_signature
+from budc.runtimes.exported.signatures import (
+    CONDITIONS,
+    INPUTS,
+    SECOND,
+    Graph,
+    GraphName,
+    Strict,
+    check_signature,
+)
 from budc.schema import canonical
 from budc.schema.errors import ArtifactError, UnsafeWeights, UnsupportedVersion
 from budc.schema.fields import HexDigest, Name, Path, Pixels, Positive, Prompt, Text
@@ -97,6 +106,11 @@ class Manifest(Strict, frozen=True, kw_only=True):
     """sha256 of every file of the folder except the manifest."""
 
     @property
+    def denoisers(self) -> tuple[str, ...]:
+        """The denoisers by their names in the pipeline, in the order in which they run; of one class."""
+        return ("transformer", "transformer_2") if SECOND.keys() <= self.graphs.keys() else ("transformer",)
+
+    @property
     def sample(self) -> tuple[int, ...]:
         """The shape of one sample's latents as denoiser and decoder take them."""
         if not self.packed:
@@ -165,13 +179,18 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
 
 
 def _check(manifest: Manifest) -> None:
-    if missing := sorted(INPUTS.keys() - manifest.graphs.keys()):
+    needed = INPUTS.keys() | (SECOND.keys() if SECOND.keys() & manifest.graphs.keys() else set())
+    if missing := sorted(needed - manifest.graphs.keys()):
         raise _malformed(f"{MANIFEST}: graphs has no {missing[0]}")
     for name, graph in manifest.graphs.items():
         try:
             check_signature(name, graph)
         except ValueError as error:
             raise _malformed(f"{MANIFEST}: {error}") from None
+    for second, first in SECOND.items():
+        other, like = manifest.graphs.get(second), manifest.graphs[first]
+        if other is not None and (other.inputs, other.outputs) != (like.inputs, like.outputs):
+            raise _malformed(f"{MANIFEST}: {second} is not called as {first} is")
     returned = {spec.name for spec in manifest.graphs["text_encoder"].outputs}
     if lacking := sorted(set(manifest.conditions) - returned):
         raise _malformed(f"{MANIFEST}: compute takes {lacking[0]}, which text_encoder does not return")

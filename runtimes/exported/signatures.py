@@ -10,7 +10,10 @@ from budc.schema.fields import Name, Path, Positive
 TERMS: Final = 3
 """Residuals that `reuse_terms` combines; a policy with fewer terms gives the others the coefficient 0."""
 
-GraphName = Literal["compute", "reuse", "reuse_terms", "text_encoder", "vae_decoder"]
+GraphName = Literal[
+    "compute", "reuse", "reuse_terms", "text_encoder", "vae_decoder", "compute_2", "reuse_2", "reuse_terms_2"
+]
+DenoiserGraph = Literal["compute", "reuse", "reuse_terms"]
 DType = Literal["float32", "float16", "int64"]
 
 CONDITIONS: Final = ("encoder_hidden_states", "pooled_projections")
@@ -25,7 +28,8 @@ INPUTS: Final[Mapping[GraphName, tuple[str, ...]]] = {
     "text_encoder": ("input_ids", "attention_mask", "pooled_input_ids"),
     "vae_decoder": ("latents",),
 }
-"""The inputs of each graph, in this order; a graph leaves out what its model does not use."""
+"""The inputs of each graph, in this order; a graph leaves out what its model does not use. Those of a second denoiser
+are those of the first (`denoiser_graph`)."""
 
 OUTPUTS: Final[Mapping[GraphName, tuple[str, ...]]] = {
     "compute": ("velocity", "residual"),
@@ -35,6 +39,24 @@ OUTPUTS: Final[Mapping[GraphName, tuple[str, ...]]] = {
     "vae_decoder": ("video",),
 }
 """The outputs of each graph, in this order; text encoders that do not pool leave out the second."""
+
+
+SECOND: Final[Mapping[GraphName, DenoiserGraph]] = {
+    "compute_2": "compute",
+    "reuse_2": "reuse",
+    "reuse_terms_2": "reuse_terms",
+}
+"""The graphs of a second denoiser, which only some models have, and those of the first that they are like."""
+
+
+def denoiser_graph(name: DenoiserGraph, denoiser: int) -> GraphName:
+    """Return the name of a graph of a denoiser, 0 for the first."""
+    return next(second for second, first in SECOND.items() if first == name) if denoiser else name
+
+
+def signature_name(name: GraphName) -> GraphName:
+    """Return the graph in `INPUTS` and `OUTPUTS` that has the signature of `name`."""
+    return SECOND.get(name, name)
 
 
 class Strict(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
@@ -64,6 +86,7 @@ def check_signature(name: GraphName, graph: Graph) -> None:
     Raises:
         ValueError: a name is unknown, repeated, in another order, or an output is missing.
     """
+    name = signature_name(name)
     outputs, expected = [spec.name for spec in graph.outputs], list(OUTPUTS[name])
     if outputs != expected and (name != "text_encoder" or outputs != expected[:1]):
         raise ValueError(f"{graph.file} returns {outputs}, expected {expected}")

@@ -1,6 +1,6 @@
 """Guidance branches of a run: their weights, which of them share a forward, and how many tensors each caches."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from budc.runtimes.sampling.step_plan import PlannedStep, plan_branch
@@ -30,7 +30,7 @@ class RingBuffer:
 
 
 def guided_branches(document: PolicyDocument, branches: Sequence[str]) -> dict[str, float]:
-    """Return the branches that run, and the weight of each branch's velocity in the guided velocity.
+    """Return the branches that run, and the weight of each branch's velocity in the guided velocity of the first step.
 
     Classifier-free guidance is uncond + g (cond - uncond). Like the pipelines, a run with g <= 1 has one branch.
     """
@@ -40,21 +40,34 @@ def guided_branches(document: PolicyDocument, branches: Sequence[str]) -> dict[s
     return {"cond": float(sampler.guidance), "uncond": 1.0 - float(sampler.guidance)}
 
 
-def group_branches(policy: Policy, branches: Sequence[str]) -> list[BranchGroup]:
-    """Return one group if all branches have the same mask and coefficients, else one group a branch."""
-    plans = [_plan(policy, name) for name in branches]
+def guidance_weights(document: PolicyDocument, branches: Sequence[str]) -> list[list[float]]:
+    """Return the weights of the branches of `guided_branches` for each step: each denoiser has its own guidance."""
+    if len(guided_branches(document, branches)) == 1:
+        return [[1.0]] * document.sampler.steps
+    scales = [float(document.sampler.guidance_at(step)) for step in range(document.sampler.steps)]
+    return [[scale, 1.0 - scale] for scale in scales]
+
+
+def group_branches(
+    policy: Policy, branches: Sequence[str], first_steps: Collection[int] = ()
+) -> list[BranchGroup]:
+    """Return one group if all branches have the same mask and coefficients, else one group a branch.
+
+    `first_steps`: those of the denoisers after the first.
+    """
+    plans = [_plan(policy, name, first_steps) for name in branches]
     for batched, names in BATCHED_BRANCHES.items():
         if names == tuple(branches) and all(plan == plans[0] for plan in plans):
             return [BranchGroup(batched, 0, len(branches))]
     return [BranchGroup(name, index, index + 1) for index, name in enumerate(branches)]
 
 
-def ring_buffer(policy: Policy, name: str) -> RingBuffer:
-    """Return the ring buffer of a branch group.
+def ring_buffer(policy: Policy, name: str, first_steps: Collection[int] = ()) -> RingBuffer:
+    """Return the ring buffer of a branch group. `first_steps`: those of the denoisers after the first.
 
     Every run fills the same slots in the same order, so that bound sessions and CUDA graphs are used again.
     """
-    plan = _plan(policy, BATCHED_BRANCHES.get(name, (name,))[0])
+    plan = _plan(policy, BATCHED_BRANCHES.get(name, (name,))[0], first_steps)
     slots = max(1, *(planned.keep for planned in plan))
     computed_before = [0]
     for planned in plan:
@@ -62,6 +75,6 @@ def ring_buffer(policy: Policy, name: str) -> RingBuffer:
     return RingBuffer(slots, tuple(count % slots for count in computed_before[:-1]))
 
 
-def _plan(policy: Policy, name: str) -> tuple[PlannedStep, ...]:
+def _plan(policy: Policy, name: str, first_steps: Collection[int]) -> tuple[PlannedStep, ...]:
     branch = policy.for_branch(name)
-    return plan_branch(branch.mask, branch.predictor)
+    return plan_branch(branch.mask, branch.predictor, first_steps)

@@ -81,7 +81,8 @@ class LoopBuffers:
         self, group: BranchGroup, document: PolicyDocument, slots: int, unread: DeviceTensor | None
     ) -> GroupBuffers:
         batch, samples = self._latents[0], self._branches * self._latents[0]
-        ring, first, last = ring_buffer(document.policy, group.name), group.first * batch, group.last * batch
+        ring = ring_buffer(document.policy, group.name, document.sampler.first_steps)
+        first, last = group.first * batch, group.last * batch
         if unread is None:
             residuals = [self._empty(self._specs["residual"], last - first) for _ in range(ring.slots)]
         else:

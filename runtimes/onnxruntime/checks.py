@@ -64,16 +64,19 @@ def check_document(document: PolicyDocument, manifest: Manifest, settings: Setti
 
     Raises:
         UnsupportedVersion: the policy uses what this runtime cannot run.
-        UnsupportedModel: the export has a denoiser of another class, or the policy has several denoisers.
+        UnsupportedModel: the export has other denoisers.
         CalibrationMismatch: pipeline, shape, text length, guidance, its negative prompt or a branch differ.
     """
     check_additions(document, ONNX_RUNTIME)
     classes = {denoiser.name: denoiser.class_name for denoiser in document.model.denoisers}
-    if classes != {"transformer": manifest.denoiser_class}:
+    exported = dict.fromkeys(manifest.denoisers, manifest.denoiser_class)
+    if classes != exported:
+        wanted, found = (
+            ", ".join(f"{name} {cls}" for name, cls in each.items()) for each in (classes, exported)
+        )
         raise UnsupportedModel(
-            f"the policy is for {', '.join(f'{name} {cls}' for name, cls in classes.items())}, "
-            f"the export has a {manifest.denoiser_class}",
-            remedy="export the model that the policy was compiled for; one with several denoisers cannot be exported",
+            f"the policy is for {wanted}, the export has {found}",
+            remedy="export the model that the policy was compiled for",
         )
     size, pipeline = manifest.shape, document.pipeline()
     shape = pipeline.shape_of(size.frames, size.height, size.width)

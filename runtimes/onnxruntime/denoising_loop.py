@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budc.runtimes.exported.signatures import GraphName
-from budc.runtimes.onnxruntime.branches import group_branches, guided_branches
+from budc.runtimes.onnxruntime.branches import group_branches, guidance_weights, guided_branches
 from budc.runtimes.onnxruntime.buffers import GroupBuffers, LoopBuffers
 from budc.runtimes.onnxruntime.forwards import DenoiserForwards, LinearCombination, combine
 from budc.runtimes.onnxruntime.fused_steps import fuse_steps, unfused_steps
@@ -37,18 +37,19 @@ class DenoisingLoop:
     def __init__(self, sessions: DenoiserSessions, document: PolicyDocument, batch: int = 1) -> None:
         manifest, policy = sessions.manifest, document.policy
         self.document = document
-        self.machine: StepMachine[LinearCombination] = StepMachine(policy, combine)
+        first_steps = document.sampler.first_steps
+        self.machine: StepMachine[LinearCombination] = StepMachine(policy, combine, first_steps)
         self._reuses_velocities = policy.payload == "velocity"
-        guidance = guided_branches(document, manifest.branches)
-        self._branches = list(guidance)
-        groups, weights = group_branches(policy, self._branches), list(guidance.values())
+        self._branches = list(guided_branches(document, manifest.branches))
+        groups = group_branches(policy, self._branches, first_steps)
+        weights = guidance_weights(document, manifest.branches)
         solver = solver_matrices(document.sampler)
         if self._reuses_velocities:
-            fused = fuse_steps(solver, policy, groups, weights)
+            fused = fuse_steps(solver, policy, groups, weights, first_steps)
         else:
             fused = unfused_steps(solver, weights)
         self._buffers = LoopBuffers(sessions.provider, manifest, document, fused, groups, batch)
-        self._forwards = DenoiserForwards(sessions)
+        self._forwards = DenoiserForwards(sessions, document.sampler.expert_at)
         self._exclusive = sessions.exclusive
         latents = (batch, *manifest.sample)
         self._updates = SolverUpdates(sessions, self._buffers, fused, document.sampler.timesteps, latents)

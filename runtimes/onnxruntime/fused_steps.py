@@ -34,41 +34,51 @@ class FusedSteps:
     branches), to the state after each step."""
 
 
-def unfused_steps(solver: Matrices, guidance: Sequence[float]) -> FusedSteps:
+def unfused_steps(solver: Matrices, guidance: Sequence[Sequence[float]]) -> FusedSteps:
     """Return intervals of one step each, with one slot for the velocity of every branch.
 
-    `guidance` is the weight of each branch's velocity.
+    `guidance` is for each step the weight of each branch's velocity.
     """
-    steps = len(solver)
-    weights = np.tile(np.asarray(guidance), (steps, 1))
+    steps, weights = len(solver), np.asarray(guidance)
     return FusedSteps({step: step for step in range(steps)}, _products(solver, weights, range(steps)))
 
 
 def fuse_steps(
-    solver: Matrices, policy: Policy, groups: Sequence[BranchGroup], guidance: Sequence[float]
+    solver: Matrices,
+    policy: Policy,
+    groups: Sequence[BranchGroup],
+    guidance: Sequence[Sequence[float]],
+    first_steps: Collection[int] = (),
 ) -> FusedSteps:
     """Return the intervals of a policy that reuses velocities; one starts wherever a branch is computed.
 
-    `groups` are those of `group_branches`, `guidance` is the weight of each branch's velocity.
+    `groups` are those of `group_branches`, `guidance` is for each step the weight of each branch's velocity,
+    `first_steps` are those of the denoisers after the first.
     """
-    steps, slots = len(solver), max(ring_buffer(policy, group.name).slots for group in groups)
-    weights, starts = np.zeros((steps, slots, len(guidance))), set[int]()
+    steps = len(solver)
+    slots = max(ring_buffer(policy, group.name, first_steps).slots for group in groups)
+    weights, starts = np.zeros((steps, slots, len(guidance[0]))), set[int]()
     for group in groups:
-        for step, (computed, slot_weights) in enumerate(_slot_weights(policy, group.name, slots)):
+        used = _slot_weights(policy, group.name, slots, first_steps)
+        for step, (computed, slot_weights) in enumerate(used):
             weights[step, :, group.first : group.last] = slot_weights[:, None]
             starts.update([step] * computed)
-    weights *= np.asarray(guidance)
+    weights *= np.asarray(guidance)[:, None]
     firsts = sorted(starts)
     ends = dict(zip(firsts, [first - 1 for first in [*firsts[1:], steps]], strict=True))
     return FusedSteps(ends, _products(solver, weights.reshape(steps, -1), starts))
 
 
-def _slot_weights(policy: Policy, name: str, slots: int) -> Iterator[tuple[bool, Floats]]:
+def _slot_weights(
+    policy: Policy, name: str, slots: int, first_steps: Collection[int]
+) -> Iterator[tuple[bool, Floats]]:
     """Yield for every step whether it is computed, and the weight of each slot in the velocity that it uses."""
     machine: StepMachine[Floats] = StepMachine(
-        policy, lambda row, cached: np.sum([c * v for c, v in zip(row, cached, strict=True)], axis=0)
+        policy,
+        lambda row, cached: np.sum([c * v for c, v in zip(row, cached, strict=True)], axis=0),
+        first_steps,
     )
-    for step, slot in enumerate(ring_buffer(policy, name).slot_at):
+    for step, slot in enumerate(ring_buffer(policy, name, first_steps).slot_at):
         action = machine.step(name, step)
         if isinstance(action, Compute):
             machine.record(name, np.eye(slots)[slot])

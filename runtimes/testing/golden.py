@@ -1,11 +1,13 @@
 """Golden policies: one of every kind, with the actions that it must lead to written down by hand."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 
+from budc.runtimes.sampling.step_plan import plan_branch
+from budc.schema.errors import SemanticsViolation
 from budc.schema.policy import Policy, PolicyDocument
 
 BRANCHES = ("cond", "uncond")
@@ -45,6 +47,15 @@ class GoldenPolicy:
         sampler = msgspec.structs.replace(base.sampler, sigmas=sigmas, timesteps=timesteps)
         return msgspec.structs.replace(document, sampler=sampler)
 
+    def fits(self, first_steps: Collection[int]) -> bool:
+        """Whether denoisers that take over at these steps can run it: each computes first, and reuses only its own."""
+        for rows in (self.predictor, self.uncond_predictor or self.predictor):
+            try:
+                plan_branch([not row for row in rows], rows, first_steps)
+            except SemanticsViolation:
+                return False
+        return True
+
     def expected(self, branch: str) -> str:
         """Return the actions of one branch."""
         return self.uncond_actions if branch == "uncond" and self.uncond_actions else self.actions
@@ -54,6 +65,7 @@ GOLDEN: Mapping[str, GoldenPolicy] = {
     "plain reuse": GoldenPolicy(((), (1.0,), (), (), (1.0,), (1.0,)), "C1CC11"),
     "two terms": GoldenPolicy(((), (1.0,), (), (1.5, -0.5), (), (1.25, -0.25)), "C1C2C2"),
     "three terms": GoldenPolicy(((), (1.0,), (), (), (1.5, -0.5), (1.25, -0.5, 0.25)), "C1CC23"),
+    "two terms twice": GoldenPolicy(((), (), (1.5, -0.5), (), (), (1.25, -0.25)), "CC2CC2"),
     "a scaled residual": GoldenPolicy(((), (0.875,), (1.25,), (), (0.5,), (1.0,)), "C11C11"),
     "aligned sigmas": GoldenPolicy(
         ((), (1.0,), (), (1.5, -0.5), (), (1.0,)), "C1C2C1", sigmas=(0.99, 0.91, 0.84, 0.6, 0.42, 0.13, 0.0)

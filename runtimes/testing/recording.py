@@ -43,6 +43,8 @@ class RunRecord:
     """The latents after the last step, (B, ...)."""
     evaluations: int = 0
     """Samples that went through the blocks, over all branches, counted where the blocks run."""
+    evaluations_of: list[int] = field(default_factory=list)
+    """The same for each denoiser; may be left out where there is one."""
     held: int = 0
     """Tensors that the step machine still holds after the run (`StepMachine.held`)."""
 

@@ -22,7 +22,8 @@ class RuntimeUnderTest(Protocol):
         """A document that the model runs without a refusal.
 
         It has six steps, the scheduler UniPC or flow-matching Euler, a text length, and the guidance branches cond
-        and uncond with guidance over 1. The tests replace its policy, sigmas, budget, or one setting.
+        and uncond with guidance over 1. A second denoiser, if there is one, takes over at step 3. The tests replace
+        its policy, sigmas, budget, or one setting.
         """
 
     def run(

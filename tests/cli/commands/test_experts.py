@@ -31,22 +31,21 @@ def test_from_the_policy_to_the_clip(budc, policy, pair_folder, tmp_path):
     assert float(table["policy"][-2]) > 0
 
 
-def test_what_takes_one_denoiser_refuses_two(budc, policy, pair_profile, pair_folder, tmp_path):
+@pytest.mark.slow
+def test_an_export_of_both_is_bound_and_runs(budc, policy, pair_profile, pair_folder, tmp_path):
     pytest.importorskip("onnxscript")
-    from budc.cli.generation.binding import find_original
-    from budc.policies.profile import load_profile
-    from budc.schema.artifact import read
-    from budc.schema.digest_cache import DigestCache
-    from budc.schema.errors import UnsupportedModel
-
-    flags = ("--weights", pair_folder, "--out", tmp_path / "onnx")
-    outcome = budc("export", "onnx", "--model", pair_profile, *flags)
-    said = "pair-tiny has 2 denoisers (transformer, transformer_2), one is supported"
-    assert outcome.code == 34
-    assert f"export: {said}" in outcome.err
-    with pytest.raises(UnsupportedModel) as refused:
-        find_original(read(policy).document, load_profile(pair_profile), pair_folder, DigestCache())
-    assert str(refused.value) == f"bind: {said}"
+    export, bound, key = tmp_path / "onnx", tmp_path / "bound.budc.json", tmp_path / "release.key"
+    assert budc("keygen", "--out", tmp_path / "release").code == 0
+    assert budc("sign", policy, "--key", key).code == 0
+    outcome = budc("export", "onnx", "--model", pair_profile, "--weights", pair_folder, "--out", export)
+    assert outcome.code == 0, outcome.err
+    assert "transformer_2/compute.onnx" in outcome.out
+    flags = ("--weights", pair_folder, "--samples", "1", "--key", key, "--out", bound)
+    outcome = budc("bind", policy, "--variant", export, *flags)
+    assert outcome.code == 0, outcome.err
+    flags = ("--runtime", "onnxruntime", "--weights", export, "--prompt", "a red box")
+    outcome = budc("run", bound, "--trust", tmp_path / "release.pub", *flags, "--out", tmp_path / "a.png")
+    assert outcome.code == 0, outcome.err
 
 
 def test_a_plan_of_the_real_model_has_one_denoiser_on_the_device(budc):

@@ -6,7 +6,7 @@ import sys
 import pytest
 from msgspec.structs import replace
 
-from budc.compiler.models.supported import ADAPTERS, check_one_denoiser, check_supported
+from budc.compiler.models.supported import ADAPTERS, check_exportable, check_supported
 from budc.policies.profile import load_profile, profile_names
 from budc.schema.errors import UnsupportedModel
 
@@ -38,12 +38,21 @@ def test_guidance_that_a_pipeline_does_not_have_is_refused(name: str, rule: str,
         check_supported(profile)
 
 
-def test_a_command_for_one_denoiser_refuses_two_and_names_another_model() -> None:
-    check_one_denoiser(load_profile("wan2.1"), "export")
-    profile = load_profile("wan2.2")
-    with pytest.raises(UnsupportedModel, match=r"export: wan2\.2 has 2 denoisers") as caught:
-        check_one_denoiser(profile, "export")
-    assert f"--model {profile.try_instead}" in caught.value.remedy
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("wan2.1-i2v-14b-480p", {}, "starts from an image"),
+        ("wan2.1", {"quantization": "torchao-int8"}, "is quantised"),
+    ],
+)
+def test_what_no_export_is_made_of_is_refused(name: str, settings: dict[str, str], message: str) -> None:
+    with pytest.raises(UnsupportedModel, match=f"export: {name} {message}"):
+        check_exportable(replace(load_profile(name), **settings), "export")
+
+
+def test_one_denoiser_and_two_are_exported() -> None:
+    for name in ("wan2.1", "wan2.2"):
+        check_exportable(load_profile(name), "export")
 
 
 def test_a_model_is_refused_before_torch_is_imported() -> None:

@@ -48,7 +48,7 @@ def sampler(make_document: Any) -> SamplerBinding:
 def test_the_update_is_guidance_and_the_solver_in_numpy(
     sampler: SamplerBinding, weights: tuple[float, ...], batch: int, dtype: str
 ) -> None:
-    fused = unfused_steps(solver_matrices(sampler), weights)
+    fused = unfused_steps(solver_matrices(sampler), [weights] * sampler.steps)
     model = update_model(fused, sampler.timesteps, len(weights), (batch, *LATENTS), dtype)
     session = CPU.open(model)
     random = np.random.default_rng(0)
@@ -90,7 +90,7 @@ def test_an_update_takes_every_step_up_to_the_next_forward(
 ) -> None:
     policy = velocity_policy(rows)
     groups, batch, weights = group_branches(policy, BRANCHES), 2, (5.0, -4.0)
-    fused = fuse_steps(solver_matrices(sampler), policy, groups, weights)
+    fused = fuse_steps(solver_matrices(sampler), policy, groups, [weights] * sampler.steps)
     assert fused.ends == ends
     session = CPU.open(update_model(fused, sampler.timesteps, 2, (batch, *LATENTS), dtype))
     random, state_rows = np.random.default_rng(0), fused.matrices.shape[1]

@@ -59,14 +59,14 @@ def onnx_command(
     """
     from budc.cli.dependencies import MODEL_PACKAGES, ONNX_PACKAGES, model_libraries, require
     from budc.compiler.export.atomic_folder import check_new_folder
-    from budc.compiler.models.supported import check_one_denoiser
+    from budc.compiler.models.supported import check_exportable
     from budc.policies.deployment import Deployment
     from budc.policies.model_choice import choose_model
     from budc.policies.profile import find_weights
     from budc.schema.files import check_place
 
     profile = Deployment(negative=negative).deployed(choose_model(model))
-    check_one_denoiser(profile, "export")
+    check_exportable(profile, "export")
     check_new_folder(out)
     check_place(out)
     require(*MODEL_PACKAGES, *ONNX_PACKAGES, "onnxscript", extra="export")

@@ -82,18 +82,18 @@ def find_original(
     """Return the folder of the model that the policy was compiled for, whose files are checked.
 
     Raises:
-        UnsupportedModel: a model of several denoisers.
+        UnsupportedModel: a model that no export is made of.
         ModelError: the weights are missing, or others.
     """
     from msgspec.structs import replace
 
-    from budc.compiler.models.supported import check_one_denoiser
+    from budc.compiler.models.supported import check_exportable
     from budc.policies.profile import find_weights
     from budc.runtimes.diffusers.network_config import library_defaults
     from budc.runtimes.exported.manifest import MANIFEST
     from budc.schema.model_files import accepted_files
 
-    check_one_denoiser(profile, "bind")
+    check_exportable(profile, "bind")
     folder = find_weights(profile, weights)
     stage("hash", printable(f"the files of {folder}"))
     originals = [variant for variant in document.model.variants if MANIFEST not in variant.files]

@@ -294,15 +294,6 @@ def test_a_profile_that_does_not_say_when_its_denoisers_run() -> None:
         check_supported(replace(single, experts=profile.experts))
 
 
-def test_an_export_is_refused(pair_profile: str, pair_folder: Path, tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript")
-    from budc.compiler.export.onnx import export_onnx
-
-    with pytest.raises(UnsupportedModel, match=r"export: pair-tiny has 2 denoisers"):
-        export_onnx(load_profile(pair_profile), pair_folder, tmp_path / "out", "float32")
-    assert not (tmp_path / "out").exists()
-
-
 # What else reads a policy --------------------------------------------------------------------------------
 
 
