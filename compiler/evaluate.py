@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from budc.compiler.comparison.rivals import CannotRun
 from budc.compiler.comparison.setting_run import SettingRun
 from budc.compiler.emit import output_shape, versions
 from budc.compiler.evaluate_request import EvaluationPlan, settings_of
+from budc.compiler.evaluated import Evaluated
 from budc.compiler.evaluation.reference import prompt_set
 from budc.compiler.metrics import FrameMetric, NotMeasured, load_metrics
 from budc.compiler.metrics.summary import summary
@@ -46,14 +46,6 @@ from budc.schema.evaluation import (
 from budc.schema.policy import ModelBinding
 from budc.schema.report_names import FEWER_STEPS, FULL, LATENT_MSE
 from budc.schema.timestamps import issue_time
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """The evaluation of one policy, and the files of the frames that it keeps, by their names."""
-
-    document: EvaluationDocument
-    frames: Mapping[str, bytes]
 
 
 @dataclass(frozen=True)
@@ -258,5 +250,5 @@ def _journal(plan: EvaluationPlan, binding: ModelBinding, device: str) -> Iterat
     )
     with Journal(plan.out / f".measured.{fingerprint[7:19]}", fingerprint) as journal:
         if journal.records:
-            print(f"resuming: {len(journal.records)} measurements are in {journal.folder}", file=sys.stderr)
+            stage("resume", f"{len(journal.records)} measurements are in {printable(str(journal.folder))}")
         yield journal

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ from budc.compiler.rollouts.policies import full_policy
 from budc.compiler.storage.journal import Journal
 from budc.option_names import python_names
 from budc.progress import Report, reported
-from budc.runtimes.admission.trust import Source
+from budc.runtimes.admission.trust import Source, unevaluated
 from budc.runtimes.sampling.devices import device_name
 from budc.schema.arguments import whole_number
 from budc.schema.evaluation import MethodResult, NotMeasuredNote, SettingResult
@@ -92,9 +91,7 @@ def evaluate(
     repeats = whole_number(repeats, "repeats", least=0, most=1000, remedy="pass rounds to time, or 0")
     names = choose_rivals(listed(against), None)
     given = (denoiser, conditioning, noise, scheduler)
-    # A policy that is being evaluated need not have been evaluated before.
-    trust = replace(trust, required=()) if isinstance(trust, Trust) else trust
-    run = admitted(policy, given, weights, trust, (allow_unsigned, False), batch)
+    run = admitted(policy, given, weights, unevaluated(trust), (allow_unsigned, False), batch)
     schedule = full_schedule(policy, run, scheduler, sigmas, timesteps)
     samples = run.denoiser.conditions
     check_samples(policy, run, samples)

@@ -8,10 +8,8 @@ from os import PathLike
 from pathlib import Path
 
 from budc.compiler.emit import versions
-from budc.compiler.network.compiled import signer_argument
+from budc.compiler.evaluated import Evaluated
 from budc.option_names import python_names
-from budc.schema.arguments import path_argument
-from budc.schema.attestation import SUFFIX, seal_evaluation
 from budc.schema.errors import UsageError
 from budc.schema.evaluation import (
     EVALUATION_VERSION,
@@ -19,9 +17,7 @@ from budc.schema.evaluation import (
     MethodResult,
     NotMeasuredNote,
     SettingResult,
-    plain_file,
 )
-from budc.schema.files import write_atomic
 from budc.schema.keys import Signer
 from budc.schema.timestamps import issue_time
 
@@ -70,25 +66,10 @@ class NetworkEvaluation:
         key: str | PathLike[str] | Signer | None = None,
         summary: bool = False,
     ) -> Path:
-        """Write the evaluation, and return its path.
-
-        Args:
-            path: of the file, which is replaced whole; of NAME.budc.json it is NAME.evaluation.json beside it.
-            key: the evaluator's private key: a path, "env:NAME", or a signer; unsigned if left out.
-            summary: leave out the values of each sample, which take most of its size.
+        """Write the evaluation, and return its path. Arguments are those of `Evaluated.save`.
 
         Raises:
-            UsageError: the policy was not saved, or the file has another suffix.
-            ArtifactTooLarge: a signed evaluation of so many samples does not fit; a summary does.
-            KeyUnusable, OutputError: the key cannot be used, the file cannot be written.
+            UsageError: the policy was not saved.
+            BudcError: see `Evaluated.save`.
         """
-        target = path_argument(path, "path", f'pass the file to write, such as "policy{SUFFIX}"')
-        if not target.name.endswith(SUFFIX):
-            raise UsageError(
-                f"path: {target} does not end with {SUFFIX}, so that `budc verify` would not find it",
-                remedy=f"name it as the policy: NAME.budc.json has NAME{SUFFIX} beside it",
-            )
-        document = self.document.summary() if summary else self.document
-        signer = signer_argument(key)
-        write_atomic(target, plain_file(document) if signer is None else seal_evaluation(document, signer))
-        return target
+        return Evaluated(self.document).save(path, key=key, summary=summary)

@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from budc.schema.errors import UsageError
+from budc.schema.errors import KeyUnusable, UsageError
+from budc.schema.keys import Signer, load_signer
 
 MAX_SEED = 2**64 - 1
 _SHOWN = 40
@@ -61,3 +62,14 @@ def seed_argument(value: Any, *, most: int = MAX_SEED) -> int:
     return whole_number(
         value, "seed", least=0, most=most, remedy="pass a seed such as seed=0; equal seeds repeat a run"
     )
+
+
+def signer_argument(key: Any) -> Signer | None:
+    """Return what an argument `key` signs with: None, a signer, or the path of a private key. Raises KeyUnusable."""
+    if key is None or (hasattr(key, "sign") and hasattr(key, "public_key")):
+        signer: Signer | None = key
+        return signer
+    try:
+        return load_signer(path_argument(key, "key", "pass the path of a private key, or a signer"))
+    except KeyUnusable as error:
+        raise KeyUnusable(f"key: {error}", remedy=error.remedy) from error

@@ -25,12 +25,12 @@ from budc.compiler.rollouts.metrics import latent_metric
 from budc.compiler.rollouts.schedule import NoiseSchedule
 from budc.compiler.selection.task import SearchResult
 from budc.option_names import python_names
-from budc.schema.arguments import described, path_argument, whole_number
+from budc.schema.arguments import described, path_argument, signer_argument, whole_number
 from budc.schema.artifact import Artifact, read, seal
-from budc.schema.errors import KeyUnusable, UsageError, WeightsMismatch
+from budc.schema.errors import UsageError, WeightsMismatch
 from budc.schema.fields import Name
 from budc.schema.files import write_atomic
-from budc.schema.keys import Signer, load_signer
+from budc.schema.keys import Signer
 from budc.schema.policy import (
     SCHEMA_VERSION,
     Baseline,
@@ -197,17 +197,6 @@ class Compiled:
             metrics=measured,
             baselines=baselines,
         )
-
-
-def signer_argument(key: Any) -> Signer | None:
-    """Return what an argument `key` signs with: None, a signer, or the path of a private key. Raises KeyUnusable."""
-    if key is None or (hasattr(key, "sign") and hasattr(key, "public_key")):
-        signer: Signer | None = key
-        return signer
-    try:
-        return load_signer(path_argument(key, "key", "pass the path of a private key, or a signer"))
-    except KeyUnusable as error:
-        raise KeyUnusable(f"key: {error}", remedy=error.remedy) from error
 
 
 def _named(value: Any, argument: str, default: str) -> str:

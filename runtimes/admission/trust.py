@@ -89,6 +89,11 @@ def trusted_policy(
     return TrustedPolicy(artifact.document, signers)
 
 
+def unevaluated(trust: Trust | str | PathLike[str] | None) -> Trust | str | PathLike[str] | None:
+    """Return the trust without required evaluations: what is being evaluated need not have been evaluated before."""
+    return replace(trust, required=()) if isinstance(trust, Trust) else trust
+
+
 def _as_trust(trust: Trust | str | PathLike[str] | None) -> Trust:
     if trust is None:
         return Trust(keys=())

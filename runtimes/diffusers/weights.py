@@ -21,9 +21,9 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from budc.runtimes.admission.settings import SettingsCheck
-from budc.runtimes.diffusers.network_config import check_settings, library_defaults
 from budc.runtimes.diffusers.own_layers import OnDisk, OwnLayers
 from budc.runtimes.diffusers.quantised import check_quantization, verify_values
+from budc.runtimes.sampling.network_config import check_settings, library_defaults
 from budc.runtimes.sampling.tensor_records import tensor_record
 from budc.schema.digest_cache import DigestCache
 from budc.schema.digests import ARCHITECTURE, TENSORS, root_of, shape_record

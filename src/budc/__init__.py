@@ -9,8 +9,8 @@ In a script::
         video = pipe(prompt, num_inference_steps=50).frames
 
 Importing budc imports nothing heavy: each name is loaded where it is first used. `apply`, `applied`, `AppliedPolicy`,
-`load_pipeline`, `compile_policy`, `Compiled`, `run`, `steps`,
-`evaluate`, `NetworkEvaluation` and `transfer_policy` need torch, `load_onnx` needs ONNX Runtime.
+`load_pipeline`, `compile_policy`, `Compiled`, `run`, `steps`, `evaluate`, `evaluate_folder`, `Evaluated`,
+`NetworkEvaluation` and `transfer_policy` need torch, `load_onnx` needs ONNX Runtime.
 """
 
 from importlib import import_module
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from budc.compiler.api import Compiled, compile_policy
+    from budc.compiler.evaluate_folder import Evaluated, evaluate_folder
     from budc.compiler.evaluate_network import NetworkEvaluation, evaluate
     from budc.compiler.network.run import PolicyStep, run, steps
     from budc.compiler.network.transfer import transfer_policy
@@ -38,6 +39,7 @@ _HOMES = {
     "AppliedPolicy": "budc.runtimes.diffusers.apply",
     "BudcError": "budc.schema.errors",
     "Compiled": "budc.compiler.api",
+    "Evaluated": "budc.compiler.evaluate_folder",
     "NetworkEvaluation": "budc.compiler.evaluate_network",
     "PolicyStep": "budc.compiler.network.run",
     "Trust": "budc.schema.trust",
@@ -47,6 +49,7 @@ _HOMES = {
     "apply": "budc.runtimes.diffusers.apply",
     "compile_policy": "budc.compiler.api",
     "embedded_policy": "budc.policies.embedded_policies",
+    "evaluate_folder": "budc.compiler.evaluate_folder",
     "evaluate": "budc.compiler.evaluate_network",
     "load_onnx": "budc.runtimes.onnxruntime.pipeline",
     "load_pipeline": "budc.runtimes.diffusers.pipeline",
@@ -63,6 +66,7 @@ __all__ = [
     "AppliedPolicy",
     "BudcError",
     "Compiled",
+    "Evaluated",
     "NetworkEvaluation",
     "PolicyStep",
     "Trust",
@@ -74,6 +78,7 @@ __all__ = [
     "compile_policy",
     "embedded_policy",
     "evaluate",
+    "evaluate_folder",
     "load_onnx",
     "load_pipeline",
     "load_policy",

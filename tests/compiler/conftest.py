@@ -36,10 +36,11 @@ def model(wan_folder):
     return load_model(load_profile("wan2.1-nano"), wan_folder, torch.device("cpu"))
 
 
-@pytest.fixture
-def eight_prompts(wan_folder, tmp_path):
+@pytest.fixture(scope="module")
+def eight_prompts(wan_folder, tmp_path_factory):
     """Flags of a fast compile for the untrained model, on six steps, eight prompts and one held out."""
-    prompts, held_out = tmp_path / "prompts.txt", tmp_path / "held-out.txt"
+    folder = tmp_path_factory.mktemp("eight")
+    prompts, held_out = folder / "prompts.txt", folder / "held-out.txt"
     prompts.write_text("".join(f"a small red circle {side}\n" for side in "abcdefgh"))
     held_out.write_text("a tiny green dot sails right over stripes\n")
     return {
@@ -50,7 +51,7 @@ def eight_prompts(wan_folder, tmp_path):
         "calibration": prompts,
         "held_out": held_out,
         "effort": "fast",
-        "out": tmp_path / "policy.budc.json",
+        "out": folder / "policy.budc.json",
     }
 
 

@@ -12,6 +12,7 @@ PARAMETERS, LINES = 7, 60
 # Calls that users write, keyword by keyword, and a graph whose inputs the exporter names after its parameters.
 MANY_PARAMETERS = {
     "compiler/api.py:compile_policy",
+    "compiler/evaluate_folder.py:evaluate_folder",
     "compiler/evaluate_network.py:evaluate",
     "compiler/network/transfer.py:transfer_policy",
     "compiler/network/run.py:run",

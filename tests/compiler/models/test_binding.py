@@ -14,8 +14,8 @@ from diffusers import WanPipeline
 from budc.compiler.models.binding import model_binding
 from budc.policies.profile import load_profile
 from budc.runtimes.admission.settings import SettingsCheck
-from budc.runtimes.diffusers.network_config import class_defaults, library_defaults
 from budc.runtimes.diffusers.weights import verify_model
+from budc.runtimes.sampling.network_config import class_defaults, library_defaults
 from budc.schema.digest_cache import DigestCache
 from budc.schema.errors import WeightsMismatch
 from budc.schema.model_files import SAVED_AGAIN, accepted_files

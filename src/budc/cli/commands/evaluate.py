@@ -29,8 +29,8 @@ from budc.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from budc.compiler.evaluate import Evaluated
     from budc.compiler.evaluate_request import EvaluationPlan
+    from budc.compiler.evaluated import Evaluated
     from budc.schema.attestation import Attestation
     from budc.schema.evaluation import EvaluationDocument
     from budc.schema.keys import Signer
@@ -185,25 +185,13 @@ def _write(
 
     Returns the file of each, what was measured, and the signed statement.
     """
-    from budc.schema.attestation import read_evaluation, seal_evaluation
-    from budc.schema.evaluation import plain_file
-    from budc.schema.files import write_atomic
-    from budc.schema.frame_files import remove_former_frames, write_frames
+    from budc.schema.attestation import read_evaluation
 
-    documents = [item.document for item in evaluated]
-    contents = [
-        plain_file(document) if signer is None else seal_evaluation(document, signer)
-        for document in documents
-    ]
+    contents = [item.content(signer) for item in evaluated]
     for item, target, content in zip(evaluated, targets, contents, strict=True):
-        kept = item.document.settings[0].frames
-        if kept is not None:
-            write_frames(target, item.frames)
-        write_atomic(target, content)
-        if kept is not None:
-            remove_former_frames(target, kept)
+        item.write(target, content)
     signed = [None if signer is None else read_evaluation(content) for content in contents]
-    return list(zip(targets, documents, signed, strict=True))
+    return list(zip(targets, [item.document for item in evaluated], signed, strict=True))
 
 
 def _evaluate(plan: EvaluationPlan) -> list[Evaluated]:
@@ -221,7 +209,7 @@ def _evaluate(plan: EvaluationPlan) -> list[Evaluated]:
 def _check_weights(plan: EvaluationPlan) -> None:
     """Refuse a folder that a policy was not made for. Raises ModelError."""
     from budc.progress import hashing
-    from budc.runtimes.diffusers.network_config import library_defaults
+    from budc.runtimes.sampling.network_config import library_defaults
     from budc.schema.digest_cache import DigestCache
     from budc.schema.model_files import accepted_files
 

@@ -229,7 +229,7 @@ def _check_weights(artifact: Artifact, folder: Path, rehash: bool, layers: Layer
 
 def _check_model(artifact: Artifact, folder: Path, rehash: bool, layers: Layers) -> str:
     from budc.progress import hashing
-    from budc.runtimes.diffusers.network_config import library_defaults
+    from budc.runtimes.sampling.network_config import library_defaults
     from budc.schema.digest_cache import DigestCache
     from budc.schema.model_files import accepted_files
 

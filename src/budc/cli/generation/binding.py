@@ -89,8 +89,8 @@ def find_original(
 
     from budc.compiler.models.supported import check_exportable
     from budc.policies.profile import find_weights
-    from budc.runtimes.diffusers.network_config import library_defaults
     from budc.runtimes.exported.manifest import MANIFEST
+    from budc.runtimes.sampling.network_config import library_defaults
     from budc.schema.model_files import accepted_files
 
     check_exportable(profile, "bind")

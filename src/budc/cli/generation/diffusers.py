@@ -51,7 +51,7 @@ def _check_device(name: str) -> None:
 
 def _check_files(request: GenerationRequest) -> None:
     """Check the model's files before a library opens one; `apply` checks what was loaded from them."""
-    from budc.runtimes.diffusers.network_config import library_defaults
+    from budc.runtimes.sampling.network_config import library_defaults
     from budc.schema.model_files import accepted_files
 
     try:
