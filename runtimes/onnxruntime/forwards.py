@@ -80,7 +80,9 @@ class DenoiserForwards:
         key = (name, group.name, *(tensor.address for tensor in (*inputs.values(), *outputs.values())))
         if key not in self.bound:
             session, cuda_graph = self._sessions.open(name, group.samples), self._sessions.next_cuda_graph()
-            self.bound[key] = BoundSession(session, {**group.inputs, **inputs}, outputs, cuda_graph)
+            self.bound[key] = BoundSession(
+                session, {**group.inputs, **inputs}, outputs, cuda_graph, self._sessions.provider.run_turn
+            )
         self.bound[key].run()
 
     def _constant(self, coefficients: tuple[float, ...]) -> DeviceTensor:

@@ -3,7 +3,8 @@
 Only `DeviceTensor.write` and `DeviceTensor.read` copy between host and device.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,7 @@ class BoundSession:
 
     Inputs that the graph does not have are ignored. `cuda_graph` is the number of the CUDA graph that the first
     run records and later runs replay; each set of addresses needs its own. 0 records none.
+    `run_turn` is that of the provider.
     """
 
     def __init__(
@@ -70,9 +72,11 @@ class BoundSession:
         inputs: Mapping[str, DeviceTensor],
         outputs: Mapping[str, DeviceTensor],
         cuda_graph: int = 0,
+        run_turn: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.cuda_graph = cuda_graph
         self._session = session
+        self._run_turn = run_turn
         self._tensors = (dict(inputs), dict(outputs))  # keeps their memory alive
         self._binding = session.io_binding()
         graph_inputs = {value.name for value in session.get_inputs()}
@@ -88,7 +92,8 @@ class BoundSession:
 
     def run(self) -> None:
         """Run; return when the outputs are written."""
-        self._session.run_with_iobinding(self._binding, self._options)
+        with self._run_turn():
+            self._session.run_with_iobinding(self._binding, self._options)
 
 
 def _location(tensor: DeviceTensor) -> tuple[str, int, Any, list[int], int]:

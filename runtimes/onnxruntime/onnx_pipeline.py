@@ -202,7 +202,9 @@ class OnnxPipeline:
 
     def decode(self, latents: Floats) -> Floats:
         """Return the frames of final latents, (N, F, H, W, 3) in 0..1."""
-        video = self._decoder.run(None, {"latents": latents})[0]
+        decoder = self._decoder
+        with self.provider.run_turn():
+            video = decoder.run(None, {"latents": latents})[0]
         return np.ascontiguousarray(np.moveaxis(video, 2, -1), np.float32)
 
     @cached_property

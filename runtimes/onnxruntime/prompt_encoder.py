@@ -32,7 +32,9 @@ class PromptEncoder:
             tokens["pooled_input_ids"], _ = self._tokenize_pooled(texts)
         graph = self._manifest.graphs["text_encoder"]
         inputs = {spec.name: tokens[spec.name] for spec in graph.inputs}
-        embeddings = self._session.run(None, inputs)
+        session = self._session
+        with self._provider.run_turn():
+            embeddings = session.run(None, inputs)
         return dict(zip([spec.name for spec in graph.outputs], embeddings, strict=True))
 
     @cached_property

@@ -7,6 +7,7 @@ tried on a graph of one node before any model is opened, and refused if it does 
 import contextlib
 import io
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +15,7 @@ from typing import Any, Final
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
+from budc.runtimes.onnxruntime.cuda_stream import common_stream, turn_on
 from budc.runtimes.onnxruntime.wheels import installed_wheels, uninstall, without_cuda
 from budc.schema.arguments import described
 from budc.schema.errors import ProviderMissing, UnsafeWeights, UsageError
@@ -39,6 +41,8 @@ class Provider:
 
     name: str
     threads: int = 0
+    stream: int = 0
+    """Address of the CUDA stream that all sessions run on; 0: on their own, or not on CUDA."""
     before_open: Callable[[], object] = field(default=lambda: None, compare=False, repr=False)
     """Called before a file is opened; raises where it is no longer what was verified."""
 
@@ -70,8 +74,12 @@ class Provider:
             # A graph with a node on the host cannot be recorded. It is opened without recording below, where any
             # other error is reported too.
             with contextlib.suppress(Exception):
-                return _session(model, self.name, self.threads, batch, captured=True)
-        return _session(model, self.name, self.threads, batch)
+                return _session(model, self, batch, captured=True)
+        return _session(model, self, batch)
+
+    def run_turn(self) -> AbstractContextManager[None]:
+        """Return a with-block for one run of a session: sessions on a common stream take turns."""
+        return turn_on(self.stream)
 
 
 def choose_provider(name: str, threads: int = 0) -> Provider:
@@ -90,7 +98,7 @@ def choose_provider(name: str, threads: int = 0) -> Provider:
         )
     if name != "cpu":
         _start(name)
-    return Provider(name, threads)
+    return Provider(name, threads, common_stream() if name == "cuda" else 0)
 
 
 def _start(name: str) -> None:
@@ -103,7 +111,7 @@ def _start(name: str) -> None:
         ort.preload_dlls()
     ort.set_default_logger_severity(_SILENT)
     try:
-        started = _session(model_bytes(graph), name, 1).get_providers()
+        started = _session(model_bytes(graph), Provider(name, 1)).get_providers()
         reason = (printed.getvalue().splitlines() or ["it did not start"])[0]
     except (RuntimeError, ValueError) as error:
         started, reason = [], str(error).splitlines()[0]
@@ -122,11 +130,12 @@ def model_bytes(graph: Any) -> bytes:
 
 
 def _session(
-    model: Path | bytes, name: str, threads: int, batch: int = 0, *, captured: bool = False
+    model: Path | bytes, provider: Provider, batch: int = 0, *, captured: bool = False
 ) -> ort.InferenceSession:
+    name = provider.name
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = provider.threads
     # Several sessions take turns. A thread pool that spins while it waits would take cores from the one at work.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if batch:
@@ -135,6 +144,8 @@ def _session(
     if name == "cuda":
         # TF32 keeps 10 bits of the mantissa, too few for the latents to agree with float32.
         settings = {"use_tf32": "0", "enable_cuda_graph": "1" if captured else "0"}
+        if provider.stream:
+            settings["user_compute_stream"] = str(provider.stream)
     # Nodes without a CUDA kernel, such as shapes of a few integers, run on the CPU provider by design.
     providers = [(PROVIDERS[name], settings)] + ([("CPUExecutionProvider", {})] if name != "cpu" else [])
     source = str(model) if isinstance(model, Path) else model

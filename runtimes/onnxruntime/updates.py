@@ -73,6 +73,8 @@ class SolverUpdates:
                 "timestep": buffers.timestep,
             }
             cuda_graph = self._sessions.next_cuda_graph()
-            self.bound[current] = BoundSession(self._session, inputs, outputs, cuda_graph)
+            self.bound[current] = BoundSession(
+                self._session, inputs, outputs, cuda_graph, self._sessions.provider.run_turn
+            )
         self.bound[current].run()
         self.count += 1

@@ -1,5 +1,6 @@
 """Update graph, fused steps, device memory and providers of the ONNX runtime."""
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ pytest.importorskip("onnx")
 
 from onnx import TensorProto, helper  # noqa: E402
 
+from budc.runtimes.onnxruntime import cuda_stream  # noqa: E402
 from budc.runtimes.onnxruntime import provider as providers  # noqa: E402
 from budc.runtimes.onnxruntime.branches import RingBuffer, group_branches, ring_buffer  # noqa: E402
 from budc.runtimes.onnxruntime.fused_steps import fuse_steps, unfused_steps  # noqa: E402
@@ -195,6 +197,36 @@ def test_cuda_sessions_ask_for_full_precision_and_graphs(monkeypatch: pytest.Mon
         assert name == "CUDAExecutionProvider"
         assert settings == {"use_tf32": "0", "enable_cuda_graph": captured}
         assert options["enable_fallback"] == 0
+
+
+def test_sessions_on_cuda_share_a_stream_and_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(ort, "InferenceSession", lambda *_, **options: asked.append(options))
+    provider = Provider("cuda", stream=4096)
+    provider.open(b"", captured=True)
+    assert asked[0]["providers"][0][1]["user_compute_stream"] == "4096"
+    order: list[str] = []
+
+    def run_second() -> None:
+        with provider.run_turn():
+            order.append("second")
+
+    other = threading.Thread(target=run_second)
+    with provider.run_turn():
+        other.start()
+        other.join(0.2)
+        order.append("first")
+    other.join(60)
+    assert order == ["first", "second"]
+    with Provider("cpu").run_turn(), Provider("cpu").run_turn():
+        pass
+
+
+def test_without_the_cuda_runtime_there_is_no_common_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_stream.build_and_package_info, "cuda_version", "0.0", raising=False)
+    cuda_stream.common_stream.cache_clear()
+    assert cuda_stream.common_stream() == 0
+    cuda_stream.common_stream.cache_clear()
 
 
 def test_a_graph_that_cannot_be_captured_opens_without(

@@ -65,6 +65,9 @@ class TestOnCuda:
         assert run.pop("to_host") == 1
         assert set(run) == {"graphs"}
 
+    def test_all_sessions_of_a_process_run_on_one_stream(self, reports: Any, name: str, payload: str) -> None:
+        assert reports[name, payload]["streams"] == 1
+
     def test_the_first_run_captures(self, reports: Any, name: str, payload: str) -> None:
         first = reports[name, payload]["first"]
         assert 0 < first["captures"] <= 2 * STEPS + 2

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LAUNCHES, TO_DEVICE, TO_HOST, WITHIN, ALLOCATIONS, CAPTURES, GRAPHS, PRODUCTS, COUNTERS };
+enum { LAUNCHES, TO_DEVICE, TO_HOST, WITHIN, ALLOCATIONS, CAPTURES, GRAPHS, PRODUCTS, STREAMS, COUNTERS };
 static int64_t counted[COUNTERS];
 static int capturing;
 static char opaque[8]; /* what every handle points to */
@@ -83,12 +83,21 @@ int cudaMemsetAsync(void *at, int value, size_t bytes, void *stream) { return cu
 
 /* Streams and graphs. */
 
-int cudaStreamCreate(void **stream) { *stream = opaque; return 0; }
-int cudaStreamCreateWithFlags(void **stream, unsigned flags) { *stream = opaque; return 0; }
+static char streams[4096]; /* one handle each */
+static int made;
+static char at_work[4096]; /* which of them have launched something */
+static void works(void *stream) {
+    size_t index = (char *)stream - streams;
+    if (index >= sizeof streams) index = 0; /* the default stream */
+    counted[STREAMS] += !at_work[index];
+    at_work[index] = 1;
+}
+int cudaStreamCreate(void **stream) { *stream = &streams[++made]; return 0; }
+int cudaStreamCreateWithFlags(void **stream, unsigned flags) { return cudaStreamCreate(stream); }
 int cudaEventCreate(void **event) { *event = opaque; return 0; }
 int cudaEventCreateWithFlags(void **event, unsigned flags) { *event = opaque; return 0; }
 int cudaStreamIsCapturing(void *stream, int *status) { *status = capturing; return 0; }
-int cudaStreamBeginCapture(void *stream, int mode) { capturing = 1; return 0; }
+int cudaStreamBeginCapture(void *stream, int mode) { works(stream); capturing = 1; return 0; }
 int cudaStreamEndCapture(void *stream, void **graph) {
     counted[CAPTURES]++;
     capturing = 0;
@@ -96,7 +105,7 @@ int cudaStreamEndCapture(void *stream, void **graph) {
     return 0;
 }
 int cudaGraphInstantiate(void **executable, void *graph, unsigned long long flags) { *executable = opaque; return 0; }
-int cudaGraphLaunch(void *executable, void *stream) { counted[GRAPHS]++; return 0; }
+int cudaGraphLaunch(void *executable, void *stream) { works(stream); counted[GRAPHS]++; return 0; }
 
 /* Kernels and products. */
 

@@ -13,7 +13,17 @@ from budc.runtimes.admission.trust import UnsignedWarning
 from budc.runtimes.onnxruntime.pipeline import load
 from budc.schema.artifact import read
 
-COUNTERS = ("launches", "to_device", "to_host", "within", "allocations", "captures", "graphs", "products")
+COUNTERS = (
+    "launches",
+    "to_device",
+    "to_host",
+    "within",
+    "allocations",
+    "captures",
+    "graphs",
+    "products",
+    "streams",
+)
 PROMPT = "a small red circle moves to the left"
 
 
@@ -43,6 +53,7 @@ def watched(export: str, policy: str) -> dict[str, object]:
         "first": first,
         "run": run,
         "afterTheFirstStep": [difference(*pair) for pair in pairwise(after_steps)],
+        "streams": counts()["streams"],
         "forwards": sum(loop.forwards.values()),
     }
 
