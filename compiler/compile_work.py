@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from budc.compiler.compile_plan import CompilePlan
-from budc.compiler.planning.dry_run import dry_run
+from budc.compiler.planning.dry_run import dry_run, given_to
 from budc.compiler.search import algorithm
 from budc.compiler.selection.effort import FINALISTS, effort, epochs
 from budc.compiler.selection.stages import Stages, stages_of
@@ -51,7 +51,8 @@ def compile_work(plan: CompilePlan) -> RemainingWork | None:
 def _of_budget(plan: CompilePlan, stages: Stages, nfe: int, held_out: int) -> Mapping[str, list[float]]:
     given = effort(plan.effort)
     profile = plan.target.profile
-    searched = dry_run(profile, nfe, plan.steps, plan.search, given.rollouts, landscapes=_LANDSCAPES)
+    space = given_to(profile, nfe, plan.steps, plan.engine)
+    searched = dry_run(space, plan.search, given.rollouts, landscapes=_LANDSCAPES)
     passes: dict[str, list[float]] = {
         f"search ({plan.search})": [searched.expected * stages.screen],
         f"held-out {nfe} ": [nfe * held_out] * 3,

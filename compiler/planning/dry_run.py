@@ -20,9 +20,12 @@ from typing import NamedTuple
 
 from budc.compiler.planning.count import Count
 from budc.compiler.search import Candidate, Space, algorithm
+from budc.compiler.search.space import Rule
 from budc.policies.profile import AnnealingSettings, ModelProfile
 from budc.policies.published_masks import masks_for
+from budc.runtimes.targets.deployment_target import DeploymentTarget
 from budc.schema.mask import StepMask
+from budc.schema.policy import PAYLOADS, Payload
 
 LANDSCAPES = 7
 SCALE = 0.01
@@ -35,10 +38,32 @@ FORGOTTEN = 1.3
 """How many times more is rolled out where only the last rollout is remembered; for `joint`, 1.1 to 1.3 were counted."""
 
 
+class Given(NamedTuple):
+    """What a search is given, whatever its effort: the fields of its `Space`."""
+
+    steps: int
+    nfe: int
+    annealing: AnnealingSettings
+    published_masks: tuple[tuple[int, ...], ...]
+    first_steps: tuple[int, ...]
+    rule: Rule = "tracked"
+    payloads: tuple[Payload, ...] = PAYLOADS
+    always: tuple[int, ...] = ()
+
+
+def given_to(profile: ModelProfile, nfe: int, steps: int, engine: DeploymentTarget | None = None) -> Given:
+    """Return what a search for this model is given, or for an engine that runs it."""
+    given = Given(steps, nfe, profile.search, masks_for(profile, steps, nfe), _first_steps(profile, steps))
+    if engine is None or engine.rule == "none":
+        return given
+    if engine.masks is not None:
+        masks = tuple(mask.compute_steps for mask in engine.masks(steps, nfe))
+        given = given._replace(published_masks=masks)
+    return given._replace(rule=engine.rule, payloads=(engine.payload,), always=engine.always_computed(steps))
+
+
 def dry_run(
-    profile: ModelProfile,
-    nfe: int,
-    steps: int,
+    given: Given,
     search: str,
     rollouts: float = 1.0,
     remembered: int = 10**9,
@@ -49,30 +74,19 @@ def dry_run(
     `rollouts` is the share of its limit that `joint` takes. A search whose length depends on losses is run on so many
     `landscapes`.
     """
-    fixed = _Fixed(steps, nfe, profile.search, masks_for(profile, steps, nfe), _first_steps(profile, steps))
     chosen = algorithm(search)
     if chosen.evaluations is not None:
-        space = _space(fixed, rollouts)
+        space = _space(given, rollouts)
         least = chosen.evaluations(space)
-        unshared = chosen.max_candidates(space) * nfe
+        unshared = chosen.max_candidates(space) * given.nfe
         most = least if remembered >= least else max(least, min(math.ceil(FORGOTTEN * least), unshared))
         return Count((least + most) // 2, least, most)
-    found = sorted(_computed_steps(search, fixed, seed, remembered) for seed in range(landscapes))
+    found = sorted(_computed_steps(search, given, seed, remembered) for seed in range(landscapes))
     return Count(round(statistics.median(found)), found[0], found[-1])
 
 
-class _Fixed(NamedTuple):
-    """What a search is given, whatever its effort."""
-
-    steps: int
-    nfe: int
-    annealing: AnnealingSettings
-    published_masks: tuple[tuple[int, ...], ...]
-    first_steps: tuple[int, ...]
-
-
-def _space(fixed: _Fixed, rollouts: float = 1.0) -> Space:
-    return Space(**fixed._asdict(), rollouts=rollouts)
+def _space(given: Given, rollouts: float = 1.0) -> Space:
+    return Space(**given._asdict(), rollouts=rollouts)
 
 
 def _first_steps(profile: ModelProfile, steps: int) -> tuple[int, ...]:
@@ -85,11 +99,11 @@ def _first_steps(profile: ModelProfile, steps: int) -> tuple[int, ...]:
 
 
 @cache
-def _computed_steps(search: str, fixed: _Fixed, seed: int, remembered: int) -> int:
+def _computed_steps(search: str, given: Given, seed: int, remembered: int) -> int:
     """Return the computed steps of a search's rollouts on one landscape."""
     nodes: OrderedDict[tuple[object, ...], None] = OrderedDict()
     computed = 0
-    for candidate in _candidates(search, _space(fixed), seed):
+    for candidate in _candidates(search, _space(given), seed):
         path = _prefixes(candidate)
         for prefix in reversed(path):
             if prefix in nodes:

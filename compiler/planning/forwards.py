@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from budc.compiler.planning.count import Count
-from budc.compiler.planning.dry_run import dry_run
+from budc.compiler.planning.dry_run import dry_run, given_to
 from budc.compiler.rollouts.node_memory import MEMORY, node_bytes
 from budc.compiler.search import algorithm
 from budc.compiler.selection.effort import DEFAULT_EFFORT, FINALISTS, Effort, effort, epochs
@@ -29,6 +29,7 @@ from budc.compiler.training.forwards import training_forwards
 from budc.compiler.training.second_stage import configuration
 from budc.policies.costs import Cost
 from budc.policies.profile import ModelProfile
+from budc.runtimes.targets.deployment_target import DeploymentTarget
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class CompileSettings:
     align: bool = False
     prompts: int | None = None
     effort: str = DEFAULT_EFFORT
+    engine: DeploymentTarget | None = None
+    """The engine that the policies are for; None for budc's own runtimes."""
     train: Trained = "both"
     """What `align` trains: the paper's search takes sigmas alone, its second stage, which nothing judges."""
 
@@ -99,9 +102,8 @@ def _of_budget(
 ) -> dict[str, Count]:
     """Return stage -> forwards a branch of what each policy takes for itself, the report left out."""
     prompts, given = settings.stages, effort(settings.effort)
-    searched = dry_run(
-        settings.profile, nfe, settings.steps, settings.search, given.rollouts, _remembered(settings, cost)
-    )
+    space = given_to(settings.profile, nfe, settings.steps, settings.engine)
+    searched = dry_run(space, settings.search, given.rollouts, _remembered(settings, cost))
     finalists = min(FINALISTS, searched.least // nfe)
     stages = {"search": searched.times(prompts.screen)}
     if prompts.screen < prompts.fit:

@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 
 from budc.compiler.compile import compile_artifacts  # noqa: E402
 from budc.compiler.compile_work import compile_work  # noqa: E402
-from budc.compiler.planning.dry_run import dry_run  # noqa: E402
+from budc.compiler.planning.dry_run import dry_run, given_to  # noqa: E402
 from budc.compiler.policy_source import make_request  # noqa: E402
 from budc.compiler.selection.effort import effort  # noqa: E402
 from budc.compiler.selection.stages import stages_of  # noqa: E402
@@ -41,7 +41,7 @@ def test_every_pass_is_expected_and_no_other(plan, short_search, flags):
 @pytest.mark.parametrize("search", ["hillclimb", "anneal", "paper", "exhaustive", "known"])
 def test_a_search_whose_length_depends_on_losses_is_counted_on_made_up_ones(plan, search):
     planned = plan(budget="2", search=search)
-    counted = dry_run(planned.target.profile, 2, 6, search, effort("fast").rollouts, landscapes=3)
+    counted = dry_run(given_to(planned.target.profile, 2, 6), search, effort("fast").rollouts, landscapes=3)
     stages = stages_of(search, "fast", 2, 8, arbitrates=False)
     assert compile_work(planned)._left[f"search ({search})"] == [counted.expected * stages.screen * 2]
 

@@ -53,6 +53,12 @@ progress_option = click.option(
 search_option = click.option(
     "--search", metavar="NAME", shell_complete=one_of(searches), help="Search algorithm; default joint."
 )
+engine_option = click.option(
+    "--for",
+    "engine",
+    metavar="TARGET",
+    help="Make the policy for another engine, by its rule of reuse (docs/targets.md); `budc export config` writes it.",
+)
 effort_option = click.option(
     "--effort",
     metavar="NAME",

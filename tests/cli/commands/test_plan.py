@@ -150,6 +150,9 @@ def test_a_profile_of_ones_own_is_counted(budc, wan_folder):
         (("--budget", "9", "--effort", "heroic"), 2, "--effort: no effort named 'heroic'"),
         (("--budget", "9", "--search", "oracle"), 2, "oracle"),
         (("--budget", "9", "--search", "exhaustive"), 2, "--search exhaustive: 9 of 50 steps"),
+        (("--budget", "9", "--for", "lightx"), 2, "--for: no target named 'lightx'"),
+        (("--budget", "9", "--for", "lightx2v", "--align"), 2, "--align: LightX2V has no way to say it"),
+        (("--budget", "9", "--for", "sd.cpp"), 2, "--for sd.cpp: no policy can be searched"),
         (("--budget", "9", "--memory", "0"), 2, "--memory"),
         (("--budget", "9", "--weights", "."), 2, "add --time"),
         (("--budget", "9", "--device", "h100", "--time"), 2, "give one"),
@@ -170,3 +173,12 @@ def test_the_papers_second_stage_is_planned_with_its_authors_samples(budc):
     trained = 8 * 3 * prompts * -(-100 // prompts)
     assert aligned["forwards"]["expected"] - plain["forwards"]["expected"] == trained
     assert (aligned["train"], plain["train"]) == ("sigmas", None)
+
+
+def test_a_plan_for_an_engine_counts_its_own_masks(budc):
+    asked = ("plan", "--model", "flux.1-dev", "--budget", "5", "--steps", "12", "--json")
+    free, periodic = (budc(*asked, *more).record for more in ((), ("--for", "openvino-genai")))
+    assert (free["for"], periodic["for"]) == (None, "openvino-genai")
+    # It has so few masks that each is rolled out.
+    assert periodic["search"] == "known"
+    assert periodic["parts"]["search"]["most"] < free["parts"]["search"]["least"]

@@ -17,6 +17,7 @@ from budc.cli.options import (
     device_option,
     download_option,
     effort_option,
+    engine_option,
     json_option,
     lora_option,
     model_option,
@@ -77,12 +78,7 @@ class Steps(click.ParamType[int | str]):
 @click.option(
     "--fit", is_flag=True, help="Fit coefficients to --mask; else the newest cached tensor is reused."
 )
-@click.option(
-    "--for",
-    "engine",
-    metavar="TARGET",
-    help="Make the policy for another engine, by its rule of reuse (docs/targets.md); `budc export config` writes it.",
-)
+@engine_option
 @click.option("--align", is_flag=True, help="Also train sigmas and coefficients by gradient.")
 @click.option(
     "--train",

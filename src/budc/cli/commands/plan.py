@@ -13,6 +13,7 @@ from budc.cli.options import (
     budget_option,
     catalogue_device_option,
     effort_option,
+    engine_option,
     json_option,
     model_option,
     progress_option,
@@ -50,6 +51,7 @@ class _Request:
 )
 @search_option
 @effort_option
+@engine_option
 @click.option("--align", is_flag=True, help="Include the cost of aligning.")
 @click.option(
     "--train",
@@ -111,12 +113,14 @@ class _Flags(NamedTuple):
     steps: int | None
     search: str | None
     effort: str | None
+    engine: str | None
     align: bool
     train: Trained | None
 
 
 def _settings(flags: _Flags) -> CompileSettings:
     from budc.compiler.budget import parse_budget
+    from budc.compiler.engine import Wishes, check_engine, engine_named, search_for
     from budc.compiler.planning.forwards import CompileSettings
     from budc.compiler.selection.effort import DEFAULT_EFFORT
     from budc.policies.model_choice import choose_model
@@ -135,13 +139,17 @@ def _settings(flags: _Flags) -> CompileSettings:
         parse_budget(text, steps, len(profile.denoisers), source=source)
         for text in (flags.budget or flags.sweep or "").split(",")
     ]
+    engine = None if flags.engine is None else engine_named(flags.engine, profile)
+    if engine is not None:
+        check_engine(engine, steps, budgets, Wishes(search, None, False, {"align": flags.align}))
     settings = CompileSettings(
         profile,
         tuple(dict.fromkeys(budgets)),
         steps,
-        search,
+        search_for(engine, search),
         flags.align,
         effort=flags.effort or DEFAULT_EFFORT,
+        engine=engine,
         train=flags.train or "both",
     )
     # Refused here: what cannot be aligned, too few prompts, and an effort of no known name.

@@ -24,6 +24,7 @@ def record(planned: Planned) -> dict[str, Any]:
         "budgets": settings.budgets,
         "steps": settings.steps,
         "search": settings.search,
+        "for": None if settings.engine is None else settings.engine.name,
         "align": settings.align,
         "train": settings.train if settings.align else None,
         "effort": planned.effort,
