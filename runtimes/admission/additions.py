@@ -41,6 +41,7 @@ _WHAT: Final = {
 
 APPLY: Final = "budc.apply"
 ONNX_RUNTIME: Final = "the ONNX runtime"
+COMFYUI: Final = "ComfyUI"
 BIND: Final = "budc bind"
 REPLAY: Final = "a replay"
 DEPLOYMENT: Final = "a measurement of what an engine loses"
@@ -57,6 +58,7 @@ _OF_ONE_SHAPE: Final = _ON_PIPELINES - {FURTHER_SHAPES, OWN_SIGMAS, OWN_PREDICTO
 RUNS: Final[Mapping[str, frozenset[str]]] = {
     APPLY: _ON_PIPELINES,
     ONNX_RUNTIME: _EXPORTED,
+    COMFYUI: _EXPORTED,
     BIND: _EXPORTED,
     # Only the shape that was searched on is measured.
     REPLAY: _ON_PIPELINES | {TARGET, TRUNK_OUTPUT},

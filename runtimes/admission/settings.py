@@ -17,11 +17,13 @@ class UncalibratedWarning(UserWarning):
 class SettingsCheck:
     """Compares the settings of one run: refuses a difference (the default), or warns of it where `allow` is true.
 
-    `differences` maps each field that differed to a sentence with both values.
+    `differences` maps each field that differed to a sentence with both values. `how_to_allow` says what the user does
+    to allow uncalibrated runs, where that is no argument of Python's.
     """
 
-    def __init__(self, allow: bool = False) -> None:
+    def __init__(self, allow: bool = False, *, how_to_allow: str = "pass allow_uncalibrated=True") -> None:
         self.allow = allow
+        self._how_to_allow = how_to_allow
         self.differences: dict[str, str] = {}
 
     def require(self, field: str, expected: object, actual: object, remedy: str = "") -> None:
@@ -49,7 +51,7 @@ class SettingsCheck:
         if not self.allow:
             raise CalibrationMismatch(
                 f"{field}: {what}",
-                remedy=remedy or f"use the calibrated {field}, or pass allow_uncalibrated=True to run anyway",
+                remedy=remedy or f"use the calibrated {field}, or {self._how_to_allow} to run anyway",
             )
         if field not in self.differences:
             self.differences[field] = f"{field}: {what}"
