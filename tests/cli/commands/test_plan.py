@@ -91,6 +91,19 @@ def test_a_sweep_costs_less_than_its_policies_one_by_one(budc):
     assert "at NFE 6" in budc("plan", "--model", "flux.1-dev", "--sweep", "6,8").out
 
 
+def test_shards_divide_the_full_runs_and_nothing_else(budc):
+    whole, shards = (budc(*PLAN, "--device", "h100", "--json", "--shards", n).record for n in ("1", "8"))
+    assert whole["sharded"]["forwards"] == whole["forwards"] == shards["forwards"]
+    assert whole["sharded"]["hours"] == whole["hours"]
+    # 24 calibration and 32 held-out prompts: a job of eight runs three and four of them.
+    saved = 28 * (24 - 3 + 32 - 4)
+    assert shards["sharded"]["forwards"]["expected"] == shards["forwards"]["expected"] - saved
+    assert shards["sharded"]["hours"] < shards["hours"]
+    page = budc(*PLAN, "--device", "h100", "--shards", "8").out
+    assert "time of all, 8 shards" in page
+    assert "shards" not in budc(*PLAN, "--device", "h100").out
+
+
 def test_the_effort_decides_what_is_advised(budc):
     fast, thorough = (budc(*PLAN, "--json", "--effort", name).record for name in ("fast", "thorough"))
     assert fast["efforts"] == thorough["efforts"]
@@ -154,6 +167,7 @@ def test_a_profile_of_ones_own_is_counted(budc, wan_folder):
         (("--budget", "9", "--for", "lightx2v", "--align"), 2, "--align: LightX2V has no way to say it"),
         (("--budget", "9", "--for", "sd.cpp"), 2, "--for sd.cpp: no policy can be searched"),
         (("--budget", "9", "--memory", "0"), 2, "--memory"),
+        (("--budget", "9", "--shards", "0"), 2, "--shards"),
         (("--budget", "9", "--weights", "."), 2, "add --time"),
         (("--budget", "9", "--device", "h100", "--time"), 2, "give one"),
     ],

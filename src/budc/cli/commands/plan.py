@@ -40,6 +40,7 @@ class _Request:
     device: Device | None
     memory: int | None
     timed: Path | None
+    shards: int
 
 
 @click.command("plan")
@@ -65,6 +66,13 @@ class _Request:
     metavar="GB",
     help="Memory of your device, to see what fits; default that of --device.",
 )
+@click.option(
+    "--shards",
+    type=click.IntRange(1, 1000),
+    default=1,
+    metavar="N",
+    help="Also the time where N jobs share the full runs, see --shard of compile.",
+)
 @click.option("--time", "timed", is_flag=True, help="Time a forward of the weights on this machine.")
 @weights_option("the package's own, or the hub cache; with --time")
 @progress_option
@@ -85,7 +93,12 @@ def plan_command(as_json: bool, **flags: Any) -> None:
 
 
 def _resolve(
-    device: str | None, memory: float | None, timed: bool, weights: Path | None, **settings: Any
+    device: str | None,
+    memory: float | None,
+    timed: bool,
+    weights: Path | None,
+    shards: int,
+    **settings: Any,
 ) -> _Request:
     """Refuse what can be refused without a model library."""
     from budc.compiler.planning.devices import device as device_named
@@ -101,7 +114,7 @@ def _resolve(
     chosen = device_named(device) if device is not None else None
     available = chosen.memory if chosen is not None else None
     folder = find_weights(asked.profile, weights) if timed else None
-    return _Request(asked, chosen, available if memory is None else round(memory * 1e9), folder)
+    return _Request(asked, chosen, available if memory is None else round(memory * 1e9), folder, shards)
 
 
 class _Flags(NamedTuple):
@@ -175,7 +188,9 @@ def _planned(request: _Request) -> Planned:
     }
     estimate = estimates[asked.effort]
     transfer = transfer_from_sibling(estimate)
-    return Planned(estimates, asked.effort, request.device, request.memory, transfer, advise(estimate))
+    return Planned(
+        estimates, asked.effort, request.device, request.memory, transfer, advise(estimate), request.shards
+    )
 
 
 def _cost(asked: CompileSettings, timed: Path | None) -> tuple[Cost, float | None]:

@@ -28,6 +28,8 @@ class Planned(NamedTuple):
     """Bytes of the device that the compile is to fit; None where none is named."""
     transfer: Transfer | None
     advice: Sequence[str]
+    shards: int = 1
+    """Of how many jobs that share the full runs the time is asked for as well; 1 for none."""
 
     @property
     def estimate(self) -> CompileEstimate:
@@ -37,7 +39,7 @@ class Planned(NamedTuple):
 
 def page(planned: Planned) -> str:
     """Return what a compile will cost with each effort."""
-    tables = [_summary(planned), _stages(planned.estimates), _phases(planned), _devices(planned.estimate)]
+    tables = [_summary(planned), _stages(planned), _phases(planned), _devices(planned.estimate)]
     if planned.advice:
         tables.append(
             "\n".join([f"to cut, with --effort {planned.effort}:", *(f"  {line}" for line in planned.advice)])
@@ -114,9 +116,9 @@ def _transfer(transfer: Transfer, forwards: int) -> str:
     )
 
 
-def _stages(estimates: Mapping[str, CompileEstimate]) -> str:
+def _stages(planned: Planned) -> str:
     """Return the forwards of every stage, an effort a column, and the time of the search and of the report."""
-    columns = list(estimates.values())
+    columns = list(planned.estimates.values())
     stages = sorted({stage for each in columns for stage in each.stages}, key=STAGES.index)
     rows = []
     for stage in stages:
@@ -135,7 +137,22 @@ def _stages(estimates: Mapping[str, CompileEstimate]) -> str:
                 *(duration(each.hours(each.stages["report"].expected)) for each in columns),
             ]
         )
-    return table(("forwards by effort", *estimates), rows)
+    if planned.shards > 1:
+        rows += _sharded(columns, planned.shards)
+    return table(("forwards by effort", *planned.estimates), rows)
+
+
+def _sharded(columns: Sequence[CompileEstimate], jobs: int) -> list[list[str]]:
+    """Return what follows one another, and its time, where so many jobs share the full runs."""
+    from budc.compiler.planning.count import Count
+    from budc.compiler.planning.shards import sharded
+
+    totals = [Count.total(sharded(each, jobs).values()) for each in columns]
+    rows = [[f"one after another, {jobs} shards", *(between(count.least, count.most) for count in totals)]]
+    if columns[0].seconds is not None:
+        times = [each.hours(count.expected) for each, count in zip(columns, totals, strict=True)]
+        rows.append([f"time of all, {jobs} shards", *map(duration, times)])
+    return rows
 
 
 def _phases(planned: Planned) -> str:

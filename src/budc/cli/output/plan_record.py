@@ -33,7 +33,7 @@ def record(planned: Planned) -> dict[str, Any]:
             "searched": settings.stages.screen,
             "heldOut": settings.held_out_size,
         },
-        **_forwards(estimate),
+        **_forwards(estimate, planned.shards),
         "cost": msgspec.to_builtins(estimate.cost),
         "memory": [
             {
@@ -57,15 +57,24 @@ def record(planned: Planned) -> dict[str, Any]:
         "secondsPerForward": estimate.seconds,
         "measured": estimate.measured,
         "transfer": None if transfer is None else {**transfer._asdict(), "total": transfer.total},
-        "efforts": {name: _forwards(each) for name, each in planned.estimates.items()},
+        "efforts": {name: _forwards(each, planned.shards) for name, each in planned.estimates.items()},
         "toCut": planned.advice,
     }
 
 
-def _forwards(estimate: CompileEstimate) -> dict[str, Any]:
+def _forwards(estimate: CompileEstimate, shards: int) -> dict[str, Any]:
+    from budc.compiler.planning.count import Count
+    from budc.compiler.planning.shards import sharded
+
+    total = Count.total(sharded(estimate, shards).values())
     return {
         "forwards": estimate.total._asdict(),
         "parts": {stage: count._asdict() for stage, count in estimate.stages.items()},
         "hours": estimate.hours(),
         "hoursWithoutReport": estimate.hours(estimate.search_forwards),
+        "sharded": {
+            "shards": shards,
+            "forwards": total._asdict(),
+            "hours": estimate.hours(total.expected),
+        },
     }
