@@ -199,7 +199,6 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             "fit": self.fit,
             "shape": len(self.shape) > 1,
             "steps auto": self.steps == "auto",
-            "lora": bool(self.lora),
             # Seconds here are not the engine's.
             "within": self.within is not None,
             "quality": self.quality is not None and engine.masks is not None,

@@ -16,6 +16,7 @@ from budc.compiler.evaluation.replay import ReplayRequest, replay
 from budc.compiler.policy_source import make_request
 from budc.compiler.selection.effort import DEFAULT_EFFORT
 from budc.policies.profile import load_profile
+from budc.policies.samples import HELD_OUT_SEED
 from budc.runtimes.sampling import adapters
 from budc.schema.artifact import open_artifact
 from budc.schema.errors import (
@@ -150,6 +151,47 @@ def test_a_policy_for_an_adapter_runs_with_it_alone(flags, tmp_path, model, wan_
     monkeypatch.setattr(adapters, "_factor", lambda layer, name: 2.0)
     with pytest.raises(CalibrationMismatch, match="adapters: style adds other tensors here"):
         replay(again)
+
+
+def test_a_policy_for_an_engine_and_an_adapter_is_measured_as_both_run(flags, tmp_path, model, wan_folder):
+    import torch
+    from diffusers import MagCacheConfig
+
+    import budc
+    from budc.runtimes.targets.losses import deployed
+    from budc.runtimes.targets.registry import TARGETS
+
+    style = write_lora(tmp_path / "style.safetensors", model.denoiser)
+    engine = TARGETS["diffusers-magcache"]
+    further = {"search": "uniform", "engine": engine.name, "lora": (f"{style}:0.5",)}
+    document = compiled(flags | further).document
+    assert (document.target.name, document.model.adapters.scaled[0].name) == (engine.name, "style")
+    deployment = deployed(engine, document, "sha256:" + "0" * 64, {})
+    assert deployment.losses == ()
+    pipe = budc.load_pipeline("wan2.1-nano", weights=wan_folder)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.load_lora_weights(str(tmp_path), weight_name=style.name, adapter_name="style")
+    pipe.set_adapters("style", 0.5)
+    shape = document.pipeline().shape
+
+    def run(index, prompt):
+        generator = torch.Generator().manual_seed(HELD_OUT_SEED + index)
+        return pipe(
+            prompt, height=shape.height, width=shape.width, num_frames=shape.frames, generator=generator,
+            num_inference_steps=document.sampler.steps, guidance_scale=document.sampler.guidance,
+            max_sequence_length=shape.text_tokens, output_type="latent",
+        ).frames  # fmt: skip
+
+    prompts = [line for line in flags["held_out"].read_text().splitlines() if line]
+    prompts = prompts[: document.quality.held_out.size]
+    full = [run(*each) for each in enumerate(prompts)]
+    pipe.transformer.enable_cache(MagCacheConfig(**json.loads(engine.write(deployment).text)))
+    errors = [
+        float((run(*each) - expected).square().mean())
+        for each, expected in zip(enumerate(prompts), full, strict=True)
+    ]
+    metric = next(metric for metric in document.quality.metrics if metric.name == "latent-mse")
+    assert metric.worst == pytest.approx(max(errors), rel=1e-3)
 
 
 def test_the_default_is_the_joint_search_with_fitted_coefficients(flags, tmp_path):
