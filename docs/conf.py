@@ -1,6 +1,7 @@
 """The documentation as a site: `make docs` builds it, and every warning is an error."""
 
 import importlib.metadata
+import re
 import sys
 from pathlib import Path
 
@@ -47,6 +48,8 @@ autodoc_typehints = "signature"
 python_maximum_signature_line_length = 80
 default_role = "code"  # docstrings write code between single backticks
 
+smartquotes = False  # a flag has two dashes
+
 html_theme = "furo"
 html_title = f"budc {release}"
 html_static_path = ["static"]
@@ -57,7 +60,15 @@ html_show_copyright = False
 html_copy_source = False
 
 
+def name_files(_app: Sphinx, _page: str, source: list[str]) -> None:
+    """Show the name of a file above its content: a block that begins with "python denoiser.py" is that file."""
+    source[0] = re.sub(
+        r"^```(\w+) (\S+)$", r"```{code-block} \1\n:caption: \2\n", source[0], flags=re.MULTILINE
+    )
+
+
 def setup(app: Sphinx) -> None:
     """Tell Sphinx how to show the kinds of files that the pages quote."""
+    app.connect("source-read", name_files)
     app.add_lexer("csv", TextLexer)
     app.add_lexer("jsonl", JsonLexer)

@@ -77,3 +77,10 @@ def test_the_search_finds_a_term(site):
     index = (site / "searchindex.js").read_text(encoding="utf-8")
     terms = json.loads(index.removeprefix("Search.setIndex(").removesuffix(")"))["terms"]
     assert "sigma" in terms
+
+
+def test_a_file_has_its_name_above_it_and_a_flag_two_dashes(site):
+    page = (site / "tutorials" / "flux.html").read_text(encoding="utf-8")
+    assert '<span class="caption-text">generate.py</span>' in page
+    commands = (site / "reference" / "commands.html").read_text(encoding="utf-8")
+    assert re.search(r"[\u2013\u2014]\w", commands) is None
