@@ -23,6 +23,9 @@ TRAIN_TIMESTEPS = 1000
 NEGATIVE_TEXT = "budc_negative_text"
 """Key of a conditioning: the text that the node "budc negative prompt" has encoded into it."""
 
+_FLOW = "CONST"
+"""The class of ComfyUI's parametrisations in which the network returns a velocity."""
+
 _USE_NODE = 'connect the output of the node "budc sampler and sigmas" to a SamplerCustom node'
 _TEXT_KEYS = {
     "cross_attn",
@@ -79,6 +82,14 @@ def check_sampler(document: PolicyDocument, run: SamplingRun, settings: Settings
     actual = sampler.config.get("num_train_timesteps", TRAIN_TIMESTEPS)
     settings.require("scheduler.num_train_timesteps", actual, TRAIN_TIMESTEPS)
     solver_matrices(sampler)
+    parametrisation = run.patcher.get_model_object("model_sampling")
+    names = [cls.__name__ for cls in type(parametrisation).__mro__]
+    if _FLOW not in names:
+        raise CalibrationMismatch(
+            f"model sampling: the policy is for flow matching, a node has set {', '.join(names[1:3])}",
+            remedy="remove that node; one that only shifts sigmas may stay",
+        )
+    settings.require("noise scale", 1.0, float(getattr(parametrisation, "noise_scale", 1.0)))
 
 
 def check_guidance(

