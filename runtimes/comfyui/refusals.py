@@ -8,9 +8,10 @@ from budc.schema.errors import BudcError
 
 @contextmanager
 def shown() -> Iterator[None]:
-    """Let errors that leave the with-block say their remedy in the message."""
+    """Let errors that leave the with-block say their remedy in the message, once."""
     try:
         yield
     except BudcError as error:
-        error.args = (f"{error}; {error.remedy}",)
+        if not str(error).endswith(error.remedy):
+            error.args = (f"{error}; {error.remedy}",)
         raise

@@ -12,6 +12,7 @@ import pytest
 import budc.runtimes.comfyui
 from budc.runtimes.admission.trust import UnsignedWarning
 from budc.runtimes.comfyui import nodes
+from budc.runtimes.comfyui.refusals import shown
 from budc.schema.artifact import seal
 from budc.schema.errors import Unsigned, UntrustedKey
 from budc.schema.policy import PolicyDocument
@@ -112,6 +113,12 @@ def test_an_unsigned_policy_is_refused_unless_allowed(models: Path, document: Po
     with pytest.warns(UnsignedWarning, match="nobody vouches"):
         (policy,) = nodes.LoadPolicy().load("policy.budc.json", nodes.NOBODY, True)
     assert policy.signers == ()
+
+
+def test_a_remedy_is_said_once() -> None:
+    with pytest.raises(Unsigned) as caught, shown(), shown():
+        raise Unsigned("a is unsigned", remedy="sign it")
+    assert str(caught.value) == "a is unsigned; sign it"
 
 
 def test_an_edited_file_is_loaded_anew(signed: str, models: Path) -> None:
