@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from budc.option_names import option
 from budc.schema.errors import UsageError
 
-DEFAULT_BATCH = 8
-"""How many candidates a search proposes at a time where a cluster rolls them out, however many workers it has."""
 MAX_WORKERS = 4096
 _ADDRESS = re.compile(r"(?:ray://)?(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):(?P<port>[0-9]{1,5})")
 

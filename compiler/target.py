@@ -13,9 +13,10 @@ from typing import Literal
 
 import msgspec
 
-from budc.compiler.cluster import DEFAULT_BATCH, Cluster, parse_cluster
+from budc.compiler.cluster import Cluster, parse_cluster
 from budc.compiler.models.fit import check_fit
 from budc.compiler.models.supported import check_supported
+from budc.compiler.search.space import DEFAULT_BATCH
 from budc.option_names import option
 from budc.policies.adapter_files import AdapterFile, adapter_files
 from budc.policies.deployment import Deployment

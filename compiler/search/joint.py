@@ -77,9 +77,14 @@ def _limits(steps: int, nfe: int, share: float) -> tuple[float, float]:
     return share * max(usual, of_few), share * of_few
 
 
+def candidate_limit(steps: int, nfe: int, share: float = 1.0) -> int:
+    """Return about how many candidates are scored at most; the limit of rollouts decides."""
+    return int(3 * rollout_limit(steps, nfe, share))
+
+
 def candidates_of_joint(space: Space) -> int:
-    """Return about how many candidates are scored; the limit of rollouts decides."""
-    return int(3 * rollout_limit(space.steps, space.nfe, space.rollouts))
+    """Return about how many candidates are scored at most."""
+    return candidate_limit(space.steps, space.nfe, space.rollouts)
 
 
 def evaluations_of_joint(space: Space) -> int:

@@ -12,6 +12,9 @@ from budc.runtimes.sampling.rules import FIXED_RULES
 from budc.schema.mask import StepMask
 from budc.schema.policy import PAYLOADS, Payload
 
+DEFAULT_BATCH = 8
+"""How many candidates a search proposes at a time where a cluster rolls them out, however many workers it has."""
+
 Rule = Literal["plain", "linear", "gram", "tracked"]
 """How reused steps are predicted: `plain`, the newest payload unchanged; `linear`, the line through the two newest
 (`budc.runtimes.sampling.rules`); `gram`, coefficients by least squares on the

@@ -92,16 +92,34 @@ def test_a_sweep_costs_less_than_its_policies_one_by_one(budc):
 
 
 def test_shards_divide_the_full_runs_and_nothing_else(budc):
-    whole, shards = (budc(*PLAN, "--device", "h100", "--json", "--shards", n).record for n in ("1", "8"))
-    assert whole["sharded"]["forwards"] == whole["forwards"] == shards["forwards"]
-    assert whole["sharded"]["hours"] == whole["hours"]
+    record = budc(*PLAN, "--device", "h100", "--json", "--shards", "8").record
+    shards = record["shards"]
     # 24 calibration and 32 held-out prompts: a job of eight runs three and four of them.
     saved = 28 * (24 - 3 + 32 - 4)
-    assert shards["sharded"]["forwards"]["expected"] == shards["forwards"]["expected"] - saved
-    assert shards["sharded"]["hours"] < shards["hours"]
-    page = budc(*PLAN, "--device", "h100", "--shards", "8").out
+    assert shards["forwards"]["expected"] == record["forwards"]["expected"] - saved
+    assert (shards["number"], record["workers"]) == (8, None)
+    assert shards["hours"] < record["hours"]
+
+
+def test_workers_share_a_compile_up_to_the_batch_of_its_search(budc):
+    def planned(workers, *further):
+        return budc(*PLAN, "--device", "h100", "--json", "--workers", workers, *further).record
+
+    one, two, eight, many = (planned(workers) for workers in (1, 2, 8, 100))
+    assert one["workers"] is None
+    assert one["forwards"]["least"] / 8 < eight["workers"]["forwards"]["least"]
+    assert one["hours"] > two["workers"]["hours"] > eight["workers"]["hours"]
+    # A batch has eight candidates, and the prompts are cut into as many pieces.
+    assert many["workers"] == eight["workers"] | {"number": 100}
+    aligned = planned(8, "--align")
+    assert aligned["workers"]["forwards"]["least"] > aligned["parts"]["alignment"]["least"]
+
+
+def test_the_page_has_the_time_of_several_devices_where_it_is_asked_for(budc):
+    page = budc(*PLAN, "--device", "h100", "--shards", "8", "--workers", "4").out
     assert "time of all, 8 shards" in page
-    assert "shards" not in budc(*PLAN, "--device", "h100").out
+    assert "one after another, 4 workers" in page
+    assert "one after another" not in budc(*PLAN, "--device", "h100").out
 
 
 def test_the_effort_decides_what_is_advised(budc):
@@ -168,6 +186,7 @@ def test_a_profile_of_ones_own_is_counted(budc, wan_folder):
         (("--budget", "9", "--for", "sd.cpp"), 2, "--for sd.cpp: no policy can be searched"),
         (("--budget", "9", "--memory", "0"), 2, "--memory"),
         (("--budget", "9", "--shards", "0"), 2, "--shards"),
+        (("--budget", "9", "--workers", "0"), 2, "--workers"),
         (("--budget", "9", "--weights", "."), 2, "add --time"),
         (("--budget", "9", "--device", "h100", "--time"), 2, "give one"),
     ],

@@ -41,6 +41,7 @@ class _Request:
     memory: int | None
     timed: Path | None
     shards: int
+    workers: int
 
 
 @click.command("plan")
@@ -73,6 +74,13 @@ class _Request:
     metavar="N",
     help="Also the time where N jobs share the full runs, see --shard of compile.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="N",
+    help="Also the time where N workers of a Ray cluster share the compile, see --ray of compile.",
+)
 @click.option("--time", "timed", is_flag=True, help="Time a forward of the weights on this machine.")
 @weights_option("the package's own, or the hub cache; with --time")
 @progress_option
@@ -98,6 +106,7 @@ def _resolve(
     timed: bool,
     weights: Path | None,
     shards: int,
+    workers: int,
     **settings: Any,
 ) -> _Request:
     """Refuse what can be refused without a model library."""
@@ -114,7 +123,8 @@ def _resolve(
     chosen = device_named(device) if device is not None else None
     available = chosen.memory if chosen is not None else None
     folder = find_weights(asked.profile, weights) if timed else None
-    return _Request(asked, chosen, available if memory is None else round(memory * 1e9), folder, shards)
+    own = available if memory is None else round(memory * 1e9)
+    return _Request(asked, chosen, own, folder, shards, workers)
 
 
 class _Flags(NamedTuple):
@@ -188,9 +198,8 @@ def _planned(request: _Request) -> Planned:
     }
     estimate = estimates[asked.effort]
     transfer = transfer_from_sibling(estimate)
-    return Planned(
-        estimates, asked.effort, request.device, request.memory, transfer, advise(estimate), request.shards
-    )
+    advice, several = advise(estimate), (request.shards, request.workers)
+    return Planned(estimates, asked.effort, request.device, request.memory, transfer, advice, *several)
 
 
 def _cost(asked: CompileSettings, timed: Path | None) -> tuple[Cost, float | None]:

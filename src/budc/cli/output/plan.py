@@ -30,6 +30,8 @@ class Planned(NamedTuple):
     advice: Sequence[str]
     shards: int = 1
     """Of how many jobs that share the full runs the time is asked for as well; 1 for none."""
+    workers: int = 1
+    """And of how many workers that share the compile."""
 
     @property
     def estimate(self) -> CompileEstimate:
@@ -137,21 +139,28 @@ def _stages(planned: Planned) -> str:
                 *(duration(each.hours(each.stages["report"].expected)) for each in columns),
             ]
         )
-    if planned.shards > 1:
-        rows += _sharded(columns, planned.shards)
-    return table(("forwards by effort", *planned.estimates), rows)
+    return table(("forwards by effort", *planned.estimates), rows + _several(planned, columns))
 
 
-def _sharded(columns: Sequence[CompileEstimate], jobs: int) -> list[list[str]]:
-    """Return what follows one another, and its time, where so many jobs share the full runs."""
+def _several(planned: Planned, columns: Sequence[CompileEstimate]) -> list[list[str]]:
+    """Return what follows one another, and its time, where several devices share a compile."""
     from budc.compiler.planning.count import Count
     from budc.compiler.planning.shards import sharded
+    from budc.compiler.planning.workers import on_workers
 
-    totals = [Count.total(sharded(each, jobs).values()) for each in columns]
-    rows = [[f"one after another, {jobs} shards", *(between(count.least, count.most) for count in totals)]]
-    if columns[0].seconds is not None:
-        times = [each.hours(count.expected) for each, count in zip(columns, totals, strict=True)]
-        rows.append([f"time of all, {jobs} shards", *map(duration, times)])
+    rows: list[list[str]] = []
+    for number, of, share in (
+        (planned.shards, "shards", sharded),
+        (planned.workers, "workers", on_workers),
+    ):
+        if number == 1:
+            continue
+        totals = [Count.total(share(each, number).values()) for each in columns]
+        bounds = (between(count.least, count.most) for count in totals)
+        rows.append([f"one after another, {number} {of}", *bounds])
+        if columns[0].seconds is not None:
+            times = [each.hours(count.expected) for each, count in zip(columns, totals, strict=True)]
+            rows.append([f"time of all, {number} {of}", *map(duration, times)])
     return rows
 
 

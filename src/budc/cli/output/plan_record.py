@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from budc.cli.output.plan import Planned
 
 if TYPE_CHECKING:
+    from budc.compiler.planning.count import Count
     from budc.compiler.planning.estimate import CompileEstimate
 
 
@@ -33,7 +35,7 @@ def record(planned: Planned) -> dict[str, Any]:
             "searched": settings.stages.screen,
             "heldOut": settings.held_out_size,
         },
-        **_forwards(estimate, planned.shards),
+        **_forwards(estimate, planned),
         "cost": msgspec.to_builtins(estimate.cost),
         "memory": [
             {
@@ -57,24 +59,30 @@ def record(planned: Planned) -> dict[str, Any]:
         "secondsPerForward": estimate.seconds,
         "measured": estimate.measured,
         "transfer": None if transfer is None else {**transfer._asdict(), "total": transfer.total},
-        "efforts": {name: _forwards(each, planned.shards) for name, each in planned.estimates.items()},
+        "efforts": {name: _forwards(each, planned) for name, each in planned.estimates.items()},
         "toCut": planned.advice,
     }
 
 
-def _forwards(estimate: CompileEstimate, shards: int) -> dict[str, Any]:
-    from budc.compiler.planning.count import Count
+def _forwards(estimate: CompileEstimate, planned: Planned) -> dict[str, Any]:
     from budc.compiler.planning.shards import sharded
+    from budc.compiler.planning.workers import on_workers
 
-    total = Count.total(sharded(estimate, shards).values())
     return {
         "forwards": estimate.total._asdict(),
         "parts": {stage: count._asdict() for stage, count in estimate.stages.items()},
         "hours": estimate.hours(),
         "hoursWithoutReport": estimate.hours(estimate.search_forwards),
-        "sharded": {
-            "shards": shards,
-            "forwards": total._asdict(),
-            "hours": estimate.hours(total.expected),
-        },
+        "shards": _together(estimate, planned.shards, sharded(estimate, planned.shards)),
+        "workers": _together(estimate, planned.workers, on_workers(estimate, planned.workers)),
     }
+
+
+def _together(estimate: CompileEstimate, number: int, stages: Mapping[str, Count]) -> dict[str, Any] | None:
+    """Return what follows one another where so many devices share a compile; None for one."""
+    from budc.compiler.planning.count import Count
+
+    if number == 1:
+        return None
+    total = Count.total(stages.values())
+    return {"number": number, "forwards": total._asdict(), "hours": estimate.hours(total.expected)}

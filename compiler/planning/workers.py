@@ -1,0 +1,60 @@
+"""Workers: what a compile takes where those of a Ray cluster share it (`budc compile --ray`).
+
+Full runs, the report, candidates, finalists and policies that are judged are shared; a refit, and an alignment with its
+judges, follow on one device. Candidates of `joint` are proposed in batches, so no more than a batch is rolled out at a
+time. Those that begin alike share that part only where the same worker has both: between all of it and none. Other
+searches are counted as if one device rolled out all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from budc.compiler.planning.count import Count
+from budc.compiler.planning.estimate import CompileEstimate
+from budc.compiler.search.joint import candidate_limit
+from budc.compiler.search.space import DEFAULT_BATCH
+from budc.compiler.selection.effort import FINALISTS, effort
+
+
+def on_workers(estimate: CompileEstimate, workers: int) -> Mapping[str, Count]:
+    """Return stage -> the forwards that follow one another on so many workers."""
+    settings = estimate.settings
+    shares = {
+        "calibration": _share_of_prompts(settings.stages.total, workers),
+        "report": _share_of_prompts(settings.held_out_size, workers),
+        "race": _share(effort(settings.effort).finalists, workers),
+        "arbitration": 1.0 if settings.align else _share(FINALISTS, workers),
+    }
+    stages = {
+        stage: Count(*(math.ceil(shares.get(stage, 1.0) * value) for value in count))
+        for stage, count in estimate.stages.items()
+    }
+    if settings.search == "joint":
+        stages["search"] = _search(estimate, workers)
+    return stages
+
+
+def _share(tasks: int, workers: int) -> float:
+    """Return which share of equal tasks the busiest worker has."""
+    return math.ceil(tasks / workers) / tasks
+
+
+def _share_of_prompts(prompts: int, workers: int) -> float:
+    """Return the busiest worker's share of prompts, which are cut into as many pieces as a batch has candidates."""
+    piece = math.ceil(prompts / DEFAULT_BATCH)
+    return min(1.0, piece * math.ceil(math.ceil(prompts / piece) / workers) / prompts)
+
+
+def _search(estimate: CompileEstimate, workers: int) -> Count:
+    """Return the bounds of the search: all common prefixes are shared, or none; between them the mean."""
+    settings, known = estimate.settings, estimate.stages["search"]
+    evaluations = sum(
+        nfe * candidate_limit(settings.steps, nfe, effort(settings.effort).rollouts)
+        for nfe in settings.budgets
+    )
+    unshared = evaluations * settings.stages.screen * len(settings.profile.branches)
+    share = _share(DEFAULT_BATCH, workers)
+    least, most = math.ceil(share * known.least), math.ceil(min(share * unshared, known.most))
+    return Count((least + most) // 2, least, most)
