@@ -12,6 +12,8 @@ from torch import Tensor
 from budc.compiler.comparison.rivals import CannotRun
 from budc.compiler.rollouts.linear_form import LinearForm
 from budc.compiler.rollouts.policies import shared_policy
+from budc.runtimes.sampling.step_plan import plan_branch
+from budc.schema.errors import SemanticsViolation
 from budc.schema.mask import StepMask
 from budc.schema.policy import Policy, SamplerBinding
 from budc.schema.predictor import Predictor
@@ -90,13 +92,13 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True):
     chosen: Mapping[str, Any] = {}
 
     def check_experts(self, sampler: SamplerBinding) -> None:
-        """Refuse a policy that reuses where another denoiser takes over. Raises CannotRun."""
+        """Refuse a policy that combines what another denoiser computed, or has nothing to reuse. Raises CannotRun."""
         branches = () if self.policy is None else self.policy.branches
-        for expert in sampler.experts:
-            if not all(branch.mask[expert.first_step] for branch in branches):
-                raise CannotRun(
-                    f"reuses step {expert.first_step}, where {expert.denoiser} takes over and has nothing to reuse"
-                )
+        for branch in branches:
+            try:
+                plan_branch(branch.mask, branch.predictor, sampler.first_steps)
+            except SemanticsViolation as error:
+                raise CannotRun(str(error)) from error
 
 
 def plain(steps: int, computed: Sequence[int], branches: tuple[str, ...]) -> Policy:

@@ -11,8 +11,11 @@ from budc.compiler.comparison.fitted import Fitted, plain  # noqa: E402
 from budc.compiler.comparison.ipndm2m import IPNDM2MScheduler  # noqa: E402
 from budc.compiler.comparison.rivals import CannotRun  # noqa: E402
 from budc.compiler.rollouts.linear_form import linear_form  # noqa: E402
+from budc.compiler.rollouts.policies import shared_policy  # noqa: E402
 from budc.policies.adapter_files import AdapterFile  # noqa: E402
 from budc.policies.profile import load_profile  # noqa: E402
+from budc.schema.mask import StepMask  # noqa: E402
+from budc.schema.predictor import Predictor  # noqa: E402
 
 
 def test_an_adapter_that_was_replaced_is_another_setting(tmp_path):
@@ -25,14 +28,30 @@ def test_an_adapter_that_was_replaced_is_another_setting(tmp_path):
     assert first.startswith("lora=style ")
 
 
-@pytest.mark.parametrize(("computed", "runs"), [((0, 3), True), ((0, 2), False)])
-def test_a_mask_that_reuses_where_another_denoiser_takes_over_cannot_run(computed, runs):
-    fitted = Fitted(policy=plain(6, computed, ("cond",)))
-    sampler = SimpleNamespace(experts=[SimpleNamespace(first_step=3, denoiser="transformer_2")])
-    if runs:
+def forecast(steps, computed):
+    """A policy that reuses along the line through the two newest computed steps, where there are two."""
+    mask = StepMask.from_compute_steps(steps, computed)
+    rows = [
+        () if step in computed else (2.0, -1.0)[: sum(k < step for k in computed)] for step in range(steps)
+    ]
+    return shared_policy(mask, Predictor.of(rows, mask), ("cond",))
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        (plain(6, (0, 3), ("cond",)), ""),
+        (plain(6, (0, 2), ("cond",)), "step 3 combines 1 computed steps, but its denoiser has 0 before it"),
+        (forecast(6, (0, 1, 3, 4)), ""),
+        (forecast(6, (0, 1, 3)), "step 4 combines 2 computed steps, but its denoiser has 1 before it"),
+    ],
+)
+def test_what_reuses_tensors_of_another_denoiser_cannot_run(policy, said):
+    fitted, sampler = Fitted(policy=policy), SimpleNamespace(first_steps=(3,))
+    if not said:
         fitted.check_experts(sampler)
         return
-    with pytest.raises(CannotRun, match="reuses step 3, where transformer_2 takes over"):
+    with pytest.raises(CannotRun, match=said):
         fitted.check_experts(sampler)
 
 

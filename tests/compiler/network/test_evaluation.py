@@ -15,6 +15,8 @@ from torch import nn
 import budc
 from budc.cli.root import root
 from budc.compiler.comparison.rivals import RIVALS
+from budc.compiler.denoisers.experts import ExpertSwitch
+from budc.compiler.denoisers.module import ModuleDenoiser
 from budc.compiler.rollouts.metrics import latent_errors
 from budc.schema.attestation import read_evaluation
 from budc.schema.bounds import parse_bounds
@@ -160,6 +162,28 @@ def test_trained_sigmas_need_those_of_the_full_run(tmp_path):
     assert given["fewer-steps"].samples == evaluated(policy).methods["fewer-steps"].samples
     with pytest.raises(UsageError, match="sigmas: they have 5 steps, the policy was searched on 6"):
         evaluated(artifact, sigmas=[1 - step / 5 for step in range(6)], allow_unsigned=True)
+
+
+def test_a_rival_that_two_networks_cannot_run_is_left_out():
+    second = ModuleDenoiser(Net(), {"text": 2.0, "empty": -1.0}, "layers")
+    first = ModuleDenoiser(Net(), {"text": 3.0, "empty": -2.0}, "layers")
+    pair = ExpertSwitch([first, second], boundaries=[450.0])
+    conditioning, noise = CALIBRATION
+    policy = budc.compile_policy(
+        pair,
+        conditioning=conditioning,
+        noise=noise,
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        sigmas=SIGMAS,
+        budget=3,
+        guidance={"text": 3.0, "empty": -2.0},
+        search="uniform",
+        held_out=HELD_OUT,
+    )
+    evaluation = evaluated(policy, pair, against="uniform,taylorseer-2", calibration=CALIBRATION)
+    assert evaluation.methods["policy"].samples == evaluation.methods["uniform"].samples
+    (note,) = evaluation.not_measured
+    assert (note.name, "combines" in note.reason) == ("taylorseer-2", True)
 
 
 REFUSED = {
