@@ -146,7 +146,7 @@ def test_another_denoiser(document: PolicyDocument, exported: Path) -> None:
     denoiser = msgspec.structs.replace(document.model.denoisers[0], class_name="FluxTransformer2DModel")
     model = msgspec.structs.replace(document.model, denoisers=[denoiser])
     with pytest.raises(
-        UnsupportedModel, match="FluxTransformer2DModel, the export has a WanTransformer3DModel"
+        UnsupportedModel, match="FluxTransformer2DModel, the export has transformer WanTransformer3DModel"
     ):
         opened(msgspec.structs.replace(document, model=model), exported)
 
@@ -158,9 +158,7 @@ def test_several_denoisers(document: PolicyDocument, exported: Path) -> None:
     document = GOLDEN["plain reuse"].document(document)
     expert = Expert(denoiser="transformer_2", first_step=3, guidance=3.0)
     sampler = msgspec.structs.replace(document.sampler, experts=[expert])
-    message = (
-        "for transformer WanTransformer3DModel, transformer_2 WanTransformer3DModel, the export has a Wan"
-    )
+    message = "for transformer WanTransformer3DModel, transformer_2 WanTransformer3DModel, the export has transformer Wan"
     with pytest.raises(UnsupportedModel, match=message):
         opened(msgspec.structs.replace(document, model=model, sampler=sampler), exported)
 
