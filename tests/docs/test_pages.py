@@ -43,6 +43,17 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(target), link
 
 
+def test_every_page_is_in_the_navigation():
+    trees = re.findall(
+        r"^```{toctree}\n(.*?)^```$", (ROOT / "docs" / "index.md").read_text("utf-8"), re.M | re.S
+    )
+    shown = set(re.findall(r"^(?:.*<)?([\w./-]+)>?$", "\n".join(trees), re.M))
+    pages = {
+        page.relative_to(ROOT / "docs").with_suffix("").as_posix() for page in (ROOT / "docs").rglob("*.md")
+    }
+    assert {page for page in pages if not page.startswith("adr/0")} - {"index"} == shown
+
+
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
