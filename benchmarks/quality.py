@@ -29,6 +29,8 @@ from quality_methods.scoring import Scorer
 from quality_methods.setting import Setting, folder_of
 
 from budc.cli.dependencies import quiet_libraries
+from budc.compiler.cluster import parse_cluster
+from budc.compiler.workers.model_workers import model_pool
 from budc.policies.model_choice import choose_model
 from budc.runtimes.sampling.devices import device_name, find_device
 from budc.schema.files import write_atomic
@@ -121,6 +123,12 @@ def written(head: dict[str, Any], rows: list[dict[str, Any]]) -> str:
 @click.option("--weights", type=click.Path(path_type=Path), help="folder of the model; for one model")
 @click.option("--device", help="as that of budc; default the accelerator, or the CPU")
 @click.option("--work", type=click.Path(path_type=Path), default=ROOT / "out" / "quality", show_default=True)
+@click.option(
+    "--ray", metavar="ADDRESS", help="let workers of a Ray cluster make the full runs, as that of budc"
+)
+@click.option(
+    "--workers", type=click.IntRange(1), help="how many; default as many as the cluster has room for"
+)
 @click.option("--again", is_flag=True, help="measure cells again that are in --work")
 @click.option("--finished", is_flag=True, help="measure nothing: take the cells that are in --work")
 @click.option("--json", "target", type=click.Path(path_type=Path), help="where the rows go")
@@ -138,6 +146,8 @@ def main(
     weights: Path | None,
     device: str | None,
     work: Path,
+    ray: str | None,
+    workers: int | None,
     again: bool,
     finished: bool,
     target: Path | None,
@@ -171,9 +181,11 @@ def main(
                 else:
                     missing.append({"model": profile.name, "budget": nfe, "method": method, "seed": seed})
             continue
-        setting = Setting(model, folder, calibration, held_out, weights=weights, device=device)
-        scorer = Scorer(setting)
-        rows += [measure(setting, scorer, *cell, again) for cell in plan]
+        folder.mkdir(parents=True, exist_ok=True)
+        with model_pool(parse_cluster(ray, workers, None), find_device(device), folder) as pool:
+            setting = Setting(model, folder, calibration, held_out, weights=weights, device=device, pool=pool)
+            scorer = Scorer(setting)
+            rows += [measure(setting, scorer, *cell, again) for cell in plan]
     head = header(models.split(",")[0], calibration, held_out, device)
     text = written({**head, "notRun": missing}, rows)
     if target is None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import msgspec
 from torch import Tensor
 
-from budc.compiler.comparison.changed_model import changed, check_experts, check_samplers
+from budc.compiler.comparison.changed_model import Deployment, check_experts, check_samplers
 from budc.compiler.comparison.changes import Change
 from budc.compiler.comparison.fitted import Fitted
 from budc.compiler.comparison.frame_values import Values, frame_values
@@ -29,6 +29,8 @@ from budc.compiler.models.binding import model_binding
 from budc.compiler.models.model import LoadedModel, load_model
 from budc.compiler.rollouts.metrics import latent_errors, latent_metric
 from budc.compiler.storage.journal import Journal
+from budc.compiler.workers.model_workers import ModelWorkers, model_pool
+from budc.compiler.workers.pool import Pool
 from budc.progress import hashing, stage
 from budc.runtimes.sampling.devices import device_name, find_device
 from budc.schema.artifact import Artifact
@@ -57,6 +59,7 @@ class Evaluation:
     binding: ModelBinding
     journal: Journal
     metrics: Mapping[str, FrameMetric]
+    workers: ModelWorkers | None = None
 
     def measure(self, change: Change) -> tuple[SettingResult, list[tuple[Method, MethodResult]]]:
         """Measure every method in one setting; return the setting, without methods, and these."""
@@ -155,15 +158,12 @@ class Evaluation:
         ]
 
     def _run(self, change: Change) -> SettingRun:
-        return SettingRun(change, self._changed(change), self.plan.steps, self.plan.samples, self.journal)
-
-    def _changed(self, change: Change) -> LoadedModel:
-        """Return the model in a setting; one with other adapters than the policies' is loaded anew."""
-        if change.adapters != self.plan.settings[0].adapters:
-            anew = load_model(change.profile, self.plan.folder, self.model.device, self.plan.offload)
-            with_adapters(anew, self.binding, change.adapters)
-            return anew
-        return changed(self.model, change)
+        plan = self.plan
+        deployment = Deployment(change, plan.settings[0], self.binding, plan.offload)
+        hire = None
+        if self.workers is not None:
+            hire = partial(self.workers.report, self.journal, deploy=deployment)
+        return SettingRun(change, deployment(self.model), plan.steps, plan.samples, self.journal, hire)
 
 
 def evaluate(plan: EvaluationPlan) -> list[Evaluated]:
@@ -176,6 +176,11 @@ def evaluate(plan: EvaluationPlan) -> list[Evaluated]:
         CalibrationMismatch: see `check_samplers`, `check_experts` and `check_loaded`.
         DeviceMemory: see `PipelineRollout`, `frame_values` and `keep_frames`.
     """
+    with model_pool(plan.cluster, find_device(plan.device), plan.out) as pool:
+        return _evaluate(plan, pool)
+
+
+def _evaluate(plan: EvaluationPlan, pool: Pool | None) -> list[Evaluated]:
     device = find_device(plan.device)
     digests = DigestCache.of_user(watch=hashing, rehash=plan.rehash)
     stage("hash", printable(f"the files of {plan.folder}"))
@@ -192,7 +197,9 @@ def evaluate(plan: EvaluationPlan) -> list[Evaluated]:
     smallest = min(profile.height for profile in profiles), min(profile.width for profile in profiles)
     metrics, missing = load_metrics(plan.metrics, plan.metric_weights, device, smallest)
     with _journal(plan, binding, device_name(device)) as journal:
-        evaluation = Evaluation(plan, model, binding, journal, metrics)
+        adapters = plan.settings[0].adapters
+        workers = None if pool is None else ModelWorkers(pool, model, adapters, plan.offload)
+        evaluation = Evaluation(plan, model, binding, journal, metrics, workers)
         measured = [evaluation.measure(change) for change in plan.settings]
         return [_evaluated(evaluation, artifact, measured, missing) for artifact in plan.policies]
 
@@ -248,7 +255,7 @@ def _journal(plan: EvaluationPlan, binding: ModelBinding, device: str) -> Iterat
             "device": device,
         }
     )
-    with Journal(plan.out / f".measured.{fingerprint[7:19]}", fingerprint) as journal:
+    with Journal(plan.out / f".measured.{fingerprint[7:19]}", fingerprint, plan.batch) as journal:
         if journal.records:
             stage("resume", f"{len(journal.records)} measurements are in {printable(str(journal.folder))}")
         yield journal

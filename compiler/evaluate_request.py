@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from budc.compiler.cluster import DEFAULT_BATCH, Cluster, parse_cluster
 from budc.compiler.comparison.changes import Change, parse_changes
 from budc.compiler.comparison.rivals import choose_rivals
 from budc.compiler.metrics import MetricKind, choose_metrics
@@ -36,6 +37,7 @@ _RANGES = {
     "calibration_size": (1, 1 << 20),
     "repeats": (0, 1000),
     "seed": (0, 2**53 - 1),
+    "batch": (1, 1024),
 }
 
 
@@ -62,6 +64,10 @@ class EvaluationPlan:
     device: str | None
     offload: Literal["model", "group"]
     rehash: bool
+    cluster: Cluster | None = None
+    """The Ray cluster whose workers compute; None for this process alone."""
+    batch: int = 1
+    """Pieces that a prompt set is cut into at least."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +103,12 @@ class EvaluateRequest:
     device: str | None = None
     offload: Literal["model", "group"] = "model"
     rehash: bool = False
+    ray: str | None = None
+    """The Ray cluster whose workers compute, as `parse_cluster` reads it; default this process alone."""
+    workers: int | None = None
+    gpus_per_worker: float | None = None
+    batch: int | None = None
+    """Pieces that a prompt set is cut into at least; default one, with a cluster eight."""
 
     def resolve(self) -> EvaluationPlan:
         """Return the plan, with everything refused that can be without loading the model.
@@ -107,6 +119,7 @@ class EvaluateRequest:
             OutputError, WeightsMissing: the folder cannot be written, or the weights are not here.
         """
         self._check_numbers()
+        cluster = parse_cluster(self.ray, self.workers, self.gpus_per_worker)
         profile, steps = self._calibrated()
         check_supported(profile)
         setting = Change(CALIBRATED, profile, adapters=self._adapters())
@@ -139,6 +152,8 @@ class EvaluateRequest:
             device=self.device,
             offload=self.offload,
             rehash=self.rehash,
+            cluster=cluster,
+            batch=self.batch or (1 if cluster is None else DEFAULT_BATCH),
         )
 
     def _check_numbers(self) -> None:
@@ -219,4 +234,5 @@ def settings_of(plan: EvaluationPlan) -> dict[str, object]:
         "samples": msgspec.to_builtins(plan.samples),
         "seed": plan.seed,
         "offload": plan.offload,
+        **({"batch": plan.batch} if plan.batch > 1 else {}),
     }

@@ -21,6 +21,8 @@ from budc.compiler.models.denoiser import ModelDenoiser
 from budc.compiler.models.model import load_model
 from budc.compiler.rollouts.reference_run import reference_run
 from budc.compiler.storage.journal import Journal
+from budc.compiler.workers.model_workers import ModelWorkers
+from budc.compiler.workers.pool import Pool
 from budc.policies.model_choice import choose_model
 from budc.policies.profile import ModelProfile, find_weights
 from budc.policies.prompt_sets import PromptSource, read_samples
@@ -50,7 +52,8 @@ def folder_of(work: Path, choice: str, weights: Path | None = None, device: str 
 class Setting(comparison.ModelSetting):
     """One model of the comparison; `folder` keeps its full runs, so that they are computed once.
 
-    `choice` names the model as `--model` of budc does. Numbers that are None are the profile's.
+    `choice` names the model as `--model` of budc does. Numbers that are None are the profile's. The workers of a `pool`
+    make the full runs.
     """
 
     denoiser: ModelDenoiser
@@ -65,12 +68,14 @@ class Setting(comparison.ModelSetting):
         weights: Path | None = None,
         device: str | None = None,
         steps: int | None = None,
+        pool: Pool | None = None,
     ) -> None:
         profile = choose_model(choice)
         self.folder = folder
         self._sizes = calibration or None, held_out or None
         self._again = choice, weights, device, steps
         model = load_model(profile, find_weights(profile, weights), find_device(device))
+        self._workers = None if pool is None else ModelWorkers(pool, model)
         super().__init__(
             model,
             model.sampler(steps or profile.steps),
@@ -106,5 +111,10 @@ class Setting(comparison.ModelSetting):
         if self.form.steps != profile.steps:
             name += f"-of-{self.form.steps}-steps"
         with Journal(self.folder / name, f"{self.name} {name}") as journal:
-            run = reference_run(BatchedDenoiser(self.denoiser, conditions), self.form, journal, label)
+            elsewhere = None
+            if self._workers is not None:
+                steps = self.form.steps
+                elsewhere = self._workers.reference_run(journal, conditions, steps, label).reference_chunks
+            network = BatchedDenoiser(self.denoiser, conditions)
+            run = reference_run(network, self.form, journal, label, elsewhere=elsewhere)
         return Samples(conditions, run)

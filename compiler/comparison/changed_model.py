@@ -4,25 +4,48 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import msgspec
 
 from budc.compiler.comparison.changes import Change
 from budc.compiler.comparison.ipndm2m import IPNDM2MScheduler
-from budc.compiler.models.model import LoadedModel
+from budc.compiler.models.adapters import with_adapters
+from budc.compiler.models.model import LoadedModel, load_model
 from budc.option_names import option
 from budc.runtimes.sampling.loading import scheduler_class
 from budc.runtimes.sampling.scheduler_choice import deployed_scheduler
 from budc.schema.artifact import Artifact
 from budc.schema.errors import CalibrationMismatch
-from budc.schema.policy import SamplerBinding
+from budc.schema.policy import ModelBinding, SamplerBinding
 
 
 def changed(model: LoadedModel, change: Change) -> LoadedModel:
     """Return the model as a setting deploys it, on the denoisers that are loaded."""
     scheduler = changed_scheduler(model, change.scheduler) if change.scheduler else model.scheduler
     return replace(model, profile=change.profile, scheduler=scheduler)
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """How a setting deploys a model that was loaded with the adapters of `calibrated`: for any process.
+
+    One with other adapters is loaded anew; `binding` is that of the policies' model.
+    """
+
+    change: Change
+    calibrated: Change
+    binding: ModelBinding
+    offload: Literal["model", "group"]
+
+    def __call__(self, model: LoadedModel) -> LoadedModel:
+        """Return the model as it is deployed."""
+        if self.change.adapters == self.calibrated.adapters:
+            return changed(model, self.change)
+        anew = load_model(self.change.profile, model.folder, model.device, self.offload)
+        with_adapters(anew, self.binding, self.change.adapters)
+        return anew
 
 
 def changed_scheduler(model: LoadedModel, class_name: str) -> object:

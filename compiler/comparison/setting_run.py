@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 
 import msgspec
@@ -23,6 +23,7 @@ from budc.compiler.evaluation.reference import ReferenceSet, encode_samples, ref
 from budc.compiler.models.model import LoadedModel
 from budc.compiler.rollouts.policies import forwards_per_sample, full_policy
 from budc.compiler.rollouts.reference_run import reference_run
+from budc.compiler.rollouts.workers import ReportWorkers
 from budc.compiler.storage.journal import Journal
 from budc.compiler.storage.tensors import chunk_spans, stored_chunks
 from budc.policies.prompt_sets import SampleSets
@@ -33,10 +34,19 @@ from budc.schema.report_names import CALIBRATED, FEWER_STEPS, FULL, POLICY
 
 
 class SettingRun:
-    """What is measured in one setting. The journal has it under the setting's name."""
+    """What is measured in one setting. The journal has it under the setting's name.
+
+    `hire` returns other processes that roll out the full run and policies on the held-out prompts.
+    """
 
     def __init__(
-        self, change: Change, model: LoadedModel, steps: int, samples: SampleSets, journal: Journal
+        self,
+        change: Change,
+        model: LoadedModel,
+        steps: int,
+        samples: SampleSets,
+        journal: Journal,
+        hire: Callable[[Conditioning], ReportWorkers] | None = None,
     ) -> None:
         self.change = change
         self.model = model
@@ -49,6 +59,7 @@ class SettingRun:
         self.samples = change.samples(samples.held_out)
         self._calibration = change.samples(samples.calibration)
         self._journal = journal
+        self._hire = hire
 
     @cached_property
     def setting(self) -> ModelSetting:
@@ -58,8 +69,10 @@ class SettingRun:
     @cached_property
     def held_out(self) -> ReferenceSet:
         """The held-out prompts with their full run."""
-        label = f"{self.change.key} full"
-        return reference_set(self.rollout, self.full, self.samples, self._journal, label)
+        label, conditions = f"{self.change.key} full", encode_samples(self.model, self.samples)
+        if self._hire is not None:
+            self.rollout.workers = self._hire(conditions)
+        return reference_set(self.rollout, self.full, self.samples, self._journal, label, conditions)
 
     def full_method(self) -> Method:
         """Return the full run as a method."""

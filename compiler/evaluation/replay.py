@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from budc.compiler.cluster import DEFAULT_BATCH
+from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
-from budc.compiler.evaluation.reference import prompt_set, reference_set, stored_latents
-from budc.compiler.evaluation.report import frame_levels
+from budc.compiler.evaluation.reference import encode_samples, prompt_set, reference_set, stored_latents
+from budc.compiler.evaluation.report import frame_levels, measure_elsewhere
 from budc.compiler.evaluation.tolerance import agreed_tolerance
 from budc.compiler.metrics.psnr import PSNR
 from budc.compiler.metrics.summary import summary
 from budc.compiler.models.adapters import check_loaded, with_adapters
-from budc.compiler.models.model import load_model
+from budc.compiler.models.model import LoadedModel, load_model
 from budc.compiler.rollouts.metrics import latent_errors, latent_metric
+from budc.compiler.rollouts.workers import ReportWorkers
 from budc.compiler.storage.journal import Journal
 from budc.policies.deployment import calibrated
 from budc.policies.listed_adapters import listed_adapters
@@ -83,8 +86,12 @@ class ReplayRequest:
     """The adapters that the policy was made with, as `adapter_files` reads them."""
 
 
-def replay(request: ReplayRequest) -> list[Replayed]:
-    """Measure the policy's held-out figures again.
+Hire = Callable[[LoadedModel, Conditioning, Journal], ReportWorkers]
+"""Returns other processes that measure on a model's prompts."""
+
+
+def replay(request: ReplayRequest, hire: Hire | None = None) -> list[Replayed]:
+    """Measure the policy's held-out figures again. With `hire` other processes roll out and decode.
 
     Raises:
         UsageError: `tolerance` is laxer than the report's own, the report was not measured on `prompts`, there is no
@@ -106,14 +113,22 @@ def replay(request: ReplayRequest) -> list[Replayed]:
     if adapters:
         check_loaded(document.model, with_adapters(model, document.model, adapters))
     chosen = held_out[: request.samples or len(held_out)]
-    with tempfile.TemporaryDirectory(prefix="budc-replay-") as name, Journal(Path(name), "replay") as journal:
-        rollout = PipelineRollout(model, first_blocks=first_blocks_of(document))
-        held = reference_set(rollout, model.sampler(full_steps), chosen, journal, "reference")
+    jobs = 1 if hire is None else DEFAULT_BATCH
+    with (
+        tempfile.TemporaryDirectory(prefix="budc-replay-") as name,
+        Journal(Path(name), "replay", jobs) as journal,
+    ):
+        conditions = encode_samples(model, chosen)
+        workers = None if hire is None else hire(model, conditions, journal)
+        rollout = PipelineRollout(model, first_blocks=first_blocks_of(document), workers=workers)
+        held = reference_set(rollout, model.sampler(full_steps), chosen, journal, "reference", conditions)
         latents = stored_latents(
             rollout, document.policy, document.sampler, held.conditions, journal, "policy"
         )
         metrics = [latent_metric(latent_errors(latents, held.latents))]
         if any(metric.name == PSNR.name for metric in report.metrics):
+            if workers is not None:
+                measure_elsewhere(workers, {PSNR.name: latents}, held.latents, journal, "frames")
             levels = frame_levels(model, {PSNR.name: latents}, held.latents, journal, "frames")
             metrics.append(summary(PSNR, levels[PSNR.name]))
     measured = {metric.name: metric for metric in metrics}

@@ -20,6 +20,7 @@ from budc.compiler.metrics.summary import summary
 from budc.compiler.models.model import LoadedModel
 from budc.compiler.rollouts.metrics import latent_errors, latent_metric, psnrs
 from budc.compiler.rollouts.policies import full_policy, shared_policy
+from budc.compiler.rollouts.workers import ReportWorkers
 from budc.compiler.storage.journal import Journal
 from budc.progress import progress
 from budc.runtimes.sampling.device_memory import device_memory
@@ -142,16 +143,25 @@ class Evaluator:
         latents = {
             (budget.nfe, name): final for budget in generated for name, final in budget.latents.items()
         }
-        reference, workers = self.held_out.latents, self.rollout.workers
-        if workers is not None:
-            named = {f"{nfe} {name}": final for (nfe, name), final in latents.items()}
-            missing = [i for i in range(len(reference)) if f"frames {i}" not in self.journal.records]
-            with progress("held-out frames", len(missing)) as bar:
-                for records in workers.frames("frames", named, reference, missing) if missing else ():
-                    for key, value in records.items():
-                        self.journal.put(key, value)
-                    bar.advance()
+        reference = self.held_out.latents
+        if self.rollout.workers is not None:
+            measure_elsewhere(self.rollout.workers, latents, reference, self.journal, "frames")
         return frame_levels(self.rollout.model, latents, reference, self.journal, "frames")
+
+
+def measure_elsewhere(
+    workers: ReportWorkers, latents: Mapping[_Key, Tensor], reference: Tensor, journal: Journal, label: str
+) -> None:
+    """Let other processes measure what `frame_levels` would, so that the journal has it."""
+    named = {str(number): final for number, final in enumerate(latents.values())}
+    missing = [index for index in range(len(reference)) if f"{label} {index}" not in journal.records]
+    if not missing:
+        return
+    with progress("held-out frames", len(missing)) as bar:
+        for records in workers.frames(label, named, reference, missing):
+            for key, value in records.items():
+                journal.put(key, value)
+            bar.advance()
 
 
 def frame_levels(

@@ -97,7 +97,7 @@ class Pool:
                 if not seen:
                     raise ClusterUnusable(
                         f"{folder.absolute()}: {actor.place} does not see this folder, or cannot write there",
-                        remedy="put --out on a file system that all nodes share, under the same path",
+                        remedy="put --out (for a replay TMPDIR) on a file system that all nodes share, at one path",
                     )
         finally:
             probe.unlink(missing_ok=True)

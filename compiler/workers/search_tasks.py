@@ -29,11 +29,12 @@ SEARCH, FINDER = "search", "finder"
 
 
 class WorkerSearch(NamedTuple):
-    """What a worker has of a search: its task, and where chunks lie, cut for so many jobs."""
+    """What a worker has of a search: its task, and where chunks lie, cut for so many jobs, under a label."""
 
     task: Task
     folder: Path
     jobs: int
+    label: str = CALIBRATION_RUN
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class ReferenceChunk:
         stages = stages_of(task.search, task.effort, task.nfe, prompts, arbitrates=task.arbitrates)
         network = batched(task, task.conditions.rows(stages.chosen(prompts)), journal)
         form = task.schedule.linear_form()
-        for _ in reference_chunks(network, form, journal, CALIBRATION_RUN, task.recorded, [self.span]):
+        for _ in reference_chunks(network, form, journal, search.label, task.recorded, [self.span]):
             pass
         return journal.written
 

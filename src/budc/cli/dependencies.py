@@ -55,6 +55,12 @@ def require(*packages: str, extra: str = "torch") -> None:
             raise _refusal(name, extra)
 
 
+def require_ray(cluster: object | None) -> None:
+    """Check that Ray is installed, where a cluster is to be used. Raises MissingExtra."""
+    if cluster is not None:
+        require("ray", extra="ray")
+
+
 def _refusal(name: str, extra: str | None = None) -> MissingExtra:
     if extra is None:
         extra = "onnx" if name in ONNX_PACKAGES and name not in MODEL_PACKAGES else "torch"

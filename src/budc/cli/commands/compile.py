@@ -207,11 +207,10 @@ def _write_report(report: Path, artifacts: list[Artifact]) -> None:
 
 
 def _require_packages(plan: CompilePlan) -> None:
-    from budc.cli.dependencies import MODEL_PACKAGES, require
+    from budc.cli.dependencies import MODEL_PACKAGES, require, require_ray
 
     require(*MODEL_PACKAGES, *(["peft"] if plan.target.adapters else []))
-    if plan.cluster is not None:
-        require("ray", extra="ray")
+    require_ray(plan.cluster)
 
 
 def _compile(plan: CompilePlan, *, download: bool) -> list[Artifact]:

@@ -14,6 +14,7 @@ from budc.cli.completion import metrics, rivals, several_of
 from budc.cli.help import SectionedCommand
 from budc.cli.options import (
     PATH,
+    cluster_options,
     device_option,
     json_option,
     lora_option,
@@ -111,6 +112,7 @@ _COUNT = click.IntRange(min=1)
 @device_option
 @offload_option
 @rehash_option
+@cluster_options()
 @progress_option
 @json_option
 def evaluate_command(
@@ -196,9 +198,10 @@ def _write(
 
 def _evaluate(plan: EvaluationPlan) -> list[Evaluated]:
     """Measure; return an evaluation of each policy."""
-    from budc.cli.dependencies import MODEL_PACKAGES, RESUMES, model_libraries, require
+    from budc.cli.dependencies import MODEL_PACKAGES, RESUMES, model_libraries, require, require_ray
 
     require(*MODEL_PACKAGES, *(["peft"] if any(change.adapters for change in plan.settings) else []))
+    require_ray(plan.cluster)
     with model_libraries(if_stopped=RESUMES):
         from budc.compiler.evaluate import evaluate
 

@@ -101,11 +101,10 @@ def transfer_command(
 
 
 def _transfer(plan: TransferPlan, *, download: bool) -> Artifact:
-    from budc.cli.dependencies import MODEL_PACKAGES, RESUMES, model_libraries, require
+    from budc.cli.dependencies import MODEL_PACKAGES, RESUMES, model_libraries, require, require_ray
 
     require(*MODEL_PACKAGES, *(["peft"] if plan.target.adapters else []))
-    if plan.cluster is not None:
-        require("ray", extra="ray")
+    require_ray(plan.cluster)
     with model_libraries(download=download, if_stopped=RESUMES):
         from budc.compiler.transfer import transfer
 

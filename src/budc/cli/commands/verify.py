@@ -12,6 +12,7 @@ import click
 
 from budc.cli.options import (
     PATH,
+    cluster_options,
     device_option,
     former_key_option,
     json_option,
@@ -49,6 +50,9 @@ class VerifyOptions:
     require_evaluation: str | None
     config: Path | None
     rehash: bool
+    ray: str | None
+    workers: int | None
+    gpus_per_worker: float | None
     as_json: bool
 
     @property
@@ -84,6 +88,7 @@ class VerifyOptions:
     help="Also check a configuration file that `budc export config --key` wrote with FILE.",
 )
 @rehash_option
+@cluster_options(batch=False)
 @progress_option
 @json_option
 def verify_command(**flags: Any) -> None:
@@ -119,10 +124,15 @@ def _check_flags(options: VerifyOptions) -> None:
         raise UsageError("--config: it belongs to one policy, not to a folder", remedy="name the policy")
     if options.replay and options.folder is None:
         raise UsageError("--replay measures on a model", remedy="say which: --weights DIR")
-    how = (options.samples, options.tolerance, options.model, options.held_out, options.device)
+    from budc.compiler.cluster import parse_cluster
+
+    parse_cluster(options.ray, options.workers, options.gpus_per_worker)
+    how = (
+        options.samples, options.tolerance, options.model, options.held_out, options.device, options.ray
+    )  # fmt: skip
     if not options.replay and (options.lora or any(value is not None for value in how)):
         raise UsageError(
-            "--samples, --tolerance, --model, --held-out, --device and --lora say how to replay",
+            "--samples, --tolerance, --model, --held-out, --device, --ray and --lora say how to replay",
             remedy="add --replay",
         )
 
@@ -240,19 +250,24 @@ def _check_model(artifact: Artifact, folder: Path, rehash: bool, layers: Layers)
 
 
 def _replay(artifact: Artifact, folder: Path, options: VerifyOptions, layers: Layers) -> None:
-    from budc.cli.dependencies import MODEL_PACKAGES, model_libraries, require
+    from budc.cli.dependencies import MODEL_PACKAGES, model_libraries, require, require_ray
     from budc.cli.output.metric_labels import metric_label
+    from budc.compiler.cluster import parse_cluster
     from budc.policies.artifact_profile import profile_of
     from budc.schema.plural import counted
 
     profile = profile_of(artifact.document, options.model)
     require(*MODEL_PACKAGES, *(["peft"] if options.lora else []))
+    cluster = parse_cluster(options.ray, options.workers, options.gpus_per_worker)
+    require_ray(cluster)
     with model_libraries():
-        from budc.compiler.evaluation.replay import ReplayRequest, replay
+        from budc.compiler.evaluation.replay import ReplayRequest
         from budc.compiler.evaluation.tolerance import agreed_tolerance
+        from budc.compiler.workers.replay_workers import replay_on
 
         tolerance = agreed_tolerance(artifact.document.quality, options.tolerance)
-        pairs = replay(
+        pairs = replay_on(
+            cluster,
             ReplayRequest(
                 document=artifact.document,
                 folder=folder,
@@ -262,7 +277,7 @@ def _replay(artifact: Artifact, folder: Path, options: VerifyOptions, layers: La
                 prompts=options.held_out,
                 device=options.device,
                 lora=options.lora,
-            )
+            ),
         )
     for pair in pairs:
         name, count = metric_label(pair.reported.name).title, pair.measured.samples
