@@ -12,12 +12,13 @@ from typing import Literal
 
 import msgspec
 
-from budc.compiler.cluster import DEFAULT_BATCH, Cluster, parse_cluster
+from budc.compiler.cluster import Cluster, parse_cluster
 from budc.compiler.comparison.changes import Change, parse_changes
 from budc.compiler.comparison.rivals import choose_rivals
 from budc.compiler.metrics import MetricKind, choose_metrics
 from budc.compiler.models.fit import check_fit
 from budc.compiler.models.supported import check_supported
+from budc.compiler.search.space import DEFAULT_BATCH
 from budc.option_names import option
 from budc.policies.adapter_files import AdapterFile
 from budc.policies.artifact_profile import profile_of

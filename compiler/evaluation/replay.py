@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from budc.compiler.cluster import DEFAULT_BATCH
 from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.evaluation.reference import encode_samples, prompt_set, reference_set, stored_latents
@@ -25,6 +24,7 @@ from budc.compiler.models.adapters import check_loaded, with_adapters
 from budc.compiler.models.model import LoadedModel, load_model
 from budc.compiler.rollouts.metrics import latent_errors, latent_metric
 from budc.compiler.rollouts.workers import ReportWorkers
+from budc.compiler.search.space import DEFAULT_BATCH
 from budc.compiler.storage.journal import Journal
 from budc.policies.deployment import calibrated
 from budc.policies.listed_adapters import listed_adapters

@@ -48,6 +48,8 @@ def connected(cluster: Cluster) -> Iterator[Any]:
 
     own: dict[str, Any] = {}
     if cluster.address == "local":
+        # Ray would let its workers wait for whatever else this machine does.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         own = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     try:
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR", **own)

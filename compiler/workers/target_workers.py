@@ -108,10 +108,20 @@ def hire(
     """
     if pool is None:
         return Hired()
+    for setup in setups(loaded, task, journal, recording):
+        pool.set_up(setup)
+    return Hired(PoolSearch(pool, journal), PoolReport(pool, journal, HELD_OUT))
+
+
+def setups(
+    loaded: LoadedTarget, task: Task, journal: Journal, recording: Recording | None = None
+) -> tuple[LoadWeights, PrepareSearch]:
+    """Return what a worker does before its tasks."""
     # A worker's accelerator is the one that Ray gives it.
-    target = replace(loaded.target, device=pool.device.type, folder=loaded.target.folder.absolute())
-    pool.set_up(LoadWeights(target, loaded.binding, loaded.components))
+    target = replace(loaded.target, device=loaded.model.device.type, folder=loaded.target.folder.absolute())
     given = {field.name: getattr(task, field.name) for field in fields(task) if field.name != "denoiser"}
     held_out, folder = loaded.conditions.held_out, journal.folder.absolute()
-    pool.set_up(PrepareSearch(given, recording or Recording(), held_out, folder, journal.jobs))
-    return Hired(PoolSearch(pool, journal), PoolReport(pool, journal, HELD_OUT))
+    return (
+        LoadWeights(target, loaded.binding, loaded.components),
+        PrepareSearch(given, recording or Recording(), held_out, folder, journal.jobs),
+    )
