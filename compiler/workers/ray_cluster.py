@@ -19,6 +19,8 @@ from budc.schema.errors import ClusterUnusable
 from budc.schema.plural import counted
 
 ANSWER_SECONDS = 10.0
+LOCAL_STARTS = 3
+"""How often a local cluster is started: Ray gives up after half a minute, which a busy machine may need."""
 OBJECT_STORE_BYTES = 256 << 20
 """Memory for objects on a local cluster: embeddings of prompts, and nothing larger."""
 
@@ -51,18 +53,27 @@ def connected(cluster: Cluster) -> Iterator[Any]:
         # Ray would let its workers wait for whatever else this machine does.
         os.environ.setdefault("RAY_worker_niceness", "0")
         own = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    try:
-        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR", **own)
-    except Exception as error:  # Ray raises whatever it likes, Exception itself among it.
-        raise ClusterUnusable(
-            f"{option('ray', cluster.address)}: {_first_line(error)}",
-            remedy="start Ray there (`ray start --head`) with this Python and this Ray, or use --ray local; a "
-            "busy machine may need a second try",
-        ) from error
+    _begin(ray, cluster.address, own)
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _begin(ray: Any, address: str, own: dict[str, Any]) -> None:
+    """Connect, or start. Raises ClusterUnusable."""
+    for left in reversed(range(LOCAL_STARTS if address == "local" else 1)):
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
+            return
+        except Exception as error:  # Ray raises whatever it likes, Exception itself among it.
+            ray.shutdown()
+            if left and "timed out" in str(error):
+                continue
+            raise ClusterUnusable(
+                f"{option('ray', address)}: {_first_line(error)}",
+                remedy="start Ray there (`ray start --head`) with this Python and this Ray, or use --ray local",
+            ) from error
 
 
 def worker_count(ray: Any, cluster: Cluster, share: Share) -> int:
