@@ -4,7 +4,10 @@ import random
 from collections import Counter
 from types import SimpleNamespace
 
+import torch
+
 from budc.compiler.workers.actor import About, own_versions
+from budc.runtimes.sampling.devices import device_name
 
 
 class RayActorError(Exception):
@@ -46,7 +49,7 @@ class Actor:
 
     def call(self, name, given):
         if name == "about":
-            return About(self.node, f"host-{self.node}", 1, "cpu, 1 thread", own_versions())
+            return About(self.node, f"host-{self.node}", 1, device_name(torch.device("cpu")), own_versions())
         return getattr(self.worker, name)(*given)
 
 
