@@ -177,8 +177,8 @@ def main(model: str, rounds: int, target: Path | None) -> None:
         rows = measure(Path(name), model, rounds)
     for row in rows:
         print(
-            f"{row['work']}: {row['tasks']} tasks; two workers do {row['timesOneWorker']:.2f} of one worker's work, "
-            f"{row['timesTwoPlain']:.2f} of two plain processes'"
+            f"{row['work']}: {row['tasks']} tasks; two workers are {row['timesOneWorker']:.2f} times as fast as one, "
+            f"{row['timesTwoPlain']:.2f} times as fast as two plain processes"
         )
     if target is not None:
         save_rows(target, [{"model": model, **row} for row in rows])
