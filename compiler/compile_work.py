@@ -52,6 +52,8 @@ def _of_budget(plan: CompilePlan, stages: Stages, nfe: int, held_out: int) -> Ma
     given = effort(plan.effort)
     profile = plan.target.profile
     space = given_to(profile, nfe, plan.steps, plan.engine)
+    if plan.mask is not None:
+        space = space._replace(published_masks=(plan.mask.compute_steps,))
     searched = dry_run(space, plan.search, given.rollouts, landscapes=_LANDSCAPES)
     passes: dict[str, list[float]] = {
         f"search ({plan.search})": [searched.expected * stages.screen],

@@ -45,10 +45,10 @@ class CompileSettings:
     align: bool = False
     prompts: int | None = None
     effort: str = DEFAULT_EFFORT
-    engine: DeploymentTarget | None = None
-    """The engine that the policies are for; None for budc's own runtimes."""
     train: Trained = "both"
     """What `align` trains: the paper's search takes sigmas alone, its second stage, which nothing judges."""
+    engine: DeploymentTarget | None = None
+    """The engine that the policies are for; None for budc's own runtimes."""
 
     @property
     def calibration_size(self) -> int:

@@ -46,6 +46,13 @@ def test_a_search_whose_length_depends_on_losses_is_counted_on_made_up_ones(plan
     assert compile_work(planned)._left[f"search ({search})"] == [counted.expected * stages.screen * 2]
 
 
+@pytest.mark.parametrize("fit", [False, True])
+def test_a_mask_of_the_users_is_one_candidate(plan, fit):
+    planned = plan(mask="0,3", fit=fit)
+    stages = stages_of(planned.search, "fast", 2, 8, arbitrates=False)
+    assert compile_work(planned)._left[f"search ({planned.search})"] == [2 * stages.screen * 2]
+
+
 def test_how_many_budgets_are_tried_is_not_known(plan):
     for flags in ({"quality": "psnr>=20"}, {"within": "2s"}):
         assert compile_work(plan(**flags)) is None

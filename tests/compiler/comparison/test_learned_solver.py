@@ -85,11 +85,12 @@ def test_a_learned_solver_is_kept_as_plain_numbers(parameters):
 
 
 def test_one_prompt_teaches_nothing(tmp_path):
-    model = SimpleNamespace(
+    setting = SimpleNamespace(
+        name="tiny",
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        profile=SimpleNamespace(name="tiny"),
-        sampler=lambda nfe: SimpleNamespace(sigmas=(1.0, 0.5, 0.0), timesteps=(1000.0, 500.0)),
+        sampler_of=lambda nfe: SimpleNamespace(sigmas=(1.0, 0.5, 0.0), timesteps=(1000.0, 500.0)),
+        calibration=[object()],
+        branches=("cond",),
     )
-    setting = SimpleNamespace(model=model, calibration=[object()], branches=("cond",))
     with pytest.raises(CannotRun, match="two calibration prompts"):
         learned_solver(setting, 2, 0, tmp_path, weights=True)

@@ -151,15 +151,13 @@ def test_the_race_is_won_on_prompts_that_the_screen_has_not_seen(task, find, sma
 def test_a_race_in_which_nothing_is_finite_is_an_error(bench, journal, monkeypatch):
     toy = bench(steps=6)
     tree = toy.tree()
-    rollouts = tree.roll_out
+    rollouts = tree.rollouts
 
-    def broken(candidates):
-        return [replace_errors(rollout) for rollout in rollouts(candidates)]
+    def broken(candidates, costs):
+        for position, rollout in rollouts(candidates, costs):
+            yield position, type(rollout)((math.nan,), rollout.rows, rollout.forwards)
 
-    def replace_errors(rollout):
-        return type(rollout)((math.nan,), rollout.rows, rollout.forwards)
-
-    monkeypatch.setattr(tree, "roll_out", broken)
+    monkeypatch.setattr(tree, "rollouts", broken)
     from budc.compiler.search import Candidate
 
     candidate = Candidate.of(6, (0, 2), "tracked", "velocity")

@@ -71,7 +71,9 @@ def test_finalists_are_arbitrated_on_prompts_that_the_search_has_not_seen(task, 
     monkeypatch.setattr(
         finder_module,
         "Tree",
-        lambda network, *rest: tree_sizes.append(network.samples) or tree(network, *rest),
+        lambda network, *rest, **options: (
+            tree_sizes.append(network.samples) or tree(network, *rest, **options)
+        ),
     )
     outcome, _finder, records = find(wanted)
     assert tree_sizes[0] == seen == 6
