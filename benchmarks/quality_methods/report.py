@@ -54,8 +54,8 @@ Each is a module of `benchmarks/quality_methods/`; its first lines say what is c
 what its authors published.
 
 - **`joint`** was given another start and further moves while this was measured. All rows of `fast` and `balanced` and
-  those of `thorough` on `flux-nano` are of the search as it is now. `thorough` on the other models, `--align` and
-  `--branches separate` are of the one before.
+  those of `thorough` on `flux-nano`, and on `wan2.1-nano` at 8 and 10 evaluations, are of the search as it is now. The
+  other rows of `thorough`, `--align` and `--branches separate` are of the one before.
 - **TaylorSeer** forecasts the residual of the whole trunk, at the interval that spends exactly the budget.
 - **TeaCache** decides per sample, from the modulated input. "Its Wan rule" looks at the timestep's embedding alone, so
   all samples decide alike. The threshold is bisected until the calibration prompts meet the budget; the NFE column
