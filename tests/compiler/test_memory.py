@@ -37,11 +37,14 @@ ENCODER, EXPERT, VAE = 1.3e6, 5.2e6, 4.6e6
 
 @pytest.fixture(scope="session")
 def heavy_folder(pair_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The pipeline of two experts, with wide ones: each is as large as the VAE."""
+    """The pipeline of two experts, with a VAE as the nano models have it, and experts that are as large."""
     from diffusers import WanTransformer3DModel
+
+    from budc.policies.nano.architectures.wan import build_vae
 
     folder = tmp_path_factory.mktemp("models") / "heavy"
     shutil.copytree(pair_folder, folder)
+    build_vae(seed=0).eval().save_pretrained(folder / "vae")
     for seed, name in enumerate(("transformer", "transformer_2")):
         torch.manual_seed(seed)
         config = WanTransformer3DModel.load_config(folder / name)
