@@ -22,7 +22,7 @@ import torch
 from budc.compiler.cluster import Cluster
 from budc.compiler.workers.actor import About, Failed, Setup, Task, Worker, own_versions
 from budc.compiler.workers.queue import Nodes, TaskQueue
-from budc.compiler.workers.ray_cluster import Share, connected, worker_count
+from budc.compiler.workers.ray_cluster import Share, connected, first_line, worker_count
 from budc.option_names import option
 from budc.progress import notice, side_note, stage
 from budc.runtimes.sampling.devices import device_name
@@ -80,7 +80,7 @@ class Pool:
                 self._make_ready(actor)
             except self.ray.exceptions.RayError as error:
                 raise ClusterUnusable(
-                    f"{actor.place} cannot be started: {reason(error)}",
+                    f"{actor.place} cannot be started: {first_line(error)}",
                     remedy="install budc with its extra ray in the environment of every node",
                 ) from error
 
@@ -116,7 +116,7 @@ class Pool:
                 failed = self.ray.get(answer)
             except self._losses as error:
                 raise ClusterUnusable(
-                    f"{actor.place} was lost while it was set up: {reason(error)}"
+                    f"{actor.place} was lost while it was set up: {first_line(error)}"
                 ) from error
             if isinstance(failed, Failed):
                 raise placed(failed.error, actor.place)
@@ -145,7 +145,7 @@ class Pool:
                     continue
                 result = self.ray.get(answer)
             except losses as error:
-                self._lose(actor, position, queue, running, reason(error))
+                self._lose(actor, position, queue, running, first_line(error))
                 continue
             if isinstance(result, Failed):
                 raise placed(result.error, actor.place)
@@ -275,7 +275,7 @@ def check_alike(about: About, device: torch.device, place: str) -> None:
         if there != here:
             raise ClusterUnusable(
                 f"{place} has {name} {there}, this process {here}",
-                remedy="install the same versions on every node: figures of different ones do not go together",
+                remedy="install the same versions on every node: results of different versions differ",
             )
     if about.device != device_name(device):
         raise ClusterUnusable(
@@ -287,9 +287,3 @@ def check_alike(about: About, device: torch.device, place: str) -> None:
 def placed(error: BudcError, place: str) -> BudcError:
     """Return a worker's error, with where it came from."""
     return type(error)(f"{place}: {error}", remedy=error.remedy)
-
-
-def reason(error: BaseException) -> str:
-    """Return the first line of an error of Ray's that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__

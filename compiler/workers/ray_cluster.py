@@ -71,7 +71,7 @@ def _begin(ray: Any, address: str, own: dict[str, Any]) -> None:
             if left and "timed out" in str(error):
                 continue
             raise ClusterUnusable(
-                f"{option('ray', address)}: {_first_line(error)}",
+                f"{option('ray', address)}: {first_line(error)}",
                 remedy="start Ray there (`ray start --head`) with this Python and this Ray, or use --ray local",
             ) from error
 
@@ -112,5 +112,8 @@ def _check_answers(address: str, host: str, port: int) -> None:
         ) from error
 
 
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error of Ray's that says something."""
+    return next(
+        (line.strip()[:200] for line in str(error).splitlines() if line.strip()), type(error).__name__
+    )

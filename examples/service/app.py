@@ -52,13 +52,8 @@ def make_app(batcher: Batcher, metrics: Metrics) -> FastAPI:
 
     @app.exception_handler(RequestValidationError)
     async def refuse(_request: Request, error: RequestValidationError) -> JSONResponse:
-        # Without what was sent: that may be no text that JSON can hold.
         metrics.answers.labels(422).inc()
-        where = [".".join(map(str, entry["loc"][1:])) for entry in error.errors()]
-        return JSONResponse(
-            {"detail": [f"{at}: {entry['msg']}" for at, entry in zip(where, error.errors(), strict=True)]},
-            422,
-        )
+        return JSONResponse({"detail": what_is_invalid(error)}, 422)
 
     @app.post("/generate", response_class=Response, responses={200: {"content": {"image/png": {}}}})
     async def generate(asked: GenerateRequest) -> Response:
@@ -100,6 +95,11 @@ def make_app(batcher: Batcher, metrics: Metrics) -> FastAPI:
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return app
+
+
+def what_is_invalid(error: RequestValidationError) -> list[str]:
+    """Return a line for each invalid field, without what was sent: that may be no text that JSON can hold."""
+    return [f"{'.'.join(map(str, entry['loc'][1:]))}: {entry['msg']}" for entry in error.errors()]
 
 
 def as_http(error: Exception) -> HTTPException:

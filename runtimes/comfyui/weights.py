@@ -11,7 +11,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from budc.runtimes.admission.settings import SettingsCheck
 from budc.runtimes.comfyui.families import EngineFamily
@@ -74,22 +74,24 @@ def _tensors(patcher: Any, family: EngineFamily) -> Iterator[tuple[str, Tensor]]
 
 
 def _tensor_roots(tensors: dict[str, Tensor]) -> Iterator[str]:
-    """Yield the tensor roots that the file may have had; none where its values are not plain numbers in memory.
+    """Yield the tensor roots that the file may have had; none where values are quantised or not in memory.
 
     ComfyUI keeps a few layers in float32 whatever the file has. So the second is that of the tensors with those in
     float32 in the precision of most others, where that loses nothing.
     """
+    if not all(_has_values(tensor) for tensor in tensors.values()):
+        return
+    yield _root(tensors)
     dtypes = [tensor.dtype for tensor in tensors.values()]
     usual = max(set(dtypes), key=dtypes.count)
-    try:
-        yield _root(tensors)
-        narrowed = {
-            name: tensor.to(usual) for name, tensor in tensors.items() if tensor.dtype == torch.float32
-        }
-        if usual in (torch.bfloat16, torch.float16) and narrowed:
-            yield _root({**tensors, **{k: cast for k, cast in narrowed.items() if _same(cast, tensors[k])}})
-    except (NotImplementedError, RuntimeError, TypeError):
-        return
+    narrowed = {name: tensor.to(usual) for name, tensor in tensors.items() if tensor.dtype == torch.float32}
+    if usual in (torch.bfloat16, torch.float16) and narrowed:
+        yield _root({**tensors, **{k: cast for k, cast in narrowed.items() if _same(cast, tensors[k])}})
+
+
+def _has_values(tensor: Tensor) -> bool:
+    """Return whether a tensor is plain numbers in memory. Quantised ones are subclasses with values of their own."""
+    return type(tensor) in (Tensor, nn.Parameter) and not tensor.is_meta
 
 
 def _same(cast: Tensor, tensor: Tensor) -> bool:

@@ -80,10 +80,29 @@ def test_a_cast_file_cannot_be_checked_and_is_refused_unless_allowed(dtype: torc
         verify_weights(Patcher(cast), binding(weights()), FAMILY, SettingsCheck(allow=True))
 
 
-def test_values_that_are_not_in_memory_cannot_be_checked() -> None:
-    elsewhere = {name: tensor.to("meta") for name, tensor in weights().items()}
+class Quantised(Tensor):
+    """As libraries have quantised weights: of the shape that they stand for, with values of their own."""
+
+
+@pytest.mark.parametrize(
+    "made", [lambda tensor: tensor.to("meta"), lambda tensor: tensor.as_subclass(Quantised)]
+)
+def test_values_that_are_no_plain_numbers_in_memory_cannot_be_checked(made: Any) -> None:
+    elsewhere = {name: made(tensor) for name, tensor in weights().items()}
     with pytest.raises(WeightsMismatch, match="is quantised, and cannot be checked"):
         verify_weights(Patcher(elsewhere), binding(weights()), FAMILY, SettingsCheck())
+
+
+def test_an_error_while_weights_are_hashed_is_not_taken_for_quantised_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(tensor: Tensor) -> bytes:
+        raise torch.OutOfMemoryError("no room")
+
+    bound = binding(weights())
+    monkeypatch.setattr("budc.runtimes.comfyui.weights.tensor_record", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        verify_weights(Patcher(weights()), bound, FAMILY, SettingsCheck())
 
 
 def test_other_shapes_and_settings_are_always_refused() -> None:
