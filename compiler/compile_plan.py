@@ -44,6 +44,8 @@ class CompilePlan:
     align: bool
     train: Trained
     """What an alignment trains."""
+    lpips: Path | None = None
+    """Folder of LPIPS's weights, where that is what the paper's second stage minimises."""
     separate: bool
     """Whether guidance branches may have masks of their own."""
     quality: Bound | None = None

@@ -8,8 +8,10 @@ import msgspec
 
 from budc.compiler.compile_plan import CompilePlan
 from budc.compiler.loaded_target import LoadedTarget
+from budc.compiler.metrics import digest_of
 from budc.compiler.models.model import LoadedModel
 from budc.compiler.selection.task import SearchResult, Task
+from budc.compiler.training.lpips_loss import LpipsLoss, lpips_loss
 from budc.runtimes.targets.deployment_target import DeploymentTarget
 from budc.schema.policy import Payload, SamplerBinding
 
@@ -25,11 +27,19 @@ def compile_task(plan: CompilePlan, loaded: LoadedTarget, sampler: SamplerBindin
         effort=plan.effort,
         align=plan.align,
         train=plan.train,
+        lpips=_lpips(plan, loaded),
         separate=plan.separate,
         proposed=plan.batch,
         judged=plan.quality is not None,
         few_step_schedule=loaded.schedule(loaded.model.sampler(nfe)) if plan.auto_steps else None,
     )
+
+
+def _lpips(plan: CompilePlan, loaded: LoadedTarget) -> LpipsLoss | None:
+    """Return the loss of the paper's second stage, None where it is the error of latents."""
+    if plan.lpips is None:
+        return None
+    return lpips_loss(loaded.decode, plan.lpips, loaded.model.device, digest_of(plan.lpips))
 
 
 def _for_engine(task: Task, plan: CompilePlan, loaded: LoadedTarget) -> Task:
@@ -66,6 +76,7 @@ def measured_settings(plan: CompilePlan, sampler: SamplerBinding) -> dict[str, o
         "mask": None if plan.mask is None else plan.mask.compute_steps,
         "asked": [None if plan.quality is None else str(plan.quality), plan.within],
         **({} if plan.engine is None else {"for": plan.engine.name}),
+        **({} if plan.lpips is None else {"lpips": digest_of(plan.lpips)}),
         **({"batch": plan.batch} if plan.batch > 1 else {}),
         "seed": plan.seed,
         "sampler": msgspec.to_builtins(sampler),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+from torch import Tensor
 
 from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.denoisers.denoiser import Denoiser
@@ -96,6 +97,11 @@ class LoadedTarget:
     def denoiser(self) -> Denoiser:
         """The model's denoiser, or its experts as one."""
         return model_denoiser(self.model)
+
+    @cached_property
+    def decode(self) -> Callable[[Tensor], Tensor]:
+        """Final latents of one sample (1, ...) to frames (1, 3, frames, rows, columns) in 0..1."""
+        return self.model.adapter.decoder(self.model.folder, self.target.profile, self.model.device)
 
     def recording(self, payload: Payload, first_blocks: int) -> Denoiser:
         """Return the denoiser that records a payload, see `ModelDenoiser`.

@@ -27,7 +27,7 @@ from budc.schema.toml import parse_toml
 
 MAX_SOURCE_BYTES = 1 << 20
 _BUDGETS = ("budget", "sweep", "quality", "within")
-_PATHS = ("weights", "calibration", "held_out", "key", "public", "out", "trace", "merge")
+_PATHS = ("weights", "calibration", "held_out", "key", "public", "out", "trace", "merge", "metric_weights")
 
 
 def read_source(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from budc.compiler.asked_budget import parse_quality, parse_seconds, suffix_of
+from budc.compiler.asked_loss import Loss, lpips_folder
 from budc.compiler.budget import parse_budget
 from budc.compiler.compile_plan import CompilePlan, PlannedPolicy, plan_policies
 from budc.compiler.engine import Wishes, check_engine, engine_named, search_for
@@ -56,6 +57,10 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
     align: bool = False
     train: Trained | None = None
     """What `align` trains; default both. The paper's search takes sigmas alone, its second stage."""
+    loss: Loss | None = None
+    """What the paper's second stage minimises; default latents."""
+    metric_weights: Path | None = None
+    """Folder of folders of weights, of which `loss` takes that of LPIPS."""
     branches: Literal["together", "separate"] = "together"
     mask: str | None = None
     """A mask to make a policy of, in place of a search, as `parse_mask` reads it."""
@@ -94,6 +99,7 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         judged = quality is not None
         check_arbitrated(search, align=self.align, auto_steps=auto_steps, train=train, quality=judged)
         steps = self.steps if isinstance(self.steps, int) else profile.steps
+        lpips = self._lpips(search, train, profile)
         mask = None if self.mask is None else parse_mask(self.mask, steps)
         budgets = self._budgets(profile, steps, mask)
         engine = self._engine(profile, steps, budgets, mask)
@@ -119,6 +125,7 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             effort=self.effort,
             align=self.align,
             train=train,
+            lpips=lpips,
             engine=engine,
             separate=self.branches == "separate",
             shard=shard,
@@ -223,6 +230,16 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
                 f"{option('train')}: says what --align trains", remedy="add --align, or leave it out"
             )
         return self.train or "both"
+
+    def _lpips(self, search: str, train: Trained, profile: ModelProfile) -> Path | None:
+        """Return the folder of LPIPS's weights where it is the loss."""
+        return lpips_folder(
+            self.loss,
+            self.metric_weights,
+            second_stage=search == "paper" and self.align and train == "sigmas",
+            frames=not self.no_frames,
+            size=(profile.height, profile.width),
+        )
 
     def _search(self) -> str:
         """Return the algorithm, which a mask of the user's stands in for."""

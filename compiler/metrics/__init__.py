@@ -107,7 +107,7 @@ def load_metrics(
 def _load(
     kind: MetricKind, weights: Path | None, device: torch.device, size: tuple[int, int] | None
 ) -> FrameMetric | NotMeasured:
-    if size and (reason := _too_small(kind, *size)):
+    if size and (reason := too_small(kind, *size)):
         return NotMeasured(kind.name, reason, "leave it out, or generate larger frames")
     folder = weights / kind.name if weights and kind.weights else None
     if kind.weights and (folder is None or not folder.is_dir()):
@@ -116,7 +116,7 @@ def _load(
         return NotMeasured(kind.name, reason, f"{given} with {kind.weights} in {kind.name}/")
     try:
         metric = kind.load(folder, device)
-        return _of_size(kind, metric, _digest_of(folder) if folder else None)
+        return _of_size(kind, metric, digest_of(folder) if folder else None)
     except ImportError as error:
         reason = f"{', '.join(kind.needs)} cannot be imported: {error}"
         return NotMeasured(kind.name, reason, "pip install 'budc[metrics]'")
@@ -124,7 +124,7 @@ def _load(
         return NotMeasured(kind.name, str(error), error.remedy)
 
 
-def _digest_of(folder: Path) -> str:
+def digest_of(folder: Path) -> str:
     """Return a digest of the names and contents of a folder's files."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
     found = DigestCache.of_user(watch=hashing)(files)
@@ -136,7 +136,7 @@ def _of_size(kind: MetricKind, metric: FrameMetric, weights: str | None) -> Fram
     from budc.runtimes.sampling.device_memory import device_memory
 
     def measure(frames: Tensor, reference: Tensor, prompt: str) -> float:
-        if reason := _too_small(kind, *frames.shape[-2:]):
+        if reason := too_small(kind, *frames.shape[-2:]):
             raise UsageError(
                 f"{option('metrics')}: {kind.name}: {reason}",
                 remedy="leave it out, or generate larger frames",
@@ -147,11 +147,21 @@ def _of_size(kind: MetricKind, metric: FrameMetric, weights: str | None) -> Fram
     return FrameMetric(measure, weights)
 
 
-def _too_small(kind: MetricKind, rows: int, columns: int) -> str:
+def too_small(kind: MetricKind, rows: int, columns: int) -> str:
+    """Return why frames of this size are too small for a metric; empty where they are not."""
     least = kind.least_side
     if min(rows, columns) >= least:
         return ""
     return f"frames of {rows} × {columns} pixels are smaller than the {least} × {least} that it needs"
 
 
-__all__ = ["METRICS", "FrameMetric", "MetricKind", "NotMeasured", "choose_metrics", "load_metrics"]
+__all__ = [
+    "METRICS",
+    "FrameMetric",
+    "MetricKind",
+    "NotMeasured",
+    "choose_metrics",
+    "digest_of",
+    "load_metrics",
+    "too_small",
+]

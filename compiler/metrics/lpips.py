@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+LPIPS_FILES = ("features.safetensors", "linear.safetensors")
+"""The features of a classifier, and the weights by which they are compared."""
+
 
 def _load_alex(weights: Path | None, device: torch.device) -> FrameMetric:
     return _load("alex", weights, device)

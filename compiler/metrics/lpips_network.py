@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from budc.compiler.metrics.lpips import LPIPS_FILES
 from budc.compiler.metrics.weights import read_tensors, take, with_weights
 
 _VGG16 = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512)
@@ -56,7 +57,7 @@ def load_lpips(network: str, folder: Path) -> Lpips:
     Raises:
         ModelError: `features.safetensors` or `linear.safetensors` is missing, not safe or another network's.
     """
-    features, linear = folder / "features.safetensors", folder / "linear.safetensors"
+    features, linear = (folder / name for name in LPIPS_FILES)
     backbone, heads = read_tensors(features), read_tensors(linear)
 
     def weight(name: str, shape: tuple[int, ...]) -> Tensor:

@@ -42,6 +42,7 @@ from budc.compiler.selection.task import ForwardCount, SearchResult, Task
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training.augmentation import paired_training_set
 from budc.compiler.training.dataset import TrainingSet
+from budc.compiler.training.losses import squared_error
 from budc.compiler.training.schedule_alignment import align_schedule
 from budc.progress import progress
 from budc.runtimes.sampling.rules import FIXED_RULES
@@ -130,7 +131,7 @@ class Finder:
 
     def _schedule_aligned(self, task: Task, result: SearchResult) -> SearchResult:
         """Return the policy of a search on its aligned schedule."""
-        prompts = self.stages.fit
+        prompts, by = self.stages.fit, "by LPIPS " if task.lpips else ""
         schedule, training = align_schedule(
             task.denoiser,
             result.policy,
@@ -139,13 +140,14 @@ class Finder:
             task.seed,
             self.journal,
             f"align {task.search} {task.nfe} sigmas",
+            task.lpips or squared_error,
         )
         return replace(
             result,
             schedule=schedule,
             aligned=True,
             forwards=result.forwards + ForwardCount(alignment=training.forwards),
-            notes=(*result.notes, f"sigmas trained on {prompts} prompts, and judged by no others"),
+            notes=(*result.notes, f"sigmas trained {by}on {prompts} prompts, and judged by no others"),
         )
 
     def _raced(self, task: Task, finalists: Sequence[Scored]) -> RaceResult:

@@ -12,7 +12,8 @@ from torch import Tensor
 from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.denoisers.microbatches import MicroBatches
-from budc.compiler.rollouts.metrics import latent_errors, log_errors, log_mean
+from budc.compiler.rollouts.metrics import latent_errors, log_mean
+from budc.compiler.training.losses import SampleLoss, log_squared_error
 from budc.compiler.training.parameters import Parameters
 from budc.compiler.training.unrolled import differentiable_rollout
 
@@ -42,12 +43,9 @@ def gradient(
     training_set: TrainingSet,
     rows: list[int],
     microbatches: MicroBatches,
-    *,
-    log: bool = True,
+    loss: SampleLoss = log_squared_error,
 ) -> list[Tensor]:
-    """Return the gradient of the mean log error over the samples `rows`, one tensor for every group of parameters.
-
-    Without `log` it is that of the mean error, in which samples that come out as another picture weigh the most.
+    """Return the gradient of the mean loss over the samples `rows`, one tensor for every group of parameters.
 
     Raises:
         DeviceMemory: the gradient of one sample does not fit into the memory of the device.
@@ -57,10 +55,9 @@ def gradient(
     def micro_gradient(first: int, last: int) -> Sequence[Tensor]:
         part = training_set.rows(rows[first:last])
         latents = differentiable_rollout(denoiser, parameters, part.conditions)
-        errors = (latents - part.latents.to(latents.device)).square().flatten(1).mean(1)
-        loss = (log_errors(errors) if log else errors).sum() / len(rows)
+        total = loss(latents, part.latents.to(latents.device)).sum() / len(rows)
         # Returned, not accumulated in the leaves: a backward pass that runs out of memory would leave a part there.
-        return torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
+        return torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
 
     gradients = microbatches.run(len(rows), micro_gradient)
     return [torch.stack(group).sum(0) for group in zip(*gradients, strict=True)]

@@ -2,6 +2,8 @@
 
     σ_k = first + (last - first) · cumsum(softmax(log gaps + offsets))        loss = mean squared error of final latents
 
+The loss may be another, such as LPIPS of decoded frames (`budc.compiler.training.lpips_loss`).
+
 Settings are those of the authors' released configurations: Adam at 0.0005 on the log gaps, falling to zero along a
 cosine; for FLUX.1-dev 100 samples in batches of 8 with gradients of norm 1 at most, for Wan2.1 200 samples one by one
 with gradients of norm 0.2. Nothing judges the result: the last sigmas are taken.
@@ -19,6 +21,7 @@ from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.rollouts.schedule import NoiseSchedule
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training.dataset import TrainingSet
+from budc.compiler.training.losses import SampleLoss, squared_error
 from budc.compiler.training.parameters import PolicyParameters
 from budc.compiler.training.second_stage import Configuration, configuration
 from budc.compiler.training.trainer import TrainingResult, TrainingSettings, train
@@ -30,7 +33,9 @@ WARM_UP = 0.05
 """Share of the steps over which the learning rate rises."""
 
 
-def training_settings(chosen: Configuration, samples: int, seed: int) -> TrainingSettings:
+def training_settings(
+    chosen: Configuration, samples: int, seed: int, loss: SampleLoss = squared_error
+) -> TrainingSettings:
     """Return how to train on so many samples."""
     epochs = chosen.epochs(samples)
     return TrainingSettings(
@@ -39,7 +44,7 @@ def training_settings(chosen: Configuration, samples: int, seed: int) -> Trainin
         chosen.batch,
         {"sigmas": RATE},
         warm_up=int(WARM_UP * epochs * math.ceil(samples / chosen.batch)),
-        log=False,
+        loss=loss,
         clip=chosen.clip,
         betas=(0.9, 0.999),
     )
@@ -53,6 +58,7 @@ def align_schedule(
     seed: int,
     journal: Journal,
     label: str,
+    loss: SampleLoss = squared_error,
 ) -> tuple[NoiseSchedule, TrainingResult]:
     """Return a policy's aligned schedule, and what its training was.
 
@@ -77,6 +83,6 @@ def align_schedule(
             "the schedule cannot be aligned: its rounded timesteps change denoisers at another step than its sigmas",
             remedy="search without alignment",
         )
-    settings = training_settings(configuration(len(denoiser.branches)), len(training_set), seed)
+    settings = training_settings(configuration(len(denoiser.branches)), len(training_set), seed, loss)
     training = train(denoiser, parameters, training_set, None, settings, journal, label)
     return parameters.noise_schedule(), training

@@ -24,6 +24,7 @@ from budc.compiler.denoisers.microbatches import MicroBatches
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training.dataset import TrainingSet, gradient, log_error
 from budc.compiler.training.forwards import training_forwards
+from budc.compiler.training.losses import SampleLoss, log_squared_error
 from budc.compiler.training.parameters import Parameters
 from budc.option_names import option
 from budc.progress import progress
@@ -37,7 +38,7 @@ class TrainingSettings:
     """How to train: epochs, the seed of the order of samples, samples a step, and learning rates by group.
 
     A small `batch` costs no more forwards than a large one, and takes more steps. Rates rise over `warm_up` steps.
-    The loss is the mean of log errors, or without `log` of the errors. `clip` bounds the gradient's norm.
+    `loss` is the mean of what is minimised over a batch. `clip` bounds the gradient's norm.
     """
 
     epochs: int
@@ -45,7 +46,7 @@ class TrainingSettings:
     batch: int = 3
     rates: Mapping[str, float] = field(default_factory=lambda: RATES)
     warm_up: int = 4
-    log: bool = True
+    loss: SampleLoss = log_squared_error
     clip: float | None = None
     betas: tuple[float, float] = (0.9, 0.99)
 
@@ -162,7 +163,7 @@ class _Trainer:
                     self._training_set,
                     rows.tolist(),
                     self._microbatches,
-                    log=self._settings.log,
+                    self._settings.loss,
                 )
             )
             advance()

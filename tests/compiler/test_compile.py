@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 from lora import write_lora
+from lpips_weights import ALEX, ALEX_WIDTHS, random_layers, save_lpips
 
 from budc.compiler.compile import compile_artifacts
 from budc.compiler.evaluation.replay import ReplayRequest, replay
@@ -83,6 +84,23 @@ def test_compile_signs_what_it_found_and_says_what_it_measured(flags, tmp_path):
     assert policy.mean > 0
     assert uniform.mean > 0
     assert not list(tmp_path.glob(".policy*")), "the journal goes once the artifact stands"
+
+
+def test_the_second_stage_minimises_lpips_where_it_is_told_to(flags, tmp_path, monkeypatch):
+    import budc.compiler.selection.settings as settings
+    from budc.compiler.training import schedule_alignment
+
+    short = schedule_alignment.Configuration(samples=3, batch=1, clip=0.2)
+    for module in (schedule_alignment, settings):
+        monkeypatch.setattr(module, "configuration", lambda branches: short)
+    save_lpips(tmp_path / "lpips", random_layers(ALEX, 0), ALEX_WIDTHS)
+    flags = flags | {"search": "paper", "align": True, "train": "sigmas"}
+    document = compiled(flags | {"loss": "lpips", "metric_weights": tmp_path}).document
+    assert document.search.settings["loss"] == "lpips"
+    assert document.search.settings["lossWeights"].startswith("sha256:")
+    assert (
+        "sigmas trained by LPIPS on 3 prompts, and judged by no others" in document.search.settings.values()
+    )
 
 
 def test_the_negative_prompt_is_recorded_and_decides(flags, tmp_path):

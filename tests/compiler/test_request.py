@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -256,6 +257,44 @@ def test_what_is_trained_is_said_with_an_alignment_alone():
     assert resolved(budget="6", align=True).train == "both"
     with pytest.raises(UsageError, match="--train: says what --align trains"):
         resolved(budget="6", train="sigmas")
+
+
+SECOND_STAGE = {"budget": "6", "search": "paper", "align": True, "train": "sigmas"}
+
+
+def test_the_second_stage_may_minimise_lpips(tmp_path):
+    (tmp_path / "lpips").mkdir()
+    (tmp_path / "lpips" / "features.safetensors").touch()
+    with pytest.raises(WeightsMissing, match=r"lpips/linear\.safetensors is not there") as caught:
+        resolved(**SECOND_STAGE, loss="lpips", metric_weights=tmp_path)
+    assert f"--metric-weights {tmp_path} with features.safetensors (AlexNet" in caught.value.remedy
+    (tmp_path / "lpips" / "linear.safetensors").touch()
+    plan = resolved(**SECOND_STAGE, loss="lpips", metric_weights=tmp_path)
+    assert plan.lpips == tmp_path / "lpips"
+    assert resolved(**SECOND_STAGE, loss="latents").lpips is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "says"),
+    [
+        ({"budget": "6"}, UsageError, "--loss lpips: is what the paper's second stage minimises"),
+        ({"budget": "6", "align": True, "train": "sigmas"}, UsageError, "the paper's second stage"),
+        (SECOND_STAGE, WeightsMissing, "--loss lpips: its weights are needed"),
+        (
+            SECOND_STAGE | {"metric_weights": "nowhere"},
+            WeightsMissing,
+            "nowhere/lpips/features.safetensors is not there",
+        ),
+        (SECOND_STAGE | {"no_frames": True}, UsageError, "--no-frames decodes none"),
+        (SECOND_STAGE | {"height": 16, "width": 32}, UsageError, "frames of 16 × 32 pixels are smaller"),
+        (SECOND_STAGE | {"metric_weights": ".", "loss": None}, UsageError, "where --loss lpips finds its"),
+    ],
+    ids=str,
+)
+def test_a_loss_that_cannot_be_trained_by_is_refused(fields, error, says):
+    with pytest.raises(error, match=re.escape(says)) as caught:
+        resolved(**{"loss": "lpips"} | fields)
+    assert caught.value.remedy
 
 
 @pytest.mark.parametrize(

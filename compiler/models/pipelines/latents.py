@@ -45,7 +45,7 @@ def unpack(cells: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def load_vae(vae_class: Any, folder: Path, device: torch.device) -> Any:
-    """Load a pipeline folder's VAE in float32.
+    """Load a pipeline folder's VAE in float32, frozen.
 
     Raises:
         WeightsMissing: it cannot be loaded.
@@ -54,17 +54,16 @@ def load_vae(vae_class: Any, folder: Path, device: torch.device) -> Any:
         vae = vae_class.from_pretrained(
             folder, subfolder="vae", dtype=torch.float32, use_safetensors=True, local_files_only=True
         )
-    return vae.to(device)
+    return vae.to(device).requires_grad_(False)
 
 
 def tiled_where_needed(vae: Any, convert: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return `convert`, which decodes or encodes with a VAE, without gradients. From the first sample on that does not
-    fit into memory, the VAE works in tiles.
+    """Return `convert`, which decodes or encodes with a VAE. From the first sample on that does not fit into memory,
+    the VAE works in tiles.
 
     Tiles overlap and are blended, so the result differs slightly from that of the whole.
     """
 
-    @torch.no_grad()
     def convert_sample(sample: Tensor) -> Tensor:
         try:
             return convert(sample)

@@ -7,7 +7,7 @@ import click
 SECTIONS: dict[str, str] = {
     "Model": "--model --to --weights --download --lora --quantize --dtype --rehash",
     "Budget": "--budget --sweep --quality --worst --within",
-    "Policy": "--search --effort --mask --fit --align --train --branches --for --frozen --nearby --native",
+    "Policy": "--search --effort --mask --fit --align --train --loss --branches --for --frozen --nearby --native",
     "Deployment": "--steps --shape --height --width --frames --guidance --scheduler --negative --allow-differences",
     "Prompt and seed": "--calibration --calibration-size --held-out --held-out-size --prompts --samples --seed",
     "Measurement": "--metrics --metric-weights --against --under --repeats",

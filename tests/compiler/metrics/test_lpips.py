@@ -6,54 +6,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from lpips_weights import ALEX, ALEX_WIDTHS, random_layers, save_lpips
+from safetensors.torch import load_file
 from torch.nn.functional import conv2d, max_pool2d, normalize, relu
 
 from budc.compiler.metrics import METRICS, load_metrics
 from budc.schema.errors import UnsafeWeights, UnsupportedModel, WeightsMissing
 
 CPU = torch.device("cpu")
-ALEX = {
-    0: (64, 3, 11, 11),
-    3: (192, 64, 5, 5),
-    6: (384, 192, 3, 3),
-    8: (256, 384, 3, 3),
-    10: (256, 256, 3, 3),
-}
-"""The convolutions of torchvision's AlexNet, by their numbers."""
 VGG = [(0, 64), (2, 64), (5, 128), (7, 128), (10, 256), (12, 256), (14, 256)]
 VGG += [(17, 512), (19, 512), (21, 512), (24, 512), (26, 512), (28, 512)]
-
-
-def random_layers(shapes, seed):
-    generator = torch.Generator().manual_seed(seed)
-    layers = {}
-    for number, shape in shapes.items():
-        fan_in = shape[1] * shape[2] * shape[3]
-        layers[f"features.{number}.weight"] = torch.randn(shape, generator=generator) * (2 / fan_in) ** 0.5
-        layers[f"features.{number}.bias"] = torch.randn(shape[0], generator=generator) * 0.1
-    return layers
-
-
-def save(folder, features, widths):
-    linear = {
-        f"lin{index}.model.1.weight": torch.rand(
-            1, width, 1, 1, generator=torch.Generator().manual_seed(index)
-        )
-        for index, width in enumerate(widths)
-    }
-    folder.mkdir()
-    # The published file has the classifier's other layers, too.
-    save_file({**features, "classifier.1.weight": torch.zeros(2)}, folder / "features.safetensors")
-    save_file(linear, folder / "linear.safetensors")
-    return linear
 
 
 @pytest.fixture(scope="module")
 def alex(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     features = random_layers(ALEX, 0)
-    return folder, features, save(folder / "lpips", features, [64, 192, 384, 256, 256])
+    return folder, features, save_lpips(folder / "lpips", features, ALEX_WIDTHS)
 
 
 def frames(seed, rows=40, columns=48):
@@ -101,7 +70,7 @@ def test_the_vgg_variant_has_the_layers_of_vgg_16(tmp_path):
         shapes[number] = (width, channels, 3, 3)
         channels = width
     features = {name: value.half() for name, value in random_layers(shapes, 0).items()}
-    save(tmp_path / "lpips-vgg", features, [64, 128, 256, 512, 512])
+    save_lpips(tmp_path / "lpips-vgg", features, [64, 128, 256, 512, 512])
     loaded, missing = load_metrics([METRICS["lpips-vgg"]], tmp_path, CPU, (16, 32))
     assert missing == []
     image, reference = frames(1, 16, 32)[:, :1], frames(2, 16, 32)[:, :1]
@@ -139,7 +108,7 @@ def test_other_weights_are_refused_by_the_tensor_that_does_not_fit(alex, tmp_pat
         ),
         ("wide", {**features, "features.3.weight": torch.zeros(192, 64, 3, 3)}, r"\(192, 64, 3, 3\)"),
     ):
-        save(tmp_path / name, changed, [64, 192, 384, 256, 256])
+        save_lpips(tmp_path / name, changed, ALEX_WIDTHS)
         with pytest.raises(UnsupportedModel, match=reason):
             METRICS["lpips"].load(tmp_path / name, CPU)
 

@@ -9,6 +9,7 @@ from budc.compiler.search import Candidate
 from budc.compiler.selection.scores import policy_of
 from budc.compiler.training import schedule_alignment
 from budc.compiler.training.dataset import TrainingSet
+from budc.compiler.training.losses import squared_error
 from budc.compiler.training.schedule_alignment import align_schedule, training_settings
 from budc.compiler.training.second_stage import FLUX, WAN, Configuration, configuration
 from budc.schema.errors import UnsupportedModel
@@ -32,7 +33,7 @@ def test_the_settings_are_those_of_the_released_configurations():
     assert (wan.epochs, wan.batch, wan.clip, wan.warm_up) == (1, 1, 0.2, 10)
     assert (FLUX.epochs(32), FLUX.epochs(1000)) == (4, 1)
     assert flux.rates == {"sigmas": 5e-4}
-    assert not flux.log
+    assert flux.loss is squared_error
 
 
 def test_sigmas_alone_change_and_the_error_falls(toy_policy, journal, monkeypatch):

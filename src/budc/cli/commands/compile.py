@@ -86,6 +86,17 @@ class Steps(click.ParamType[int | str]):
     help="What --align trains; default both. With --search paper: sigmas, the paper's second stage.",
 )
 @click.option(
+    "--loss",
+    type=click.Choice(["latents", "lpips"]),
+    help="What the paper's second stage minimises: the error of latents (default), or LPIPS of decoded frames.",
+)
+@click.option(
+    "--metric-weights",
+    type=PATH,
+    metavar="DIR",
+    help="For --loss lpips: a folder with the weights of LPIPS in lpips/.",
+)
+@click.option(
     "--branches",
     type=click.Choice(["together", "separate"]),
     help="One mask for all guidance branches (default), or one for each, with the same total.",
