@@ -47,8 +47,8 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
-def suffix_of(quality: Bound | None, seconds: float | None) -> str:
-    """Return what the default name of such a policy ends with: "psnr30", "within2s"."""
+def suffix_of(quality: Bound | None, seconds: float | None) -> str | None:
+    """Return what the default name of such a policy ends with, as "psnr30" or "within2s"; None where it has no such end."""
     if quality is not None:
         return f"{quality.figure}{quality.number:g}".replace("+", "")
-    return f"within{seconds:g}s".replace("+", "")
+    return None if seconds is None else f"within{seconds:g}s".replace("+", "")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from budc.compiler.metrics import METRICS, too_small
-from budc.compiler.metrics.lpips import LPIPS_FILES
+from budc.compiler.metrics.lpips_files import ALEX_SIDE, ALEX_WEIGHTS, LPIPS_FILES, too_small
 from budc.option_names import option
 from budc.schema.errors import UsageError, WeightsMissing
 
@@ -49,11 +48,10 @@ def lpips_folder(
             f"{asked}: compares decoded frames, and {option('no-frames', True)} decodes none",
             remedy="leave out one of them",
         )
-    kind = METRICS["lpips"]
-    if reason := too_small(kind, *size):
+    if reason := too_small(ALEX_SIDE, *size):
         raise UsageError(f"{asked}: {reason}", remedy="leave it out, or compile for larger frames")
-    folder = None if metric_weights is None else metric_weights / kind.name
-    remedy = f"{option('metric-weights', metric_weights or 'DIR')} with {kind.weights} in {kind.name}/"
+    folder = None if metric_weights is None else metric_weights / "lpips"
+    remedy = f"{option('metric-weights', metric_weights or 'DIR')} with {ALEX_WEIGHTS} in lpips/"
     if folder is None:
         raise WeightsMissing(f"{asked}: its weights are needed", remedy=f"{remedy}; docs/metrics.md")
     for path in (folder / name for name in LPIPS_FILES):

@@ -9,9 +9,10 @@ import msgspec
 from budc.compiler.compile_plan import CompilePlan
 from budc.compiler.loaded_target import LoadedTarget
 from budc.compiler.metrics import digest_of
+from budc.compiler.metrics.lpips_network import load_lpips
 from budc.compiler.models.model import LoadedModel
 from budc.compiler.selection.task import SearchResult, Task
-from budc.compiler.training.lpips_loss import LpipsLoss, lpips_loss
+from budc.compiler.training.frame_loss import FrameLoss
 from budc.runtimes.targets.deployment_target import DeploymentTarget
 from budc.schema.policy import Payload, SamplerBinding
 
@@ -27,7 +28,7 @@ def compile_task(plan: CompilePlan, loaded: LoadedTarget, sampler: SamplerBindin
         effort=plan.effort,
         align=plan.align,
         train=plan.train,
-        lpips=_lpips(plan, loaded),
+        frame_loss=_frame_loss(plan, loaded),
         separate=plan.separate,
         proposed=plan.batch,
         judged=plan.quality is not None,
@@ -35,11 +36,13 @@ def compile_task(plan: CompilePlan, loaded: LoadedTarget, sampler: SamplerBindin
     )
 
 
-def _lpips(plan: CompilePlan, loaded: LoadedTarget) -> LpipsLoss | None:
+def _frame_loss(plan: CompilePlan, loaded: LoadedTarget) -> FrameLoss | None:
     """Return the loss of the paper's second stage, None where it is the error of latents."""
     if plan.lpips is None:
         return None
-    return lpips_loss(loaded.decode, plan.lpips, loaded.model.device, digest_of(plan.lpips))
+    device = loaded.model.device
+    distance = load_lpips("alex", plan.lpips).to(device)
+    return FrameLoss("lpips", loaded.decode, distance, device, digest_of(plan.lpips))
 
 
 def _for_engine(task: Task, plan: CompilePlan, loaded: LoadedTarget) -> Task:

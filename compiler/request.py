@@ -107,9 +107,7 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         self._check_branches(profile)
         self.check_name()
         signer = self.signer()
-        suffix = suffix_of(quality, within) if judged or within is not None else None
-        policies = self._policies(profile, budgets, suffix)
-        self._check_trace(policies)
+        policies = self._policies(profile, budgets, suffix_of(quality, within))
         samples = self._samples(profile, search, max(budgets), arbitrates=self.align or auto_steps or judged)
         target = self._target(profile, samples, sizes[1:])
         return CompilePlan(
@@ -299,4 +297,6 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         if self.sweep is None and self.name is not None:
             names = dict.fromkeys(budgets, self.name)
         several = self.sweep is not None or self.shard is not None
-        return plan_policies(budgets, names, self.out, sweep=several)
+        policies = plan_policies(budgets, names, self.out, sweep=several)
+        self._check_trace(policies)
+        return policies

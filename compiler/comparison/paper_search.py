@@ -25,7 +25,7 @@ from budc.compiler.rollouts.tree import Tree
 from budc.compiler.search import Candidate, Space, algorithm
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training.dataset import TrainingSet
-from budc.compiler.training.schedule_alignment import align_schedule
+from budc.compiler.training.schedule_alignment import align_schedule, training_settings
 from budc.progress import progress
 from budc.schema.errors import UnsupportedModel
 
@@ -123,7 +123,7 @@ def paper_aligned(
                 searched.policy,
                 NoiseSchedule.of(setting.scheduler, sampler.sigmas, sampler.timesteps),
                 TrainingSet(samples.conditions, samples.run.latents),
-                seed,
+                training_settings(len(setting.branches), len(samples), seed),
                 journal,
                 label,
             )

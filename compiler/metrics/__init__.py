@@ -20,6 +20,7 @@ from budc.compiler.metrics.hpsv2 import HPSV2
 from budc.compiler.metrics.image_reward import IMAGE_REWARD
 from budc.compiler.metrics.kind import FrameMetric, MetricKind, NotMeasured
 from budc.compiler.metrics.lpips import LPIPS, LPIPS_VGG
+from budc.compiler.metrics.lpips_files import too_small
 from budc.compiler.metrics.psnr import PSNR
 from budc.compiler.metrics.ssim import SSIM
 from budc.compiler.metrics.ssimulacra2 import SSIMULACRA2
@@ -107,7 +108,7 @@ def load_metrics(
 def _load(
     kind: MetricKind, weights: Path | None, device: torch.device, size: tuple[int, int] | None
 ) -> FrameMetric | NotMeasured:
-    if size and (reason := too_small(kind, *size)):
+    if size and (reason := too_small(kind.least_side, *size)):
         return NotMeasured(kind.name, reason, "leave it out, or generate larger frames")
     folder = weights / kind.name if weights and kind.weights else None
     if kind.weights and (folder is None or not folder.is_dir()):
@@ -136,7 +137,7 @@ def _of_size(kind: MetricKind, metric: FrameMetric, weights: str | None) -> Fram
     from budc.runtimes.sampling.device_memory import device_memory
 
     def measure(frames: Tensor, reference: Tensor, prompt: str) -> float:
-        if reason := too_small(kind, *frames.shape[-2:]):
+        if reason := too_small(kind.least_side, *frames.shape[-2:]):
             raise UsageError(
                 f"{option('metrics')}: {kind.name}: {reason}",
                 remedy="leave it out, or generate larger frames",
@@ -145,14 +146,6 @@ def _of_size(kind: MetricKind, metric: FrameMetric, weights: str | None) -> Fram
             return metric.measure(frames, reference, prompt)
 
     return FrameMetric(measure, weights)
-
-
-def too_small(kind: MetricKind, rows: int, columns: int) -> str:
-    """Return why frames of this size are too small for a metric; empty where they are not."""
-    least = kind.least_side
-    if min(rows, columns) >= least:
-        return ""
-    return f"frames of {rows} × {columns} pixels are smaller than the {least} × {least} that it needs"
 
 
 __all__ = [

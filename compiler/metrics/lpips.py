@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING
 
 from budc.compiler.metrics.frames import mean_over_frames
 from budc.compiler.metrics.kind import FrameMetric, MetricKind
+from budc.compiler.metrics.lpips_files import ALEX_SIDE, ALEX_WEIGHTS
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-
-LPIPS_FILES = ("features.safetensors", "linear.safetensors")
-"""The features of a classifier, and the weights by which they are compared."""
 
 
 def _load_alex(weights: Path | None, device: torch.device) -> FrameMetric:
@@ -48,8 +46,8 @@ LPIPS = MetricKind(
     title="LPIPS",
     load=_load_alex,
     higher_is_better=False,
-    weights="features.safetensors (AlexNet of torchvision) and linear.safetensors (LPIPS v0.1, alex)",
-    least_side=31,
+    weights=ALEX_WEIGHTS,
+    least_side=ALEX_SIDE,
 )
 LPIPS_VGG = MetricKind(
     name="lpips-vgg",

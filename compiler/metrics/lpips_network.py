@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from budc.compiler.metrics.lpips import LPIPS_FILES
+from budc.compiler.metrics.lpips_files import LPIPS_FILES
 from budc.compiler.metrics.weights import read_tensors, take, with_weights
 
 _VGG16 = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512)

@@ -43,7 +43,7 @@ from budc.compiler.storage.journal import Journal
 from budc.compiler.training.augmentation import paired_training_set
 from budc.compiler.training.dataset import TrainingSet
 from budc.compiler.training.losses import squared_error
-from budc.compiler.training.schedule_alignment import align_schedule
+from budc.compiler.training.schedule_alignment import align_schedule, training_settings
 from budc.progress import progress
 from budc.runtimes.sampling.rules import FIXED_RULES
 from budc.schema.policy import Policy
@@ -131,16 +131,16 @@ class Finder:
 
     def _schedule_aligned(self, task: Task, result: SearchResult) -> SearchResult:
         """Return the policy of a search on its aligned schedule."""
-        prompts, by = self.stages.fit, "by LPIPS " if task.lpips else ""
+        prompts, by = self.stages.fit, f"by {task.frame_loss.name} " if task.frame_loss else ""
+        training_set, branches = self._training_set(0, prompts, paired=False), len(task.denoiser.branches)
         schedule, training = align_schedule(
             task.denoiser,
             result.policy,
             task.schedule,
-            self._training_set(0, prompts, paired=False),
-            task.seed,
+            training_set,
+            training_settings(branches, prompts, task.seed, task.frame_loss or squared_error),
             self.journal,
             f"align {task.search} {task.nfe} sigmas",
-            task.lpips or squared_error,
         )
         return replace(
             result,

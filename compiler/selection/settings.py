@@ -38,8 +38,8 @@ def settings_of(task: Task, stages: Stages, result: SearchResult) -> Settings:
         )
     if task.align and task.train != "both":
         settings["trained"] = task.train
-    if task.lpips is not None:
-        settings |= {"loss": "lpips", "lossWeights": task.lpips.weights}
+    if task.frame_loss is not None:
+        settings |= {"loss": task.frame_loss.name, "lossWeights": task.frame_loss.weights}
     return {**settings, **_choices(result.notes)}
 
 

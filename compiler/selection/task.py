@@ -13,7 +13,7 @@ from budc.compiler.search.space import Rule
 from budc.compiler.selection.effort import DEFAULT_EFFORT
 from budc.compiler.selection.stages import Trained
 from budc.compiler.selection.trace import TracePoint
-from budc.compiler.training.lpips_loss import LpipsLoss
+from budc.compiler.training.frame_loss import FrameLoss
 from budc.policies.profile import AnnealingSettings
 from budc.schema.policy import PAYLOADS, Payload, Policy
 
@@ -37,7 +37,7 @@ class Task:
     seed: int = 0
     align: bool = False
     train: Trained = "both"
-    lpips: LpipsLoss | None = None
+    frame_loss: FrameLoss | None = None
     """What the paper's second stage minimises in place of the squared error of latents."""
     separate: bool = False
     published_masks: tuple[tuple[int, ...], ...] = ()

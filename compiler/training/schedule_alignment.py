@@ -2,7 +2,7 @@
 
     σ_k = first + (last - first) · cumsum(softmax(log gaps + offsets))        loss = mean squared error of final latents
 
-The loss may be another, such as LPIPS of decoded frames (`budc.compiler.training.lpips_loss`).
+The loss may be another, such as LPIPS of decoded frames (`budc.compiler.training.frame_loss`).
 
 Settings are those of the authors' released configurations: Adam at 0.0005 on the log gaps, falling to zero along a
 cosine; for FLUX.1-dev 100 samples in batches of 8 with gradients of norm 1 at most, for Wan2.1 200 samples one by one
@@ -23,7 +23,7 @@ from budc.compiler.storage.journal import Journal
 from budc.compiler.training.dataset import TrainingSet
 from budc.compiler.training.losses import SampleLoss, squared_error
 from budc.compiler.training.parameters import PolicyParameters
-from budc.compiler.training.second_stage import Configuration, configuration
+from budc.compiler.training.second_stage import configuration
 from budc.compiler.training.trainer import TrainingResult, TrainingSettings, train
 from budc.schema.errors import UnsupportedModel
 from budc.schema.policy import Policy
@@ -34,9 +34,10 @@ WARM_UP = 0.05
 
 
 def training_settings(
-    chosen: Configuration, samples: int, seed: int, loss: SampleLoss = squared_error
+    branches: int, samples: int, seed: int, loss: SampleLoss = squared_error
 ) -> TrainingSettings:
-    """Return how to train on so many samples."""
+    """Return how to train a network of so many branches on so many samples."""
+    chosen = configuration(branches)
     epochs = chosen.epochs(samples)
     return TrainingSettings(
         epochs,
@@ -55,10 +56,9 @@ def align_schedule(
     policy: Policy,
     schedule: NoiseSchedule,
     training_set: TrainingSet,
-    seed: int,
+    settings: TrainingSettings,
     journal: Journal,
     label: str,
-    loss: SampleLoss = squared_error,
 ) -> tuple[NoiseSchedule, TrainingResult]:
     """Return a policy's aligned schedule, and what its training was.
 
@@ -83,6 +83,5 @@ def align_schedule(
             "the schedule cannot be aligned: its rounded timesteps change denoisers at another step than its sigmas",
             remedy="search without alignment",
         )
-    settings = training_settings(configuration(len(denoiser.branches)), len(training_set), seed, loss)
     training = train(denoiser, parameters, training_set, None, settings, journal, label)
     return parameters.noise_schedule(), training

@@ -45,6 +45,7 @@ def test_names_say_what_was_asked_for():
     assert suffix_of(parse_quality("psnr>=30", worst=True, frames=True), None) == "psnr.worst30"
     assert suffix_of(parse_quality("latent-mse<=1e-05", worst=False, frames=True), None) == "latent-mse1e-05"
     assert suffix_of(None, 0.8) == "within0.8s"
+    assert suffix_of(None, None) is None
 
 
 @pytest.mark.parametrize(

@@ -88,9 +88,9 @@ def test_compile_signs_what_it_found_and_says_what_it_measured(flags, tmp_path):
 
 def test_the_second_stage_minimises_lpips_where_it_is_told_to(flags, tmp_path, monkeypatch):
     import budc.compiler.selection.settings as settings
-    from budc.compiler.training import schedule_alignment
+    from budc.compiler.training import schedule_alignment, second_stage
 
-    short = schedule_alignment.Configuration(samples=3, batch=1, clip=0.2)
+    short = second_stage.Configuration(samples=3, batch=1, clip=0.2)
     for module in (schedule_alignment, settings):
         monkeypatch.setattr(module, "configuration", lambda branches: short)
     save_lpips(tmp_path / "lpips", random_layers(ALEX, 0), ALEX_WIDTHS)
@@ -99,7 +99,7 @@ def test_the_second_stage_minimises_lpips_where_it_is_told_to(flags, tmp_path, m
     assert document.search.settings["loss"] == "lpips"
     assert document.search.settings["lossWeights"].startswith("sha256:")
     assert (
-        "sigmas trained by LPIPS on 3 prompts, and judged by no others" in document.search.settings.values()
+        "sigmas trained by lpips on 3 prompts, and judged by no others" in document.search.settings.values()
     )
 
 

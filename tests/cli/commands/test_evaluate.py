@@ -72,7 +72,7 @@ def test_an_evaluation_says_what_the_report_says_and_more(
 ):
     path = compiled(flux_profile)
     flags = ("--metrics", "psnr,ssim", "--repeats", "2", "--under", "scheduler=ipndm2m")
-    short = schedule_alignment.Configuration(samples=4, batch=4, clip=1.0)
+    short = second_stage.Configuration(samples=4, batch=4, clip=1.0)
     monkeypatch.setattr(schedule_alignment, "configuration", lambda branches: short)
     rivals = "paper,paper-aligned,fewer-steps,uniform,teacache,magcache,taylorseer-1,dpcache,lemica,meancache,dpcache-linear"
     outcome = evaluate(path, *flags, "--against", rivals)

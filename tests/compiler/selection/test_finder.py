@@ -22,7 +22,7 @@ from budc.compiler.selection.finder import Finder, Fit
 from budc.compiler.selection.stages import SEARCH_SHARE
 from budc.compiler.selection.task import ForwardCount
 from budc.compiler.storage.journal import Journal
-from budc.compiler.training import schedule_alignment
+from budc.compiler.training import schedule_alignment, second_stage
 from budc.schema.errors import UsageError
 
 
@@ -232,7 +232,7 @@ def test_alignment_is_kept_where_other_prompts_gain(task, find, toys, tmp_path):
 
 
 def test_the_paper_s_second_stage_trains_sigmas_and_is_not_judged(task, find, monkeypatch):
-    short = schedule_alignment.Configuration(samples=12, batch=6, clip=0.2)
+    short = second_stage.Configuration(samples=12, batch=6, clip=0.2)
     for module in (schedule_alignment, settings_module):
         monkeypatch.setattr(module, "configuration", lambda branches: short)
     plain, _, _ = find(task(6, 3, samples=6, search="paper"))

@@ -28,7 +28,7 @@ def toy_policy(bench):
 def test_the_settings_are_those_of_the_released_configurations():
     """A hundred prompts in batches of eight are thirteen steps; two hundred one by one warm up over ten."""
     assert (configuration(1), configuration(2)) == (FLUX, WAN)
-    flux, wan = training_settings(FLUX, 100, 3), training_settings(WAN, 200, 3)
+    flux, wan = training_settings(1, 100, 3), training_settings(2, 200, 3)
     assert (flux.epochs, flux.batch, flux.clip, flux.warm_up, flux.seed) == (1, 8, 1.0, 0, 3)
     assert (wan.epochs, wan.batch, wan.clip, wan.warm_up) == (1, 1, 0.2, 10)
     assert (FLUX.epochs(32), FLUX.epochs(1000)) == (4, 1)
@@ -40,8 +40,9 @@ def test_sigmas_alone_change_and_the_error_falls(toy_policy, journal, monkeypatc
     short = Configuration(samples=40, batch=10, clip=0.2)
     monkeypatch.setattr(schedule_alignment, "configuration", lambda branches: short)
     toy, policy, training_set = toy_policy
+    settings = training_settings(2, len(training_set), 0)
     schedule, training = align_schedule(
-        toy.network.denoiser, policy, toy.schedule, training_set, 0, journal, "align"
+        toy.network.denoiser, policy, toy.schedule, training_set, settings, journal, "align"
     )
     assert set(training.values) == {"sigmas"}
     assert (schedule.sigmas[0], schedule.sigmas[-1]) == (toy.schedule.sigmas[0], toy.schedule.sigmas[-1])
@@ -71,5 +72,6 @@ def test_a_schedule_whose_rounded_timesteps_are_another_denoiser_s_is_refused(
         lambda self, timesteps: (0,) if torch.equal(torch.as_tensor(timesteps), rounded) else (0, 1),
         raising=False,
     )
+    settings = training_settings(2, len(training_set), 0)
     with pytest.raises(UnsupportedModel, match="the schedule cannot be aligned"):
-        align_schedule(denoiser, policy, toy.schedule, training_set, 0, journal, "align")
+        align_schedule(denoiser, policy, toy.schedule, training_set, settings, journal, "align")

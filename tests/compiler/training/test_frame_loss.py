@@ -8,7 +8,8 @@ from lpips_weights import ALEX, ALEX_WIDTHS, random_layers, save_lpips
 from msgspec.structs import replace
 
 from budc.compiler.metrics import METRICS, digest_of, load_metrics
-from budc.compiler.training.lpips_loss import lpips_loss
+from budc.compiler.metrics.lpips_network import load_lpips
+from budc.compiler.training.frame_loss import FrameLoss
 
 CPU = torch.device("cpu")
 SAMPLES = 2
@@ -29,7 +30,8 @@ def decode(model):
 
 @pytest.fixture(scope="module")
 def loss(weights, decode):
-    return lpips_loss(decode, weights / "lpips", CPU, digest_of(weights / "lpips"))
+    folder = weights / "lpips"
+    return FrameLoss("lpips", decode, load_lpips("alex", folder), CPU, digest_of(folder))
 
 
 @pytest.fixture(scope="module")
