@@ -48,7 +48,7 @@ def parse_seconds(text: str) -> float:
 
 
 def suffix_of(quality: Bound | None, seconds: float | None) -> str | None:
-    """Return what the default name of such a policy ends with, as "psnr30" or "within2s"; None where it has no such end."""
+    """Return what the default name of such a policy ends with: "psnr30", "within2s", or None."""
     if quality is not None:
         return f"{quality.figure}{quality.number:g}".replace("+", "")
     return None if seconds is None else f"within{seconds:g}s".replace("+", "")

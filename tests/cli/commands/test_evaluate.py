@@ -9,7 +9,7 @@ from lora import write_lora
 
 torch = pytest.importorskip("torch")
 
-from budc.compiler.training import schedule_alignment  # noqa: E402
+from budc.compiler.training import schedule_alignment, second_stage  # noqa: E402
 from budc.schema.artifact import read  # noqa: E402
 from budc.schema.attestation import read_evaluation  # noqa: E402
 from budc.schema.evaluation import EvaluationDocument  # noqa: E402
