@@ -8,7 +8,7 @@ from typing import Any
 
 from budc.compiler.comparison.learned_solver import EPOCHS
 from budc.compiler.selection.effort import EFFORTS, epochs
-from quality_methods import ceiling
+from quality_methods import ceiling, paired
 from quality_methods.plot import plot
 from quality_methods.summary import coefficients, summary
 from quality_methods.tables import is_ablation, paper_forwards, table
@@ -53,9 +53,9 @@ NOTES = """
 Each is a module of `benchmarks/quality_methods/`; its first lines say what is computed and where it is simpler than
 what its authors published.
 
-- **`joint`** was given another start and further moves while this was measured. All rows of `fast` and `balanced` and
-  those of `thorough` on `flux-nano`, and on `wan2.1-nano` at 8 and 10 evaluations, are of the search as it is now. The
-  other rows of `thorough`, `--align` and `--branches separate` are of the one before.
+- **`joint`** was given another start and further moves while this was measured. All rows of `fast`, `balanced`
+  and `--steps auto`, and those of `thorough` on `flux-nano`, and on `wan2.1-nano` at 8 and 10 evaluations, are of the
+  search as it is now. The other rows of `thorough`, `--align` and `--branches separate` are of the one before.
 - **TaylorSeer** forecasts the residual of the whole trunk, at the interval that spends exactly the budget.
 - **TeaCache** decides per sample, from the modulated input. "Its Wan rule" looks at the timestep's embedding alone, so
   all samples decide alike. The threshold is bisected until the calibration prompts meet the budget; the NFE column
@@ -77,8 +77,8 @@ Rows that say "not run" are the smaller efforts, which [cost.md](cost.md) compar
 and its second stage, which take minutes a cell and were run where README and this page speak of them. Others are left
 out of all tables, or of most:
 
-- **`--steps auto`** chooses between two policies that have rows: that of `joint --align`, and plain steps of the
-  model's own solver with trained timesteps.
+- **`--steps auto`** chooses between `joint --align` and plain steps of the model's own solver with trained timesteps,
+  by prompts that neither was fitted on. It was run in the cells that "Prompt by prompt" shows.
 - **The joint policy taken apart, and trained for long,** explains results and competes with none. It was run in the
   cells that show it, and runs in others where `--methods` names it.
 - **DiCache** runs a block at every step, also where it reuses. Of four blocks that is a quarter of a forward, so that
@@ -109,6 +109,7 @@ def report(results: Mapping[str, Any]) -> str:
         cells=_cells(len(rows), len(results["notRun"])),
     )
     text += summary([row for row in rows if not is_ablation(row)], results["calibration"])
+    text += paired.section(rows)
     for model in dict.fromkeys(row["model"] for row in rows):
         for budget in sorted({row["budget"] for row in rows if row["model"] == model}):
             text += _cell(results, model, budget)

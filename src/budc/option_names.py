@@ -13,6 +13,7 @@ import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import PurePath
 
 _in_python = ContextVar("in_python", default=False)
 _in_file: ContextVar[tuple[str, Collection[str]]] = ContextVar("in_file", default=("", ()))
@@ -43,8 +44,11 @@ def option(name: str, value: object = None) -> str:
 
     An option that is `True` is a flag without a value.
     """
+    if isinstance(value, PurePath):
+        value = str(value)
     if _in_python.get():
-        return name if value is None else f"{name}={value!r}"
+        argument = name.replace("-", "_")
+        return argument if value is None else f"{argument}={value!r}"
     path, keys = _in_file.get()
     if name.replace("-", "_") in keys:
         return f"{name} in {path}" if value is None else f"{name} = {json.dumps(value)} in {path}"

@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from budc.compiler.budget import parse_budget
 from budc.compiler.denoisers.experts import ExpertSwitch
 from budc.compiler.denoisers.module import ModuleDenoiser
 from budc.compiler.selection.stages import check_arbitrated, stages_of
-from budc.option_names import option, python_names, worded
+from budc.option_names import file_names, option, python_names, worded
 from budc.schema.errors import (
     BudcError,
     BudgetImpossible,
@@ -463,7 +464,11 @@ def test_the_same_checks_name_flags_on_the_command_line():
             "budget=10",
             "align=True",
         )
+        assert option("metric-weights", Path("w")) == "metric_weights='w'"
         assert worded("flag", "argument") == "argument"
+    assert option("metric-weights", Path("w")) == "--metric-weights w"
+    with file_names("p.toml", {"metric_weights"}):
+        assert option("metric-weights", Path("w")) == 'metric-weights = "w" in p.toml'
     assert worded("flag", "argument") == "flag"
     with pytest.raises(BudgetImpossible, match="--budget: 'ten'") as budget:
         parse_budget("ten", 6)
