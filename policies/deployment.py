@@ -18,6 +18,10 @@ SCHEDULERS = ("DPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler", 
 """Classes of schedulers for flow matching that policies can be searched for."""
 
 _LARGEST_SIZE = 65536
+_LONGEST_TEXT = 512
+"""The longest text that every pipeline of diffusers with padded text takes."""
+_FIXED_TEXT = ("WanImageToVideoPipeline",)
+"""Pipelines whose network takes every token after so many for one of the image."""
 _LARGEST_GUIDANCE = 1000.0
 _OFF: dict[str, float] = {"ZImagePipeline": 0.0}
 """The scale up to which a pipeline leaves classifier-free guidance out, where that is not 1."""
@@ -29,6 +33,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     height: int | None = None
     width: int | None = None
     frames: int | None = None
+    text_tokens: int | None = None
+    """Tokens that the pipeline pads text to."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     guidance: float | None = None
     """Guidance scale; of the first denoiser where there are several."""
@@ -46,6 +52,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             UsageError: one that the model does not have, or that an artifact cannot record.
         """
         self._check_size(profile)
+        self._check_text(profile)
         self._check_guidance(profile)
         if self.scheduler is not None and self.scheduler not in SCHEDULERS:
             raise UsageError(
@@ -54,7 +61,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             )
         own = {
             name: value
-            for name in ("height", "width", "frames", "dtype", "guidance", "scheduler")
+            for name in ("height", "width", "frames", "text_tokens", "dtype", "guidance", "scheduler")
             if (value := getattr(self, name)) is not None
         }
         profile = msgspec.structs.replace(profile, **own)
@@ -73,6 +80,22 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 raise UsageError(f"{option(name)}: is {size}, expected 1 to {_LARGEST_SIZE}")
         if self.frames not in (None, 1) and profile.frames == 1:
             raise UsageError(f"{option('frames')}: {profile.name} makes images", remedy="leave it out")
+
+    def _check_text(self, profile: ModelProfile) -> None:
+        if self.text_tokens is None:
+            return
+        if profile.text_tokens is None:
+            raise UsageError(
+                f"{option('text-tokens')}: {profile.name} takes text of any length, and pads none",
+                remedy="leave it out",
+            )
+        if profile.pipeline_class in _FIXED_TEXT and self.text_tokens != _LONGEST_TEXT:
+            raise UsageError(
+                f"{option('text-tokens')}: is {self.text_tokens}, {profile.name} takes {_LONGEST_TEXT} alone",
+                remedy="leave it out",
+            )
+        if not 1 <= self.text_tokens <= _LONGEST_TEXT:
+            raise UsageError(f"{option('text-tokens')}: is {self.text_tokens}, expected 1 to {_LONGEST_TEXT}")
 
     def _check_guidance(self, profile: ModelProfile) -> None:
         scale = self.guidance

@@ -4,9 +4,13 @@ Each function compares one thing, as those of `budc.runtimes.diffusers.checks` d
 which refuses them or lets the run be uncalibrated; a few are always refused. Nothing is changed.
 """
 
+from typing import Any
+
 from torch import count_nonzero
 
 from budc.runtimes.admission.settings import SettingsCheck
+from budc.runtimes.comfyui.conditioning_images import KEYS as IMAGE_KEYS
+from budc.runtimes.comfyui.conditioning_images import check_images
 from budc.runtimes.comfyui.families import EngineFamily
 from budc.runtimes.comfyui.sampler import BINDING
 from budc.runtimes.comfyui.sampling_run import SamplingRun
@@ -35,6 +39,7 @@ _TEXT_KEYS = {
     "attention_mask",
     "guidance",
     "num_tokens",
+    NEGATIVE_TEXT,
 }
 
 
@@ -82,7 +87,11 @@ def check_sampler(document: PolicyDocument, run: SamplingRun, settings: Settings
     actual = sampler.config.get("num_train_timesteps", TRAIN_TIMESTEPS)
     settings.require("scheduler.num_train_timesteps", actual, TRAIN_TIMESTEPS)
     solver_matrices(sampler)
-    parametrisation = run.patcher.get_model_object("model_sampling")
+
+
+def check_parametrisation(patcher: Any, settings: SettingsCheck) -> None:
+    """Check that the network of a MODEL returns a velocity of flow matching. Raises CalibrationMismatch."""
+    parametrisation = patcher.get_model_object("model_sampling")
     names = [cls.__name__ for cls in type(parametrisation).__mro__]
     if _FLOW not in names:
         raise CalibrationMismatch(
@@ -134,6 +143,7 @@ def check_conditioning(document: PolicyDocument, run: SamplingRun, settings: Set
     What makes ComfyUI run a branch more than once a step, or adds to its inputs, is always refused.
     """
     tokens = document.pipeline().shape.text_tokens
+    known = _TEXT_KEYS | (IMAGE_KEYS if document.images else frozenset())
     for branch in run.branches:
         entries = run.conditioning(branch)
         if len(entries) != 1:
@@ -141,9 +151,7 @@ def check_conditioning(document: PolicyDocument, run: SamplingRun, settings: Set
                 f"conditioning: {branch} has {len(entries)} texts, a policy runs one a step",
                 remedy="encode one text; do not combine conditionings",
             )
-        further = sorted(
-            key for key, value in entries[0].items() if value is not None and key not in _KNOWN_KEYS
-        )
+        further = sorted(key for key, value in entries[0].items() if value is not None and key not in known)
         if further:
             raise CalibrationMismatch(
                 f"conditioning: {branch} has {', '.join(further)} beside its text",
@@ -152,9 +160,8 @@ def check_conditioning(document: PolicyDocument, run: SamplingRun, settings: Set
         text = entries[0].get("cross_attn")
         if tokens is not None and text is not None:
             settings.require("text tokens", tokens, text.shape[1], "compile a policy for this text length")
-
-
-_KNOWN_KEYS = _TEXT_KEYS | {NEGATIVE_TEXT}
+        if document.images:
+            check_images(document, run.patcher.model.diffusion_model, entries[0], settings)
 
 
 def check_size(document: PolicyDocument, run: SamplingRun, settings: SettingsCheck) -> None:
@@ -165,20 +172,7 @@ def check_size(document: PolicyDocument, run: SamplingRun, settings: SettingsChe
         settings.require(field, getattr(shape, field), value, "use the calibrated size for the empty latent")
 
 
-def check_precision(document: PolicyDocument, run: SamplingRun, settings: SettingsCheck) -> None:
-    """Compare what the network computes in."""
-    actual = str(run.patcher.model.get_dtype_inference()).removeprefix("torch.")
+def check_precision(document: PolicyDocument, patcher: Any, settings: SettingsCheck) -> None:
+    """Compare what the network of a MODEL computes in."""
+    actual = str(patcher.model.get_dtype_inference()).removeprefix("torch.")
     settings.require("dtype", document.pipeline().shape.dtype, actual, "load the model in that precision")
-
-
-def check_adapters(document: PolicyDocument, run: SamplingRun, settings: SettingsCheck) -> None:
-    """Check that no LoRA is on the MODEL, unless the policy may run with any."""
-    rule = document.model.adapters
-    if rule.rule == "any":
-        return
-    patched = len(run.patcher.patches)
-    hooked = len(getattr(run.patcher, "hook_patches", ()))
-    if patched or hooked:
-        expected = "listed ones, which cannot be told in ComfyUI" if rule.rule == "listed" else "none"
-        what = f"the policy was calibrated for {expected}; this MODEL has LoRA on {patched or hooked} weights"
-        settings.differ("adapters", what, "remove the LoRA loader")

@@ -1,4 +1,4 @@
-"""The nodes: load a policy, apply it to a MODEL, its sampler and sigmas, its negative prompt.
+"""The nodes: load a policy, apply it to a MODEL, its sampler and sigmas, its negative prompt, its LoRA.
 
 Refusals are raised with message and remedy in one line, which ComfyUI shows on the node. ComfyUI and torch are
 imported when a node is asked for, not before.
@@ -54,7 +54,8 @@ class ApplyPolicy:
     CATEGORY, FUNCTION = CATEGORY, "apply"
     RETURN_TYPES, RETURN_NAMES = ("MODEL",), ("model",)
     DESCRIPTION = (
-        "Returns the model under the policy, for SamplerCustom with the policy's sampler and sigmas."
+        "Returns the model under the policy, for SamplerCustom with the policy's sampler and sigmas. Wan2.2: the model "
+        "for high noise and low_noise_model become one, for one sampler."
     )
 
     @classmethod
@@ -65,15 +66,19 @@ class ApplyPolicy:
                 "model": ("MODEL",),
                 "policy": (POLICY,),
                 "allow_uncalibrated": ("BOOLEAN", {"default": False}),
-            }
+            },
+            "optional": {"low_noise_model": ("MODEL",)},
         }
 
-    def apply(self, model: Any, policy: Any, allow_uncalibrated: bool) -> tuple[Any]:
-        """Return a clone of the MODEL. Raises BudcError."""
+    def apply(
+        self, model: Any, policy: Any, allow_uncalibrated: bool, low_noise_model: Any = None
+    ) -> tuple[Any]:
+        """Return a clone of the MODEL, which goes over to the one for low noise by itself. Raises BudcError."""
         from budc.runtimes.comfyui.apply import apply
 
+        later = () if low_noise_model is None else (low_noise_model,)
         with shown():
-            return (apply(model, policy.document, allow_uncalibrated=allow_uncalibrated),)
+            return (apply(model, policy.document, later, allow_uncalibrated=allow_uncalibrated),)
 
 
 class PolicySampler:
@@ -137,17 +142,48 @@ class NegativePrompt:
         return ([[text, {**notes, NEGATIVE_TEXT: negative.text}] for text, notes in encoded],)
 
 
+class LoadAdapter:
+    """A LoRA file on a MODEL, for policies that list it."""
+
+    CATEGORY, FUNCTION = CATEGORY, "load"
+    RETURN_TYPES, RETURN_NAMES = ("MODEL",), ("model",)
+    DESCRIPTION = (
+        "Loads a LoRA as ComfyUI does, and keeps its file's digest, so that a policy can tell that it lists it. "
+        'Put it before "Apply budc policy".'
+    )
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+        """Return the inputs: files of ComfyUI's folder of LoRA."""
+        import folder_paths
+
+        strength = {"default": 1.0, "min": -100.0, "max": 100.0, "step": 0.01}
+        files = folder_paths.get_filename_list("loras")
+        return {"required": {"model": ("MODEL",), "lora": (files,), "strength": ("FLOAT", strength)}}
+
+    def load(self, model: Any, lora: str, strength: float) -> tuple[Any]:
+        """Return a clone of the MODEL. Raises UsageError: the file is for another network."""
+        import folder_paths
+
+        from budc.runtimes.comfyui.adapters import load_adapter
+
+        with shown():
+            return (load_adapter(model, folder_paths.get_full_path_or_raise("loras", lora), strength),)
+
+
 NODE_CLASS_MAPPINGS = {
     "BudcLoadPolicy": LoadPolicy,
     "BudcApplyPolicy": ApplyPolicy,
     "BudcPolicySampler": PolicySampler,
     "BudcNegativePrompt": NegativePrompt,
+    "BudcLoadAdapter": LoadAdapter,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "BudcLoadPolicy": "Load budc policy",
     "BudcApplyPolicy": "Apply budc policy",
     "BudcPolicySampler": "budc sampler and sigmas",
     "BudcNegativePrompt": "budc negative prompt",
+    "BudcLoadAdapter": "budc LoRA",
 }
 
 

@@ -1,14 +1,15 @@
 """Runs of a MODEL of ComfyUI under a policy.
 
-Three wrappers of the engine drive them:
+Wrappers of the engine drive them:
 
 - OUTER_SAMPLE surrounds a run: the run is checked, and afterwards everything cached is let go, whatever ended it.
 - CALC_COND_BATCH runs guidance branches one by one where the policy has separate masks for them.
+- APPLY_MODEL calls the denoiser of the step, where a policy has two.
 - DIFFUSION_MODEL surrounds each forward. ComfyUI names its branches and its sigma; the sigma's place in the schedule
   is the step, the step machine says what to do, and the network gets the policy's own timestep.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any
 
@@ -18,12 +19,13 @@ from torch import Tensor
 from budc.runtimes.admission.exclusive import ExclusiveRun
 from budc.runtimes.admission.settings import SettingsCheck
 from budc.runtimes.comfyui import checks
+from budc.runtimes.comfyui.adapters import check_adapters
+from budc.runtimes.comfyui.denoisers import Denoisers
 from budc.runtimes.comfyui.families import EngineFamily
 from budc.runtimes.comfyui.guidance import rescaled_guidance
 from budc.runtimes.comfyui.other_nodes import check_other_nodes
 from budc.runtimes.comfyui.refusals import shown
 from budc.runtimes.comfyui.sampling_run import BRANCHES, SamplingRun
-from budc.runtimes.comfyui.trunk import EngineTrunk
 from budc.runtimes.sampling.steps import Compute, StepMachine
 from budc.runtimes.sampling.trunk import combine
 from budc.schema.errors import CalibrationMismatch, RefusedRun
@@ -37,19 +39,22 @@ class PolicyRuns:
     """The runs of a MODEL under a policy, one at a time. `machine` holds what is cached."""
 
     def __init__(
-        self, document: PolicyDocument, network: Any, family: EngineFamily, settings: SettingsCheck
+        self, document: PolicyDocument, denoisers: Denoisers, family: EngineFamily, settings: SettingsCheck
     ) -> None:
         self.document = document
-        self.machine: StepMachine[Tensor] = StepMachine(document.policy, combine)
-        guided = document.sampler.guidance_rule == "classifier-free"
-        self.guide = rescaled_guidance if family.rescales and guided else None
+        sampler = document.sampler
+        self.machine: StepMachine[Tensor] = StepMachine(document.policy, combine, sampler.first_steps)
+        guided = sampler.guidance_rule == "classifier-free"
+        self.guide = self._guide if guided and (family.rescales or sampler.experts) else None
         self.wrappers = {
             "outer_sample": self.outer_sample,
             "calc_cond_batch": self.calc_cond_batch,
             "diffusion_model": self.forward,
         }
+        if denoisers.later:
+            self.wrappers["apply_model"] = self.apply_model
         self._family = family
-        self._trunk = EngineTrunk(network, family)
+        self._denoisers = denoisers
         self._settings = settings
         self._exclusive = ExclusiveRun("MODEL", "begin it when the first run has ended")
         self._one_mask = len({tuple(branch.mask) for branch in document.policy.branches}) == 1
@@ -83,6 +88,7 @@ class PolicyRuns:
             finally:
                 self._steps = {}
                 self.machine.begin_run()
+                self._denoisers.end_run()
 
     def calc_cond_batch(
         self, executor: Any, model: Any, conds: Sequence[Any], x: Tensor, timestep: Tensor, options: Any
@@ -96,6 +102,12 @@ class PolicyRuns:
             alone[place] = cond
             outputs.append(executor(model, alone, x, timestep, options)[place])
         return outputs
+
+    def apply_model(self, executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Compute the denoised latents of a forward with the denoiser of its step. Raises RefusedRun."""
+        given = signature(executor.original).bind(x, timestep, *args, **kwargs).arguments
+        step = self._step(given["transformer_options"])
+        return self._denoisers.apply_model(executor, step, x, timestep, *args, **kwargs)
 
     def forward(self, executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Compute, or reuse, as the policy says for the step and the branches of a forward.
@@ -112,30 +124,49 @@ class PolicyRuns:
         actions = [self.machine.step(branch, step) for branch in branches]
         scaled = self.document.sampler.timesteps[step] * self._family.timestep_scale
         timestep = torch.full_like(timestep, scaled)
+        trunk = self._denoisers.trunk(step)
         reused = [action.cached for action in actions if not isinstance(action, Compute)]
         if reused:
             cached = reused[0] if len(reused) == 1 else torch.cat(reused)
             if self.document.policy.payload == "velocity":
                 return cached
-            return self._trunk.reuse(cached, lambda: executor(x, timestep, *args, **kwargs))
-        velocity, recorded = self._trunk.compute(lambda: executor(x, timestep, *args, **kwargs))
+            return trunk.reuse(cached, lambda: executor(x, timestep, *args, **kwargs))
+        velocity, recorded = trunk.compute(lambda: executor(x, timestep, *args, **kwargs))
         if self.document.policy.payload == "velocity":
             recorded = velocity
         for branch, rows in zip(branches, recorded.chunk(len(branches)), strict=True):
             self.machine.record(branch, rows)
         return velocity
 
+    def _guide(self, given: Mapping[str, Any]) -> Tensor:
+        """Return the guided σ v; the scale is the user's `cfg`, and for a second denoiser the policy's own."""
+        step = self._steps.get(float(given["sigma"][0]), 0)
+        scale = given["cond_scale"]
+        if self.document.sampler.expert_at(step):
+            scale = self.document.sampler.guidance_at(step) + self._family.cfg_offset
+        if self._family.rescales:
+            return rescaled_guidance({**given, "cond_scale": scale})
+        guided: Tensor = given["uncond"] + scale * (given["cond"] - given["uncond"])
+        return guided
+
     def _check(self, run: SamplingRun) -> None:
         document, settings = self.document, self._settings
         settings.begin_run()
         checks.check_schedule(document, run)
-        check_other_nodes(run, self.guide, KEY, settings)
+        check_other_nodes(run.patcher, run.options, settings, own=self.guide, key=KEY)
         checks.check_guidance(document, run, self._family, settings)
         checks.check_conditioning(document, run, settings)
         checks.check_sampler(document, run, settings)
         checks.check_size(document, run, settings)
-        checks.check_precision(document, run, settings)
-        checks.check_adapters(document, run, settings)
+        for denoiser, patcher in zip(
+            document.model.denoisers, (run.patcher, *self._denoisers.later), strict=True
+        ):
+            checks.check_parametrisation(patcher, settings)
+            checks.check_precision(document, patcher, settings)
+            check_adapters(document, denoiser.name, patcher, settings)
+        for patcher in self._denoisers.later:
+            # Only the first MODEL's nodes are run by the engine: here a difference would be lost, not run.
+            check_other_nodes(patcher, patcher.model_options, SettingsCheck())
 
     def _step(self, options: Any) -> int:
         if not self._steps:

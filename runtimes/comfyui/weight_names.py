@@ -101,6 +101,9 @@ WAN: tuple[Rule, ...] = (
             ("norm_k", "norm_k"),
         )
     ),
+    _module("blocks.#.cross_attn.k_img", "blocks.#.attn2.add_k_proj"),
+    _module("blocks.#.cross_attn.v_img", "blocks.#.attn2.add_v_proj"),
+    _module("blocks.#.cross_attn.norm_k_img", "blocks.#.attn2.norm_added_k"),
     _module("blocks.#.norm3", "blocks.#.norm2"),
     _module("blocks.#.ffn.0", "blocks.#.ffn.net.0.proj"),
     _module("blocks.#.ffn.2", "blocks.#.ffn.net.2"),
@@ -110,6 +113,11 @@ WAN: tuple[Rule, ...] = (
     _module("time_projection.1", f"{_CONDITION}.time_proj"),
     _module("text_embedding.0", f"{_CONDITION}.text_embedder.linear_1"),
     _module("text_embedding.2", f"{_CONDITION}.text_embedder.linear_2"),
+    _module("img_emb.proj.0", f"{_CONDITION}.image_embedder.norm1"),
+    _module("img_emb.proj.1", f"{_CONDITION}.image_embedder.ff.net.0.proj"),
+    _module("img_emb.proj.3", f"{_CONDITION}.image_embedder.ff.net.2"),
+    _module("img_emb.proj.4", f"{_CONDITION}.image_embedder.norm2"),
+    _tensor("img_emb.emb_pos", f"{_CONDITION}.image_embedder.pos_embed"),
     _tensor("head.modulation", "scale_shift_table"),
     _module("head.head", "proj_out"),
 )

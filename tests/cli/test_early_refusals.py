@@ -61,6 +61,7 @@ REFUSALS = {
         f"{COMPILE} --budget 4 --height 70": 34,
         f"{COMPILE} --budget 4 --guidance 1": 2,
         f"{COMPILE} --budget 4 --dtype int8": 2,
+        f"{COMPILE} --budget 4 --text-tokens 0": 2,
         f"{COMPILE} --budget 4 --scheduler nope": 2,
         f"{COMPILE} --budget 4 --negative \u200b": 2,
         f"{COMPILE} --budget 4 --lora garbage": 33,

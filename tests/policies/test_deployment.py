@@ -18,7 +18,14 @@ def test_wan_is_deployed_with_its_long_negative_prompt(name):
 
 def test_settings_take_the_place_of_the_profile_s():
     assert deployed("wan2.1") == load_profile("wan2.1")
-    settings = {"height": 720, "width": 1280, "frames": 33, "guidance": 3.0, "dtype": "float16"}
+    settings = {
+        "height": 720,
+        "width": 1280,
+        "frames": 33,
+        "text_tokens": 256,
+        "guidance": 3.0,
+        "dtype": "float16",
+    }
     profile = deployed("wan2.1", **settings, scheduler="DPMSolverMultistepScheduler", negative="dark")
     assert {name: getattr(profile, name) for name in settings} == settings
     assert (profile.scheduler, profile.prompts.negative) == ("DPMSolverMultistepScheduler", "dark")
@@ -37,6 +44,9 @@ def test_settings_take_the_place_of_the_profile_s():
         ("flux-nano", {"guidance": 1e6}, r"--guidance: is 1e\+06, expected at most 1000"),
         ("z-image-turbo", {"guidance": 3.0}, "--guidance: z-image-turbo is not guided"),
         ("wan2.1", {"scheduler": "EulerDiscreteScheduler"}, "--scheduler: 'EulerDiscreteScheduler' is none"),
+        ("flux.1-dev", {"text_tokens": 513}, "--text-tokens: is 513, expected 1 to 512"),
+        ("wan2.1-i2v-14b-480p", {"text_tokens": 256}, "--text-tokens: is 256, .* takes 512 alone"),
+        ("qwen-image", {"text_tokens": 256}, "--text-tokens: qwen-image takes text of any length"),
         ("flux-nano", {"negative": "dark"}, "--negative: flux-nano has no negative prompt .*distilled"),
     ],
     ids=str,

@@ -77,11 +77,12 @@ def _load(network: Any, weights: dict[str, Tensor], kind: str) -> None:
 
 
 def _wan(config: Any) -> tuple[Any, dict[str, Any]]:
-    from comfy.supported_models import WAN21_T2V
+    from comfy.supported_models import WAN21_I2V, WAN21_T2V
 
-    return WAN21_T2V, {
+    sees_images = config.image_dim is not None
+    return WAN21_I2V if sees_images else WAN21_T2V, {
         "image_model": "wan2.1",
-        "model_type": "t2v",
+        "model_type": "i2v" if sees_images else "t2v",
         "dim": config.num_attention_heads * config.attention_head_dim,
         "num_heads": config.num_attention_heads,
         "out_dim": config.out_channels,

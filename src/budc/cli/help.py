@@ -8,7 +8,9 @@ SECTIONS: dict[str, str] = {
     "Model": "--model --to --weights --download --lora --quantize --dtype --rehash",
     "Budget": "--budget --sweep --quality --worst --within",
     "Policy": "--search --effort --mask --fit --align --train --loss --branches --for --frozen --nearby --native",
-    "Deployment": "--steps --shape --height --width --frames --guidance --scheduler --negative --allow-differences",
+    "Deployment": (
+        "--steps --shape --height --width --frames --text-tokens --guidance --scheduler --negative --allow-differences"
+    ),
     "Prompt and seed": "--calibration --calibration-size --held-out --held-out-size --prompts --samples --seed",
     "Measurement": "--metrics --metric-weights --against --under --repeats",
     "Signature": "--trust --allow-unsigned --key --public",

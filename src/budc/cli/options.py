@@ -250,6 +250,12 @@ def deployment_options(command: _Command) -> _Command:
             "--width", type=size, metavar="PIXELS", help="Width of the output; default the profile's."
         ),
         click.option("--frames", type=size, metavar="N", help="Frames of a video; default the profile's."),
+        click.option(
+            "--text-tokens",
+            type=click.IntRange(1, 512),
+            metavar="N",
+            help="Tokens that text is padded to; default the profile's. ComfyUI pads FLUX's text to 256.",
+        ),
         quantize_option,
         click.option(
             "--guidance", type=float, metavar="SCALE", help="Guidance scale; default the profile's."

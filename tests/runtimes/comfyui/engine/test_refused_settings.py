@@ -7,7 +7,7 @@ import msgspec
 import pytest
 import torch
 from comfyui_models import engine_model
-from comfyui_runs import counted, run, text
+from comfyui_runs import ROWS, counted, run, text
 from torch import Tensor
 
 from budc.runtimes.admission.settings import UncalibratedWarning
@@ -76,6 +76,17 @@ def test_a_run_that_does_not_fit_is_refused(patcher: Any, document: PolicyDocume
     with pytest.raises(BudcError, match=match):
         run(model, document, **options)
     assert not rows
+
+
+def test_text_of_another_length_is_refused(wan: Any, patcher: Any, compiled_for: Any) -> None:
+    document = compiled_for(wan, [not row for row in ROWS], ROWS, text_tokens=8)
+    model = apply(patcher, document)
+    run(model, document)
+    longer = [[torch.zeros(1, 16, 16), {}]]
+    with pytest.raises(
+        CalibrationMismatch, match=r"text tokens: .* for 8, this run has 16; compile a policy"
+    ):
+        run(model, document, positive=longer)
 
 
 def test_an_uncalibrated_run_warns_with_both_values(patcher: Any, document: PolicyDocument) -> None:

@@ -4,6 +4,7 @@ The file holds the embedded video model under ComfyUI's names; the policy is the
 the folder of diffusers. Final latents are those of diffusers' runtime.
 """
 
+import hashlib
 import json
 from copy import deepcopy
 from typing import Any
@@ -12,12 +13,13 @@ import pytest
 import torch
 from comfyui_models import engine_model
 from comfyui_workflow import Graph, WorkflowError, Workflows
+from msgspec.structs import replace
 from safetensors.torch import save_file
 from torch import Tensor
 
 import budc
 from budc.schema.artifact import seal
-from budc.schema.policy import PolicyDocument
+from budc.schema.policy import AdapterRule, PolicyDocument, ScaledAdapter
 
 PROMPT, SEED = "a small red circle moves left over stripes", 7
 GRAPH: Graph = {
@@ -158,6 +160,7 @@ def test_a_second_prompt_runs_on_the_nodes_of_the_first(workflows: Workflows, gr
     [
         ("policy", {"trust": "nobody"}, "BudcLoadPolicy", "put its publisher's public key into models/budc"),
         ("model", {"weight_dtype": "fp8_e4m3fn"}, "BudcApplyPolicy", "transformer in this MODEL has tensor root"),
+        ("applied", {"low_noise_model": ["model", 0]}, "BudcApplyPolicy", r"has 1 \(transformer\), this node 2; leave"),
         ("empty", {"width": 128}, "SamplerCustom", "width: the policy was calibrated for 64, this run has 128"),
         ("sample", {"cfg": 4.0}, "SamplerCustom", "cfg: the policy was calibrated for 5.0, this run has 4.0"),
     ],
@@ -170,6 +173,26 @@ def test_a_node_that_refuses_shows_why(
         workflows.run(graph)
     assert refused.value.node == where
     assert str(refused.value).count("\n") <= 1
+
+
+def test_a_listed_lora_runs_through_the_node_that_keeps_its_file(
+    workflows: Workflows, graph: Graph, document: PolicyDocument, signer: Any
+) -> None:
+    name, path = "diffusion_model.blocks.0.ffn.0", workflows.models / "loras" / "style.safetensors"
+    save_file({f"{name}.lora_A.weight": torch.ones(1, 96), f"{name}.lora_B.weight": torch.ones(384, 1)}, path)
+    inputs = {"model": ["model", 0], "lora": path.name, "strength": 0.5}
+    graph["lora"] = {"class_type": "BudcLoadAdapter", "inputs": inputs}
+    graph["applied"]["inputs"]["model"] = ["lora", 0]
+    with pytest.raises(
+        WorkflowError, match="adapters: the policy was calibrated for none; this MODEL has style"
+    ):
+        workflows.run(graph)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    adapters = AdapterRule(rule="listed", scaled=[ScaledAdapter(name="style", file=digest, scale=0.5)])
+    listed = replace(document, model=replace(document.model, adapters=adapters))
+    (workflows.models / "budc" / "styled.budc.json").write_bytes(seal(listed, signer))
+    graph["policy"]["inputs"]["policy"] = "styled.budc.json"
+    assert workflows.run(graph).isfinite().all()
 
 
 def test_a_cancelled_workflow_leaves_the_next_one_as_it_was(
@@ -195,4 +218,4 @@ def test_the_policies_of_the_folder_are_what_a_node_offers(workflows: Workflows)
     import nodes
 
     offered = nodes.NODE_CLASS_MAPPINGS["BudcLoadPolicy"].INPUT_TYPES()["required"]
-    assert offered["policy"] == (["nano.budc.json"],)
+    assert "nano.budc.json" in offered["policy"][0]

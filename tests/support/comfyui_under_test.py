@@ -1,0 +1,134 @@
+"""ComfyUI's engine as a runtime of the conformance suite, and diffusers' runtime beside it."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from comfyui_models import engine_model, sample
+
+from budc.runtimes.comfyui.apply import apply
+from budc.runtimes.comfyui.policy_runs import KEY
+from budc.runtimes.comfyui.sampler import policy_sampler
+from budc.runtimes.comfyui.sampling_run import BRANCHES
+from budc.runtimes.diffusers.apply import applied
+from budc.runtimes.onnxruntime.noise import seeded_noise
+from budc.runtimes.testing import STEPS, OnStep, RunRecord, record_steps
+from budc.schema.policy import PolicyDocument
+
+PROMPT, SEED = "a small red circle moves left over stripes", 7
+
+
+class EngineUnderTest:
+    """The engine's Wan, or two of them. A policy stays on the MODEL as long as the document is the same."""
+
+    def __init__(self, pipe: Any, folder: Path, document: PolicyDocument) -> None:
+        self.pipe, self.folder, self.document = pipe, folder, document
+        self.patcher, *self.later = (
+            engine_model(getattr(pipe, item.name)) for item in document.model.denoisers
+        )
+        self.shape = document.pipeline().shape
+        positive, negative = pipe.encode_prompt(PROMPT, "", max_sequence_length=self.shape.text_tokens)
+        self.texts = [[[text, {}]] for text in (positive, negative)]
+        self._applied: tuple[Any, Any] = (None, None)
+
+    def run(
+        self,
+        document: PolicyDocument,
+        *,
+        steps: int | None = None,
+        on_step: OnStep | None = None,
+        record: RunRecord | None = None,
+    ) -> RunRecord:
+        import comfy.model_management as management
+
+        record = RunRecord() if record is None else record
+        if self._applied[0] is not document:
+            self._applied = (document, apply(self.patcher, document, self.later))
+        patcher = self._applied[1]
+        networks = [one.model.diffusion_model for one in (patcher, *self.later)]
+        runs = patcher.get_attachment(KEY)
+        record.evaluations_of = [0] * len(networks)
+        velocities: dict[str, Any] = {}
+
+        def entered(place: int) -> Any:
+            def count(_module: Any, args: Any) -> None:
+                record.evaluations += len(args[0])
+                record.evaluations_of[place] += len(args[0])
+
+            return count
+
+        def left(_module: Any, _args: Any, kwargs: Any, output: Any) -> None:
+            names = [BRANCHES[place] for place in kwargs["transformer_options"]["cond_or_uncond"]]
+            velocities.update(zip(names, output.chunk(len(names)), strict=True))
+
+        def after(step: int, _denoised: Any, _latents: Any, _total: int) -> None:
+            record.velocities.append({name: value.numpy() for name, value in velocities.items()})
+            if on_step is not None and on_step(step) is False:
+                raise management.InterruptProcessingException
+
+        hooks = [network.register_forward_hook(left, with_kwargs=True) for network in networks]
+        hooks += [
+            network.blocks[0].register_forward_pre_hook(entered(place))
+            for place, network in enumerate(networks)
+        ]
+        shape = self.shape
+        record.noise = seeded_noise(
+            (1, 16, (shape.frames + 3) // 4, shape.height // 8, shape.width // 8), SEED
+        )
+        sigmas = document.sampler.sigmas if steps is None else torch.linspace(1, 0, steps + 1)
+        try:
+            with (
+                record_steps(runs.machine, lambda cached: cached.numpy(), record),
+                contextlib.suppress(management.InterruptProcessingException),
+            ):
+                latents = sample(
+                    patcher, torch.tensor(record.noise), *self.texts, document.sampler.guidance, self.sampler(document),
+                    torch.as_tensor(sigmas), after,
+                )  # fmt: skip
+                record.latents = latents.numpy()
+        finally:
+            for hook in hooks:
+                hook.remove()
+        record.held = runs.machine.held
+        return record
+
+    def sampler(self, document: PolicyDocument) -> Any:
+        """The engine's own Euler, or the solver of the policy, for the scheduler of the model."""
+        import comfy.samplers
+
+        own = self.document.sampler
+        if own.scheduler == "FlowMatchEulerDiscreteScheduler":
+            return comfy.samplers.sampler_object("euler")
+        schedule = {name: getattr(document.sampler, name) for name in ("sigmas", "timesteps")}
+        return comfy.samplers.KSAMPLER(policy_sampler(msgspec.structs.replace(own, **schedule)))
+
+    def plain(self) -> Any:
+        return self.call()
+
+    def diffusers(self, document: PolicyDocument) -> Any:
+        """The latents of diffusers' runtime."""
+        with applied(self.pipe, document, allow_unsigned=True, weights_dir=self.folder):
+            return self.call()
+
+    def call(self) -> Any:
+        shape, sampler = self.shape, self.document.sampler
+        second = {"guidance_scale_2": sampler.experts[0].guidance} if sampler.experts else {}
+        return self.pipe(
+            PROMPT, height=shape.height, width=shape.width, num_frames=shape.frames,
+            max_sequence_length=shape.text_tokens, guidance_scale=sampler.guidance, num_inference_steps=STEPS,
+            generator=torch.Generator().manual_seed(SEED), output_type="latent",
+            **second,
+        ).frames.numpy()  # fmt: skip
+
+    @contextlib.contextmanager
+    def adapter(self) -> Iterator[None]:
+        original, self.patcher = self.patcher, self.patcher.clone()
+        weight = "diffusion_model.blocks.0.self_attn.q.weight"
+        width = self.patcher.model.diffusion_model.dim
+        self.patcher.add_patches({weight: ("diff", (torch.ones(width, width),))})
+        self._applied = (None, None)
+        yield
+        self.patcher, self._applied = original, (None, None)
