@@ -273,3 +273,14 @@ def wait_for(log: Path, text: str) -> None:
             return
         time.sleep(0.1)
     raise AssertionError(log.read_text())
+
+
+def test_the_image_takes_the_code_alone() -> None:
+    root = SERVICE.parents[1]
+    lines = (SERVICE / "Containerfile").read_text().splitlines()
+    copies = [line.split()[1:] for line in lines if line.startswith("COPY ")]
+    copied = {source for *sources, _ in copies for source in sources}
+    # A checkout may hold private keys and models: nothing is copied but by its name.
+    assert all((root / source).exists() and Path(source).parts for source in copied)
+    linked = {path.resolve().relative_to(root).parts[0] for path in (root / "src" / "budc").iterdir()}
+    assert linked <= copied

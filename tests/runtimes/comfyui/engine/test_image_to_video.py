@@ -1,6 +1,6 @@
-"""Image to video on ComfyUI's engine: conditionings as its nodes make them, and final latents beside diffusers' runtime.
+"""Image to video on ComfyUI's engine: its own nodes make the conditionings; final latents beside diffusers' runtime.
 
-Wan2.1 sees its image by CLIP too, Wan2.2 does not. What CLIP and the VAE say of an image is random here.
+Wan2.1 sees its image by CLIP too, Wan2.2 does not. The VAE is diffusers', what CLIP says of an image is random.
 """
 
 from collections.abc import Callable
@@ -59,21 +59,36 @@ class Case:
             if name == "image" or len(roles) == 2
         }
 
+    def encode(self, clip: Tensor) -> Tensor:
+        """Return the latents of a clip (frames, rows, columns, 3), as a VAE of ComfyUI."""
+        from diffusers.pipelines.wan.pipeline_wan_i2v import retrieve_latents
+
+        vae = self.pipe.vae
+        latents = retrieve_latents(vae.encode(2 * clip.movedim(-1, 0)[None] - 1), sample_mode="argmax")
+        mean, std = (
+            torch.tensor(value)[:, None, None, None]
+            for value in (vae.config.latents_mean, vae.config.latents_std)
+        )
+        return (latents - mean) / std
+
     def conditionings(self, **changes: Any) -> dict[str, Any]:
-        """Positive and negative, as WanImageToVideo and WanFirstLastFrameToVideo leave them."""
-        first, last = self.images["image"], self.images.get("last_image")
-        last = None if last is None else 2 * last - 1
-        beside = self.pipe.prepare_latents(
-            2 * first - 1, 1, 16, 16, 32, 5, torch.float32, "cpu", last_image=last
-        )[1]
-        mask = 1 - beside[:, :4]
-        notes = {"concat_latent_image": beside[:, 4:], "concat_mask": mask[:, :1] if last is None else mask}
-        if self.seen is not None:
-            notes["clip_vision_output"] = SimpleNamespace(penultimate_hidden_states=self.seen)
-        notes |= changes
+        """Positive and negative, as WanImageToVideo or WanFirstLastFrameToVideo leaves them."""
+        from comfy_extras import nodes_wan
+
+        first, last = (
+            None if image is None else image.movedim(1, -1)
+            for image in (self.images["image"], self.images.get("last_image"))
+        )
+        seen = None if self.seen is None else SimpleNamespace(penultimate_hidden_states=self.seen)
+        texts = ([[text, {}]] for text in self.texts)
+        vae = SimpleNamespace(encode=self.encode, latent_channels=16, spacial_compression_encode=lambda: 8)
+        if last is None:
+            made = nodes_wan.WanImageToVideo.execute(*texts, vae, 32, 16, 5, 1, first, seen)
+        else:
+            made = nodes_wan.WanFirstLastFrameToVideo.execute(*texts, vae, 32, 16, 5, 1, first, last, seen)
         return {
-            name: [[text, dict(notes)]]
-            for name, text in zip(("positive", "negative"), self.texts, strict=True)
+            name: [[text, {**notes, **changes}] for text, notes in entries]
+            for name, entries in zip(("positive", "negative"), made.args, strict=False)
         }
 
     def diffusers(self) -> Tensor:
