@@ -58,7 +58,7 @@ _OF_ONE_SHAPE: Final = _ON_PIPELINES - {FURTHER_SHAPES, OWN_SIGMAS, OWN_PREDICTO
 RUNS: Final[Mapping[str, frozenset[str]]] = {
     APPLY: _ON_PIPELINES,
     ONNX_RUNTIME: _EXPORTED,
-    COMFYUI: _EXPORTED | {IMAGES, SCALED_ADAPTERS},
+    COMFYUI: _ON_PIPELINES - {QUANTIZATION},
     BIND: _EXPORTED,
     # Only the shape that was searched on is measured.
     REPLAY: _ON_PIPELINES | {TARGET, TRUNK_OUTPUT},

@@ -89,25 +89,27 @@ class PolicySampler:
     RETURN_NAMES = ("sampler", "sigmas", "guidance", "width", "height", "frames")
     DESCRIPTION = (
         "What the policy was compiled for. guidance is the cfg of SamplerCustom; for models with distilled guidance "
-        "(FLUX) it is FluxGuidance, and cfg is 1."
+        "(FLUX) it is FluxGuidance, and cfg is 1. A policy for several sizes gives its first, or the one asked for."
     )
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
         """Return the inputs."""
-        return {"required": {"policy": (POLICY,)}}
+        pixels, frames = {"default": 0, "max": 65536, "step": 8}, {"default": 0, "max": 65536}
+        sizes = {"width": ("INT", pixels), "height": ("INT", pixels), "frames": ("INT", frames)}
+        return {"required": {"policy": (POLICY,)}, "optional": sizes}
 
-    def settings(self, policy: Any) -> tuple[Any, ...]:
+    def settings(self, policy: Any, width: int = 0, height: int = 0, frames: int = 0) -> tuple[Any, ...]:
         """Return sampler, sigmas (steps + 1,) with the terminal 0, guidance and size. Raises BudcError."""
         import comfy.samplers
         import torch
 
         from budc.runtimes.comfyui.guidance import guidance_input
         from budc.runtimes.comfyui.sampler import policy_sampler
+        from budc.runtimes.comfyui.sizes import calibrated_size
 
-        document = policy.document
         with shown():
-            shape = document.pipeline().shape
+            document, shape = calibrated_size(policy.document, width, height, frames)
             sampler = comfy.samplers.KSAMPLER(policy_sampler(document.sampler))
             sigmas = torch.tensor(list(document.sampler.sigmas), dtype=torch.float32)
             return sampler, sigmas, guidance_input(document), shape.width, shape.height, shape.frames

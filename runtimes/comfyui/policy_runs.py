@@ -36,14 +36,15 @@ KEY = "budc"
 
 
 class PolicyRuns:
-    """The runs of a MODEL under a policy, one at a time. `machine` holds what is cached."""
+    """The runs of a MODEL under a policy, one at a time. `machine` is that of the run, or of the last one."""
 
     def __init__(
         self, document: PolicyDocument, denoisers: Denoisers, family: EngineFamily, settings: SettingsCheck
     ) -> None:
-        self.document = document
+        self.document = self._current = document
         sampler = document.sampler
-        self.machine: StepMachine[Tensor] = StepMachine(document.policy, combine, sampler.first_steps)
+        self._machine: StepMachine[Tensor] = StepMachine(document.policy, combine, sampler.first_steps)
+        self.machine = self._machine
         guided = sampler.guidance_rule == "classifier-free"
         self.guide = self._guide if guided and (family.rescales or sampler.experts) else None
         self.wrappers = {
@@ -71,16 +72,16 @@ class PolicyRuns:
         noise, sigmas = given["noise"], given["sigmas"]
         with shown(), self._exclusive.begin():
             try:
-                self._check(
-                    SamplingRun(
-                        executor.class_obj,
-                        given["sampler"],
-                        sigmas,
-                        noise,
-                        given["latent_image"],
-                        given.get("denoise_mask"),
-                    )
+                run = SamplingRun(
+                    executor.class_obj,
+                    given["sampler"],
+                    sigmas,
+                    noise,
+                    given["latent_image"],
+                    given.get("denoise_mask"),
                 )
+                self._take_size(*run.size)
+                self._check(run)
                 self._steps = {sigma: step for step, sigma in enumerate(sigmas.tolist()[:-1])}
                 # ComfyUI scales the noise by the first sigma, the pipelines of diffusers do not.
                 given["noise"] = noise / sigmas[0].to(noise.device)
@@ -122,7 +123,7 @@ class PolicyRuns:
         options = given["transformer_options"]
         step, branches = self._step(options), _branches(options)
         actions = [self.machine.step(branch, step) for branch in branches]
-        scaled = self.document.sampler.timesteps[step] * self._family.timestep_scale
+        scaled = self._current.sampler.timesteps[step] * self._family.timestep_scale
         timestep = torch.full_like(timestep, scaled)
         trunk = self._denoisers.trunk(step)
         reused = [action.cached for action in actions if not isinstance(action, Compute)]
@@ -149,8 +150,15 @@ class PolicyRuns:
         guided: Tensor = given["uncond"] + scale * (given["cond"] - given["uncond"])
         return guided
 
+    def _take_size(self, frames: int, height: int, width: int) -> None:
+        """Go over to the sigmas and predictors that the policy has for a size."""
+        self._current = current = self.document.of_size(frames, height, width)
+        self.machine = self._machine
+        if current.policy is not self.document.policy:
+            self.machine = StepMachine(current.policy, combine, current.sampler.first_steps)
+
     def _check(self, run: SamplingRun) -> None:
-        document, settings = self.document, self._settings
+        document, settings = self._current, self._settings
         settings.begin_run()
         checks.check_schedule(document, run)
         check_other_nodes(run.patcher, run.options, settings, own=self.guide, key=KEY)
