@@ -18,13 +18,11 @@ from torch import Tensor
 
 from budc.runtimes.admission.exclusive import ExclusiveRun
 from budc.runtimes.admission.settings import SettingsCheck
-from budc.runtimes.comfyui import checks
-from budc.runtimes.comfyui.adapters import check_adapters
 from budc.runtimes.comfyui.denoisers import Denoisers
 from budc.runtimes.comfyui.families import EngineFamily
 from budc.runtimes.comfyui.guidance import rescaled_guidance
-from budc.runtimes.comfyui.other_nodes import check_other_nodes
 from budc.runtimes.comfyui.refusals import shown
+from budc.runtimes.comfyui.run_check import RunCheck
 from budc.runtimes.comfyui.sampling_run import BRANCHES, SamplingRun
 from budc.runtimes.sampling.steps import Compute, StepMachine
 from budc.runtimes.sampling.trunk import combine
@@ -56,7 +54,7 @@ class PolicyRuns:
             self.wrappers["apply_model"] = self.apply_model
         self._family = family
         self._denoisers = denoisers
-        self._settings = settings
+        self._check = RunCheck(family, denoisers.later, settings, self.guide, KEY)
         self._exclusive = ExclusiveRun("MODEL", "begin it when the first run has ended")
         self._one_mask = len({tuple(branch.mask) for branch in document.policy.branches}) == 1
         self._steps: dict[float, int] = {}
@@ -81,7 +79,7 @@ class PolicyRuns:
                     given.get("denoise_mask"),
                 )
                 self._take_size(*run.size)
-                self._check(run)
+                self._check(self._current, run)
                 self._steps = {sigma: step for step, sigma in enumerate(sigmas.tolist()[:-1])}
                 # ComfyUI scales the noise by the first sigma, the pipelines of diffusers do not.
                 given["noise"] = noise / sigmas[0].to(noise.device)
@@ -156,25 +154,6 @@ class PolicyRuns:
         self.machine = self._machine
         if current.policy is not self.document.policy:
             self.machine = StepMachine(current.policy, combine, current.sampler.first_steps)
-
-    def _check(self, run: SamplingRun) -> None:
-        document, settings = self._current, self._settings
-        settings.begin_run()
-        checks.check_schedule(document, run)
-        check_other_nodes(run.patcher, run.options, settings, own=self.guide, key=KEY)
-        checks.check_guidance(document, run, self._family, settings)
-        checks.check_conditioning(document, run, settings)
-        checks.check_sampler(document, run, settings)
-        checks.check_size(document, run, settings)
-        for denoiser, patcher in zip(
-            document.model.denoisers, (run.patcher, *self._denoisers.later), strict=True
-        ):
-            checks.check_parametrisation(patcher, settings)
-            checks.check_precision(document, patcher, settings)
-            check_adapters(document, denoiser.name, patcher, settings)
-        for patcher in self._denoisers.later:
-            # Only the first MODEL's nodes are run by the engine: here a difference would be lost, not run.
-            check_other_nodes(patcher, patcher.model_options, SettingsCheck())
 
     def _step(self, options: Any) -> int:
         if not self._steps:

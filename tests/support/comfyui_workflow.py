@@ -5,13 +5,17 @@ small ones that the engine knows no class for.
 """
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import budc.runtimes.comfyui
+from budc.schema.artifact import seal
+from budc.schema.keys import Signer
+from budc.schema.policy import PolicyDocument
 
 EXTRA_NODES = ("custom_sampler", "hunyuan", "flux", "sd3", "wan")
 """Files of `comfy_extras` whose nodes workflows use."""
@@ -61,6 +65,22 @@ class Workflows:
         self._executor = execution.PromptExecutor(
             self, cache_type=execution.CacheType.CLASSIC, cache_args={"lru": 0, "ram": 0, "ram_inactive": 0}
         )
+
+    def add_model(self, name: str, network: Any, **settings: Any) -> None:
+        """Write a network of the engine as a single file, alone and as a checkpoint.
+
+        The engine reads most settings off the tensors' shapes; `settings` are those that it takes for granted otherwise.
+        """
+        tensors = network.state_dict()
+        metadata = {"config": json.dumps({"transformer": settings})} if settings else None
+        save_file(tensors, self.models / "diffusion_models" / name, metadata)
+        checkpoint = {f"model.diffusion_model.{key}": tensor for key, tensor in tensors.items()}
+        save_file(checkpoint, self.models / "checkpoints" / name, metadata)
+
+    def add_policy(self, name: str, document: PolicyDocument, signer: Signer, public: bytes) -> None:
+        """Write a signed policy, and `release.pub`."""
+        (self.models / "budc" / name).write_bytes(seal(document, signer))
+        (self.models / "budc" / "release.pub").write_bytes(public)
 
     def text_encoder(self, clip: Any) -> None:
         """Register the node `TestTextEncoder`, which returns `clip`."""

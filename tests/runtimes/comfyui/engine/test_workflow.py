@@ -5,7 +5,6 @@ the folder of diffusers. Final latents are those of diffusers' runtime.
 """
 
 import hashlib
-import json
 from copy import deepcopy
 from typing import Any
 
@@ -18,7 +17,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import budc
-from budc.schema.artifact import seal
 from budc.schema.policy import AdapterRule, PolicyDocument, ScaledAdapter
 
 PROMPT, SEED = "a small red circle moves left over stripes", 7
@@ -84,21 +82,14 @@ def workflows(
     pipe: Any, document: PolicyDocument, signer: Any, key_pair: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Workflows:
     workflows = Workflows(tmp_path_factory.mktemp("ComfyUI"))
-    network = engine_model(pipe.transformer).model.diffusion_model.state_dict()
-    # The engine takes the sizes of Wan for granted that shapes do not show, unless the file says otherwise.
     config = pipe.transformer.config
-    settings = {
+    sizes = {
         "num_heads": config.num_attention_heads,
         "freq_dim": config.freq_dim,
         "text_dim": config.text_dim,
     }
-    metadata = {"config": json.dumps({"transformer": settings})}
-    save_file(network, workflows.models / "diffusion_models" / "nano.safetensors", metadata)
-    checkpoint = {f"model.diffusion_model.{name}": tensor for name, tensor in network.items()}
-    save_file(checkpoint, workflows.models / "checkpoints" / "nano.safetensors", metadata)
-    policies = workflows.models / "budc"
-    (policies / "nano.budc.json").write_bytes(seal(document, signer))
-    (policies / "release.pub").write_bytes(key_pair.public)
+    workflows.add_model("nano.safetensors", engine_model(pipe.transformer).model.diffusion_model, **sizes)
+    workflows.add_policy("nano.budc.json", document, signer, key_pair.public)
     workflows.text_encoder(TextEncoder(pipe, document.pipeline().shape.text_tokens))
     return workflows
 
@@ -176,7 +167,7 @@ def test_a_node_that_refuses_shows_why(
 
 
 def test_a_listed_lora_runs_through_the_node_that_keeps_its_file(
-    workflows: Workflows, graph: Graph, document: PolicyDocument, signer: Any
+    workflows: Workflows, graph: Graph, document: PolicyDocument, signer: Any, key_pair: Any
 ) -> None:
     name, path = "diffusion_model.blocks.0.ffn.0", workflows.models / "loras" / "style.safetensors"
     save_file({f"{name}.lora_A.weight": torch.ones(1, 96), f"{name}.lora_B.weight": torch.ones(384, 1)}, path)
@@ -190,7 +181,7 @@ def test_a_listed_lora_runs_through_the_node_that_keeps_its_file(
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     adapters = AdapterRule(rule="listed", scaled=[ScaledAdapter(name="style", file=digest, scale=0.5)])
     listed = replace(document, model=replace(document.model, adapters=adapters))
-    (workflows.models / "budc" / "styled.budc.json").write_bytes(seal(listed, signer))
+    workflows.add_policy("styled.budc.json", listed, signer, key_pair.public)
     graph["policy"]["inputs"]["policy"] = "styled.budc.json"
     assert workflows.run(graph).isfinite().all()
 
