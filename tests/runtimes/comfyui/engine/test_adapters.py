@@ -10,9 +10,11 @@ import pytest
 import torch
 from comfyui_models import engine_model
 from comfyui_runs import GUIDANCE, ROWS, noise, run, text
+from lora import write_lora
 from safetensors.torch import load_file, save_file
 
 import budc
+from budc.runtimes.admission.settings import UncalibratedWarning
 from budc.runtimes.comfyui.adapters import load_adapter
 from budc.runtimes.comfyui.apply import apply
 from budc.schema.errors import CalibrationMismatch, UsageError
@@ -89,6 +91,29 @@ def test_a_listed_lora_adds_what_it_adds_in_diffusers(
             prompt_embeds=texts[0], negative_prompt_embeds=texts[1], height=16, width=32, num_frames=5,
             latents=noise(), guidance_scale=GUIDANCE, num_inference_steps=len(ROWS), output_type="latent",
         ).frames  # fmt: skip
+    assert (actual - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_a_lora_with_diffusers_names_is_one_of_flux_in_both(
+    flux: Any, compiled_for: Callable[..., PolicyDocument], tmp_path: Path
+) -> None:
+    path = write_lora(tmp_path / "flux.safetensors", flux.transformer)
+    document = listing(compiled_for(flux), path, 0.5)
+    words, pooled = torch.randn(1, 5, 16, generator=torch.Generator().manual_seed(1)), torch.ones(1, 8)
+    start = torch.randn(1, 4, 16, 24, generator=torch.Generator().manual_seed(2))
+    conditioning = [[words, {"pooled_output": pooled, "guidance": 3.5}]]
+    model = apply(load_adapter(engine_model(flux.transformer), path, 0.5), document, allow_uncalibrated=True)
+    with pytest.warns(UncalibratedWarning):
+        actual = run(model, document, noise=start, positive=conditioning, negative=conditioning, cfg=1.0)
+    flux.load_lora_weights(path, adapter_name="style")
+    flux.set_adapters("style", 0.5)
+    rule = msgspec.structs.replace(document.model, adapters=AdapterRule(rule="any"))
+    with budc.applied(flux, msgspec.structs.replace(document, model=rule), allow_unsigned=True):
+        packed = flux(
+            prompt_embeds=words, pooled_prompt_embeds=pooled, height=32, width=48, guidance_scale=3.5,
+            latents=flux._pack_latents(start, 1, 4, 16, 24), num_inference_steps=6, output_type="latent",
+        ).images  # fmt: skip
+    expected = flux._unpack_latents(packed, 32, 48, flux.vae_scale_factor)
     assert (actual - expected).abs().max() < 1e-5 * expected.abs().max()
 
 

@@ -1,5 +1,6 @@
 """Models of two denoisers, as Wan2.2 has them, on ComfyUI's engine: two MODELs, one sampler."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,15 @@ import pytest
 import torch
 from comfyui_under_test import EngineUnderTest
 from msgspec.structs import replace
+from safetensors.torch import save_file
 
 from budc.policies.profile import load_profile
+from budc.runtimes.comfyui.adapters import load_adapter
 from budc.runtimes.comfyui.apply import apply
 from budc.runtimes.comfyui.sampler import policy_sampler
 from budc.runtimes.testing import GOLDEN, STEPS, GoldenPolicy, RuntimeConformance
 from budc.schema.errors import CalibrationMismatch, UsageError, WeightsMismatch
-from budc.schema.policy import PolicyDocument, Shape
+from budc.schema.policy import AdapterRule, PolicyDocument, ScaledAdapter, Shape
 
 FIRST = 3
 """The first step of the second denoiser."""
@@ -81,23 +84,39 @@ def test_the_second_model_must_be_there_and_the_right_one(under_test: EngineUnde
         apply(second, under_test.document, [first])
 
 
-def test_what_is_on_the_second_model_is_checked_too(under_test: EngineUnderTest) -> None:
+def test_a_lora_may_be_for_one_of_the_two(under_test: EngineUnderTest, tmp_path: Path) -> None:
+    first, (second,), document = under_test.patcher, under_test.later, under_test.document
+    name, path = "diffusion_model.blocks.0.self_attn.q", tmp_path / "style.safetensors"
+    save_file({f"{name}.lora_A.weight": torch.ones(1, 32), f"{name}.lora_B.weight": torch.ones(32, 1)}, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    style = ScaledAdapter(name="style", file=digest, scale=0.5, denoiser="transformer_2")
+    rule = AdapterRule(rule="listed", scaled=[style])
+    document = replace(document, model=replace(document.model, adapters=rule))
+    sample_pair(under_test, document, first, load_adapter(second, path, 0.5))
+    with pytest.raises(
+        CalibrationMismatch, match=r"this MODEL has style.safetensors .*, which the policy does not"
+    ):
+        sample_pair(under_test, document, load_adapter(first, path, 0.5), load_adapter(second, path, 0.5))
+    with pytest.raises(CalibrationMismatch, match=r"with style .* at scale 0.5, this MODEL has none"):
+        sample_pair(under_test, document, first, second)
+
+
+def sample_pair(under_test: EngineUnderTest, document: PolicyDocument, first: Any, second: Any) -> None:
     from comfy.samplers import KSAMPLER
     from comfyui_models import sample
 
+    sampler, sigmas = KSAMPLER(policy_sampler(document.sampler)), torch.tensor(document.sampler.sigmas)
+    model, start = apply(first, document, [second]), torch.zeros(1, 16, 2, 4, 6)
+    sample(model, start, *under_test.texts, document.sampler.guidance, sampler, sigmas)
+
+
+def test_what_is_on_the_second_model_is_checked_too(under_test: EngineUnderTest) -> None:
     first, (second,), document = under_test.patcher, under_test.later, under_test.document
-
-    def run(other: Any) -> None:
-        start = torch.zeros(1, 16, 2, 4, 6)
-        sampler, sigmas = KSAMPLER(policy_sampler(document.sampler)), torch.tensor(document.sampler.sigmas)
-        guidance = document.sampler.guidance
-        sample(apply(first, document, [other]), start, *under_test.texts, guidance, sampler, sigmas)
-
     patched, changed = second.clone(), second.clone()
     patched.add_patches({"diffusion_model.blocks.0.self_attn.q.weight": ("diff", (torch.ones(32, 32),))})
     with pytest.raises(CalibrationMismatch, match=r"adapters: .* none; this MODEL has LoRA on 1 weights"):
-        run(patched)
+        sample_pair(under_test, document, first, patched)
     changed.set_model_attn1_patch(lambda *_: None)
     with pytest.raises(CalibrationMismatch, match="another node has put attn1_patch"):
-        run(changed)
-    run(second)
+        sample_pair(under_test, document, first, changed)
+    sample_pair(under_test, document, first, second)
