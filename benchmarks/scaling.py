@@ -123,7 +123,7 @@ def measure(folder: Path, model: str, rounds: int) -> list[dict[str, Any]]:
             reference = {key: value for key, value in journal.records.items() if "full" in key}
             rolled = [RollOut(reference, finder.stages.screen, candidate) for candidate in candidates()]
             ways: dict[str, Callable[[Sequence[Task]], None]] = {
-                "one worker": lambda tasks: in_pool(replace(pool, actors=pool.actors[:1]), tasks),
+                "one worker": lambda tasks: in_pool(replace(pool, workers=pool.workers[:1]), tasks),
                 "two workers": lambda tasks: in_pool(pool, tasks),
                 "two plain": lambda tasks: in_plain(plain, tasks),
             }

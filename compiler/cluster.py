@@ -24,11 +24,11 @@ class Cluster:
     workers: int | None = None
     gpus_per_worker: float | None = None
 
-    @property
-    def endpoint(self) -> tuple[str, int] | None:
-        """Host and port; None for `local` and `auto`."""
-        match = _ADDRESS.fullmatch(self.address)
-        return None if match is None else (match["host"].strip("[]"), int(match["port"]))
+
+def endpoint_of(address: str) -> tuple[str, int] | None:
+    """Return host and port of an address; None for `local` and `auto`."""
+    match = _ADDRESS.fullmatch(address)
+    return None if match is None else (match["host"].strip("[]"), int(match["port"]))
 
 
 def parse_cluster(ray: str | None, workers: int | None, gpus_per_worker: float | None) -> Cluster | None:

@@ -19,9 +19,10 @@ from budc.compiler.models.model import LoadedModel, load_model
 from budc.compiler.rollouts.schedule import NoiseSchedule
 from budc.compiler.selection.task import Task
 from budc.compiler.storage.journal import Journal
-from budc.compiler.workers.pool import Pool, worker_pool
+from budc.compiler.workers.pool import Pool
 from budc.compiler.workers.report_tasks import PoolReport, ReportSetting
 from budc.compiler.workers.search_tasks import SEARCH, PoolSearch, WorkerSearch
+from budc.compiler.workers.worker_pool import worker_pool
 from budc.policies.adapter_files import AdapterFile
 from budc.policies.profile import ModelProfile
 from budc.runtimes.sampling.devices import find_device

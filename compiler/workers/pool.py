@@ -10,55 +10,44 @@ A worker that is lost loses its task alone, which is queued again. A node that l
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from budc.compiler.cluster import Cluster
-from budc.compiler.workers.actor import About, Failed, Setup, Task, Worker, own_versions
-from budc.compiler.workers.queue import Nodes, TaskQueue
-from budc.compiler.workers.ray_cluster import Share, connected, first_line, worker_count
-from budc.option_names import option
-from budc.progress import notice, side_note, stage
-from budc.runtimes.sampling.devices import device_name
-from budc.schema.errors import BudcError, ClusterUnusable, OutputError
+from budc.compiler.workers.actor import Failed, Setup, Task
+from budc.compiler.workers.queue import ATTEMPTS, Nodes, TaskQueue
+from budc.compiler.workers.ray_cluster import first_line
+from budc.compiler.workers.started_worker import StartedWorker, Starter, placed
+from budc.progress import notice, stage
+from budc.schema.errors import BudcError, ClusterUnusable
 from budc.schema.plural import counted
 
 START_SECONDS = 300.0
 """How long a worker may take to start: Ray waits for ever for room that another takes."""
-PROBE = b"budc"
-
-
-@dataclass(eq=False)
-class _Actor:
-    """One worker: its handle, the node that it is on, and the task that it does.
-
-    `starting` are the answers that it owes until it is ready.
-    """
-
-    handle: Any
-    starting: list[Any]
-    node: str = ""
-    place: str = "a worker"
-    task: int | None = None
 
 
 @dataclass
 class Pool:
-    """Workers of one cluster. `device` is what they compute on, with so many threads."""
+    """Workers of one cluster, as `starter` starts them; `setups` are what every one has done before its tasks."""
 
-    ray: Any
-    share: Share
-    device: torch.device
-    threads: int
-    actors: list[_Actor] = field(default_factory=list)
+    starter: Starter
+    workers: list[StartedWorker] = field(default_factory=list)
     setups: list[Any] = field(default_factory=list)
     nodes: Nodes = field(default_factory=Nodes)
+    lost_at_start: int = 0
+    """How many workers were lost, one after another, that were not ready yet."""
+
+    @property
+    def ray(self) -> Any:
+        """Ray's module."""
+        return self.starter.ray
+
+    @property
+    def device(self) -> torch.device:
+        """What the workers compute on."""
+        return self.starter.device
 
     def start(self, count: int) -> None:
         """Start workers, spread over the nodes.
@@ -67,59 +56,42 @@ class Pool:
             ClusterUnusable: some do not start, or have other versions or another device than this process.
         """
         stage("workers", counted(count, "worker"))
-        self.actors = [self._started("SPREAD") for _ in range(count)]
-        answers = [actor.starting[0] for actor in self.actors]
+        self.workers = [self.starter.start(self.setups) for _ in range(count)]
+        answers = [worker.starting[0] for worker in self.workers]
         _, waiting = self.ray.wait(answers, num_returns=count, timeout=START_SECONDS)
         if waiting:
             raise ClusterUnusable(
                 f"{len(waiting)} of {counted(count, 'worker')} did not start within {START_SECONDS:.0f} s",
                 remedy="ask for fewer with --workers: the cluster has no room for them",
             )
-        for actor in self.actors:
+        for worker in self.workers:
             try:
-                self._make_ready(actor)
+                self.starter.make_ready(worker)
             except self.ray.exceptions.RayError as error:
                 raise ClusterUnusable(
-                    f"{actor.place} cannot be started: {first_line(error)}",
+                    f"{worker.place} cannot be started: {first_line(error)}",
                     remedy="install budc with its extra ray in the environment of every node",
                 ) from error
 
-    def check_shared(self, folder: Path) -> None:
-        """Refuse a folder that the workers do not see. Raises ClusterUnusable, OutputError."""
-        probe = folder.absolute() / f".budc-shared-{os.getpid()}"
-        try:
-            probe.write_bytes(PROBE)
-        except OSError as error:
-            raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
-        try:
-            answers = [actor.handle.sees.remote(probe, PROBE) for actor in self.actors]
-            for actor, seen in zip(self.actors, self.ray.get(answers), strict=True):
-                if not seen:
-                    raise ClusterUnusable(
-                        f"{folder.absolute()}: {actor.place} does not see this folder, or cannot write there",
-                        remedy="put --out (for a replay TMPDIR) on a file system that all nodes share, at one path",
-                    )
-        finally:
-            probe.unlink(missing_ok=True)
-
     def set_up(self, setup: Setup) -> None:
-        """Let every worker do this once, and every one that is started later.
+        """Let every worker do this once, and every one that is started later, such as in place of one that is lost.
 
         Raises:
-            BudcError: what a worker raises; ClusterUnusable: one is lost.
+            BudcError: what a worker raises; ClusterUnusable: too many are lost.
         """
         shared = self.ray.put(setup)
         self.setups.append(shared)
-        answers = [actor.handle.set_up.remote(shared) for actor in self.actors]
-        for actor, answer in zip(self.actors, answers, strict=True):
+        for worker, answer in [(worker, worker.handle.set_up.remote(shared)) for worker in self.workers]:
+            if worker not in self.workers:
+                # Its node was set aside, as the one before it was lost there.
+                continue
             try:
                 failed = self.ray.get(answer)
-            except self._losses as error:
-                raise ClusterUnusable(
-                    f"{actor.place} was lost while it was set up: {first_line(error)}"
-                ) from error
+            except self.starter.losses as error:
+                self._lose(worker, None, TaskQueue(0), {}, first_line(error))
+                continue
             if isinstance(failed, Failed):
-                raise placed(failed.error, actor.place)
+                raise placed(failed.error, worker.place)
 
     def run(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Any]]:
         """Yield the position and the result of every task as it is done, in any order.
@@ -128,80 +100,48 @@ class Pool:
             ClusterUnusable: no worker is left, or a task loses every worker that it is given to.
             BudcError: what a task raises.
         """
-        queue, running = TaskQueue(len(tasks)), dict[Any, _Actor]()
+        queue, running = TaskQueue(len(tasks)), dict[Any, StartedWorker]()
         # A worker that is started again may find its node changed, and raise what `set_up` raises.
-        losses: tuple[type[BaseException], ...] = (*self._losses, BudcError)
+        losses: tuple[type[BaseException], ...] = (*self.starter.losses, BudcError)
         while not queue.finished:
-            for actor in self.actors:
-                if not actor.starting and actor.task is None and queue.waiting:
-                    actor.task = queue.take()
-                    running[actor.handle.do.remote(tasks[actor.task])] = actor
+            for worker in self.workers:
+                if not worker.starting and worker.task is None and queue.waiting:
+                    worker.task = queue.take()
+                    running[worker.handle.do.remote(tasks[worker.task])] = worker
             answer = self._first_answer(running)
-            actor = running.pop(answer) if answer in running else self._starting(answer)
-            position, actor.task = actor.task, None
+            worker = running.pop(answer) if answer in running else self._starting(answer)
+            position, worker.task = worker.task, None
             try:
                 if position is None:
-                    self._make_ready(actor)
+                    self.starter.make_ready(worker)
+                    self.lost_at_start = 0
                     continue
                 result = self.ray.get(answer)
             except losses as error:
-                self._lose(actor, position, queue, running, first_line(error))
+                self._lose(worker, position, queue, running, first_line(error))
                 continue
             if isinstance(result, Failed):
-                raise placed(result.error, actor.place)
+                raise placed(result.error, worker.place)
             queue.done()
             yield position, result
 
     def describe(self) -> str:
         """Return how many workers there are, for the progress."""
-        ready = sum(not actor.starting for actor in self.actors)
-        return counted(ready, "worker") + (f" of {len(self.actors)}" if ready < len(self.actors) else "")
+        ready = sum(not worker.starting for worker in self.workers)
+        return counted(ready, "worker") + (f" of {len(self.workers)}" if ready < len(self.workers) else "")
 
     def close(self) -> None:
         """End all workers."""
-        for actor in self.actors:
-            self._end(actor)
-        self.actors = []
+        for worker in self.workers:
+            self.starter.end(worker)
+        self.workers = []
 
-    @property
-    def _losses(self) -> tuple[type[BaseException], ...]:
-        errors = self.ray.exceptions
-        return (
-            errors.RayActorError,
-            errors.NodeDiedError,
-            errors.WorkerCrashedError,
-            errors.OutOfMemoryError,
-            errors.ActorUnschedulableError,
-        )
+    def _starting(self, answer: Any) -> StartedWorker:
+        return next(worker for worker in self.workers if worker.starting and worker.starting[-1] == answer)
 
-    def _started(self, strategy: object, node: str = "") -> _Actor:
-        remote = self.ray.remote(Worker).options(
-            num_cpus=self.share.cpus,
-            num_gpus=self.share.gpus,
-            max_restarts=0,
-            max_task_retries=0,
-            scheduling_strategy=strategy,
-        )
-        handle = remote.remote()
-        answers = [handle.about.remote(self.device.type, self.threads)]
-        return _Actor(handle, [*answers, *(handle.set_up.remote(setup) for setup in self.setups)], node)
-
-    def _make_ready(self, actor: _Actor) -> None:
-        """Take the answers of a worker that has started. Raises what it raises, ClusterUnusable, an error of Ray's."""
-        about, *others = self.ray.get(actor.starting)
-        for answer in (about, *others):
-            if isinstance(answer, Failed):
-                raise placed(answer.error, actor.place)
-        actor.node, actor.place = about.node, f"worker {about.pid} on {about.host}"
-        check_alike(about, self.device, actor.place)
-        actor.starting = []
-
-    def _starting(self, answer: Any) -> _Actor:
-        return next(actor for actor in self.actors if actor.starting and actor.starting[-1] == answer)
-
-    def _first_answer(self, running: Mapping[Any, _Actor]) -> Any:
+    def _first_answer(self, running: Mapping[Any, StartedWorker]) -> Any:
         """Wait for a task, or for a worker that starts."""
-        starting = [actor.starting[-1] for actor in self.actors if actor.starting]
+        starting = [worker.starting[-1] for worker in self.workers if worker.starting]
         answers = [*running, *starting]
         ended: list[Any] = []
         if answers:
@@ -211,79 +151,39 @@ class Pool:
         return ended[0]
 
     def _lose(
-        self, actor: _Actor, task: int | None, queue: TaskQueue, running: dict[Any, _Actor], why: str
+        self,
+        worker: StartedWorker,
+        task: int | None,
+        queue: TaskQueue,
+        running: dict[Any, StartedWorker],
+        why: str,
     ) -> None:
         """Queue the task of a lost worker again; start another one, or set its node aside with all that are on it."""
-        self._end(actor)
-        self.actors.remove(actor)
+        self.starter.end(worker)
+        self.workers.remove(worker)
         if task is not None:
-            queue.lost(task, f"{actor.place}: {why}")
-        others = {other.node for other in self.actors} - {actor.node}
-        if not self.nodes.failed(actor.node, len(others)):
-            if actor.node not in self.nodes.set_aside:
-                notice(f"{actor.place} was lost ({why}); another one is started")
-                self.actors.append(self._started(self._at(actor.node), actor.node))
+            queue.lost(task, f"{worker.place}: {why}")
+        else:
+            self._count_lost_at_start(f"{worker.place}: {why}")
+        others = {other.node for other in self.workers} - {worker.node}
+        if not self.nodes.failed(worker.node, len(others)):
+            if worker.node not in self.nodes.set_aside:
+                notice(f"{worker.place} was lost ({why}); another one is started")
+                self.workers.append(self.starter.start(self.setups, worker.node))
             return
-        notice(f"{actor.place} was lost ({why}), the second one there: its node is set aside")
-        for other in [other for other in self.actors if other.node == actor.node]:
-            self._end(other)
-            self.actors.remove(other)
+        notice(f"{worker.place} was lost ({why}), the second one there: its node is set aside")
+        for other in [other for other in self.workers if other.node == worker.node]:
+            self.starter.end(other)
+            self.workers.remove(other)
             for answer in [answer for answer, owner in running.items() if owner is other]:
                 del running[answer]
             if other.task is not None:
                 queue.give_back(other.task)
 
-    def _at(self, node: str) -> object:
-        return self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
-
-    def _end(self, actor: _Actor) -> None:
-        with contextlib.suppress(Exception):
-            self.ray.kill(actor.handle, no_restart=True)
-
-
-@contextlib.contextmanager
-def worker_pool(cluster: Cluster, device: torch.device, folder: Path) -> Iterator[Pool]:
-    """Start workers that compute on such a device and write into `folder`; end them after the with-block.
-
-    Raises:
-        ClusterUnusable: the cluster does not answer, has too little room, or its nodes differ from this machine.
-    """
-    threads = torch.get_num_threads()
-    gpus = 0.0 if device.type == "cpu" else cluster.gpus_per_worker or 1.0
-    if gpus == 0.0 and cluster.gpus_per_worker is not None:
-        raise ClusterUnusable(
-            f"{option('gpus-per-worker')}: this process computes on the CPU, and so do its workers",
-            remedy="leave it out, or start the command on a machine with the accelerator of the workers",
-        )
-    share = Share(1 if gpus else threads, gpus)
-    with connected(cluster) as ray:
-        pool = Pool(ray, share, device, threads)
-        try:
-            pool.start(worker_count(ray, cluster, share))
-            pool.check_shared(folder)
-            with side_note(pool.describe):
-                yield pool
-        finally:
-            pool.close()
-
-
-def check_alike(about: About, device: torch.device, place: str) -> None:
-    """Refuse a worker with other versions or another device than this process. Raises ClusterUnusable."""
-    own = own_versions()
-    for name in sorted({*own, *about.versions}):
-        there, here = about.versions.get(name, "none"), own.get(name, "none")
-        if there != here:
+    def _count_lost_at_start(self, reason: str) -> None:
+        self.lost_at_start += 1
+        if self.lost_at_start == ATTEMPTS:
             raise ClusterUnusable(
-                f"{place} has {name} {there}, this process {here}",
-                remedy="install the same versions on every node: results of different versions differ",
+                f"{ATTEMPTS} workers were lost while they were set up; the last one: {reason}",
+                remedy="look in the logs of the nodes, for memory that ran out or the like; the same command resumes",
             )
-    if about.device != device_name(device):
-        raise ClusterUnusable(
-            f"{place} computes on {about.device}, this process on {device_name(device)}",
-            remedy="start the command on a machine with the workers' device, or name one with --device",
-        )
-
-
-def placed(error: BudcError, place: str) -> BudcError:
-    """Return a worker's error, with where it came from."""
-    return type(error)(f"{place}: {error}", remedy=error.remedy)

@@ -8,17 +8,19 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from budc.compiler.cluster import Cluster
+from budc.compiler.workers.cluster_address import check_answers, show_token
 from budc.option_names import option
 from budc.schema.errors import ClusterUnusable
 from budc.schema.plural import counted
 
-ANSWER_SECONDS = 10.0
+_SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+_LOCAL = {"RAY_worker_niceness": "0"}
+_CONNECTING = {"RAY_BACKEND_LOG_LEVEL": "fatal"}
 LOCAL_STARTS = 3
 """How often a local cluster is started: Ray gives up after half a minute, which a busy machine may need."""
 OBJECT_STORE_BYTES = 256 << 20
@@ -40,40 +42,57 @@ def connected(cluster: Cluster) -> Iterator[Any]:
     Raises:
         ClusterUnusable: nothing answers at its address, or Ray cannot use it.
     """
-    if cluster.endpoint is not None:
-        _check_answers(cluster.address, *cluster.endpoint)
-    # Neither statistics to others, nor a warning about what a later release does.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    local, address = cluster.address == "local", cluster.address
+    check_answers(option("ray", address), address)
+    # Ray reads these when it is imported. It sends no statistics; workers on this machine wait for nothing else that it
+    # does; and where a cluster runs already, its client's warnings would hide the error.
+    for name, value in (_SETTINGS | (_LOCAL if local else _CONNECTING)).items():
+        os.environ.setdefault(name, value)
+    show_token()
     import ray
     import ray.util.scheduling_strategies
 
-    own: dict[str, Any] = {}
-    if cluster.address == "local":
-        # Ray would let its workers wait for whatever else this machine does.
-        os.environ.setdefault("RAY_worker_niceness", "0")
-        own = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    _begin(ray, cluster.address, own)
+    if address == "auto":
+        address = _of_this_machine()
+        check_answers(f"{option('ray', 'auto')} ({address})", address)
+    own = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES} if local else {}
     try:
+        for left in reversed(range(LOCAL_STARTS if local else 1)):
+            if _began(ray, cluster.address, left, address=address, **own):
+                break
         yield ray
     finally:
         ray.shutdown()
 
 
-def _begin(ray: Any, address: str, own: dict[str, Any]) -> None:
-    """Connect, or start. Raises ClusterUnusable."""
-    for left in reversed(range(LOCAL_STARTS if address == "local" else 1)):
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
-            return
-        except Exception as error:  # Ray raises whatever it likes, Exception itself among it.
-            ray.shutdown()
-            if left and "timed out" in str(error):
-                continue
-            raise ClusterUnusable(
-                f"{option('ray', address)}: {first_line(error)}",
-                remedy="start Ray there (`ray start --head`) with this Python and this Ray, or use --ray local",
-            ) from error
+def _began(ray: Any, named: str, left: int, **given: Any) -> bool:
+    """Connect, or start; return False where that may be tried again, `left` times. Raises ClusterUnusable."""
+    try:
+        ray.init(log_to_driver=False, logging_level="ERROR", **given)
+        return True
+    except Exception as error:  # Ray raises whatever it likes, Exception itself among it.
+        ray.shutdown()
+        if left and "timed out" in str(error):
+            return False
+        raise ClusterUnusable(
+            f"{option('ray', named)}: {first_line(error)}",
+            remedy="start Ray there (`ray start --head`) with this Python and this Ray, put the token that it asks for "
+            "into RAY_AUTH_TOKEN, or use --ray local",
+        ) from error
+
+
+def _of_this_machine() -> str:
+    """Return the address of the cluster that this machine belongs to. Raises ClusterUnusable."""
+    from ray._private.services import canonicalize_bootstrap_address
+
+    try:
+        address: str = os.environ.get("RAY_ADDRESS") or canonicalize_bootstrap_address("auto")
+    except ConnectionError as error:
+        raise ClusterUnusable(
+            f"{option('ray', 'auto')}: this machine belongs to no cluster",
+            remedy="start Ray here (`ray start`), name another address, or use --ray local",
+        ) from error
+    return address
 
 
 def worker_count(ray: Any, cluster: Cluster, share: Share) -> int:
@@ -99,17 +118,6 @@ def worker_count(ray: Any, cluster: Cluster, share: Share) -> int:
         remedy="ask for fewer with --workers, or for less of a GPU with --gpus-per-worker; without a GPU each worker "
         "takes OMP_NUM_THREADS CPUs",
     )
-
-
-def _check_answers(address: str, host: str, port: int) -> None:
-    # Ray itself waits for a minute, and then ends the process.
-    try:
-        socket.create_connection((host, port), ANSWER_SECONDS).close()
-    except OSError as error:
-        raise ClusterUnusable(
-            f"{option('ray', address)}: nothing answers there: {error.strerror or error}",
-            remedy="start Ray there (`ray start --head`), or use --ray local",
-        ) from error
 
 
 def first_line(error: BaseException) -> str:

@@ -17,9 +17,10 @@ from budc.compiler.loaded_target import LoadedTarget, load_target
 from budc.compiler.selection.task import Task
 from budc.compiler.storage.journal import Journal
 from budc.compiler.target import Target
-from budc.compiler.workers.pool import Pool, worker_pool
+from budc.compiler.workers.pool import Pool
 from budc.compiler.workers.report_tasks import PoolReport, ReportSetting
 from budc.compiler.workers.search_tasks import SEARCH, PoolSearch, WorkerSearch
+from budc.compiler.workers.worker_pool import worker_pool
 from budc.runtimes.sampling.devices import find_device
 from budc.schema.errors import WeightsMismatch
 from budc.schema.policy import ModelBinding, Payload

@@ -2,7 +2,7 @@
 
 import pytest
 
-from budc.compiler.cluster import Cluster, parse_cluster
+from budc.compiler.cluster import Cluster, endpoint_of, parse_cluster
 from budc.schema.errors import UsageError
 
 
@@ -14,9 +14,9 @@ def test_addresses(address):
 
 
 def test_where_an_address_is_asked():
-    assert Cluster("local").endpoint is None
-    assert Cluster("ray://head:10001").endpoint == ("head", 10001)
-    assert Cluster("[::1]:6379").endpoint == ("::1", 6379)
+    assert endpoint_of("local") is None
+    assert endpoint_of("ray://head:10001") == ("head", 10001)
+    assert endpoint_of("[::1]:6379") == ("::1", 6379)
 
 
 @pytest.mark.parametrize(

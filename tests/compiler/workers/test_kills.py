@@ -1,4 +1,4 @@
-"""A compile on a local cluster whose driver or workers are killed, at any moment: the artifact is that of no kill."""
+"""A compile on a cluster whose driver or workers are killed, at any moment: the artifact is that of no kill."""
 
 import random
 from collections import Counter
@@ -7,7 +7,7 @@ import killing
 import pytest
 
 SCRIPT = """
-import os
+os.environ |= environment
 from budc.compiler.compile import compile_artifacts
 from budc.compiler.policy_source import make_request
 from budc.compiler.workers import pool as pools
@@ -21,7 +21,7 @@ reporting = Journal.put
 def ending(self, key, value):
     reporting(self, key, value)
     if crew and len(self.records) == end_a_worker:
-        os.kill(int(crew[0].actors[0].place.split()[1]), 9)
+        os.kill(int(crew[0].workers[0].place.split()[1]), 9)
 Journal.put = ending
 compile_artifacts(make_request({}, flags).resolve())
 """
@@ -39,17 +39,22 @@ def flags(wan_folder, prompt_file):
     }
 
 
-def check_kills(tmp_path, flags, driver_kills, worker_kills):
+def check_kills(tmp_path, cluster, flags, driver_kills, worker_kills):
     """Kill so many drivers one after another, then so many workers, one in each compile."""
     flags = {name: value for name, value in flags.items() if value is not None}
 
     def attempt(out, kill_after=None, end_a_worker=0, **more):
         given = flags | more | {"out": str(out)}
         return killing.run(
-            SCRIPT, tmp_path / "log", measurements=kill_after, flags=given, end_a_worker=end_a_worker
+            SCRIPT,
+            tmp_path / "log",
+            measurements=kill_after,
+            flags=given,
+            end_a_worker=end_a_worker,
+            environment=cluster.environment,
         )
 
-    rng, ray = random.Random(3), {"ray": "local", "workers": 2, "batch": 4}
+    rng, ray = random.Random(3), {"ray": cluster.addresses["host:port"], "workers": 2, "batch": 4}
     undisturbed, out = tmp_path / "undisturbed.budc.json", tmp_path / "killed.budc.json"
     needed = attempt(undisturbed, batch=4).measured
     records = []
@@ -71,11 +76,11 @@ def check_kills(tmp_path, flags, driver_kills, worker_kills):
 
 
 @pytest.mark.slow
-def test_a_killed_driver_and_a_killed_worker_change_nothing(flags, tmp_path):
-    check_kills(tmp_path, flags, driver_kills=2, worker_kills=1)
+def test_a_killed_driver_and_a_killed_worker_change_nothing(cluster, flags, tmp_path):
+    check_kills(tmp_path, cluster, flags, driver_kills=2, worker_kills=1)
 
 
 @pytest.mark.slow
 @pytest.mark.endless
-def test_kills_at_twenty_moments_change_nothing(flags, tmp_path):
-    check_kills(tmp_path, flags, driver_kills=10, worker_kills=10)
+def test_kills_at_twenty_moments_change_nothing(cluster, flags, tmp_path):
+    check_kills(tmp_path, cluster, flags, driver_kills=10, worker_kills=10)

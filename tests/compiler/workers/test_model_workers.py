@@ -19,6 +19,7 @@ from budc.compiler.storage.journal import Journal
 from budc.compiler.workers.model_workers import LoadModel, ModelWorkers
 from budc.compiler.workers.pool import Pool
 from budc.compiler.workers.ray_cluster import Share
+from budc.compiler.workers.started_worker import Starter
 from budc.policies.profile import read_prompts
 from budc.policies.samples import samples_of
 from budc.schema.errors import WeightsMismatch
@@ -28,7 +29,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def pool():
-    pool = Pool(fake_ray.FakeRay(), Share(1, 0), CPU, torch.get_num_threads())
+    pool = Pool(Starter(fake_ray.FakeRay(), Share(1, 0), CPU, torch.get_num_threads()))
     pool.start(2)
     return pool
 

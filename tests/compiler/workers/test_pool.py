@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from budc.compiler.workers.actor import About, own_versions
-from budc.compiler.workers.pool import Pool, check_alike
+from budc.compiler.workers.pool import Pool
 from budc.compiler.workers.queue import ATTEMPTS
 from budc.compiler.workers.ray_cluster import Share
+from budc.compiler.workers.started_worker import Starter, check_alike
+from budc.compiler.workers.worker_pool import check_shared
 from budc.schema.errors import ClusterUnusable, WeightsMissing
 
 CPU = torch.device("cpu")
@@ -26,6 +28,18 @@ class Square:
         return self.number**2 + state["offset"]
 
 
+class LoseWorkers:
+    """A setup that so many workers do not survive."""
+
+    def __init__(self, losses):
+        self.losses = losses
+
+    def __call__(self, state):
+        if self.losses:
+            self.losses -= 1
+            raise fake_ray.LostError("killed")
+
+
 def offset(state):
     state["offset"] = 1
 
@@ -33,10 +47,10 @@ def offset(state):
 def start(workers=2, nodes=("a",), seed=0):
     """Return a pool that has started, and the Ray that it runs on."""
     ray = fake_ray.FakeRay(nodes, seed)
-    pool = Pool(ray, Share(1, 0), CPU, 1)
+    pool = Pool(Starter(ray, Share(1, 0), CPU, 1))
     pool.start(workers)
-    for actor in pool.actors:
-        actor.handle.worker._state["node"] = actor.node
+    for worker in pool.workers:
+        worker.handle.worker._state["node"] = worker.node
     pool.set_up(offset)
     return pool, ray
 
@@ -58,7 +72,7 @@ def test_a_lost_worker_loses_its_task_alone_and_another_is_started(seed, capsys)
     tasks = [Square(number, losses=1 if number in (2, 7) else 0) for number in range(9)]
     assert answers(pool, tasks) == [n**2 + 1 for n in range(9)]
     assert ray.started == {"a": 5}
-    assert len(pool.actors) == 3
+    assert len(pool.workers) == 3
     assert "was lost (killed); another one is started" in capsys.readouterr().err
     assert pool.describe() == "3 workers" or "of 3" in pool.describe()
 
@@ -74,16 +88,16 @@ def test_a_task_that_loses_every_worker_ends_the_run():
 @pytest.mark.parametrize("seed", range(5))
 def test_a_node_that_loses_two_workers_is_set_aside_with_all_on_it(seed, capsys, monkeypatch):
     pool, _ = start(4, nodes=("good", "bad"), seed=seed)
-    started = Pool._make_ready
+    started = Starter.make_ready
 
-    def known(self, actor):
-        started(self, actor)
-        actor.handle.worker._state["node"] = actor.node
+    def known(self, worker):
+        started(self, worker)
+        worker.handle.worker._state["node"] = worker.node
 
-    monkeypatch.setattr(Pool, "_make_ready", known)
+    monkeypatch.setattr(Starter, "make_ready", known)
     tasks = [Square(number, losses=1, on="bad") for number in range(40)]
     assert answers(pool, tasks) == [n**2 + 1 for n in range(40)]
-    assert {actor.node for actor in pool.actors} == {"good"}
+    assert {worker.node for worker in pool.workers} == {"good"}
     assert capsys.readouterr().err.count("its node is set aside") == 1
 
 
@@ -106,13 +120,30 @@ def test_what_a_worker_refuses_is_raised_with_its_place():
         pool.set_up(refuse)
 
 
+def test_a_worker_that_is_lost_while_it_is_set_up_is_replaced(capsys):
+    pool, ray = start(2)
+    pool.set_up(LoseWorkers(2))
+    assert answers(pool, [Square(number) for number in range(4)]) == [1, 2, 5, 10]
+    assert ray.started == {"a": 4}
+    assert capsys.readouterr().err.count("another one is started") == 2
+
+
+def test_workers_that_are_all_lost_while_they_are_set_up_end_the_run():
+    pool, _ = start(2)
+    pool.set_up(LoseWorkers(ATTEMPTS))
+    with pytest.raises(
+        ClusterUnusable, match=f"{ATTEMPTS} workers were lost while they were set up; the last"
+    ):
+        answers(pool, [Square(3)])
+
+
 def test_a_folder_that_a_worker_does_not_see_is_refused(tmp_path, monkeypatch):
     pool, _ = start(2)
-    pool.check_shared(tmp_path)
+    check_shared(pool, tmp_path)
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr(pool.actors[1].handle.worker, "sees", lambda *_: False)
+    monkeypatch.setattr(pool.workers[1].handle.worker, "sees", lambda *_: False)
     with pytest.raises(ClusterUnusable, match="does not see this folder"):
-        pool.check_shared(tmp_path)
+        check_shared(pool, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

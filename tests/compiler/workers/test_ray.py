@@ -10,9 +10,9 @@ import toy_search
 from budc.compiler.cluster import Cluster
 from budc.compiler.selection.finder import Finder
 from budc.compiler.storage.journal import Journal
-from budc.compiler.workers.pool import worker_pool
 from budc.compiler.workers.ray_cluster import connected
 from budc.compiler.workers.search_tasks import PoolSearch
+from budc.compiler.workers.worker_pool import worker_pool
 from budc.progress import reported
 from budc.schema.errors import ClusterUnusable
 
@@ -43,11 +43,11 @@ def test_two_workers_find_what_one_process_finds_and_one_may_be_killed(one_threa
         assert together == alone
         assert written.keys() == records.keys()
         assert all(written[key] == records[key] for key in records if "full" not in key)
-        killed = {actor.place for actor in pool.actors}
+        killed = {worker.place for worker in pool.workers}
         tasks = [toy_search.KillFirst(tmp_path / f"killed-{number}") for number in range(1)]
         assert [result for _, result in pool.run(tasks)] == [7]
-        assert len(pool.actors) == 2
-        assert len({actor.place for actor in pool.actors} - killed) == 1
+        assert len(pool.workers) == 2
+        assert len({worker.place for worker in pool.workers} - killed) == 1
 
 
 def test_an_address_that_does_not_answer_is_refused():
