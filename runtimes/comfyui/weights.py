@@ -27,6 +27,8 @@ NETWORK = "diffusion_model."
 _SCALES = ("scale_weight", "scale_input", "weight_scale", "input_scale", "scaled_fp8", "comfy_quant")
 """Ends of the names of tensors that quantised files have beside their weights."""
 
+_HALF = {torch.bfloat16, torch.float16}
+
 _roots: WeakKeyDictionary[Any, tuple[str, ...]] = WeakKeyDictionary()
 """A loaded model → its tensor roots: every prompt has the same weights, and hashing them takes seconds."""
 
@@ -58,7 +60,8 @@ def verify_weights(
         what = f"{denoiser.name} in this MODEL {found}, the policy is for {_short(denoiser.tensor_root)}"
         remedy = "load a file with the weights of the policy's own model at their own precision"
         if not settings.allow:
-            raise WeightsMismatch(what, remedy=f"{remedy}, or turn on allow_uncalibrated")
+            further = "transfer the policy to this file's weights as the README of the nodes says"
+            raise WeightsMismatch(what, remedy=f"{remedy}, {further}, or turn on allow_uncalibrated")
         settings.differ("weights", what, remedy)
 
 
@@ -76,17 +79,20 @@ def _tensors(patcher: Any, family: EngineFamily) -> Iterator[tuple[str, Tensor]]
 def _tensor_roots(tensors: dict[str, Tensor]) -> Iterator[str]:
     """Yield the tensor roots that the file may have had; none where values are quantised or not in memory.
 
-    ComfyUI keeps a few layers in float32 whatever the file has. So the second is that of the tensors with those in
-    float32 in the precision of most others, where that loses nothing.
+    ComfyUI keeps a few layers in float32 whatever the file has, and all of them where the device is slow in half
+    precision. So the next are those of the tensors with float32 ones in half precision, where that loses nothing.
     """
     if not all(_has_values(tensor) for tensor in tensors.values()):
         return
     yield _root(tensors)
+    wide = {name: tensor for name, tensor in tensors.items() if tensor.dtype == torch.float32}
     dtypes = [tensor.dtype for tensor in tensors.values()]
     usual = max(set(dtypes), key=dtypes.count)
-    narrowed = {name: tensor.to(usual) for name, tensor in tensors.items() if tensor.dtype == torch.float32}
-    if usual in (torch.bfloat16, torch.float16) and narrowed:
-        yield _root({**tensors, **{k: cast for k, cast in narrowed.items() if _same(cast, tensors[k])}})
+    for dtype in _HALF if usual == torch.float32 else _HALF & {usual}:
+        casts = {name: tensor.to(dtype) for name, tensor in wide.items()}
+        narrowed = {name: cast for name, cast in casts.items() if _same(cast, wide[name])}
+        if narrowed and (usual == dtype or len(narrowed) == len(wide)):
+            yield _root({**tensors, **narrowed})
 
 
 def _has_values(tensor: Tensor) -> bool:

@@ -64,6 +64,17 @@ def test_layers_that_the_engine_widens_are_told_at_the_precision_of_the_file() -
     verify_weights(Patcher(in_memory), binding(in_file), FAMILY, SettingsCheck())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_that_the_engine_widens_as_a_whole_is_told_too(dtype: torch.dtype) -> None:
+    in_file = weights(dtype)
+    widened = {name: tensor.float() for name, tensor in in_file.items()}
+    verify_weights(Patcher(widened), binding(in_file), FAMILY, SettingsCheck())
+    # One value that the file cannot have had.
+    widened["head.head.weight"][0, 0] += 1e-6
+    with pytest.raises(WeightsMismatch, match="has tensor root"):
+        verify_weights(Patcher(widened), binding(in_file), FAMILY, SettingsCheck())
+
+
 def test_weights_are_told_without_lora() -> None:
     patcher = Patcher({**weights(), "head.head.weight": torch.zeros(3, 2)})
     patcher.backup["diffusion_model.head.head.weight"] = SimpleNamespace(weight=weights()["head.head.weight"])
