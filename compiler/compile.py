@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -12,12 +13,14 @@ from budc.compiler.emit import make_document, write_artifact
 from budc.compiler.evaluation.report import Evaluator, Generated, SampledPolicy
 from budc.compiler.further_shapes import SizedTarget, with_further_shapes
 from budc.compiler.loaded_target import LoadedTarget, load_target
+from budc.compiler.proxy_search import SizedSearch
 from budc.compiler.search import algorithm
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.settings import with_choices
 from budc.compiler.selection.task import SearchResult
 from budc.compiler.selection.trace import write_trace
 from budc.compiler.settled_budget import Settled, budget_for_quality, budget_within
+from budc.compiler.shapes import OutputSize
 from budc.compiler.shard_merge import find_shards
 from budc.compiler.storage.journal import Journal
 from budc.compiler.workers.pool import Pool
@@ -59,16 +62,25 @@ def _compiled(plan: CompilePlan, pool: Pool | None) -> list[Artifact]:
         )
         if shards is not None:
             shards.copy_into(journal)
-        further = [
-            SizedTarget(size, sized, journals.enter_context(sized.journal(path, settings)))
-            for size in plan.further_sizes
-            for sized in [loaded.with_profile(size.of(plan.target.profile))]
-        ]
+
+        def at(size: OutputSize, settings: Mapping[str, object]) -> SizedTarget:
+            sized = loaded.with_profile(size.of(plan.target.profile))
+            return SizedTarget(size, sized, journals.enter_context(sized.journal(path, settings)))
+
+        further = [at(size, settings) for size in plan.further_sizes]
+        # A further shape may be of the proxy's size, but its journal is another one.
+        proxy = None if plan.proxy is None else at(plan.proxy, {**settings, "only": "masks"})
         task = compile_task(plan, loaded, sampler, plan.largest)
+        masks = None if proxy is None else SizedSearch(plan, proxy)
         first_blocks = 0 if plan.engine is None else plan.engine.first_blocks
         workers = hire(pool, loaded, task, journal, Recording(*recorded_for(plan.engine), first_blocks))
         finder = Finder(task, journal, workers.search)
-        settled = _settled(plan, loaded, sampler, finder, journal)
+
+        def find(nfe: int) -> SearchResult:
+            task = compile_task(plan, loaded, sampler, nfe)
+            return finder.find(task) if masks is None else masks.then(finder, task)
+
+        settled = _settled(plan, loaded, sampler, finder, find, journal)
         if settled is not None:
             plan = replace(plan, policies=(replace(plan.policies[0], nfe=settled.nfe),))
         evaluator: Evaluator | None = None
@@ -78,7 +90,7 @@ def _compiled(plan: CompilePlan, pool: Pool | None) -> list[Artifact]:
             if settled is not None and planned.nfe in settled.results:
                 result = settled.results[planned.nfe]
             else:
-                result = finder.find(compile_task(plan, loaded, sampler, planned.nfe))
+                result = find(planned.nfe)
             if settled is not None:
                 result = with_choices(result, settled.notes)
             evaluator = evaluator or loaded.evaluator(sampler, journal, first_blocks, workers.report)
@@ -87,25 +99,33 @@ def _compiled(plan: CompilePlan, pool: Pool | None) -> list[Artifact]:
             generated.append(evaluator.generate(deployed, planned.nfe))
         assert evaluator is not None
         reports = evaluator.report(generated, objective, loaded.calibration_set())
-        if plan.trace is not None:
-            # Before the artifacts: where one is, its trace is.
-            traces = [
-                (planned.nfe, objective, result.trace)
-                for planned, (result, _) in zip(plan.policies, found, strict=True)
-            ]
-            write_trace(plan.trace, traces)
+        # Before the artifacts: where one is, its trace is.
+        _write_trace(plan, objective, [result for result, _ in found])
         for planned, (result, own), quality in zip(plan.policies, found, reports, strict=True):
             document = make_document(plan, planned, loaded.binding, own, result, quality)
             document = with_further_shapes(document, further)
             stage("write", printable(str(planned.path)))
             write_artifact(document, plan.signer, planned.path)
-        for done in (journal, *(target.journal for target in further)):
+        for done in (journal, *(target.journal for target in (*further, proxy) if target is not None)):
             done.discard()
     return [read(planned.path) for planned in plan.policies]
 
 
+def _write_trace(plan: CompilePlan, objective: str, results: Sequence[SearchResult]) -> None:
+    """Write what was scored at the real size, where that is asked for."""
+    if plan.trace is not None:
+        budgets = (planned.nfe for planned in plan.policies)
+        pairs = zip(budgets, results, strict=True)
+        write_trace(plan.trace, [(nfe, objective, result.trace) for nfe, result in pairs])
+
+
 def _settled(
-    plan: CompilePlan, loaded: LoadedTarget, sampler: SamplerBinding, finder: Finder, journal: Journal
+    plan: CompilePlan,
+    loaded: LoadedTarget,
+    sampler: SamplerBinding,
+    finder: Finder,
+    find: Callable[[int], SearchResult],
+    journal: Journal,
 ) -> Settled | None:
     """Return the budget that a quality or a time leads to; None where the user gave budgets."""
     always = () if plan.engine is None else plan.engine.always_computed(plan.steps)
@@ -114,10 +134,6 @@ def _settled(
         return budget_within(plan.within, loaded, sampler, journal, fewest)
     if plan.quality is None:
         return None
-
-    def find(nfe: int) -> SearchResult:
-        return finder.find(compile_task(plan, loaded, sampler, nfe))
-
     return budget_for_quality(plan.quality, loaded, finder, find, journal, fewest, sampler.steps)
 
 

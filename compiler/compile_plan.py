@@ -58,6 +58,8 @@ class CompilePlan:
     """The mask that the user gives, in place of a search for one."""
     further_sizes: tuple[OutputSize, ...] = ()
     """Sizes that the policy is fitted to and measured on, beside the one that it is searched on."""
+    proxy: OutputSize | None = None
+    """The smaller size at which masks are searched; None to search at the real one."""
     shard: Shard | None = None
     """Which part of the reference runs is to be made, in place of the artifact."""
     merge: Path | None = None

@@ -81,6 +81,7 @@ def measured_settings(plan: CompilePlan, sampler: SamplerBinding) -> dict[str, o
         **({} if plan.engine is None else {"for": plan.engine.name}),
         **({} if plan.lpips is None else {"lpips": digest_of(plan.lpips)}),
         **({"batch": plan.batch} if plan.batch > 1 else {}),
+        **({} if plan.proxy is None else {"proxy": list(plan.proxy)}),
         "seed": plan.seed,
         "sampler": msgspec.to_builtins(sampler),
     }

@@ -6,12 +6,13 @@ tried, it is not known.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from budc.compiler.compile_plan import CompilePlan
-from budc.compiler.planning.dry_run import dry_run, given_to
+from budc.compiler.planning.dry_run import Given, dry_run, given_to
 from budc.compiler.search import algorithm
-from budc.compiler.selection.effort import FINALISTS, effort, epochs
+from budc.compiler.selection.effort import AFTER_PROXY, FINALISTS, effort, epochs
 from budc.compiler.selection.stages import Stages, stages_of
 from budc.compiler.training.forwards import training_forwards
 from budc.compiler.training.second_stage import configuration
@@ -38,6 +39,15 @@ def compile_work(plan: CompilePlan) -> RemainingWork | None:
         "calibration full": [plan.steps * stages.total],
         "held-out full": [plan.steps * held_out],
     }
+    each: dict[str, list[float]] = {}
+    if plan.proxy is not None:
+        # At each budget the proxy's pass comes before the real one.
+        share = _share(plan)
+        counts["calibration full"].insert(0, plan.steps * stages.screen * share)
+        each["calibration full"] = [share]
+        for label, worth in ((f"search ({plan.search})", share), ("search (joint)", 1.0)):
+            each.setdefault(label, []).append(worth)
+        each |= {label: own * len(plan.policies) for label, own in each.items() if label.startswith("search")}
     for planned in plan.policies:
         for label, forwards in _of_budget(plan, stages, planned.nfe, held_out).items():
             counts.setdefault(label, []).extend(forwards)
@@ -45,7 +55,26 @@ def compile_work(plan: CompilePlan) -> RemainingWork | None:
     if plan.target.frames:
         # To decode a sample takes about as long as a forward.
         passes["held-out frames"] = [(3 * len(plan.policies) + 1) * held_out]
-    return RemainingWork(passes)
+    return RemainingWork(passes, each)
+
+
+def _share(plan: CompilePlan) -> float:
+    """Return about which share of a forward one at the size of the proxy is: that of the pixels."""
+    assert plan.proxy is not None
+    profile = plan.target.profile
+    return math.prod(plan.proxy) / (profile.height * profile.width * profile.frames)
+
+
+def _searches(plan: CompilePlan, space: Given, stages: Stages) -> dict[str, list[float]]:
+    """Return the search, and with a proxy the one there before it."""
+    share = effort(plan.effort).rollouts
+    searched = dry_run(space, plan.search, share, landscapes=_LANDSCAPES).expected * stages.screen
+    if plan.proxy is None:
+        return {f"search ({plan.search})": [searched]}
+    after = dry_run(space, "joint", min(AFTER_PROXY, share)).expected * stages.screen
+    passes = {f"search ({plan.search})": [searched * _share(plan)]}
+    passes.setdefault("search (joint)", []).append(after)
+    return passes
 
 
 def _of_budget(plan: CompilePlan, stages: Stages, nfe: int, held_out: int) -> Mapping[str, list[float]]:
@@ -54,11 +83,8 @@ def _of_budget(plan: CompilePlan, stages: Stages, nfe: int, held_out: int) -> Ma
     space = given_to(profile, nfe, plan.steps, plan.engine)
     if plan.mask is not None:
         space = space._replace(published_masks=(plan.mask.compute_steps,))
-    searched = dry_run(space, plan.search, given.rollouts, landscapes=_LANDSCAPES)
-    passes: dict[str, list[float]] = {
-        f"search ({plan.search})": [searched.expected * stages.screen],
-        f"held-out {nfe} ": [nfe * held_out] * 3,
-    }
+    passes = _searches(plan, space, stages)
+    passes[f"held-out {nfe} "] = [nfe * held_out] * 3
     if stages.screen < stages.fit:
         passes["race"] = [given.finalists * nfe * stages.fit]
     if plan.align and not algorithm(plan.search).arbitrated:

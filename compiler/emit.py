@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from budc.compiler.compile_plan import CompilePlan, PlannedPolicy
-from budc.compiler.selection.task import SearchResult
+from budc.compiler.selection.task import SearchResult, Settings
 from budc.policies.conditioning_images import image_roles
 from budc.policies.profile import ModelProfile
 from budc.runtimes.targets.binding import target_of
@@ -84,10 +84,17 @@ def make_document(
             seed=plan.seed,
             candidates=result.candidates,
             forwards=result.forwards.total,
-            settings={**result.settings, **plan.target.prompt_files},
+            settings={**result.settings, **_proxy(plan, result), **plan.target.prompt_files},
             versions=versions(),
         ),
     )
+
+
+def _proxy(plan: CompilePlan, result: SearchResult) -> Settings:
+    """Return the size at which masks were searched, as HEIGHTxWIDTHxFRAMES, and the forwards spent there."""
+    if plan.proxy is None:
+        return {}
+    return {"proxy": "x".join(map(str, plan.proxy)), "proxyForwards": result.forwards.proxy}
 
 
 def write_artifact(document: PolicyDocument, signer: Signer | None, path: Path) -> None:

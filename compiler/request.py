@@ -15,7 +15,8 @@ from budc.compiler.budget import parse_budget
 from budc.compiler.compile_plan import CompilePlan, PlannedPolicy, plan_policies
 from budc.compiler.engine import Wishes, check_engine, engine_named, search_for
 from budc.compiler.given_mask import parse_mask
-from budc.compiler.models.fit import check_fit
+from budc.compiler.models.fit import check_fit, folder_grid
+from budc.compiler.proxy import check_grid, check_searched, parse_proxy
 from budc.compiler.search import GIVEN, GIVEN_FITTED
 from budc.compiler.selection.effort import DEFAULT_EFFORT, effort
 from budc.compiler.selection.stages import Trained, check_arbitrated, stages_of
@@ -66,6 +67,8 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
     """A mask to make a policy of, in place of a search, as `parse_mask` reads it."""
     fit: bool = False
     """Fit coefficients to the mask; otherwise the newest cached tensor is reused unchanged."""
+    proxy: str | None = None
+    """A smaller size of output to search masks at, as `parse_proxy` reads it."""
     shape: tuple[str, ...] = ()
     """Sizes of output, as `parse_sizes` reads them: searched on the first, fitted to and measured on each."""
     shard: str | None = None
@@ -92,9 +95,7 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         profile = self.deployed(choose_model(self.model))
         sizes = self._sizes(profile)
         profile = sizes[0].of(profile)
-        search = self._search()
-        train = self._train()
-        quality = self._quality()
+        search, train, quality = self._search(), self._train(), self._quality()
         within = None if self.within is None else parse_seconds(self.within)
         judged = quality is not None
         check_arbitrated(search, align=self.align, auto_steps=auto_steps, train=train, quality=judged)
@@ -105,11 +106,12 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         engine = self._engine(profile, steps, budgets, mask)
         search = search_for(engine, search)
         self._check_branches(profile)
+        proxy = self._proxy(profile, search, engine)
         self.check_name()
         signer = self.signer()
         policies = self._policies(profile, budgets, suffix_of(quality, within))
         samples = self._samples(profile, search, max(budgets), arbitrates=self.align or auto_steps or judged)
-        target = self._target(profile, samples, sizes[1:])
+        target = self._target(profile, samples, sizes[1:], proxy)
         return CompilePlan(
             target=target,
             further_sizes=sizes[1:],
@@ -120,6 +122,7 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             within=within,
             search=search,
             mask=mask,
+            proxy=proxy,
             effort=self.effort,
             align=self.align,
             train=train,
@@ -166,12 +169,30 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             )
         return parse_shard(self.shard)
 
-    def _target(self, profile: ModelProfile, samples: SampleSets, further: tuple[OutputSize, ...]) -> Target:
-        """Return the target, whose model fits the further sizes as well."""
+    def _target(
+        self,
+        profile: ModelProfile,
+        samples: SampleSets,
+        further: tuple[OutputSize, ...],
+        proxy: OutputSize | None,
+    ) -> Target:
+        """Return the target, whose model fits the other sizes as well."""
         target = self.target(profile, samples, self.adapters(profile))
         for size in further:
             check_fit(size.of(profile), target.folder)
+        if proxy is not None:
+            check_grid(proxy, folder_grid(profile, target.folder), profile.name)
         return target
+
+    def _proxy(
+        self, profile: ModelProfile, search: str, engine: DeploymentTarget | None
+    ) -> OutputSize | None:
+        """Return the size at which masks are searched first, None where that is the real one."""
+        if self.proxy is None:
+            return None
+        few_masks = engine is not None and engine.masks is not None
+        check_searched(search, separate=self.branches == "separate", few_masks=few_masks)
+        return parse_proxy(self.proxy, profile)
 
     def _check_batch(self) -> None:
         """Refuse a batch of a search that proposes as it must."""

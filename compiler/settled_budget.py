@@ -135,6 +135,7 @@ def budget_for_quality(
             if other != nfe
         ),
         arbitration=sum(point.nfe * point.prompts * branches for point in curve.values()),
+        proxy=sum(result.forwards.proxy for other, result in results.items() if other != nfe),
     )
     results[nfe] = replace(results[nfe], forwards=results[nfe].forwards + tried)
     return Settled(nfe, notes, results)

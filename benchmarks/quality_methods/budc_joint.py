@@ -69,15 +69,16 @@ def budc_joint(
     plain = folder.with_name(f"joint-{nfe}-{seed}")
     if effort == "thorough" and plain.is_dir() and not folder.exists():
         shutil.copytree(plain, folder)
-    return _run(setting, find(setting, nfe, seed, folder, align=align, auto=auto, effort=effort))
+    return run(setting, find(setting, nfe, seed, folder, align=align, auto=auto, effort=effort))
 
 
 def budc_separate(setting: Setting, nfe: int, seed: int, folder: Path) -> Outcome:
     """Compile with a mask for every branch, then run on the held-out prompts."""
-    return _run(setting, find(setting, nfe, seed, folder, separate=True))
+    return run(setting, find(setting, nfe, seed, folder, separate=True))
 
 
-def _run(setting: Setting, result: SearchResult) -> Outcome:
+def run(setting: Setting, result: SearchResult) -> Outcome:
+    """Run what was found on the held-out prompts."""
     chosen = {
         "steps": [list(branch.step_mask().compute_steps) for branch in result.policy.branches],
         "payload": result.policy.payload,

@@ -18,6 +18,7 @@ from budc.compiler.comparison.uniform import uniform
 from budc.schema.policy import Payload
 from quality_methods.ablation import ablation
 from quality_methods.budc_joint import budc_joint, budc_separate
+from quality_methods.budc_proxy import budc_proxy
 from quality_methods.cache_dit_mask import cache_dit_mask
 from quality_methods.ceiling import ceiling
 from quality_methods.few_steps import SOLVERS, few_steps
@@ -84,6 +85,15 @@ METHODS: dict[str, Method] = {
             f"**budc**, joint --align, {effort}",
             partial(budc_joint, align=True, effort=effort),
             family="budc",
+        )
+        for effort in ("balanced", "fast")
+    },
+    **{
+        f"joint-{effort}-proxy": Method(
+            f"**budc**, joint --proxy, {effort}",
+            partial(budc_proxy, effort=effort),
+            family="budc",
+            by_name=True,
         )
         for effort in ("balanced", "fast")
     },

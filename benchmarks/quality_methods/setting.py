@@ -95,6 +95,11 @@ class Setting(comparison.ModelSetting):
         return self._samples("held-out", self._read()[1])
 
     @property
+    def calibration_samples(self) -> tuple[Sample, ...]:
+        """The calibration prompts as they were read."""
+        return self._read()[0]
+
+    @property
     def prompts(self) -> tuple[Sample, ...]:
         """The held-out prompts as they were read."""
         return self._read()[1]

@@ -38,8 +38,15 @@ def check_fit(profile: ModelProfile, folder: Path) -> None:
     config = read_object(path)
     check_first_frame_alone(config, path)
     _check_guidance(profile, folder, config)
-    vae = folder / "vae" / "config.json"
-    _check_shape(profile, grid(read_object(vae), config), vae)
+    _check_shape(profile, folder_grid(profile, folder), folder / "vae" / "config.json")
+
+
+def folder_grid(profile: ModelProfile, folder: Path) -> Grid:
+    """Return the sizes that the model of a folder can make. Raises WeightsMissing: a configuration is not there."""
+    vae, transformer = (
+        read_object(folder / part / "config.json") for part in ("vae", next(iter(profile.denoisers)))
+    )
+    return grid(vae, transformer)
 
 
 def grid(vae: Mapping[str, Any], transformer: Mapping[str, Any]) -> Grid:

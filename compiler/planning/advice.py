@@ -38,5 +38,9 @@ def _alternatives(settings: CompileSettings) -> dict[str, CompileSettings]:
         if search != settings.search and (published or search not in NEED_PUBLISHED_MASKS):
             without = " without --align" if aligned and not algorithm(search).arbitrated else ""
             align = aligned and not without
-            alternatives[f"--search {search}{without}"] = replace(settings, search=search, align=align)
+            proxy = settings.proxy if algorithm(search).arbitrated else None
+            without += " without --proxy" if proxy is not settings.proxy else ""
+            alternatives[f"--search {search}{without}"] = replace(
+                settings, search=search, align=align, proxy=proxy
+            )
     return alternatives

@@ -28,6 +28,10 @@ class Count(NamedTuple):
         """Return so many times this."""
         return Count(*(factor * value for value in self))
 
+    def share(self, share: float) -> Count:
+        """Return a share of this, rounded."""
+        return Count(*(round(share * value) for value in self))
+
     @property
     def known(self) -> bool:
         """Whether it is no outcome."""

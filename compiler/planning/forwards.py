@@ -1,5 +1,6 @@
 """Forwards: how many forwards of the model a compile runs, by stage.
 
+    proxy          (with --proxy) full runs and candidates at a smaller size, in forwards of the real one
     calibration    full runs of the calibration prompts that its effort takes
     search         the candidates, which share the rollouts of common prefixes
     race           the finalists, on more of these prompts
@@ -18,18 +19,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from budc.compiler.planning.count import Count
-from budc.compiler.planning.dry_run import dry_run, given_to
+from budc.compiler.planning.dry_run import Given, dry_run, given_to
 from budc.compiler.rollouts.node_memory import MEMORY, node_bytes
 from budc.compiler.search import algorithm
-from budc.compiler.selection.effort import DEFAULT_EFFORT, FINALISTS, Effort, effort, epochs
+from budc.compiler.selection.effort import AFTER_PROXY, DEFAULT_EFFORT, FINALISTS, Effort, effort, epochs
 from budc.compiler.selection.stages import Stages, Trained, check_arbitrated, stages_of
 from budc.compiler.training.forwards import training_forwards
 from budc.compiler.training.second_stage import configuration
 from budc.policies.costs import Cost
 from budc.policies.profile import ModelProfile
 from budc.runtimes.targets.deployment_target import DeploymentTarget
+
+
+class ProxyCost(NamedTuple):
+    """The profile of the size at which masks are searched, what a forward costs there, and its share of a real one."""
+
+    profile: ModelProfile
+    cost: Cost
+    share: float
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,8 @@ class CompileSettings:
     """What `align` trains: the paper's search takes sigmas alone, its second stage, which nothing judges."""
     engine: DeploymentTarget | None = None
     """The engine that the policies are for; None for budc's own runtimes."""
+    proxy: ProxyCost | None = None
+    """The smaller size at which masks are searched; None to search at the real one."""
 
     @property
     def calibration_size(self) -> int:
@@ -89,6 +101,8 @@ def forwards_by_stage(settings: CompileSettings, cost: Cost) -> Mapping[str, Cou
         # Full runs of the further pairings of prompts and noise, which the policies of a sweep share.
         further = settings.steps * (sum(paired) - prompts.total)
         found["alignment"] = [Count.exactly(further)]
+    if settings.proxy is not None:
+        found["proxy"] = [_of_proxy(settings, settings.proxy)]
     for nfe in settings.budgets:
         for stage, count in _of_budget(settings, cost, nfe, paired).items():
             found.setdefault(stage, []).append(count)
@@ -102,8 +116,11 @@ def _of_budget(
 ) -> dict[str, Count]:
     """Return stage -> forwards a branch of what each policy takes for itself, the report left out."""
     prompts, given = settings.stages, effort(settings.effort)
-    space = given_to(settings.profile, nfe, settings.steps, settings.engine)
-    searched = dry_run(space, settings.search, given.rollouts, _remembered(settings, cost))
+    space, remembered = _given(settings, nfe), _remembered(settings, cost)
+    if settings.proxy is None:
+        searched = dry_run(space, settings.search, given.rollouts, remembered)
+    else:
+        searched = dry_run(space, "joint", min(AFTER_PROXY, given.rollouts), remembered)
     finalists = min(FINALISTS, searched.least // nfe)
     stages = {"search": searched.times(prompts.screen)}
     if prompts.screen < prompts.fit:
@@ -120,6 +137,20 @@ def _of_budget(
         stages["arbitration"] = Count.exactly(finalists * nfe * prompts.judge)
         stages["refit"] = Count.exactly(nfe * prompts.total)
     return stages
+
+
+def _of_proxy(settings: CompileSettings, proxy: ProxyCost) -> Count:
+    """Return the forwards a branch of full runs and searches at a proxy's size, as shares of one at the real size."""
+    rollouts, remembered = effort(settings.effort).rollouts, _remembered(settings, proxy.cost)
+    counts = [Count.exactly(settings.steps)]
+    counts += [
+        dry_run(_given(settings, nfe), settings.search, rollouts, remembered) for nfe in settings.budgets
+    ]
+    return Count.total(counts).times(settings.stages.screen).share(proxy.share)
+
+
+def _given(settings: CompileSettings, nfe: int) -> Given:
+    return given_to(settings.profile, nfe, settings.steps, settings.engine)
 
 
 def _paired(given: Effort, prompts: Stages) -> tuple[int, int]:

@@ -37,7 +37,7 @@ def transfer_from_sibling(estimate: CompileEstimate) -> Transfer | None:
     if not smaller:
         return None
     cost, name = min(smaller, key=lambda found: found[0].flops)
-    own = {**vars(settings), "profile": load_profile(name)}
+    own = {**vars(settings), "profile": load_profile(name), "proxy": None}
     elsewhere = estimate_compile(type(settings)(**own), cost)
     share = cost.flops / estimate.cost.flops
     transfer = Transfer(name, transfer_forwards(settings), round(share * elsewhere.forwards))

@@ -3,7 +3,7 @@
 Full runs, the report, candidates, finalists and policies that are judged are shared; a refit, and an alignment with its
 judges, follow on one device. Candidates of `joint` are proposed in batches, so no more than a batch is rolled out at a
 time. Those that begin alike share that part only where the same worker has both: between all of it and none. Other
-searches are counted as if one device rolled out all.
+searches, and those at the size of a proxy, are counted as if one device rolled out all.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def on_workers(estimate: CompileEstimate, workers: int) -> Mapping[str, Count]:
         stage: Count(*(math.ceil(shares.get(stage, 1.0) * value) for value in count))
         for stage, count in estimate.stages.items()
     }
-    if settings.search == "joint":
+    if settings.search == "joint" and settings.proxy is None:
         stages["search"] = _search(estimate, workers)
     return stages
 

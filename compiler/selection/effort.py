@@ -73,6 +73,12 @@ EFFORTS: Mapping[str, Effort] = {
 
 DEFAULT_EFFORT = "thorough"
 
+AFTER_PROXY = 0.35
+"""The share of its limit that `joint` takes at the real size, with any effort, where it starts from a proxy's masks."""
+
+PROXY_MASKS = 2
+"""How many masks these are."""
+
 FINALISTS = 4
 """How many of the best candidates of a search are kept, with every effort."""
 

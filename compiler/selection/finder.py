@@ -36,7 +36,7 @@ from budc.compiler.selection.race import RaceResult, race
 from budc.compiler.selection.scores import Scored, policy_of
 from budc.compiler.selection.settings import settings_of
 from budc.compiler.selection.space import space_of
-from budc.compiler.selection.stages import stages_of
+from budc.compiler.selection.stages import Stages, stages_of
 from budc.compiler.selection.study import search
 from budc.compiler.selection.task import ForwardCount, SearchResult, Task
 from budc.compiler.storage.journal import Journal
@@ -65,7 +65,8 @@ class Finder:
     """Finds policies of several budgets for one denoiser, which share the reference run and the tree of rollouts.
 
     The first task's budget decides how many prompts all are given, so it is the largest. Where there are `workers`, the
-    reference run, the rollouts of candidates and the arbitration are theirs.
+    reference run, the rollouts of candidates and the arbitration are theirs. `stages` are those of the effort, unless
+    they are given.
 
     Raises:
         UsageError: too few prompts to judge an alignment or a number of steps by, or a schedule on which one of
@@ -73,10 +74,16 @@ class Finder:
         BudcError: see `study.search` and `BatchedDenoiser`.
     """
 
-    def __init__(self, task: Task, journal: Journal, workers: SearchWorkers | None = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        journal: Journal,
+        workers: SearchWorkers | None = None,
+        stages: Stages | None = None,
+    ) -> None:
         check_all_run(task.denoiser, task.schedule.timesteps)
         # What cannot be arbitrated is refused before the reference run, not after it.
-        self.stages = stages_of(
+        self.stages = stages or stages_of(
             task.search, task.effort, task.nfe, len(task.conditions), arbitrates=task.arbitrates
         )
         self.task = task

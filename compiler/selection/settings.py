@@ -27,7 +27,7 @@ def settings_of(task: Task, stages: Stages, result: SearchResult) -> Settings:
         settings |= {"effort": task.effort, **stages._asdict()}
     if task.search == "joint":
         settings |= {
-            "allowance": rollout_limit(task.schedule.steps, task.nfe, effort(task.effort).rollouts),
+            "allowance": rollout_limit(task.schedule.steps, task.nfe, task.share),
             "branches": "separate" if task.separate else "together",
             **({"batch": task.proposed} if task.proposed > 1 else {}),
         }

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from budc.compiler.fitting.gram import mean_gram, segment_errors
 from budc.compiler.rollouts.reference_run import ReferenceRun
 from budc.compiler.search import Space, algorithm
-from budc.compiler.selection.effort import effort
 from budc.compiler.selection.task import Task
 
 
@@ -25,7 +24,7 @@ def space_of(task: Task, run: ReferenceRun) -> Space:
         branches=task.denoiser.branches,
         annealing=task.annealing,
         separate=task.separate,
-        rollouts=effort(task.effort).rollouts,
+        rollouts=task.share,
         errors=errors,
         published_masks=task.published_masks,
         first_steps=first_steps,

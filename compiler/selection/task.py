@@ -10,7 +10,7 @@ from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.rollouts.reference_run import Recorded, StatesDtype
 from budc.compiler.rollouts.schedule import NoiseSchedule
 from budc.compiler.search.space import Rule
-from budc.compiler.selection.effort import DEFAULT_EFFORT
+from budc.compiler.selection.effort import DEFAULT_EFFORT, effort
 from budc.compiler.selection.stages import Trained
 from budc.compiler.selection.trace import TracePoint
 from budc.compiler.training.frame_loss import FrameLoss
@@ -54,6 +54,13 @@ class Task:
     """Steps that the engine of the policy computes in every run."""
     proposed: int = 1
     """How many candidates the default search proposes at a time."""
+    rollouts: float | None = None
+    """The share of its limit that `joint` takes; None for the effort's."""
+
+    @property
+    def share(self) -> float:
+        """The share of its limit that `joint` takes."""
+        return effort(self.effort).rollouts if self.rollouts is None else self.rollouts
 
     @property
     def recorded(self) -> Recorded:
@@ -68,7 +75,10 @@ class Task:
 
 @dataclass(frozen=True)
 class ForwardCount:
-    """What a search cost, by stage: forwards of one sample and one branch, a backward counted as two."""
+    """What a search cost, by stage: forwards of one sample and one branch, a backward counted as two.
+
+    Those of a `proxy` are of a smaller output, and not in the total.
+    """
 
     reference: int = 0
     search: int = 0
@@ -77,11 +87,12 @@ class ForwardCount:
     alignment: int = 0
     """Training, and the reference runs of the further samples that it trains on."""
     refit: int = 0
+    proxy: int = 0
 
     @property
     def total(self) -> int:
-        """All stages together."""
-        return sum(getattr(self, stage.name) for stage in fields(self))
+        """All stages together, those of a proxy left out."""
+        return sum(getattr(self, stage.name) for stage in fields(self) if stage.name != "proxy")
 
     def __add__(self, other: ForwardCount) -> ForwardCount:
         """Add stage by stage."""

@@ -7,7 +7,9 @@ import click
 SECTIONS: dict[str, str] = {
     "Model": "--model --to --weights --download --lora --quantize --dtype --rehash",
     "Budget": "--budget --sweep --quality --worst --within",
-    "Policy": "--search --effort --mask --fit --align --train --loss --branches --for --frozen --nearby --native",
+    "Policy": (
+        "--search --effort --proxy --mask --fit --align --train --loss --branches --for --frozen --nearby --native"
+    ),
     "Deployment": (
         "--steps --shape --height --width --frames --text-tokens --guidance --scheduler --negative --allow-differences"
     ),

@@ -65,6 +65,12 @@ effort_option = click.option(
     shell_complete=one_of(efforts),
     help="fast, balanced or thorough (default): how many prompts are run.",
 )
+proxy_option = click.option(
+    "--proxy",
+    metavar="frames=N,size=HxW",
+    help="Search masks at this smaller size, which has fewer frames, fewer pixels or both; then search "
+    "shortly at the real size, from the best ones on.",
+)
 name_option = click.option("--name", metavar="NAME", help="Name of the policy; default MODEL-nfeN.")
 seed_option = click.option(
     "--seed", type=click.IntRange(0, LARGEST_SEED), metavar="N", help="Seed of the search; default 0."

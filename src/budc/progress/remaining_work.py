@@ -10,10 +10,15 @@ class RemainingWork:
     """Forwards that are left, by pass.
 
     `expected` has what a pass's label begins with -> the forwards of every pass that does, in order. What an earlier
-    call did counts as done and not for the pace. A pass that was not expected counts for neither.
+    call did counts as done and not for the pace. A pass that was not expected counts for neither. `each` has, likewise
+    and where it is not 1, what one forward of a pass is worth in expected ones.
     """
 
-    def __init__(self, expected: Mapping[str, Sequence[float]]) -> None:
+    def __init__(
+        self, expected: Mapping[str, Sequence[float]], each: Mapping[str, Sequence[float]] | None = None
+    ) -> None:
+        self._each = {prefix: list(worth) for prefix, worth in (each or {}).items()}
+        self._worth = 1.0
         self._left = {prefix: list(forwards) for prefix, forwards in expected.items()}
         self._done = self._replayed = 0.0
         self._spent = 0.0
@@ -25,12 +30,14 @@ class RemainingWork:
         prefix = max((known for known in self._left if label.startswith(known)), key=len, default="")
         waiting = self._left.get(prefix, [])
         self._forwards = waiting.pop(0) if waiting else 0.0
+        worth = self._each.get(prefix, [])
+        self._worth = worth.pop(0) if worth else 1.0
         self._share = self._old = 0.0
         self._since = time.monotonic()
 
     def share_of(self, forwards: float) -> float:
         """Return which share of the pass so many forwards are."""
-        return min(1.0, forwards / self._forwards) if self._forwards else 0.0
+        return min(1.0, self._worth * forwards / self._forwards) if self._forwards else 0.0
 
     def advance(self, share: float, replayed: float) -> None:
         """Say which share of the pass is done, and which was by an earlier call."""

@@ -20,6 +20,7 @@ from budc.compiler.planning.dummy_inputs import dummy_inputs  # noqa: E402
 from budc.compiler.planning.estimate import UTILISATION, CompileEstimate, estimate_compile  # noqa: E402
 from budc.compiler.planning.forwards import (  # noqa: E402
     CompileSettings,
+    ProxyCost,
     forwards_by_stage,
     transfer_forwards,
 )
@@ -27,6 +28,7 @@ from budc.compiler.search import Candidate  # noqa: E402
 from budc.compiler.selection import settings as selection_settings  # noqa: E402
 from budc.compiler.selection.effort import EFFORTS  # noqa: E402
 from budc.compiler.selection.finder import Finder  # noqa: E402
+from budc.compiler.selection.proxy import ProxySearch, after_proxy  # noqa: E402
 from budc.compiler.selection.task import Task  # noqa: E402
 from budc.compiler.storage.journal import Journal  # noqa: E402
 from budc.compiler.training import schedule_alignment, second_stage  # noqa: E402
@@ -155,6 +157,21 @@ def test_the_default_search_spends_what_is_planned(
         forwards = Finder(wanted, journal).find(wanted).forwards
     settings = CompileSettings(load_profile("wan2.1-nano"), (nfe,), 36, "joint", effort=effort, prompts=24)
     assert planned(settings) == pytest.approx(forwards.total, rel=0.1)
+
+
+def test_a_search_after_a_proxy_spends_what_is_planned(task: Callable[..., Task], tmp_path: Path) -> None:
+    wanted, smaller = (task(10, 3, samples=8, effort="fast", shape=shape) for shape in ((2, 3), (1, 2)))
+    with Journal(tmp_path / "proxy", "p") as there, Journal(tmp_path / "real", "r") as here:
+        found = ProxySearch(smaller, there).find(smaller)
+        forwards = Finder(wanted, here).find(after_proxy(wanted, found)).forwards
+    profile = load_profile("wan2.1-nano")
+    proxy = ProxyCost(profile, SMALL, 0.25)
+    settings = CompileSettings(profile, (3,), 10, "joint", effort="fast", prompts=8, proxy=proxy)
+    stages = forwards_by_stage(settings, SMALL)
+    assert stages["proxy"].expected == pytest.approx(0.25 * found.forwards, rel=0.1)
+    assert planned(settings) == pytest.approx(forwards.total + 0.25 * found.forwards, rel=0.1)
+    alone = forwards_by_stage(CompileSettings(profile, (3,), 10, "joint", effort="fast", prompts=8), SMALL)
+    assert stages["search"].most < alone["search"].least
 
 
 def test_a_transfer_spends_what_is_planned(task: Callable[..., Task], tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from budc.cli.options import (
     offload_option,
     out_option,
     progress_option,
+    proxy_option,
     quality_options,
     rehash_option,
     revision_option,
@@ -109,6 +110,7 @@ class Steps(click.ParamType[int | str]):
     "first, fitted to and measured on each.",
 )
 @effort_option
+@proxy_option
 @seed_option
 @deployment_options
 @lora_option

@@ -17,6 +17,7 @@ from budc.cli.options import (
     json_option,
     model_option,
     progress_option,
+    proxy_option,
     search_option,
     sweep_option,
     weights_option,
@@ -26,8 +27,9 @@ from budc.schema.errors import UsageError
 if TYPE_CHECKING:
     from budc.cli.output.plan import Planned
     from budc.compiler.planning.devices import Device
-    from budc.compiler.planning.forwards import CompileSettings
+    from budc.compiler.planning.forwards import CompileSettings, ProxyCost
     from budc.compiler.selection.stages import Trained
+    from budc.compiler.shapes import OutputSize
     from budc.policies.costs import Cost
     from budc.policies.profile import ModelProfile
 
@@ -42,6 +44,8 @@ class _Request:
     timed: Path | None
     shards: int
     workers: int
+    proxy: OutputSize | None
+    """The size of --proxy, whose cost is not in the settings yet."""
 
 
 @click.command("plan")
@@ -53,6 +57,7 @@ class _Request:
 )
 @search_option
 @effort_option
+@proxy_option
 @engine_option
 @click.option("--align", is_flag=True, help="Include the cost of aligning.")
 @click.option(
@@ -119,12 +124,27 @@ def _resolve(
         raise UsageError(
             "--time times a forward on this machine, --device asks for another one's", remedy="give one"
         )
-    asked = _settings(_Flags(**settings))
+    flags = _Flags(**settings)
+    asked = _settings(flags)
+    smaller = None if flags.proxy is None else _proxy(flags.proxy, asked)
     chosen = device_named(device) if device is not None else None
     available = chosen.memory if chosen is not None else None
     folder = find_weights(asked.profile, weights) if timed else None
     own = available if memory is None else round(memory * 1e9)
-    return _Request(asked, chosen, own, folder, shards, workers)
+    return _Request(asked, chosen, own, folder, shards, workers, smaller)
+
+
+def _proxy(text: str, asked: CompileSettings) -> OutputSize:
+    """Return the size of a proxy, refused where no masks are searched there, or the model would round it."""
+    from budc.compiler.planning.known_grid import known_grid
+    from budc.compiler.proxy import check_grid, check_searched, parse_proxy
+
+    few_masks = asked.engine is not None and asked.engine.masks is not None
+    check_searched(asked.search, few_masks=few_masks)
+    size = parse_proxy(text, asked.profile)
+    if (grid := known_grid(asked.profile)) is not None:
+        check_grid(size, grid, asked.profile.name)
+    return size
 
 
 class _Flags(NamedTuple):
@@ -136,6 +156,7 @@ class _Flags(NamedTuple):
     steps: int | None
     search: str | None
     effort: str | None
+    proxy: str | None
     engine: str | None
     align: bool
     train: Trained | None
@@ -191,7 +212,9 @@ def _planned(request: _Request) -> Planned:
     from budc.progress import stage
 
     asked = request.settings
-    cost, seconds = _cost(asked, request.timed)
+    cost, seconds = _cost(asked.profile, request.timed, align=asked.align)
+    if request.proxy is not None:
+        asked = replace(asked, proxy=_proxy_cost(request, request.proxy, cost, seconds))
     stage("plan", "what each effort takes")
     estimates = {
         name: estimate_compile(replace(asked, effort=name), cost, request.device, seconds) for name in EFFORTS
@@ -202,18 +225,27 @@ def _planned(request: _Request) -> Planned:
     return Planned(estimates, asked.effort, request.device, request.memory, transfer, advice, *several)
 
 
-def _cost(asked: CompileSettings, timed: Path | None) -> tuple[Cost, float | None]:
+def _proxy_cost(request: _Request, size: OutputSize, real: Cost, seconds: float | None) -> ProxyCost:
+    """Return what a forward costs at the size of a proxy, as a share of one at the real size, by time or by FLOPs."""
+    from budc.compiler.planning.forwards import ProxyCost
+
+    profile = size.of(request.settings.profile)
+    cost, there = _cost(profile, request.timed, align=False)
+    share = cost.flops / real.flops if seconds is None or there is None else there / seconds
+    return ProxyCost(profile, cost, share)
+
+
+def _cost(profile: ModelProfile, timed: Path | None, *, align: bool) -> tuple[Cost, float | None]:
     """Return what a forward costs, and how many seconds it takes here if that is asked for."""
     from budc.cli.dependencies import MODEL_PACKAGES, model_libraries, require
     from budc.policies.costs import shipped_cost
 
-    profile = asked.profile
     shipped = shipped_cost(profile)
     if shipped is not None and timed is None:
         return shipped, None
     require(*MODEL_PACKAGES)
     with model_libraries():
-        cost = shipped or _counted(profile, align=asked.align)
+        cost = shipped or _counted(profile, align=align)
         return cost, _seconds(profile, timed) if timed is not None else None
 
 

@@ -11,10 +11,11 @@ from budc.cli.output.units import between, counted, duration, size
 if TYPE_CHECKING:
     from budc.compiler.planning.devices import Device
     from budc.compiler.planning.estimate import CompileEstimate
+    from budc.compiler.planning.forwards import ProxyCost
     from budc.compiler.planning.payback import Payback
     from budc.compiler.planning.sibling import Transfer
 
-STAGES = ("calibration", "search", "race", "arbitration", "alignment", "refit", "report")
+STAGES = ("proxy", "calibration", "search", "race", "arbitration", "alignment", "refit", "report")
 """In the order in which a compile goes through them."""
 
 
@@ -63,9 +64,19 @@ def _summary(planned: Planned) -> str:
         ),
         ("a sample", "\n".join(_samples(estimate))),
     ]
+    if settings.proxy is not None:
+        pairs.append(("proxy", _proxy(settings.proxy, measured=estimate.measured)))
     if planned.transfer is not None:
         pairs.append(("transfer", _transfer(planned.transfer, estimate.forwards)))
     return fields(pairs)
+
+
+def _proxy(proxy: ProxyCost, *, measured: bool) -> str:
+    from budc.compiler.proxy import in_words
+    from budc.compiler.shapes import OutputSize
+
+    size = in_words(OutputSize(proxy.profile.height, proxy.profile.width, proxy.profile.frames))
+    return f"{size}: a forward there is {proxy.share:.2%} of one, by {'time' if measured else 'FLOPs'}"
 
 
 def _parameters(count: int) -> str:

@@ -12,6 +12,7 @@ from budc.cli.output.plan import Planned
 if TYPE_CHECKING:
     from budc.compiler.planning.count import Count
     from budc.compiler.planning.estimate import CompileEstimate
+    from budc.compiler.planning.forwards import ProxyCost
 
 
 def record(planned: Planned) -> dict[str, Any]:
@@ -30,6 +31,7 @@ def record(planned: Planned) -> dict[str, Any]:
         "align": settings.align,
         "train": settings.train if settings.align else None,
         "effort": planned.effort,
+        "proxy": None if settings.proxy is None else _proxy(settings.proxy),
         "prompts": {
             "calibration": settings.stages.total,
             "searched": settings.stages.screen,
@@ -62,6 +64,11 @@ def record(planned: Planned) -> dict[str, Any]:
         "efforts": {name: _forwards(each, planned) for name, each in planned.estimates.items()},
         "toCut": planned.advice,
     }
+
+
+def _proxy(proxy: ProxyCost) -> dict[str, Any]:
+    size = {name: getattr(proxy.profile, name) for name in ("height", "width", "frames")}
+    return {**size, "flops": proxy.cost.flops, "share": proxy.share}
 
 
 def _forwards(estimate: CompileEstimate, planned: Planned) -> dict[str, Any]:

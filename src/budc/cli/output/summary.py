@@ -199,7 +199,9 @@ def pareto(artifacts: Sequence[Artifact]) -> str:
 def cost(document: PolicyDocument) -> str:
     """Return what the search was and what it spent."""
     search = document.search
+    proxy, there = search.settings.get("proxy"), search.settings.get("proxyForwards")
+    also = "" if proxy is None else f", and {there} at {proxy}, where the masks were searched"
     return printable(
         f"{search.algorithm}, seed {search.seed}: {counted(search.candidates, 'candidate')} scored, "
-        f"{counted(search.forwards, 'transformer forward')} spent"
+        f"{counted(search.forwards, 'transformer forward')} spent{also}"
     )
