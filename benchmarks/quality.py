@@ -113,7 +113,9 @@ def written(head: dict[str, Any], rows: list[dict[str, Any]]) -> str:
 @click.option("--models", default="wan2.1-nano,wan2.1-mini", show_default=True)
 @click.option("--budgets", default="6,8,10,14", show_default=True)
 @click.option(
-    "--methods", callback=names, help="comma-separated; default all but joint-auto and joint taken apart"
+    "--methods",
+    callback=names,
+    help="comma-separated; default all but those that the registry has as measured by name",
 )
 @click.option("--seeds", default="0,1,2", show_default=True, help="for methods that draw")
 @click.option(

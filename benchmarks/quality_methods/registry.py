@@ -85,6 +85,7 @@ METHODS: dict[str, Method] = {
             f"**budc**, joint --align, {effort}",
             partial(budc_joint, align=True, effort=effort),
             family="budc",
+            by_name=True,
         )
         for effort in ("balanced", "fast")
     },
@@ -108,7 +109,10 @@ METHODS: dict[str, Method] = {
     "paper": Method("paper's search, on all prompts", _paper(), seeded=True),
     "paper-one": Method("paper's search, on one prompt", _paper(prompts=1), seeded=True),
     "paper-one-aligned": Method(
-        "paper's search, on one prompt, and schedule alignment", _paper(1, paper_aligned), seeded=True
+        "paper's search, on one prompt, and schedule alignment",
+        _paper(1, paper_aligned),
+        seeded=True,
+        by_name=True,
     ),
     "dpcache": Method("shortest path, sum (DPCache-style)", _fitted(total)),
     "lemica": Method("shortest path, minimax (LeMiCa-style)", _fitted(minimax)),

@@ -9,7 +9,6 @@ import torch
 from budc.compiler.fitting.trajectory import bounded
 from budc.compiler.rollouts.schedule import NoiseSchedule
 from budc.compiler.selection.arbitration import Arbiter, Contender
-from budc.compiler.selection.condensed import condensed
 from budc.compiler.selection.effort import effort, epochs
 from budc.compiler.selection.task import Task
 from budc.compiler.storage.journal import Journal
@@ -21,19 +20,15 @@ from budc.schema.policy import Policy
 BATCH = 2
 """Samples a training step: with small batches, an epoch of the same forwards has more steps."""
 
-SAME = 1e-3
-"""By how much the log losses of a policy and of the same in fewer steps may differ, by rounding alone."""
-
 
 def align(
     task: Task, contender: Contender, training_set: TrainingSet, arbiter: Arbiter, journal: Journal
 ) -> tuple[Contender, int]:
     """Train a contender's policy on `training_set`; return the better one, before or after, and the forwards spent.
 
-    The arbiter counts its own forwards. Steps stay with the denoiser that they belong to. Where the number of steps is
-    free, reused steps in a row are trained as one.
+    The arbiter counts its own forwards. Steps stay with the denoiser that they belong to.
     """
-    policy, schedule = _start(task, contender, arbiter)
+    policy, schedule = contender.result.policy, contender.result.schedule
     first_steps = task.denoiser.first_steps(schedule.timesteps)
     parameters = PolicyParameters(
         policy,
@@ -68,19 +63,6 @@ def align(
         result = replace(contender.result, policy=policy, schedule=schedule, aligned=True)
         contender = Contender(loss, result)
     return contender, training.forwards
-
-
-def _start(task: Task, contender: Contender, arbiter: Arbiter) -> tuple[Policy, NoiseSchedule]:
-    """Return what training starts from: with fewer steps where these may be chosen, and the judges lose no more."""
-    policy, schedule = contender.result.policy, contender.result.schedule
-    fewer = condensed(policy, schedule) if task.few_step_schedule is not None else None
-    if fewer is not None:
-        loss = arbiter.loss(
-            f"{task.search} {task.nfe} in {fewer[1].steps} steps", fewer[0], fewer[1].linear_form()
-        )
-        if loss <= contender.loss + SAME:
-            return fewer
-    return policy, schedule
 
 
 @torch.no_grad()
