@@ -21,6 +21,38 @@ EXTRA_NODES = ("custom_sampler", "hunyuan", "flux", "sd3", "wan")
 """Files of `comfy_extras` whose nodes workflows use."""
 
 Graph = dict[str, dict[str, Any]]
+PROMPT, SEED = "a small red circle moves left over stripes", 7
+VIDEO_GRAPH: Graph = {
+    "model": {"class_type": "UNETLoader", "inputs": {"unet_name": "nano.safetensors", "weight_dtype": "default"}},
+    "policy": {
+        "class_type": "BudcLoadPolicy",
+        "inputs": {"policy": "nano.budc.json", "trust": "release.pub", "allow_unsigned": False},
+    },
+    "applied": {
+        "class_type": "BudcApplyPolicy",
+        "inputs": {"model": ["model", 0], "policy": ["policy", 0], "allow_uncalibrated": False},
+    },
+    "settings": {"class_type": "BudcPolicySampler", "inputs": {"policy": ["policy", 0]}},
+    "clip": {"class_type": "TestTextEncoder", "inputs": {}},
+    "positive": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["clip", 0], "text": PROMPT}},
+    "negative": {"class_type": "BudcNegativePrompt", "inputs": {"clip": ["clip", 0], "policy": ["policy", 0]}},
+    "empty": {
+        "class_type": "EmptyHunyuanLatentVideo",
+        "inputs": {
+            "width": ["settings", 3], "height": ["settings", 4], "length": ["settings", 5], "batch_size": 1,
+        },
+    },
+    "sample": {
+        "class_type": "SamplerCustom",
+        "inputs": {
+            "model": ["applied", 0], "add_noise": True, "noise_seed": SEED, "cfg": ["settings", 2],
+            "positive": ["positive", 0], "negative": ["negative", 0], "sampler": ["settings", 0],
+            "sigmas": ["settings", 1], "latent_image": ["empty", 0],
+        },
+    },
+    "save": {"class_type": "SaveLatent", "inputs": {"samples": ["sample", 0], "filename_prefix": "clip"}},
+}  # fmt: skip
+"""A policy of `models/budc` on a single file, sampled as the policy says; the latents are saved."""
 
 
 class WorkflowError(Exception):

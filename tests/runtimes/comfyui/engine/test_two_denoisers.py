@@ -1,13 +1,17 @@
 """Models of two denoisers, as Wan2.2 has them, on ComfyUI's engine: two MODELs, one sampler."""
 
 import hashlib
+from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from comfyui_models import engine_model
 from comfyui_under_test import EngineUnderTest
+from comfyui_workflow import PROMPT, SEED, VIDEO_GRAPH, WorkflowError, Workflows
 from msgspec.structs import replace
 from safetensors.torch import save_file
 
@@ -101,13 +105,54 @@ def test_a_lora_may_be_for_one_of_the_two(under_test: EngineUnderTest, tmp_path:
         sample_pair(under_test, document, first, second)
 
 
-def sample_pair(under_test: EngineUnderTest, document: PolicyDocument, first: Any, second: Any) -> None:
+def test_a_workflow_of_two_files_and_one_sampler(
+    under_test: EngineUnderTest, tmp_path: Path, signer: Any, key_pair: Any
+) -> None:
+    from comfy.latent_formats import Wan21
+    from comfy.sample import prepare_noise
+
+    first, (second,), document = under_test.patcher, under_test.later, under_test.document
+    workflows, config = Workflows(tmp_path), under_test.pipe.transformer.config
+    sizes = {
+        "num_heads": config.num_attention_heads,
+        "freq_dim": config.freq_dim,
+        "text_dim": config.text_dim,
+    }
+    graph = deepcopy(VIDEO_GRAPH)
+    for name, network in {"model": under_test.pipe.transformer, "low": under_test.pipe.transformer_2}.items():
+        # Another test may have left LoRA in the weights of those MODELs.
+        workflows.add_model(f"{name}.safetensors", engine_model(network).model.diffusion_model, **sizes)
+        inputs = {"unet_name": f"{name}.safetensors", "weight_dtype": "default"}
+        graph[name] = {"class_type": "UNETLoader", "inputs": inputs}
+    graph["applied"]["inputs"]["low_noise_model"] = ["low", 0]
+    graph["negative"] = {"class_type": "CLIPTextEncode", "inputs": {"clip": ["clip", 0], "text": ""}}
+    workflows.add_policy("nano.budc.json", document, signer, key_pair.public)
+    positive, negative = under_test.texts
+    workflows.text_encoder(
+        SimpleNamespace(
+            tokenize=lambda text: text,
+            encode_from_tokens_scheduled=lambda text: positive if text == PROMPT else negative,
+        )
+    )
+    start = prepare_noise(torch.zeros(1, 16, 2, 4, 6), SEED)
+    expected = Wan21().process_out(sample_pair(under_test, document, first, second, start))
+    actual = workflows.run(graph)
+    assert (actual - expected).abs().max() < 1e-5 * expected.abs().max()
+    graph["model"], graph["low"] = graph["low"], graph["model"]
+    with pytest.raises(WorkflowError, match="transformer in this MODEL has tensor root") as refused:
+        workflows.run(graph)
+    assert refused.value.node == "BudcApplyPolicy"
+
+
+def sample_pair(
+    under_test: EngineUnderTest, document: PolicyDocument, first: Any, second: Any, start: Any = None
+) -> torch.Tensor:
     from comfy.samplers import KSAMPLER
     from comfyui_models import sample
 
     sampler, sigmas = KSAMPLER(policy_sampler(document.sampler)), torch.tensor(document.sampler.sigmas)
-    model, start = apply(first, document, [second]), torch.zeros(1, 16, 2, 4, 6)
-    sample(model, start, *under_test.texts, document.sampler.guidance, sampler, sigmas)
+    model, start = apply(first, document, [second]), torch.zeros(1, 16, 2, 4, 6) if start is None else start
+    return sample(model, start, *under_test.texts, document.sampler.guidance, sampler, sigmas)
 
 
 def test_what_is_on_the_second_model_is_checked_too(under_test: EngineUnderTest) -> None:

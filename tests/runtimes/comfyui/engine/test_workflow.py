@@ -11,45 +11,13 @@ from typing import Any
 import pytest
 import torch
 from comfyui_models import engine_model
-from comfyui_workflow import Graph, WorkflowError, Workflows
+from comfyui_workflow import PROMPT, SEED, VIDEO_GRAPH, Graph, WorkflowError, Workflows
 from msgspec.structs import replace
 from safetensors.torch import save_file
 from torch import Tensor
 
 import budc
 from budc.schema.policy import AdapterRule, PolicyDocument, ScaledAdapter
-
-PROMPT, SEED = "a small red circle moves left over stripes", 7
-GRAPH: Graph = {
-    "model": {"class_type": "UNETLoader", "inputs": {"unet_name": "nano.safetensors", "weight_dtype": "default"}},
-    "policy": {
-        "class_type": "BudcLoadPolicy",
-        "inputs": {"policy": "nano.budc.json", "trust": "release.pub", "allow_unsigned": False},
-    },
-    "applied": {
-        "class_type": "BudcApplyPolicy",
-        "inputs": {"model": ["model", 0], "policy": ["policy", 0], "allow_uncalibrated": False},
-    },
-    "settings": {"class_type": "BudcPolicySampler", "inputs": {"policy": ["policy", 0]}},
-    "clip": {"class_type": "TestTextEncoder", "inputs": {}},
-    "positive": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["clip", 0], "text": PROMPT}},
-    "negative": {"class_type": "BudcNegativePrompt", "inputs": {"clip": ["clip", 0], "policy": ["policy", 0]}},
-    "empty": {
-        "class_type": "EmptyHunyuanLatentVideo",
-        "inputs": {
-            "width": ["settings", 3], "height": ["settings", 4], "length": ["settings", 5], "batch_size": 1,
-        },
-    },
-    "sample": {
-        "class_type": "SamplerCustom",
-        "inputs": {
-            "model": ["applied", 0], "add_noise": True, "noise_seed": SEED, "cfg": ["settings", 2],
-            "positive": ["positive", 0], "negative": ["negative", 0], "sampler": ["settings", 0],
-            "sigmas": ["settings", 1], "latent_image": ["empty", 0],
-        },
-    },
-    "save": {"class_type": "SaveLatent", "inputs": {"samples": ["sample", 0], "filename_prefix": "clip"}},
-}  # fmt: skip
 
 
 class TextEncoder:
@@ -96,7 +64,7 @@ def workflows(
 
 @pytest.fixture
 def graph() -> Graph:
-    return deepcopy(GRAPH)
+    return deepcopy(VIDEO_GRAPH)
 
 
 @pytest.fixture(scope="module")
