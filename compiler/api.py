@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from budc.compiler.api_inputs import Pair, as_denoiser, branch_weights, noise_schedule
 from budc.compiler.api_samples import sample_sets
 from budc.compiler.api_settings import check_choices, check_execution
-from budc.compiler.budget import parse_budget
 from budc.compiler.denoisers.conditioning import Condition
 from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.fingerprint import network_identity, resumable
+from budc.compiler.network.asked import asked_budget
 from budc.compiler.network.compiled import Compiled
 from budc.compiler.network.search import ANNEALING, compiled, origin_of
 from budc.compiler.selection.effort import DEFAULT_EFFORT
@@ -49,7 +49,10 @@ def compile_policy(
     noise: Tensor,
     scheduler: Any,
     sigmas: Sequence[float] | Tensor,
-    budget: int | str,
+    budget: int | str | None = None,
+    quality: str | None = None,
+    worst: bool = False,
+    within: str | float | None = None,
     guidance: Mapping[str, float] | None = None,
     # The network's details, the search, and where it runs.
     timesteps: Sequence[float] | Tensor | None = None,
@@ -74,7 +77,10 @@ def compile_policy(
         noise: (N, ...) initial latents, float32.
         scheduler: one for flow matching with one evaluation a step, such as diffusers' flow-matching Euler or UniPC.
         sigmas: steps + 1 noise levels, strictly decreasing, terminal value included.
-        budget: evaluations per branch, or a factor such as "2.8x".
+        budget: evaluations per branch, or a factor such as "2.8x"; or one of the two that follow in its place.
+        quality, worst: the smallest budget that keeps a bound such as "latent-mse<=0.01" on the samples that judge, also
+            where the mean is one standard error worse; or the worst sample. `Compiled.outcome.notes` has the curve.
+        within: the largest budget whose loop of one sample takes at most so many seconds here.
         guidance: branch -> weight in the guided velocity, adding up to 1; needed where there are several branches.
         timesteps, blocks: what the network is given, default sigma times the training's; the name of its `ModuleList`.
         held_out: conditioning and noise of samples that nothing is selected on, for the report.
@@ -87,17 +93,20 @@ def compile_policy(
     Raises:
         BudcError: arguments that do not fit together; see also `parse_budget`, `Sigmas` and `linear_form`.
     """
-    check_choices(budget, search, effort, steps, align=align, train=train)
+    asked = asked_budget(budget, quality, within, worst=worst)
+    check_choices(search, effort, steps, align=align, train=train, quality=quality is not None)
     seed, batch = check_execution(seed, batch, weights, progress)
     conditions, held_out_samples = sample_sets(conditioning, noise, held_out)
     branches = branch_weights(conditioning, guidance)
     schedule = noise_schedule(scheduler, sigmas, timesteps)
     network = as_denoiser(denoiser, branches, blocks, noise.device)
-    nfe = parse_budget(str(budget), schedule.steps, 1 + len(network.first_steps(schedule.timesteps)))
+    nfe = asked.nfe(schedule.steps, 1 + len(network.first_steps(schedule.timesteps)))
     task = Task(
         network, schedule, conditions, nfe, ANNEALING, search, effort, seed, align, train or "both", batch=batch,
         few_step_schedule=schedule.resampled(nfe) if steps == "auto" else None,
     )  # fmt: skip
-    origin = origin_of(task, held_out_samples, str(budget), hashed=weights is None)
-    resumed = resumable(work, task, branches, lambda: network_identity(network, weights, blocks))
-    return compiled(task, held_out_samples, origin, lambda finder: finder.find(task), resumed, progress)
+    origin = origin_of(task, held_out_samples, asked.text, hashed=weights is None)
+    resumed = resumable(
+        work, task, branches, lambda: [network_identity(network, weights, blocks), asked.text]
+    )
+    return compiled(task, held_out_samples, origin, asked.find, resumed, progress)

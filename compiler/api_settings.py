@@ -26,14 +26,11 @@ def check_execution(seed: Any, batch: Any, weights: Any, progress: Any) -> tuple
     return seed_argument(seed, most=2**53 - 1), batch
 
 
-def check_choices(budget: Any, search: Any, effort: Any, steps: Any, *, align: Any, train: Any) -> None:
-    """Refuse a budget, names and switches of another kind, or that do not fit together. Raises UsageError."""
-    if isinstance(budget, bool) or not isinstance(budget, int | str):
-        factor = f"{budget:g}x" if isinstance(budget, float) else "2.8x"
-        raise UsageError(
-            f"budget: {described(budget)} is neither a whole number nor a text",
-            remedy=f"pass evaluations a branch, such as budget=10, or a speed-up, budget={factor!r}",
-        )
+def check_choices(search: Any, effort: Any, steps: Any, *, align: Any, train: Any, quality: bool) -> None:
+    """Refuse names and switches of another kind, or that do not fit together. Raises UsageError.
+
+    `quality` says that a quality decides on the budget.
+    """
     if not isinstance(search, str):
         raise UsageError(
             f"search: {described(search)} is no name", remedy="pass a name such as search='joint'"
@@ -45,7 +42,8 @@ def check_choices(budget: Any, search: Any, effort: Any, steps: Any, *, align: A
         raise UsageError(
             f"steps: {described(steps)} is not 'auto'", remedy="sigmas say how many steps there are"
         )
-    check_arbitrated(search, align=align, auto_steps=steps == "auto", train=train or "both")
+    auto_steps = steps == "auto"
+    check_arbitrated(search, align=align, auto_steps=auto_steps, train=train or "both", quality=quality)
 
 
 def check_effort(effort: Any) -> None:

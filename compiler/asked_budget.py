@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import replace
 
+from budc.option_names import option, worded
 from budc.schema.bounds import Bound, parse_bounds
 from budc.schema.errors import UsageError
 from budc.schema.report_names import LATENT_MSE, PSNR
@@ -20,17 +21,22 @@ def parse_quality(text: str, *, worst: bool, frames: bool) -> Bound:
     Raises:
         UsageError: not one bound, of another metric than PSNR and latent error, or of PSNR without `frames`.
     """
-    bounds = parse_bounds(text, "--quality")
+    name, example = option("quality"), worded("psnr>=30", "latent-mse<=0.01")
+    bounds = parse_bounds(text, name)
     if len(bounds) > 1:
-        raise UsageError(f"--quality: {text!r} is several bounds", remedy="ask for one, such as psnr>=30")
+        raise UsageError(f"{name}: {text!r} is several bounds", remedy=f"ask for one, such as {example}")
     (bound,) = bounds
     if bound.metric not in (PSNR, LATENT_MSE):
+        afterwards = worded("budc evaluate", "budc.evaluate")
         raise UsageError(
-            f"--quality: {bound.metric} is not measured while a policy is searched",
-            remedy="ask for psnr>=30 or latent-mse<=0.01; `budc evaluate` measures other metrics afterwards",
+            f"{name}: {bound.metric} is not measured while a policy is searched",
+            remedy=f"ask for a bound such as {example}; `{afterwards}` measures other metrics afterwards",
         )
     if bound.metric == PSNR and not frames:
-        raise UsageError("--quality: --no-frames leaves no PSNR", remedy="leave out --no-frames")
+        raise UsageError(
+            f"{name}: {worded('--no-frames leaves no PSNR', 'a network has no frames, and so no PSNR')}",
+            remedy=worded("leave out --no-frames", "ask for a bound of latents, such as latent-mse<=0.01"),
+        )
     if worst and not bound.figure.endswith(_WORST):
         return replace(bound, figure=f"{bound.metric}{_WORST}")
     return bound
@@ -42,7 +48,8 @@ def parse_seconds(text: str) -> float:
     seconds = float(matched[1]) / (1000 if matched[2] == "ms" else 1) if matched else math.nan
     if not seconds > 0:
         raise UsageError(
-            f"--within: {text!r} is no length of time", remedy="give seconds, such as --within 2.0s"
+            f"{option('within')}: {text!r} is no length of time",
+            remedy=f"give seconds, such as {option('within', '2.0s')}",
         )
     return seconds
 

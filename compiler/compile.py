@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 
+from budc.compiler.compile_budget import CompileBudget, settled_plan
 from budc.compiler.compile_plan import CompilePlan
 from budc.compiler.compile_task import compile_task, deployed_sampler, measured_settings, recorded_for
 from budc.compiler.compile_work import compile_work
 from budc.compiler.emit import make_document, write_artifact
 from budc.compiler.evaluation.report import Evaluator, Generated, SampledPolicy
 from budc.compiler.further_shapes import SizedTarget, with_further_shapes
-from budc.compiler.loaded_target import LoadedTarget, load_target
+from budc.compiler.loaded_target import load_target
 from budc.compiler.proxy_search import SizedSearch
 from budc.compiler.search import algorithm
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.settings import with_choices
 from budc.compiler.selection.task import SearchResult
 from budc.compiler.selection.trace import write_trace
-from budc.compiler.settled_budget import Settled, budget_for_quality, budget_within
 from budc.compiler.shapes import OutputSize
 from budc.compiler.shard_merge import find_shards
-from budc.compiler.storage.journal import Journal
 from budc.compiler.workers.pool import Pool
 from budc.compiler.workers.target_workers import Recording, hire, target_pool
 from budc.progress import planned_passes, stage
+from budc.progress.remaining_work import RemainingWork
 from budc.schema.artifact import Artifact, read
 from budc.schema.errors import UsageError, printable
 from budc.schema.files import make_folder
@@ -42,14 +41,15 @@ def compile_artifacts(plan: CompilePlan) -> list[Artifact]:
     """
     for planned in plan.policies:
         make_folder(planned.path.parent)
+    work = compile_work(plan)
     with (
-        planned_passes(compile_work(plan)),
+        planned_passes(work),
         target_pool(plan.cluster, plan.target, plan.policies[0].path) as pool,
     ):
-        return _compiled(plan, pool)
+        return _compiled(plan, pool, work)
 
 
-def _compiled(plan: CompilePlan, pool: Pool | None) -> list[Artifact]:
+def _compiled(plan: CompilePlan, pool: Pool | None, work: RemainingWork) -> list[Artifact]:
     loaded = load_target(plan.target)
     sampler = loaded.model.sampler(plan.steps)
     _check_mask(plan, sampler)
@@ -70,6 +70,9 @@ def _compiled(plan: CompilePlan, pool: Pool | None) -> list[Artifact]:
         further = [at(size, settings) for size in plan.further_sizes]
         # A further shape may be of the proxy's size, but its journal is another one.
         proxy = None if plan.proxy is None else at(plan.proxy, {**settings, "only": "masks"})
+        budget = CompileBudget(loaded, sampler, journal, work)
+        settled = budget.within(plan)
+        plan = settled_plan(plan, settled)
         task = compile_task(plan, loaded, sampler, plan.largest)
         masks = None if proxy is None else SizedSearch(plan, proxy)
         first_blocks = 0 if plan.engine is None else plan.engine.first_blocks
@@ -80,9 +83,8 @@ def _compiled(plan: CompilePlan, pool: Pool | None) -> list[Artifact]:
             task = compile_task(plan, loaded, sampler, nfe)
             return finder.find(task) if masks is None else masks.then(finder, task)
 
-        settled = _settled(plan, loaded, sampler, finder, find, journal)
-        if settled is not None:
-            plan = replace(plan, policies=(replace(plan.policies[0], nfe=settled.nfe),))
+        settled = settled or budget.with_quality(plan, finder, find)
+        plan = settled_plan(plan, settled)
         evaluator: Evaluator | None = None
         found: list[tuple[SearchResult, SamplerBinding]] = []
         generated: list[Generated] = []
@@ -117,24 +119,6 @@ def _write_trace(plan: CompilePlan, objective: str, results: Sequence[SearchResu
         budgets = (planned.nfe for planned in plan.policies)
         pairs = zip(budgets, results, strict=True)
         write_trace(plan.trace, [(nfe, objective, result.trace) for nfe, result in pairs])
-
-
-def _settled(
-    plan: CompilePlan,
-    loaded: LoadedTarget,
-    sampler: SamplerBinding,
-    finder: Finder,
-    find: Callable[[int], SearchResult],
-    journal: Journal,
-) -> Settled | None:
-    """Return the budget that a quality or a time leads to; None where the user gave budgets."""
-    always = () if plan.engine is None else plan.engine.always_computed(plan.steps)
-    fewest = max(len(plan.target.profile.denoisers), len(always))
-    if plan.within is not None:
-        return budget_within(plan.within, loaded, sampler, journal, fewest)
-    if plan.quality is None:
-        return None
-    return budget_for_quality(plan.quality, loaded, finder, find, journal, fewest, sampler.steps)
 
 
 def _check_mask(plan: CompilePlan, sampler: SamplerBinding) -> None:

@@ -1,102 +1,114 @@
 """The work of a compile, pass by pass, from which the time that is left of all of them is told.
 
-It is `budc.compiler.planning.forwards` by the passes' labels. Where a quality or a time decides how many budgets are
-tried, it is not known.
+Where a quality or a time decides on the budget, it has the budgets that are likely to be tried
+(`budc.compiler.budget_bracket`), and is made anew after each of them.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from dataclasses import replace
 
+from budc.compiler.budget_bracket import QUALITY_SLOPE, TIME_SLOPE, Bracket
 from budc.compiler.compile_plan import CompilePlan
-from budc.compiler.planning.dry_run import Given, dry_run, given_to
-from budc.compiler.search import algorithm
-from budc.compiler.selection.effort import AFTER_PROXY, FINALISTS, effort, epochs
-from budc.compiler.selection.stages import Stages, stages_of
-from budc.compiler.training.forwards import training_forwards
-from budc.compiler.training.second_stage import configuration
+from budc.compiler.expected_passes import OF_FRAMES, ExpectedPasses, Passes, added
+from budc.compiler.selection.stages import stages_of
+from budc.compiler.settled_budget import QUALITY_PASS, REPEATS, TIME_PASS
+from budc.policies.profile import ModelProfile
 from budc.progress.remaining_work import RemainingWork
 
-_LANDSCAPES = 3
-"""Made-up losses on which a search is counted; a plan takes more, here the user waits for the first pass."""
+JUDGES_FRAMES = "judges' frames"
+"""The label of a pass that decodes for the prompts that judge."""
 
 
-def compile_work(plan: CompilePlan) -> RemainingWork | None:
-    """Return the passes of a compile with the forwards of each; None where they are not known."""
-    if plan.quality is not None or plan.within is not None or plan.further_sizes:
-        return None
+def compile_work(plan: CompilePlan) -> RemainingWork:
+    """Return the passes of a compile with the forwards of each."""
+    expected = _expected(plan)
+    if plan.quality is not None:
+        passes = added(expected.reference(), work_from(plan, first_bracket(plan)))
+    elif plan.within is not None:
+        passes = work_from(plan, first_bracket(plan))
+    else:
+        passes = _passes(plan)
+    return RemainingWork(passes, {f"search ({plan.search})": expected.spread})
+
+
+def first_bracket(plan: CompilePlan) -> Bracket:
+    """Return the bracket of a budget that a quality, or a time, decides on, before anything is tried.
+
+    For a time it is of the smallest budget that takes longer.
+    """
+    always = () if plan.engine is None else plan.engine.always_computed(plan.steps)
+    fewest = max(len(plan.target.profile.denoisers), len(always))
+    if plan.within is not None:
+        return Bracket(fewest, plan.steps + 1, TIME_SLOPE)
+    return Bracket(fewest, plan.steps, QUALITY_SLOPE)
+
+
+def work_from(plan: CompilePlan, bracket: Bracket) -> Passes:
+    """Return the passes that are still to begin, by what is known of the budget that is asked for.
+
+    A quality's budgets are tried after the reference run, so that is not among them.
+    """
+    *tried, answer = bracket.expected()
+    if plan.within is not None:
+        nfe = max(bracket.fewest, answer - 1)
+        passes = _passes(replace(plan, policies=(replace(plan.policies[0], nfe=nfe),)))
+        loops = (REPEATS + 1) * len(plan.target.profile.branches)
+        return added({TIME_PASS: [loops * nfe for nfe in tried]}, passes)
+    expected = _expected(plan)
+    judges = expected.stages.judge
+    passes = {}
+    for nfe in tried:
+        judged: Passes = {QUALITY_PASS: [nfe * judges * expected.branches]}
+        if expected.frames:
+            judged[JUDGES_FRAMES] = [2 * OF_FRAMES * judges]
+        passes = added(passes, expected.found(nfe), judged)
+    return added(passes, expected.report([answer]), _further(plan, answer))
+
+
+def _passes(plan: CompilePlan) -> Passes:
+    """Return the passes of a compile of known budgets."""
+    expected, budgets = _expected(plan), [planned.nfe for planned in plan.policies]
+    searches = [expected.found(nfe) for nfe in budgets]
+    further = [_further(plan, nfe) for nfe in budgets]
+    return added(expected.reference(), *searches, expected.report(budgets), *further)
+
+
+def _expected(plan: CompilePlan) -> ExpectedPasses:
     samples = plan.target.samples
-    stages = stages_of(
-        plan.search,
-        plan.effort,
-        plan.largest,
-        len(samples.calibration),
-        arbitrates=plan.align or plan.auto_steps,
+    arbitrates = plan.align or plan.auto_steps or plan.quality is not None
+    return ExpectedPasses(
+        profile=plan.target.profile,
+        steps=plan.steps,
+        search=plan.search,
+        effort=plan.effort,
+        stages=stages_of(
+            plan.search, plan.effort, plan.largest, len(samples.calibration), arbitrates=arbitrates
+        ),
+        held_out=len(samples.held_out),
+        frames=plan.target.frames,
+        align=plan.align,
+        engine=plan.engine,
+        mask=plan.mask,
     )
-    held_out, branches = len(samples.held_out), len(plan.target.profile.branches)
-    counts: dict[str, list[float]] = {
-        "calibration full": [plan.steps * stages.total],
-        "held-out full": [plan.steps * held_out],
-    }
-    each: dict[str, list[float]] = {}
-    if plan.proxy is not None:
-        # At each budget the proxy's pass comes before the real one.
-        share = _share(plan)
-        counts["calibration full"].insert(0, plan.steps * stages.screen * share)
-        each["calibration full"] = [share]
-        for label, worth in ((f"search ({plan.search})", share), ("search (joint)", 1.0)):
-            each.setdefault(label, []).append(worth)
-        each |= {label: own * len(plan.policies) for label, own in each.items() if label.startswith("search")}
-    for planned in plan.policies:
-        for label, forwards in _of_budget(plan, stages, planned.nfe, held_out).items():
-            counts.setdefault(label, []).extend(forwards)
-    passes = {label: [count * branches for count in forwards] for label, forwards in counts.items()}
-    if plan.target.frames:
-        # To decode a sample takes about as long as a forward.
-        passes["held-out frames"] = [(3 * len(plan.policies) + 1) * held_out]
-    return RemainingWork(passes, each)
 
 
-def _share(plan: CompilePlan) -> float:
-    """Return about which share of a forward one at the size of the proxy is: that of the pixels."""
-    assert plan.proxy is not None
-    profile = plan.target.profile
-    return math.prod(plan.proxy) / (profile.height * profile.width * profile.frames)
-
-
-def _searches(plan: CompilePlan, space: Given, stages: Stages) -> dict[str, list[float]]:
-    """Return the search, and with a proxy the one there before it."""
-    share = effort(plan.effort).rollouts
-    searched = dry_run(space, plan.search, share, landscapes=_LANDSCAPES).expected * stages.screen
-    if plan.proxy is None:
-        return {f"search ({plan.search})": [searched]}
-    after = dry_run(space, "joint", min(AFTER_PROXY, share)).expected * stages.screen
-    passes = {f"search ({plan.search})": [searched * _share(plan)]}
-    passes.setdefault("search (joint)", []).append(after)
+def _further(plan: CompilePlan, nfe: int) -> Passes:
+    """Return the passes at the further sizes, in forwards of the first: two rollouts that are compared, and a report."""
+    prompts = len(plan.target.samples.calibration)
+    stages = stages_of(plan.search, plan.effort, nfe, prompts, arbitrates=False)
+    expected = replace(_expected(plan), stages=stages)
+    fits = added(expected.fit(nfe), expected.fit(nfe))
+    passes: Passes = {}
+    for size in plan.further_sizes:
+        scale = _latents(size.of(plan.target.profile)) / _latents(plan.target.profile)
+        at_size = added(expected.reference(), fits, expected.report([nfe]))
+        passes = added(
+            passes, {label: [scale * count for count in counts] for label, counts in at_size.items()}
+        )
     return passes
 
 
-def _of_budget(plan: CompilePlan, stages: Stages, nfe: int, held_out: int) -> Mapping[str, list[float]]:
-    given = effort(plan.effort)
-    profile = plan.target.profile
-    space = given_to(profile, nfe, plan.steps, plan.engine)
-    if plan.mask is not None:
-        space = space._replace(published_masks=(plan.mask.compute_steps,))
-    passes = _searches(plan, space, stages)
-    passes[f"held-out {nfe} "] = [nfe * held_out] * 3
-    if stages.screen < stages.fit:
-        passes["race"] = [given.finalists * nfe * stages.fit]
-    if plan.align and not algorithm(plan.search).arbitrated:
-        second_stage = configuration(len(profile.branches)).epochs(stages.fit)
-        passes["align"] = [training_forwards(nfe, stages.fit, 0, second_stage)]
-    if not stages.judge:
-        return passes
-    judges = stages.judge
-    if plan.align:
-        training, judges = (min(given.pairings, count) * count for count in (stages.fit, stages.judge))
-        passes["paired"] = [plan.steps * (training - stages.fit), plan.steps * (judges - stages.judge)]
-        passes["align"] = [training_forwards(nfe, training, judges, epochs(nfe, given))]
-    passes["arbitration"] = [FINALISTS * nfe * judges]
-    passes["refit"] = [nfe * stages.total]
-    return passes
+def _latents(profile: ModelProfile) -> int:
+    """Return how many latents an output has, but for a factor that all sizes share."""
+    return profile.height * profile.width * ((profile.frames - 1) // 4 + 1)

@@ -20,9 +20,10 @@ from budc.compiler.rollouts.metrics import latent_errors, objective
 from budc.compiler.rollouts.policies import forwards_per_sample
 from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.selection.effort import DEFAULT_EFFORT
-from budc.compiler.selection.finder import Finder
+from budc.compiler.selection.finder import FIT_PASS, Finder
 from budc.compiler.shapes import OutputSize
 from budc.compiler.storage.journal import Journal
+from budc.progress import progress
 from budc.schema.policy import BranchPolicy, FurtherShape, Policy, PolicyDocument, SamplerBinding
 from budc.schema.report_names import FULL
 
@@ -87,8 +88,10 @@ def _fitted(
     effort = str(document.search.settings.get("effort", DEFAULT_EFFORT))
     finder = Finder(replace(task, effort=effort), journal)
     fit = finder.fitted(candidate_of(policy, task.denoiser.branches))
-    network = BatchedDenoiser(task.denoiser, finder.conditions, task.batch)
-    latents = rollout_policy(network, finder.form, policy)
+    with progress(f"{FIT_PASS}, beside its own coefficients", 1) as bar:
+        network = BatchedDenoiser(task.denoiser, finder.conditions, task.batch)
+        latents = rollout_policy(network, finder.form, policy)
+        bar.advance()
     loss = objective("log-mean", latent_errors(latents, finder.run.latents))
     forwards = finder.reference_forwards + fit.forwards + forwards_per_sample(policy) * len(latents)
     names = [name for branch in policy.branches for name in branch.names]

@@ -1,7 +1,7 @@
-"""Settle a budget that follows from a quality or from a time, by bisection; everything that is tried shares one Finder.
+"""Settle a budget that follows from a quality or from a time, in few tries (`budc.compiler.budget_bracket`).
 
 quality    the smallest budget whose figure keeps the bound on the prompts that judge, which nothing was fitted on:
-           the mean less its standard error, or the worst prompt
+           the mean less its standard error, or the worst prompt; everything that is tried shares one Finder
 time       the largest budget whose denoising loop, with a uniform mask, takes no longer on this device
 """
 
@@ -13,26 +13,32 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
+from budc.compiler.budget_bracket import Bracket
 from budc.compiler.comparison.latency import time_loops
-from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
-from budc.compiler.evaluation.report import frame_levels
-from budc.compiler.loaded_target import LoadedTarget
-from budc.compiler.rollouts.metrics import latent_errors, standard_error
-from budc.compiler.rollouts.policies import shared_policy
+from budc.compiler.rollouts.metrics import standard_error
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.task import ForwardCount, SearchResult
 from budc.compiler.storage.journal import Journal
-from budc.progress import progress
-from budc.runtimes.sampling.devices import device_name
+from budc.option_names import option
+from budc.progress import notice, progress
 from budc.schema.bounds import Bound
 from budc.schema.errors import BudgetImpossible
 from budc.schema.evaluation import Latency
-from budc.schema.mask import StepMask
-from budc.schema.policy import SamplerBinding
-from budc.schema.predictor import Predictor
 from budc.schema.report_names import HIGHER_IS_BETTER, PSNR
 
-_REPEATS = 3
+QUALITY_PASS, TIME_PASS = "quality of", "time of"
+"""What the labels of passes begin with that judge what was found at one budget, and that time its loop."""
+REPEATS = 3
+"""How often a loop is timed, after once that is not counted."""
+_LEAST = 1e-300
+
+Tell = Callable[[Bracket], object]
+"""Hears what is known of the budget, after each try."""
+Measure = Callable[[int, Tensor, Tensor], list[float]]
+"""Returns the figure of each prompt, for a budget, final latents (N, ...) and those of the reference run."""
 
 
 class Settled(NamedTuple):
@@ -65,6 +71,15 @@ class Point(NamedTuple):
         better = 1 if HIGHER_IS_BETTER[bound.metric] else -1
         return bound.holds(self.mean - better * self.standard_error)
 
+    def margin(self, bound: Bound) -> float:
+        """Return by how much it keeps a bound, as a logarithm of the squared error; negative where it does not."""
+        worse = -1 if HIGHER_IS_BETTER[bound.metric] else 1
+        mean = self.mean + worse * self.standard_error
+        value = mean if bound.figure == bound.metric else self.worst
+        if bound.metric == PSNR:
+            return (value - bound.number) * math.log(10) / 10
+        return math.log(max(bound.number, _LEAST) / max(value, _LEAST))
+
     def in_words(self, bound: Bound) -> str:
         """Return the point as a line of the curve."""
         kept = "kept" if self.keeps(bound) else "not kept"
@@ -74,66 +89,46 @@ class Point(NamedTuple):
         )
 
 
-def smallest(keeps: Callable[[int], bool], fewest: int, most: int) -> int:
-    """Return the smallest number that keeps a bound which more keep too; `most` is taken to keep it.
-
-    Halves on a logarithmic scale: small budgets, which are cheap to try, come first.
-    """
-    low, high = fewest - 1, most
-    while high - low > 1:
-        middle = min(high - 1, max(low + 1, round(math.sqrt(max(low, 1) * high))))
-        if keeps(middle):
-            high = middle
-        else:
-            low = middle
-    return high
-
-
 def budget_for_quality(
     bound: Bound,
-    loaded: LoadedTarget,
     finder: Finder,
     find: Callable[[int], SearchResult],
-    journal: Journal,
-    fewest: int,
-    steps: int,
+    measure: Measure,
+    bracket: Bracket,
+    tell: Tell = lambda _: None,
 ) -> Settled:
     """Return the smallest budget that keeps a bound; `find` searches a policy of so many evaluations.
 
+    `bracket` has all budgets below the full run's steps; `tell` hears it after every try.
+
     Raises:
-        BudgetImpossible: none below `steps` does.
+        BudgetImpossible: none of them does.
     """
+    steps = bracket.high
     curve: dict[int, Point] = {}
     results: dict[int, SearchResult] = {}
-
-    def keeps(nfe: int) -> bool:
+    while (nfe := bracket.next) is not None:
         results[nfe] = find(nfe)
-        latents, reference = finder.judged(results[nfe])
-        if bound.metric == PSNR:
-            levels = frame_levels(loaded.model, {nfe: latents}, reference, journal, f"quality {nfe}")
-            values = levels[nfe]
-        else:
-            values = latent_errors(latents, reference)
+        with progress(f"{QUALITY_PASS} {nfe} evaluations", 1) as bar:
+            latents, reference = finder.judged(results[nfe])
+            bar.advance()
+        values = measure(nfe, latents, reference)
         curve[nfe] = Point.of(nfe, values, higher_is_better=HIGHER_IS_BETTER[bound.metric])
-        with progress("budget", 1) as bar:
-            bar.say(curve[nfe].in_words(bound))
-        return curve[nfe].keeps(bound)
-
-    nfe = smallest(keeps, fewest, steps)
+        notice(curve[nfe].in_words(bound))
+        bracket.tell(nfe, curve[nfe].margin(bound), kept=curve[nfe].keeps(bound))
+        tell(bracket)
+    nfe = bracket.high
     notes = tuple(curve[tried].in_words(bound) for tried in sorted(curve))
     if nfe == steps:
         raise BudgetImpossible(
-            f"--quality: no budget below the full run of {steps} steps keeps {bound}; "
+            f"{option('quality')}: no budget below the full run of {steps} steps keeps {bound}; "
             f"{notes[-1] if notes else 'there is none to try'}",
             remedy="ask for less",
         )
-    branches = len(loaded.model.profile.branches)
+    branches = len(finder.task.denoiser.branches)
+    others = (result for other, result in results.items() if other != nfe)
     tried = ForwardCount(
-        search=sum(
-            result.forwards.total - result.forwards.reference
-            for other, result in results.items()
-            if other != nfe
-        ),
+        search=sum(result.forwards.total - result.forwards.reference for result in others),
         arbitration=sum(point.nfe * point.prompts * branches for point in curve.values()),
         proxy=sum(result.forwards.proxy for other, result in results.items() if other != nfe),
     )
@@ -142,43 +137,44 @@ def budget_for_quality(
 
 
 def budget_within(
-    seconds: float, loaded: LoadedTarget, sampler: SamplerBinding, journal: Journal, fewest: int
+    seconds: float,
+    timed: Callable[[int], Latency],
+    device: str,
+    bracket: Bracket,
+    tell: Tell = lambda _: None,
 ) -> Settled:
-    """Return the largest budget whose denoising loop takes at most so many seconds on this device.
+    """Return the largest budget whose denoising loop takes at most so many seconds.
+
+    `timed` measures the loop of so many evaluations; `bracket` is of the smallest budget that takes longer.
 
     Raises:
         BudgetImpossible: the smallest takes longer.
     """
     taken: dict[int, Latency] = {}
-    device = device_name(loaded.model.device)
-
-    def too_long(nfe: int) -> bool:
-        taken[nfe] = _loop_seconds(nfe, loaded, sampler, journal)
-        return taken[nfe].median > seconds
-
-    nfe = smallest(too_long, fewest, sampler.steps + 1) - 1
+    while (nfe := bracket.next) is not None:
+        taken[nfe] = timed(nfe)
+        median = taken[nfe].median
+        bracket.tell(nfe, math.log(median / seconds), kept=median > seconds)
+        tell(bracket)
     notes = tuple(
         f"{tried} evaluations: the loop took {taken[tried].median:.3g} s "
         f"({taken[tried].fastest:.3g} to {taken[tried].slowest:.3g}) on {device}"
         for tried in sorted(taken)
     )
-    if nfe < fewest:
+    nfe = bracket.high - 1
+    if nfe < bracket.fewest:
         raise BudgetImpossible(
-            f"--within: {seconds:g} s are too few; {notes[0]}",
+            f"{option('within')}: {seconds:g} s are too few; {notes[0]}",
             remedy="give more, or use a faster device or a smaller output",
         )
     return Settled(nfe, notes, {})
 
 
-def _loop_seconds(nfe: int, loaded: LoadedTarget, sampler: SamplerBinding, journal: Journal) -> Latency:
+def timed_loop(nfe: int, loop: Callable[[], object], device: torch.device, journal: Journal) -> Latency:
+    """Return what a loop of so many evaluations takes; the journal keeps it."""
     key = f"within {nfe}"
     latency = journal.get(key, Latency)
     if latency is None:
-        mask = StepMask.uniform(sampler.steps, nfe).through(sampler.first_steps)
-        policy = shared_policy(mask, Predictor.plain_reuse(mask), loaded.model.profile.branches)
-        one = loaded.conditions.held_out.part(0, 1)
-        rollout = PipelineRollout(loaded.model, batch=1)
-        loops = {key: lambda: rollout.run(policy, sampler, one)}
-        latency = time_loops(loops, _REPEATS, loaded.model.device, f"time of {nfe} evaluations")[key]
+        latency = time_loops({key: loop}, REPEATS, device, f"{TIME_PASS} {nfe} evaluations")[key]
         journal.put(key, latency)
     return latency

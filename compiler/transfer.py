@@ -24,9 +24,11 @@ from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.task import ForwardCount, Task
 from budc.compiler.storage.journal import Journal
 from budc.compiler.transfer_request import TransferPlan
+from budc.compiler.transfer_work import NEARBY_SEARCH, transfer_work
 from budc.compiler.workers.pool import Pool
 from budc.compiler.workers.target_workers import hire, target_pool
 from budc.policies.profile import ModelProfile
+from budc.progress import planned_passes
 from budc.schema.artifact import Artifact, read
 from budc.schema.errors import CompileError
 from budc.schema.policy import Policy, PolicyDocument, Quality, SamplerBinding, Search
@@ -51,7 +53,10 @@ def transfer(plan: TransferPlan) -> Artifact:
         CalibrationMismatch: the scheduler's settings or the steps at which experts take over differ.
         BudcError: see `load_target`, `Finder` and `Evaluator`.
     """
-    with target_pool(plan.cluster, plan.target, plan.path) as pool:
+    with (
+        planned_passes(transfer_work(plan)),
+        target_pool(plan.cluster, plan.target, plan.path) as pool,
+    ):
         return _transfer(plan, pool)
 
 
@@ -127,7 +132,7 @@ def _transferred(
 def _nearby(policy: Policy, finder: Finder) -> Transferred:
     """Search masks near the policy's own, which all branches share."""
     steps = policy.branches[0].step_mask().compute_steps
-    result = finder.find(replace(finder.task, search="nearby", published_masks=(steps,)))
+    result = finder.find(replace(finder.task, search=NEARBY_SEARCH, published_masks=(steps,)))
     return Transferred(result.policy, result.candidates, result.forwards)
 
 

@@ -171,18 +171,19 @@ def frame_levels(
     journal: Journal,
     label: str,
     first: int = 0,
+    shown: str = "held-out frames",
 ) -> dict[_Key, list[float]]:
     """Return the PSNR of frames against the reference run's, dB, per sample, for final latents (N, ...) under any key.
 
     One sample is decoded at a time: a clip of a real model is hundreds of megabytes. `first` is what the journal calls
-    the first of them.
+    the first of them, `shown` the name of the pass.
 
     Raises:
         DeviceMemory: the VAE or one sample does not fit into the device's memory, even in tiles.
     """
     levels: dict[_Key, list[float]] = {name: [] for name in latents}
     decode: Callable[[Tensor], Tensor] | None = None
-    with progress("held-out frames", len(reference)) as bar:
+    with progress(shown, len(reference)) as bar:
         for index in range(len(reference)):
             key = f"{label} {first + index}"
             sample_levels = journal.get(key, list[float], lambda found: len(found) == len(latents))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,12 +15,12 @@ from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.network.binding import parts_of, roots_in_memory
 from budc.compiler.network.compiled import Compiled, Origin, SourcePolicy
+from budc.compiler.network.finding import Find
 from budc.compiler.rollouts.metrics import latent_errors, latent_metric
 from budc.compiler.rollouts.policies import full_policy, shared_policy
 from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.rollouts.schedule import NoiseSchedule
 from budc.compiler.search import algorithm
-from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.task import SearchResult, Task
 from budc.compiler.storage.journal import Journal
 from budc.policies.profile import AnnealingSettings
@@ -64,7 +64,7 @@ def compiled(
     task: Task,
     held_out: Conditioning | None,
     origin: Origin,
-    find: Callable[[Finder], SearchResult],
+    find: Find,
     resumed: tuple[Path, str] | None = None,
     progress: Report | None = None,
 ) -> Compiled:
@@ -74,7 +74,7 @@ def compiled(
         task: what is to be found.
         held_out: samples of the report; None for none.
         origin: what an artifact says beside the result.
-        find: returns the result, from a finder whose reference run is done.
+        find: finds it, and settles the task's budget where that follows from something else.
         resumed: the folder of the journal and its fingerprint; by default nothing is kept.
         progress: what is told of each pass; None for silence.
     """
@@ -82,7 +82,7 @@ def compiled(
         stack.enter_context(reported(progress))
         if resumed is None:
             resumed = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="budc-"))), ""
-        result = find(Finder(task, stack.enter_context(Journal(*resumed))))
+        task, result = find(task, stack.enter_context(Journal(*resumed)))
         report = {} if held_out is None else _report(task, result, held_out, origin)
     return Compiled(result.policy, result.schedule.sigmas, result.schedule.timesteps, result, report, origin)
 

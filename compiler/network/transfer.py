@@ -23,6 +23,7 @@ from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.fingerprint import network_identity, resumable
 from budc.compiler.network.admission import Expected, expected_of
 from budc.compiler.network.compiled import Compiled, SourcePolicy
+from budc.compiler.network.finding import by
 from budc.compiler.network.search import ANNEALING, compiled, origin_of
 from budc.compiler.rollouts.candidate import candidate_of
 from budc.compiler.rollouts.schedule import NoiseSchedule
@@ -95,7 +96,7 @@ def transfer_policy(
 
     resumed = resumable(work, task, weighted, identity)
     found = _nearby(expected) if nearby else _fitted(expected)
-    return compiled(task, held_out_samples, origin, found, resumed, progress)
+    return compiled(task, held_out_samples, origin, by(found), resumed, progress)
 
 
 def _check(

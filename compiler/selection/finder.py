@@ -48,6 +48,9 @@ from budc.progress import progress
 from budc.runtimes.sampling.rules import FIXED_RULES
 from budc.schema.policy import Policy
 
+FIT_PASS = "fit"
+"""What the label of a pass begins with that fits a candidate on all prompts."""
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -132,7 +135,9 @@ class Finder:
     def fitted(self, candidate: Candidate) -> Fit:
         """Fit a candidate's coefficients on all prompts."""
         tree = self.tree(self.stages.total)
-        (rollout,) = tree.roll_out([candidate])
+        with progress(f"{FIT_PASS} on {self.stages.total} prompts", 1) as bar:
+            (rollout,) = tree.roll_out([candidate])
+            bar.advance()
         policy = policy_of(tree, candidate, rollout.rows)
         return Fit(policy, objective("log-mean", rollout.errors), rollout.forwards)
 
@@ -217,9 +222,7 @@ class Finder:
 
     def _refitted(self, task: Task, winner: Scored, arbiter: Arbiter) -> tuple[Policy | None, ForwardCount]:
         """Return the winner with coefficients of all prompts, None where they lose more than those it has."""
-        with progress("refit on all prompts", 1) as bar:
-            fit = self.fitted(winner.candidate)
-            bar.advance()
+        fit = self.fitted(winner.candidate)
         # An alignment's arbiter has paired samples; the fit is compared on the prompts' own noise.
         unpaired = self.arbiter(paired=False) if task.align else arbiter
         loss = unpaired.loss(_label(task, winner), winner.policy, self.form)

@@ -14,6 +14,7 @@ import budc
 from budc.compiler.budget import parse_budget
 from budc.compiler.denoisers.experts import ExpertSwitch
 from budc.compiler.denoisers.module import ModuleDenoiser
+from budc.compiler.network import finding
 from budc.compiler.selection.stages import check_arbitrated, stages_of
 from budc.option_names import file_names, option, python_names, worded
 from budc.schema.errors import (
@@ -25,6 +26,7 @@ from budc.schema.errors import (
     UnsupportedModel,
     UsageError,
 )
+from budc.schema.evaluation import Latency
 
 
 @pytest.fixture
@@ -60,6 +62,39 @@ def test_a_policy_its_schedule_and_what_it_cost(compiled, toys):
 
 def test_a_factor_is_a_budget_too(compiled):
     assert sum(compiled(budget="2x").policy.branches[0].mask) == 3
+
+
+def test_the_smallest_budget_for_a_quality(compiled):
+    asked = {"budget": None, "search": "joint", "effort": "fast"}
+    result = compiled(quality="latent-mse<=0.05", **asked)
+    curve = [note for note in result.outcome.notes if "evaluations: latent-mse" in note]
+    kept = {int(note.split()[0]): not note.endswith("not kept") for note in curve}
+    assert kept[result.nfe]
+    assert all(not held for nfe, held in kept.items() if nfe < result.nfe)
+    assert result.nfe == 1 or result.nfe - 1 in kept
+    assert result.outcome.settings["choice2"] in result.outcome.notes
+    assert result.origin.budget == "latent-mse<=0.05"
+    worst = compiled(quality="latent-mse<=0.05", worst=True, **asked)
+    assert worst.nfe >= result.nfe
+    assert worst.origin.budget == "latent-mse.worst<=0.05"
+    with pytest.raises(BudgetImpossible, match=r"^quality: no budget below the full run of 6 steps keeps"):
+        compiled(quality="latent-mse<=1e-30", **asked)
+
+
+def test_the_largest_budget_within_a_time(compiled, monkeypatch, toys):
+    def timed(nfe, *_):
+        return Latency(median=0.5 * nfe, fastest=0.4 * nfe, slowest=float(nfe), repeats=3)
+
+    held_out = (toys.conditions(4, seed=1).embeddings, toys.conditions(4, seed=1).noise)
+    assert compiled(budget=None, within=60.0, held_out=held_out).nfe == 6
+    monkeypatch.setattr(finding, "timed_loop", timed)
+    result = compiled(budget=None, within="1600ms", held_out=held_out)
+    assert (result.nfe, result.origin.budget) == (3, "1600ms")
+    assert any(note.startswith("4 evaluations: the loop took 2 s") for note in result.outcome.notes)
+    # The baselines have as many evaluations as what was found.
+    assert result.report["policy"] == result.report["uniform"]
+    with pytest.raises(BudgetImpossible, match=r"^within: 0.1 s are too few; 1 evaluations: the loop took"):
+        compiled(budget=None, within=0.1)
 
 
 class Blocks(nn.Module):
@@ -262,7 +297,31 @@ def test_everything_after_the_denoiser_is_named():
             "one evaluation a step",
         ),
         ({"budget": 2.5}, UsageError, "budget: 2.5 is neither a whole number nor a text", "budget='2.5x'"),
-        ({"budget": None}, UsageError, "budget: None is neither", "budget='2.8x'"),
+        ({"budget": None}, UsageError, "budget: none is given", "pass one of budget=10, quality="),
+        ({"within": 1.0}, UsageError, "budget, within: each says what the budget is", "pass one of"),
+        ({"worst": True}, UsageError, "worst: says of which sample quality is", "latent-mse<=0.01"),
+        ({"budget": None, "quality": 3}, UsageError, "quality: 3 is no text", "latent-mse<=0.01"),
+        (
+            {"budget": None, "quality": "psnr>=30"},
+            UsageError,
+            "quality: a network has no frames, and so no PSNR",
+            "latent-mse",
+        ),
+        (
+            {"budget": None, "quality": "latent-mse<=1", "search": "uniform"},
+            UsageError,
+            "quality: search='uniform' leaves no prompts to judge by",
+            "search='joint'",
+        ),
+        ({"budget": None, "quality": "latent-mse<=1", "worst": 1}, UsageError, "worst: 1 is neither", "True"),
+        ({"budget": None, "within": True}, UsageError, "within: True is neither seconds", "within=2.0"),
+        (
+            {"budget": None, "within": -1.0},
+            UsageError,
+            "within: '-1.000000s' is no length of",
+            "within='2.0s'",
+        ),
+        ({"budget": None, "within": "soon"}, UsageError, "within: 'soon' is no length", "within='2.0s'"),
         ({"seed": None}, UsageError, "seed: None is no whole number from 0", "seed=0"),
         ({"seed": -1}, UsageError, "seed: -1 is no whole number from 0", "seed=0"),
         ({"batch": 0}, UsageError, "batch: 0 is no whole number from 1", "None"),

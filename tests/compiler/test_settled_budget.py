@@ -1,29 +1,18 @@
 """The smallest budget for a quality, the largest within a time."""
 
+import math
+
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from budc.compiler import settled_budget  # noqa: E402
 from budc.compiler.compile import compile_artifacts  # noqa: E402
+from budc.compiler.compile_budget import CompileBudget  # noqa: E402
 from budc.compiler.policy_source import make_request  # noqa: E402
-from budc.compiler.settled_budget import Point, smallest  # noqa: E402
+from budc.compiler.settled_budget import Point  # noqa: E402
 from budc.schema.bounds import parse_bounds  # noqa: E402
 from budc.schema.errors import BudgetImpossible  # noqa: E402
 from budc.schema.evaluation import Latency  # noqa: E402
-
-
-@pytest.mark.parametrize("answer", range(1, 51))
-def test_bisection_finds_every_answer_in_few_tries(answer):
-    tried = []
-
-    def keeps(nfe):
-        tried.append(nfe)
-        return nfe >= answer
-
-    assert smallest(keeps, 1, 50) == answer
-    assert len(tried) == len(set(tried)) <= 9
-    assert 50 not in tried
 
 
 def test_a_bound_holds_with_the_standard_error_or_for_the_worst_prompt():
@@ -43,6 +32,18 @@ def test_a_bound_holds_with_the_standard_error_or_for_the_worst_prompt():
     )
     assert Point.of(8, [1.0, 3.0], higher_is_better=False).keeps(error) is False
     assert Point.of(8, [1.4, 1.6], higher_is_better=False).keeps(error) is True
+
+
+def test_margins_are_logarithms_of_the_squared_error():
+    psnr, worst, error = (
+        parse_bounds(text, "")[0] for text in ("psnr>=30", "psnr.worst>=30", "latent-mse<=1")
+    )
+    point = Point.of(8, [30.0, 50.0], higher_is_better=True)
+    # The mean is 40 dB, its standard error 10; ten dB are a factor of ten.
+    assert point.margin(psnr) == pytest.approx(0)
+    assert Point.of(8, [40.0, 40.0], higher_is_better=True).margin(worst) == pytest.approx(math.log(10))
+    assert Point.of(8, [10.0, 10.0], higher_is_better=False).margin(error) == pytest.approx(-math.log(10))
+    assert math.isfinite(Point.of(8, [0.0, 0.0], higher_is_better=False).margin(error))
 
 
 @pytest.fixture
@@ -94,10 +95,10 @@ def test_a_quality_that_no_budget_keeps_is_refused_with_the_nearest(compile_):
 
 @pytest.mark.slow
 def test_the_largest_budget_within_a_time(compile_, monkeypatch):
-    def timed(nfe, *_):
+    def timed(_, nfe):
         return Latency(median=0.5 * nfe, fastest=0.4 * nfe, slowest=nfe, repeats=3)
 
-    monkeypatch.setattr(settled_budget, "_loop_seconds", timed)
+    monkeypatch.setattr(CompileBudget, "_loop_seconds", timed)
     document = compile_(within="1.6s", search="uniform", no_frames=True)
     assert (document.budget.nfe, document.budget.requested) == (3, "1.6s")
     assert any(

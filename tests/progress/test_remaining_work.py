@@ -1,7 +1,7 @@
 import pytest
 
 from budc.progress import remaining_work
-from budc.progress.remaining_work import RemainingWork
+from budc.progress.remaining_work import RemainingWork, likely_total
 
 
 @pytest.fixture
@@ -37,6 +37,39 @@ def test_what_was_replayed_is_done_and_says_nothing_of_the_pace(clock):
     work.advance(1.0, replayed=0.8)
     work.end()
     assert work.seconds == pytest.approx(10)
+
+
+def test_forwards_say_how_much_of_a_pass_is_done(clock):
+    work = RemainingWork({"search": [10.0], "held-out": [10.0]})
+    work.begin("search")
+    clock[0] = 4.0
+    work.advance(0.9, replayed=0.0, forwards=4.0)
+    assert work.seconds == pytest.approx(16)
+    # It ends before it was expected to: nothing of it is left, and the pace is that of what was done.
+    clock[0] = 5.0
+    work.advance(1.0, replayed=0.0, forwards=5.0)
+    work.end()
+    assert work.seconds == pytest.approx(10)
+
+
+def test_what_is_still_to_come_can_be_said_anew(clock):
+    work = RemainingWork({"search": [10.0, 10.0]})
+    work.begin("search")
+    clock[0] = 10.0
+    work.end()
+    work.expect({"held-out": [3.0, 2.0]})
+    assert work.seconds == pytest.approx(5)
+
+
+def test_a_pass_of_unknown_length_that_goes_on_is_likely_to_go_on(clock):
+    assert likely_total(100, 0, 0.3) == 100
+    assert likely_total(100, 120, 0) == 120
+    # Of those that take more than the median one, half take 1.22 times as much: exp(0.3 x 0.674).
+    assert likely_total(100, 100, 0.3) == pytest.approx(122.4, abs=0.1)
+    totals = [likely_total(100, spent, 0.3) for spent in (1, 50, 150, 300, 10**9)]
+    assert totals == sorted(totals)
+    assert totals[0] == pytest.approx(100)
+    assert totals[-1] == 10**9
 
 
 def test_a_pass_that_was_not_expected_counts_for_nothing(clock):

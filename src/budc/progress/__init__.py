@@ -53,8 +53,8 @@ class Bar:
         self._replayed += by if replayed else 0
         self.total = max(self.total, self.done)
         if self._work is not None:
-            share = self.done / self.total if forwards is None else self._work.share_of(forwards)
-            self._work.advance(share, replayed=share * self._replayed / self.done)
+            old = self._replayed / self.done if self.done else 0.0
+            self._work.advance(self.done / max(self.total, 1), old, forwards)
         self._display.advanced(self)
 
     def say(self, text: str) -> None:

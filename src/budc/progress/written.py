@@ -76,8 +76,9 @@ class Lines(_Written):
 
     @contextmanager
     def shown(self, bar: Bar) -> Iterator[None]:
-        """Let what is written be about this pass."""
+        """Write that the pass begins."""
         self._began_stage(bar.label)
+        self._write(bar.label)
         yield
 
     def advanced(self, bar: Bar) -> None:

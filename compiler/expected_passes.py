@@ -1,0 +1,118 @@
+"""Expected passes: what each pass of a search and of a report takes, in forwards of one sample and branch.
+
+It is `budc.compiler.planning.forwards` by the passes' labels. Where losses decide how long a search is, it has what such
+searches take in the middle, and how far they are spread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from budc.compiler.planning.dry_run import dry_run, given_to
+from budc.compiler.search import GIVEN, GIVEN_FITTED, algorithm
+from budc.compiler.selection.effort import FINALISTS, effort, epochs
+from budc.compiler.selection.finder import FIT_PASS
+from budc.compiler.selection.stages import Stages
+from budc.compiler.training.forwards import training_forwards
+from budc.compiler.training.second_stage import configuration
+from budc.policies.profile import ModelProfile
+from budc.runtimes.targets.deployment_target import DeploymentTarget
+from budc.schema.mask import StepMask
+
+Passes = dict[str, list[float]]
+"""What a pass's label begins with -> forwards of each such pass, in order."""
+
+OF_MADE_UP = 0.83
+"""What the paper's search took on the embedded models, of what it takes on made-up losses: the geometric mean of the runs
+in benchmarks/results/quality.json."""
+SPREAD = 0.3
+"""The standard deviation of the logarithm of what searches take whose length depends on losses, about as there."""
+_COUNTED = ("uniform", "known", GIVEN, GIVEN_FITTED)
+"""Searches of a number of candidates that does not depend on losses."""
+_LANDSCAPES = 3
+"""Made-up losses on which a search is counted; a plan takes more, here the user waits for the first pass."""
+OF_FRAMES = 1
+"""Forwards that it takes about as long as to decode a sample."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpectedPasses:
+    """The passes of one model and setting; `stages` says how many prompts each stage of a search is given."""
+
+    profile: ModelProfile
+    steps: int
+    search: str
+    effort: str
+    stages: Stages
+    held_out: int
+    frames: bool
+    align: bool = False
+    engine: DeploymentTarget | None = None
+    mask: StepMask | None = None
+
+    @property
+    def branches(self) -> int:
+        """How many branches guidance has."""
+        return len(self.profile.branches)
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation of the logarithm of what the search takes."""
+        known = algorithm(self.search).evaluations is not None or self.mask is not None
+        return 0.0 if known or self.search in _COUNTED else SPREAD
+
+    def reference(self) -> Passes:
+        """Return the full run of the calibration prompts."""
+        return {"calibration full": [self.steps * self.stages.total * self.branches]}
+
+    def fit(self, nfe: int) -> Passes:
+        """Return one rollout on all calibration prompts."""
+        return {FIT_PASS: [nfe * self.stages.total * self.branches]}
+
+    def found(self, nfe: int) -> Passes:
+        """Return the passes in which the policy of one budget is found."""
+        stages, given = self.stages, effort(self.effort)
+        candidate = nfe * self.branches
+        passes: Passes = {f"search ({self.search})": [self._searched(nfe) * stages.screen * self.branches]}
+        if stages.screen < stages.fit:
+            passes["race"] = [given.finalists * candidate * stages.fit]
+        if self.align and not algorithm(self.search).arbitrated:
+            second_stage = configuration(self.branches).epochs(stages.fit)
+            passes["align"] = [training_forwards(candidate, stages.fit, 0, second_stage)]
+        if not stages.judge:
+            return passes
+        judges = stages.judge
+        if self.align:
+            training, judges = (min(given.pairings, count) * count for count in (stages.fit, stages.judge))
+            full = self.steps * self.branches
+            passes["paired"] = [full * (training - stages.fit), full * (judges - stages.judge)]
+            passes["align"] = [training_forwards(candidate, training, judges, epochs(nfe, given))]
+        passes["arbitration"] = [FINALISTS * candidate * judges]
+        return added(passes, self.fit(nfe))
+
+    def report(self, budgets: Sequence[int], policies: int = 3) -> Passes:
+        """Return the full run and the policies of each budget on the held-out prompts, and their frames."""
+        passes: Passes = {"held-out full": [self.steps * self.held_out * self.branches]}
+        for nfe in budgets:
+            passes[f"held-out {nfe} "] = [nfe * self.held_out * self.branches] * policies
+        if self.frames:
+            passes["held-out frames"] = [(policies * len(budgets) + 1) * self.held_out * OF_FRAMES]
+        return passes
+
+    def _searched(self, nfe: int) -> float:
+        """Return the steps that the search is expected to compute for one prompt and branch."""
+        space = given_to(self.profile, nfe, self.steps, self.engine)
+        if self.mask is not None:
+            space = space._replace(published_masks=(self.mask.compute_steps,))
+        count = dry_run(space, self.search, effort(self.effort).rollouts, landscapes=_LANDSCAPES)
+        return count.expected * (OF_MADE_UP if self.search == "paper" else 1.0)
+
+
+def added(*parts: Mapping[str, Sequence[float]]) -> Passes:
+    """Return the passes of all parts, one part after the other."""
+    passes: Passes = {}
+    for part in parts:
+        for label, forwards in part.items():
+            passes.setdefault(label, []).extend(forwards)
+    return passes
