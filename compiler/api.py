@@ -78,8 +78,8 @@ def compile_policy(
         scheduler: one for flow matching with one evaluation a step, such as diffusers' flow-matching Euler or UniPC.
         sigmas: steps + 1 noise levels, strictly decreasing, terminal value included.
         budget: evaluations per branch, or a factor such as "2.8x"; or one of the two that follow in its place.
-        quality, worst: the smallest budget that keeps a bound such as "latent-mse<=0.01" on the samples that judge, also
-            where the mean is one standard error worse; or the worst sample. `Compiled.outcome.notes` has the curve.
+        quality, worst: the smallest budget that keeps a bound such as "latent-mse<=0.01" on the samples that judge,
+            also where the mean is one standard error worse; or the worst sample. `outcome.notes` has the curve.
         within: the largest budget whose loop of one sample takes at most so many seconds here.
         guidance: branch -> weight in the guided velocity, adding up to 1; needed where there are several branches.
         timesteps, blocks: what the network is given, default sigma times the training's; the name of its `ModuleList`.

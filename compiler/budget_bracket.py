@@ -13,8 +13,8 @@ import math
 from typing import NamedTuple
 
 QUALITY_SLOPE = 5.5
-"""How fast the logarithm of a policy's squared error falls with that of its budget; the embedded models have 5.3 and 5.7
-between 6 and 14 evaluations."""
+"""How fast the logarithm of a policy's squared error falls with that of its budget; the embedded models have 5.3 and
+5.7 between 6 and 14 evaluations."""
 TIME_SLOPE = 1.0
 """How fast that of a loop's seconds grows."""
 USUAL_SHARE = 0.2
@@ -73,7 +73,7 @@ class Bracket:
             self._below.append(tried)
 
     def expected(self) -> list[int]:
-        """Return the budgets that are likely to be tried from here on, the answer last, though it may be tried before."""
+        """Return the budgets that are likely to be tried from here on, and last the answer, tried before or not."""
         other, tries = self.copy(), list[int]()
         zero = USUAL_SHARE * self.high if self._zero is None else self._zero
         while (nfe := other.next) is not None:

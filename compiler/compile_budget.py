@@ -46,7 +46,10 @@ class CompileBudget:
         return budget_within(plan.within, self._loop_seconds, device, first_bracket(plan), self._tell(plan))
 
     def with_quality(self, plan: CompilePlan, finder: Finder) -> Settled | None:
-        """Return the budget that a quality leads to; None where none is asked for. Raises as `budget_for_quality` does."""
+        """Return the budget that a quality leads to; None where none is asked for.
+
+        Raises as `budget_for_quality` does.
+        """
         if plan.quality is None:
             return None
         frames = plan.quality.metric == PSNR

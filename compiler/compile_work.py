@@ -94,7 +94,7 @@ def _expected(plan: CompilePlan) -> ExpectedPasses:
 
 
 def _further(plan: CompilePlan, nfe: int) -> Passes:
-    """Return the passes at the further sizes, in forwards of the first: two rollouts that are compared, and a report."""
+    """Return the passes at the further sizes, in forwards of the first: two rollouts that are compared, a report."""
     prompts = len(plan.target.samples.calibration)
     stages = stages_of(plan.search, plan.effort, nfe, prompts, arbitrates=False)
     expected = replace(_expected(plan), stages=stages)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import NamedTuple
 
 import msgspec
 from torch import Tensor
@@ -45,9 +46,18 @@ from budc.schema.evaluation import (
     NotMeasuredNote,
     SettingResult,
 )
+from budc.schema.kept_frames import KeptFrames
 from budc.schema.policy import ModelBinding
 from budc.schema.report_names import FEWER_STEPS, FULL, LATENT_MSE
 from budc.schema.timestamps import issue_time
+
+
+class Measured(NamedTuple):
+    """One setting: what ran, the setting without methods, and the methods."""
+
+    run: SettingRun
+    setting: SettingResult
+    results: Sequence[tuple[Method, MethodResult]]
 
 
 @dataclass(frozen=True)
@@ -61,8 +71,8 @@ class Evaluation:
     metrics: Mapping[str, FrameMetric]
     workers: ModelWorkers | None = None
 
-    def measure(self, change: Change) -> tuple[SettingResult, list[tuple[Method, MethodResult]]]:
-        """Measure every method in one setting; return the setting, without methods, and these."""
+    def measure(self, change: Change) -> Measured:
+        """Measure every method in one setting."""
         plan = self.plan
         run = self.calibrated if change is plan.settings[0] else self._run(change)
         methods = self._methods(run)
@@ -87,9 +97,10 @@ class Evaluation:
             prompts=prompt_set(run.samples),
             methods=[],
         )
-        return setting, [
+        results = [
             (item.method, self._row(item, run, values, latencies.get(item.method.key))) for item in rolled
         ]
+        return Measured(run, setting, results)
 
     def _methods(self, run: SettingRun) -> list[Method]:
         """Return the full run, the policies, and the rivals at each of their budgets."""
@@ -115,22 +126,19 @@ class Evaluation:
                 metrics.append(summary(kind, samples[kind.name]))
         return item.result(len(self.plan.profile.branches), metrics, samples, latency)
 
-    def with_frames(
-        self, setting: SettingResult, results: Sequence[tuple[Method, MethodResult]], policy_id: str
-    ) -> tuple[SettingResult, Mapping[str, bytes]]:
-        """Return the calibrated setting with frames of a policy, where they are to be kept, and their files."""
+    def frames(self, measured: Measured, policy_id: str) -> tuple[KeptFrames | None, Mapping[str, bytes]]:
+        """Return the frames of a policy in one setting, where they are to be kept, and their files."""
         if not self.plan.keep_frames:
-            return setting, {}
-        method, result = next(item for item in results if item[0].key == policy_id)
-        run = self.calibrated
-        kept, files = keep_frames(
+            return None, {}
+        method, result = next(item for item in measured.results if item[0].key == policy_id)
+        run = measured.run
+        return keep_frames(
             self._decode,
             run.roll_out(method).latents,
             run.held_out.latents,
             [sample.prompt for sample in run.samples],
             result.samples,
         )
-        return msgspec.structs.replace(setting, frames=kept), files
 
     @cached_property
     def _decode(self) -> Callable[[Tensor], Tensor]:
@@ -207,14 +215,16 @@ def _evaluate(plan: EvaluationPlan, pool: Pool | None) -> list[Evaluated]:
 def _evaluated(
     evaluation: Evaluation,
     artifact: Artifact,
-    measured: Sequence[tuple[SettingResult, list[tuple[Method, MethodResult]]]],
+    measured: Sequence[Measured],
     missing: Sequence[NotMeasured],
 ) -> Evaluated:
     """Return what was measured of one policy."""
-    settings = [
-        msgspec.structs.replace(setting, methods=_beside(artifact, results)) for setting, results in measured
-    ]
-    settings[0], frames = evaluation.with_frames(settings[0], measured[0][1], artifact.policy_id)
+    settings, frames = list[SettingResult](), dict[str, bytes]()
+    for item in measured:
+        kept, files = evaluation.frames(item, artifact.policy_id)
+        methods = _beside(artifact, item.results)
+        settings.append(msgspec.structs.replace(item.setting, methods=methods, frames=kept))
+        frames |= files
     metrics = evaluation.metrics
     document = EvaluationDocument(
         schema_version=EVALUATION_VERSION,

@@ -30,12 +30,11 @@ class Evaluated:
 
     def write(self, target: Path, content: bytes) -> None:
         """Write the file, whole or not at all, after its frames. Raises OutputError."""
-        kept = self.document.settings[0].frames
-        if kept is not None:
+        if self.frames:
             write_frames(target, self.frames)
         write_atomic(target, content)
-        if kept is not None:
-            remove_former_frames(target, kept)
+        if self.frames:
+            remove_former_frames(target, self.frames)
 
     @python_names()
     def save(

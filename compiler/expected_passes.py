@@ -1,7 +1,7 @@
 """Expected passes: what each pass of a search and of a report takes, in forwards of one sample and branch.
 
-It is `budc.compiler.planning.forwards` by the passes' labels. Where losses decide how long a search is, it has what such
-searches take in the middle, and how far they are spread.
+It is `budc.compiler.planning.forwards` by the passes' labels. Where losses decide how long a search is, it has what
+such searches take in the middle, and how far they are spread.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Passes = dict[str, list[float]]
 """What a pass's label begins with -> forwards of each such pass, in order."""
 
 OF_MADE_UP = 0.83
-"""What the paper's search took on the embedded models, of what it takes on made-up losses: the geometric mean of the runs
-in benchmarks/results/quality.json."""
+"""What the paper's search took on the embedded models, of what it takes on made-up losses: the geometric mean of the
+runs in benchmarks/results/quality.json."""
 SPREAD = 0.3
 """The standard deviation of the logarithm of what searches take whose length depends on losses, about as there."""
 _COUNTED = ("uniform", "known", GIVEN, GIVEN_FITTED)

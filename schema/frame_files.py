@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from budc.schema.errors import ArtifactError, OutputError
@@ -28,10 +28,10 @@ def write_frames(evaluation: Path, files: Mapping[str, bytes]) -> None:
         write_atomic(folder / name, content)
 
 
-def remove_former_frames(evaluation: Path, kept: KeptFrames) -> None:
+def remove_former_frames(evaluation: Path, kept: Collection[str]) -> None:
     """Remove the frames that an earlier evaluation of this name had, and this one has not."""
     for path in frames_folder(evaluation).iterdir():
-        if _NAME.fullmatch(path.name) and path.name not in kept.files:
+        if _NAME.fullmatch(path.name) and path.name not in kept:
             with contextlib.suppress(OSError):
                 path.unlink()
 

@@ -61,7 +61,7 @@ def test_former_frames_are_removed_and_nothing_else(path: Path, kept: KeptFrames
     former = folder / f"worst-policy-{'0' * 16}.webp"
     for file in (former, folder / "notes.txt"):
         file.write_bytes(b"")
-    remove_former_frames(path, kept)
+    remove_former_frames(path, kept.files)
     assert {file.name for file in folder.iterdir()} == {"notes.txt", *kept.files}
 
 

@@ -125,16 +125,17 @@ def test_an_evaluation_says_what_the_report_says_and_more(
 def test_frames_of_some_prompts_are_kept(evaluate, compiled, flux_profile, budc, tmp_path):
     path = compiled(flux_profile)
     flags = ("--metrics", "psnr", "--against", "none", "--repeats", "0", "--summary")
-    outcome = evaluate(path, *flags, "--keep-frames")
+    outcome = evaluate(path, *flags, "--keep-frames", "--under", "guidance=2")
     assert outcome.code == 0, outcome.err
     (written,) = (tmp_path / "evaluation").glob("*.evaluation.json")
     assert f"frames     {written.with_name(read(path).document.name)}.frames/" in outcome.out
-    kept = read_evaluation(written).document.settings[0].frames
-    assert kept.ranked_by == "psnr"
-    assert read_frames(written, kept) is not None
+    settings = [setting.frames for setting in read_evaluation(written).document.settings]
+    assert [kept.ranked_by for kept in settings] == ["psnr", "psnr"]
+    assert all(read_frames(written, kept) is not None for kept in settings)
     page = tmp_path / "report.html"
     assert budc("report", path, "--evaluation", written, "--out", page).code == 0
-    assert page.read_text().count("data:image/webp") == 2 * len(kept.prompts)
+    assert page.read_text().count("data:image/webp") == 2 * sum(len(kept.prompts) for kept in settings)
+    assert "<h4>guidance=2</h4>" in page.read_text()
     # The same evaluation without them.
     assert evaluate(path, *flags).code == 0
     assert read_evaluation(written).document.settings[0].frames is None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def written(path: Path, document: EvaluationDocument, attestation: Attestation | None) -> str:
     """Return an evaluation that was written as a page of text: a table for each setting."""
     wrote = [("wrote", printable(str(path)))]
-    if document.settings[0].frames is not None:
+    if any(setting.frames is not None for setting in document.settings):
         wrote.append(("frames", printable(f"{frames_folder(path)}/")))
     return _page([*wrote, *_of(document), *_by(attestation)], document)
 

@@ -15,11 +15,12 @@ from budc.schema.kept_frames import frames_folder
 from budc.schema.report_names import POLICY
 
 if TYPE_CHECKING:
-    from budc.cli.report.sources import Source
     from budc.schema.attestation import Attestation
     from budc.schema.evaluation import MethodResult, SettingResult
     from budc.schema.kept_frames import KeptFrames, PromptFrames
 
+MOST_BYTES = 2_800_000
+"""Of all files of one policy: six of the largest, which take 3.7 MB as text, and the page may have 5."""
 SMALL = 256
 """Pixels of a side up to which a picture is enlarged without smoothing."""
 
@@ -46,8 +47,9 @@ class Compared(NamedTuple):
 
 @dataclass(frozen=True)
 class FramesSection:
-    """What a page shows of a policy's frames."""
+    """What a page shows of a policy's frames in one setting."""
 
+    setting: str
     origin: str
     height: int
     width: int
@@ -58,33 +60,44 @@ class FramesSection:
     """The values of these prompts; it has no chart."""
 
 
-def find_frames(measured: Mapping[Path, Attestation]) -> tuple[FrameSet | None, str]:
-    """Return the frames of the first evaluation that has its files beside it, or None and why there are none.
+def find_frames(measured: Mapping[Path, Attestation]) -> tuple[tuple[FrameSet, ...], str]:
+    """Return the frames of each setting of the first evaluation that has its files beside it, and what is missing.
+
+    The first setting is always there, another where it does not make the page too large.
 
     Raises:
         ArtifactError: a file is not what its evaluation says.
     """
     absent = ""
     for path, attestation in measured.items():
+        found, size, left_out = list[FrameSet](), 0, list[str]()
         for setting in attestation.document.settings:
             if setting.frames is None:
                 continue
             files = read_frames(path, setting.frames)
-            if files is not None:
-                return FrameSet(attestation, setting, setting.frames, files), ""
-            absent = f"{path.name} kept frames, and {frames_folder(path).name}/ does not lie beside it."
-    return None, absent
+            if files is None:
+                absent = f"{path.name} kept frames, and {frames_folder(path).name}/ does not lie beside it."
+                break
+            more = sum(map(len, files.values()))
+            if found and size + more > MOST_BYTES:
+                left_out.append(setting.name)
+                continue
+            found.append(FrameSet(attestation, setting, setting.frames, files))
+            size += more
+        if found:
+            note = f"Frames of {', '.join(left_out)} are left out: the page would be too large."
+            return tuple(found), note if left_out else ""
+    return (), absent
 
 
-def frames_section(source: Source, key: str) -> FramesSection | None:
-    """Return what the page shows of a policy's frames; None where there are none."""
-    if source.frames is None:
-        return None
-    kept, setting = source.frames.kept, source.frames.setting
+def frames_section(frames: FrameSet, key: str) -> FramesSection:
+    """Return what the page shows of a policy's frames in one setting."""
+    kept, setting = frames.kept, frames.setting
     policy = setting.method(POLICY)
     assert policy is not None  # every setting has it
     return FramesSection(
-        origin=_origin(source.frames),
+        setting=setting.name,
+        origin=_origin(frames),
         height=kept.height,
         width=kept.width,
         frames=kept.frames,
@@ -93,12 +106,12 @@ def frames_section(source: Source, key: str) -> FramesSection | None:
             Compared(
                 title=_title(prompt, kept.ranked_by, policy),
                 text=prompt.text,
-                full=_uri(source.frames.files[prompt.full]),
-                policy=_uri(source.frames.files[prompt.policy]),
+                full=_uri(frames.files[prompt.full]),
+                policy=_uri(frames.files[prompt.policy]),
             )
             for prompt in kept.prompts
         ],
-        numbers=_numbers(kept, policy, f"{key}-frames"),
+        numbers=_numbers(kept, policy, key),
     )
 
 

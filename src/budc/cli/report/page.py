@@ -78,7 +78,7 @@ def _render(
     style, script = _text("page.css"), _text("page.js")
     figures = [figure for part in compared for figure in (*part.quality, *part.tails)]
     figures += [section.mask for section in sections]
-    figures += [section.frames.numbers for section in sections if section.frames is not None]
+    figures += [frames.numbers for section in sections for frames in section.frames]
     return (
         environment.get_template("page.html")
         .render(

@@ -31,9 +31,10 @@ class PolicySection:
     """Where as many plain steps are better; empty where they are not."""
     verified: bool
     signed: str
-    frames: FramesSection | None
+    frames: Sequence[FramesSection]
+    """One for each setting of which frames were kept."""
     no_frames: str
-    """Why there are none although an evaluation kept some; else empty."""
+    """Which are not there although an evaluation kept them, and why; else empty."""
     mask: Figure
     steps: Sequence[Pair]
     """For each group of branches its computed steps, and whether it reuses plainly."""
@@ -55,7 +56,10 @@ def policy_section(source: Source, key: str) -> PolicySection:
         warning=beaten(document),
         verified=bool(source.signers),
         signed=_signed(source),
-        frames=frames_section(source, key),
+        frames=[
+            frames_section(frames, f"{key}-frames" + (f"-{number}" if number > 1 else ""))
+            for number, frames in enumerate(source.frames, start=1)
+        ],
         no_frames=source.no_frames,
         mask=mask_figure(document, f"{key}-mask"),
         steps=[

@@ -36,8 +36,8 @@ class Source:
     """Why it is not verified; empty where it is."""
     evaluations: tuple[Attestation, ...] = ()
     """Each with the evaluators who signed it, of those who are trusted."""
-    frames: FrameSet | None = None
-    """Of the first evaluation that has its frames beside it."""
+    frames: tuple[FrameSet, ...] = ()
+    """Of each setting of the first evaluation that has its frames beside it."""
     no_frames: str = ""
     """Why there are none although an evaluation kept some; else empty."""
 
