@@ -23,10 +23,11 @@ def test_lines_name_stages_and_say_what_is_left(capsys, monkeypatch):
             time.sleep(0.02)
             bar.advance("best 0.1")
             bar.say("a note")
-    first, second, third = lines(capsys)
+    first, begun, moved, said = lines(capsys)
     assert first == "load: a model"
-    assert second.startswith("search (joint): 1/4 best 0.1, about 0 s left; all: about 0 s left")
-    assert third == "a note"
+    assert begun == "search (joint)"
+    assert moved.startswith("search (joint): 1/4 best 0.1, about 0 s left; all: about 0 s left")
+    assert said == "a note"
 
 
 def test_json_has_one_event_a_line(capsys, monkeypatch):
@@ -65,7 +66,8 @@ def test_a_pass_that_moves_is_not_said_to_go_on(capsys, monkeypatch):
         for _ in range(50):
             time.sleep(0.01)
             bar.advance()
-    said = lines(capsys)
+    begun, *said = lines(capsys)
+    assert begun == "search"
     assert said
     assert all(line.startswith("search: ") and "/50" in line for line in said)
 
