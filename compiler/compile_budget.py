@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from torch import Tensor
 
 from budc.compiler.compile_plan import CompilePlan
-from budc.compiler.compile_task import compile_task
 from budc.compiler.compile_work import JUDGES_FRAMES, first_bracket, work_from
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.evaluation.report import frame_levels
@@ -45,17 +45,16 @@ class CompileBudget:
         device = device_name(self._loaded.model.device)
         return budget_within(plan.within, self._loop_seconds, device, first_bracket(plan), self._tell(plan))
 
-    def with_quality(self, plan: CompilePlan, finder: Finder) -> Settled | None:
-        """Return the budget that a quality leads to; None where none is asked for.
+    def with_quality(
+        self, plan: CompilePlan, finder: Finder, find: Callable[[int], SearchResult]
+    ) -> Settled | None:
+        """Return the budget that a quality leads to; None where none is asked for. `find` searches at one budget.
 
         Raises as `budget_for_quality` does.
         """
         if plan.quality is None:
             return None
         frames = plan.quality.metric == PSNR
-
-        def find(nfe: int) -> SearchResult:
-            return finder.find(compile_task(plan, self._loaded, self._sampler, nfe))
 
         def measure(nfe: int, latents: Tensor, reference: Tensor) -> list[float]:
             if not frames:

@@ -13,6 +13,7 @@ from budc.compiler.compile_plan import CompilePlan
 from budc.compiler.expected_passes import OF_FRAMES, ExpectedPasses, Passes, added
 from budc.compiler.selection.stages import stages_of
 from budc.compiler.settled_budget import QUALITY_PASS, REPEATS, TIME_PASS
+from budc.compiler.shapes import OutputSize
 from budc.policies.profile import ModelProfile
 from budc.progress.remaining_work import RemainingWork
 
@@ -29,7 +30,9 @@ def compile_work(plan: CompilePlan) -> RemainingWork:
         passes = work_from(plan, first_bracket(plan))
     else:
         passes = _passes(plan)
-    return RemainingWork(passes, {f"search ({plan.search})": expected.spread})
+    # A quality may try every budget.
+    searches = plan.steps if plan.quality is not None else len(plan.policies)
+    return RemainingWork(passes, expected.worths(searches), {f"search ({plan.search})": expected.spread})
 
 
 def first_bracket(plan: CompilePlan) -> Bracket:
@@ -90,18 +93,24 @@ def _expected(plan: CompilePlan) -> ExpectedPasses:
         align=plan.align,
         engine=plan.engine,
         mask=plan.mask,
+        proxy=None if plan.proxy is None else _share(plan, plan.proxy),
     )
+
+
+def _share(plan: CompilePlan, size: OutputSize) -> float:
+    """Return about which share of a forward one at another size is: that of the latents."""
+    return _latents(size.of(plan.target.profile)) / _latents(plan.target.profile)
 
 
 def _further(plan: CompilePlan, nfe: int) -> Passes:
     """Return the passes at the further sizes, in forwards of the first: two rollouts that are compared, a report."""
     prompts = len(plan.target.samples.calibration)
     stages = stages_of(plan.search, plan.effort, nfe, prompts, arbitrates=False)
-    expected = replace(_expected(plan), stages=stages)
+    expected = replace(_expected(plan), stages=stages, proxy=None)
     fits = added(expected.fit(nfe), expected.fit(nfe))
     passes: Passes = {}
     for size in plan.further_sizes:
-        scale = _latents(size.of(plan.target.profile)) / _latents(plan.target.profile)
+        scale = _share(plan, size)
         at_size = added(expected.reference(), fits, expected.report([nfe]))
         passes = added(
             passes, {label: [scale * count for count in counts] for label, counts in at_size.items()}

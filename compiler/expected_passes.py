@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from budc.compiler.planning.dry_run import dry_run, given_to
 from budc.compiler.search import GIVEN, GIVEN_FITTED, algorithm
-from budc.compiler.selection.effort import FINALISTS, effort, epochs
+from budc.compiler.selection.effort import AFTER_PROXY, FINALISTS, effort, epochs
 from budc.compiler.selection.finder import FIT_PASS
 from budc.compiler.selection.stages import Stages
 from budc.compiler.training.forwards import training_forwards
@@ -32,6 +32,8 @@ _COUNTED = ("uniform", "known", GIVEN, GIVEN_FITTED)
 """Searches of a number of candidates that does not depend on losses."""
 _LANDSCAPES = 3
 """Made-up losses on which a search is counted; a plan takes more, here the user waits for the first pass."""
+AFTER = "joint"
+"""The search at the real size, after that at the size of a proxy."""
 OF_FRAMES = 1
 """Forwards that it takes about as long as to decode a sample."""
 
@@ -50,6 +52,8 @@ class ExpectedPasses:
     align: bool = False
     engine: DeploymentTarget | None = None
     mask: StepMask | None = None
+    proxy: float | None = None
+    """With `--proxy`, about which share of a forward one at its size is."""
 
     @property
     def branches(self) -> int:
@@ -64,7 +68,18 @@ class ExpectedPasses:
 
     def reference(self) -> Passes:
         """Return the full run of the calibration prompts."""
-        return {"calibration full": [self.steps * self.stages.total * self.branches]}
+        full = self.steps * self.branches
+        proxy = [] if self.proxy is None else [full * self.stages.screen * self.proxy]
+        return {"calibration full": [*proxy, full * self.stages.total]}
+
+    def worths(self, searches: int) -> Passes:
+        """Return what one forward of a pass is worth here, of so many searches and the reference run."""
+        if self.proxy is None:
+            return {}
+        each: Passes = {"calibration full": [self.proxy]}
+        for label, worth in ((f"search ({self.search})", self.proxy), (f"search ({AFTER})", 1.0)):
+            each.setdefault(label, []).append(worth)
+        return {label: own * (searches if label.startswith("search") else 1) for label, own in each.items()}
 
     def fit(self, nfe: int) -> Passes:
         """Return one rollout on all calibration prompts."""
@@ -74,7 +89,7 @@ class ExpectedPasses:
         """Return the passes in which the policy of one budget is found."""
         stages, given = self.stages, effort(self.effort)
         candidate = nfe * self.branches
-        passes: Passes = {f"search ({self.search})": [self._searched(nfe) * stages.screen * self.branches]}
+        passes = self._searches(nfe)
         if stages.screen < stages.fit:
             passes["race"] = [given.finalists * candidate * stages.fit]
         if self.align and not algorithm(self.search).arbitrated:
@@ -100,13 +115,18 @@ class ExpectedPasses:
             passes["held-out frames"] = [(policies * len(budgets) + 1) * self.held_out * OF_FRAMES]
         return passes
 
-    def _searched(self, nfe: int) -> float:
-        """Return the steps that the search is expected to compute for one prompt and branch."""
+    def _searches(self, nfe: int) -> Passes:
+        """Return the search, and where there is a proxy the one that comes after its own."""
         space = given_to(self.profile, nfe, self.steps, self.engine)
         if self.mask is not None:
             space = space._replace(published_masks=(self.mask.compute_steps,))
-        count = dry_run(space, self.search, effort(self.effort).rollouts, landscapes=_LANDSCAPES)
-        return count.expected * (OF_MADE_UP if self.search == "paper" else 1.0)
+        rollouts, samples = effort(self.effort).rollouts, self.stages.screen * self.branches
+        count = dry_run(space, self.search, rollouts, landscapes=_LANDSCAPES).expected
+        searched = samples * count * (OF_MADE_UP if self.search == "paper" else 1.0)
+        if self.proxy is None:
+            return {f"search ({self.search})": [searched]}
+        after = samples * dry_run(space, AFTER, min(AFTER_PROXY, rollouts)).expected
+        return added({f"search ({self.search})": [searched * self.proxy]}, {f"search ({AFTER})": [after]})
 
 
 def added(*parts: Mapping[str, Sequence[float]]) -> Passes:

@@ -15,12 +15,17 @@ class RemainingWork:
     call did counts as done and not for the pace. A pass that was not expected counts for neither.
 
     `spread` has, by the same prefixes, the standard deviation of the logarithm of what such a pass takes, where what it
-    finds decides how long it is.
+    finds decides how long it is. `each` has, for each such pass in order and where it is not 1, what one forward of it
+    is worth in expected ones.
     """
 
     def __init__(
-        self, expected: Mapping[str, Sequence[float]], spread: Mapping[str, float] | None = None
+        self,
+        expected: Mapping[str, Sequence[float]],
+        each: Mapping[str, Sequence[float]] | None = None,
+        spread: Mapping[str, float] | None = None,
     ) -> None:
+        self._each = {prefix: list(worth) for prefix, worth in (each or {}).items()}
         self._spread = spread or {}
         self._done = self._spent = 0.0
         self._running = _Pass()
@@ -34,7 +39,10 @@ class RemainingWork:
         """Begin a pass."""
         prefix = max((known for known in self._left if label.startswith(known)), key=len, default="")
         waiting = self._left.get(prefix, [])
-        self._running = _Pass(waiting.pop(0) if waiting else 0.0, self._spread.get(prefix, 0.0))
+        worth = self._each.get(prefix, [])
+        self._running = _Pass(
+            waiting.pop(0) if waiting else 0.0, self._spread.get(prefix, 0.0), worth.pop(0) if worth else 1.0
+        )
 
     def advance(self, share: float, replayed: float, forwards: float | None = None) -> None:
         """Say which share of the pass is done, and which part of that by an earlier call.
@@ -64,8 +72,8 @@ class RemainingWork:
 class _Pass:
     """A pass that runs: forwards expected of it, done by now, and of these by an earlier call."""
 
-    def __init__(self, expected: float = 0.0, spread: float = 0.0) -> None:
-        self.expected, self._spread = expected, spread
+    def __init__(self, expected: float = 0.0, spread: float = 0.0, worth: float = 1.0) -> None:
+        self.expected, self._spread, self._worth = expected, spread, worth
         self._total, self._now, self._old = expected, 0.0, 0.0
         self._counted = False
         self._began = time.monotonic()
@@ -73,8 +81,8 @@ class _Pass:
     def advance(self, share: float, replayed: float, forwards: float | None) -> None:
         if forwards is not None and self.expected:
             self._counted = True
-            self._total = likely_total(self.expected, forwards, self._spread)
-            self._now = float(forwards)
+            self._now = self._worth * forwards
+            self._total = likely_total(self.expected, self._now, self._spread)
         else:
             self._now = share * self._total
         self._old = replayed * self._now
