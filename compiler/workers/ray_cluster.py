@@ -20,7 +20,6 @@ from budc.schema.plural import counted
 
 _SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 _LOCAL = {"RAY_worker_niceness": "0"}
-_CONNECTING = {"RAY_BACKEND_LOG_LEVEL": "fatal"}
 LOCAL_STARTS = 3
 """How often a local cluster is started: Ray gives up after half a minute, which a busy machine may need."""
 OBJECT_STORE_BYTES = 256 << 20
@@ -44,9 +43,9 @@ def connected(cluster: Cluster) -> Iterator[Any]:
     """
     local, address = cluster.address == "local", cluster.address
     check_answers(option("ray", address), address)
-    # Ray reads these when it is imported. It sends no statistics; workers on this machine wait for nothing else that it
-    # does; and where a cluster runs already, its client's warnings would hide the error.
-    for name, value in (_SETTINGS | (_LOCAL if local else _CONNECTING)).items():
+    # Ray reads these when it is imported. It sends no statistics, and its workers on this machine wait for nothing else
+    # that it does.
+    for name, value in (_SETTINGS | (_LOCAL if local else {})).items():
         os.environ.setdefault(name, value)
     show_token()
     import ray

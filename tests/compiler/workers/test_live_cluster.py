@@ -1,10 +1,14 @@
-"""Commands on a cluster that stands: every kind of address, any number of workers, and Ctrl-C."""
+"""Commands on a cluster that stands: every kind of address, any number of workers, a transfer, and Ctrl-C."""
 
+import re
 import time
+from pathlib import Path
 
 import killing
 import psutil
 import pytest
+
+from budc import policies
 
 pytestmark = pytest.mark.slow
 
@@ -63,6 +67,28 @@ def test_every_address_and_number_of_workers_makes_the_bytes_of_one_process(
     assert out.read_bytes() == expected
 
 
+def test_a_transfer_makes_the_bytes_of_one_process(cluster, compiling, eight_prompts, tmp_path):
+    _, _, source = compiling
+    (tmp_path / "source.budc.json").write_bytes(source)
+    written = []
+    for out, more in (
+        ("alone", []),
+        ("together", [f"--ray={cluster.addresses['host:port']}", "--workers=2"]),
+    ):
+        path = tmp_path / f"{out}.budc.json"
+        arguments = [
+            "transfer",
+            str(tmp_path / "source.budc.json"),
+            f"--to={small_profile(eight_prompts, tmp_path)}",
+        ]
+        flags = ["--allow-unsigned", "--effort=fast", "--nearby", "--batch=4", "--no-frames", f"--out={path}"]
+        killing.run(
+            COMMAND, tmp_path / "log", arguments=arguments + flags + more, environment=cluster.environment
+        )
+        written.append(path.read_bytes())
+    assert written[0] == written[1] != source
+
+
 def test_an_interrupt_ends_the_workers_and_the_same_command_resumes(cluster, compiling, tmp_path):
     run, needed, expected = compiling
     out = tmp_path / "policy.budc.json"
@@ -91,3 +117,16 @@ def gone_by(deadline, pids):
     ]:
         assert time.monotonic() < deadline, running
         time.sleep(0.2)
+
+
+def small_profile(compiled, folder):
+    """Return a profile of the user's own, with the settings that `compiled` has."""
+    text = Path(policies.__file__).with_name("wan2.1-nano.toml").read_text()
+    text = re.sub(r"^embedded = .*$", f'weights = "{compiled["weights"]}"', text, flags=re.MULTILINE)
+    settings = {name: compiled[name] for name in ("steps", "height", "width", "frames")}
+    settings |= {name: f'"{compiled[name]}"' for name in ("calibration", "held_out")}
+    for name, value in (settings | {"name": '"small"', "calibration_size": 8, "held_out_size": 1}).items():
+        text = re.sub(rf"^{name} = .*$", f"{name} = {value}", text, flags=re.MULTILINE)
+    path = folder / "small.toml"
+    path.write_text(text)
+    return path
