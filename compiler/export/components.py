@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from budc.compiler.export.flux import FluxComponents
+from budc.compiler.export.denoiser_call import DenoiserCall
 from budc.compiler.export.sources import GraphSource
-from budc.compiler.export.wan import WanComponents
 from budc.policies.profile import ModelProfile
 from budc.runtimes.exported.manifest import TextRule
 from budc.schema.errors import UnsupportedModel
@@ -25,8 +25,8 @@ class PipelineComponents(Protocol):
         """The guidance scale to build into the denoiser's graphs; None where the network does not take it."""
 
     @property
-    def condition(self) -> nn.Module:
-        """A module from (encoder_hidden_states, pooled_projections) to the pipeline adapter's condition."""
+    def call(self) -> DenoiserCall:
+        """How the denoiser's graphs call it."""
 
     def noise_shape(self, latents: Tensor) -> tuple[int, ...]:
         """Return the shape in which the pipeline draws the noise of one sample of `latents` (N, ...)."""
@@ -48,18 +48,26 @@ def load_components(folder: Path, profile: ModelProfile, dtype: torch.dtype) -> 
     """Load what is exported beside the denoiser of the model in `folder`; text encoders in `dtype`.
 
     Raises:
-        UnsupportedModel: the pipeline's class cannot be exported, or the profile has no text length.
+        UnsupportedModel: the pipeline's class cannot be exported, or the profile has no text length and the pipeline
+            no default.
         WeightsMissing: a component cannot be loaded.
     """
-    classes: dict[str, Callable[..., PipelineComponents]] = {
-        "WanPipeline": WanComponents,
-        "FluxPipeline": FluxComponents,
-    }
-    if profile.pipeline_class not in classes:
+    if profile.pipeline_class not in _COMPONENTS:
         raise UnsupportedModel(
-            f"cannot export a {profile.pipeline_class}, only {' and '.join(classes)}",
+            f"cannot export a {profile.pipeline_class}, only {', '.join(_COMPONENTS)}",
             remedy="run its policies in diffusers",
         )
-    if profile.text_tokens is None:
+    module, has_length = _COMPONENTS[profile.pipeline_class]
+    if profile.text_tokens is None and not has_length:
         raise UnsupportedModel(f"{profile.name}: the profile has no text_tokens, which an export needs")
-    return classes[profile.pipeline_class](folder, profile, dtype)
+    components: PipelineComponents = resolve_name(module)(folder, profile, dtype)
+    return components
+
+
+_COMPONENTS: Mapping[str, tuple[str, bool]] = {
+    "FluxPipeline": ("budc.compiler.export.flux:FluxComponents", False),
+    "QwenImagePipeline": ("budc.compiler.export.qwen_image:QwenImageComponents", True),
+    "WanPipeline": ("budc.compiler.export.wan:WanComponents", False),
+    "ZImagePipeline": ("budc.compiler.export.z_image:ZImageComponents", True),
+}
+"""Pipeline class → its components as module:class, and whether the pipeline has a text length of its own."""

@@ -10,37 +10,36 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from budc.compiler.export.denoiser_call import DenoiserCall
 from budc.compiler.export.sources import EXAMPLES, UNUSED_INPUT, GraphSource
-from budc.compiler.models.pipelines import PipelineAdapter
 from budc.runtimes.exported.signatures import CONDITIONS, TERMS, denoiser_graph
+from budc.runtimes.sampling.families import family_named
 from budc.runtimes.sampling.trunk import Trunk, combine
 
 
 class _Compute(nn.Module):
-    """Velocity and trunk residual. `condition` turns the text encoders' outputs into the adapter's condition."""
+    """Velocity and trunk residual."""
 
-    def __init__(self, trunk: Trunk, adapter: PipelineAdapter, condition: nn.Module) -> None:
+    def __init__(self, trunk: Trunk, call: DenoiserCall) -> None:
         super().__init__()
         self.transformer = trunk.transformer
-        self.condition = condition
-        self.trunk, self.adapter = trunk, adapter
+        self.trunk, self.call = trunk, call
 
     def forward(
-        self, latents: Tensor, timestep: Tensor, text: Tensor, pooled: Tensor
+        self, latents: Tensor, timestep: Tensor, text: Tensor, pooled: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        inputs = self.adapter.inputs(self.condition(text, pooled), latents, timestep)
-        output, residual = self.trunk.compute(**inputs)
-        return self.adapter.velocity(output), residual
+        output, residual = self.trunk.compute(**self.call(latents, timestep, text, pooled, mask))
+        return self.call.velocity(output), residual
 
 
 class _Reuse(_Compute):
     """The velocity, with `residual` in place of the blocks."""
 
     def forward(  # type: ignore[override]
-        self, latents: Tensor, timestep: Tensor, text: Tensor, pooled: Tensor, residual: Tensor
+        self, latents: Tensor, timestep: Tensor, text: Tensor, pooled: Tensor, mask: Tensor, residual: Tensor
     ) -> Tensor:
-        inputs = self.adapter.inputs(self.condition(text, pooled), latents, timestep)
-        return self.adapter.velocity(self.trunk.reuse(residual, **inputs))
+        inputs = self.call(latents, timestep, text, pooled, mask)
+        return self.call.velocity(self.trunk.reuse(residual, **inputs))
 
 
 class _ReuseTerms(_Reuse):
@@ -52,19 +51,19 @@ class _ReuseTerms(_Reuse):
         timestep: Tensor,
         text: Tensor,
         pooled: Tensor,
+        mask: Tensor,
         residual_0: Tensor,
         residual_1: Tensor,
         residual_2: Tensor,
         coefficients: Tensor,
     ) -> Tensor:
         residual = combine(coefficients.unbind(), (residual_0, residual_1, residual_2))
-        return super().forward(latents, timestep, text, pooled, residual)
+        return super().forward(latents, timestep, text, pooled, mask, residual)
 
 
 def denoiser_sources(
     transformer: nn.Module,
-    adapter: PipelineAdapter,
-    condition: nn.Module,
+    call: DenoiserCall,
     latents: Tensor,
     timesteps: Tensor,
     embeddings: Mapping[str, Tensor],
@@ -74,18 +73,18 @@ def denoiser_sources(
 
     Args:
         transformer: the denoiser.
-        adapter: of its pipeline.
-        condition: see `budc.compiler.export.components.PipelineComponents`.
+        call: how its model's graphs call it.
         latents: (n, ...).
         timesteps: (n,), as the scheduler has them.
         embeddings: the text encoders' outputs, by name.
         denoiser: which one of the model's it is, 0 for the first.
     """
-    trunk = Trunk(transformer)
+    family = None if call.family_class is None else family_named(call.family_class)
+    trunk = Trunk(call.network(transformer), family=family)
     text = next(iter(embeddings.values()))
     inputs = {"hidden_states": latents.to(text.dtype), "timestep": timesteps.float()}
     inputs |= {name: embeddings.get(name, UNUSED_INPUT) for name in CONDITIONS}
-    compute = GraphSource(denoiser_graph("compute", denoiser), _Compute(trunk, adapter, condition), inputs)
+    compute = GraphSource(denoiser_graph("compute", denoiser), _Compute(trunk, call), inputs)
     _, residual = compute.run(EXAMPLES)
     # Three different residuals, and coefficients as large as those of real predictors.
     residuals = {f"residual_{index}": residual.roll(index, 0) for index in range(TERMS)}
@@ -94,12 +93,12 @@ def denoiser_sources(
         compute,
         GraphSource(
             denoiser_graph("reuse", denoiser),
-            _Reuse(trunk, adapter, condition),
+            _Reuse(trunk, call),
             {**inputs, "residual": residual},
         ),
         GraphSource(
             denoiser_graph("reuse_terms", denoiser),
-            _ReuseTerms(trunk, adapter, condition),
+            _ReuseTerms(trunk, call),
             {**inputs, **residuals, **coefficients},
         ),
     ]

@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKL, FluxPipeline
 from torch import Tensor, nn
 
+from budc.compiler.export.denoiser_call import DenoiserCall
 from budc.compiler.export.sources import GraphSource
 from budc.compiler.export.tokenizers import PipelineTokenizer
 from budc.compiler.models.pipelines.flux import FluxAdapter
@@ -32,8 +33,8 @@ class _TextEncoders(nn.Module):
         return self.t5(input_ids).last_hidden_state, self.clip(pooled_input_ids).pooler_output
 
 
-class _Condition(nn.Module):
-    """The adapter's condition: embeddings of the prompt, and the constant position ids and guidance."""
+class _Call(DenoiserCall):
+    """The adapter's call, with embeddings of the prompt, and constant position ids and guidance."""
 
     def __init__(self, positions: Tensor, guidance: Tensor | None) -> None:
         super().__init__()
@@ -42,11 +43,13 @@ class _Condition(nn.Module):
         self.register_buffer("positions", positions)
         self.register_buffer("guidance", guidance)
 
-    def forward(self, text: Tensor, pooled: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, latents: Tensor, timestep: Tensor, text: Tensor, pooled: Tensor, _mask: Tensor
+    ) -> dict[str, Any]:
         condition = {"text": text, "pooled": pooled, "positions": self.positions}
         if self.guidance is not None:
             condition["guidance"] = self.guidance.expand(text.shape[0])
-        return condition
+        return FluxAdapter().inputs(condition, latents, timestep)
 
 
 class _Decoder(nn.Module):
@@ -83,7 +86,7 @@ class FluxComponents:
         embeds = adapter.denoiser_config(folder)["guidance_embeds"]
         self.guidance: float | None = profile.guidance if embeds else None
         positions = adapter.positions(folder, profile).to(dtype)
-        self.condition: nn.Module = _Condition(
+        self.call: DenoiserCall = _Call(
             positions, torch.tensor([self.guidance]) if self.guidance is not None else None
         )
 

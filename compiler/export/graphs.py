@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import cast, get_args
+from unittest.mock import patch
 
 import onnx_ir as ir
 import torch
@@ -17,6 +18,9 @@ from onnx_ir.passes.common import (
     RemoveUnusedNodesPass,
 )
 
+from budc.compiler.export.attention_masks import expand_masks
+from budc.compiler.export.complex_products import real_products
+from budc.compiler.export.slices import cut_concatenations
 from budc.compiler.export.sources import GraphSource
 from budc.compiler.export.strided import stack_strided_writes
 from budc.runtimes.exported.signatures import INPUTS, DType, TensorSpec, signature_name
@@ -41,12 +45,16 @@ def to_graph(source: GraphSource) -> ir.Model:
     batch = torch.export.Dim("batch", min=1, max=_MAX_TRACED_BATCH)
     with torch.no_grad(), _quiet():
         try:
-            traced = torch.export.export(
-                source.module,
-                tuple(source.batch(_TRACED_BATCH).values()),
-                dynamic_shapes=_shapes(source, batch),
-            )
+            with _without_autocast():
+                traced = torch.export.export(
+                    source.module,
+                    tuple(source.batch(_TRACED_BATCH).values()),
+                    dynamic_shapes=_shapes(source, batch),
+                )
             stack_strided_writes(traced)
+            real_products(traced)
+            cut_concatenations(traced)
+            expand_masks(traced)
             program = torch.onnx.export(
                 traced,
                 input_names=INPUTS[signature_name(source.name)],
@@ -120,6 +128,11 @@ def _spec(value: ir.Value) -> TensorSpec:
 
 def _shapes(source: GraphSource, batch: torch.export.Dim) -> tuple[object, ...]:
     return tuple({0: batch} if source.is_batched(name) else {} for name in source.inputs)
+
+
+def _without_autocast() -> AbstractContextManager[object]:
+    """Let modules that turn autocast off do nothing instead: it is off, and a trace would hide what is within."""
+    return patch.object(torch.amp, "autocast", lambda *_, **__: nullcontext())
 
 
 @contextmanager

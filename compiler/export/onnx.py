@@ -140,8 +140,7 @@ def _sources(
     for index in range(len(model.denoisers)):
         yield from denoiser_sources(
             model.denoisers[index],
-            model.adapter,
-            components.condition,
+            components.call,
             latents,
             timesteps,
             embeddings,

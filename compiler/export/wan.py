@@ -10,9 +10,11 @@ import torch
 from diffusers import AutoencoderKLWan, WanPipeline
 from torch import Tensor, nn
 
+from budc.compiler.export.denoiser_call import DenoiserCall
 from budc.compiler.export.sources import UNUSED_INPUT, GraphSource
 from budc.compiler.export.tokenizers import PipelineTokenizer
 from budc.compiler.models.pipelines.latents import load_vae, normalisation
+from budc.compiler.models.pipelines.wan import WanAdapter
 from budc.policies.profile import ModelProfile
 from budc.runtimes.exported.manifest import TextRule
 from budc.runtimes.sampling.loading import loading
@@ -32,11 +34,13 @@ class _TextEncoder(nn.Module):
         return torch.where(inside[..., None], states, torch.zeros((), dtype=states.dtype))
 
 
-class _Condition(nn.Module):
-    """The adapter's condition: the token states alone."""
+class _Call(DenoiserCall):
+    """The adapter's call, with the token states as its condition."""
 
-    def forward(self, text: Tensor, _pooled: Tensor) -> Tensor:
-        return text
+    def forward(
+        self, latents: Tensor, timestep: Tensor, text: Tensor, _pooled: Tensor, _mask: Tensor
+    ) -> dict[str, Any]:
+        return WanAdapter().inputs(text, latents, timestep)
 
 
 class _Decoder(nn.Module):
@@ -69,7 +73,7 @@ class WanComponents:
         assert profile.text_tokens is not None
         self.tokenizer = PipelineTokenizer(pipe.tokenizer, "tokenizer", profile.text_tokens, "wan")
         self._encoder = pipe.text_encoder.eval().requires_grad_(False)
-        self.condition: nn.Module = _Condition()
+        self.call: DenoiserCall = _Call()
 
     def noise_shape(self, latents: Tensor) -> tuple[int, ...]:
         """Return (channels, frames, rows, columns)."""

@@ -45,6 +45,9 @@ MAX_VALUES: Final = 1 << 34
 
 Cleaning = Literal["wan", "none"]
 
+Template = Annotated[str, Meta(max_length=4096)]
+"""A part of a chat's template; has line breaks."""
+
 
 class OutputShape(Strict, frozen=True, kw_only=True):
     """The size that the graphs were exported for."""
@@ -58,11 +61,13 @@ class TextRule(Strict, frozen=True, kw_only=True):
     """How a prompt becomes `input_ids` and `attention_mask`, completely.
 
     The prompt is cleaned: "wan" repairs mojibake (ftfy), resolves HTML entities twice and collapses white space,
-    "none" changes nothing. The tokenizer, whose file adds the special tokens, makes ids of it, which are truncated
-    and padded at the end to `tokens`.
+    "none" changes nothing. It is put between `before` and `after`. The tokenizer, whose file adds the special tokens,
+    makes ids of it, which are truncated and padded at the end to `tokens`.
     """
 
     cleaning: Cleaning
+    before: Template = ""
+    after: Template = ""
     tokens: Annotated[int, Meta(ge=1, le=1_000_000)]
     padding_id: Annotated[int, Meta(ge=0, le=2**31 - 1)]
     padding_token: Text
@@ -117,6 +122,13 @@ class Manifest(Strict, frozen=True, kw_only=True):
             return tuple(self.latents)
         channels, rows, columns = self.latents
         return (rows // 2) * (columns // 2), 4 * channels
+
+    @property
+    def text_tokens(self) -> int:
+        """How many tokens of a prompt the denoiser takes; without those of the template before it."""
+        shapes = {spec.name: spec.shape for spec in self.graphs["compute"].inputs}
+        _, tokens, *_ = (*shapes.get("encoder_hidden_states", ()), None, None)
+        return self.text.tokens if tokens is None else tokens
 
     @property
     def conditions(self) -> tuple[str, ...]:

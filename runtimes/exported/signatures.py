@@ -16,8 +16,9 @@ GraphName = Literal[
 DenoiserGraph = Literal["compute", "reuse", "reuse_terms"]
 DType = Literal["float32", "float16", "int64"]
 
-CONDITIONS: Final = ("encoder_hidden_states", "pooled_projections")
-"""What the text encoders return and the denoiser takes; the second only where a model pools."""
+CONDITIONS: Final = ("encoder_hidden_states", "pooled_projections", "encoder_attention_mask")
+"""What the text encoders return and the denoiser takes; the second only where a model pools, the third, 1 for tokens
+and 0 for padding, only where it masks padding."""
 _LATENTS = ("hidden_states", "timestep", *CONDITIONS)
 _RESIDUALS = tuple(f"residual_{index}" for index in range(TERMS))
 
@@ -38,7 +39,7 @@ OUTPUTS: Final[Mapping[GraphName, tuple[str, ...]]] = {
     "text_encoder": CONDITIONS,
     "vae_decoder": ("video",),
 }
-"""The outputs of each graph, in this order; text encoders that do not pool leave out the second."""
+"""The outputs of each graph, in this order; text encoders leave out what their model does not need."""
 
 
 SECOND: Final[Mapping[GraphName, DenoiserGraph]] = {
@@ -88,7 +89,8 @@ def check_signature(name: GraphName, graph: Graph) -> None:
     """
     name = signature_name(name)
     outputs, expected = [spec.name for spec in graph.outputs], list(OUTPUTS[name])
-    if outputs != expected and (name != "text_encoder" or outputs != expected[:1]):
+    needed = expected[:1] if name == "text_encoder" else expected
+    if outputs != [each for each in expected if each in outputs] or not set(needed) <= set(outputs):
         raise ValueError(f"{graph.file} returns {outputs}, expected {expected}")
     inputs = [spec.name for spec in graph.inputs]
     if inputs != [expected_name for expected_name in INPUTS[name] if expected_name in inputs]:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from budc.runtimes.sampling.families import family_named
 from budc.runtimes.sampling.step_plan import PlannedStep, plan_branch
 from budc.runtimes.sampling.steps import BATCHED_BRANCHES
 from budc.schema.policy import Policy, PolicyDocument
@@ -32,20 +33,33 @@ class RingBuffer:
 def guided_branches(document: PolicyDocument, branches: Sequence[str]) -> dict[str, float]:
     """Return the branches that run, and the weight of each branch's velocity in the guided velocity of the first step.
 
-    Classifier-free guidance is uncond + g (cond - uncond). Like the pipelines, a run with g <= 1 has one branch.
+    Classifier-free guidance is uncond + s (cond - uncond), where s is the policy's scale with the family's offset. Like
+    the pipelines, a run with s <= 1 has one branch.
     """
     sampler = document.sampler
-    if sampler.guidance_rule != "classifier-free" or sampler.guidance <= 1:
+    scale = _scale(document, sampler.guidance)
+    if sampler.guidance_rule != "classifier-free" or scale <= 1:
         return {branches[0]: 1.0}
-    return {"cond": float(sampler.guidance), "uncond": 1.0 - float(sampler.guidance)}
+    return {"cond": scale, "uncond": 1.0 - scale}
 
 
 def guidance_weights(document: PolicyDocument, branches: Sequence[str]) -> list[list[float]]:
     """Return the weights of the branches of `guided_branches` for each step: each denoiser has its own guidance."""
     if len(guided_branches(document, branches)) == 1:
         return [[1.0]] * document.sampler.steps
-    scales = [float(document.sampler.guidance_at(step)) for step in range(document.sampler.steps)]
+    sampler = document.sampler
+    scales = [_scale(document, sampler.guidance_at(step)) for step in range(sampler.steps)]
     return [[scale, 1.0 - scale] for scale in scales]
+
+
+def rescales_guidance(document: PolicyDocument, branches: Sequence[str]) -> bool:
+    """Whether the guided velocity is scaled to the norm of the conditional one, cell by cell."""
+    family = family_named(document.model.denoisers[0].class_name)
+    return family.rescales_guidance and len(guided_branches(document, branches)) > 1
+
+
+def _scale(document: PolicyDocument, guidance: float) -> float:
+    return float(guidance) + family_named(document.model.denoisers[0].class_name).guidance_offset
 
 
 def group_branches(

@@ -59,8 +59,8 @@ class LoopBuffers:
         self._latents = (batch, *manifest.sample)
         self._sampler, self._first_end = document.sampler, fused.ends[0]
         self._branches = groups[-1].last
-        samples, (_, state_rows, columns) = self._branches * batch, fused.matrices.shape
-        slots = (columns - state_rows) // self._branches
+        samples, state_rows = self._branches * batch, fused.matrices.shape[1]
+        slots = fused.velocities // self._branches
         compute = manifest.graphs["compute"]
         self._specs = {spec.name: spec for spec in (*compute.inputs, *compute.outputs)}
         self.hidden = self._empty(self._specs["hidden_states"], samples)

@@ -86,7 +86,7 @@ def check_document(document: PolicyDocument, manifest: Manifest, settings: Setti
         settings.require(field, expected, actual, "export the model again for the calibrated shape")
     tokens = shape.text_tokens
     if tokens is not None:
-        settings.require("text tokens", tokens, manifest.text.tokens)
+        settings.require("text tokens", tokens, manifest.text_tokens)
     if manifest.guidance is not None:
         remedy = "export the model again with the profile's guidance"
         settings.require("guidance", float(document.sampler.guidance), manifest.guidance, remedy)

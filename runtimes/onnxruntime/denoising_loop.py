@@ -2,7 +2,8 @@
 
 At each step the step machine tells every branch group to compute or to reuse; `DenoiserForwards` runs the graph for
 it and `SolverUpdates` takes the latents to the next step. Branches that share mask and coefficients run as one batch.
-If the policy reuses velocities, one update takes all steps up to the next forward (`fused_steps`).
+If the policy reuses velocities and guidance is linear, one update takes all steps up to the next forward
+(`fused_steps`).
 """
 
 import time
@@ -13,10 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budc.runtimes.exported.signatures import GraphName
-from budc.runtimes.onnxruntime.branches import group_branches, guidance_weights, guided_branches
+from budc.runtimes.onnxruntime.branches import (
+    group_branches,
+    guidance_weights,
+    guided_branches,
+    rescales_guidance,
+)
 from budc.runtimes.onnxruntime.buffers import GroupBuffers, LoopBuffers
 from budc.runtimes.onnxruntime.forwards import DenoiserForwards, LinearCombination, combine
-from budc.runtimes.onnxruntime.fused_steps import fuse_steps, unfused_steps
+from budc.runtimes.onnxruntime.fused_steps import fuse_steps, rescaled_steps, unfused_steps
 from budc.runtimes.onnxruntime.sessions import DenoiserSessions
 from budc.runtimes.onnxruntime.updates import SolverUpdates
 from budc.runtimes.sampling.solvers import solver_matrices
@@ -44,7 +50,9 @@ class DenoisingLoop:
         groups = group_branches(policy, self._branches, first_steps)
         weights = guidance_weights(document, manifest.branches)
         solver = solver_matrices(document.sampler)
-        if self._reuses_velocities:
+        if rescales_guidance(document, manifest.branches):
+            fused = rescaled_steps(solver, policy, groups, weights)
+        elif self._reuses_velocities:
             fused = fuse_steps(solver, policy, groups, weights, first_steps)
         else:
             fused = unfused_steps(solver, weights)

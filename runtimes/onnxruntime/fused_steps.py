@@ -6,7 +6,7 @@ from the solver's state and the cached velocities at the last forward:
     state_{k+m} = M_{k+m-1} ··· M_k [state_k, velocities]
 
 The steps from one forward to the next are called an interval here. If a policy reuses trunk residuals, every step
-runs a graph of the denoiser, so each interval is one step.
+runs a graph of the denoiser, so each interval is one step. So it is where guidance is not linear.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -31,7 +31,17 @@ class FusedSteps:
     """First step of each interval → its last step, ascending."""
     matrices: Floats
     """(steps, R, R + V): from the R rows of the state where the interval starts, and the V velocities (slots ·
-    branches), to the state after each step."""
+    branches), to the state after each step. With `branches` it is (steps, R, R + 1), from the guided velocity."""
+    guidance: Floats | None = None
+    """(steps, G), where the guided velocity is scaled to the norm of the conditional one: the weight of each branch."""
+    branches: Floats | None = None
+    """(steps, G, V), with `guidance`: from the V velocities to that of each branch."""
+
+    @property
+    def velocities(self) -> int:
+        """The number V of velocities."""
+        _, rows, columns = self.matrices.shape
+        return columns - rows if self.branches is None else int(self.branches.shape[2])
 
 
 def unfused_steps(solver: Matrices, guidance: Sequence[Sequence[float]]) -> FusedSteps:
@@ -67,6 +77,33 @@ def fuse_steps(
     firsts = sorted(starts)
     ends = dict(zip(firsts, [first - 1 for first in [*firsts[1:], steps]], strict=True))
     return FusedSteps(ends, _products(solver, weights.reshape(steps, -1), starts))
+
+
+def rescaled_steps(
+    solver: Matrices,
+    policy: Policy,
+    groups: Sequence[BranchGroup],
+    guidance: Sequence[Sequence[float]],
+) -> FusedSteps:
+    """Return intervals of one step each, where the guided velocity is scaled to the norm of the conditional one.
+
+    The arguments are those of `fuse_steps`; `policy` may reuse either payload.
+    """
+    steps, branches = len(solver), len(guidance[0])
+    reuses = policy.payload == "velocity"
+    slots = max(ring_buffer(policy, group.name).slots for group in groups) if reuses else 1
+    weights = np.zeros((steps, branches, slots, branches))
+    for group in groups:
+        used = _slot_weights(policy, group.name, slots, ()) if reuses else ((True, np.ones(1)),) * steps
+        for step, (_, slot_weights) in enumerate(used):
+            for branch in range(group.first, group.last):
+                weights[step, branch, :, branch] = slot_weights
+    return FusedSteps(
+        {step: step for step in range(steps)},
+        solver,
+        np.asarray(guidance, np.float64),
+        weights.reshape(steps, branches, -1),
+    )
 
 
 def _slot_weights(

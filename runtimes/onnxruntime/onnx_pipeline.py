@@ -19,6 +19,7 @@ from budc.runtimes.onnxruntime.branches import guided_branches
 from budc.runtimes.onnxruntime.checks import check_document, check_scheduler
 from budc.runtimes.onnxruntime.denoising_loop import DenoisingLoop, OnStep
 from budc.runtimes.onnxruntime.noise import pack_latents, seeded_noise
+from budc.runtimes.onnxruntime.plain_run import plain_document
 from budc.runtimes.onnxruntime.prompt_encoder import PromptEncoder
 from budc.runtimes.onnxruntime.provider import Provider
 from budc.runtimes.onnxruntime.sessions import DenoiserSessions
@@ -199,6 +200,19 @@ class OnnxPipeline:
             if key not in self._loops:
                 self._loops[key] = DenoisingLoop(self._denoiser_sessions, document, batch)
             return self._loops[key]
+
+    def plain_loop(self, steps: int, boundaries: Sequence[float] = ()) -> DenoisingLoop:
+        """Return a loop that computes every one of `steps` steps of the model's own schedule: a run without a policy.
+
+        It takes one sample, and is made anew at every call. `boundaries` are the noise levels, of 1, below which each
+        denoiser after the first takes over.
+
+        Raises:
+            UnsupportedModel: the policy's scheduler has no schedule without diffusers; the message names it.
+        """
+        return DenoisingLoop(
+            self._denoiser_sessions, plain_document(self.document, self.manifest, steps, boundaries)
+        )
 
     def decode(self, latents: Floats) -> Floats:
         """Return the frames of final latents, (N, F, H, W, 3) in 0..1."""

@@ -39,8 +39,11 @@ class PromptTokenizer:
 
     def __call__(self, prompts: Sequence[str]) -> tuple[Ids, Ids]:
         """Return input_ids and attention_mask, (N, tokens) each, truncated and padded at the end."""
-        with _refusing(f"{self._rule.tokenizer}: the tokenizer fails"):
-            encodings = self._tokenizer.encode_batch([self._clean(prompt) for prompt in prompts])
+        rule = self._rule
+        with _refusing(f"{rule.tokenizer}: the tokenizer fails"):
+            encodings = self._tokenizer.encode_batch(
+                [f"{rule.before}{self._clean(prompt)}{rule.after}" for prompt in prompts]
+            )
         if any(len(encoding.ids) != self._rule.tokens for encoding in encodings):
             raise UnsafeWeights(
                 f"{self._rule.tokenizer} does not make {self._rule.tokens} tokens of a prompt"

@@ -45,6 +45,9 @@ class Family:
     guidance branches of one forward, in the order of their rows, where the pipelines do not call `cache_context` for
     each branch.
 
+    Classifier-free guidance of a scale g is uncond + (g + `guidance_offset`) (cond - uncond). Where `rescales_guidance`
+    is true, each cell of it (..., channels) is then scaled to the norm of the conditional velocity.
+
     `lead` is a block list before the trunk that sees the image's tokens alone, where the trunk's hidden state holds
     the text's tokens after them. Only the image's tokens reach the output, so only theirs are cached: the cached
     tensor then has one shape for every prompt and every batch.
@@ -57,6 +60,8 @@ class Family:
     sigmas: SigmaRule = "none"
     passes_mu: bool = False
     batched: tuple[str, ...] = ()
+    guidance_offset: float = 0.0
+    rescales_guidance: bool = False
     lead: Span | None = None
     layout: Layout = "volume"
 
@@ -85,6 +90,7 @@ FAMILIES: Mapping[str, Family] = {
         refused_inputs=("controlnet_block_samples",),
         sigmas="to-last",
         passes_mu=True,
+        rescales_guidance=True,
         layout="packed",
     ),
     "ZImageTransformer2DModel": Family(
@@ -95,6 +101,7 @@ FAMILIES: Mapping[str, Family] = {
         sigmas="to-last-single",
         passes_mu=True,
         batched=("cond", "uncond"),
+        guidance_offset=1.0,
         lead=Span("noise_refiner", "hidden", leads=True),
         layout="image",
     ),

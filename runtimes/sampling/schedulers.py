@@ -6,7 +6,7 @@ given them, terminal value not included.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 
 from budc.runtimes.sampling.families import Family, SigmaRule
 from budc.runtimes.sampling.scheduler_config import relevant_config
+from budc.runtimes.sampling.solvers.schedules import resolution_shift
 from budc.schema.canonical import digest
 from budc.schema.errors import RefusedRun, UnsupportedModel
 from budc.schema.policy import SamplerBinding
@@ -120,14 +121,6 @@ def passed_sigmas(steps: int, rule: SigmaRule = "to-last") -> list[float]:
     else:
         values = np.linspace(1.0, 1 / steps, steps).tolist()
     return values
-
-
-def resolution_shift(config: Mapping[str, Any], image_tokens: int) -> float:
-    """Return mu, linear in the number of image tokens between the config's two anchors (SD3 paper, 5.3.2)."""
-    low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-    base, top = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
-    slope = (top - base) / (high - low)
-    return float(image_tokens * slope + (base - slope * low))
 
 
 def apply_schedule(scheduler: Any, sigmas: Sequence[float], timesteps: Sequence[float]) -> None:

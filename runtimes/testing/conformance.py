@@ -1,5 +1,7 @@
 """The tests that every runtime must pass: what a policy does, and what a run leaves behind."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 
@@ -93,8 +95,7 @@ class RuntimeConformance(Refusals):
         latents = record.noise.astype(np.float32)
         assert len(record.velocities) == STEPS
         for step, velocity in enumerate(record.velocities):
-            guidance = document.sampler.guidance_at(step)
-            guided = velocity["uncond"] + guidance * (velocity["cond"] - velocity["uncond"])
+            guided = self.guided(velocity, document.sampler.guidance_at(step))
             latents = scheduler.step(guided, latents)
         self.assert_close(record.latents, latents)
 
@@ -145,6 +146,11 @@ class RuntimeConformance(Refusals):
         assert max(entry.step for entry in record.steps) == step
         assert record.held == 0
         np.testing.assert_array_equal(runtime.run(document).latents, expected)
+
+    def guided(self, velocity: Mapping[str, Array], guidance: float) -> Array:
+        """Return the guided velocity; a subclass says how, where its pipeline guides in another way."""
+        guided: Array = velocity["uncond"] + guidance * (velocity["cond"] - velocity["uncond"])
+        return guided
 
     def document_of_several_terms(self, runtime: RuntimeUnderTest) -> PolicyDocument:
         """Return a policy that keeps as many cached tensors as the runtime's denoisers allow."""

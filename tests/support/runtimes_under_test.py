@@ -146,7 +146,7 @@ class OnnxUnderTest:
         def to_array(cached: LinearCombination) -> Any:
             return sum(c * tensor.read().astype(np.float64) for c, tensor in cached.terms)
 
-        record.noise = seeded_noise((1, *pipe.manifest.latents), SEED)
+        record.noise = pipe.noise(SEED)
         with record_steps(loop.machine, to_array, record):
             record.latents = pipe.generate(PROMPT, seed=SEED, steps=steps, on_step=after).latents
         record.evaluations_of = [

@@ -234,3 +234,102 @@ def flux_folder(frozen_libraries: None, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("models") / "flux"
     pipe.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def z_image_folder(frozen_libraries: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an untrained, tiny Z-Image: Qwen3 with a chat template, letters for tokens."""
+    import diffusers
+    import torch
+    from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3Model
+
+    letters = ["Ġ", *"abcdefghijklmnopqrstuvwxyz", "<|im_start|>", "<|im_end|>", "<|endoftext|>"]
+    tokenizer = Qwen2Tokenizer(vocab={letter: index for index, letter in enumerate(letters)}, merges=[])
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }} {{ m.content }}<|im_end|>{% endfor %}<|im_start|>"
+    )
+    torch.manual_seed(0)
+    transformer = diffusers.ZImageTransformer2DModel(
+        n_layers=2, n_refiner_layers=1, dim=32, n_heads=2, n_kv_heads=2, cap_feat_dim=16, in_channels=4,
+        axes_dims=[4, 6, 6], axes_lens=[128, 64, 64],
+    )  # fmt: skip
+    for parameter in transformer.parameters():
+        torch.nn.init.normal_(parameter, float(parameter.ndim == 1), 0.1)
+    pipe = diffusers.ZImagePipeline(
+        diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+        diffusers.AutoencoderKL(
+            block_out_channels=(4, 8), down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=2, layers_per_block=1,
+            use_quant_conv=False, use_post_quant_conv=False, scaling_factor=0.36, shift_factor=0.12,
+        ),
+        Qwen3Model(
+            Qwen3Config(
+                vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+                num_attention_heads=2, num_key_value_heads=1, head_dim=8, max_position_embeddings=512,
+            )
+        ),
+        tokenizer,
+        transformer,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("models") / "z-image"
+    pipe.save_pretrained(folder)
+    return folder
+
+
+_QWEN_IMAGE_WORDS = [
+    "a",
+    "red",
+    "blue",
+    "green",
+    "box",
+    "ring",
+    "leaf",
+    "boat",
+    "house",
+    "two",
+    "small",
+    "tall",
+    "old",
+]
+
+
+@pytest.fixture(scope="session")
+def qwen_image_folder(frozen_libraries: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an untrained, tiny Qwen-Image; its tokens are words."""
+    import diffusers
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    words = {word: index for index, word in enumerate(["<pad>", "<unk>", *_QWEN_IMAGE_WORDS])}
+    backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    text = {
+        "vocab_size": len(words), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 256,
+        "rope_parameters": {"rope_theta": 1e6, "rope_type": "default", "mrope_section": [1, 1, 2]},
+    }  # fmt: skip
+    vision = {
+        "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16,
+        "fullatt_block_indexes": [0],
+    }  # fmt: skip
+    torch.manual_seed(0)
+    pipe = diffusers.QwenImagePipeline(
+        diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=1.0),
+        diffusers.AutoencoderKLQwenImage(
+            base_dim=8, z_dim=4, dim_mult=[1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True],
+            latents_mean=[0.1] * 4, latents_std=[1.5] * 4,
+        ),
+        Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision)),
+        PreTrainedTokenizerFast(
+            tokenizer_object=backend, pad_token="<pad>", unk_token="<unk>", padding_side="right"
+        ),
+        diffusers.QwenImageTransformer2DModel(
+            num_layers=2, num_attention_heads=2, attention_head_dim=16, joint_attention_dim=16, in_channels=16,
+            out_channels=4, axes_dims_rope=(4, 6, 6),
+        ),
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("models") / "qwen-image"
+    pipe.save_pretrained(folder)
+    return folder

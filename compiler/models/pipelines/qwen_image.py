@@ -33,6 +33,11 @@ _TEXT_TOKENS = 512
 """Length to which the pipeline truncates text by default."""
 
 
+def text_length(profile: ModelProfile) -> int:
+    """Return the length to which text is truncated, the profile's or the pipeline's."""
+    return profile.text_tokens or _TEXT_TOKENS
+
+
 class QwenImageAdapter(ImageCells, PlainVelocity):
     """The steps of QwenImagePipeline, as in its `__call__`.
 
@@ -51,7 +56,7 @@ class QwenImageAdapter(ImageCells, PlainVelocity):
         pipe = text_pipeline(QwenImagePipeline, folder, "text_encoder", profile, device)
 
         def encode(text: str) -> Tensor:
-            embeddings, _ = pipe.encode_prompt(text, device=device, max_sequence_length=_TEXT_TOKENS)
+            embeddings, _ = pipe.encode_prompt(text, device=device, max_sequence_length=text_length(profile))
             embedding: Tensor = embeddings[0]
             return embedding
 

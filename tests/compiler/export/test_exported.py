@@ -210,7 +210,7 @@ def test_what_exists_is_refused_before_anything_is_loaded(tmp_path: Path) -> Non
 
 
 def test_another_pipeline_is_refused(wan_folder: Path) -> None:
-    with pytest.raises(UnsupportedModel, match="ZImagePipeline"):
+    with pytest.raises(UnsupportedModel, match="HunyuanVideoPipeline"):
         load_components(
-            wan_folder, msgspec.structs.replace(PROFILE, pipeline_class="ZImagePipeline"), torch.float32
+            wan_folder, msgspec.structs.replace(PROFILE, pipeline_class="HunyuanVideoPipeline"), torch.float32
         )

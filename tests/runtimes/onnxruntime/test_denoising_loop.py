@@ -15,7 +15,7 @@ from onnx import TensorProto, helper  # noqa: E402
 from budc.runtimes.onnxruntime import cuda_stream  # noqa: E402
 from budc.runtimes.onnxruntime import provider as providers  # noqa: E402
 from budc.runtimes.onnxruntime.branches import RingBuffer, group_branches, ring_buffer  # noqa: E402
-from budc.runtimes.onnxruntime.fused_steps import fuse_steps, unfused_steps  # noqa: E402
+from budc.runtimes.onnxruntime.fused_steps import fuse_steps, rescaled_steps, unfused_steps  # noqa: E402
 from budc.runtimes.onnxruntime.io_binding import BoundSession, DeviceTensor  # noqa: E402
 from budc.runtimes.onnxruntime.provider import Provider, choose_provider, model_bytes  # noqa: E402
 from budc.runtimes.onnxruntime.update_graph import update_model  # noqa: E402
@@ -75,6 +75,45 @@ def test_the_update_is_guidance_and_the_solver_in_numpy(
 def guided(weights: Sequence[float], velocities: Any) -> Any:
     branches = np.split(velocities.astype(np.float32), len(weights))
     return sum(weight * velocity for weight, velocity in zip(weights, branches, strict=True))
+
+
+RESCALED = ((), (1.0,), (), (1.5, -0.5), (0.75,)), ((), (), (0.5, 0.25), (1.25,), (1.0,))
+
+
+@pytest.mark.parametrize("payload", ["velocity", "trunk-residual"])
+def test_guidance_that_is_no_sum_is_scaled_cell_by_cell(sampler: SamplerBinding, payload: Any) -> None:
+    policy = Policy.of(payload, dict(zip(BRANCHES, RESCALED, strict=True)))
+    groups, batch = group_branches(policy, BRANCHES), 2
+    weights = [(5.0, -4.0)] * sampler.steps
+    fused = rescaled_steps(solver_matrices(sampler), policy, groups, weights)
+    slots = fused.velocities // 2
+    assert slots == (2 if payload == "velocity" else 1)
+    session = CPU.open(update_model(fused, sampler.timesteps, 2, (batch, *LATENTS), "float32"))
+    random = np.random.default_rng(0)
+    latents = random.standard_normal((batch, *LATENTS)).astype(np.float32)
+    state = np.zeros((fused.matrices.shape[1], latents.size), np.float32)
+    state[0], until = latents.reshape(-1), np.array([0])
+    held, scheduler = np.zeros((slots, 2, batch, *LATENTS), np.float32), Scheduler(sampler)
+    computed: tuple[list[Any], list[Any]] = ([], [])
+    for step in range(sampler.steps):
+        for branch, rows in enumerate(RESCALED):
+            if payload == "trunk-residual" or not rows[step]:
+                computed[branch].insert(0, random.standard_normal((batch, *LATENTS)).astype(np.float32))
+                held[(len(computed[branch]) - 1) % slots, branch] = computed[branch][0]
+        used = [rows[step] if payload == "velocity" and rows[step] else (1.0,) for rows in RESCALED]
+        cond, uncond = (
+            np.tensordot(row, np.stack(newest[: len(row)]), 1)
+            for row, newest in zip(used, computed, strict=True)
+        )
+        guided = 5 * cond - 4 * uncond
+        guided *= np.linalg.norm(cond, axis=-1, keepdims=True) / np.linalg.norm(
+            guided, axis=-1, keepdims=True
+        )
+        latents = scheduler.step(guided, latents)
+        assert until.tolist() == [step]
+        feeds = {"state": state, "velocities": held.reshape(-1, *LATENTS), "until": until}
+        state, until, _, _ = session.run(None, feeds)
+        np.testing.assert_allclose(state[0], latents.reshape(-1), atol=1e-5)
 
 
 SHARED = ((), (1.0,), (), (1.5, -0.5), (1.25, -0.25))

@@ -207,6 +207,25 @@ def test_the_velocity_can_be_what_is_reused(
     assert np.abs(actual - residual).max() > 1e-3
 
 
+@pytest.mark.parametrize("steps", [4, STEPS])
+def test_a_plain_run_is_the_pipeline_without_a_policy(
+    steps: int, document: PolicyDocument, exported: Path, wan_folder: Path
+) -> None:
+    from diffusers import WanPipeline
+
+    pipe = WanPipeline.from_pretrained(wan_folder)
+    pipe.set_progress_bar_config(disable=True)
+    expected = pipe(
+        PROMPTS[0], height=64, width=64, num_frames=5, max_sequence_length=32, guidance_scale=5.0,
+        num_inference_steps=steps, generator=torch.Generator().manual_seed(3), output_type="latent",
+    ).frames.numpy()  # fmt: skip
+    onnx = opened(document, exported)
+    loop = onnx.plain_loop(steps)
+    actual = loop.run(onnx.encode([PROMPTS[0]]), onnx.noise(3))
+    assert loop.forwards == {"compute": 2 * steps}
+    assert np.abs(actual - expected).max() < 1e-5 * np.abs(expected).max()
+
+
 def test_steps_without_a_forward_are_taken_together(document: PolicyDocument, exported: Path) -> None:
     pipe = opened(reusing_velocities("three terms", document), exported)
     latents = pipe.generate(PROMPTS[0], seed=3).latents

@@ -101,6 +101,17 @@ def test_a_strangers_tokenizer_ends_in_no_other_error(tmp_path: Path, fields: di
         PromptTokenizer(tmp_path, rule(tokens=8))(["a strange prompt"])
 
 
+def test_a_prompt_is_put_into_its_template_after_it_was_cleaned(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer").mkdir()
+    words = {"type": "WordLevel", "vocab": {"a": 0, "?": 1, "<|user|>": 2, "<|end|>": 3}, "unk_token": "?"}
+    path = tmp_path / "tokenizer" / "tokenizer.json"
+    path.write_text(json.dumps(TOKENIZER | {"model": words, "pre_tokenizer": {"type": "WhitespaceSplit"}}))
+    chat = rule(tokens=6, before="<|user|>\n", after="\n<|end|>")
+    ids, mask = PromptTokenizer(tmp_path, chat)([" a  &amp; a ", ""])
+    assert ids.tolist() == [[2, 0, 1, 0, 3, 0], [2, 3, 0, 0, 0, 0]]
+    assert mask.tolist() == [[1, 1, 1, 1, 1, 0], [1, 1, 0, 0, 0, 0]]
+
+
 def test_a_tokenizer_is_not_read_through_a_link_out_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "export" / "tokenizer").mkdir(parents=True)
     (tmp_path / "elsewhere.json").write_text("{}")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from budc.runtimes.sampling.solvers import Scheduler, solver_matrices
+from budc.runtimes.sampling.solvers.schedules import plain_schedule
 from budc.schema import canonical
 from budc.schema.errors import UnsupportedModel
 from budc.schema.policy import SamplerBinding
@@ -138,3 +139,46 @@ def test_another_scheduler_is_refused_by_name() -> None:
 def test_unipc_cannot_start_at_pure_noise() -> None:
     with pytest.raises(UnsupportedModel, match=r"sigmas\[0\] = 1"):
         solver_matrices(bind(unipc(), 2, sigmas=[1.0, 0.5, 0.0]))
+
+
+DYNAMIC = {"use_dynamic_shifting": True, "max_image_seq_len": 8192, "max_shift": 0.9}
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 50])
+@pytest.mark.parametrize(
+    ("scheduler", "family"),
+    [
+        (unipc(), "WanTransformer3DModel"),
+        (unipc(flow_shift=1.0, final_sigmas_type="sigma_min"), "WanTransformer3DModel"),
+        (FlowMatchEulerDiscreteScheduler(shift=3.0), "WanTransformer3DModel"),
+        (FlowMatchEulerDiscreteScheduler(shift=3.0), "ZImageTransformer2DModel"),
+        (FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), "FluxTransformer2DModel"),
+        (FlowMatchEulerDiscreteScheduler(**DYNAMIC, shift_terminal=0.02), "QwenImageTransformer2DModel"),
+        (FlowMatchEulerDiscreteScheduler(**DYNAMIC, time_shift_type="linear"), "FluxTransformer2DModel"),
+    ],
+)
+def test_plain_schedules_are_those_of_diffusers(scheduler: Any, family: str, steps: int) -> None:
+    if scheduler.config.get("shift_terminal") and steps == 1:
+        pytest.skip("a single noise level of 1 cannot be stretched")
+    known = {"family": FAMILIES[family], "image_tokens": 1024}
+    expected = sampler_binding(scheduler, steps, 5.0, guidance_rule="none", **known)
+    # Its own sigmas are not looked at.
+    other = sampler_binding(
+        scheduler, 5, 5.0, guidance_rule="none", sigmas=[0.9, 0.7, 0.5, 0.3, 0.1, 0], **known
+    )
+    sigmas, timesteps = plain_schedule(other, steps, **known)
+    assert sigmas == pytest.approx(expected.sigmas, abs=2e-7)
+    assert timesteps == pytest.approx(expected.timesteps, abs=2e-4)
+
+
+def test_a_schedule_that_is_not_known_is_refused_by_name() -> None:
+    sampler = bind(FlowMatchEulerDiscreteScheduler(), 4)
+    family = FAMILIES["WanTransformer3DModel"]
+    with pytest.raises(UnsupportedModel, match="use_karras_sigmas = True"):
+        plain_schedule(altered(sampler, use_karras_sigmas=True), 4, family)
+    with pytest.raises(UnsupportedModel, match="DDIMScheduler has no schedule"):
+        plain_schedule(msgspec.structs.replace(sampler, scheduler="DDIMScheduler"), 4, family)
+    with pytest.raises(UnsupportedModel, match="use_flow_sigmas"):
+        plain_schedule(altered(bind(unipc(), 4), use_flow_sigmas=False), 4, family)
+    with pytest.raises(UnsupportedModel, match="by resolution"):
+        plain_schedule(altered(sampler, use_dynamic_shifting=True), 4, family)

@@ -146,7 +146,7 @@ def run_command(**flags: Any) -> None:
     if options.on_onnx:
         from budc.cli.generation.onnxruntime import run_onnx
 
-        done = run_onnx(request, options.provider or "cpu")
+        done = run_onnx(request, options.provider or "cpu", compare=options.compare)
     else:
         from budc.cli.generation.diffusers import run_diffusers
 
@@ -168,8 +168,6 @@ def _check_flags(options: RunOptions) -> None:
         )
     if options.on_onnx and options.images:
         raise UsageError("--image: only with --runtime diffusers", remedy="leave out --image")
-    if options.on_onnx and options.compare:
-        raise UsageError("--compare: only with --runtime diffusers", remedy="leave out --compare")
     if options.on_onnx and options.device is not None:
         raise UsageError(
             "--device: only with --runtime diffusers", remedy="--provider says where ONNX Runtime computes"

@@ -18,7 +18,7 @@ from budc.schema.errors import WeightsMismatch, WeightsMissing, printable
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from budc.cli.generation.comparison import Method
+    from budc.cli.generation.methods import Method
     from budc.cli.generation.request import GenerationRequest
 
 _REMEDY = "use --device cpu, or in Python budc.apply on a pipeline with enable_model_cpu_offload()"
@@ -62,7 +62,8 @@ def _check_files(request: GenerationRequest) -> None:
 
 
 def _generate(request: GenerationRequest, compare: bool) -> tuple[list[Method], Path]:
-    from budc.cli.generation.comparison import methods, pictures, run_methods
+    from budc.cli.generation.comparison import run_methods
+    from budc.cli.generation.methods import methods, pictures
     from budc.runtimes.diffusers.pipeline import load_pipeline
     from budc.runtimes.sampling.device_memory import device_memory
 
@@ -82,7 +83,7 @@ def _generate(request: GenerationRequest, compare: bool) -> tuple[list[Method], 
 def _page(request: GenerationRequest, methods: Sequence[Method], out: Path) -> str:
     wrote = f"wrote {printable(str(out))}, seed {request.seed}"
     if len(methods) > 1:
-        from budc.cli.generation.comparison import comparison_table
+        from budc.cli.generation.methods import comparison_table
 
         return f"{comparison_table(methods)}\n{wrote}; figures are means over the prompts"
     document = request.document

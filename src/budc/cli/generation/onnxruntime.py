@@ -2,40 +2,62 @@
 
 from __future__ import annotations
 
-import statistics
 import warnings
 from typing import TYPE_CHECKING
 
 import click
 
+from budc.cli.generation.methods import Method, comparison_table, methods, pictures
 from budc.cli.generation.request import Finished
 from budc.cli.generation.stages import run_label, shown_stages, stage
+from budc.cli.output.verdict import speed_up
 from budc.progress import progress
 from budc.runtimes.onnxruntime.pipeline import Generation, load
 from budc.schema.errors import printable
 
 if TYPE_CHECKING:
     from budc.cli.generation.request import GenerationRequest
+    from budc.runtimes.onnxruntime.denoising_loop import DenoisingLoop
     from budc.runtimes.onnxruntime.pipeline import OnnxPipeline
 
 
-def run_onnx(request: GenerationRequest, provider: str) -> Finished:
+def run_onnx(request: GenerationRequest, provider: str, *, compare: bool) -> Finished:
     """Generate, write the file and return what to print.
 
     Raises:
         BudcError: see `budc.runtimes.onnxruntime.pipeline.load`, or the file cannot be written.
+        UnsupportedModel: to compare, the policy's scheduler has no schedule without diffusers.
     """
+    chosen = methods(request.document, compare=compare)
     with shown_stages():
         stage("verify", f"the files of {request.weights}")
         pipe = _open(request, provider)
-        clips = [_generate(pipe, request, index) for index in range(len(request.prompts))]
-        out = request.write([[("", clip.frames)] for clip in clips])
+        loops = [_loop(pipe, method, request) for method in chosen]
+        if compare:
+            # The first run of a loop binds its graphs, and would be charged to the method.
+            for method, loop in zip(chosen, loops, strict=True):
+                _generate(pipe, loop, request, 0, f"warm-up of {method.name}")
+        for method, loop in zip(chosen, loops, strict=True):
+            for index in range(len(request.prompts)):
+                label = run_label(method.name, index, len(request.prompts))
+                method.generations.append(_generate(pipe, loop, request, index, label))
+        out = request.write(pictures(chosen, request.prompts))
+    wrote = f"wrote {printable(str(out))}, seed {request.seed}"
+    if compare:
+        speed = speed_up(chosen[0].seconds, chosen[1].seconds, pipe.provider.name)
+        return Finished(f"{comparison_table(chosen)}\n{wrote}; figures are means over the prompts", speed)
     document = pipe.document
-    seconds = statistics.fmean(clip.seconds for clip in clips)
     return Finished(
-        f"wrote {printable(str(out))}, seed {request.seed}, "
-        f"{document.budget.nfe} NFE of {document.sampler.steps} steps, {seconds:.2f} s each on {pipe.provider.name}"
+        f"{wrote}, {document.budget.nfe} NFE of {document.sampler.steps} steps, "
+        f"{chosen[0].seconds:.2f} s each on {pipe.provider.name}"
     )
+
+
+def _loop(pipe: OnnxPipeline, method: Method, request: GenerationRequest) -> DenoisingLoop:
+    if method.policy:
+        return pipe.denoising_loop(1)
+    experts = request.profile.experts
+    return pipe.plain_loop(method.steps, () if experts is None else (experts.boundary,))
 
 
 def _open(request: GenerationRequest, provider: str) -> OnnxPipeline:
@@ -61,13 +83,14 @@ def _open(request: GenerationRequest, provider: str) -> OnnxPipeline:
     return pipe
 
 
-def _generate(pipe: OnnxPipeline, request: GenerationRequest, index: int) -> Generation:
-    """Generate prompt `index`, as `OnnxPipeline.generate` does, stage by stage."""
-    label = run_label("policy", index, len(request.prompts))
+def _generate(
+    pipe: OnnxPipeline, loop: DenoisingLoop, request: GenerationRequest, index: int, label: str
+) -> Generation:
+    """Generate prompt `index` as `OnnxPipeline.generate` does, stage by stage, by a loop of the pipeline."""
     stage("encode", label)
     embeddings, noise = pipe.encode([request.prompts[index]]), pipe.noise(request.seed + index)
     stage("denoise", label)
-    with progress(label, pipe.document.sampler.steps) as bar:
-        latents, seconds = pipe.denoising_loop(1).timed_run(embeddings, noise, lambda _step: bar.advance())
+    with progress(label, loop.document.sampler.steps) as bar:
+        latents, seconds = loop.timed_run(embeddings, noise, lambda _step: bar.advance())
     stage("decode", label)
     return Generation(pipe.decode(latents)[0], latents, seconds)

@@ -30,46 +30,11 @@ from budc.schema.errors import UnsupportedModel, WeightsMissing  # noqa: E402
 CPU = torch.device("cpu")
 NAME = "qwen-image-tiny"
 BOTH = ("cond", "uncond")
-WORDS = ["a", "red", "blue", "green", "box", "ring", "leaf", "boat", "house", "two", "small", "tall", "old"]
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an untrained, tiny Qwen-Image; its tokens are words."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-
-    words = {word: index for index, word in enumerate(["<pad>", "<unk>", *WORDS])}
-    backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    text = {
-        "vocab_size": len(words), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 256,
-        "rope_parameters": {"rope_theta": 1e6, "rope_type": "default", "mrope_section": [1, 1, 2]},
-    }  # fmt: skip
-    vision = {
-        "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16,
-        "fullatt_block_indexes": [0],
-    }  # fmt: skip
-    torch.manual_seed(0)
-    pipe = diffusers.QwenImagePipeline(
-        diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=1.0),
-        diffusers.AutoencoderKLQwenImage(
-            base_dim=8, z_dim=4, dim_mult=[1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True],
-            latents_mean=[0.1] * 4, latents_std=[1.5] * 4,
-        ),
-        Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision)),
-        PreTrainedTokenizerFast(
-            tokenizer_object=backend, pad_token="<pad>", unk_token="<unk>", padding_side="right"
-        ),
-        diffusers.QwenImageTransformer2DModel(
-            num_layers=2, num_attention_heads=2, attention_head_dim=16, joint_attention_dim=16, in_channels=16,
-            out_channels=4, axes_dims_rope=(4, 6, 6),
-        ),
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("models") / "qwen-image"
-    pipe.save_pretrained(folder)
-    return folder
+@pytest.fixture
+def folder(qwen_image_folder: Path) -> Path:
+    return qwen_image_folder
 
 
 @pytest.fixture

@@ -32,43 +32,9 @@ TURBO, GUIDED = "z-image-turbo-tiny", "z-image-tiny"
 LONG = "a large green leaf upon a small blue pond under a tall red tree"
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an untrained, tiny Z-Image: Qwen3 with a chat template, letters for tokens."""
-    from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3Model
-
-    letters = ["Ġ", *"abcdefghijklmnopqrstuvwxyz", "<|im_start|>", "<|im_end|>", "<|endoftext|>"]
-    tokenizer = Qwen2Tokenizer(vocab={letter: index for index, letter in enumerate(letters)}, merges=[])
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
-    tokenizer.chat_template = (
-        "{% for m in messages %}<|im_start|>{{ m.role }} {{ m.content }}<|im_end|>{% endfor %}<|im_start|>"
-    )
-    torch.manual_seed(0)
-    transformer = diffusers.ZImageTransformer2DModel(
-        n_layers=2, n_refiner_layers=1, dim=32, n_heads=2, n_kv_heads=2, cap_feat_dim=16, in_channels=4,
-        axes_dims=[4, 6, 6], axes_lens=[128, 64, 64],
-    )  # fmt: skip
-    for parameter in transformer.parameters():
-        torch.nn.init.normal_(parameter, float(parameter.ndim == 1), 0.1)
-    pipe = diffusers.ZImagePipeline(
-        diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
-        diffusers.AutoencoderKL(
-            block_out_channels=(4, 8), down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=2, layers_per_block=1,
-            use_quant_conv=False, use_post_quant_conv=False, scaling_factor=0.36, shift_factor=0.12,
-        ),
-        Qwen3Model(
-            Qwen3Config(
-                vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2,
-                num_attention_heads=2, num_key_value_heads=1, head_dim=8, max_position_embeddings=512,
-            )
-        ),
-        tokenizer,
-        transformer,
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("models") / "z-image"
-    pipe.save_pretrained(folder)
-    return folder
+@pytest.fixture
+def folder(z_image_folder: Path) -> Path:
+    return z_image_folder
 
 
 @pytest.fixture
