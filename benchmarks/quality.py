@@ -5,7 +5,7 @@
 
 The first command measures. Every cell is on disk as soon as it is measured, so a killed run goes on where it
 stopped; `--methods` selects methods, and `--again` measures their cells again. The second command writes
-docs/quality.md and its plot from the results.
+docs/quality.md, its plot and the measured tables of docs/cost.md from the results.
 """
 
 from __future__ import annotations

@@ -41,10 +41,18 @@ class Paired(NamedTuple):
         """The logarithm in standard errors: above 2, the other method is ahead."""
         return self.log_ratio / self.error
 
+    def ratio(self, errors: float = 0.0) -> float:
+        """Return the ratio, so many standard errors above what was measured."""
+        return math.exp(self.log_ratio + errors * self.error)
+
+    @property
+    def shown(self) -> str:
+        """The ratio, and what it is within two standard errors."""
+        return f"{self.ratio():.2f} ({self.ratio(-2):.2f} to {self.ratio(2):.2f})"
+
     def __str__(self) -> str:
-        """As a cell of the table: the ratio, what it is within two standard errors, and the other method."""
-        low, high = (math.exp(self.log_ratio + side * self.error) for side in (-2, 2))
-        return f"{math.exp(self.log_ratio):.2f} ({low:.2f} to {high:.2f}) | {METHODS[self.rival].title}"
+        """As a cell of the table: the ratio, and the other method."""
+        return f"{self.shown} | {METHODS[self.rival].title}"
 
 
 def log_errors(rows: Sequence[Row]) -> Logs:

@@ -1,4 +1,6 @@
-"""docs/quality.md and its plot, from a results file alone: every figure was measured by the command it names."""
+"""docs/quality.md, its plot and the tables of docs/cost.md, from a results file alone: every figure was measured by the
+command that they name.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from typing import Any
 
 from budc.compiler.comparison.learned_solver import EPOCHS
 from budc.compiler.selection.effort import EFFORTS, epochs
-from quality_methods import ceiling, paired
+from quality_methods import ceiling, efforts, paired
 from quality_methods.plot import plot
 from quality_methods.summary import coefficients, summary
 from quality_methods.tables import is_ablation, paper_forwards, table
@@ -142,7 +144,12 @@ def _cell(results: Mapping[str, Any], model: str, budget: int) -> str:
 
 
 def write_report(results: Mapping[str, Any], docs: Path) -> None:
-    """Write quality.md and images/quality.png into `docs`."""
+    """Write quality.md, images/quality.png and the tables of cost.md, where there is one, into `docs`."""
     (docs / "images").mkdir(parents=True, exist_ok=True)
     plot(results["rows"], docs / "images" / "quality.png")
     (docs / "quality.md").write_text(report(results), encoding="utf-8")
+    cost = docs / "cost.md"
+    if cost.is_file():
+        cost.write_text(
+            efforts.written_into(cost.read_text(encoding="utf-8"), results["rows"]), encoding="utf-8"
+        )

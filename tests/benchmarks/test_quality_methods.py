@@ -1,6 +1,7 @@
 """The arithmetic of the compared methods, against cases that can be worked out by hand."""
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from quality_methods import few_steps
+from quality_methods import efforts, few_steps
 from quality_methods.report import report
 from quality_methods.scoring import frame_ssim
 
@@ -36,3 +37,40 @@ ROOT = Path(__file__).parents[2]
 def test_the_guide_is_written_from_the_results_that_stand_beside_it():
     results = json.loads((ROOT / "benchmarks" / "results" / "quality.json").read_text(encoding="utf-8"))
     assert report(results) == (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")
+
+
+def test_the_tables_of_costs_are_written_from_the_same_results():
+    results = json.loads((ROOT / "benchmarks" / "results" / "quality.json").read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "cost.md").read_text(encoding="utf-8")
+    assert efforts.written_into(page, results["rows"]) == page
+    with pytest.raises(ValueError, match="do not stand in the page"):
+        efforts.written_into("# No tables\n", results["rows"])
+
+
+def row(method, errors, forwards, seed=0):
+    """A row of one model and budget."""
+    mean = math.exp(sum(map(math.log, errors)) / len(errors))
+    return {
+        **{"model": "tiny", "budget": 4, "method": method, "seed": seed},
+        **{"error": {"geometricMean": mean}, "samples": {"error": errors}},
+        **{"searchForwards": forwards, "searchForwardsUnshared": forwards},
+    }
+
+
+def test_an_effort_is_compared_with_thorough_and_with_the_paper_s_seeds():
+    rows = [
+        row("joint", [0.1, 0.1], 400),
+        row("joint-fast", [0.2, 0.1], 50),
+        row("paper-one", [0.5, 0.5], 50, seed=0),
+        row("paper-one", [0.5, 0.5], 200, seed=1),
+    ]
+    groups = efforts.grouped(rows)
+    assert "| `tiny`, 4 | 1.41 (0.71 to 2.83) | 0.50 | not run |  |" in efforts.compared(groups)
+    assert (
+        "met in 0 of them, and within two standard errors in 1. It spends 0.50 to 0.50"
+        in efforts.compared(groups)
+    )
+    assert (
+        "| `tiny`, 4 | 0.50, 100 | not run | 0.14, 50 | not run | 0.10, 400 | not run |"
+        in efforts.measured(groups)
+    )

@@ -51,9 +51,11 @@ def test_an_effort_that_does_not_exist_is_refused():
 def test_efforts_are_in_order():
     fast, balanced, _ = EFFORTS.values()
     assert list(EFFORTS) == ["fast", "balanced", "thorough"]
-    for field in ("screen", "fit", "judge", "rollouts", "report"):
+    for field in ("judge", "rollouts", "report"):
         assert getattr(fast, field) <= getattr(balanced, field)
-    assert all(each.screen <= each.fit for each in (fast, balanced))
+    for nfe in range(1, 50):
+        assert fast.screen.at(nfe) <= balanced.screen.at(nfe) <= balanced.fit.at(nfe)
+        assert fast.screen.at(nfe) <= fast.fit.at(nfe) <= balanced.fit.at(nfe)
     assert [epochs(10, given) for given in EFFORTS.values()] == [2, 2, 4]
 
 
@@ -79,9 +81,10 @@ def test_thorough_is_given_all_prompts_in_their_order():
 
 def test_a_larger_budget_is_given_more_prompts():
     assert [PerBudget(0.6, 4, 8).at(nfe) for nfe in (2, 6, 8, 10, 14, 50)] == [4, 4, 5, 6, 8, 8]
-    fast = [stages_of("joint", "fast", nfe, 32, arbitrates=False) for nfe in range(2, 30)]
-    assert fast == sorted(fast)
-    assert fast[0] < fast[-1]
+    for name in ("fast", "balanced"):
+        stages = [stages_of("joint", name, nfe, 32, arbitrates=False) for nfe in range(2, 30)]
+        assert stages == sorted(stages)
+        assert stages[0] < stages[-1]
 
 
 def test_a_task_is_given_the_prompts_of_its_budget(task, small, tmp_path):

@@ -1,0 +1,140 @@
+"""The efforts against each other and against the paper's search, from rows: the tables of docs/cost.md."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from quality_methods.paired import Paired, by_mean, log_errors
+from quality_methods.tables import Row
+
+EFFORTS = {"fast": "joint-fast", "balanced": "joint-balanced"}
+"""Efforts that are compared with `thorough`, and their methods."""
+
+LIMITS = {"fast": 1.25, "balanced": 1.05}
+"""The most that an effort's error may be of `thorough`'s to take its place."""
+
+Rows = Mapping[tuple[str, int, str], Sequence[Row]]
+"""Model, budget and method -> rows, one for each seed."""
+
+
+def grouped(rows: Iterable[Row]) -> Rows:
+    """Return rows by model, budget and method."""
+    groups: dict[tuple[str, int, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["model"], row["budget"], row["method"]), []).append(row)
+    return groups
+
+
+def geometric(rows: Sequence[Row]) -> tuple[float, float]:
+    """Return the geometric means over the seeds of error and forwards, rollouts not shared."""
+    errors = statistics.geometric_mean(row["error"]["geometricMean"] for row in rows)
+    return errors, statistics.geometric_mean(row["searchForwardsUnshared"] for row in rows)
+
+
+def measured(groups: Rows) -> str:
+    """Return the table of errors and forwards of every search, one row a model and budget."""
+    columns = {
+        "paper's, one prompt": "paper-one",
+        "paper's, 32 prompts": "paper",
+        "`fast`": "joint-fast",
+        "`balanced`": "joint-balanced",
+        "`thorough`": "joint",
+        "`thorough --align`": "joint-align",
+    }
+    lines = [f"| model, NFE | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
+    for model, budget in _cells(groups):
+        found = [groups.get((model, budget, method)) for method in columns.values()]
+        shown = ["not run" if rows is None else "{:#.2g}, {:,.0f}".format(*geometric(rows)) for rows in found]
+        lines.append(f"| `{model}`, {budget} | {' | '.join(shown)} |")
+    return "\n".join(lines) + "\n"
+
+
+class Compared(NamedTuple):
+    """An effort in one cell: its error relative to `thorough`'s, and its forwards to those of the paper's search on one
+    prompt where that was run.
+    """
+
+    error: Paired
+    forwards: float | None
+
+
+def compare(groups: Rows, model: str, budget: int, method: str) -> Compared | None:
+    """Return how the effort of a method compares in one cell; None where it was not run."""
+    rows, thorough = groups.get((model, budget, method)), groups.get((model, budget, "joint"))
+    if rows is None or thorough is None:
+        return None
+    paper = groups.get((model, budget, "paper-one"))
+    return Compared(
+        by_mean("joint", log_errors(rows), log_errors(thorough)),
+        None if paper is None else geometric(rows)[1] / geometric(paper)[1],
+    )
+
+
+def compared(groups: Rows) -> str:
+    """Return the table of the cells in which each effort compares, and what follows for each effort, in a sentence."""
+    heads = " | ".join(f"`{effort}`: error | forwards" for effort in EFFORTS)
+    lines = [f"| model, NFE | {heads} |", "|---|" + "---|---|" * len(EFFORTS)]
+    found: dict[str, list[Compared]] = {effort: [] for effort in EFFORTS}
+    for model, budget in _cells(groups):
+        cells = {effort: compare(groups, model, budget, method) for effort, method in EFFORTS.items()}
+        for effort, cell in cells.items():
+            if cell is not None:
+                found[effort].append(cell)
+        if any(cell is not None for cell in cells.values()):
+            lines.append(f"| `{model}`, {budget} | {' | '.join(map(_shown, cells.values()))} |")
+    sentences = [_sentence(effort, cells) for effort, cells in found.items() if cells]
+    return "\n".join([*lines, "", *sentences]) + "\n"
+
+
+def _shown(cell: Compared | None) -> str:
+    if cell is None:
+        return "not run | "
+    forwards = "" if cell.forwards is None else f"{cell.forwards:.2f}"
+    return f"{cell.error.shown} | {forwards}"
+
+
+def _sentence(effort: str, cells: Sequence[Compared]) -> str:
+    """Return what the cells say together."""
+    limit, errors = LIMITS[effort], [cell.error for cell in cells]
+    above = [error for error in errors if error.ratio() > limit]
+    text = (
+        f"- `{effort}` ends at {_mean(error.ratio() for error in errors):.2f} of `thorough`'s error, the geometric "
+        f"mean of {len(errors)} cells. The aim of {limit:g} at most is met in {len(errors) - len(above)} of them"
+    )
+    if above:
+        open_cells = sum(error.ratio(-2) <= limit for error in above)
+        text += f", and within two standard errors in {len(errors) - len(above) + open_cells}"
+    shares = [cell.forwards for cell in cells if cell.forwards is not None]
+    if not shares:
+        return text + "."
+    span = f"{min(shares):.2f} to {max(shares):.2f}"
+    return f"{text}. It spends {span} of the paper's forwards on one prompt, {_mean(shares):.2f} on average."
+
+
+def _mean(values: Iterable[float]) -> float:
+    return statistics.geometric_mean(values)
+
+
+def _cells(groups: Rows) -> list[tuple[str, int]]:
+    """Return models and budgets: models in the order of the rows, budgets ascending."""
+    models = list(dict.fromkeys(model for model, _, _ in groups))
+    return sorted({cell[:2] for cell in groups}, key=lambda cell: (models.index(cell[0]), cell[1]))
+
+
+BEGIN, END = "<!-- written by benchmarks/quality.py --report -->", "<!-- end -->"
+
+
+def written_into(page: str, rows: Iterable[Row]) -> str:
+    """Return a page with its tables of efforts, which stand between two comments, from these rows.
+
+    Raises:
+        ValueError: the page has no such comments.
+    """
+    groups = grouped(rows)
+    before, _, rest = page.partition(BEGIN)
+    _, found, after = rest.partition(END)
+    if not found:
+        raise ValueError(f"{BEGIN!r} and {END!r} do not stand in the page")
+    return f"{before}{BEGIN}\n\n{measured(groups)}\n{compared(groups)}\n{END}{after}"
