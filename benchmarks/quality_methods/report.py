@@ -75,10 +75,14 @@ what its authors published.
   at the largest. A cell in which some of these solvers were not run does not show how budc compares with the best of
   them.
 
-Rows that say "not run" are the smaller efforts, which [cost.md](cost.md) compares, and the paper's search on one prompt
-and its second stage, which take minutes a cell and were run where README and this page speak of them. Others are left
-out of all tables, or of most:
+Rows that say "not run" are the smaller efforts, which [cost.md](cost.md) compares, and the paper's search on one
+prompt. These were run where README and this page speak of them. Others are left out of all tables, or of most:
 
+- **`--align` with the smaller efforts** was run in one cell, NFE 8 of `flux-nano`, in four minutes. The other 23 were
+  dropped: no page compares them, and what an effort costs is in [cost.md](cost.md).
+- **The paper's second stage** was run at NFE 8 of `flux-nano` with three seeds, and for [the paper's tables](paper.md).
+  The other 33 cells, a minute and a half and more each, were dropped: there it changes the error of the search by less
+  than the search's seeds differ.
 - **`--steps auto`** chooses between `joint --align` and plain steps of the model's own solver with trained timesteps,
   by prompts that neither was fitted on. It was run in the cells that "Prompt by prompt" shows.
 - **The joint policy taken apart, and trained for long,** explains results and competes with none. It was run in the
