@@ -174,7 +174,7 @@ def test_shards_make_the_full_runs_of_the_real_size(compile_, flags, tmp_path):
 
 @pytest.mark.slow
 def test_a_quality_counts_what_every_budget_took_at_the_proxy(compile_):
-    document = compile_(budget="", quality="latent-mse<=1", search="dp", no_frames=True)
+    document = compile_(budget=None, quality="latent-mse<=1", search="dp", no_frames=True)
     alone = compile_(budget=str(document.budget.nfe), search="dp", no_frames=True)
     assert document.search.settings["proxyForwards"] >= alone.search.settings["proxyForwards"]
     assert document.search.settings["proxy"] == "32x32x1"
