@@ -22,7 +22,7 @@ _PLANES = re.compile(r"^XPSNR average.*? y: *(\S+) +u: *(\S+) +v: *(\S+)", re.M)
 
 def _load(weights: Path | None, device: torch.device) -> FrameMetric:
     from budc.compiler.metrics.ffmpeg import LOG, filter_log, find_ffmpeg
-    from budc.compiler.rollouts.metrics import PSNR_CAP
+    from budc.schema.psnr import PSNR_CAP
 
     program = find_ffmpeg("xpsnr")
 

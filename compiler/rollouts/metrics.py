@@ -12,13 +12,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from budc.schema.policy import Metric
+from budc.schema.psnr import psnr_of
 from budc.schema.report_names import LATENT_MSE
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-PSNR_CAP = 120.0
-"""dB given to frames that agree to the last bit or nearly so; JSON has no infinity."""
 
 
 def latent_errors(latents: Tensor, reference: Tensor) -> list[float]:
@@ -29,11 +27,6 @@ def latent_errors(latents: Tensor, reference: Tensor) -> list[float]:
 def psnrs(frames: Tensor, reference: Tensor) -> list[float]:
     """PSNR of every clip, dB."""
     return [psnr_of(error) for error in latent_errors(frames, reference)]
-
-
-def psnr_of(error: float) -> float:
-    """Return the PSNR of frames in 0..1, in dB, from their mean squared error."""
-    return PSNR_CAP if error <= 10 ** (-PSNR_CAP / 10) else -10 * math.log10(error)
 
 
 def largest_difference(actual: Tensor, expected: Tensor) -> float:

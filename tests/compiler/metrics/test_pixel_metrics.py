@@ -5,7 +5,7 @@ import torch
 
 from budc.compiler.metrics import METRICS
 from budc.compiler.metrics.summary import summary
-from budc.compiler.rollouts.metrics import PSNR_CAP
+from budc.schema.psnr import PSNR_CAP
 
 CPU = torch.device("cpu")
 

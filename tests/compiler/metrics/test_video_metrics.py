@@ -9,8 +9,8 @@ import torch
 from budc.compiler.metrics import METRICS, load_metrics
 from budc.compiler.metrics.ffmpeg import LOG, filter_log, find_ffmpeg
 from budc.compiler.metrics.xpsnr import combined
-from budc.compiler.rollouts.metrics import PSNR_CAP
 from budc.schema.errors import MissingExtra
+from budc.schema.psnr import PSNR_CAP
 
 CPU = torch.device("cpu")
 

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from budc.compiler.rollouts.metrics import (
-    PSNR_CAP,
     largest_difference,
     latent_errors,
     latent_metric,
@@ -12,6 +11,7 @@ from budc.compiler.rollouts.metrics import (
     psnrs,
     relative_difference,
 )
+from budc.schema.psnr import PSNR_CAP
 
 
 def test_latent_error_is_per_sample():

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from budc.cli.generation.request import FULL_RUN
 from budc.cli.output.media import Frames
 from budc.cli.output.tables import MISSING, number, table
-from budc.compiler.rollouts.metrics import psnr_of
 from budc.schema.policy import PolicyDocument
+from budc.schema.psnr import psnr_of
 from budc.schema.report_names import FULL, LATENT_MSE
 
 
