@@ -106,7 +106,8 @@ def _stretched(sigmas: Floats, config: Mapping[str, Any]) -> Floats:
     terminal = config.get("shift_terminal")
     if not terminal:
         return sigmas
-    return 1 - (1 - sigmas) * (1 - float(terminal)) / (1 - sigmas[-1])
+    stretch = (1 - float(terminal)) / (1 - float(sigmas[-1]))
+    return 1 - (1 - sigmas) * stretch
 
 
 def _single(sigmas: Floats, last: list[float], train: int) -> tuple[list[float], list[float]]:
