@@ -7,7 +7,9 @@ warned of once a run.
 import warnings
 from collections.abc import Mapping
 
+from budc.runtimes.sampling.families import FAMILIES
 from budc.schema.errors import CalibrationMismatch
+from budc.schema.policy import PolicyDocument
 
 
 class UncalibratedWarning(UserWarning):
@@ -34,6 +36,18 @@ class SettingsCheck:
         """
         if expected != actual:
             self.differ(field, f"the policy was calibrated for {expected}, this run has {actual}", remedy)
+
+    def require_text_tokens(self, document: PolicyDocument, actual: int, remedy: str) -> None:
+        """Compare the length of a text with the policy's, which is the most that a prompt has where none is padded.
+
+        Raises:
+            CalibrationMismatch: see `require`.
+        """
+        wanted = document.pipeline().shape.text_tokens
+        family = FAMILIES.get(document.model.denoisers[0].class_name)
+        padded = family is None or family.pads_text
+        if wanted is not None and (padded or actual > wanted):
+            self.require("text tokens", wanted, actual, remedy)
 
     def require_settings(
         self, prefix: str, differences: Mapping[str, tuple[object, object]], remedy: str

@@ -142,7 +142,6 @@ def check_conditioning(document: PolicyDocument, run: SamplingRun, settings: Set
 
     What makes ComfyUI run a branch more than once a step, or adds to its inputs, is always refused.
     """
-    tokens = document.pipeline().shape.text_tokens
     known = _TEXT_KEYS | (IMAGE_KEYS if document.images else frozenset())
     for branch in run.branches:
         entries = run.conditioning(branch)
@@ -158,8 +157,8 @@ def check_conditioning(document: PolicyDocument, run: SamplingRun, settings: Set
                 remedy="remove areas, masks, ControlNet, reference images, hooks and ranges of steps",
             )
         text = entries[0].get("cross_attn")
-        if tokens is not None and text is not None:
-            settings.require("text tokens", tokens, text.shape[1], "compile a policy for this text length")
+        if text is not None:
+            settings.require_text_tokens(document, text.shape[1], "compile a policy for this text length")
         if document.images:
             check_images(document, run.patcher.model.diffusion_model, entries[0], settings)
 

@@ -75,15 +75,19 @@ class OutputChecks:
         return prepared
 
     def encode_prompt(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call the pipeline's `encode_prompt`; check the number of text tokens that it returns."""
+        """Call the pipeline's `encode_prompt`; check the number of text tokens that it returns.
+
+        Z-Image returns lists, of a text (tokens, width) for each prompt.
+        """
         given = signature(original).bind(*args, **kwargs).arguments
         check_negative_prompt(self._document, original, given, self._settings)
         encoded = original(*args, **kwargs)
         embeds = encoded[0] if isinstance(encoded, tuple) else encoded
-        wanted = self._shape.text_tokens
-        if wanted is not None and isinstance(embeds, Tensor):
-            remedy = f"pass max_sequence_length={wanted}"
-            self._settings.require("text tokens", wanted, embeds.shape[1], remedy)
+        remedy = f"pass max_sequence_length={self._shape.text_tokens}"
+        tokens = (
+            [embeds.shape[1]] if isinstance(embeds, Tensor) else [len(text) for text in embeds if len(text)]
+        )
+        self._settings.require_text_tokens(self._document, max(tokens, default=0), remedy)
         return encoded
 
     def check_tokens(self, tokens: int) -> None:

@@ -51,6 +51,8 @@ class Family:
     `lead` is a block list before the trunk that sees the image's tokens alone, where the trunk's hidden state holds
     the text's tokens after them. Only the image's tokens reach the output, so only theirs are cached: the cached
     tensor then has one shape for every prompt and every batch.
+
+    Where `pads_text` is false, the pipelines truncate a prompt to a number of tokens, but leave a shorter one as it is.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Family:
     rescales_guidance: bool = False
     lead: Span | None = None
     layout: Layout = "volume"
+    pads_text: bool = True
 
 
 def _two_phases(returns: str) -> tuple[Span, ...]:
@@ -92,6 +95,7 @@ FAMILIES: Mapping[str, Family] = {
         passes_mu=True,
         rescales_guidance=True,
         layout="packed",
+        pads_text=False,
     ),
     "ZImageTransformer2DModel": Family(
         "z-image",
@@ -104,6 +108,7 @@ FAMILIES: Mapping[str, Family] = {
         guidance_offset=1.0,
         lead=Span("noise_refiner", "hidden", leads=True),
         layout="image",
+        pads_text=False,
     ),
 }
 

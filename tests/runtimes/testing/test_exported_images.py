@@ -1,7 +1,7 @@
 """The ONNX runtime under the conformance suite with models whose text is masked: Z-Image and Qwen-Image, exported."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::budc.runtimes.admission.trust.UnsignedWarning"),
 ]
+
+Call = Callable[[Mapping[str, Any]], Any]
 
 SIZES = {
     "z-image": {"height": 40, "width": 48, "text_tokens": 64},
@@ -65,9 +67,9 @@ def model(profile: ModelProfile, folder: Path) -> Any:
     return load_model(profile, folder, torch.device("cpu"))
 
 
-@pytest.fixture(scope="module", params=["trunk-residual", "velocity"])
+@pytest.fixture(scope="module")
 def document(
-    request: Any, profile: ModelProfile, folder: Path, model: Any, export: Path, make_document: Any
+    profile: ModelProfile, folder: Path, model: Any, export: Path, make_document: Any
 ) -> PolicyDocument:
     from budc.compiler.models.binding import model_binding
 
@@ -80,8 +82,7 @@ def document(
         sampler=model.sampler(STEPS),
         shape=Shape(dtype="float32", frames=1, **SIZES[profile.name]),
     )
-    made = GOLDEN["plain reuse"].document(made)
-    return replace(made, policy=replace(made.policy, payload=request.param))
+    return GOLDEN["plain reuse"].document(made)
 
 
 @pytest.fixture(scope="module")
@@ -93,30 +94,35 @@ def pipe(folder: Path) -> Any:
     return loaded
 
 
-def run_in_diffusers(pipe: Any, document: PolicyDocument, folder: Path) -> Any:
-    """Return the final latents of diffusers under a policy."""
-    with applied(pipe, document, allow_unsigned=True, weights_dir=folder) as policy:
-        return call(pipe, policy.call_arguments)
+@pytest.fixture(scope="module")
+def call(pipe: Any, profile: ModelProfile) -> Call:
+    """Generate with diffusers, with what a policy passes to its pipeline; return the final latents."""
 
+    def run(arguments: Mapping[str, Any]) -> Any:
+        generator = torch.Generator().manual_seed(SEED)
+        # Qwen-Image runs without guidance where it is given no negative prompt.
+        fixed = {"negative_prompt": profile.prompts.negative, "output_type": "latent"}
+        return pipe(PROMPT, generator=generator, **fixed, **arguments).images.numpy()
 
-def call(pipe: Any, arguments: Mapping[str, Any]) -> Any:
-    generator = torch.Generator().manual_seed(SEED)
-    return pipe(PROMPT, generator=generator, output_type="latent", **arguments).images.numpy()
+    return run
 
 
 class TestOnnxRuntime(RuntimeConformance):
     @pytest.fixture(autouse=True)
     def family(self, profile: ModelProfile) -> None:
         self.name = profile.name
+        if profile.name == "z-image":
+            # Timesteps there go up to 1000: rounding one the other way moves final latents by 1.8e-5 of the largest.
+            self.tolerance = 4e-5
 
     @pytest.fixture
     def runtime(
-        self, pipe: Any, folder: Path, export: Path, document: PolicyDocument, tmp_path: Path
+        self, pipe: Any, call: Call, folder: Path, export: Path, document: PolicyDocument, tmp_path: Path
     ) -> RuntimeUnderTest:
         def plain() -> Any:
             with applied(pipe, document, allow_unsigned=True, weights_dir=folder) as policy:
                 arguments = policy.call_arguments
-            return call(pipe, arguments)
+            return call(arguments)
 
         return OnnxUnderTest(export, document, plain, tmp_path)
 
@@ -128,27 +134,41 @@ class TestOnnxRuntime(RuntimeConformance):
         norms = [np.linalg.norm(each, axis=-1, keepdims=True) for each in (cond, guided)]
         return guided * norms[0] / norms[1]
 
+    @pytest.mark.parametrize("payload", ["trunk-residual", "velocity"])
     @pytest.mark.parametrize("name", list(GOLDEN))
     def test_both_runtimes_make_the_same_latents(
-        self, name: str, runtime: Any, pipe: Any, folder: Path
+        self, name: str, payload: Any, runtime: Any, pipe: Any, call: Call, folder: Path
     ) -> None:
         document = GOLDEN[name].document(runtime.document)
+        document = replace(document, policy=replace(document.policy, payload=payload))
         if document.policy.branches[0].names != ["cond", "uncond"] and self.name == "z-image":
             pytest.skip("the pipeline runs both branches in one forward, under one mask")
-        expected = run_in_diffusers(pipe, document, folder)
-        assert np.abs(runtime.run(document).latents - expected).max() < 2e-5 * np.abs(expected).max()
+        with applied(pipe, document, allow_unsigned=True, weights_dir=folder) as policy:
+            expected = call(policy.call_arguments)
+        self.assert_close(runtime.run(document).latents, expected)
 
 
-def test_an_export_is_bound_after_it_made_the_same(
-    profile: ModelProfile, document: PolicyDocument, model: Any, export: Path, tmp_path: Path
+def test_a_policy_is_bound_to_an_export(
+    profile: ModelProfile, folder: Path, document: PolicyDocument, export: Path, tmp_path: Path
 ) -> None:
-    from budc.cli.generation.converted import ConvertedExport
-    from budc.compiler.evaluation.parity import check_parity, measure_parity
+    from budc.cli.generation.binding import BindRequest, bind_export
+    from budc.schema.artifact import read, seal
     from budc.schema.digest_cache import DigestCache
 
-    variant, _ = describe_export(export)
-    converted = ConvertedExport(document, variant, export, DigestCache(tmp_path / "digests"))
-    check_parity(measure_parity(model, document, converted, samples=2), "float32")
+    original = replace(document, model=replace(document.model, variants=document.model.variants[:-1]))
+    bound = bind_export(
+        BindRequest(
+            artifact=read(seal(original, None)),
+            export=export,
+            profile=profile,
+            weights=folder,
+            samples=2,
+            revision=None,
+            digests=DigestCache(tmp_path / "digests"),
+        )
+    )
+    assert bound.document.model.variants == document.model.variants
+    assert bound.document.revision == original.revision + 1
 
 
 def test_a_reused_step_does_not_read_the_text(export: Path) -> None:
