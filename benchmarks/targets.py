@@ -1,6 +1,7 @@
 """What policies lose in other engines, on the embedded models, and what policies that were made for them are worth.
 
-    python benchmarks/targets.py --json benchmarks/results/targets-cpu.json
+    python benchmarks/targets.py --json benchmarks/results/targets-cpu.json     # all of docs/targets.md
+    python benchmarks/targets.py --targets cache-dit --json out/cache-dit.json  # the rows of one target
 
 Three figures for each target, all geometric means over held-out prompts of the squared error of final latents:
 budc's own policy, the same as the engine runs it, and a policy of as many evaluations that was compiled for the target.
@@ -21,7 +22,7 @@ from budc.cli.dependencies import quiet_libraries
 from budc.compiler.policy_source import make_request
 from budc.runtimes.targets.deployment_target import DeploymentTarget
 from budc.runtimes.targets.losses import deployed
-from budc.runtimes.targets.registry import TARGETS
+from budc.runtimes.targets.registry import TARGETS, target_named
 from budc.schema.artifact import Artifact, read
 from budc.schema.errors import UnsupportedModel
 
@@ -113,22 +114,24 @@ def magcache_differs(model: str, target: DeploymentTarget, artifact: Artifact) -
 @click.option("--targets", "names", default=",".join(TARGETS), show_default=True)
 @click.option("--steps", type=int, default=12, show_default=True)
 @click.option("--budget", default="5", show_default=True)
-@click.option("--held-out", type=int, default=16, show_default=True, help="held-out prompts")
+@click.option("--held-out", type=int, default=32, show_default=True, help="held-out prompts")
 @click.option("--work", type=click.Path(path_type=Path), default=ROOT / "out" / "targets", show_default=True)
 @click.option("--json", "path", type=click.Path(path_type=Path), required=True, help="where the rows go")
 def main(models: str, names: str, steps: int, budget: str, held_out: int, work: Path, path: Path) -> None:
     """Measure."""
     quiet_libraries()
-    work.mkdir(parents=True, exist_ok=True)
+    targets = [target_named(name, "targets") for name in names.split(",")]
+    for folder in (work, path.parent):
+        folder.mkdir(parents=True, exist_ok=True)
     options = {"steps": steps, "budget": budget, "held_out_size": held_out}
     rows = []
     for model in models.split(","):
-        for name in names.split(","):
+        for target in targets:
             try:
-                rows.append(measure(work, model, TARGETS[name], options))
+                rows.append(measure(work, model, target, options))
             except UnsupportedModel as error:
                 # The target does not run this model.
-                rows.append({"model": model, "target": name, "refused": str(error)})
+                rows.append({"model": model, "target": target.name, "refused": str(error)})
             print(json.dumps(rows[-1]), flush=True)
             head = {"steps": steps, "budget": budget, "heldOut": held_out}
             path.write_text(json.dumps({**head, "rows": rows}, indent=1) + "\n", encoding="utf-8")

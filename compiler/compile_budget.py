@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from torch import Tensor
 
 from budc.compiler.compile_plan import CompilePlan
+from budc.compiler.compile_task import recorded_for
 from budc.compiler.compile_work import JUDGES_FRAMES, first_bracket, work_from
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.evaluation.report import frame_levels
 from budc.compiler.loaded_target import LoadedTarget
 from budc.compiler.rollouts.metrics import latent_errors
-from budc.compiler.rollouts.policies import shared_policy
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.task import SearchResult
 from budc.compiler.settled_budget import Settled, Tell, budget_for_quality, budget_within, timed_loop
@@ -22,7 +23,7 @@ from budc.progress.remaining_work import RemainingWork
 from budc.runtimes.sampling.devices import device_name
 from budc.schema.evaluation import Latency
 from budc.schema.mask import StepMask
-from budc.schema.policy import SamplerBinding
+from budc.schema.policy import Payload, Policy, SamplerBinding
 from budc.schema.predictor import Predictor
 from budc.schema.report_names import PSNR
 
@@ -43,7 +44,8 @@ class CompileBudget:
         if plan.within is None:
             return None
         device = device_name(self._loaded.model.device)
-        return budget_within(plan.within, self._loop_seconds, device, first_bracket(plan), self._tell(plan))
+        timed = partial(self._loop_seconds, *recorded_for(plan.engine))
+        return budget_within(plan.within, timed, device, first_bracket(plan), self._tell(plan))
 
     def with_quality(
         self, plan: CompilePlan, finder: Finder, find: Callable[[int], SearchResult]
@@ -68,12 +70,12 @@ class CompileBudget:
     def _tell(self, plan: CompilePlan) -> Tell:
         return lambda bracket: self._work.expect(work_from(plan, bracket))
 
-    def _loop_seconds(self, nfe: int) -> Latency:
-        """Return what a loop of one sample with a uniform mask takes."""
+    def _loop_seconds(self, payload: Payload, first_blocks: int, nfe: int) -> Latency:
+        """Return what a loop of one sample with a uniform mask takes; `first_blocks` run at reused steps too."""
         model, sampler = self._loaded.model, self._sampler
         mask = StepMask.uniform(sampler.steps, nfe).through(sampler.first_steps)
-        policy = shared_policy(mask, Predictor.plain_reuse(mask), model.profile.branches)
-        rollout = PipelineRollout(model, batch=1)
+        policy = Policy.of(payload, dict.fromkeys(model.profile.branches, Predictor.plain_reuse(mask)))
+        rollout = PipelineRollout(model, batch=1, first_blocks=first_blocks)
 
         def loop() -> Tensor:
             return rollout.run(policy, sampler, self._loaded.conditions.held_out.part(0, 1))

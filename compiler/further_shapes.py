@@ -24,6 +24,7 @@ from budc.compiler.selection.finder import FIT_PASS, Finder
 from budc.compiler.shapes import OutputSize
 from budc.compiler.storage.journal import Journal
 from budc.progress import progress
+from budc.runtimes.targets.registry import first_blocks_of
 from budc.schema.policy import BranchPolicy, FurtherShape, Policy, PolicyDocument, SamplerBinding
 from budc.schema.report_names import FULL
 
@@ -55,10 +56,11 @@ def _further_shape(document: PolicyDocument, target: SizedTarget) -> tuple[Furth
     """Return a size with its report, and the forwards that were spent on the fit."""
     loaded, journal = target.loaded, target.journal
     sampler, policy, forwards = _sampler(document, loaded), document.policy, 0
-    if not _is_plain(policy):
+    # An engine's rule is the same at every size.
+    if document.target is None and not _is_plain(policy):
         policy, forwards = _fitted(document, loaded, sampler, journal)
     full_steps = next(other.nfe for other in document.quality.baselines if other.name == FULL)
-    evaluator = loaded.evaluator(loaded.model.sampler(full_steps), journal)
+    evaluator = loaded.evaluator(loaded.model.sampler(full_steps), journal, first_blocks_of(document))
     generated = evaluator.generate(SampledPolicy(policy, sampler), document.budget.nfe)
     (quality,) = evaluator.report([generated], document.quality.objective, loaded.calibration_set())
     own = sampler.sigmas != document.sampler.sigmas or sampler.timesteps != document.sampler.timesteps

@@ -220,16 +220,16 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         if self.engine is None:
             return None
         engine = engine_named(self.engine, profile)
-        others = {
-            "align": self.align,
-            "fit": self.fit,
-            "shape": len(self.shape) > 1,
-            "steps auto": self.steps == "auto",
-            # Seconds here are not the engine's.
-            "within": self.within is not None,
-            "quality": self.quality is not None and engine.masks is not None,
-        }
-        check_engine(engine, steps, budgets, Wishes(self.search, mask, self.branches == "separate", others))
+        wishes = Wishes(
+            search=self.search,
+            mask=mask,
+            separate=self.branches == "separate",
+            fit=self.fit,
+            align=self.align,
+            train=self._train(),
+            sizes=len(self.shape),
+        )
+        check_engine(engine, steps, budgets, wishes)
         return engine
 
     def _check_trace(self, policies: tuple[PlannedPolicy, ...]) -> None:

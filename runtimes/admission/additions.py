@@ -62,7 +62,7 @@ RUNS: Final[Mapping[str, frozenset[str]]] = {
     BIND: _EXPORTED,
     # Only the shape that was searched on is measured.
     REPLAY: _ON_PIPELINES | {TARGET, TRUNK_OUTPUT},
-    DEPLOYMENT: _OF_ONE_SHAPE - {IMAGES, SCALED_ADAPTERS} | {TARGET, TRUNK_OUTPUT},
+    DEPLOYMENT: _ON_PIPELINES - {IMAGES, SCALED_ADAPTERS} | {TARGET, TRUNK_OUTPUT},
     # At each size with the sigmas and predictors that it has there.
     EVALUATE: _ON_PIPELINES,
     TRANSFER: _OF_ONE_SHAPE,

@@ -17,6 +17,13 @@ from budc.schema.policy import Payload, PolicyDocument
 Rule = Literal["plain", "linear", "none"]
 """How an engine reuses (`budc.runtimes.sampling.rules`); "none": it computes every step."""
 
+REUSES: Mapping[Rule, str] = {
+    "plain": "repeats the newest cached tensor unchanged",
+    "linear": "extrapolates the two newest cached tensors",
+    "none": "computes every step",
+}
+"""Rule -> what an engine does at a step that it does not compute, as a predicate."""
+
 
 class DeploymentTarget(Struct, frozen=True, kw_only=True):
     """What one engine can run, and how a policy is written for it."""
@@ -36,6 +43,8 @@ class DeploymentTarget(Struct, frozen=True, kw_only=True):
     """Whether guidance branches may have masks of their own."""
     sigmas: bool = False
     """Whether the file carries the policy's sigmas; otherwise the engine makes its own."""
+    one_size: bool = False
+    """Whether its file says which size of output it is for."""
     denoisers: tuple[str, ...] = ()
     """Classes of denoisers that it runs this way; any if empty."""
     dtypes: tuple[str, ...] = ()
@@ -47,7 +56,8 @@ class DeploymentTarget(Struct, frozen=True, kw_only=True):
     settings: Mapping[str, str] = {}
     """What the user may say of the engine: name -> what it is."""
     masks: Callable[[int, int], tuple[StepMask, ...]] | None = None
-    """(steps, NFE) -> the masks that it can follow; unset where it can follow any."""
+    """(steps, NFE) -> the masks that it can follow, some for every budget that has room for the steps that are always
+    computed; unset where it can follow any."""
     write: Callable[[Deployment], Configuration]
 
     def always_computed(self, steps: int) -> tuple[int, ...]:

@@ -46,6 +46,7 @@ LIGHTX2V = DeploymentTarget(
     payload="trunk-residual",
     rule="plain",
     branch_masks=True,
+    one_size=True,
     denoisers=("WanTransformer3DModel",),
     unchecked=(
         "the signature, and whose policy it is",

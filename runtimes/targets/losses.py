@@ -9,16 +9,11 @@ from itertools import zip_longest
 
 from budc.runtimes.sampling.rules import fixed_rows
 from budc.runtimes.targets.deployment import Deployment
-from budc.runtimes.targets.deployment_target import DeploymentTarget, Rule, check_deployable
+from budc.runtimes.targets.deployment_target import REUSES, DeploymentTarget, check_deployable
 from budc.runtimes.targets.registry import first_blocks_of
 from budc.schema.mask import StepMask
 from budc.schema.policy import Payload, Policy, PolicyDocument
 
-_RULES: Mapping[Rule, str] = {
-    "plain": "repeats the newest cached tensor unchanged",
-    "linear": "extrapolates the two newest cached tensors",
-    "none": "computes every step",
-}
 _PAYLOADS: Mapping[Payload, str] = {
     "trunk-residual": "the trunk residual",
     "velocity": "the velocity",
@@ -64,6 +59,10 @@ def deployed(
     if document.search.settings.get("aligned") is True and not target.sigmas:
         losses.append(
             f"sigmas: the policy's were trained, {target.engine} makes its own unless you pass them to it"
+        )
+    if document.further_shapes and target.one_size:
+        losses.append(
+            f"sizes: the policy is for {1 + len(document.further_shapes)}, a file of {target.engine} for one"
         )
     return Deployment(
         document=document,
@@ -114,7 +113,7 @@ def _reuse_losses(target: DeploymentTarget, given: Policy, own: Policy) -> list[
     }
     if differing:
         losses.append(
-            f"coefficients: the policy has its own at {len(differing)} steps, {target.engine} {_RULES[target.rule]}"
+            f"coefficients: the policy has its own at {len(differing)} steps, {target.engine} {REUSES[target.rule]}"
         )
     return losses
 

@@ -105,6 +105,7 @@ SGLANG_DPCACHE = DeploymentTarget(
     payload="trunk-output",
     rule="linear",
     leading=LEADING,
+    one_size=True,
     dtypes=("bfloat16",),
     unchecked=(
         "the signature, and whose policy it is",

@@ -5,6 +5,7 @@ import pytest
 from budc.compiler.policy_source import make_request, read_source
 from budc.runtimes.sampling.rules import fixed_rows
 from budc.runtimes.targets.openvino_genai import periodic_masks
+from budc.runtimes.targets.registry import TARGETS
 from budc.schema.errors import BudgetImpossible, UnsupportedModel, UsageError
 
 
@@ -43,8 +44,10 @@ SGLANG = {"engine": "sglang-dpcache", "dtype": "bfloat16"}
         ({**SGLANG, "budget": "1"}, BudgetImpossible, "computes the steps 0, 1 in every run"),
         ({**SGLANG, "search": "paper"}, UsageError, "it repeats the trunk residual"),
         ({**SGLANG, "mask": "#.#.#.#.#.#."}, UsageError, "--mask: .* computes the steps 0, 1 in every run"),
-        ({**SGLANG, "align": True}, UsageError, "--align: .* has no way to say it"),
-        ({**SGLANG, "steps": "auto"}, UsageError, "--steps auto: "),
+        ({**SGLANG, "align": True}, UsageError, "--align: SGLang's DPCache extrapolates the two newest"),
+        ({**SGLANG, "align": True, "train": "sigmas"}, UsageError, "--align: .* makes its own sigmas"),
+        ({**SGLANG, "mask": "##.#..#.#.#.", "fit": True}, UsageError, "--fit: .* no coefficients there"),
+        ({**SGLANG, "shape": ("64x64", "48x48")}, UsageError, "--shape: a file of .* is for one size"),
         ({"engine": "openvino-genai", "mask": "##.#..#.#.#."}, UsageError, "is no mask that OpenVINO"),
         ({"engine": "openvino-genai", "budget": "1"}, BudgetImpossible, "computes the steps 0, 1"),
     ],
@@ -53,6 +56,21 @@ def test_refusals(tmp_path, monkeypatch, flags, error, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=message):
         plan(**flags)
+
+
+def test_what_an_engine_has_room_for_is_planned(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert plan(engine="openvino-genai", steps="auto").auto_steps
+    assert plan(engine="cache-dit", shape=("64x64", "48x48")).further_sizes
+    for wish in ({"quality": "latent-mse<=0.01"}, {"within": "2.0s"}):
+        assert make_request({}, {"model": "flux-nano", "engine": "openvino-genai", **wish}).resolve().engine
+
+
+@pytest.mark.parametrize("engine", [engine for engine in TARGETS.values() if engine.masks is not None])
+def test_an_engine_of_few_masks_has_some_for_every_budget(engine):
+    for steps in range(1, 21):
+        for nfe in range(len(engine.always_computed(steps)), steps + 1):
+            assert engine.masks(steps, nfe), f"{nfe} of {steps}"
 
 
 def test_branches_of_their_own_need_an_engine_that_has_them(tmp_path, monkeypatch):

@@ -95,7 +95,8 @@ def test_a_quality_that_no_budget_keeps_is_refused_with_the_nearest(compile_):
 
 @pytest.mark.slow
 def test_the_largest_budget_within_a_time(compile_, monkeypatch):
-    def timed(_, nfe):
+    def timed(_, payload, first_blocks, nfe):
+        assert (payload, first_blocks) == ("trunk-residual", 0)
         return Latency(median=0.5 * nfe, fastest=0.4 * nfe, slowest=nfe, repeats=3)
 
     monkeypatch.setattr(CompileBudget, "_loop_seconds", timed)

@@ -182,7 +182,7 @@ def test_a_profile_of_ones_own_is_counted(budc, wan_folder):
         (("--budget", "9", "--search", "oracle"), 2, "oracle"),
         (("--budget", "9", "--search", "exhaustive"), 2, "--search exhaustive: 9 of 50 steps"),
         (("--budget", "9", "--for", "lightx"), 2, "--for: no target named 'lightx'"),
-        (("--budget", "9", "--for", "lightx2v", "--align"), 2, "--align: LightX2V has no way to say it"),
+        (("--budget", "9", "--for", "lightx2v", "--align"), 2, "--align: LightX2V repeats the newest cached"),
         (("--budget", "9", "--for", "sd.cpp"), 2, "--for sd.cpp: no policy can be searched"),
         (("--budget", "9", "--memory", "0"), 2, "--memory"),
         (("--budget", "9", "--shards", "0"), 2, "--shards"),

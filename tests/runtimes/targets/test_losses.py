@@ -8,7 +8,7 @@ from budc.runtimes.targets.losses import deployed
 from budc.runtimes.targets.registry import TARGETS, target_named
 from budc.schema.errors import UnsupportedModel, UnsupportedVersion, UsageError
 from budc.schema.mask import StepMask
-from budc.schema.policy import Expert, Policy, Target
+from budc.schema.policy import Expert, FurtherShape, Policy, Target
 
 
 def kinds(target, document):
@@ -95,6 +95,13 @@ def test_masks_of_two_branches_are_joined_where_the_engine_has_one(make_document
 
 def test_an_engine_without_masks_computes_every_step(document):
     assert kinds("sd.cpp", document) == ["mask"]
+
+
+def test_further_sizes_are_lost_where_the_file_is_for_one(document):
+    shape = FurtherShape(frames=1, height=16, width=16, quality=document.quality)
+    several = replace(document, further_shapes=[shape])
+    assert kinds("lightx2v", several) == ["sizes"]
+    assert kinds("diffusers-magcache", several) == []
 
 
 def test_trained_sigmas_are_lost_where_the_engine_makes_its_own(document):

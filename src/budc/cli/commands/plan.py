@@ -185,7 +185,8 @@ def _settings(flags: _Flags) -> CompileSettings:
     ]
     engine = None if flags.engine is None else engine_named(flags.engine, profile)
     if engine is not None:
-        check_engine(engine, steps, budgets, Wishes(search, None, False, {"align": flags.align}))
+        wishes = Wishes(search, align=flags.align, train=flags.train or "both")
+        check_engine(engine, steps, budgets, wishes)
     settings = CompileSettings(
         profile,
         tuple(dict.fromkeys(budgets)),
