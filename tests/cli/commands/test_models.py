@@ -5,7 +5,7 @@ def test_every_profile_has_a_row(budc):
     out = budc("models").out
     assert [line.split()[0] for line in out.splitlines()[1:]] == list(profile_names())
     (row,) = [line for line in out.splitlines() if line.startswith("wan2.1 ")]
-    for part in ("Apache-2.0", "29 GB", "50", "832x480x81", "not found (Wan-AI/Wan2.1-T2V-1.3B-Diffusers)"):
+    for part in ("Apache-2.0", "29 GB", "50", "480x832x81", "not found (Wan-AI/Wan2.1-T2V-1.3B-Diffusers)"):
         assert part in row
 
 

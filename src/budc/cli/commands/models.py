@@ -91,8 +91,9 @@ def _page(profile: ModelProfile) -> list[tuple[str, str]]:
 
 
 def _shape(profile: ModelProfile) -> str:
+    """Return the size of the output as `--shape` takes it: HEIGHTxWIDTH, and xFRAMES for a video."""
     frames = f"x{profile.frames}" if profile.frames > 1 else ""
-    return f"{profile.width}x{profile.height}{frames}"
+    return f"{profile.height}x{profile.width}{frames}"
 
 
 def _record(profile: ModelProfile) -> dict[str, object]:
