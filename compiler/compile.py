@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 
 from budc.compiler.compile_budget import CompileBudget, settled_plan
@@ -19,6 +19,7 @@ from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.settings import with_choices
 from budc.compiler.selection.task import SearchResult
 from budc.compiler.selection.trace import write_trace
+from budc.compiler.settled_budget import Settled
 from budc.compiler.shapes import OutputSize
 from budc.compiler.shard_merge import find_shards
 from budc.compiler.workers.pool import Pool
@@ -28,7 +29,7 @@ from budc.progress.remaining_work import RemainingWork
 from budc.schema.artifact import Artifact, read
 from budc.schema.errors import UsageError, printable
 from budc.schema.files import make_folder
-from budc.schema.policy import SamplerBinding
+from budc.schema.policy import PolicyDocument, SamplerBinding
 from budc.schema.report_names import OBJECTIVES
 
 
@@ -89,28 +90,37 @@ def _compiled(plan: CompilePlan, pool: Pool | None, work: RemainingWork) -> list
         found: list[tuple[SearchResult, SamplerBinding]] = []
         generated: list[Generated] = []
         for planned in plan.policies:
-            if settled is not None and planned.nfe in settled.results:
-                result = settled.results[planned.nfe]
-            else:
-                result = find(planned.nfe)
-            if settled is not None:
-                result = with_choices(result, settled.notes)
+            result = _result(planned.nfe, settled, find)
             evaluator = evaluator or loaded.evaluator(sampler, journal, first_blocks, workers.report)
             deployed = SampledPolicy(result.policy, deployed_sampler(loaded.model, sampler, result))
             found.append((result, deployed.sampler))
             generated.append(evaluator.generate(deployed, planned.nfe))
         assert evaluator is not None
         reports = evaluator.report(generated, objective, loaded.calibration_set())
+        documents = (
+            with_further_shapes(make_document(plan, planned, loaded.binding, own, result, quality), further)
+            for planned, (result, own), quality in zip(plan.policies, found, reports, strict=True)
+        )
         # Before the artifacts: where one is, its trace is.
         _write_trace(plan, objective, [result for result, _ in found])
-        for planned, (result, own), quality in zip(plan.policies, found, reports, strict=True):
-            document = make_document(plan, planned, loaded.binding, own, result, quality)
-            document = with_further_shapes(document, further)
-            stage("write", printable(str(planned.path)))
-            write_artifact(document, plan.signer, planned.path)
+        _write_artifacts(plan, documents)
         for done in (journal, *(target.journal for target in (*further, proxy) if target is not None)):
             done.discard()
     return [read(planned.path) for planned in plan.policies]
+
+
+def _result(nfe: int, settled: Settled | None, find: Callable[[int], SearchResult]) -> SearchResult:
+    """Return what was found for a budget, where it was tried to settle the budget then."""
+    if settled is None:
+        return find(nfe)
+    return with_choices(settled.results.get(nfe) or find(nfe), settled.notes)
+
+
+def _write_artifacts(plan: CompilePlan, documents: Iterable[PolicyDocument]) -> None:
+    """Write each artifact before the next document is made, whose further sizes may take long."""
+    for planned, document in zip(plan.policies, documents, strict=True):
+        stage("write", printable(str(planned.path)))
+        write_artifact(document, plan.signer, planned.path)
 
 
 def _write_trace(plan: CompilePlan, objective: str, results: Sequence[SearchResult]) -> None:

@@ -45,6 +45,10 @@ def lines(function):
     return function.end_lineno - function.lineno + 1
 
 
+def lines_without_signature(function):
+    return function.end_lineno - function.body[0].lineno + 1
+
+
 def too_large(source, name):
     """Return what is wrong with a module's functions; `name`: its path."""
     found = []
@@ -55,8 +59,9 @@ def too_large(source, name):
         named = which in MANY_PARAMETERS or is_command(function) or function.name == "__init__"
         if count > PARAMETERS and not named:
             found.append(f"{which} takes {count} parameters")
-        if lines(function) > LINES:
-            found.append(f"{which} has {lines(function)} lines")
+        count = lines_without_signature(function) if which in MANY_PARAMETERS else lines(function)
+        if count > LINES:
+            found.append(f"{which} has {count} lines")
     return found
 
 

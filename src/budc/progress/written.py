@@ -68,17 +68,20 @@ class Lines(_Written):
     """Lines for a log."""
 
     quiet = LOG_EVERY
+    _detail = ""
 
     def staged(self, name: str, detail: str) -> None:
         """Write the stage."""
         self._began_stage(name)
+        self._detail = detail
         self._write(f"{name}: {detail}" if detail else name)
 
     @contextmanager
     def shown(self, bar: Bar) -> Iterator[None]:
-        """Write that the pass begins."""
+        """Write that the pass begins, unless its stage has just said so."""
         self._began_stage(bar.label)
-        self._write(bar.label)
+        if bar.label != self._detail:
+            self._write(bar.label)
         yield
 
     def advanced(self, bar: Bar) -> None:

@@ -160,8 +160,9 @@ def test_passes_are_reported_and_nothing_is_printed(small, capfd):
     moved(small, progress=lambda *given: passes.append(given))
     moved(small)
     assert capfd.readouterr() == ("", "")
-    assert passes[-1] == ("calibration full", 6, 6)
-    assert [done for _, done, _ in passes] == list(range(1, 7))
+    runs, fit = passes[:-1], passes[-1]
+    assert runs == [("calibration full", done, 6) for done in range(1, 7)]
+    assert fit == ("fit on 8 prompts", 1, 1)
 
 
 def test_what_a_callback_raises_ends_the_search_which_can_be_resumed(small, tmp_path):
