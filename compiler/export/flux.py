@@ -106,6 +106,7 @@ class FluxComponents:
             "text_encoder",
             self._encoders,
             {"input_ids": ids, "attention_mask": mask, "pooled_input_ids": pooled},
+            ("encoder_hidden_states", "pooled_projections"),
         )
 
     def vae_decoder_source(self, latents: Tensor) -> GraphSource:

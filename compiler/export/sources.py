@@ -55,10 +55,11 @@ class GraphSource:
     """Example inputs by the names in `INPUTS`, `EXAMPLES` samples each. The graph leaves out those that the module
     does not use."""
     returned: tuple[str, ...] = ()
-    """Names of what the module returns; default all of `OUTPUTS`."""
+    """Names of what the module returns; default all of `OUTPUTS`. A text encoder says which it has."""
 
     def __post_init__(self) -> None:
         assert tuple(self.inputs) == INPUTS[signature_name(self.name)]
+        assert self.returned or self.name != "text_encoder"
 
     @property
     def outputs(self) -> tuple[str, ...]:
