@@ -14,7 +14,7 @@ from budc.compiler.search import GIVEN, GIVEN_FITTED, algorithm
 from budc.compiler.selection.effort import AFTER_PROXY, FINALISTS, effort, epochs
 from budc.compiler.selection.finder import FIT_PASS
 from budc.compiler.selection.stages import Stages
-from budc.compiler.training.forwards import training_forwards
+from budc.compiler.training.forwards import training_time
 from budc.compiler.training.second_stage import configuration
 from budc.policies.profile import ModelProfile
 from budc.runtimes.targets.deployment_target import DeploymentTarget
@@ -34,6 +34,9 @@ _LANDSCAPES = 3
 """Made-up losses on which a search is counted; a plan takes more, here the user waits for the first pass."""
 AFTER = "joint"
 """The search at the real size, after that at the size of a proxy."""
+OF_LATER = 0.6
+"""What a search of a later budget takes of what it would take alone, as it shares rollouts with those before: about
+what was counted on small compiles."""
 OF_FRAMES = 1
 """Forwards that it takes about as long as to decode a sample."""
 
@@ -85,16 +88,16 @@ class ExpectedPasses:
         """Return one rollout on all calibration prompts."""
         return {FIT_PASS: [nfe * self.stages.total * self.branches]}
 
-    def found(self, nfe: int) -> Passes:
-        """Return the passes in which the policy of one budget is found."""
+    def found(self, nfe: int, *, later: bool = False) -> Passes:
+        """Return the passes in which the policy of one budget is found, `later` than that of another."""
         stages, given = self.stages, effort(self.effort)
         candidate = nfe * self.branches
-        passes = self._searches(nfe)
+        passes = self._searches(nfe, OF_LATER if later else 1.0)
         if stages.screen < stages.fit:
             passes["race"] = [given.finalists * candidate * stages.fit]
         if self.align and not algorithm(self.search).arbitrated:
             second_stage = configuration(self.branches).epochs(stages.fit)
-            passes["align"] = [training_forwards(candidate, stages.fit, 0, second_stage)]
+            passes["align"] = [training_time(candidate, stages.fit, 0, second_stage)]
         if not stages.judge:
             return passes
         judges = stages.judge
@@ -102,7 +105,7 @@ class ExpectedPasses:
             training, judges = (min(given.pairings, count) * count for count in (stages.fit, stages.judge))
             full = self.steps * self.branches
             passes["paired"] = [full * (training - stages.fit), full * (judges - stages.judge)]
-            passes["align"] = [training_forwards(candidate, training, judges, epochs(nfe, given))]
+            passes["align"] = [training_time(candidate, training, judges, epochs(nfe, given))]
         passes["arbitration"] = [FINALISTS * candidate * judges]
         return added(passes, self.fit(nfe))
 
@@ -115,12 +118,12 @@ class ExpectedPasses:
             passes["held-out frames"] = [(policies * len(budgets) + 1) * self.held_out * OF_FRAMES]
         return passes
 
-    def _searches(self, nfe: int) -> Passes:
-        """Return the search, and where there is a proxy the one that comes after its own."""
+    def _searches(self, nfe: int, share: float) -> Passes:
+        """Return the search, and where there is a proxy the one that comes after its own: a share of each."""
         space = given_to(self.profile, nfe, self.steps, self.engine)
         if self.mask is not None:
             space = space._replace(published_masks=(self.mask.compute_steps,))
-        rollouts, samples = effort(self.effort).rollouts, self.stages.screen * self.branches
+        rollouts, samples = effort(self.effort).rollouts, share * self.stages.screen * self.branches
         count = dry_run(space, self.search, rollouts, landscapes=_LANDSCAPES).expected
         searched = samples * count * (OF_MADE_UP if self.search == "paper" else 1.0)
         if self.proxy is None:

@@ -16,8 +16,9 @@ import budc.progress
 from budc.progress import Bar, remaining_work
 from budc.progress.displays import Display
 
-BACKWARD = 2
-"""Forwards that a backward takes as long as."""
+TRAINED = 2
+"""What a forward counts as that is trained through. Each is there twice, as steps are checkpointed, and a backward
+takes as long as two."""
 
 
 class Said(NamedTuple):
@@ -37,7 +38,7 @@ class _Listener(Display):
 
 
 class ForwardClock:
-    """Counts what the transformer blocks of Wan compute: sequences times tokens, a backward as two forwards."""
+    """Counts what the transformer blocks of Wan compute: sequences times tokens, a backward as two of them."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -56,7 +57,7 @@ class ForwardClock:
         def counted(block: Any, hidden_states: Any, *rest: Any, **named: Any) -> Any:
             last[0] = hidden_states.shape[1]
             trains = torch.is_grad_enabled()
-            self.now += hidden_states.shape[0] * last[0] * (1 + BACKWARD if trains else 1)
+            self.now += hidden_states.shape[0] * last[0] * (TRAINED if trains else 1)
             return compute(block, hidden_states, *rest, **named)
 
         def decoded(vae: Any, latents: Any, *rest: Any, **named: Any) -> Any:
