@@ -79,3 +79,16 @@ def test_a_pass_that_was_not_expected_counts_for_nothing(clock):
     work.advance(0.5, replayed=0.0)
     work.end()
     assert work.seconds is None
+
+
+def test_all_that_is_left_is_no_less_than_what_the_running_pass_has_left(clock):
+    """Decoding is expected to take as long as a forward, and takes a hundred times that on a small network."""
+    work = RemainingWork({"search": [100.0], "held-out frames": [10.0]})
+    work.begin("search")
+    clock[0] = 10.0
+    work.advance(1.0, replayed=0.0)
+    work.end()
+    work.begin("held-out frames")
+    clock[0] = 20.0
+    work.advance(0.1, replayed=0.0)
+    assert work.seconds == pytest.approx(90)

@@ -66,7 +66,8 @@ class RemainingWork:
         if done <= 0:
             return None
         spent = self._spent + (running.seconds if running.expected else 0.0)
-        return spent / done * (running.left + sum(map(sum, self._left.values())))
+        left = spent / done * (running.left + sum(map(sum, self._left.values())))
+        return max(left, running.seconds_left)
 
 
 class _Pass:
@@ -94,6 +95,11 @@ class _Pass:
     @property
     def done(self) -> float:
         return self._now - self._old
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds by its own pace, where units are alike: they may be dearer than expected, as frames are to decode."""
+        return 0.0 if self._counted or self.done <= 0 else self.seconds / self.done * self.left
 
     @property
     def done_at_end(self) -> float:
