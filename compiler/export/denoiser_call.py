@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from torch import Tensor, nn
 
 
-class DenoiserCall(nn.Module):
+class DenoiserCall(nn.Module, ABC):
     """A model's own call is a subclass.
 
     `family_class` is the class by which its trunk is found, where `network` returns another one than the model has.
@@ -19,6 +20,7 @@ class DenoiserCall(nn.Module):
         """Return the network that is exported in place of a denoiser, with its weights; by default the denoiser."""
         return transformer
 
+    @abstractmethod
     def forward(
         self, latents: Tensor, timestep: Tensor, text: Tensor, pooled: Tensor, mask: Tensor
     ) -> dict[str, Any]:
@@ -31,7 +33,6 @@ class DenoiserCall(nn.Module):
             pooled: (n, width); a scalar where the model does not pool.
             mask: (n, tokens), 1 for tokens of the prompt; a scalar where the model does not ask.
         """
-        raise NotImplementedError
 
     def velocity(self, output: Tensor) -> Tensor:
         """Return the velocity (n, ...) from what the network returned."""
