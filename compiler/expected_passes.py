@@ -1,7 +1,7 @@
 """Expected passes: what each pass of a search and of a report takes, in forwards of one sample and branch.
 
-It is `budc.compiler.planning.forwards` by the passes' labels. Where losses decide how long a search is, it has what
-such searches take in the middle, and how far they are spread.
+It is `budc.compiler.planning.forwards` by the passes' labels. Where losses decide how long a search is, it has the
+geometric mean of what such searches took, and their spread.
 """
 
 from __future__ import annotations
