@@ -13,21 +13,17 @@ Loss = Literal["latents", "lpips"]
 """The squared error of final latents, or LPIPS of decoded frames."""
 
 
-def lpips_folder(
-    loss: Loss | None, metric_weights: Path | None, *, second_stage: bool, frames: bool, size: tuple[int, int]
-) -> Path | None:
-    """Return the folder of LPIPS's weights where it is the loss, None where latents are.
+def by_lpips(loss: Loss | None, *, second_stage: bool, size: tuple[int, int], frames: bool = True) -> bool:
+    """Return whether LPIPS is what is minimised.
 
     Args:
         loss: what is asked for.
-        metric_weights: the folder of folders of weights.
         second_stage: whether the paper's search trains its sigmas.
-        frames: whether frames are decoded.
         size: rows and columns of a frame.
+        frames: whether frames are decoded.
 
     Raises:
         UsageError: nothing is trained by this loss, or there are no frames that it can compare.
-        WeightsMissing: the weights are not there.
     """
     if loss is not None and not second_stage:
         raise UsageError(
@@ -36,12 +32,7 @@ def lpips_folder(
             f"or leave it out",
         )
     if loss != "lpips":
-        if metric_weights is not None:
-            raise UsageError(
-                f"{option('metric-weights')}: is where {option('loss', 'lpips')} finds its weights",
-                remedy=f"add {option('loss', 'lpips')}, or leave it out",
-            )
-        return None
+        return False
     asked = option("loss", "lpips")
     if not frames:
         raise UsageError(
@@ -50,6 +41,24 @@ def lpips_folder(
         )
     if reason := too_small(ALEX_SIDE, *size):
         raise UsageError(f"{asked}: {reason}", remedy="leave it out, or compile for larger frames")
+    return True
+
+
+def lpips_folder(metric_weights: Path | None, *, wanted: bool) -> Path | None:
+    """Return the folder of LPIPS's weights where it is the loss that is `wanted`, None where it is not.
+
+    Raises:
+        UsageError: `metric_weights`, the folder of folders of weights, is given for nothing.
+        WeightsMissing: the weights are not there.
+    """
+    asked = option("loss", "lpips")
+    if not wanted:
+        if metric_weights is not None:
+            raise UsageError(
+                f"{option('metric-weights')}: is where {asked} finds its weights",
+                remedy=f"add {asked}, or leave it out",
+            )
+        return None
     folder = None if metric_weights is None else metric_weights / "lpips"
     remedy = f"{option('metric-weights', metric_weights or 'DIR')} with {ALEX_WEIGHTS} in lpips/"
     if folder is None:

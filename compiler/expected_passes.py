@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 from budc.compiler.planning.dry_run import dry_run, given_to
 from budc.compiler.search import GIVEN, GIVEN_FITTED, algorithm
-from budc.compiler.selection.effort import AFTER_PROXY, FINALISTS, effort, epochs
+from budc.compiler.selection.effort import AFTER_PROXY, FINALISTS, effort
 from budc.compiler.selection.finder import FIT_PASS
 from budc.compiler.selection.stages import Stages
-from budc.compiler.training.forwards import training_time
-from budc.compiler.training.second_stage import configuration
+from budc.compiler.selection.training_cost import paired, training_cost
 from budc.policies.profile import ModelProfile
 from budc.runtimes.targets.deployment_target import DeploymentTarget
 from budc.schema.mask import StepMask
@@ -95,17 +94,19 @@ class ExpectedPasses:
         passes = self._searches(nfe, OF_LATER if later else 1.0)
         if stages.screen < stages.fit:
             passes["race"] = [given.finalists * candidate * stages.fit]
-        if self.align and not algorithm(self.search).arbitrated:
-            second_stage = configuration(self.branches).epochs(stages.fit)
-            passes["align"] = [training_time(candidate, stages.fit, 0, second_stage)]
+        if self.align:
+            training = training_cost(self.search, self.effort, nfe, stages, self.branches)
+            passes["align"] = [training.time * self.branches]
         if not stages.judge:
             return passes
         judges = stages.judge
         if self.align:
-            training, judges = (min(given.pairings, count) * count for count in (stages.fit, stages.judge))
-            full = self.steps * self.branches
-            passes["paired"] = [full * (training - stages.fit), full * (judges - stages.judge)]
-            passes["align"] = [training_time(candidate, training, judges, epochs(nfe, given))]
+            samples, full = paired(given, stages), self.steps * self.branches
+            passes["paired"] = [
+                full * (samples.training - stages.fit),
+                full * (samples.judging - stages.judge),
+            ]
+            judges = samples.judging
         passes["arbitration"] = [FINALISTS * candidate * judges]
         return added(passes, self.fit(nfe))
 

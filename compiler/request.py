@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from budc.compiler.asked_budget import parse_quality, parse_seconds, suffix_of
-from budc.compiler.asked_loss import Loss, lpips_folder
+from budc.compiler.asked_loss import Loss, by_lpips, lpips_folder
 from budc.compiler.budget import parse_budget
 from budc.compiler.compile_plan import CompilePlan, PlannedPolicy, plan_policies
 from budc.compiler.engine import Wishes, check_engine, engine_named, search_for
@@ -252,13 +252,13 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
 
     def _lpips(self, search: str, train: Trained, profile: ModelProfile) -> Path | None:
         """Return the folder of LPIPS's weights where it is the loss."""
-        return lpips_folder(
+        wanted = by_lpips(
             self.loss,
-            self.metric_weights,
             second_stage=search == "paper" and self.align and train == "sigmas",
-            frames=not self.no_frames,
             size=(profile.height, profile.width),
+            frames=not self.no_frames,
         )
+        return lpips_folder(self.metric_weights, wanted=wanted)
 
     def _search(self) -> str:
         """Return the algorithm, which a mask of the user's stands in for."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from budc.compiler.planning.count import Count
 from budc.compiler.planning.devices import Device
-from budc.compiler.planning.forwards import CompileSettings, forwards_by_stage
+from budc.compiler.planning.forwards import CompileSettings, decoded_for_loss, forwards_by_stage, recomputed
 from budc.compiler.planning.memory import Phase, phases
 from budc.policies.costs import Cost
 
@@ -32,6 +32,11 @@ class CompileEstimate:
     measured: bool
 
     @property
+    def recomputed(self) -> int:
+        """The forwards that an alignment computes again: part of the time, and of no stage's forwards."""
+        return recomputed(self.settings)
+
+    @property
     def total(self) -> Count:
         """The forwards of all stages."""
         return Count.total(self.stages.values())
@@ -47,6 +52,11 @@ class CompileEstimate:
         return self.forwards - self.stages["report"].expected
 
     @property
+    def time(self) -> Count:
+        """How many forwards all stages take as long as."""
+        return Count.total([self.total, Count.exactly(self.recomputed)])
+
+    @property
     def phases(self) -> tuple[Phase, ...]:
         """What each phase has on the device."""
         return phases(self.settings.profile, self.cost, align=self.settings.align)
@@ -56,9 +66,19 @@ class CompileEstimate:
         """Bytes of device memory that one sample takes where every part is whole; parts that are not known left out."""
         return max(phase.whole or phase.reduced for phase in self.phases)
 
+    @property
+    def decoded(self) -> int:
+        """How many samples the VAE decodes for the loss of a second stage, which no forwards and no hours have."""
+        return decoded_for_loss(self.settings) if self.settings.frame_loss else 0
+
+    @property
+    def hours_without_report(self) -> float | None:
+        """How long all stages but the report take on the device; None where that is not known."""
+        return self.hours(self.time.expected - self.stages["report"].expected)
+
     def hours(self, forwards: int | None = None) -> float | None:
-        """Return how long so many forwards take on the device, by default all; None where that is not known."""
-        count = self.forwards if forwards is None else forwards
+        """Return how long so many forwards take on the device, by default all stages; None where that is not known."""
+        count = self.time.expected if forwards is None else forwards
         return None if self.seconds is None else count * self.seconds / 3600
 
 

@@ -10,7 +10,8 @@
     refit          (without) the winner's coefficients, fitted once more on judges and all
     report         full run, policy, uniform mask and fewer steps, on the held-out prompts
 
-A forward is one sample of one branch. Where losses decide how many candidates a search scores, it is run on made-up
+A forward is one sample of one branch. What an alignment computes again for its backward passes takes time, and is
+counted apart (`recomputed`). Where losses decide how many candidates a search scores, it is run on made-up
 ones (`budc.compiler.planning.dry_run`), so search and race are estimates with bounds; the other stages are exact. The
 policies of a sweep share the full runs.
 """
@@ -25,10 +26,10 @@ from budc.compiler.planning.count import Count
 from budc.compiler.planning.dry_run import Given, dry_run, given_to
 from budc.compiler.rollouts.node_memory import MEMORY, node_bytes
 from budc.compiler.search import algorithm
-from budc.compiler.selection.effort import AFTER_PROXY, DEFAULT_EFFORT, FINALISTS, Effort, effort, epochs
+from budc.compiler.selection.effort import AFTER_PROXY, DEFAULT_EFFORT, FINALISTS, effort
 from budc.compiler.selection.stages import Stages, Trained, check_arbitrated, stages_of
-from budc.compiler.training.forwards import training_forwards
-from budc.compiler.training.second_stage import configuration
+from budc.compiler.selection.training_cost import Paired, paired, training_cost
+from budc.compiler.training.forwards import RECOMPUTED, TrainingCost
 from budc.policies.costs import Cost
 from budc.policies.profile import ModelProfile
 from budc.runtimes.targets.deployment_target import DeploymentTarget
@@ -57,6 +58,8 @@ class CompileSettings:
     effort: str = DEFAULT_EFFORT
     train: Trained = "both"
     """What `align` trains: the paper's search takes sigmas alone, its second stage, which nothing judges."""
+    frame_loss: bool = False
+    """Whether a second stage minimises LPIPS of decoded frames, in place of the error of latents."""
     engine: DeploymentTarget | None = None
     """The engine that the policies are for; None for budc's own runtimes."""
     proxy: ProxyCost | None = None
@@ -72,6 +75,11 @@ class CompileSettings:
         """The number of held-out prompts that the effort reports on."""
         size, most = self.profile.prompts.held_out_size, effort(self.effort).report
         return size if most is None else min(most, size)
+
+    @property
+    def second_stage(self) -> bool:
+        """Whether the paper's second stage is trained."""
+        return self.search == "paper" and self.align and self.train == "sigmas"
 
     @property
     def stages(self) -> Stages:
@@ -96,24 +104,41 @@ def forwards_by_stage(settings: CompileSettings, cost: Cost) -> Mapping[str, Cou
     prompts, branches = settings.stages, len(settings.profile.branches)
     found: dict[str, list[Count]] = {"calibration": [Count.exactly(settings.steps * prompts.total)]}
     judged = settings.align and algorithm(settings.search).arbitrated
-    paired = _paired(effort(settings.effort), prompts) if judged else None
-    if paired is not None:
+    pairs = paired(effort(settings.effort), prompts) if judged else None
+    if pairs is not None:
         # Full runs of the further pairings of prompts and noise, which the policies of a sweep share.
-        further = settings.steps * (sum(paired) - prompts.total)
+        further = settings.steps * (sum(pairs) - prompts.total)
         found["alignment"] = [Count.exactly(further)]
     if settings.proxy is not None:
         found["proxy"] = [_of_proxy(settings, settings.proxy)]
     for nfe in settings.budgets:
-        for stage, count in _of_budget(settings, cost, nfe, paired).items():
+        for stage, count in _of_budget(settings, cost, nfe, pairs).items():
             found.setdefault(stage, []).append(count)
     report = settings.steps + sum(3 * nfe for nfe in settings.budgets)
     found["report"] = [Count.exactly(report * settings.held_out_size)]
     return {stage: Count.total(counts).times(branches) for stage, counts in found.items()}
 
 
-def _of_budget(
-    settings: CompileSettings, cost: Cost, nfe: int, paired: tuple[int, int] | None
-) -> dict[str, Count]:
+def recomputed(settings: CompileSettings) -> int:
+    """Return how many forwards an alignment computes again for its backward passes, of which no stage counts any."""
+    return sum(training.recomputed for training in _trainings(settings)) * len(settings.profile.branches)
+
+
+def decoded_for_loss(settings: CompileSettings) -> int:
+    """Return how many samples a training by decoded frames decodes: both of each pair, and both again."""
+    return 2 * (1 + RECOMPUTED) * sum(training.epochs * training.train for training in _trainings(settings))
+
+
+def _trainings(settings: CompileSettings) -> list[TrainingCost]:
+    return [_training(settings, nfe) for nfe in settings.budgets] if settings.align else []
+
+
+def _training(settings: CompileSettings, nfe: int) -> TrainingCost:
+    branches = len(settings.profile.branches)
+    return training_cost(settings.search, settings.effort, nfe, settings.stages, branches)
+
+
+def _of_budget(settings: CompileSettings, cost: Cost, nfe: int, pairs: Paired | None) -> dict[str, Count]:
     """Return stage -> forwards a branch of what each policy takes for itself, the report left out."""
     prompts, given = settings.stages, effort(settings.effort)
     space, remembered = _given(settings, nfe), _remembered(settings, cost)
@@ -125,14 +150,11 @@ def _of_budget(
     stages = {"search": searched.times(prompts.screen)}
     if prompts.screen < prompts.fit:
         stages["race"] = Count.exactly(min(given.finalists, finalists) * nfe * prompts.fit)
-    if paired is not None:
-        training, judging = paired
-        trained = training_forwards(nfe, training, judging, epochs(nfe, given)) + nfe * judging
-        stages["arbitration"] = Count.exactly(finalists * nfe * judging)
-        stages["alignment"] = Count.exactly(trained)
+    if pairs is not None:
+        stages["arbitration"] = Count.exactly(finalists * nfe * pairs.judging)
+        stages["alignment"] = Count.exactly(_training(settings, nfe).forwards + nfe * pairs.judging)
     elif settings.align:
-        epochs_of_paper = configuration(len(settings.profile.branches)).epochs(prompts.fit)
-        stages["alignment"] = Count.exactly(training_forwards(nfe, prompts.fit, 0, epochs_of_paper))
+        stages["alignment"] = Count.exactly(_training(settings, nfe).forwards)
     elif prompts.judge:
         stages["arbitration"] = Count.exactly(finalists * nfe * prompts.judge)
         stages["refit"] = Count.exactly(nfe * prompts.total)
@@ -151,14 +173,6 @@ def _of_proxy(settings: CompileSettings, proxy: ProxyCost) -> Count:
 
 def _given(settings: CompileSettings, nfe: int) -> Given:
     return given_to(settings.profile, nfe, settings.steps, settings.engine)
-
-
-def _paired(given: Effort, prompts: Stages) -> tuple[int, int]:
-    """Return the samples that an alignment trains on and is judged by: each prompt with several noises, at most as many
-    as there are prompts.
-    """
-    training, judging = (min(given.pairings, count) * count for count in (prompts.fit, prompts.judge))
-    return training, judging
 
 
 def _remembered(settings: CompileSettings, cost: Cost) -> int:

@@ -25,6 +25,6 @@ def on_devices(estimate: CompileEstimate) -> Mapping[str, OnDevice]:
         return found
     for name, device in DEVICES.items():
         seconds = device.seconds(estimate.cost.flops, UTILISATION)
-        hours = estimate.forwards * seconds / 3600
+        hours = estimate.time.expected * seconds / 3600
         found[name] = OnDevice(hours, seconds, fit(estimate.phases, device.memory))
     return dict(sorted(found.items(), key=lambda item: item[1].hours))

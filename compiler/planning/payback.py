@@ -1,6 +1,7 @@
 """Payback: what a sample costs before and after, and after how many samples a compile has paid for itself.
 
-Counted in forwards, so that it holds for every device. A reused step still runs what is around the blocks.
+Counted in forwards, also those that an alignment computes again, so that it holds for every device. A reused step
+still runs what is around the blocks.
 """
 
 from __future__ import annotations
@@ -31,6 +32,6 @@ def paybacks(estimate: CompileEstimate) -> tuple[Payback, ...]:
     for nfe in settings.budgets:
         policy = branches * (nfe + (settings.steps - nfe) * cost.reuse_flops / cost.flops)
         saved = full - policy
-        samples = Count(*(math.ceil(count / saved) for count in estimate.total)) if saved > 0 else None
+        samples = Count(*(math.ceil(count / saved) for count in estimate.time)) if saved > 0 else None
         found.append(Payback(nfe, full, policy, samples))
     return tuple(found)

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 BACKWARD = 2
 """The forwards that a backward pass counts as."""
-
-
 RECOMPUTED = 1
 """The forwards that are computed again for a backward pass, as steps are checkpointed."""
 
 
-def training_forwards(evaluations: int, train: int, validation: int, epochs: int) -> int:
-    """Return the forward equivalents of a training on so many samples, each of `evaluations` forwards."""
-    return evaluations * (epochs * ((1 + BACKWARD) * train + validation) + validation)
+class TrainingCost(NamedTuple):
+    """A training of so many epochs, on samples of `evaluations` forwards each."""
 
+    evaluations: int
+    train: int
+    validation: int
+    epochs: int
 
-def training_time(evaluations: int, train: int, validation: int, epochs: int) -> int:
-    """Return how many forwards a training takes as long as: those of `training_forwards`, and what is recomputed."""
-    again = evaluations * epochs * RECOMPUTED * train
-    return training_forwards(evaluations, train, validation, epochs) + again
+    @property
+    def forwards(self) -> int:
+        """Its forwards, a backward pass counted as `BACKWARD` of them."""
+        epoch = (1 + BACKWARD) * self.train + self.validation
+        return self.evaluations * (self.epochs * epoch + self.validation)
+
+    @property
+    def recomputed(self) -> int:
+        """The forwards that are computed again: part of the time, not of `forwards`."""
+        return self.evaluations * self.epochs * RECOMPUTED * self.train
+
+    @property
+    def time(self) -> int:
+        """How many forwards it takes as long as."""
+        return self.forwards + self.recomputed

@@ -23,7 +23,7 @@ from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.denoisers.microbatches import MicroBatches
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training.dataset import TrainingSet, gradient, log_error
-from budc.compiler.training.forwards import training_forwards
+from budc.compiler.training.forwards import TrainingCost
 from budc.compiler.training.losses import SampleLoss, log_squared_error
 from budc.compiler.training.parameters import Parameters
 from budc.option_names import option
@@ -125,7 +125,7 @@ def train(
     trainer.restore(best)
     values = {name: tensor.detach().clone() for name, tensor in parameters.groups.items()}
     validated = 0 if validation is None else len(validation)
-    forwards = training_forwards(parameters.forwards, len(training_set), validated, settings.epochs)
+    forwards = TrainingCost(parameters.forwards, len(training_set), validated, settings.epochs).forwards
     return TrainingResult(values, start.loss, best.loss, forwards, best_epoch)
 
 

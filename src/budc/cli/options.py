@@ -65,6 +65,16 @@ effort_option = click.option(
     shell_complete=one_of(efforts),
     help="fast, balanced or thorough (default): how many prompts are run.",
 )
+train_option = click.option(
+    "--train",
+    type=click.Choice(["both", "sigmas", "coefficients"]),
+    help="What --align trains; default both. With --search paper: sigmas, the paper's second stage.",
+)
+loss_option = click.option(
+    "--loss",
+    type=click.Choice(["latents", "lpips"]),
+    help="What the paper's second stage minimises: the error of latents (default), or LPIPS of decoded frames.",
+)
 proxy_option = click.option(
     "--proxy",
     metavar="frames=N,size=HxW",

@@ -173,6 +173,11 @@ def test_a_profile_of_ones_own_is_counted(budc, wan_folder):
             "use --train sigmas, the paper's second stage",
         ),
         (("--budget", "9", "--train", "sigmas"), 2, "--train: says what --align trains"),
+        (
+            ("--budget", "9", "--align", "--loss", "lpips"),
+            2,
+            "--loss lpips: is what the paper's second stage",
+        ),
         (("--budget", "10", "--device", "abacus"), 2, "--device: no device named 'abacus'"),
         (("--budget", "90"), 51, "--budget: '90' is 90 evaluations"),
         (("--sweep", "6,ninety"), 51, "--sweep: 'ninety'"),
@@ -206,6 +211,21 @@ def test_the_papers_second_stage_is_planned_with_its_authors_samples(budc):
     trained = 8 * 3 * prompts * -(-100 // prompts)
     assert aligned["forwards"]["expected"] - plain["forwards"]["expected"] == trained
     assert (aligned["train"], plain["train"]) == ("sigmas", None)
+    assert (aligned["loss"], plain["loss"], aligned["decodedForLoss"]) == ("latents", None, 0)
+    # For a backward each forward is there twice.
+    assert (aligned["recomputed"], plain["recomputed"]) == (trained // 3, 0)
+
+
+def test_a_loss_of_frames_says_how_many_are_decoded(budc):
+    asked = (*PLAN, "--search", "paper", "--align", "--train", "sigmas", "--loss", "lpips")
+    record, page = budc(*asked, "--json").record, budc(*asked).out
+    prompts = record["prompts"]["calibration"]
+    # A policy's sample and the full run's, and both again for the backward.
+    decoded = 4 * prompts * -(-100 // prompts)
+    assert (record["loss"], record["decodedForLoss"]) == ("lpips", decoded)
+    assert f"the VAE decodes {decoded:,} samples for it" in page
+    assert "recomputed (time only)" in page
+    assert "the VAE decodes" not in budc(*asked[:-2]).out
 
 
 def test_a_plan_for_an_engine_counts_its_own_masks(budc):

@@ -11,7 +11,7 @@ from typing import Any  # noqa: E402
 
 from msgspec.structs import replace  # noqa: E402
 
-from budc.compiler.planning import forwards  # noqa: E402
+from budc.compiler.expected_passes import ExpectedPasses  # noqa: E402
 from budc.compiler.planning.advice import advise  # noqa: E402
 from budc.compiler.planning.cost import forward_cost, gradient_memory, input_size  # noqa: E402
 from budc.compiler.planning.count import Count  # noqa: E402
@@ -26,10 +26,12 @@ from budc.compiler.planning.forwards import (  # noqa: E402
 )
 from budc.compiler.search import Candidate  # noqa: E402
 from budc.compiler.selection import settings as selection_settings  # noqa: E402
+from budc.compiler.selection import training_cost  # noqa: E402
 from budc.compiler.selection.effort import EFFORTS  # noqa: E402
 from budc.compiler.selection.finder import Finder  # noqa: E402
 from budc.compiler.selection.proxy import ProxySearch, after_proxy  # noqa: E402
 from budc.compiler.selection.task import Task  # noqa: E402
+from budc.compiler.selection.training_cost import paired  # noqa: E402
 from budc.compiler.storage.journal import Journal  # noqa: E402
 from budc.compiler.training import schedule_alignment, second_stage  # noqa: E402
 from budc.policies.costs import Cost, costs  # noqa: E402
@@ -109,7 +111,7 @@ def test_forwards_are_those_that_a_compile_spends(
     import budc
 
     short = second_stage.Configuration(samples=16, batch=8, clip=0.2)
-    for module in (schedule_alignment, selection_settings, forwards):
+    for module in (schedule_alignment, selection_settings, training_cost):
         monkeypatch.setattr(module, "configuration", lambda branches: short)
     align = train is not None
     profile = load_profile("wan2.1-nano")
@@ -237,6 +239,32 @@ def test_a_plan_with_alignment_holds_its_gradient() -> None:
     lines = advise(aligned)
     assert f"no --align: {plain.forwards:,} forwards" in " ".join(lines)
     assert any(line.startswith("--search uniform without --align: ") for line in lines)
+
+
+@pytest.mark.parametrize(("search", "train"), [("joint", "both"), ("paper", "sigmas")])
+@pytest.mark.parametrize("effort", EFFORTS)
+def test_an_alignment_is_planned_to_take_what_the_time_left_expects_of_it(
+    search: str, train: Any, effort: str
+) -> None:
+    profile = load_profile("wan2.1")
+    settings = CompileSettings(profile, (10,), 50, search, align=True, train=train, effort=effort)
+    expected = ExpectedPasses(
+        profile=profile,
+        steps=50,
+        search=search,
+        effort=effort,
+        stages=settings.stages,
+        held_out=settings.held_out_size,
+        frames=False,
+        align=True,
+    ).found(10)
+    estimate = estimate_compile(settings, SMALL, seconds=1.0)
+    aligned = estimate.stages["alignment"].expected + estimate.recomputed
+    judged = 10 * 2 * paired(EFFORTS[effort], settings.stages).judging if search == "joint" else 0
+    assert aligned == sum(expected["align"]) + sum(expected.get("paired", [])) + judged
+    assert estimate.recomputed > 0
+    assert estimate.hours() == pytest.approx((estimate.forwards + estimate.recomputed) / 3600)
+    assert flux("joint", effort=effort).recomputed == 0
 
 
 def test_the_policies_of_a_sweep_share_the_full_runs() -> None:

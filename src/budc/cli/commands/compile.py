@@ -20,6 +20,7 @@ from budc.cli.options import (
     engine_option,
     json_option,
     lora_option,
+    loss_option,
     model_option,
     name_option,
     no_frames_option,
@@ -35,6 +36,7 @@ from budc.cli.options import (
     signing_options,
     states_option,
     sweep_option,
+    train_option,
     verbose_option,
     weights_option,
     within_option,
@@ -81,16 +83,8 @@ class Steps(click.ParamType[int | str]):
 )
 @engine_option
 @click.option("--align", is_flag=True, help="Also train sigmas and coefficients by gradient.")
-@click.option(
-    "--train",
-    type=click.Choice(["both", "sigmas", "coefficients"]),
-    help="What --align trains; default both. With --search paper: sigmas, the paper's second stage.",
-)
-@click.option(
-    "--loss",
-    type=click.Choice(["latents", "lpips"]),
-    help="What the paper's second stage minimises: the error of latents (default), or LPIPS of decoded frames.",
-)
+@train_option
+@loss_option
 @click.option(
     "--metric-weights",
     type=PATH,

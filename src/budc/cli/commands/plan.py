@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,17 +15,20 @@ from budc.cli.options import (
     effort_option,
     engine_option,
     json_option,
+    loss_option,
     model_option,
     progress_option,
     proxy_option,
     search_option,
     sweep_option,
+    train_option,
     weights_option,
 )
 from budc.schema.errors import UsageError
 
 if TYPE_CHECKING:
     from budc.cli.output.plan import Planned
+    from budc.compiler.asked_loss import Loss
     from budc.compiler.planning.devices import Device
     from budc.compiler.planning.forwards import CompileSettings, ProxyCost
     from budc.compiler.selection.stages import Trained
@@ -60,11 +63,8 @@ class _Request:
 @proxy_option
 @engine_option
 @click.option("--align", is_flag=True, help="Include the cost of aligning.")
-@click.option(
-    "--train",
-    type=click.Choice(["both", "sigmas", "coefficients"]),
-    help="What --align trains; default both. With --search paper: sigmas, the paper's second stage.",
-)
+@train_option
+@loss_option
 @catalogue_device_option
 @click.option(
     "--memory",
@@ -160,9 +160,11 @@ class _Flags(NamedTuple):
     engine: str | None
     align: bool
     train: Trained | None
+    loss: Loss | None
 
 
 def _settings(flags: _Flags) -> CompileSettings:
+    from budc.compiler.asked_loss import by_lpips
     from budc.compiler.budget import parse_budget
     from budc.compiler.engine import Wishes, check_engine, engine_named, search_for
     from budc.compiler.planning.forwards import CompileSettings
@@ -199,12 +201,12 @@ def _settings(flags: _Flags) -> CompileSettings:
     )
     # Refused here: what cannot be aligned, too few prompts, and an effort of no known name.
     assert settings.stages
-    return settings
+    size = (profile.height, profile.width)
+    frame_loss = by_lpips(flags.loss, second_stage=settings.second_stage, size=size)
+    return replace(settings, frame_loss=frame_loss)
 
 
 def _planned(request: _Request) -> Planned:
-    from dataclasses import replace
-
     from budc.cli.output.plan import Planned
     from budc.compiler.planning.advice import advise
     from budc.compiler.planning.estimate import estimate_compile

@@ -66,6 +66,10 @@ def _summary(planned: Planned) -> str:
     ]
     if settings.proxy is not None:
         pairs.append(("proxy", _proxy(settings.proxy, measured=estimate.measured)))
+    if settings.frame_loss:
+        pairs.append(
+            ("loss", f"LPIPS; the VAE decodes {estimate.decoded:,} samples for it, which nothing here counts")
+        )
     if planned.transfer is not None:
         pairs.append(("transfer", _transfer(planned.transfer, estimate.forwards)))
     return fields(pairs)
@@ -131,7 +135,7 @@ def _transfer(transfer: Transfer, forwards: int) -> str:
 
 def _stages(planned: Planned) -> str:
     """Return the forwards of every stage, an effort a column, and the time of the search and of the report."""
-    columns = list(planned.estimates.values())
+    columns, settings = list(planned.estimates.values()), planned.estimate.settings
     stages = sorted({stage for each in columns for stage in each.stages}, key=STAGES.index)
     rows = []
     for stage in stages:
@@ -140,10 +144,10 @@ def _stages(planned: Planned) -> str:
             [stage, *("0" if count is None else between(count.least, count.most) for count in counts)]
         )
     rows.append(["all forwards", *(between(each.total.least, each.total.most) for each in columns)])
+    if settings.align:
+        rows.append(["recomputed (time only)", *(f"{each.recomputed:,}" for each in columns)])
     if columns[0].seconds is not None:
-        rows.append(
-            ["time without report", *(duration(each.hours(each.search_forwards)) for each in columns)]
-        )
+        rows.append(["time without report", *(duration(each.hours_without_report) for each in columns)])
         rows.append(
             [
                 "time of the report",
@@ -170,7 +174,8 @@ def _several(planned: Planned, columns: Sequence[CompileEstimate]) -> list[list[
         bounds = (between(count.least, count.most) for count in totals)
         rows.append([f"one after another, {number} {of}", *bounds])
         if columns[0].seconds is not None:
-            times = [each.hours(count.expected) for each, count in zip(columns, totals, strict=True)]
+            lasting = (count.expected + each.recomputed for each, count in zip(columns, totals, strict=True))
+            times = [each.hours(count) for each, count in zip(columns, lasting, strict=True)]
             rows.append([f"time of all, {number} {of}", *map(duration, times)])
     return rows
 

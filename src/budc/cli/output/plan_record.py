@@ -30,6 +30,8 @@ def record(planned: Planned) -> dict[str, Any]:
         "for": None if settings.engine is None else settings.engine.name,
         "align": settings.align,
         "train": settings.train if settings.align else None,
+        "loss": ("lpips" if settings.frame_loss else "latents") if settings.second_stage else None,
+        "decodedForLoss": estimate.decoded,
         "effort": planned.effort,
         "proxy": None if settings.proxy is None else _proxy(settings.proxy),
         "prompts": {
@@ -78,8 +80,9 @@ def _forwards(estimate: CompileEstimate, planned: Planned) -> dict[str, Any]:
     return {
         "forwards": estimate.total._asdict(),
         "parts": {stage: count._asdict() for stage, count in estimate.stages.items()},
+        "recomputed": estimate.recomputed,
         "hours": estimate.hours(),
-        "hoursWithoutReport": estimate.hours(estimate.search_forwards),
+        "hoursWithoutReport": estimate.hours_without_report,
         "shards": _together(estimate, planned.shards, sharded(estimate, planned.shards)),
         "workers": _together(estimate, planned.workers, on_workers(estimate, planned.workers)),
     }
@@ -92,4 +95,8 @@ def _together(estimate: CompileEstimate, number: int, stages: Mapping[str, Count
     if number == 1:
         return None
     total = Count.total(stages.values())
-    return {"number": number, "forwards": total._asdict(), "hours": estimate.hours(total.expected)}
+    return {
+        "number": number,
+        "forwards": total._asdict(),
+        "hours": estimate.hours(total.expected + estimate.recomputed),
+    }
