@@ -52,7 +52,7 @@ def test_the_refusal_is_printed_as_shown(budc, sealed, configuration):
 
 
 def test_the_layers_of_verify_are_those_that_it_prints(budc, sealed, public):
-    (sentence,) = re.findall(r"for each that passed: (.*?)\. With", GUIDE, flags=re.DOTALL)
+    (sentence,) = re.findall(r"from the outside in: (.*?)\. With", GUIDE, flags=re.DOTALL)
     named = re.findall(r"(?:^|, |and )(\w+)", re.sub(r"\(.*?\)", "", sentence, flags=re.DOTALL))
     record = budc("verify", sealed(), "--trust", public, "--json").record
     assert named == [layer["layer"] for layer in record["layers"]]

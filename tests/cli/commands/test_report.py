@@ -106,6 +106,15 @@ def test_a_compile_refuses_a_page_that_it_cannot_write(budc, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_compile_refuses_a_page_beside_a_trust_file_that_is_missing(budc, tmp_path, monkeypatch):
+    """The page would say whom the user trusts: known before the search, not after it."""
+    monkeypatch.setenv("BUDC_TRUST", str(tmp_path / "none.toml"))
+    flags = ["compile", "--model", "wan2.1-nano", "--budget", "4", "--out", tmp_path / "a.budc.json"]
+    outcome = budc(*flags, "--report", tmp_path / "a.html")
+    assert outcome.code == 20
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_a_compile_writes_it_too(budc, compiled, shrunken, monkeypatch, tmp_path):
     shrunken(monkeypatch)

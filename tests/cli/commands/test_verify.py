@@ -32,6 +32,16 @@ def test_every_layer_that_passed_has_a_line(budc, sealed, public, model):
     assert "variant original: all 3 files" in outcome.out
 
 
+def test_what_it_is_worth_comes_first_and_only_where_all_passed(budc, sealed, public, tmp_path):
+    sentence, _, head, *_ = budc("verify", sealed(), "--trust", public).out.splitlines()
+    assert sentence.startswith("3 of 6 evaluations: ")
+    assert head.startswith("method")
+    refused = budc("verify", sealed(), "--trust", public, "--weights", tmp_path)
+    assert refused.code == 31
+    assert refused.out.startswith("ok  size ")
+    assert "evaluations: " not in refused.out
+
+
 def test_without_weights_the_model_is_said_to_be_unchecked(budc, sealed, public):
     outcome = budc("verify", sealed(), "--trust", public)
     assert outcome.code == 0
@@ -140,4 +150,5 @@ def test_files_that_are_no_artifacts(budc, tmp_path, public):
     for data, code in ((b"{", 12), (b"{}", 13), (b" " * (1 << 20) + b"{}", 11)):
         path.write_bytes(data)
         assert budc("verify", path, "--trust", public).code == code
-    assert budc("verify", tmp_path / "none", "--trust", public).code == 10
+    missing = budc("verify", tmp_path / "none", "--trust", public)
+    assert (missing.code, missing.out) == (10, "")

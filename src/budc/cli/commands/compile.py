@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from budc.compiler.compile_plan import CompilePlan
     from budc.compiler.storage.shard import Shard
     from budc.schema.artifact import Artifact
+    from budc.schema.trust import Trust
 
 
 class Steps(click.ParamType[int | str]):
@@ -168,12 +169,11 @@ def compile_command(
     if plan.shard is not None:
         click.echo(_make_shard(plan, plan.shard, download=request.download, as_json=as_json))
         return
-    if report is not None:
-        _check_report(report)
+    trust = None if report is None else _check_report(report)
     artifacts = _compile(plan, download=request.download)
     _show(artifacts, sweep=request.sweep is not None, verbose=verbose, as_json=as_json)
-    if report is not None:
-        _write_report(report, artifacts)
+    if report is not None and trust is not None:
+        _write_report(report, artifacts, trust)
 
 
 def _make_shard(plan: CompilePlan, shard: Shard, *, download: bool, as_json: bool) -> str:
@@ -196,21 +196,27 @@ def _make_shard(plan: CompilePlan, shard: Shard, *, download: bool, as_json: boo
     )
 
 
-def _check_report(report: Path) -> None:
-    """Refuse a page that could not be written, before anything is computed. Raises MissingExtra, OutputError."""
+def _check_report(report: Path) -> Trust:
+    """Refuse a page that could not be written, before anything is computed; return whom it will say to be trusted.
+
+    Raises:
+        MissingExtra, OutputError: it could not be drawn, or not be written.
+        TrustError: the user's trust file cannot be read.
+    """
     from budc.cli.dependencies import REPORT_PACKAGES, require
+    from budc.cli.trust_store import load_trust
     from budc.schema.files import check_place
 
     require(*REPORT_PACKAGES, extra="report")
     check_place(report, "--report")
+    return load_trust(())
 
 
-def _write_report(report: Path, artifacts: list[Artifact]) -> None:
+def _write_report(report: Path, artifacts: list[Artifact], trust: Trust) -> None:
     from budc.cli.report.written import write_report
-    from budc.cli.trust_store import load_trust
 
     paths = [artifact.path for artifact in artifacts if artifact.path is not None]
-    click.echo(write_report(report, paths, (), load_trust(()), must_verify=False), err=True)
+    click.echo(write_report(report, paths, (), trust, must_verify=False), err=True)
 
 
 def _require_packages(plan: CompilePlan) -> None:

@@ -97,7 +97,7 @@ def transfer_command(
     if as_json:
         click.echo(json.dumps(record(written) | {"derivedFrom": written.document.derived_from}, indent=1))
     else:
-        click.echo(f"from    {source.policy_id}\n{page(written, verbose=verbose)}")
+        click.echo(page(written, verbose=verbose))
 
 
 def _transfer(plan: TransferPlan, *, download: bool) -> Artifact:

@@ -1,4 +1,4 @@
-"""`budc verify`: every layer of an artifact, and the model's files, checked; one line for each that passed."""
+"""`budc verify`: every layer of an artifact, and the model's files, checked; what it is worth, and a line a layer."""
 
 from __future__ import annotations
 
@@ -96,7 +96,8 @@ def verify_command(**flags: Any) -> None:
 
     Checks the artifact FILE, or every artifact attached to MODEL_DIR, from the outside in, layer by layer. The first
     layer that fails ends the command, with an exit code of its own. An unsigned artifact never passes. Evaluations
-    beside the artifact are listed, those by trusted evaluators with their figures.
+    beside the artifact are listed, those by trusted evaluators with their figures. What the policy is worth comes
+    first, and only where every layer passed.
 
     Without --trust your own trust file says whom to believe; see `budc trust --help`.
     """
@@ -147,15 +148,23 @@ def _attached(folder: Path) -> list[Path]:
 
 
 def _verify(file: Path, options: VerifyOptions, trust: Trust) -> dict[str, object]:
-    """Check one artifact and return its record."""
+    """Check one artifact, print what it is worth and the layers that passed, and return its record."""
+    from budc.cli.output.layers import Layers
+
+    with Layers(options.as_json) as layers:
+        return _check(file, options, trust, layers)
+
+
+def _check(file: Path, options: VerifyOptions, trust: Trust, layers: Layers) -> dict[str, object]:
     from budc.cli.output import found_evaluations
-    from budc.cli.output.layers import Layers, record
+    from budc.cli.output.layers import record
+    from budc.cli.output.summary import quality
     from budc.cli.output.verdict import verdict
     from budc.compiler.evaluation.tolerance import agreed_tolerance
     from budc.policies.listed_adapters import listed_adapters
     from budc.schema.additions import additions
 
-    layers, variant, folder = Layers(options.as_json), None, options.folder
+    variant, folder = None, options.folder
     artifact = _open(file, trust, layers)
     evaluations = found_evaluations.check_evaluations(artifact, trust, layers)
     # Refused before the model's files are read.
@@ -176,7 +185,7 @@ def _verify(file: Path, options: VerifyOptions, trust: Trust) -> dict[str, objec
         layers.unchecked("format 1.1", f"{', '.join(used)}; a run checks or refuses each of them")
     believed = [item.evaluation.document for item in evaluations if item.evaluation is not None]
     sentence = verdict(artifact.document, believed)
-    layers.passed_all(sentence)
+    layers.passed_all(f"{sentence}\n\n{quality(artifact.document)}")
     listed = [found_evaluations.record(item) for item in evaluations]
     return record(artifact, variant, layers, sentence) | {"evaluations": listed}
 

@@ -19,6 +19,7 @@ def page(artifact: Artifact, *, verbose: bool = False) -> str:
     pairs = [
         ("wrote", str(artifact.path)),
         ("policy", artifact.policy_id),
+        *([("derived from", document.derived_from)] if document.derived_from else []),
         ("signed by", claimed_signers(artifact)),
         *conditions(document),
         ("budget", budget(document)),

@@ -1,8 +1,9 @@
-"""The layers that `budc verify` checks, printed one by one as they pass, or collected for JSON."""
+"""The layers that `budc verify` checks: a line for each below what the policy is worth, or collected for JSON."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import click
@@ -13,26 +14,39 @@ if TYPE_CHECKING:
 
 @dataclass
 class Layers:
-    """What passed so far, for one artifact."""
+    """What passed so far, for one artifact.
+
+    A context: at its end the lines are printed, also where a layer was refused, so that one sees how far the file came.
+    The stages of long checks are shown on stderr meanwhile.
+    """
 
     as_json: bool
     records: list[dict[str, str]] = field(default_factory=list)
+    _lines: list[str] = field(default_factory=list)
+    _worth: str = ""
+
+    def __enter__(self) -> Layers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        text = "\n\n".join(filter(None, (self._worth, "\n".join(self._lines))))
+        if text and not self.as_json:
+            click.echo(text)
 
     def passed(self, layer: str, detail: str) -> None:
-        """Note a layer that passed; as text it is printed at once, so that a refusal comes below it."""
+        """Note a layer that passed."""
         self.records.append({"layer": layer, "detail": detail})
-        if not self.as_json:
-            click.echo(f"ok  {layer:<9}  {detail}")
+        self._lines.append(f"ok  {layer:<9}  {detail}")
 
     def unchecked(self, layer: str, detail: str) -> None:
-        """Print a layer that is not checked, and why."""
-        if not self.as_json:
-            click.echo(f"--  {layer:<9}  {detail}")
+        """Note a layer that is not checked, and why."""
+        self._lines.append(f"--  {layer:<9}  {detail}")
 
-    def passed_all(self, sentence: str) -> None:
-        """Print what the policy is worth by its report, which is now known to be its publisher's."""
-        if not self.as_json:
-            click.echo(f"\n{sentence}")
+    def passed_all(self, worth: str) -> None:
+        """Say above all lines what the policy is worth by its report, which is now known to be its publisher's."""
+        self._worth = worth
 
 
 def record(artifact: Artifact, variant: str | None, layers: Layers, sentence: str) -> dict[str, object]:
