@@ -4,7 +4,7 @@
 
 The weights are drawn at random, so that candidates differ smoothly, as they do on real models: with independent losses
 a climb would end in its first round, and annealing would stay where it is. Searches whose length depends on losses are
-run on several such landscapes. The scale decides how often annealing accepts a worse mask; losses of real models
+run on seven such landscapes. The scale decides how often annealing accepts a worse mask; losses of real models
 are of about this size.
 """
 
@@ -67,12 +67,11 @@ def dry_run(
     search: str,
     rollouts: float = 1.0,
     remembered: int = 10**9,
-    landscapes: int = LANDSCAPES,
 ) -> Count:
     """Return how many steps a search computes for one sample and branch, where so many prefixes are `remembered`.
 
-    `rollouts` is the share of its limit that `joint` takes. A search whose length depends on losses is run on so many
-    `landscapes`.
+    `rollouts` is the share of its limit that `joint` takes. A search whose length depends on losses is run on made-up
+    ones: the median is what is expected.
     """
     chosen = algorithm(search)
     if chosen.evaluations is not None:
@@ -81,7 +80,7 @@ def dry_run(
         unshared = chosen.max_candidates(space) * given.nfe
         most = least if remembered >= least else max(least, min(math.ceil(FORGOTTEN * least), unshared))
         return Count((least + most) // 2, least, most)
-    found = sorted(_computed_steps(search, given, seed, remembered) for seed in range(landscapes))
+    found = sorted(_computed_steps(search, given, seed, remembered) for seed in range(LANDSCAPES))
     return Count(round(statistics.median(found)), found[0], found[-1])
 
 
