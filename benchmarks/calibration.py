@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from command_line import COUNT, MODELS, NUMBERS, PATH, check_budgets, script
 from quality import ROOT, header, written
 from quality_methods.budc_joint import budc_joint
 from quality_methods.setting import Setting
@@ -38,23 +39,32 @@ def measure(setting: Setting, nfe: int, size: int) -> dict[str, Any]:
     }
 
 
-@click.command(help=__doc__)
-@click.option("--models", default="flux-nano", show_default=True)
-@click.option("--budgets", default="8", show_default=True)
-@click.option("--sizes", default="1,2,4,8,16,32", show_default=True, help="calibration prompts")
-@click.option("--held-out", type=int, default=64, show_default=True, help="held-out prompts")
-@click.option("--work", type=click.Path(path_type=Path), default=ROOT / "out" / "quality", show_default=True)
-@click.option("--json", "target", type=click.Path(path_type=Path), required=True, help="where the rows go")
-def main(models: str, budgets: str, sizes: str, held_out: int, work: Path, target: Path) -> None:
+@script(__doc__)
+@click.option("--models", type=MODELS, default="flux-nano", show_default=True)
+@click.option("--budgets", type=NUMBERS, default="8", show_default=True)
+@click.option("--sizes", type=NUMBERS, default="1,2,4,8,16,32", show_default=True, help="calibration prompts")
+@click.option("--held-out", type=COUNT, default=64, show_default=True, help="held-out prompts")
+@click.option("--work", type=PATH, default=ROOT / "out" / "quality", show_default=True)
+@click.option("--json", "target", type=PATH, required=True, help="where the rows go")
+def main(
+    models: tuple[str, ...],
+    budgets: tuple[int, ...],
+    sizes: tuple[int, ...],
+    held_out: int,
+    work: Path,
+    target: Path,
+) -> None:
     """Measure."""
     quiet_libraries()
+    check_budgets(models, budgets)
+    target.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    head = header(models.split(",")[0], 0, held_out)
+    head = header(models[0], 0, held_out)
     head = {key: value for key, value in head.items() if key not in ("calibration", "titles")}
-    for model in models.split(","):
-        for size in map(int, sizes.split(",")):
+    for model in models:
+        for size in sizes:
             setting = Setting(model, work / model, size, held_out)
-            for nfe in map(int, budgets.split(",")):
+            for nfe in budgets:
                 rows.append(measure(setting, nfe, size))
                 target.write_text(written(head, rows), encoding="utf-8")
                 print(json.dumps(rows[-1]), flush=True)

@@ -3,10 +3,11 @@
 python benchmarks/count_costs.py [--models wan2.1,flux.1-dev]
 """
 
-import argparse
 from pathlib import Path
 
+import click
 import msgspec
+from command_line import Names, script
 
 from budc.compiler.planning.cost import model_cost
 from budc.policies.costs import COSTS_FILE, Cost, costs
@@ -22,12 +23,17 @@ def counted(name: str) -> Cost:
     return model_cost(profile, folder, gradients=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", default=",".join(profile_names()), help="which to count; others are kept")
-    counted_anew = parser.parse_args().models.split(",")
+@script(__doc__)
+@click.option(
+    "--models",
+    type=Names(profile_names()),
+    default=",".join(profile_names()),
+    help="which to count; others are kept",
+)
+def main(models: tuple[str, ...]) -> None:
+    """Count and write."""
     known = dict(costs()) if FILE.is_file() else {}
-    for name in counted_anew:
+    for name in models:
         known[name] = counted(name)
         print(name, msgspec.json.encode(known[name]).decode(), flush=True)
         written = {name: known[name] for name in profile_names() if name in known}

@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 import msgspec
 import timing
+from command_line import COUNT, MODEL, PATH, script
 from rich.console import Console
 from rich.table import Table
 
@@ -74,12 +75,12 @@ def _cells(metrics: list[Metric]) -> list[str]:
     ]
 
 
-@click.command(help=__doc__)
-@click.option("--model", default="wan2.1-nano", show_default=True)
+@script(__doc__)
+@click.option("--model", type=MODEL, default="wan2.1-nano", show_default=True)
 @click.option("--budget", default="10", show_default=True)
 @click.option("--search", default="joint", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True)
-@click.option("--samples", type=int, default=5, show_default=True, help="timings per method")
+@click.option("--out", type=PATH, required=True)
+@click.option("--samples", type=COUNT, default=5, show_default=True, help="timings per method")
 def main(model: str, budget: str, search: str, out: Path, samples: int) -> None:
     """Run the demo."""
     out.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 import msgspec
+from command_line import NUMBERS, PATH, Names, check_budgets, script
 from securesystemslib.signer import CryptoSigner
 
 from budc.cli.dependencies import model_libraries
@@ -27,16 +28,15 @@ from budc.schema.keys import public_of
 
 EFFORTS = {"flux-nano": "thorough", "wan2.1-nano": "balanced"}
 """By model. With `thorough`, the one that guides with two branches would take well over 20 minutes."""
-MODELS, BUDGETS = ",".join(EFFORTS), "6,8,10,14"
+MODELS, BUDGETS = tuple(EFFORTS), (6, 8, 10, 14)
 
 
-def compile_missing(model: str, budgets: Sequence[str], work: Path) -> list[Artifact]:
+def compile_missing(model: str, budgets: Sequence[int], work: Path) -> list[Artifact]:
     """Return the unsigned policies of a model, compiled together unless all of them are in `work`."""
     paths = [work / f"{model}-nfe{budget}{SUFFIX}" for budget in budgets]
     if not all(path.exists() for path in paths):
-        request = CompileRequest(
-            model=model, sweep=",".join(budgets), effort=EFFORTS[model], align=True, out=work
-        )
+        sweep = ",".join(map(str, budgets))
+        request = CompileRequest(model=model, sweep=sweep, effort=EFFORTS[model], align=True, out=work)
         with model_libraries():
             compile_artifacts(request.resolve())
     return [read(path) for path in paths]
@@ -55,16 +55,15 @@ def sign(artifacts: Sequence[Artifact], into: Path) -> None:
     write_atomic(into / LIST, msgspec.json.format(msgspec.json.encode(entries), indent=1) + b"\n")
 
 
-@click.command(help=__doc__)
-@click.option("--models", default=MODELS, show_default=True)
-@click.option("--budgets", default=BUDGETS, show_default=True)
-@click.option("--work", type=click.Path(path_type=Path), default=Path("out/embedded"), show_default=True)
-@click.option("--into", type=click.Path(path_type=Path), help="default: the package")
-def main(models: str, budgets: str, work: Path, into: Path | None) -> None:
+@script(__doc__)
+@click.option("--models", type=Names(MODELS), default=",".join(MODELS), show_default=True)
+@click.option("--budgets", type=NUMBERS, default=",".join(map(str, BUDGETS)), show_default=True)
+@click.option("--work", type=PATH, default=Path("out/embedded"), show_default=True)
+@click.option("--into", type=PATH, help="default: the package")
+def main(models: tuple[str, ...], budgets: tuple[int, ...], work: Path, into: Path | None) -> None:
     """Compile what is missing, then sign all of it."""
-    names, artifacts = models.split(","), []
-    if unknown := sorted({*names} - {*EFFORTS}):
-        raise click.UsageError(f"--models: {', '.join(unknown)} is none of {', '.join(EFFORTS)}")
+    check_budgets(models, budgets)
+    artifacts = []
     if into is None and (models, budgets) != (MODELS, BUDGETS):
         raise click.UsageError(
             "--into: the package takes all policies at once; give a folder for some of them"
@@ -72,9 +71,9 @@ def main(models: str, budgets: str, work: Path, into: Path | None) -> None:
     into = into or FOLDER
     for folder in (work, into):
         folder.mkdir(parents=True, exist_ok=True)
-    for index, model in enumerate(names):
-        click.echo(f"model {index + 1}/{len(names)}: {model}, NFE {budgets}", err=True)
-        artifacts += compile_missing(model, budgets.split(","), work)
+    for index, model in enumerate(models):
+        click.echo(f"model {index + 1}/{len(models)}: {model}, NFE {', '.join(map(str, budgets))}", err=True)
+        artifacts += compile_missing(model, budgets, work)
     sign(artifacts, into)
     click.echo(f"wrote {len(artifacts)} policies, {LIST} and {KEY} in {into}")
 

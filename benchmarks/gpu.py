@@ -21,6 +21,7 @@ from typing import Any
 import click
 import diffusers
 import torch
+from command_line import COUNT, MODELS, PATH, Names, check_budgets, script
 from overhead import unmeasured
 from random_models.peers import PEERS, evaluations
 from random_models.pipeline import PIPELINES, image_tokens
@@ -29,7 +30,6 @@ from random_models.sampling import MODES, Sampling, spread
 from budc.policies.profile import ModelProfile, load_profile
 from budc.runtimes.sampling.families import family_of
 from budc.runtimes.sampling.schedulers import sampler_binding
-from budc.schema.errors import UsageError
 from budc.schema.mask import StepMask
 from budc.schema.policy import AdapterRule, DenoiserBinding, ModelBinding, PolicyDocument, Variant
 from budc.schema.predictor import Predictor
@@ -113,42 +113,41 @@ def shown(profile: ModelProfile, row: dict[str, Any]) -> str:
     )
 
 
-@click.command(help=__doc__)
-@click.option("--models", default="flux.1-dev,wan2.1", show_default=True)
-@click.option("--nfe", default=10, show_default=True)
-@click.option("--modes", default=",".join(MODES), show_default=True)
+@script(__doc__)
+@click.option("--models", type=MODELS, default="flux.1-dev,wan2.1", show_default=True)
+@click.option("--nfe", type=COUNT, default=10, show_default=True)
+@click.option("--modes", type=Names(MODES), default=",".join(MODES), show_default=True)
 @click.option(
-    "--peers", default=",".join(PEERS), show_default=True, help="other caches to measure, in the mode eager"
+    "--peers",
+    type=Names(PEERS, may_be_empty=True),
+    default=",".join(PEERS),
+    show_default=True,
+    help="other caches to measure, in the mode eager",
 )
-@click.option("--prompts", default=20, show_default=True)
-@click.option("--repeats", default=5, show_default=True)
-@click.option("--device", default="cuda", show_default=True)
-@click.option("--json", "target", type=click.Path(path_type=Path), help="where the rows go")
+@click.option("--prompts", type=COUNT, default=20, show_default=True)
+@click.option("--repeats", type=COUNT, default=5, show_default=True)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cuda", show_default=True)
+@click.option("--json", "target", type=PATH, help="where the rows go")
 def main(
-    models: str,
+    models: tuple[str, ...],
     nfe: int,
-    modes: str,
-    peers: str,
+    modes: tuple[str, ...],
+    peers: tuple[str, ...],
     prompts: int,
     repeats: int,
     device: str,
     target: Path | None,
 ) -> None:
     """Measure, print and keep every row."""
-    for option, names, choices in (("--modes", modes, MODES), ("--peers", peers, PEERS)):
-        if unknown := sorted({*names.split(",")} - {*choices, ""}):
-            raise click.UsageError(f"{option}: {', '.join(unknown)} is none of {', '.join(choices)}")
-    if "cache-dit" in peers.split(",") and find_spec("cache_dit") is None:
+    if "cache-dit" in peers and find_spec("cache_dit") is None:
         raise click.UsageError(
             "--peers: cache-dit is not installed; pip install 'budc[bench]', or --peers MagCache"
         )
-    for name in models.split(","):
-        try:
-            kind = load_profile(name).pipeline_class
-        except UsageError as error:
-            raise click.UsageError(f"{error}; {error.remedy}") from error
+    for name in models:
+        kind = load_profile(name, "--models").pipeline_class
         if kind not in PIPELINES:
             raise click.UsageError(f"--models: {name} runs in {kind}, not in {' or '.join(PIPELINES)}")
+    check_budgets(models, [nfe], "nfe")
     target_device = torch.device(device)
     if target_device.type == "cuda" and not torch.cuda.is_available():
         raise click.UsageError("no CUDA device is here; --device cpu --modes eager runs the embedded models")
@@ -165,13 +164,13 @@ def main(
     print(
         f"{'model':<14}{'method':<11}{'mode':<13}{'NFE':>6}{'loop':>11}{'forward':>13}{'ratio':>8}{'spread':>9}"
     )
-    for name in models.split(","):
+    for name in models:
         profile = load_profile(name)
         sampling = Sampling(profile, target_device)
         mask = StepMask.uniform(profile.steps, nfe)
         forward = None
-        tasks = [("", mode) for mode in modes.split(",") if mode]
-        tasks += [(peer, "eager") for peer in peers.split(",") if peer and "eager" in modes.split(",")]
+        tasks = [("", mode) for mode in modes]
+        tasks += [(peer, "eager") for peer in peers if "eager" in modes]
         for peer, mode in tasks:
             if peer:
                 assert forward is not None

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+from command_line import COUNT, PATH, script
 
 from budc.schema import digest_cache
 from budc.schema.digest_cache import DigestCache
@@ -86,12 +87,12 @@ def read_twice(folder: Path, files: int, size: int) -> str:
     return f"{total / 1e9:.1f} GB in {files} files: read {first:.4f} times at first, {again:.4f} times when remembered"
 
 
-@click.command(help=__doc__)
-@click.option("--megabytes", default=400, show_default=True, help="Of all files together.")
-@click.option("--files", default=4, show_default=True)
-@click.option("--rounds", default=5, show_default=True)
+@script(__doc__)
+@click.option("--megabytes", type=COUNT, default=400, show_default=True, help="Of all files together.")
+@click.option("--files", type=COUNT, default=4, show_default=True)
+@click.option("--rounds", type=COUNT, default=5, show_default=True)
 @click.option("--read", "reading", is_flag=True, help="Count what is read of sparse files; time nothing.")
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Also write the figures here.")
+@click.option("--json", "out", type=PATH, help="Also write the figures here.")
 def main(megabytes: int, files: int, rounds: int, reading: bool, out: Path | None) -> None:
     """Measure and print."""
     if reading:

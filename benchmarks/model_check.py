@@ -19,12 +19,14 @@ from typing import Any
 import click
 import timing
 import torch
+from command_line import COUNT, PATH, Names, script
 from diffusers import FluxTransformer2DModel, WanTransformer3DModel
 from saving import device_name, save_rows
 from torch import nn
 
 from budc.runtimes.diffusers.model_record import ModelRecord
 from budc.runtimes.diffusers.own_layers import ModuleTree, OwnLayers
+from budc.runtimes.sampling.devices import find_device
 
 TEXT = 64
 """Tokens of the text."""
@@ -126,20 +128,25 @@ def measure(name: str, heads: int | None, cells: int, repeats: int, device: torc
     }
 
 
-@click.command(help=__doc__)
-@click.option("--models", default=",".join(MODELS), show_default=True)
-@click.option("--heads", type=int, help="attention heads, if not the model's: fewer make it narrow")
-@click.option("--cells", type=int, default=4, show_default=True, help="tokens of one side of the image")
+@script(__doc__)
+@click.option("--models", type=Names(MODELS), default=",".join(MODELS), show_default=True)
+@click.option("--heads", type=COUNT, help="attention heads, if not the model's: fewer make it narrow")
+@click.option("--cells", type=COUNT, default=4, show_default=True, help="tokens of one side of the image")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="default cuda where there is one")
-@click.option("--repeats", type=int, default=3, show_default=True)
-@click.option("--json", "target", type=click.Path(path_type=Path), help="where the rows go")
+@click.option("--repeats", type=COUNT, default=3, show_default=True)
+@click.option("--json", "target", type=PATH, help="where the rows go")
 def main(
-    models: str, heads: int | None, cells: int, device: str | None, repeats: int, target: Path | None
+    models: tuple[str, ...],
+    heads: int | None,
+    cells: int,
+    device: str | None,
+    repeats: int,
+    target: Path | None,
 ) -> None:
     """Measure and print."""
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = find_device(device)
     torch.manual_seed(0)
-    rows = [measure(name, heads, cells, repeats, place) for name in models.split(",")]
+    rows = [measure(name, heads, cells, repeats, place) for name in models]
     print(f"device: {device_name() if place.type == 'cuda' else 'CPU'}, float32, {cells} x {cells} cells")
     print(f"{'model':<17}{'parameters':>12}{'tensors':>9}{'forward':>12}{'check':>11}{'ratio':>9}")
     for row in rows:

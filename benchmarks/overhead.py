@@ -16,6 +16,7 @@ from typing import Any
 import click
 import timing
 import torch
+from command_line import COUNT, MODELS, NUMBERS, PATH, check_budgets, script
 from saving import device_name, save_rows
 
 from budc.compiler.emit import output_shape
@@ -96,14 +97,15 @@ def measure(name: str, nfe: int, repeats: int) -> dict[str, Any]:
     }
 
 
-@click.command(help=__doc__)
-@click.option("--models", default="wan2.1-nano,wan2.1-mini", show_default=True)
-@click.option("--budgets", default="6,10,25,50", show_default=True)
-@click.option("--repeats", type=int, default=5, show_default=True)
-@click.option("--json", "target", type=click.Path(path_type=Path), help="where the rows go")
-def main(models: str, budgets: str, repeats: int, target: Path | None) -> None:
+@script(__doc__)
+@click.option("--models", type=MODELS, default="wan2.1-nano,wan2.1-mini", show_default=True)
+@click.option("--budgets", type=NUMBERS, default="6,10,25,50", show_default=True)
+@click.option("--repeats", type=COUNT, default=5, show_default=True)
+@click.option("--json", "target", type=PATH, help="where the rows go")
+def main(models: tuple[str, ...], budgets: tuple[int, ...], repeats: int, target: Path | None) -> None:
     """Measure and print."""
-    rows = [measure(name, int(nfe), repeats) for name in models.split(",") for nfe in budgets.split(",")]
+    check_budgets(models, budgets)
+    rows = [measure(name, nfe, repeats) for name in models for nfe in budgets]
     print(f"device: {device_name()}")
     print(f"{'model':<14}{'NFE':>4}{'loop':>10}{'forward':>11}{'ratio':>8}{'beyond, per step':>19}")
     for row in rows:

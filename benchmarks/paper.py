@@ -12,37 +12,19 @@ paper-TABLE.json in --out; `--report` writes docs/paper.md from all that are the
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
+from command_line import COUNT, NUMBERS, PATH, Numbers, script
 from paper_tables.asked import Asked
 from paper_tables.page import page
 from paper_tables.registry import TABLES, in_ci_size
 from quality import ROOT, header, written
 
 from budc.cli.dependencies import quiet_libraries
-from budc.schema.errors import BudcError
 from budc.schema.files import write_atomic
-
-PATH = click.Path(path_type=Path)
-
-
-def numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    """Read numbers with commas between them."""
-    if value is None:
-        return None
-    try:
-        return tuple(int(part) for part in value.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{value!r}: write whole numbers with commas between them") from None
-
-
-def numbers_option(name: str, text: str) -> Callable[[Any], Any]:
-    """Return an option of numbers with commas between them."""
-    return click.option(f"--{name}", callback=numbers, metavar="N,N", help=text)
 
 
 def asked(table: str, options: dict[str, Any]) -> Asked:
@@ -59,19 +41,19 @@ def record(table: str, request: Asked) -> dict[str, Any]:
     }
 
 
-@click.command(help=__doc__)
+@script(__doc__)
 @click.option("--table", type=click.Choice(list(TABLES)))
 @click.option("--report", is_flag=True, help="write docs/paper.md from the results in --out")
 @click.option("--model", help="name, folder or profile, as --model of budc takes it")
 @click.option("--to", help="transfer: the model that policies are moved to")
 @click.option("--weights", type=PATH, help="folder of the model")
 @click.option("--device", help="as that of budc; default the accelerator, or the CPU")
-@numbers_option("budgets", "evaluations a branch")
-@numbers_option("seeds", "convergence: random starts")
-@numbers_option("sizes", "calibration: numbers of prompts; search-space: numbers of steps")
+@click.option("--budgets", type=NUMBERS, help="evaluations a branch")
+@click.option("--seeds", type=Numbers(0), help="convergence: random starts")
+@click.option("--sizes", type=NUMBERS, help="calibration: numbers of prompts; search-space: numbers of steps")
 @click.option("--reference-steps", type=click.IntRange(1, 1000), help="search-space: steps of the reference")
-@click.option("--calibration", type=click.IntRange(1), help="calibration prompts")
-@click.option("--held-out", type=click.IntRange(1), help="held-out prompts")
+@click.option("--calibration", type=COUNT, help="calibration prompts")
+@click.option("--held-out", type=COUNT, help="held-out prompts")
 @click.option("--effort", type=click.Choice(["fast", "balanced", "thorough"]))
 @click.option(
     "--against", help="main, video, generalisation: other methods, as --against of budc evaluate takes them"
@@ -96,12 +78,9 @@ def main(table: str | None, report: bool, out: Path, docs: Path, **options: Any)
         }
         (docs / "paper.md").write_text(page(found), encoding="utf-8")
         return
-    try:
-        request = asked(table, options)
-        rows = list(TABLES[table].module.measure(request))
-        text = written(record(table, request), rows)
-    except BudcError as error:
-        raise click.ClickException(f"{error}\n{error.remedy}") from error
+    request = asked(table, options)
+    rows = list(TABLES[table].module.measure(request))
+    text = written(record(table, request), rows)
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / f"paper-{table}.json", text.encode())
     click.echo(TABLES[table].module.markdown(rows))

@@ -12,6 +12,7 @@ import click
 import numpy as np
 import timing
 import torch
+from command_line import COUNT, PATH, script
 from PIL import Image, ImageDraw, ImageFont
 
 from budc.policies.profile import load_profile, read_prompts
@@ -60,11 +61,11 @@ def line(text: str, width: int) -> Image.Image:
     return band
 
 
-@click.command(help=__doc__)
+@script(__doc__)
 @click.argument("artifact", type=click.Path(path_type=Path, exists=True))
 @click.option("--trust", "public", type=click.Path(path_type=Path, exists=True), required=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True)
-@click.option("--prompts", "count", type=int, default=3, show_default=True, help="held-out prompts to draw")
+@click.option("--out", type=PATH, required=True)
+@click.option("--prompts", "count", type=COUNT, default=3, show_default=True, help="held-out prompts to draw")
 def main(artifact: Path, public: Path, out: Path, count: int) -> None:
     """Generate and draw."""
     trust = Trust.from_pem(public)

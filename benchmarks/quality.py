@@ -16,13 +16,24 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import diffusers
 import torch
+from command_line import (
+    COUNT,
+    MODELS,
+    NUMBERS,
+    PATH,
+    RESULTS,
+    Names,
+    Numbers,
+    check_budgets,
+    script,
+)
 from quality_methods.registry import METHODS, applicable
 from quality_methods.report import write_report
 from quality_methods.scoring import Scorer
@@ -38,18 +49,9 @@ from budc.schema.files import write_atomic
 ROOT = Path(__file__).parents[1]
 
 
-def names(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
-    """Read a comma-separated list of methods; without one, all but those that are measured by name alone."""
-    if value is None:
-        return [name for name, method in METHODS.items() if not method.by_name]
-    chosen = value.split(",")
-    for name in chosen:
-        if name not in METHODS:
-            raise click.BadParameter(f"no method named {name!r}; there are {', '.join(METHODS)}")
-    return chosen
-
-
-def cells(methods: list[str], budgets: list[int], seeds: list[int]) -> Iterator[tuple[str, int, int]]:
+def cells(
+    methods: Sequence[str], budgets: Sequence[int], seeds: Sequence[int]
+) -> Iterator[tuple[str, int, int]]:
     """Yield (method, NFE, seed); a method that no seed changes is measured once."""
     for method in methods:
         for nfe in budgets:
@@ -109,40 +111,35 @@ def written(head: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     return json.dumps(head, indent=1).removesuffix("\n}") + f',\n "rows": [\n{lines}\n ]\n}}\n'
 
 
-@click.command(help=__doc__)
-@click.option("--models", default="wan2.1-nano,wan2.1-mini", show_default=True)
-@click.option("--budgets", default="6,8,10,14", show_default=True)
+@script(__doc__)
+@click.option("--models", type=MODELS, default="wan2.1-nano,wan2.1-mini", show_default=True)
+@click.option("--budgets", type=NUMBERS, default="6,8,10,14", show_default=True)
 @click.option(
     "--methods",
-    callback=names,
+    type=Names(METHODS),
+    default=",".join(name for name, method in METHODS.items() if not method.by_name),
     help="comma-separated; default all but those that the registry has as measured by name",
 )
-@click.option("--seeds", default="0,1,2", show_default=True, help="for methods that draw")
-@click.option(
-    "--calibration", type=click.IntRange(1), help="calibration prompts; default the profile's number"
-)
-@click.option("--held-out", type=click.IntRange(1), help="held-out prompts; default the profile's number")
-@click.option("--weights", type=click.Path(path_type=Path), help="folder of the model; for one model")
+@click.option("--seeds", type=Numbers(0), default="0,1,2", show_default=True, help="for methods that draw")
+@click.option("--calibration", type=COUNT, help="calibration prompts; default the profile's number")
+@click.option("--held-out", type=COUNT, help="held-out prompts; default the profile's number")
+@click.option("--weights", type=PATH, help="folder of the model; for one model")
 @click.option("--device", help="as that of budc; default the accelerator, or the CPU")
-@click.option("--work", type=click.Path(path_type=Path), default=ROOT / "out" / "quality", show_default=True)
+@click.option("--work", type=PATH, default=ROOT / "out" / "quality", show_default=True)
 @click.option(
     "--ray", metavar="ADDRESS", help="let workers of a Ray cluster make the full runs, as that of budc"
 )
-@click.option(
-    "--workers", type=click.IntRange(1), help="how many; default as many as the cluster has room for"
-)
+@click.option("--workers", type=COUNT, help="how many; default as many as the cluster has room for")
 @click.option("--again", is_flag=True, help="measure cells again that are in --work")
 @click.option("--finished", is_flag=True, help="measure nothing: take the cells that are in --work")
-@click.option("--json", "target", type=click.Path(path_type=Path), help="where the rows go")
-@click.option(
-    "--report", type=click.Path(path_type=Path, exists=True), help="write docs/quality.md from results"
-)
-@click.option("--docs", type=click.Path(path_type=Path), default=ROOT / "docs", show_default=True)
+@click.option("--json", "target", type=PATH, help="where the rows go")
+@click.option("--report", type=RESULTS, help="write docs/quality.md from results")
+@click.option("--docs", type=PATH, default=ROOT / "docs", show_default=True)
 def main(
-    models: str,
-    budgets: str,
-    methods: list[str],
-    seeds: str,
+    models: tuple[str, ...],
+    budgets: tuple[int, ...],
+    methods: tuple[str, ...],
+    seeds: tuple[int, ...],
     calibration: int | None,
     held_out: int | None,
     weights: Path | None,
@@ -153,25 +150,25 @@ def main(
     again: bool,
     finished: bool,
     target: Path | None,
-    report: Path | None,
+    report: dict[str, Any] | None,
     docs: Path,
 ) -> None:
     """Measure, or write the report."""
     quiet_libraries()
     if report is not None:
-        write_report(json.loads(report.read_text(encoding="utf-8")), docs)
+        write_report(report, docs)
         return
-    if weights is not None and "," in models:
+    if weights is not None and len(models) > 1:
         raise click.UsageError("--weights is the folder of one model; give --models one name")
+    check_budgets(models, budgets)
     rows, missing = [], []
-    sizes, draws = ([int(value) for value in text.split(",")] for text in (budgets, seeds))
-    for model in models.split(","):
+    for model in models:
         profile = choose_model(model)
         fitting, others = applicable(methods, profile.pipeline_class)
         for method in others:
             where = ", ".join(METHODS[method].pipelines)
             print(f"{model}: {method} is skipped, it is written for {where}", file=sys.stderr)
-        plan = list(cells(fitting, sizes, draws))
+        plan = list(cells(fitting, budgets, seeds))
         folder = folder_of(work, model, weights, device)
         head = header(model, calibration, held_out, device)
         if finished:
@@ -188,7 +185,7 @@ def main(
             setting = Setting(model, folder, calibration, held_out, weights=weights, device=device, pool=pool)
             scorer = Scorer(setting)
             rows += [measure(setting, scorer, *cell, again) for cell in plan]
-    head = header(models.split(",")[0], calibration, held_out, device)
+    head = header(models[0], calibration, held_out, device)
     text = written({**head, "notRun": missing}, rows)
     if target is None:
         print(text, end="")

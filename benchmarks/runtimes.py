@@ -29,6 +29,7 @@ from typing import Any
 import click
 import msgspec
 import numpy as np
+from command_line import COUNT, MODEL, NUMBERS, PATH, Names, check_budgets, script
 from runtimes_compared.process import EXPORT, RUNTIMES, child, import_seconds, in_a_process
 from runtimes_compared.table import lines
 
@@ -36,33 +37,38 @@ from budc.policies.profile import read_prompts
 from budc.schema.policy import PAYLOADS
 
 
-@click.command(help=__doc__)
-@click.option("--model", default="wan2.1-nano", show_default=True)
-@click.option("--budgets", default="6,10,50", show_default=True)
+@script(__doc__)
+@click.option("--model", type=MODEL, default="wan2.1-nano", show_default=True)
+@click.option("--budgets", type=NUMBERS, default="6,10,50", show_default=True)
 @click.option(
     "--payloads",
+    type=Names(PAYLOADS),
     default=",".join(PAYLOADS),
     show_default=True,
     help="what is reused; a policy that reuses no step is measured with the first only",
 )
-@click.option("--repeats", type=int, default=5, show_default=True)
-@click.option("--threads", type=int, default=1, show_default=True, help="CPU threads of each runtime")
+@click.option("--repeats", type=COUNT, default=5, show_default=True)
+@click.option("--threads", type=COUNT, default=1, show_default=True, help="CPU threads of each runtime")
 @click.option(
-    "--provider", default="cpu", show_default=True, help="of ONNX Runtime; diffusers uses CUDA if it can"
+    "--provider",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="of ONNX Runtime; diffusers uses CUDA if it can",
 )
-@click.option("--export", type=click.Path(path_type=Path), help="an export of the model; default a new one")
+@click.option("--export", type=PATH, help="an export of the model; default a new one")
 @click.option(
     "--random",
     "shape",
     metavar="HxWxF",
     help="use random weights for the model's architecture, and clips of this shape",
 )
-@click.option("--json", "target", type=click.Path(path_type=Path), help="file to write the figures to")
+@click.option("--json", "target", type=PATH, help="file to write the figures to")
 @click.option("--child", "task", type=click.Choice([*RUNTIMES, EXPORT]), hidden=True)
 def main(
     model: str,
-    budgets: str,
-    payloads: str,
+    budgets: tuple[int, ...],
+    payloads: tuple[str, ...],
     repeats: int,
     threads: int,
     provider: str,
@@ -75,8 +81,7 @@ def main(
     if task is not None:
         print(json.dumps(child(task, json.load(sys.stdin))))
         return
-    if unknown := sorted({*payloads.split(",")} - {*PAYLOADS}):
-        raise click.UsageError(f"--payloads: {', '.join(unknown)} is none of {', '.join(PAYLOADS)}")
+    check_budgets([model], budgets)
     # This import loads torch, which the process that measures ONNX Runtime must not have.
     from runtimes_compared.setup import policies, weights_of
 
@@ -88,9 +93,8 @@ def main(
             export = folder / "export"
             job = {"profile": msgspec.to_builtins(profile), "weights": str(weights), "export": str(export)}
             export_figures = in_a_process(EXPORT, job, os.cpu_count() or 1)
-        budget_list = [int(nfe) for nfe in budgets.split(",")]
         job = {
-            "policies": policies(profile, weights, export, budget_list, payloads.split(","), folder),
+            "policies": policies(profile, weights, export, budgets, payloads, folder),
             "weights": str(weights),
             "export": str(export),
             "prompt": read_prompts(profile.prompts.held_out)[0],

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from command_line import COUNT, MODEL, PATH, script
 from saving import save_rows
 
 from budc.cli.dependencies import quiet_libraries
@@ -166,10 +167,10 @@ def summary(seconds: dict[str, list[float]]) -> dict[str, Any]:
     }
 
 
-@click.command(help=__doc__)
-@click.option("--model", default="wan2.1-nano", show_default=True)
-@click.option("--rounds", type=click.IntRange(1), default=7, show_default=True)
-@click.option("--json", "target", type=click.Path(path_type=Path), help="where the rows go")
+@script(__doc__)
+@click.option("--model", type=MODEL, default="wan2.1-nano", show_default=True)
+@click.option("--rounds", type=COUNT, default=7, show_default=True)
+@click.option("--json", "target", type=PATH, help="where the rows go")
 def main(model: str, rounds: int, target: Path | None) -> None:
     """Measure, and print the ratios."""
     quiet_libraries()

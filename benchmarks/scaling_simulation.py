@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import click
+from command_line import COUNT, MODEL, check_budgets, script
 
 from budc.compiler.planning.devices import device as device_named
 from budc.compiler.planning.estimate import UTILISATION
@@ -150,13 +151,14 @@ def simulate(profile: ModelProfile, nfe: int, name: str, forward: float, workers
     return farm
 
 
-@click.command(help=__doc__)
-@click.option("--model", default="wan2.1-14b", show_default=True)
-@click.option("--budget", default=10, show_default=True)
+@script(__doc__)
+@click.option("--model", type=MODEL, default="wan2.1-14b", show_default=True)
+@click.option("--budget", type=COUNT, default=10, show_default=True)
 @click.option("--effort", "name", default="thorough", show_default=True)
 @click.option("--device", default="h100", show_default=True)
 def main(model: str, budget: int, name: str, device: str) -> None:
     """Print a table."""
+    check_budgets([model], [budget], "budget")
     profile = choose_model(model)
     cost = shipped_cost(profile)
     if cost is None:

@@ -17,12 +17,14 @@ from typing import Any
 
 import click
 import msgspec
+from command_line import COUNT, MODELS, PATH, Names, script
 
 from budc.cli.dependencies import quiet_libraries
+from budc.compiler.budget import parse_budget
 from budc.compiler.policy_source import make_request
 from budc.runtimes.targets.deployment_target import DeploymentTarget
 from budc.runtimes.targets.losses import deployed
-from budc.runtimes.targets.registry import TARGETS, target_named
+from budc.runtimes.targets.registry import TARGETS
 from budc.schema.artifact import Artifact, read
 from budc.schema.errors import UnsupportedModel
 
@@ -109,23 +111,32 @@ def magcache_differs(model: str, target: DeploymentTarget, artifact: Artifact) -
     return float((latents() - expected).abs().max() / expected.abs().max())
 
 
-@click.command(help=__doc__)
-@click.option("--models", default="flux-nano,wan2.1-nano", show_default=True)
-@click.option("--targets", "names", default=",".join(TARGETS), show_default=True)
-@click.option("--steps", type=int, default=12, show_default=True)
+@script(__doc__)
+@click.option("--models", type=MODELS, default="flux-nano,wan2.1-nano", show_default=True)
+@click.option("--targets", "names", type=Names(TARGETS), default=",".join(TARGETS), show_default=True)
+@click.option("--steps", type=click.IntRange(1, 1000), default=12, show_default=True)
 @click.option("--budget", default="5", show_default=True)
-@click.option("--held-out", type=int, default=32, show_default=True, help="held-out prompts")
-@click.option("--work", type=click.Path(path_type=Path), default=ROOT / "out" / "targets", show_default=True)
-@click.option("--json", "path", type=click.Path(path_type=Path), required=True, help="where the rows go")
-def main(models: str, names: str, steps: int, budget: str, held_out: int, work: Path, path: Path) -> None:
+@click.option("--held-out", type=COUNT, default=32, show_default=True, help="held-out prompts")
+@click.option("--work", type=PATH, default=ROOT / "out" / "targets", show_default=True)
+@click.option("--json", "path", type=PATH, required=True, help="where the rows go")
+def main(
+    models: tuple[str, ...],
+    names: tuple[str, ...],
+    steps: int,
+    budget: str,
+    held_out: int,
+    work: Path,
+    path: Path,
+) -> None:
     """Measure."""
     quiet_libraries()
-    targets = [target_named(name, "targets") for name in names.split(",")]
+    parse_budget(budget, steps)
+    targets = [TARGETS[name] for name in names]
     for folder in (work, path.parent):
         folder.mkdir(parents=True, exist_ok=True)
     options = {"steps": steps, "budget": budget, "held_out_size": held_out}
     rows = []
-    for model in models.split(","):
+    for model in models:
         for target in targets:
             try:
                 rows.append(measure(work, model, target, options))

@@ -26,12 +26,14 @@ from typing import Any
 
 import click
 import torch
+from command_line import NUMBERS, PATH, RESULTS, check_budgets, script
 
 from budc.cli.dependencies import quiet_libraries
 from budc.compiler.compile import compile_artifacts
 from budc.compiler.request import CompileRequest
 from budc.compiler.transfer import transfer
 from budc.compiler.transfer_request import TransferRequest
+from budc.policies.model_choice import choose_model
 from budc.schema.artifact import SUFFIX, Artifact, read
 
 ROOT = Path(__file__).parents[1]
@@ -134,23 +136,49 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-@click.command(help=__doc__)
-@click.option("--pairs", default="wan2.1-nano:wan2.1-mini,wan2.1-mini:wan2.1-nano", show_default=True)
-@click.option("--budgets", default="6,8,10,14", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--work", type=click.Path(path_type=Path), default=ROOT / "out" / "transfer", show_default=True)
-@click.option("--json", "target", type=click.Path(path_type=Path), help="where the rows go")
+class Pairs(click.ParamType[tuple[tuple[str, str], ...]]):
+    """Pairs of models with commas between them."""
+
+    name = "FROM:TO,FROM:TO"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[tuple[str, str], ...]:
+        """Return the models of each pair."""
+        if isinstance(value, tuple):
+            return value
+        pairs = [tuple(pair.split(":")) for pair in str(value).split(",")]
+        if wrong := [pair for pair in pairs if len(pair) != 2]:
+            self.fail(f"{':'.join(wrong[0])!r}: write FROM:TO, two models", param, ctx)
+        for name in {name for pair in pairs for name in pair}:
+            choose_model(name, "--pairs")
+        return tuple((origin, to) for origin, to in pairs)
+
+
+@script(__doc__)
 @click.option(
-    "--report", type=click.Path(path_type=Path, exists=True), help="print the table of a results file"
+    "--pairs", type=Pairs(), default="wan2.1-nano:wan2.1-mini,wan2.1-mini:wan2.1-nano", show_default=True
 )
-def main(pairs: str, budgets: str, seed: int, work: Path, target: Path | None, report: Path | None) -> None:
+@click.option("--budgets", type=NUMBERS, default="6,8,10,14", show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--work", type=PATH, default=ROOT / "out" / "transfer", show_default=True)
+@click.option("--json", "target", type=PATH, help="where the rows go")
+@click.option("--report", type=RESULTS, help="print the table of a results file")
+def main(
+    pairs: tuple[tuple[str, str], ...],
+    budgets: tuple[int, ...],
+    seed: int,
+    work: Path,
+    target: Path | None,
+    report: dict[str, Any] | None,
+) -> None:
     """Measure, or print the table."""
     if report is not None:
-        click.echo(table(json.loads(report.read_text(encoding="utf-8"))["rows"]))
+        click.echo(table(report["rows"]))
         return
     quiet_libraries()
-    chosen = [(origin, to) for origin, _, to in (pair.partition(":") for pair in pairs.split(","))]
-    rows = list(measured(chosen, [int(nfe) for nfe in budgets.split(",")], seed, work))
+    check_budgets({name for pair in pairs for name in pair}, budgets)
+    rows = list(measured(pairs, budgets, seed, work))
     record = {
         "command": shlex.join(["python", *sys.argv]),
         "device": f"CPU, {torch.get_num_threads()} threads",

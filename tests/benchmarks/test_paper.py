@@ -52,8 +52,8 @@ def test_it_says_what_to_give(arguments):
 
 def test_what_the_package_refuses_is_said_in_a_line(tmp_path):
     outcome = call("--table", "main", "--model", "flux-nona", "--work", tmp_path, "--out", tmp_path)
-    assert outcome.exit_code == 1
-    assert outcome.output.startswith("Error: --model: ")
+    assert outcome.exit_code == 2
+    assert outcome.output.startswith("error: --model: ")
     assert "flux-nano" in outcome.output
 
 
