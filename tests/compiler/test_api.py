@@ -1,6 +1,5 @@
 """The compiler on tensors: arguments and errors are those of Python, the checks are those of the command line."""
 
-import contextlib
 import inspect
 import re
 from pathlib import Path
@@ -494,9 +493,17 @@ JUNK = (
 @pytest.mark.parametrize("name", inspect.signature(budc.compile_policy).parameters)
 def test_whatever_an_argument_is_only_budc_errors_come_out(compiled, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # A pair of functions has no blocks.
+    module = {"denoiser": Blocks()} if name == "blocks" else {}
+    refusals = []
     for value in JUNK:
-        with contextlib.suppress(BudcError):
-            compiled(**{name: value})
+        try:
+            assert compiled(**module | {name: value}).nfe == 3
+        except BudcError as error:
+            refusals.append(error)
+    assert all(name in str(refusal) and refusal.remedy for refusal in refusals)
+    # None and a few others are what some arguments take.
+    assert len(refusals) >= len(JUNK) - 3
 
 
 def test_no_sample_is_held_out_that_the_policy_was_selected_on(compiled, toys):

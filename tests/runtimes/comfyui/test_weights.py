@@ -56,12 +56,19 @@ def binding(tensors: dict[str, Tensor], **fields: Any) -> DenoiserBinding:
 
 def test_the_same_values_under_other_names_are_the_same_model() -> None:
     verify_weights(Patcher(weights()), binding(weights()), FAMILY, SettingsCheck())
+    other = weights()
+    other["head.head.weight"][0, 0] += 1
+    with pytest.raises(WeightsMismatch, match="has tensor root"):
+        verify_weights(Patcher(other), binding(weights()), FAMILY, SettingsCheck())
 
 
 def test_layers_that_the_engine_widens_are_told_at_the_precision_of_the_file() -> None:
     in_file = weights(torch.bfloat16)
     in_memory = {**in_file, "patch_embedding.weight": in_file["patch_embedding.weight"].float()}
     verify_weights(Patcher(in_memory), binding(in_file), FAMILY, SettingsCheck())
+    in_memory["patch_embedding.weight"][0, 0] += 1e-6
+    with pytest.raises(WeightsMismatch, match="has tensor root"):
+        verify_weights(Patcher(in_memory), binding(in_file), FAMILY, SettingsCheck())
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -76,9 +83,12 @@ def test_a_model_that_the_engine_widens_as_a_whole_is_told_too(dtype: torch.dtyp
 
 
 def test_weights_are_told_without_lora() -> None:
-    patcher = Patcher({**weights(), "head.head.weight": torch.zeros(3, 2)})
+    merged = {**weights(), "head.head.weight": torch.zeros(3, 2)}
+    patcher = Patcher(merged)
     patcher.backup["diffusion_model.head.head.weight"] = SimpleNamespace(weight=weights()["head.head.weight"])
     verify_weights(patcher, binding(weights()), FAMILY, SettingsCheck())
+    with pytest.raises(WeightsMismatch, match="has tensor root"):
+        verify_weights(Patcher(merged), binding(weights()), FAMILY, SettingsCheck())
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
