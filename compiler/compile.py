@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from typing import NamedTuple
 
 from budc.compiler.compile_budget import CompileBudget, settled_plan
 from budc.compiler.compile_plan import CompilePlan
 from budc.compiler.compile_task import compile_task, deployed_sampler, measured_settings, recorded_for
 from budc.compiler.compile_work import compile_work
 from budc.compiler.emit import make_document, write_artifact
-from budc.compiler.evaluation.report import Evaluator, Generated, SampledPolicy
+from budc.compiler.evaluation.report import Evaluator, Generated, LoopTimes, SampledPolicy
 from budc.compiler.further_shapes import SizedTarget, with_further_shapes
 from budc.compiler.loaded_target import load_target
 from budc.compiler.proxy_search import SizedSearch
@@ -33,8 +34,27 @@ from budc.schema.policy import PolicyDocument, SamplerBinding
 from budc.schema.report_names import OBJECTIVES
 
 
+class Compiled(NamedTuple):
+    """An artifact that was written, and what its loop took here, where that was measured.
+
+    Times are not in the artifact, whose bytes the same compile repeats.
+    """
+
+    artifact: Artifact
+    loop: LoopTimes | None
+
+
 def compile_artifacts(plan: CompilePlan) -> list[Artifact]:
     """Compile a policy for every budget and write the artifacts; return what was written.
+
+    Raises:
+        BudcError: see `compile_measured`.
+    """
+    return [compiled.artifact for compiled in compile_measured(plan)]
+
+
+def compile_measured(plan: CompilePlan) -> list[Compiled]:
+    """Compile a policy for every budget and write the artifacts; return what was written, with measured times.
 
     Raises:
         BudcError: see `load_target`, `Finder` and `Evaluator`. What can be refused is refused before the first
@@ -50,7 +70,7 @@ def compile_artifacts(plan: CompilePlan) -> list[Artifact]:
         return _compiled(plan, pool, work)
 
 
-def _compiled(plan: CompilePlan, pool: Pool | None, work: RemainingWork) -> list[Artifact]:
+def _compiled(plan: CompilePlan, pool: Pool | None, work: RemainingWork) -> list[Compiled]:
     loaded = load_target(plan.target)
     sampler = loaded.model.sampler(plan.steps)
     _check_mask(plan, sampler)
@@ -106,7 +126,7 @@ def _compiled(plan: CompilePlan, pool: Pool | None, work: RemainingWork) -> list
         _write_artifacts(plan, documents)
         for done in (journal, *(target.journal for target in (*further, proxy) if target is not None)):
             done.discard()
-    return [read(planned.path) for planned in plan.policies]
+    return [Compiled(read(planned.path), evaluator.loop_times(planned.nfe)) for planned in plan.policies]
 
 
 def _result(nfe: int, settled: Settled | None, find: Callable[[int], SearchResult]) -> SearchResult:

@@ -18,7 +18,7 @@ from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.emit import versions
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.evaluation.reference import encode_samples, prompt_set, reference_set
-from budc.compiler.evaluation.report import Evaluator
+from budc.compiler.evaluation.report import HELD_OUT_RUN, Evaluator
 from budc.compiler.models.adapters import with_adapters
 from budc.compiler.models.binding import model_binding, with_quantization
 from budc.compiler.models.denoiser import model_denoiser
@@ -38,9 +38,6 @@ from budc.schema.digest_cache import DigestCache
 from budc.schema.errors import printable
 from budc.schema.plural import counted
 from budc.schema.policy import ModelBinding, Payload, PromptSet, SamplerBinding
-
-HELD_OUT_RUN = "held-out full"
-"""What the journal calls the reference run of the held-out prompts."""
 
 
 class EncodedSets(NamedTuple):

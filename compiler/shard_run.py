@@ -13,7 +13,8 @@ from typing import Final
 from budc.compiler.compile_plan import CompilePlan
 from budc.compiler.compile_task import compile_task, measured_settings
 from budc.compiler.evaluation.reference import latent_chunks
-from budc.compiler.loaded_target import HELD_OUT_RUN, LoadedTarget, load_target
+from budc.compiler.evaluation.report import HELD_OUT_RUN
+from budc.compiler.loaded_target import LoadedTarget, load_target
 from budc.compiler.rollouts.policies import full_policy
 from budc.compiler.rollouts.reference_run import reference_chunks
 from budc.compiler.selection.network import CALIBRATION_RUN, batched

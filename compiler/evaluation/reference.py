@@ -6,6 +6,7 @@ that a compile that was killed rolls out what was missing and nothing else.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -125,8 +126,10 @@ def latent_chunks(
     elsewhere = None if rollout.workers is None else partial(rollout.workers.latents, label, policy, sampler)
 
     def roll_out(first: int, last: int) -> tuple[Mapping[str, Tensor], int]:
-        before = rollout.forwards
+        before, started = rollout.forwards, time.perf_counter()
         latents = rollout.run(policy, sampler, conditions.part(first, last), bar)
+        taken = (time.perf_counter() - started) / (last - first)
+        rollout.seconds.setdefault(label, []).append(taken)
         return {"latents": latents}, rollout.forwards - before
 
     with progress(label, len(spans)) as bar:

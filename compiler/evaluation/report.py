@@ -7,9 +7,10 @@ by the scheduler itself, and nothing was selected on these prompts.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from torch import Tensor
 
@@ -22,13 +23,17 @@ from budc.compiler.rollouts.metrics import latent_errors, latent_metric, psnrs
 from budc.compiler.rollouts.policies import full_policy, shared_policy
 from budc.compiler.rollouts.workers import ReportWorkers
 from budc.compiler.storage.journal import Journal
+from budc.compiler.storage.tensors import CHUNK_SIZE
 from budc.progress import progress
 from budc.runtimes.sampling.device_memory import device_memory
+from budc.runtimes.sampling.devices import device_name
 from budc.schema.mask import StepMask
 from budc.schema.policy import REPLAY_TOLERANCE, Baseline, Policy, PromptSet, Quality, SamplerBinding
 from budc.schema.predictor import Predictor
 from budc.schema.report_names import FEWER_STEPS, FULL, UNIFORM
 
+HELD_OUT_RUN = "held-out full"
+"""What the journal calls the reference run of the held-out prompts."""
 _WITHOUT_FRAMES = (
     "compile with --no-frames or a smaller --height and --width, or use a device with more memory"
 )
@@ -49,6 +54,15 @@ class Generated:
 
     nfe: int
     latents: Mapping[str, Tensor]
+
+
+class LoopTimes(NamedTuple):
+    """Seconds of the denoising loop for a sample, of the full run and of a policy."""
+
+    full: float
+    policy: float
+    device: str
+    """In words, with how many samples were computed together."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +101,21 @@ class Evaluator:
                 for name, sampled in policies.items()
             },
         )
+
+    def loop_times(self, nfe: int) -> LoopTimes | None:
+        """Return what the loops of the full run and of a policy took on the held-out prompts.
+
+        The first chunk of each is left out: it warms up. None where no others were rolled out here, as there are too
+        few prompts, or as an earlier call or workers did it.
+        """
+        taken = [
+            self.rollout.seconds.get(label, [])[1:] for label in (HELD_OUT_RUN, f"held-out {nfe} policy")
+        ]
+        if not all(taken):
+            return None
+        full, policy = map(statistics.median, taken)
+        device, batch = device_name(self.rollout.model.device), min(self.rollout.batch, CHUNK_SIZE)
+        return LoopTimes(full, policy, f"{device}, in batches of {batch}" if batch > 1 else device)
 
     def report(self, generated: Sequence[Generated], objective: str, calibration: PromptSet) -> list[Quality]:
         """Return a report for each budget.

@@ -99,7 +99,7 @@ def test_a_flag_wins_even_if_it_is_zero(budc, monkeypatch, tmp_path, flags, seed
         plans.append(plan)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("budc.compiler.compile.compile_artifacts", stop)
+    monkeypatch.setattr("budc.compiler.compile.compile_measured", stop)
     (tmp_path / "policy.toml").write_text('model = "wan2.1-nano"\nbudget = 3\nseed = 5\nalign = true\n')
     budc("compile", tmp_path / "policy.toml", "--out", tmp_path / "x.budc.json", *flags)
     assert [(plan.seed, plan.align) for plan in plans] == [(seed, align)]
@@ -109,7 +109,7 @@ def test_an_interrupted_compile_says_that_it_resumes(budc, compiled, monkeypatch
     def interrupt(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("budc.compiler.compile.compile_artifacts", interrupt)
+    monkeypatch.setattr("budc.compiler.compile.compile_measured", interrupt)
     outcome = budc("compile", "--model", "wan2.1-nano", "--budget", "3")
     assert outcome.code == 130
     assert outcome.err.splitlines() == [

@@ -43,6 +43,7 @@ from budc.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from budc.compiler.compile import Compiled
     from budc.compiler.compile_plan import CompilePlan
     from budc.compiler.storage.shard import Shard
     from budc.schema.artifact import Artifact
@@ -170,10 +171,10 @@ def compile_command(
         click.echo(_make_shard(plan, plan.shard, download=request.download, as_json=as_json))
         return
     trust = None if report is None else _check_report(report)
-    artifacts = _compile(plan, download=request.download)
-    _show(artifacts, sweep=request.sweep is not None, verbose=verbose, as_json=as_json)
+    compiled = _compile(plan, download=request.download)
+    _show(compiled, sweep=request.sweep is not None, verbose=verbose, as_json=as_json)
     if report is not None and trust is not None:
-        _write_report(report, artifacts, trust)
+        _write_report(report, [item.artifact for item in compiled], trust)
 
 
 def _make_shard(plan: CompilePlan, shard: Shard, *, download: bool, as_json: bool) -> str:
@@ -226,29 +227,30 @@ def _require_packages(plan: CompilePlan) -> None:
     require_ray(plan.cluster)
 
 
-def _compile(plan: CompilePlan, *, download: bool) -> list[Artifact]:
+def _compile(plan: CompilePlan, *, download: bool) -> list[Compiled]:
     from budc.cli.dependencies import RESUMES, model_libraries
 
     _require_packages(plan)
     with model_libraries(download=download, if_stopped=RESUMES):
-        from budc.compiler.compile import compile_artifacts
+        from budc.compiler.compile import compile_measured
 
-        return compile_artifacts(plan)
+        return compile_measured(plan)
 
 
-def _show(artifacts: list[Artifact], *, sweep: bool, verbose: bool, as_json: bool) -> None:
+def _show(compiled: list[Compiled], *, sweep: bool, verbose: bool, as_json: bool) -> None:
     from budc.cli.output.compiled import page, record
     from budc.cli.output.recommendation import recommendation
     from budc.cli.output.summary import beaten, pareto
 
     if as_json:
-        records = [record(artifact) for artifact in artifacts]
+        records = [record(*item) for item in compiled]
         click.echo(json.dumps(records if sweep else records[0], indent=1))
         return
+    artifacts = [item.artifact for item in compiled]
     click.echo(
-        f"{pareto(artifacts)}\n\n{recommendation(artifacts)}"
+        f"{pareto(artifacts, [item.loop for item in compiled])}\n\n{recommendation(artifacts)}"
         if sweep
-        else page(artifacts[0], verbose=verbose)
+        else page(*compiled[0], verbose=verbose)
     )
     for artifact in artifacts:
         if warning := beaten(artifact.document):

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 from budc.cli.output.additions import conditions, further_quality
 from budc.cli.output.summary import budget, choices, claimed_signers, cost, masks, measured_on, quality
 from budc.cli.output.tables import fields
-from budc.cli.output.verdict import verdict
+from budc.cli.output.verdict import speed_up, verdict
 
 if TYPE_CHECKING:
+    from budc.compiler.evaluation.report import LoopTimes
     from budc.schema.artifact import Artifact
 
 
-def page(artifact: Artifact, *, verbose: bool = False) -> str:
-    """Return what was compiled as a page of text; `verbose` lists coefficients."""
+def page(artifact: Artifact, loop: LoopTimes | None = None, *, verbose: bool = False) -> str:
+    """Return what was compiled as a page of text, with what its `loop` took; `verbose` lists coefficients."""
     document = artifact.document
     pairs = [
         ("wrote", str(artifact.path)),
@@ -28,12 +29,17 @@ def page(artifact: Artifact, *, verbose: bool = False) -> str:
         *choices(document),
         ("quality", measured_on(document)),
     ]
-    parts = [verdict(document), fields(pairs), quality(document), *further_quality(document)]
+    parts = [
+        verdict(document, speed=_speed(loop)),
+        fields(pairs),
+        quality(document),
+        *further_quality(document),
+    ]
     return "\n\n".join(parts)
 
 
-def record(artifact: Artifact) -> dict[str, object]:
-    """Return what was compiled as one JSON object."""
+def record(artifact: Artifact, loop: LoopTimes | None = None) -> dict[str, object]:
+    """Return what was compiled as one JSON object, with what its `loop` took."""
     import msgspec
 
     document = artifact.document
@@ -43,10 +49,15 @@ def record(artifact: Artifact) -> dict[str, object]:
         "name": document.name,
         "revision": document.revision,
         "signedBy": [signature.keyid for signature in artifact.signatures],
-        "verdict": verdict(document),
+        "verdict": verdict(document, speed=_speed(loop)),
+        "loop": None if loop is None else loop._asdict(),
         "budget": msgspec.to_builtins(document.budget),
         "steps": document.sampler.steps,
         "policy": msgspec.to_builtins(document.policy),
         "quality": msgspec.to_builtins(document.quality),
         "search": msgspec.to_builtins(document.search),
     }
+
+
+def _speed(loop: LoopTimes | None) -> str:
+    return "" if loop is None else speed_up(loop.full, loop.policy, loop.device)

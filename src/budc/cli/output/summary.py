@@ -14,6 +14,7 @@ from budc.schema.predictor import Predictor
 from budc.schema.report_names import FEWER_STEPS, LATENT_MSE, PSNR, UNIFORM
 
 if TYPE_CHECKING:
+    from budc.compiler.evaluation.report import LoopTimes
     from budc.schema.artifact import Artifact
     from budc.schema.policy import Metric, PolicyDocument, Quality
 
@@ -162,10 +163,10 @@ def _latent(metrics: Sequence[Metric]) -> float | None:
     return next((metric.geometric_mean for metric in metrics if metric.name == LATENT_MSE), None)
 
 
-def pareto(artifacts: Sequence[Artifact]) -> str:
-    """Return a sweep as a table: what every budget buys, beside its baselines."""
+def pareto(artifacts: Sequence[Artifact], loops: Sequence[LoopTimes | None]) -> str:
+    """Return a sweep as a table: what every budget buys, beside its baselines, and what its loop took of the full's."""
     rows = []
-    for artifact in artifacts:
+    for artifact, loop in zip(artifacts, loops, strict=True):
         document = artifact.document
         baselines = {item.name: _latent(item.metrics) for item in document.quality.baselines}
         metrics = {metric.name: metric for metric in document.quality.metrics}
@@ -173,6 +174,7 @@ def pareto(artifacts: Sequence[Artifact]) -> str:
             [
                 str(document.budget.nfe),
                 f"{document.sampler.steps}",
+                MISSING if loop is None else f"{loop.policy / loop.full:.0%}",
                 number(metrics[LATENT_MSE].geometric_mean),
                 number(metrics[LATENT_MSE].p95),
                 *([number(metrics[PSNR].mean)] if PSNR in metrics else [MISSING]),
@@ -185,6 +187,7 @@ def pareto(artifacts: Sequence[Artifact]) -> str:
     headers = [
         "NFE",
         "steps",
+        "time",
         f"{LATENT_MSE} gmean",
         "p95",
         "PSNR dB",
