@@ -38,11 +38,11 @@ class Layers:
     def passed(self, layer: str, detail: str) -> None:
         """Note a layer that passed."""
         self.records.append({"layer": layer, "detail": detail})
-        self._lines.append(f"ok  {layer:<9}  {detail}")
+        self._lines.append(f"ok  {layer:<10}  {detail}")
 
     def unchecked(self, layer: str, detail: str) -> None:
         """Note a layer that is not checked, and why."""
-        self._lines.append(f"--  {layer:<9}  {detail}")
+        self._lines.append(f"--  {layer:<10}  {detail}")
 
     def passed_all(self, worth: str) -> None:
         """Say above all lines what the policy is worth by its report, which is now known to be its publisher's."""
