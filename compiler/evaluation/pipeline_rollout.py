@@ -35,7 +35,7 @@ class PipelineRollout:
     `forwards` counts computed forwards of one sample and one branch, the unit of the budget. `halved` is told the
     new batch size whenever device memory did not suffice, so that a resumed compile can start with it.
     `first_blocks` run at reused steps too, see `Trunk`. `workers`, where there are any, roll out chunks in its place.
-    `seconds` has what a sample took in each chunk that was rolled out here, by the label of its pass.
+    `seconds` has each chunk that was rolled out here, by its pass: how many samples, and what each of them took.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class PipelineRollout:
         self.workers = workers
         self._first_blocks = first_blocks
         self.forwards = 0
-        self.seconds: dict[str, list[float]] = {}
+        self.seconds: dict[str, list[tuple[int, float]]] = {}
         default = _BATCH if model.device.type == "cpu" else _BATCH_OF_ACCELERATOR
         self._microbatches = MicroBatches(batch or model.adapter.batch or default)
         self._halved = halved

@@ -129,7 +129,7 @@ def latent_chunks(
         before, started = rollout.forwards, time.perf_counter()
         latents = rollout.run(policy, sampler, conditions.part(first, last), bar)
         taken = (time.perf_counter() - started) / (last - first)
-        rollout.seconds.setdefault(label, []).append(taken)
+        rollout.seconds.setdefault(label, []).append((last - first, taken))
         return {"latents": latents}, rollout.forwards - before
 
     with progress(label, len(spans)) as bar:

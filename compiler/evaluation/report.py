@@ -23,7 +23,6 @@ from budc.compiler.rollouts.metrics import latent_errors, latent_metric, psnrs
 from budc.compiler.rollouts.policies import full_policy, shared_policy
 from budc.compiler.rollouts.workers import ReportWorkers
 from budc.compiler.storage.journal import Journal
-from budc.compiler.storage.tensors import CHUNK_SIZE
 from budc.progress import progress
 from budc.runtimes.sampling.device_memory import device_memory
 from budc.runtimes.sampling.devices import device_name
@@ -105,16 +104,16 @@ class Evaluator:
     def loop_times(self, nfe: int) -> LoopTimes | None:
         """Return what the loops of the full run and of a policy took on the held-out prompts.
 
-        The first chunk of each is left out: it warms up. None where no others were rolled out here, as there are too
-        few prompts, or as an earlier call or workers did it.
+        The first chunk of each is left out, which warms up, and the rest that is smaller. None where no others were
+        rolled out here, as there are too few prompts, or as an earlier call or workers did it.
         """
-        taken = [
-            self.rollout.seconds.get(label, [])[1:] for label in (HELD_OUT_RUN, f"held-out {nfe} policy")
-        ]
+        passes = [self.rollout.seconds.get(label, []) for label in (HELD_OUT_RUN, f"held-out {nfe} policy")]
+        samples = max((count for chunks in passes for count, _ in chunks), default=0)
+        taken = [[seconds for count, seconds in chunks[1:] if count == samples] for chunks in passes]
         if not all(taken):
             return None
         full, policy = map(statistics.median, taken)
-        device, batch = device_name(self.rollout.model.device), min(self.rollout.batch, CHUNK_SIZE)
+        device, batch = device_name(self.rollout.model.device), min(self.rollout.batch, samples)
         return LoopTimes(full, policy, f"{device}, in batches of {batch}" if batch > 1 else device)
 
     def report(self, generated: Sequence[Generated], objective: str, calibration: PromptSet) -> list[Quality]:

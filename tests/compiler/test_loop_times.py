@@ -17,15 +17,18 @@ from budc.compiler.storage import tensors
 
 @pytest.fixture
 def compiled(eight_prompts, tmp_path, monkeypatch):
-    """Compile with held-out prompts in chunks of one, on a clock of forwards. What runs first takes 100 more."""
+    """Compile with held-out prompts in chunks of two, on a clock of forwards.
+
+    What runs first takes 100 more, and a single sample twice as long.
+    """
     clock, begun, roll = [0.0], [], PipelineRollout._roll
 
     def rolled(rollout, policy, sampler, conditions):
-        clock[0] += forwards_per_sample(policy) * len(conditions) + (100 if policy not in begun else 0)
+        clock[0] += forwards_per_sample(policy) * 2 + (100 if policy not in begun else 0)
         begun.append(policy)
         return roll(rollout, policy, sampler, conditions)
 
-    monkeypatch.setattr(tensors, "CHUNK_SIZE", 1)
+    monkeypatch.setattr(tensors, "CHUNK_SIZE", 2)
     monkeypatch.setattr(PipelineRollout, "_roll", rolled)
     monkeypatch.setattr(reference, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
 
@@ -41,17 +44,18 @@ def compiled(eight_prompts, tmp_path, monkeypatch):
 
 
 def test_a_compile_says_how_much_less_the_loop_took(compiled):
-    artifact, loop = compiled(prompts=2)
+    artifact, loop = compiled(prompts=5)
     assert loop is not None
     assert (loop.full, loop.policy) == (12, 6)
     sentence = page(artifact, loop).splitlines()[0]
+    assert loop.device.endswith(", in batches of 2")
     assert f"; the loop took 2 times less on {loop.device}" in sentence
     assert record(artifact, loop)["verdict"] == sentence
     assert record(artifact, loop)["loop"]["policy"] == 6
     assert b"seconds" not in artifact.payload
 
 
-def test_nothing_is_said_of_it_where_only_the_first_chunk_could_be_measured(compiled):
-    artifact, loop = compiled(prompts=1)
+def test_nothing_is_said_of_it_where_one_whole_chunk_is_the_first(compiled):
+    artifact, loop = compiled(prompts=3)
     assert loop is None
     assert "the loop" not in page(artifact, loop)
