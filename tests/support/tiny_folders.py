@@ -155,7 +155,7 @@ def exported(wan_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def untrained(wan_folder: Path, make_document: Any) -> PolicyDocument:
     """A document for the untrained pipeline of `wan_folder`."""
     import torch
@@ -172,7 +172,7 @@ def untrained(wan_folder: Path, make_document: Any) -> PolicyDocument:
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def untrained_export(untrained: PolicyDocument, exported: Path) -> PolicyDocument:
     """The document with the export among its variants, as `budc bind` adds it."""
     from budc.runtimes.exported.folder import describe_export

@@ -1,8 +1,6 @@
 """Policies of format 1.1 on exports."""
 
-import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
 from format_additions import ADDED, with_negative
@@ -11,17 +9,11 @@ from msgspec.structs import replace
 pytest.importorskip("onnxruntime")
 pytest.importorskip("torch")
 
+from onnx_pipelines import opened
+
 from budc.runtimes.admission.additions import ONNX_RUNTIME, RUNS
-from budc.runtimes.admission.trust import UnsignedWarning
-from budc.runtimes.onnxruntime.pipeline import OnnxPipeline, choose_provider, load
 from budc.schema.errors import CalibrationMismatch, UnsupportedModel, UnsupportedVersion
 from budc.schema.policy import FurtherShape, NegativePrompt, PolicyDocument
-
-
-def opened(document: PolicyDocument, folder: Path, **options: Any) -> OnnxPipeline:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnsignedWarning)
-        return load(document, folder, allow_unsigned=True, provider=choose_provider("cpu", 1), **options)
 
 
 @pytest.mark.parametrize("uncalibrated", [False, True])

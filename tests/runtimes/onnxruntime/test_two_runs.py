@@ -1,9 +1,7 @@
 """Two runs at once on one ONNX pipeline: each ends as it would alone, or is refused."""
 
 import threading
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,22 +9,12 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
-from budc.runtimes.admission.trust import UnsignedWarning
-from budc.runtimes.onnxruntime.pipeline import OnnxPipeline, choose_provider, load
-from budc.runtimes.testing import GOLDEN, STEPS
+from budc.runtimes.onnxruntime.pipeline import OnnxPipeline
+from budc.runtimes.testing import STEPS
 from budc.schema.errors import RefusedRun
-from budc.schema.policy import PolicyDocument
 
 FIRST, SECOND = "a red circle", "a big blue box drifts up"
 SECONDS = 60
-
-
-@pytest.fixture
-def pipe(untrained_export: PolicyDocument, exported: Path) -> OnnxPipeline:
-    document = GOLDEN["three terms"].document(untrained_export)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnsignedWarning)
-        return load(document, exported, allow_unsigned=True, provider=choose_provider("cpu", 1))
 
 
 def test_a_run_in_another_thread_waits(pipe: OnnxPipeline) -> None:

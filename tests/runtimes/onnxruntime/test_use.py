@@ -11,8 +11,10 @@ from msgspec.structs import replace
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
+from onnx_pipelines import opened
+
 from budc.runtimes.admission.trust import UnsignedWarning
-from budc.runtimes.onnxruntime.pipeline import OnnxPipeline, choose_provider, load
+from budc.runtimes.onnxruntime.pipeline import load
 from budc.runtimes.testing import GOLDEN
 from budc.schema.errors import RefusedRun, Unsigned, UsageError
 from budc.schema.policy import PolicyDocument
@@ -29,12 +31,6 @@ def policies(untrained_export: PolicyDocument) -> Policies:
     ]
     documents[1] = replace(documents[1], policy=replace(documents[1].policy, payload="velocity"))
     return {document.budget.nfe: document for document in documents}
-
-
-def opened(documents: list[PolicyDocument], folder: Path) -> OnnxPipeline:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnsignedWarning)
-        return load(documents, folder, allow_unsigned=True, provider=choose_provider("cpu", 1))
 
 
 def test_policies_share_sessions_and_each_makes_what_it_makes_alone(
