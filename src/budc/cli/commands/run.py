@@ -151,7 +151,8 @@ def run_command(**flags: Any) -> None:
         from budc.cli.generation.diffusers import run_diffusers
 
         done = run_diffusers(request, compare=options.compare)
-    click.echo(f"{verdict(request.document, speed=done.speed)}\n\n{done.page}")
+    sentence = verdict(request.document, request.evaluations(), done.speed)
+    click.echo(f"{sentence}\n\n{done.page}")
 
 
 def _check_flags(options: RunOptions) -> None:

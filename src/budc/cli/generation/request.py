@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from budc.policies.samples import SampleImage
     from budc.schema.artifact import Artifact
     from budc.schema.digest_cache import DigestCache
+    from budc.schema.evaluation import EvaluationDocument
     from budc.schema.policy import PolicyDocument
     from budc.schema.trust import Trust
 
@@ -55,6 +56,16 @@ class GenerationRequest:
     def document(self) -> PolicyDocument:
         """What the artifact says."""
         return self.artifact.document
+
+    def evaluations(self) -> list[EvaluationDocument]:
+        """Return the evaluations beside the policy, of evaluators whom the user trusts."""
+        from budc.schema.evaluations import find_evaluations
+
+        policy = self.artifact
+        if policy.path is None:
+            return []
+        found = find_evaluations(policy.path, policy.policy_id, policy.document, self.trust)
+        return [item.evaluation.document for item in found if item.evaluation is not None]
 
     def write(self, rows: Rows) -> Path:
         """Write what was generated and return where. Raises OutputError."""

@@ -20,7 +20,7 @@ def test_a_signed_evaluation_lies_beside_the_policy_and_is_what_verify_and_run_r
     for name in ("release", "lab"):
         assert budc("keygen", "--out", tmp_path / name).code == 0
     assert budc("sign", path, "--key", tmp_path / "release.key").code == 0
-    flags = ("--metrics", "psnr", "--against", "none", "--repeats", "0", "--samples", "2")
+    flags = ("--metrics", "psnr", "--against", "none", "--repeats", "1", "--samples", "2")
     trusted = ("--trust", tmp_path / "release.pub")
     outcome = evaluate(path, *flags, *trusted, "--key", tmp_path / "lab.key", "--summary")
     assert outcome.code == 0, outcome.err
@@ -57,6 +57,11 @@ def test_a_signed_evaluation_lies_beside_the_policy_and_is_what_verify_and_run_r
     assert f"policy.evaluation.json: psnr is {measured.mean:.6g}, and psnr>=" in refused.err
     run = ("run", path, "--prompt", "x", "--out", tmp_path / "x.png", "--weights", flux_folder)
     assert budc(*run, "--require-evaluation", better).code == 43
+    # What the loop took there is said of a run as of the file.
+    outcome, verified = budc(*run), budc("verify", path)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.splitlines()[0] == verified.out.splitlines()[0]
+    assert "; the loop took " in outcome.out
     assert budc("trust", "require", "--evaluation", better).code == 0
     assert budc(*run).code == budc("verify", path).code == 43
     # Whoever evaluates a policy need not have an evaluation of it.
