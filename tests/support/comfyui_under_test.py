@@ -8,17 +8,15 @@ from typing import Any
 import msgspec
 import torch
 from comfyui_models import engine_model, sample
+from wan_runs import PROMPT, call_pipeline, counted_evaluations, first_noise
 
 from budc.runtimes.comfyui.apply import apply
 from budc.runtimes.comfyui.policy_runs import KEY
 from budc.runtimes.comfyui.sampler import policy_sampler
 from budc.runtimes.comfyui.sampling_run import BRANCHES
 from budc.runtimes.diffusers.apply import applied
-from budc.runtimes.onnxruntime.noise import seeded_noise
-from budc.runtimes.testing import STEPS, OnStep, RunRecord, record_steps
+from budc.runtimes.testing import OnStep, RunRecord, record_steps
 from budc.schema.policy import PolicyDocument
-
-PROMPT, SEED = "a small red circle moves left over stripes", 7
 
 
 class EngineUnderTest:
@@ -50,15 +48,7 @@ class EngineUnderTest:
         patcher = self._applied[1]
         networks = [one.model.diffusion_model for one in (patcher, *self.later)]
         runs = patcher.get_attachment(KEY)
-        record.evaluations_of = [0] * len(networks)
         velocities: dict[str, Any] = {}
-
-        def entered(place: int) -> Any:
-            def count(_module: Any, args: Any) -> None:
-                record.evaluations += len(args[0])
-                record.evaluations_of[place] += len(args[0])
-
-            return count
 
         def left(_module: Any, _args: Any, kwargs: Any, output: Any) -> None:
             names = [BRANCHES[place] for place in kwargs["transformer_options"]["cond_or_uncond"]]
@@ -70,17 +60,11 @@ class EngineUnderTest:
                 raise management.InterruptProcessingException
 
         hooks = [network.register_forward_hook(left, with_kwargs=True) for network in networks]
-        hooks += [
-            network.blocks[0].register_forward_pre_hook(entered(place))
-            for place, network in enumerate(networks)
-        ]
-        shape = self.shape
-        record.noise = seeded_noise(
-            (1, 16, (shape.frames + 3) // 4, shape.height // 8, shape.width // 8), SEED
-        )
+        record.noise = first_noise(self.shape)
         sigmas = document.sampler.sigmas if steps is None else torch.linspace(1, 0, steps + 1)
         try:
             with (
+                counted_evaluations(networks, record),
                 record_steps(runs.machine, lambda cached: cached.numpy(), record),
                 contextlib.suppress(management.InterruptProcessingException),
             ):
@@ -106,22 +90,12 @@ class EngineUnderTest:
         return comfy.samplers.KSAMPLER(policy_sampler(msgspec.structs.replace(own, **schedule)))
 
     def plain(self) -> Any:
-        return self.call()
+        return call_pipeline(self.pipe, self.shape, self.document.sampler).numpy()
 
     def diffusers(self, document: PolicyDocument) -> Any:
         """The latents of diffusers' runtime."""
         with applied(self.pipe, document, allow_unsigned=True, weights_dir=self.folder):
-            return self.call()
-
-    def call(self) -> Any:
-        shape, sampler = self.shape, self.document.sampler
-        second = {"guidance_scale_2": sampler.experts[0].guidance} if sampler.experts else {}
-        return self.pipe(
-            PROMPT, height=shape.height, width=shape.width, num_frames=shape.frames,
-            max_sequence_length=shape.text_tokens, guidance_scale=sampler.guidance, num_inference_steps=STEPS,
-            generator=torch.Generator().manual_seed(SEED), output_type="latent",
-            **second,
-        ).frames.numpy()  # fmt: skip
+            return self.plain()
 
     @contextlib.contextmanager
     def adapter(self) -> Iterator[None]:

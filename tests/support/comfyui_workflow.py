@@ -11,6 +11,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from wan_runs import PROMPT, SEED
 
 import budc.runtimes.comfyui
 from budc.schema.artifact import seal
@@ -21,38 +22,52 @@ EXTRA_NODES = ("custom_sampler", "hunyuan", "flux", "sd3", "wan")
 """Files of `comfy_extras` whose nodes workflows use."""
 
 Graph = dict[str, dict[str, Any]]
-PROMPT, SEED = "a small red circle moves left over stripes", 7
-VIDEO_GRAPH: Graph = {
-    "model": {"class_type": "UNETLoader", "inputs": {"unet_name": "nano.safetensors", "weight_dtype": "default"}},
-    "policy": {
-        "class_type": "BudcLoadPolicy",
-        "inputs": {"policy": "nano.budc.json", "trust": "release.pub", "allow_unsigned": False},
-    },
-    "applied": {
-        "class_type": "BudcApplyPolicy",
-        "inputs": {"model": ["model", 0], "policy": ["policy", 0], "allow_uncalibrated": False},
-    },
-    "settings": {"class_type": "BudcPolicySampler", "inputs": {"policy": ["policy", 0]}},
-    "clip": {"class_type": "TestTextEncoder", "inputs": {}},
-    "positive": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["clip", 0], "text": PROMPT}},
-    "negative": {"class_type": "BudcNegativePrompt", "inputs": {"clip": ["clip", 0], "policy": ["policy", 0]}},
-    "empty": {
-        "class_type": "EmptyHunyuanLatentVideo",
-        "inputs": {
-            "width": ["settings", 3], "height": ["settings", 4], "length": ["settings", 5], "batch_size": 1,
+
+
+def policy_graph(name: str, nodes: Graph, **sampled: Any) -> Graph:
+    """Return a workflow that samples a single file under a policy of `models/budc`, both called `name`, and saves latents.
+
+    `nodes` make the conditioning and the empty latents, from the text encoder "clip" and the policy's "settings";
+    `sampled` are the inputs of the sampler that they feed.
+    """
+    sampler = {
+        "model": ["applied", 0], "add_noise": True, "noise_seed": SEED, "cfg": ["settings", 2],
+        "sampler": ["settings", 0], "sigmas": ["settings", 1], "latent_image": ["empty", 0], **sampled,
+    }  # fmt: skip
+    return {
+        "model": {"class_type": "UNETLoader", "inputs": {"unet_name": f"{name}.safetensors", "weight_dtype": "default"}},
+        "policy": {
+            "class_type": "BudcLoadPolicy",
+            "inputs": {"policy": f"{name}.budc.json", "trust": "release.pub", "allow_unsigned": False},
+        },
+        "applied": {
+            "class_type": "BudcApplyPolicy",
+            "inputs": {"model": ["model", 0], "policy": ["policy", 0], "allow_uncalibrated": False},
+        },
+        "settings": {"class_type": "BudcPolicySampler", "inputs": {"policy": ["policy", 0]}},
+        "clip": {"class_type": "TestTextEncoder", "inputs": {}},
+        **nodes,
+        "sample": {"class_type": "SamplerCustom", "inputs": sampler},
+        "save": {"class_type": "SaveLatent", "inputs": {"samples": ["sample", 0], "filename_prefix": "sample"}},
+    }  # fmt: skip
+
+
+VIDEO_GRAPH = policy_graph(
+    "nano",
+    {
+        "positive": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["clip", 0], "text": PROMPT}},
+        "negative": {"class_type": "BudcNegativePrompt", "inputs": {"clip": ["clip", 0], "policy": ["policy", 0]}},
+        "empty": {
+            "class_type": "EmptyHunyuanLatentVideo",
+            "inputs": {
+                "width": ["settings", 3], "height": ["settings", 4], "length": ["settings", 5], "batch_size": 1,
+            },
         },
     },
-    "sample": {
-        "class_type": "SamplerCustom",
-        "inputs": {
-            "model": ["applied", 0], "add_noise": True, "noise_seed": SEED, "cfg": ["settings", 2],
-            "positive": ["positive", 0], "negative": ["negative", 0], "sampler": ["settings", 0],
-            "sigmas": ["settings", 1], "latent_image": ["empty", 0],
-        },
-    },
-    "save": {"class_type": "SaveLatent", "inputs": {"samples": ["sample", 0], "filename_prefix": "clip"}},
-}  # fmt: skip
-"""A policy of `models/budc` on a single file, sampled as the policy says; the latents are saved."""
+    positive=["positive", 0],
+    negative=["negative", 0],
+)  # fmt: skip
+"""A clip, as the policy says."""
 
 
 class WorkflowError(Exception):

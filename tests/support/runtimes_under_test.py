@@ -8,17 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from wan_runs import PROMPT, SEED, call_pipeline, counted_evaluations, first_noise
 
 from budc.policies.profile import ModelProfile
 from budc.runtimes.diffusers import apply as diffusers
 from budc.runtimes.onnxruntime import pipeline as onnxruntime
 from budc.runtimes.onnxruntime.forwards import LinearCombination
-from budc.runtimes.onnxruntime.noise import seeded_noise
 from budc.runtimes.testing import STEPS, OnStep, RunRecord, record_steps
 from budc.schema.policy import PolicyDocument
-
-PROMPT, SEED = "a small red circle moves left over stripes", 7
 
 
 class DiffusersUnderTest:
@@ -48,24 +45,16 @@ class DiffusersUnderTest:
             return tensors
 
         denoisers = [getattr(self.pipe, denoiser.name) for denoiser in document.model.denoisers]
-        record.evaluations_of = [0] * len(denoisers)
-
-        def entered(index: int, args: Any, kwargs: Any) -> None:
-            count = len(args[0] if args else kwargs["hidden_states"])
-            record.evaluations += count
-            record.evaluations_of[index] += count
-
-        hooks = []
-        for index, denoiser in enumerate(denoisers):
-            hooks += [
-                denoiser.register_forward_hook(lambda _m, _i, output: velocities.append(on_host(output[0]))),
-                denoiser.blocks[0].register_forward_pre_hook(
-                    lambda _m, args, kwargs, index=index: entered(index, args, kwargs), with_kwargs=True
-                ),
-            ]
-        record.noise = seeded_noise((1, *_latents(self.profile)), SEED)
+        hooks = [
+            denoiser.register_forward_hook(lambda _m, _i, output: velocities.append(on_host(output[0])))
+            for denoiser in denoisers
+        ]
+        record.noise = first_noise(self.profile)
         try:
-            with record_steps(policy._run.forwards.machine, on_host, record):
+            with (
+                counted_evaluations(denoisers, record),
+                record_steps(policy._run.forwards.machine, on_host, record),
+            ):
                 self._call(steps or STEPS, after)
         finally:
             for hook in hooks:
@@ -99,22 +88,14 @@ class DiffusersUnderTest:
             self._applied = None
 
     def _call(self, steps: int, after: Any = None) -> Any:
-        experts = self.document.sampler.experts
-        second = {"guidance_scale_2": experts[0].guidance} if experts else {}
-        return self.pipe(
-            PROMPT,
-            negative_prompt=self.profile.prompts.negative,
-            **second,
-            height=self.profile.height,
-            width=self.profile.width,
-            num_frames=self.profile.frames,
-            max_sequence_length=self.profile.text_tokens,
-            guidance_scale=self.profile.guidance,
-            num_inference_steps=steps,
-            generator=torch.Generator().manual_seed(SEED),
-            output_type="latent",
-            callback_on_step_end=after,
-        ).frames
+        return call_pipeline(
+            self.pipe,
+            self.profile,
+            self.document.sampler,
+            steps=steps,
+            negative=self.profile.prompts.negative,
+            after=after,
+        )
 
 
 class OnnxUnderTest:
@@ -181,7 +162,3 @@ class OnnxUnderTest:
 
 def on_host(tensor: Any) -> Any:
     return tensor.detach().cpu().numpy()
-
-
-def _latents(profile: Any) -> tuple[int, ...]:
-    return 16, (profile.frames - 1) // 4 + 1, profile.height // 8, profile.width // 8

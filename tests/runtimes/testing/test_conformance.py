@@ -24,7 +24,6 @@ from runtimes_under_test import DiffusersUnderTest, OnnxUnderTest  # noqa: E402
 
 from budc.compiler.evaluation.precision import full_float32  # noqa: E402
 
-PROMPT, SEED = "a small red circle moves left over stripes", 7
 PROFILE = export_profile()
 
 pytestmark = pytest.mark.filterwarnings("ignore::budc.runtimes.admission.trust.UnsignedWarning")

@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-from runtimes_under_test import PROMPT, SEED, OnnxUnderTest  # noqa: E402
+from runtimes_under_test import OnnxUnderTest  # noqa: E402
+from wan_runs import PROMPT, SEED  # noqa: E402
 
 from budc.policies.profile import ModelProfile, load_profile  # noqa: E402
 from budc.runtimes.diffusers.apply import applied  # noqa: E402

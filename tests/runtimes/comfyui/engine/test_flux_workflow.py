@@ -6,41 +6,29 @@ from typing import Any
 import pytest
 import torch
 from comfyui_models import engine_model
-from comfyui_workflow import Graph, WorkflowError, Workflows
+from comfyui_workflow import WorkflowError, Workflows, policy_graph
 from msgspec.structs import replace
+from wan_runs import SEED
 
 import budc
 from budc.runtimes.sampling.families import family_of
 from budc.runtimes.sampling.schedulers import sampler_binding
 
-SEED, STEPS, TOKENS = 7, 6, 256
-GRAPH: Graph = {
-    "model": {"class_type": "UNETLoader", "inputs": {"unet_name": "flux.safetensors", "weight_dtype": "default"}},
-    "policy": {
-        "class_type": "BudcLoadPolicy",
-        "inputs": {"policy": "flux.budc.json", "trust": "release.pub", "allow_unsigned": False},
-    },
-    "applied": {
-        "class_type": "BudcApplyPolicy",
-        "inputs": {"model": ["model", 0], "policy": ["policy", 0], "allow_uncalibrated": False},
-    },
-    "settings": {"class_type": "BudcPolicySampler", "inputs": {"policy": ["policy", 0]}},
-    "clip": {"class_type": "TestTextEncoder", "inputs": {}},
-    "text": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["clip", 0], "text": "a red box"}},
-    "guided": {"class_type": "FluxGuidance", "inputs": {"conditioning": ["text", 0], "guidance": ["settings", 2]}},
-    "empty": {
-        "class_type": "EmptySD3LatentImage",
-        "inputs": {"width": ["settings", 3], "height": ["settings", 4], "batch_size": 2},
-    },
-    "sample": {
-        "class_type": "SamplerCustom",
-        "inputs": {
-            "model": ["applied", 0], "add_noise": True, "noise_seed": SEED, "cfg": 1.0, "positive": ["guided", 0],
-            "negative": ["text", 0], "sampler": ["settings", 0], "sigmas": ["settings", 1], "latent_image": ["empty", 0],
+STEPS, TOKENS = 6, 256
+GRAPH = policy_graph(
+    "flux",
+    {
+        "text": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["clip", 0], "text": "a red box"}},
+        "guided": {"class_type": "FluxGuidance", "inputs": {"conditioning": ["text", 0], "guidance": ["settings", 2]}},
+        "empty": {
+            "class_type": "EmptySD3LatentImage",
+            "inputs": {"width": ["settings", 3], "height": ["settings", 4], "batch_size": 2},
         },
     },
-    "save": {"class_type": "SaveLatent", "inputs": {"samples": ["sample", 0], "filename_prefix": "picture"}},
-}  # fmt: skip
+    cfg=1.0,
+    positive=["guided", 0],
+    negative=["text", 0],
+)  # fmt: skip
 
 pytestmark = pytest.mark.filterwarnings("ignore::budc.runtimes.admission.trust.UnsignedWarning")
 

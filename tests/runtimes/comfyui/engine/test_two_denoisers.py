@@ -11,9 +11,10 @@ import pytest
 import torch
 from comfyui_models import engine_model
 from comfyui_under_test import EngineUnderTest
-from comfyui_workflow import PROMPT, SEED, VIDEO_GRAPH, WorkflowError, Workflows
+from comfyui_workflow import VIDEO_GRAPH, WorkflowError, Workflows
 from msgspec.structs import replace
 from safetensors.torch import save_file
+from wan_runs import PROMPT, SEED
 
 from budc.policies.profile import load_profile
 from budc.runtimes.comfyui.adapters import load_adapter

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 from comfyui_models import engine_model
-from comfyui_workflow import PROMPT, SEED, VIDEO_GRAPH, Graph, WorkflowError, Workflows
+from comfyui_workflow import VIDEO_GRAPH, Graph, WorkflowError, Workflows
 from msgspec.structs import replace
 from safetensors.torch import save_file
 from torch import Tensor
+from wan_runs import PROMPT, SEED
 
 import budc
 from budc.schema.policy import AdapterRule, PolicyDocument, ScaledAdapter
