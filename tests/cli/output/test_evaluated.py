@@ -23,3 +23,12 @@ def test_methods_that_are_ahead_of_the_policy_are_named(make_document, make_eval
     assert "ahead of the policy: learned, with 0.5 of its latent error; no policy can express it" in lines
     assert "ahead of the policy: fewer steps, with 0.5 of its latent error" in lines
     assert "ahead" not in written(Path("x"), evaluation, None)
+
+
+def test_the_full_runs_psnr_has_no_number(make_document, make_evaluation):
+    evaluation = make_evaluation(make_document())
+    policy, full = evaluation.settings[0].methods
+    assert full.metric("psnr") is not None
+    rows = {line.split("  ")[0]: line for line in written(Path("x"), evaluation, None).splitlines()}
+    assert rows[full.title].count("exact") == 2
+    assert "exact" not in rows[policy.title]

@@ -12,10 +12,14 @@ from budc.compiler.comparison.ahead import methods_ahead
 from budc.schema.errors import printable
 from budc.schema.kept_frames import frames_folder
 from budc.schema.plural import counted
+from budc.schema.report_names import FULL, PSNR
 
 if TYPE_CHECKING:
     from budc.schema.attestation import Attestation
     from budc.schema.evaluation import EvaluationDocument, MethodResult, SettingResult
+
+
+EXACT = "exact"
 
 
 def written(path: Path, document: EvaluationDocument, attestation: Attestation | None) -> str:
@@ -114,10 +118,19 @@ def _ahead(setting: SettingResult) -> list[str]:
 
 
 def _mean(method: MethodResult, name: str) -> str:
+    if _is_exact(method, name):
+        return EXACT
     metric = method.metric(name)
     return MISSING if metric is None else f"{metric.mean:.4g} ± {metric.standard_error:.2g}"
 
 
 def _worst(method: MethodResult, name: str) -> str:
+    if _is_exact(method, name):
+        return EXACT
     metric = method.metric(name)
     return MISSING if metric is None else f"{metric.worst:.4g}"
+
+
+def _is_exact(method: MethodResult, name: str) -> bool:
+    """Whether it is the full run's PSNR against itself, which has no number."""
+    return method.name == FULL and name == PSNR
