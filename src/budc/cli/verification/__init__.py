@@ -1,0 +1,1 @@
+"""What `budc verify` checks, layer by layer."""
