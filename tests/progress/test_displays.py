@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from budc.progress import hashing, planned_passes, progress, reported, shown_progress, stage, written
+from budc.progress import Bar, hashing, planned_passes, progress, reported, shown_progress, stage, written
 from budc.progress.displays import in_words
 from budc.progress.remaining_work import RemainingWork
 from budc.progress.terminal import Terminal
@@ -16,17 +16,18 @@ def lines(capsys):
 
 
 def test_lines_name_stages_and_say_what_is_left(capsys, monkeypatch):
-    monkeypatch.setattr(written, "LOG_EVERY", 0.0)
+    now = [0.0]
+    monkeypatch.setattr(written.time, "monotonic", lambda: now[0])
     with shown_progress("lines"), planned_passes(RemainingWork({"search": [10.0], "held-out": [10.0]})):
         stage("load", "a model")
         with progress("search (joint)", 4) as bar:
-            time.sleep(0.02)
+            now[0] += 3
             bar.advance("best 0.1")
             bar.say("a note")
     first, begun, moved, said = lines(capsys)
     assert first == "load: a model"
     assert begun == "search (joint)"
-    assert moved.startswith("search (joint): 1/4 best 0.1, about 0 s left; all: about 0 s left")
+    assert moved == "search (joint): 1/4 best 0.1, about 9 s left; all: about 21 s left"
     assert said == "a note"
 
 
@@ -49,7 +50,7 @@ def test_json_has_one_event_a_line(capsys, monkeypatch):
 
 @pytest.mark.parametrize(("form", "said"), [("lines", "load: still going on after 0 s"), ("json", '"alive"')])
 def test_a_stage_that_takes_long_is_not_silent(capsys, monkeypatch, form, said):
-    monkeypatch.setattr(written.Lines, "quiet", 0.02)
+    monkeypatch.setattr(written, "ALIVE_EVERY", 0.02)
     monkeypatch.setattr(written.JsonLines, "quiet", 0.02)
     with shown_progress(form):
         stage("load", "a model")
@@ -59,8 +60,25 @@ def test_a_stage_that_takes_long_is_not_silent(capsys, monkeypatch, form, said):
     assert lines(capsys) == []
 
 
+def test_lines_of_a_long_stage_become_fewer(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(written.time, "monotonic", lambda: now[0])
+    shown = written.Lines()
+    spoken = []
+    for name in ("search", "report"):
+        shown.staged(name, "")
+        began = now[0]
+        bar = Bar(name, 600, shown)
+        for _ in range(600):
+            now[0] += 0.1
+            bar.advance()
+            if lines(capsys)[-1:] and bar.done > 1:
+                spoken.append(round(now[0] - began))
+    assert spoken == 2 * [2, 6, 14, 29, 44, 59]
+
+
 def test_a_pass_that_moves_is_not_said_to_go_on(capsys, monkeypatch):
-    monkeypatch.setattr(written.Lines, "quiet", 0.2)
+    monkeypatch.setattr(written, "ALIVE_EVERY", 0.2)
     monkeypatch.setattr(written, "LOG_EVERY", 0.3)
     with shown_progress("lines"), progress("search", 50) as bar:
         for _ in range(50):

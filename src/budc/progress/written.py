@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from budc.progress import Bar
 
 LOG_EVERY = 15.0
-"""Seconds between two lines of a log."""
+"""Seconds between two lines of a log on a stage that goes on for long."""
 JSON_EVERY = 1.0
 """Seconds between two events of one pass."""
 ALIVE_EVERY = 2.0
-"""Seconds after which a program is told that a stage still goes on."""
+"""Seconds after which it is first said that a stage still goes on, and to a program again and again."""
 
 
 class _Written(Display, ABC):
@@ -41,8 +41,8 @@ class _Written(Display, ABC):
         self._stage, self._began = name, time.monotonic()
 
     @abstractmethod
-    def goes_on(self, seconds: float) -> str:
-        """Return the line of a stage that goes on after so many seconds."""
+    def goes_on(self, seconds: float) -> None:
+        """Write that a stage goes on after so many seconds."""
 
     @contextmanager
     def awake(self) -> Iterator[None]:
@@ -53,7 +53,7 @@ class _Written(Display, ABC):
             while not ended.wait(self.quiet / 4):
                 now = time.monotonic()
                 if self._stage and now - max(self._written, self._moved) >= self.quiet:
-                    self._write(self.goes_on(now - self._began))
+                    self.goes_on(now - self._began)
 
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
@@ -65,10 +65,21 @@ class _Written(Display, ABC):
 
 
 class Lines(_Written):
-    """Lines for a log."""
+    """Lines for a log: on each stage soon a second one, then ever fewer, so that hours do not fill the log."""
 
-    quiet = LOG_EVERY
     _detail = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._began_stage("")
+
+    def _began_stage(self, name: str) -> None:
+        super()._began_stage(name)
+        self.quiet = min(ALIVE_EVERY, LOG_EVERY)
+
+    def _write_further(self, line: str) -> None:
+        self._write(line)
+        self.quiet = min(2 * self.quiet, LOG_EVERY)
 
     def staged(self, name: str, detail: str) -> None:
         """Write the stage."""
@@ -87,20 +98,20 @@ class Lines(_Written):
     def advanced(self, bar: Bar) -> None:
         """Write a line now and then."""
         self._moved = time.monotonic()
-        if time.monotonic() - self._written < LOG_EVERY:
+        if time.monotonic() - self._written < self.quiet:
             return
         note = f" {bar.note}" if bar.note else ""
         left = "" if bar.left is None else f", about {bar.left:.0f} s left"
         overall = "" if bar.all_left is None else f"; all: about {in_words(bar.all_left)} left"
-        self._write(f"{bar.label}: {bar.done}/{bar.total}{note}{left}{overall}")
+        self._write_further(f"{bar.label}: {bar.done}/{bar.total}{note}{left}{overall}")
 
     def said(self, text: str) -> None:
         """Write the line."""
         self._write(text)
 
-    def goes_on(self, seconds: float) -> str:
-        """Name the stage."""
-        return f"{self._stage}: still going on after {in_words(seconds)}"
+    def goes_on(self, seconds: float) -> None:
+        """Write the stage's name."""
+        self._write_further(f"{self._stage}: still going on after {in_words(seconds)}")
 
 
 class JsonLines(_Written):
@@ -139,9 +150,9 @@ class JsonLines(_Written):
         """Write the line as a note."""
         self._event("note", text=text)
 
-    def goes_on(self, seconds: float) -> str:
-        """Name the stage."""
-        return json.dumps({"event": "alive", "stage": self._stage, "seconds": round(seconds, 1)})
+    def goes_on(self, seconds: float) -> None:
+        """Write the stage's name."""
+        self._event("alive", stage=self._stage, seconds=round(seconds, 1))
 
 
 def _rounded(seconds: float | None) -> float | None:

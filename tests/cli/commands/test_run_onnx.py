@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from progress_lines import begun
 from tiny_folders import EXPORT_SHAPE
 
 from budc.schema.artifact import seal
@@ -72,7 +73,7 @@ def test_from_prompt_to_file_without_torch(
     assert done.returncode == 0, done.stderr
     assert "3 NFE of 6 steps" in done.stdout
     assert done.stdout.rstrip().endswith("on cpu")
-    assert [line.split(":")[0] for line in done.stderr.splitlines()[:-1]] == [
+    assert [line.split(":")[0] for line in begun(done.stderr)[:-1]] == [
         "verify",
         "encode",
         "denoise",
