@@ -25,10 +25,10 @@ from budc.compiler.shapes import OutputSize
 from budc.compiler.shard_merge import find_shards
 from budc.compiler.workers.pool import Pool
 from budc.compiler.workers.target_workers import Recording, hire, target_pool
-from budc.progress import planned_passes, stage
+from budc.progress import planned_passes
 from budc.progress.remaining_work import RemainingWork
 from budc.schema.artifact import Artifact, read
-from budc.schema.errors import UsageError, printable
+from budc.schema.errors import UsageError
 from budc.schema.files import make_folder
 from budc.schema.policy import PolicyDocument, SamplerBinding
 from budc.schema.report_names import OBJECTIVES
@@ -139,7 +139,6 @@ def _result(nfe: int, settled: Settled | None, find: Callable[[int], SearchResul
 def _write_artifacts(plan: CompilePlan, documents: Iterable[PolicyDocument]) -> None:
     """Write each artifact before the next document is made, whose further sizes may take long."""
     for planned, document in zip(plan.policies, documents, strict=True):
-        stage("write", printable(str(planned.path)))
         write_artifact(document, plan.signer, planned.path)
 
 

@@ -10,8 +10,10 @@ from budc.compiler.compile_plan import CompilePlan, PlannedPolicy
 from budc.compiler.selection.task import SearchResult, Settings
 from budc.policies.conditioning_images import image_roles
 from budc.policies.profile import ModelProfile
+from budc.progress import stage
 from budc.runtimes.targets.binding import target_of
 from budc.schema.artifact import seal
+from budc.schema.errors import printable
 from budc.schema.files import write_atomic
 from budc.schema.keys import Signer
 from budc.schema.policy import (
@@ -99,4 +101,9 @@ def _proxy(plan: CompilePlan, result: SearchResult) -> Settings:
 
 def write_artifact(document: PolicyDocument, signer: Signer | None, path: Path) -> None:
     """Seal and write; a kill leaves the old file or the new one, never a part."""
-    write_atomic(path, seal(document, signer))
+    if signer is not None:
+        # A key service or a token may take its time.
+        stage("sign", document.name)
+    content = seal(document, signer)
+    stage("write", printable(str(path)))
+    write_atomic(path, content)

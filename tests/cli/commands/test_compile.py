@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from progress_lines import begun
 
@@ -32,6 +34,12 @@ def test_only_the_result_is_on_stdout(compiled):
     assert verdict.startswith("3 of 6 evaluations: PSNR ")
     assert page.startswith("wrote ")
     assert "it/s" not in compiled.outcome.err
+
+
+def test_stages_of_the_whole_command_are_named(compiled):
+    named = [re.match(r"[a-z-]+", line)[0] for line in begun(compiled.outcome.err)]
+    stages = ["hash", "load", "encode", "calibration", "search", "held-out", "sign", "write"]
+    assert [name for name in dict.fromkeys(named) if name != "import"] == stages
 
 
 def test_unsigned_and_json(budc, compiled, shrunken, monkeypatch, tmp_path):
