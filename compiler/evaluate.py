@@ -16,7 +16,7 @@ from budc.compiler.comparison.changes import Change
 from budc.compiler.comparison.fitted import Fitted
 from budc.compiler.comparison.frame_values import Values, frame_values
 from budc.compiler.comparison.kept_frames import keep_frames, load_decoder
-from budc.compiler.comparison.method import Method, Rolled
+from budc.compiler.comparison.method import Method, Rolled, policy_key
 from budc.compiler.comparison.rivals import CannotRun
 from budc.compiler.comparison.setting_run import SettingRun
 from budc.compiler.emit import output_shape, versions
@@ -126,11 +126,11 @@ class Evaluation:
                 metrics.append(summary(kind, samples[kind.name]))
         return item.result(len(self.plan.profile.branches), metrics, samples, latency)
 
-    def frames(self, measured: Measured, policy_id: str) -> tuple[KeptFrames | None, Mapping[str, bytes]]:
+    def frames(self, measured: Measured, policy: Artifact) -> tuple[KeptFrames | None, Mapping[str, bytes]]:
         """Return the frames of a policy in one setting, where they are to be kept, and their files."""
         if not self.plan.keep_frames:
             return None, {}
-        method, result = next(item for item in measured.results if item[0].key == policy_id)
+        method, result = next(item for item in measured.results if item[0].key == policy_key(policy))
         run = measured.run
         return keep_frames(
             self._decode,
@@ -221,7 +221,7 @@ def _evaluated(
     """Return what was measured of one policy."""
     settings, frames = list[SettingResult](), dict[str, bytes]()
     for item in measured:
-        kept, files = evaluation.frames(item, artifact.policy_id)
+        kept, files = evaluation.frames(item, artifact)
         methods = _beside(artifact, item.results)
         settings.append(msgspec.structs.replace(item.setting, methods=methods, frames=kept))
         frames |= files
@@ -245,7 +245,7 @@ def _evaluated(
 
 def _beside(artifact: Artifact, results: Sequence[tuple[Method, MethodResult]]) -> list[MethodResult]:
     """Return the policy, the rivals at its budget, and the full run."""
-    own = [result for method, result in results if method.key == artifact.policy_id]
+    own = [result for method, result in results if method.key == policy_key(artifact)]
     rivals = [result for method, result in results if method.budget == artifact.document.budget.nfe]
     return [*own, *rivals, *(result for method, result in results if method.name == FULL)]
 

@@ -12,6 +12,7 @@ from budc.compiler.comparison.fitted import Fitted
 from budc.compiler.comparison.rivals import RIVALS, CannotRun
 from budc.compiler.comparison.setting import Setting
 from budc.compiler.storage.journal import Journal
+from budc.schema.artifact import Artifact
 from budc.schema.evaluation import Latency, MethodResult
 from budc.schema.policy import Metric, SamplerBinding
 
@@ -30,6 +31,11 @@ class Method:
     sampler: SamplerBinding
     key: str
     budget: int | None = None
+
+
+def policy_key(policy: Artifact) -> str:
+    """Return the `key` of a policy: its name, for people, and what tells it from others of that name."""
+    return f"{policy.document.name} {policy.policy_id.removeprefix('sha256:')[:16]}"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from budc.compiler.comparison.changed_model import sampler_under
 from budc.compiler.comparison.changes import Change
 from budc.compiler.comparison.fitted import Fitted
 from budc.compiler.comparison.latency import time_loops
-from budc.compiler.comparison.method import Method, Rolled, fit_rival
+from budc.compiler.comparison.method import Method, Rolled, fit_rival, policy_key
 from budc.compiler.comparison.rivals import RIVALS, CannotRun
 from budc.compiler.comparison.rollouts import roll_fitted
 from budc.compiler.comparison.setting import ModelSetting, Samples, Setting
@@ -101,7 +101,7 @@ class SettingRun:
         sampler = document.sampler
         if self.change.name != CALIBRATED:
             sampler = sampler_under(sampler, base, self.model)
-        return Method(POLICY, document.name, Fitted(policy=document.policy), sampler, artifact.policy_id)
+        return Method(POLICY, document.name, Fitted(policy=document.policy), sampler, policy_key(artifact))
 
     def fit(self, name: str, nfe: int, seed: int) -> Fitted | CannotRun:
         """Fit a rival to this setting; return why not where it cannot run at so many evaluations."""

@@ -28,6 +28,9 @@ def test_a_signed_evaluation_lies_beside_the_policy_and_is_what_verify_and_run_r
     evaluation = read_evaluation(written)
     assert evaluation.document.policy == read(path).policy_id
     assert evaluation.digest in outcome.out
+    # Passes name the policy, not its digest.
+    assert f"\ncalibrated {read(path).document.name} " in outcome.err
+    assert "sha256:" not in outcome.err
     assert all(method.samples == {} for method in evaluation.document.settings[0].methods)
     assert list((tmp_path / "evaluation").glob("*.json")) == []
 
