@@ -5,6 +5,7 @@ import re
 import pytest
 from documented_names import ROOT, outdated
 
+from budc.cli.output.summary import quality
 from budc.cli.output.verdict import verdict
 from budc.policies.embedded_policies import find_embedded
 from budc.schema.artifact import read
@@ -58,7 +59,9 @@ def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/start.md"])
-def test_what_the_first_command_says_is_what_its_policy_says(page):
+def test_what_the_first_command_says_is_what_its_policy_says():
     policy = read(find_embedded("flux-nano", 10).path).document
-    assert f"\n{verdict(policy)}\n" in (ROOT / page).read_text(encoding="utf-8")
+    assert f"\n{verdict(policy)}\n" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"\n{verdict(policy)}\n\n{quality(policy)}\n" in (ROOT / "docs" / "start.md").read_text(
+        encoding="utf-8"
+    )

@@ -54,7 +54,7 @@ def test_compare(run, compiled, tmp_path, read_video):
     assert 0 < float(table["policy"][2]) != float(table["fewer steps"][2]) > 0
     assert all(float(cells[1]) > 0 for cells in table.values())
     assert len(read_video(tmp_path / "x.mp4", 32 * 4 + 2 * 18, 3 * 48 * 4)) == 5
-    assert re.search(r"; the loop took .* on cpu, \d+ threads?\n", outcome.out)
+    assert re.search(r"; the loop took .* on cpu, \d+ threads?\n\nmethod .*\nthis policy ", outcome.out)
 
 
 def test_an_export_is_recognised(run, compiled, tmp_path):

@@ -4,9 +4,11 @@ import shutil
 
 import pytest
 
+from budc.cli.output.summary import quality
+from budc.cli.output.verdict import verdict
 from budc.policies.embedded_policies import FOLDER, embedded_policies, embedded_policy
 from budc.policies.profile import embedded_folder, load_profile
-from budc.schema.artifact import seal
+from budc.schema.artifact import read, seal
 
 PROMPT = ("--prompt", "a large crimson circle at the left over stripes")
 (ENTRY, *_) = embedded_policies("flux-nano")
@@ -28,6 +30,8 @@ def test_a_name_and_a_budget_are_enough_and_no_file_is_written_over(budc, folder
     for seed, name in (("0", "seed0"), ("0", "seed0-2"), ("1", "seed1")):
         outcome = budc("run", "flux-nano", "--nfe", ENTRY.nfe, *PROMPT, "--seed", seed)
         assert outcome.code == 0, outcome.err
+        policy = read(ENTRY.path).document
+        assert outcome.out.startswith(f"{verdict(policy)}\n\n{quality(policy)}\n\nwrote ")
         assert f"wrote flux-nano-nfe{ENTRY.nfe}-{name}.png, seed {seed}, {ENTRY.nfe} NFE of 50" in outcome.out
     assert "unsigned" not in outcome.err
     pictures = {path.name[15:]: imageio.imread(path) for path in folder.iterdir()}

@@ -72,6 +72,7 @@ def test_from_prompt_to_file_without_torch(
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "3 NFE of 6 steps" in done.stdout
+    assert "\nthis policy " in done.stdout
     assert done.stdout.rstrip().endswith("on cpu")
     assert [line.split(":")[0] for line in begun(done.stderr)[:-1]] == [
         "verify",
@@ -99,7 +100,7 @@ def test_a_comparison_without_torch(bound: Path, public: Path, exported: Path, t
     command += ["--runtime", "onnxruntime", "--weights", exported, "--prompt", PROMPT, "--out", out]
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    head, *rows = done.stdout[done.stdout.index("method") :].splitlines()
+    head, *rows = done.stdout[done.stdout.rindex("method  ") :].splitlines()
     assert head.split() == ["method", "NFE", "seconds", "latent-mse", "PSNR", "dB"]
     full, policy, fewer = ([*row.rsplit(maxsplit=4)] for row in rows[:3])
     assert [full[0], policy[0], fewer[0]] == ["full run", "policy", "fewer steps"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -20,9 +20,6 @@ from budc.cli.options import (
     trust_options,
     weights_option,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command("run")
@@ -100,6 +97,7 @@ def run_command(**flags: Any) -> None:
     """
     from budc.cli.generation.asked import asked
     from budc.cli.generation.run_options import RunOptions, check_flags
+    from budc.cli.output.summary import quality
     from budc.cli.output.verdict import verdict
 
     options = RunOptions(**flags)
@@ -114,4 +112,4 @@ def run_command(**flags: Any) -> None:
 
         done = run_diffusers(request, compare=options.compare)
     sentence = verdict(request.document, request.evaluations(), done.speed)
-    click.echo(f"{sentence}\n\n{done.page}")
+    click.echo("\n\n".join([sentence, quality(request.document), done.page]))
