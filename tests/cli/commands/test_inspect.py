@@ -1,9 +1,12 @@
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from budc.runtimes.sampling.rules import fixed_rows
 from budc.schema.artifact import read
+from budc.schema.attestation import read_evaluation, seal_evaluation
+from budc.schema.evaluation import plain_file
 from budc.schema.mask import StepMask
 from budc.schema.policy import Budget, PolicyDocument
 from budc.schema.predictor import Predictor
@@ -93,3 +96,79 @@ def test_a_linear_forecast_is_named(budc, sealed):
     mask = StepMask.uniform(6, 3)
     path = sealed(mask=mask, predictor=Predictor(fixed_rows("linear", mask)))
     assert "linear forecast from the two newest cached tensors" in budc("inspect", path).out
+
+
+SPEED = "; the loop took 4 times less on cpu"
+
+
+@pytest.fixture
+def measured(sealed, make_evaluation):
+    """A policy, an evaluation in which its loop takes a quarter of the full run's time, and that one's place."""
+    path = sealed()
+    evaluation = make_evaluation(read(path).document)
+    setting = evaluation.settings[0]
+    methods = [
+        msgspec.structs.replace(method, latency=msgspec.structs.replace(method.latency, median=median))
+        for method, median in zip(setting.methods, (0.25, 1.0), strict=True)
+    ]
+    evaluation = msgspec.structs.replace(
+        evaluation, settings=[msgspec.structs.replace(setting, methods=methods)]
+    )
+    return path, evaluation, path.with_name(f"{path.name.removesuffix('.budc.json')}.evaluation.json")
+
+
+@pytest.fixture
+def evaluators(public, tmp_path):
+    """Write a trust file with the key as an evaluator's, after other lines."""
+
+    def write(*lines):
+        path = tmp_path / "evaluators.toml"
+        key = ("[[keys]]", 'name = "lab"', f'file = "{public.name}"', 'roles = ["evaluator"]')
+        path.write_text("\n".join([*lines, *key, ""]))
+        return path
+
+    return write
+
+
+def test_what_the_loop_took_is_said_as_an_evaluation_beside_it_has_it(
+    budc, public, signer, measured, evaluators
+):
+    path, evaluation, file = measured
+    unverified = f"{SPEED}, says {file.name}, which is not verified"
+
+    def sentence(*flags):
+        outcome = budc("inspect", path, *flags)
+        assert outcome.code == 0, outcome.err
+        return outcome.out.splitlines()[0]
+
+    assert "the loop" not in sentence()
+    file.write_bytes(plain_file(evaluation))
+    assert sentence().endswith(unverified)
+    # Signed, but by a publisher.
+    file.write_bytes(seal_evaluation(evaluation, signer))
+    assert sentence("--trust", public).endswith(unverified)
+    trust = ("--trust", evaluators())
+    assert sentence(*trust).endswith(SPEED)
+    assert budc("inspect", path, "--json", *trust).record["verdict"] == sentence(*trust)
+    # Whatever the names, one by a trusted evaluator comes before others.
+    file.with_name(file.name.replace(".evaluation", ".a.evaluation")).write_bytes(plain_file(evaluation))
+    assert sentence(*trust).endswith(SPEED)
+    assert ".a.evaluation.json, which is not verified" in sentence()
+
+
+def test_an_evaluation_that_is_wrong_says_nothing_of_the_loop(budc, signer, measured, evaluators):
+    path, evaluation, file = measured
+    signed = seal_evaluation(evaluation, signer)
+    denied = ("--trust", evaluators(f'denied = ["{read_evaluation(signed).digest}"]'))
+    other = msgspec.structs.replace(evaluation, policy=f"sha256:{'0' * 64}")
+    for content, flags in ((plain_file(other), ()), (b"{}", ()), (signed, denied)):
+        file.write_bytes(content)
+        outcome = budc("inspect", path, *flags)
+        assert (outcome.code, "the loop" in outcome.out) == (0, False), content
+
+
+def test_trust_is_not_for_an_evaluation(budc, public, measured):
+    _, evaluation, file = measured
+    file.write_bytes(plain_file(evaluation))
+    outcome = budc("inspect", file, "--trust", public)
+    assert (outcome.code, "is an evaluation" in outcome.err) == (2, True)

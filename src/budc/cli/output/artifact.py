@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 NOT_VERIFIED = "not verified here: anyone can have written this; `budc verify` decides"
 
 
-def record(artifact: Artifact) -> dict[str, object]:
-    """Return the artifact as JSON holds it, beside what its file claims about signatures."""
+def record(artifact: Artifact, speed: str = "") -> dict[str, object]:
+    """Return the artifact as JSON holds it, beside what its file claims about signatures; `speed` is of its loop."""
     import msgspec
 
     return {
@@ -28,13 +28,13 @@ def record(artifact: Artifact) -> dict[str, object]:
         "signed": artifact.signed,
         "claimedKeyIds": [signature.keyid for signature in artifact.signatures],
         "hint": artifact.hint,
-        "verdict": verdict(artifact.document),
+        "verdict": verdict(artifact.document, speed=speed),
         "document": msgspec.to_builtins(artifact.document),
     }
 
 
-def page(artifact: Artifact, *, verbose: bool = False) -> str:
-    """Return the artifact as a page of text; `verbose` lists coefficients."""
+def page(artifact: Artifact, speed: str = "", *, verbose: bool = False) -> str:
+    """Return the artifact as a page of text; `speed` says what its loop took, `verbose` lists coefficients."""
     document = artifact.document
     pairs = [
         ("name", printable(f"{document.name}, revision {document.revision}")),
@@ -60,7 +60,13 @@ def page(artifact: Artifact, *, verbose: bool = False) -> str:
     pairs += [
         (f"note {printable(key)}", printable(text)) for key, text in sorted(document.annotations.items())
     ]
-    return "\n\n".join([verdict(document), fields(pairs), quality(document), *further_quality(document)])
+    parts = [
+        verdict(document, speed=speed),
+        fields(pairs),
+        quality(document),
+        *further_quality(document),
+    ]
+    return "\n\n".join(parts)
 
 
 def _expiry(document: PolicyDocument) -> str:

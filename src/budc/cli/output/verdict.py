@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def verdict(document: PolicyDocument, evaluations: Sequence[EvaluationDocument] = (), speed: str = "") -> str:
     """Return what a policy is worth by its own report, and how much faster its loop was where that was measured.
 
-    That is `speed`, a text of `speed_up`, or what the first evaluation says that has times.
+    That is `speed`, a text that begins as one of `speed_up`, or what the first evaluation says that has times.
 
     For example "10 of 50 evaluations: PSNR 39.7 dB (worst 27.1), 7.4 dB ahead of 10 plain steps; the loop took 2.3
     times less on this CPU".
@@ -27,7 +27,7 @@ def verdict(document: PolicyDocument, evaluations: Sequence[EvaluationDocument] 
     if document.budget.nfe == full_steps(document):
         return f"{_budget(document)}: every step is computed, as in the full run"
     sentence = f"{_budget(document)}: {_quality(document)}"
-    speed = speed or next(filter(None, (_speed(evaluation) for evaluation in evaluations)), "")
+    speed = speed or next(filter(None, map(measured_speed, evaluations)), "")
     return printable(f"{sentence}; {speed}" if speed else sentence)
 
 
@@ -79,7 +79,8 @@ def _times_less(value: float, rival: Baseline) -> str:
     return f", {ratio:.2g} times {'less' if value <= other else 'more'} than {_title(rival)}"
 
 
-def _speed(evaluation: EvaluationDocument) -> str:
+def measured_speed(evaluation: EvaluationDocument) -> str:
+    """Return how a policy's loop compares with the full run's by an evaluation; an empty text where it has no times."""
     setting = evaluation.setting(CALIBRATED)
     if setting is None:
         return ""
