@@ -37,11 +37,13 @@ from budc.schema.report_names import OBJECTIVES
 class Compiled(NamedTuple):
     """An artifact that was written, and what its loop took here, where that was measured.
 
-    Times are not in the artifact, whose bytes the same compile repeats.
+    `tried` says in words what loops of the budgets took that were tried for `--within`. Times are not in the artifact,
+    whose bytes the same compile repeats.
     """
 
     artifact: Artifact
     loop: LoopTimes | None
+    tried: tuple[str, ...] = ()
 
 
 def compile_artifacts(plan: CompilePlan) -> list[Artifact]:
@@ -126,7 +128,10 @@ def _compiled(plan: CompilePlan, pool: Pool | None, work: RemainingWork) -> list
         _write_artifacts(plan, documents)
         for done in (journal, *(target.journal for target in (*further, proxy) if target is not None)):
             done.discard()
-    return [Compiled(read(planned.path), evaluator.loop_times(planned.nfe)) for planned in plan.policies]
+    times = () if settled is None else settled.times
+    return [
+        Compiled(read(planned.path), evaluator.loop_times(planned.nfe), times) for planned in plan.policies
+    ]
 
 
 def _result(nfe: int, settled: Settled | None, find: Callable[[int], SearchResult]) -> SearchResult:

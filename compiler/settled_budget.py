@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from budc.compiler.budget_bracket import Bracket
 from budc.compiler.comparison.latency import time_loops
+from budc.compiler.metrics.psnr import PSNR
 from budc.compiler.rollouts.metrics import standard_error
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.task import ForwardCount, SearchResult
@@ -27,7 +29,8 @@ from budc.progress import notice, progress
 from budc.schema.bounds import Bound
 from budc.schema.errors import BudgetImpossible
 from budc.schema.evaluation import Latency
-from budc.schema.report_names import HIGHER_IS_BETTER, PSNR
+from budc.schema.plural import counted
+from budc.schema.report_names import HIGHER_IS_BETTER
 
 QUALITY_PASS, TIME_PASS = "quality of", "time of"
 """What the labels of passes begin with that judge what was found at one budget, and that time its loop."""
@@ -42,11 +45,16 @@ Measure = Callable[[int, Tensor, Tensor], list[float]]
 
 
 class Settled(NamedTuple):
-    """The budget, what was measured on the way in words, and what was found at the budgets that were tried."""
+    """The budget, and what was measured on the way, a line for each budget that was tried.
+
+    `notes` are figures, which the policy keeps. `times` are not the same in every run, so it does not. `results` has
+    what was found at the budgets that were tried for a quality.
+    """
 
     nfe: int
-    notes: tuple[str, ...]
-    results: dict[int, SearchResult]
+    notes: tuple[str, ...] = ()
+    results: Mapping[int, SearchResult] = MappingProxyType({})
+    times: tuple[str, ...] = ()
 
 
 class Point(NamedTuple):
@@ -76,16 +84,18 @@ class Point(NamedTuple):
         worse = -1 if HIGHER_IS_BETTER[bound.metric] else 1
         mean = self.mean + worse * self.standard_error
         value = mean if bound.figure == bound.metric else self.worst
-        if bound.metric == PSNR:
+        if bound.metric == PSNR.name:
             return (value - bound.number) * math.log(10) / 10
         return math.log(max(bound.number, _LEAST) / max(value, _LEAST))
 
     def in_words(self, bound: Bound) -> str:
         """Return the point as a line of the curve."""
         kept = "kept" if self.keeps(bound) else "not kept"
+        title, unit = (PSNR.title, f" {PSNR.unit}") if bound.metric == PSNR.name else (bound.metric, "")
         return (
-            f"{self.nfe} evaluations: {bound.metric} {self.mean:.4g} ± {self.standard_error:.2g} "
-            f"(worst {self.worst:.4g}) on {self.prompts} prompts that judge, {bound} {kept}"
+            f"{counted(self.nfe, 'evaluation')}: {title} {self.mean:.4g} ± {self.standard_error:.2g}{unit} "
+            f"(worst {self.worst:.4g}) on {counted(self.prompts, 'prompt that judges', 'prompts that judge')}, "
+            f"bound {kept}"
         )
 
 
@@ -133,7 +143,7 @@ def budget_for_quality(
         proxy=sum(result.forwards.proxy for other, result in results.items() if other != nfe),
     )
     results[nfe] = replace(results[nfe], forwards=results[nfe].forwards + tried)
-    return Settled(nfe, notes, results)
+    return Settled(nfe, notes=notes, results=results)
 
 
 def budget_within(
@@ -156,18 +166,18 @@ def budget_within(
         median = taken[nfe].median
         bracket.tell(nfe, math.log(median / seconds), kept=median > seconds)
         tell(bracket)
-    notes = tuple(
-        f"{tried} evaluations: the loop took {taken[tried].median:.3g} s "
+    times = tuple(
+        f"{counted(tried, 'evaluation')}: the loop took {taken[tried].median:.3g} s "
         f"({taken[tried].fastest:.3g} to {taken[tried].slowest:.3g}) on {device}"
         for tried in sorted(taken)
     )
     nfe = bracket.high - 1
     if nfe < bracket.fewest:
         raise BudgetImpossible(
-            f"{option('within')}: {seconds:g} s are too few; {notes[0]}",
+            f"{option('within')}: {seconds:g} s are too few; {times[0]}",
             remedy="give more, or use a faster device or a smaller output",
         )
-    return Settled(nfe, notes, {})
+    return Settled(nfe, times=times)
 
 
 def timed_loop(nfe: int, loop: Callable[[], object], device: torch.device, journal: Journal) -> Latency:

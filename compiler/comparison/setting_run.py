@@ -121,7 +121,10 @@ class SettingRun:
         policy = method.fitted.policy
         if policy is None:
             return self._roll_unlike_pipeline(label, method)
-        latents = stored_latents(self.rollout, policy, method.sampler, conditions, self._journal, label)
+        if method.key == FULL:
+            latents = self.held_out.latents
+        else:
+            latents = stored_latents(self.rollout, policy, method.sampler, conditions, self._journal, label)
         nfe = forwards_per_sample(policy) / len(self.model.profile.branches)
         return Rolled(method, latents, (nfe,) * len(conditions))
 

@@ -44,7 +44,7 @@ def compiled(eight_prompts, tmp_path, monkeypatch):
 
 
 def test_a_compile_says_how_much_less_the_loop_took(compiled):
-    artifact, loop = compiled(prompts=5)
+    artifact, loop, _ = compiled(prompts=5)
     assert loop is not None
     assert (loop.full, loop.policy) == (12, 6)
     sentence = page(artifact, loop).splitlines()[0]
@@ -56,6 +56,6 @@ def test_a_compile_says_how_much_less_the_loop_took(compiled):
 
 
 def test_nothing_is_said_of_it_where_one_whole_chunk_is_the_first(compiled):
-    artifact, loop = compiled(prompts=3)
+    artifact, loop, _ = compiled(prompts=3)
     assert loop is None
     assert "the loop" not in page(artifact, loop)

@@ -1,12 +1,14 @@
 """The smallest budget for a quality, the largest within a time."""
 
+import json
 import math
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from budc.compiler.compile import compile_artifacts  # noqa: E402
+from budc.cli.output.compiled import page, record  # noqa: E402
+from budc.compiler.compile import compile_artifacts, compile_measured  # noqa: E402
 from budc.compiler.compile_budget import CompileBudget  # noqa: E402
 from budc.compiler.policy_source import make_request  # noqa: E402
 from budc.compiler.settled_budget import Point  # noqa: E402
@@ -28,7 +30,7 @@ def test_a_bound_holds_with_the_standard_error_or_for_the_worst_prompt():
     assert not point.keeps(worst)
     assert (
         point.in_words(mean)
-        == "8 evaluations: psnr 30.25 ± 2.2 (worst 28) on 2 prompts that judge, psnr>=30 not kept"
+        == "8 evaluations: PSNR 30.25 ± 2.2 dB (worst 28) on 2 prompts that judge, bound not kept"
     )
     assert Point.of(8, [1.0, 3.0], higher_is_better=False).keeps(error) is False
     assert Point.of(8, [1.4, 1.6], higher_is_better=False).keeps(error) is True
@@ -62,7 +64,7 @@ def _curve(document):
     return [
         str(text)
         for key, text in sorted(settings.items())
-        if key.startswith("choice") and "evaluations:" in str(text)
+        if key.startswith("choice") and "evaluation" in str(text)
     ]
 
 
@@ -83,7 +85,7 @@ def test_the_smallest_budget_that_keeps_a_quality(compile_):
 def test_frames_are_decoded_for_psnr(compile_):
     document = compile_(quality="psnr>=1")
     assert document.budget.nfe == 1
-    assert any(text.startswith("1 evaluations: psnr ") for text in _curve(document))
+    assert any(text.startswith("1 evaluation: PSNR ") for text in _curve(document))
 
 
 def test_a_quality_that_no_budget_keeps_is_refused_with_the_nearest(compile_):
@@ -102,12 +104,33 @@ def test_the_largest_budget_within_a_time(compile_, monkeypatch):
     monkeypatch.setattr(CompileBudget, "_loop_seconds", timed)
     document = compile_(within="1.6s", search="uniform", no_frames=True)
     assert (document.budget.nfe, document.budget.requested) == (3, "1.6s")
-    assert any(
-        text.startswith("4 evaluations: the loop took 2 s (1.6 to 4) on ") for text in _curve(document)
-    )
-    with pytest.raises(BudgetImpossible, match=r"0\.1 s are too few; 1 evaluations: the loop took 0\.5 s"):
+    with pytest.raises(BudgetImpossible, match=r"0\.1 s are too few; 1 evaluation: the loop took 0\.5 s"):
         compile_(within="0.1s", search="uniform", no_frames=True)
     assert compile_(within="60s", search="uniform", no_frames=True).budget.nfe == 6
+
+
+def test_times_are_beside_the_policy_whose_bytes_they_do_not_change(eight_prompts, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1782900000")
+
+    def compiled(slower):
+        def timed(*arguments):
+            seconds = slower * arguments[-1]
+            return Latency(median=seconds, fastest=0.8 * seconds, slowest=2 * seconds, repeats=3)
+
+        monkeypatch.setattr(CompileBudget, "_loop_seconds", timed)
+        asked = {"within": "1.6s", "search": "uniform", "no_frames": True, "out": tmp_path / "p.budc.json"}
+        (done,) = compile_measured(make_request({}, eight_prompts | asked).resolve())
+        return done
+
+    one, other = compiled(0.5), compiled(0.45)
+    assert one.artifact.document.budget.nfe == 3
+    assert one.artifact.payload == other.artifact.payload
+    assert any(text.startswith("4 evaluations: the loop took 2 s (1.6 to 4) on ") for text in one.tried)
+    assert not set(one.tried) & set(other.tried)
+    shown = " ".join(page(*one).split())
+    assert f"tried {' '.join(one.tried)}" in shown
+    assert record(*one)["tried"] == list(one.tried)
+    assert "the loop took" not in json.dumps(record(*one)["search"])
 
 
 def test_loops_are_timed(compile_):

@@ -43,6 +43,14 @@ def test_quality_table_holds_policy_and_baselines(budc, sealed):
     assert euler == ["euler", "3", "–", "0.0012", "0.00012", "–", "0.0048"]
 
 
+def test_choices_are_said(budc, sealed, make_document):
+    search = make_document().search
+    note = "3 evaluations: PSNR 31 ± 0.2 dB (worst 28) on 6 prompts that judge, bound kept"
+    changed = msgspec.structs.replace(search, settings={**search.settings, "choice1": note})
+    assert f"chosen     {note}" in budc("inspect", sealed(search=changed)).out
+    assert "chosen" not in budc("inspect", sealed()).out
+
+
 def test_predictor_coefficients_are_listed(budc, sealed):
     mask = StepMask.of([True, True, False, True, False])
     predictor = Predictor([(), (), (1.5, -0.5), (), (2.0, -1.25, 0.25)])

@@ -32,7 +32,7 @@ def test_a_factor_is_a_budget_too(compiled):
 def test_the_smallest_budget_for_a_quality(compiled):
     asked = {"budget": None, "search": "joint", "effort": "fast"}
     result = compiled(quality="latent-mse<=0.05", **asked)
-    curve = [note for note in result.outcome.notes if "evaluations: latent-mse" in note]
+    curve = [note for note in result.outcome.notes if ": latent-mse" in note]
     kept = {int(note.split()[0]): not note.endswith("not kept") for note in curve}
     assert kept[result.nfe]
     assert all(not held for nfe, held in kept.items() if nfe < result.nfe)
@@ -56,9 +56,10 @@ def test_the_largest_budget_within_a_time(compiled, monkeypatch, toys):
     result = compiled(budget=None, within="1600ms", held_out=held_out)
     assert (result.nfe, result.origin.budget) == (3, "1600ms")
     assert any(note.startswith("4 evaluations: the loop took 2 s") for note in result.outcome.notes)
+    assert "the loop took" not in str(result.outcome.settings)
     # The baselines have as many evaluations as what was found.
     assert result.report["policy"] == result.report["uniform"]
-    with pytest.raises(BudgetImpossible, match=r"^within: 0.1 s are too few; 1 evaluations: the loop took"):
+    with pytest.raises(BudgetImpossible, match=r"^within: 0.1 s are too few; 1 evaluation: the loop took"):
         compiled(budget=None, within=0.1)
 
 

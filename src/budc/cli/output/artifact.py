@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from budc.cli.output.additions import conditions, further_quality, network, shapes, target
-from budc.cli.output.summary import budget, claimed_signers, cost, masks, measured_on, quality
+from budc.cli.output.summary import budget, choices, claimed_signers, cost, masks, measured_on, quality
 from budc.cli.output.tables import fields, wrapped
 from budc.cli.output.verdict import verdict
 from budc.schema.errors import printable
@@ -53,6 +53,7 @@ def page(artifact: Artifact, speed: str = "", *, verbose: bool = False) -> str:
         *target(document),
         ("sigmas", _sigmas(document)),
         ("search", cost(document)),
+        *choices(document),
         ("quality", measured_on(document)),
     ]
     if document.derived_from is not None:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from budc.cli.output.additions import conditions, further_quality
 from budc.cli.output.summary import budget, choices, claimed_signers, cost, masks, measured_on, quality
 from budc.cli.output.tables import fields
 from budc.cli.output.verdict import speed_up, verdict
+from budc.schema.errors import printable
 
 if TYPE_CHECKING:
     from budc.compiler.evaluation.report import LoopTimes
     from budc.schema.artifact import Artifact
 
 
-def page(artifact: Artifact, loop: LoopTimes | None = None, *, verbose: bool = False) -> str:
-    """Return what was compiled as a page of text, with what its `loop` took; `verbose` lists coefficients."""
+def page(
+    artifact: Artifact, loop: LoopTimes | None = None, tried: Sequence[str] = (), *, verbose: bool = False
+) -> str:
+    """Return what was compiled as a page of text, with what its `loop` took, and those of budgets that were tried.
+
+    `verbose` lists coefficients.
+    """
     document = artifact.document
     pairs = [
         ("wrote", str(artifact.path)),
@@ -27,6 +34,7 @@ def page(artifact: Artifact, loop: LoopTimes | None = None, *, verbose: bool = F
         *masks(document, verbose=verbose),
         ("search", cost(document)),
         *choices(document),
+        *([("tried", "\n".join(map(printable, tried)))] if tried else []),
         ("quality", measured_on(document)),
     ]
     parts = [
@@ -38,8 +46,8 @@ def page(artifact: Artifact, loop: LoopTimes | None = None, *, verbose: bool = F
     return "\n\n".join(parts)
 
 
-def record(artifact: Artifact, loop: LoopTimes | None = None) -> dict[str, object]:
-    """Return what was compiled as one JSON object, with what its `loop` took."""
+def record(artifact: Artifact, loop: LoopTimes | None = None, tried: Sequence[str] = ()) -> dict[str, object]:
+    """Return what was compiled as one JSON object, with what its `loop` took, and those of budgets that were tried."""
     import msgspec
 
     document = artifact.document
@@ -51,6 +59,7 @@ def record(artifact: Artifact, loop: LoopTimes | None = None) -> dict[str, objec
         "signedBy": [signature.keyid for signature in artifact.signatures],
         "verdict": verdict(document, speed=_speed(loop)),
         "loop": None if loop is None else loop._asdict(),
+        "tried": list(tried),
         "budget": msgspec.to_builtins(document.budget),
         "steps": document.sampler.steps,
         "policy": msgspec.to_builtins(document.policy),

@@ -31,6 +31,7 @@ def test_a_signed_evaluation_lies_beside_the_policy_and_is_what_verify_and_run_r
     # Passes name the policy, not its digest.
     assert f"\ncalibrated {read(path).document.name} " in outcome.err
     assert "sha256:" not in outcome.err
+    assert outcome.err.splitlines().count("calibrated full") == 1
     assert all(method.samples == {} for method in evaluation.document.settings[0].methods)
     assert list((tmp_path / "evaluation").glob("*.json")) == []
 
