@@ -36,6 +36,8 @@ class Bracket:
 
     def __init__(self, fewest: int, most: int, slope: float) -> None:
         self.fewest, self.low, self.high = fewest, fewest - 1, most
+        self.tried: list[int] = []
+        """The budgets that were tried, in order."""
         self._usual = slope
         self._below: list[_Tried] = []
         self._above: list[_Tried] = []
@@ -44,7 +46,7 @@ class Bracket:
     def copy(self) -> Bracket:
         """Return a bracket that goes on from here on its own."""
         other = Bracket(self.low + 1, self.high, self._usual)
-        other.fewest = self.fewest
+        other.fewest, other.tried = self.fewest, self.tried[:]
         other._below, other._above, other._widths = self._below[:], self._above[:], self._widths[:]
         return other
 
@@ -64,6 +66,7 @@ class Bracket:
         """Say what came of a try: whether the bound is kept, and by how much."""
         margin = max(0.0, margin) if kept else min(0.0, margin)
         tried = _Tried(math.log(nfe), max(-50.0, min(50.0, margin)))
+        self.tried.append(nfe)
         self._widths.append(self._width)
         if kept:
             self.high = nfe

@@ -61,18 +61,18 @@ def work_from(plan: CompilePlan, bracket: Bracket) -> Passes:
     expected = _expected(plan)
     judges = expected.stages.judge
     passes = {}
-    for nfe in tried:
+    for index, nfe in enumerate(tried):
         judged: Passes = {QUALITY_PASS: [nfe * judges * expected.branches]}
         if expected.frames:
             judged[JUDGES_FRAMES] = [2 * OF_FRAMES * judges]
-        passes = added(passes, expected.found(nfe, later=bool(passes)), judged)
+        passes = added(passes, expected.found(nfe, [*bracket.tried, *tried[:index]]), judged)
     return added(passes, expected.report([answer]), _further(plan, answer))
 
 
 def _passes(plan: CompilePlan) -> Passes:
     """Return the passes of a compile of known budgets."""
     expected, budgets = _expected(plan), [planned.nfe for planned in plan.policies]
-    searches = [expected.found(nfe, later=nfe != budgets[0]) for nfe in budgets]
+    searches = [expected.found(nfe, budgets[:index]) for index, nfe in enumerate(budgets)]
     further = [_further(plan, nfe) for nfe in budgets]
     return added(expected.reference(), *searches, expected.report(budgets), *further)
 

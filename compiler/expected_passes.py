@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from budc.compiler.planning.dry_run import dry_run, given_to
+from budc.compiler.planning.dry_run import Given, dry_run, given_to
+from budc.compiler.planning.shared_rollouts import unshared
 from budc.compiler.search import GIVEN, GIVEN_FITTED, algorithm
 from budc.compiler.selection.effort import AFTER_PROXY, FINALISTS, effort
 from budc.compiler.selection.finder import FIT_PASS
@@ -31,9 +32,6 @@ _COUNTED = ("uniform", "known", GIVEN, GIVEN_FITTED)
 """Searches of a number of candidates that does not depend on losses."""
 AFTER = "joint"
 """The search at the real size, after that at the size of a proxy."""
-OF_LATER = 0.6
-"""What a search of a later budget takes of what it would take alone, as it shares rollouts with those before: about
-what was counted on small compiles."""
 OF_FRAMES = 1
 """Forwards that it takes about as long as to decode a sample."""
 
@@ -85,11 +83,11 @@ class ExpectedPasses:
         """Return one rollout on all calibration prompts."""
         return {FIT_PASS: [nfe * self.stages.total * self.branches]}
 
-    def found(self, nfe: int, *, later: bool = False) -> Passes:
-        """Return the passes in which the policy of one budget is found, `later` than that of another."""
+    def found(self, nfe: int, earlier: Sequence[int] = ()) -> Passes:
+        """Return the passes in which the policy of one budget is found, after those of `earlier` ones."""
         stages, given = self.stages, effort(self.effort)
         candidate = nfe * self.branches
-        passes = self._searches(nfe, OF_LATER if later else 1.0)
+        passes = self._searches(nfe, earlier)
         if stages.screen < stages.fit:
             passes["race"] = [given.finalists * candidate * stages.fit]
         if self.align:
@@ -117,18 +115,25 @@ class ExpectedPasses:
             passes["held-out frames"] = [(policies * len(budgets) + 1) * self.held_out * OF_FRAMES]
         return passes
 
-    def _searches(self, nfe: int, share: float) -> Passes:
-        """Return the search, and where there is a proxy the one that comes after its own: a share of each."""
-        space = given_to(self.profile, nfe, self.steps, self.engine)
-        if self.mask is not None:
-            space = space._replace(published_masks=(self.mask.compute_steps,))
-        rollouts, samples = effort(self.effort).rollouts, share * self.stages.screen * self.branches
-        count = dry_run(space, self.search, rollouts).expected
-        searched = samples * count * (OF_MADE_UP if self.search == "paper" else 1.0)
+    def _searches(self, nfe: int, earlier: Sequence[int]) -> Passes:
+        """Return the search, and where there is a proxy the one after it: what others have not computed of each."""
+        space, computed = self._given(nfe), self._computed(nfe)
+        new = unshared(space, computed, {other: self._computed(other) for other in earlier})
+        rollouts, samples = effort(self.effort).rollouts, new * self.stages.screen * self.branches
+        searched = samples * computed
         if self.proxy is None:
             return {f"search ({self.search})": [searched]}
         after = samples * dry_run(space, AFTER, min(AFTER_PROXY, rollouts)).expected
         return added({f"search ({self.search})": [searched * self.proxy]}, {f"search ({AFTER})": [after]})
+
+    def _given(self, nfe: int) -> Given:
+        space = given_to(self.profile, nfe, self.steps, self.engine)
+        return space if self.mask is None else space._replace(published_masks=(self.mask.compute_steps,))
+
+    def _computed(self, nfe: int) -> float:
+        """Return the steps that a search computes for one sample and branch, where it is alone."""
+        count = dry_run(self._given(nfe), self.search, effort(self.effort).rollouts).expected
+        return count * (OF_MADE_UP if self.search == "paper" else 1.0)
 
 
 def added(*parts: Mapping[str, Sequence[float]]) -> Passes:
