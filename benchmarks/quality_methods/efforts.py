@@ -1,4 +1,4 @@
-"""The efforts against each other and against the paper's search, from rows: the tables of docs/cost.md."""
+"""The efforts against each other and against the paper's search, from rows."""
 
 from __future__ import annotations
 
@@ -44,11 +44,16 @@ def measured(groups: Rows) -> str:
         "`thorough --align`": "joint-align",
     }
     lines = [f"| model, NFE | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
-    for model, budget in _cells(groups):
+    for model, budget in cells_of(groups):
         found = [groups.get((model, budget, method)) for method in columns.values()]
-        shown = ["not run" if rows is None else "{:#.2g}, {:,.0f}".format(*geometric(rows)) for rows in found]
-        lines.append(f"| `{model}`, {budget} | {' | '.join(shown)} |")
+        figures = [shown(None if rows is None else geometric(rows)) for rows in found]
+        lines.append(f"| `{model}`, {budget} | {' | '.join(figures)} |")
     return "\n".join(lines) + "\n"
+
+
+def shown(figures: tuple[float, float] | None) -> str:
+    """Return error and forwards as a cell."""
+    return "not run" if figures is None else "{:#.2g}, {:,.0f}".format(*figures)
 
 
 class Compared(NamedTuple):
@@ -77,18 +82,18 @@ def compared(groups: Rows) -> str:
     heads = " | ".join(f"`{effort}`: error | forwards" for effort in EFFORTS)
     lines = [f"| model, NFE | {heads} |", "|---|" + "---|---|" * len(EFFORTS)]
     found: dict[str, list[Compared]] = {effort: [] for effort in EFFORTS}
-    for model, budget in _cells(groups):
+    for model, budget in cells_of(groups):
         cells = {effort: compare(groups, model, budget, method) for effort, method in EFFORTS.items()}
         for effort, cell in cells.items():
             if cell is not None:
                 found[effort].append(cell)
         if any(cell is not None for cell in cells.values()):
-            lines.append(f"| `{model}`, {budget} | {' | '.join(map(_shown, cells.values()))} |")
+            lines.append(f"| `{model}`, {budget} | {' | '.join(map(_compared, cells.values()))} |")
     sentences = [_sentence(effort, cells) for effort, cells in found.items() if cells]
     return "\n".join([*lines, "", *sentences]) + "\n"
 
 
-def _shown(cell: Compared | None) -> str:
+def _compared(cell: Compared | None) -> str:
     if cell is None:
         return "not run | "
     forwards = "" if cell.forwards is None else f"{cell.forwards:.2f}"
@@ -117,24 +122,7 @@ def _mean(values: Iterable[float]) -> float:
     return statistics.geometric_mean(values)
 
 
-def _cells(groups: Rows) -> list[tuple[str, int]]:
+def cells_of(groups: Rows) -> list[tuple[str, int]]:
     """Return models and budgets: models in the order of the rows, budgets ascending."""
     models = list(dict.fromkeys(model for model, _, _ in groups))
     return sorted({cell[:2] for cell in groups}, key=lambda cell: (models.index(cell[0]), cell[1]))
-
-
-BEGIN, END = "<!-- written by benchmarks/quality.py --report -->", "<!-- end -->"
-
-
-def written_into(page: str, rows: Iterable[Row]) -> str:
-    """Return a page with its tables of efforts, which stand between two comments, from these rows.
-
-    Raises:
-        ValueError: the page has no such comments.
-    """
-    groups = grouped(rows)
-    before, _, rest = page.partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        raise ValueError(f"{BEGIN!r} and {END!r} do not stand in the page")
-    return f"{before}{BEGIN}\n\n{measured(groups)}\n{compared(groups)}\n{END}{after}"

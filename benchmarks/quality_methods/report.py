@@ -10,7 +10,7 @@ from typing import Any
 
 from budc.compiler.comparison.learned_solver import EPOCHS
 from budc.compiler.selection.effort import EFFORTS, epochs
-from quality_methods import ceiling, efforts, paired
+from quality_methods import ceiling, cost_page, paired
 from quality_methods.plot import plot
 from quality_methods.summary import coefficients, summary
 from quality_methods.tables import is_ablation, paper_forwards, table
@@ -155,5 +155,5 @@ def write_report(results: Mapping[str, Any], docs: Path) -> None:
     cost = docs / "cost.md"
     if cost.is_file():
         cost.write_text(
-            efforts.written_into(cost.read_text(encoding="utf-8"), results["rows"]), encoding="utf-8"
+            cost_page.written_into(cost.read_text(encoding="utf-8"), results["rows"]), encoding="utf-8"
         )

@@ -43,7 +43,7 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
     finalists: int = 4
     rollouts: float = 1.0
     pairings: int = 3
-    epochs: PerBudget = PerBudget(0.4, 3)
+    epochs: PerBudget = PerBudget(0.4, 3, 5)
     report: int | None = None
 
 

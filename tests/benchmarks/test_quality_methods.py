@@ -10,7 +10,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from quality_methods import efforts, few_steps
+from quality_methods import changes, cost_page, efforts, few_steps
 from quality_methods.report import report
 from quality_methods.scoring import frame_ssim
 
@@ -42,9 +42,9 @@ def test_the_guide_is_written_from_the_results_that_stand_beside_it():
 def test_the_tables_of_costs_are_written_from_the_same_results():
     results = json.loads((ROOT / "benchmarks" / "results" / "quality.json").read_text(encoding="utf-8"))
     page = (ROOT / "docs" / "cost.md").read_text(encoding="utf-8")
-    assert efforts.written_into(page, results["rows"]) == page
+    assert cost_page.written_into(page, results["rows"]) == page
     with pytest.raises(ValueError, match="do not stand in the page"):
-        efforts.written_into("# No tables\n", results["rows"])
+        cost_page.written_into("# No tables\n", results["rows"])
 
 
 def row(method, errors, forwards, seed=0):
@@ -74,3 +74,12 @@ def test_an_effort_is_compared_with_thorough_and_with_the_paper_s_seeds():
         "| `tiny`, 4 | 0.50, 100 | not run | 0.14, 50 | not run | 0.10, 400 | not run |"
         in efforts.measured(groups)
     )
+
+
+def test_what_changed_stands_beside_what_was_before_and_what_a_transfer_reaches():
+    earlier = {"model": "tiny", "budget": 4, "method": "joint", "error": 0.3, "forwards": 700}
+    moved = {"to": "tiny", "budget": 4, "error": {"fitted": 0.2, "nearby": 0.1}}
+    moved["forwards"] = {"fitted": 90, "nearby": 1200}
+    table = changes.changes(efforts.grouped([row("joint", [0.1, 0.1], 400)]), [earlier], [moved])
+    figures = "0.30, 700 | 0.10, 400 | not run | not run | 0.20, 90 | 0.10, 1,200"
+    assert table.splitlines()[-1] == f"| `tiny`, 4 | {figures} |"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from budc.compiler.planning.forwards import CompileSettings, forwards_by_stage
+from budc.compiler.selection.effort import EFFORTS
 from budc.policies.costs import costs
 from budc.policies.profile import load_profile
 
@@ -38,3 +39,17 @@ def test_the_default_search_takes_what_is_planned(row: dict[str, Any]) -> None:
     stages = forwards_by_stage(settings, costs()[model])
     planned = sum(count.expected for stage, count in stages.items() if stage != "report")
     assert planned == pytest.approx(row["searchForwards"], rel=0.1)
+
+
+@pytest.mark.parametrize("effort", EFFORTS)
+@pytest.mark.parametrize("model", ["flux.1-dev", "wan2.1", "wan2.1-14b", "flux-nano", "wan2.1-nano"])
+def test_an_alignment_takes_at_most_three_times_what_its_effort_takes(model: str, effort: str) -> None:
+    for nfe in range(4, 25, 2):
+        totals = []
+        for align in (False, True):
+            settings = CompileSettings(
+                load_profile(model), (nfe,), MEASURED["steps"], "joint", align=align, effort=effort
+            )
+            stages = forwards_by_stage(settings, costs()[model])
+            totals.append(sum(count.expected for stage, count in stages.items() if stage != "report"))
+        assert totals[1] <= 3 * totals[0]
