@@ -34,7 +34,8 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
     The search rolls out its candidates on `screen` prompts. The best `finalists` race on `fit` prompts, these among
     them, which coefficients are fitted to. `judge` further prompts decide on an alignment or a number of steps, where
     one is asked for. `rollouts` is the share of its limit that `joint` takes. An alignment trains on `pairings` noises
-    of each prompt, for so many `epochs`. The report is measured on `report` held-out prompts, or on all.
+    of each prompt, for so many `epochs`, and is judged on `judged_pairings` of them. The report is measured on `report`
+    held-out prompts, or on all.
     """
 
     screen: PerBudget | None = None
@@ -43,8 +44,13 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
     finalists: int = 4
     rollouts: float = 1.0
     pairings: int = 3
-    epochs: PerBudget = PerBudget(0.4, 3, 5)
+    epochs: PerBudget = PerBudget(0.4, 3, 6)
     report: int | None = None
+
+    @property
+    def judged_pairings(self) -> int:
+        """The noises of each prompt that an alignment is judged on."""
+        return min(self.pairings, JUDGED_PAIRINGS)
 
 
 EFFORTS: Mapping[str, Effort] = {
@@ -78,6 +84,9 @@ AFTER_PROXY = 0.35
 
 PROXY_MASKS = 2
 """How many masks these are."""
+
+JUDGED_PAIRINGS = 2
+"""Noises of each prompt that an alignment is judged on after every epoch, with every effort."""
 
 FINALISTS = 4
 """How many of the best candidates of a search are kept, with every effort."""

@@ -127,7 +127,7 @@ class Finder:
         """Return final latents (N, ...) on the prompts that judge: of what was found, before it was fitted on these as
         well, and of the reference run.
         """
-        samples = self._training_set(self.stages.fit, self.stages.total, paired=False)
+        samples = self._training_set(self.stages.fit, self.stages.total)
         policy = result.policy if result.judged is None else result.judged
         network = self._batched(samples.conditions)
         return rollout_policy(network, result.schedule.linear_form(), policy), samples.latents
@@ -144,7 +144,7 @@ class Finder:
     def _schedule_aligned(self, task: Task, result: SearchResult) -> SearchResult:
         """Return the policy of a search on its aligned schedule."""
         prompts, by = self.stages.fit, f"by {task.frame_loss.name} " if task.frame_loss else ""
-        training_set, branches = self._training_set(0, prompts, paired=False), len(task.denoiser.branches)
+        training_set, branches = self._training_set(0, prompts), len(task.denoiser.branches)
         schedule, training = align_schedule(
             task.denoiser,
             result.policy,
@@ -210,7 +210,7 @@ class Finder:
         self, task: Task, contenders: Sequence[Contender], arbiter: Arbiter
     ) -> tuple[list[Contender], int]:
         """Return every contender before or after its alignment, whichever is better, and the forwards spent."""
-        training_set = self._training_set(0, self.stages.fit, paired=True)
+        training_set = self._training_set(0, self.stages.fit, effort(task.effort).pairings)
         further_samples = len(training_set) + len(arbiter.samples) - self.stages.total
         spent = further_samples * self.form.steps * len(task.denoiser.branches)
         better = []
@@ -243,18 +243,18 @@ class Finder:
             self._trees[prompts] = Tree(network, self.form, self.run.part(0, prompts), workers=self.workers)
         return self._trees[prompts]
 
-    def _training_set(self, first: int, last: int, *, paired: bool) -> TrainingSet:
+    def _training_set(self, first: int, last: int, noises: int = 1) -> TrainingSet:
         network, run = self._batched(self.conditions.part(first, last)), self.run.part(first, last)
-        if not paired:
+        if noises == 1:
             return TrainingSet(network.conditions, run.latents)
-        times = effort(self.task.effort).pairings
         return paired_training_set(
-            network, self.form, run.latents, self.journal, f"paired {first}-{last} full", times
+            network, self.form, run.latents, self.journal, f"paired {first}-{last} full", noises
         )
 
     def arbiter(self, *, paired: bool, journal: Journal | None = None) -> Arbiter:
         """Return the arbiter on the prompts that judge, each with its own noise, or paired with several."""
-        samples = self._training_set(self.stages.fit, self.stages.total, paired=paired)
+        noises = effort(self.task.effort).judged_pairings if paired else 1
+        samples = self._training_set(self.stages.fit, self.stages.total, noises)
         return Arbiter(samples, self._batched, journal or self.journal)
 
 

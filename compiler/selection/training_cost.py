@@ -20,7 +20,8 @@ class Paired(NamedTuple):
 
 def paired(given: Effort, prompts: Stages) -> Paired:
     """Return how many there are, with at most as many noises of each prompt as there are prompts."""
-    return Paired(*(min(given.pairings, count) * count for count in (prompts.fit, prompts.judge)))
+    training, judging = prompts.fit, prompts.judge
+    return Paired(min(given.pairings, training) * training, min(given.judged_pairings, judging) * judging)
 
 
 def training_cost(search: str, effort_name: str, nfe: int, prompts: Stages, branches: int) -> TrainingCost:

@@ -269,13 +269,13 @@ def test_alignment_trains_on_and_is_arbitrated_by_pairings_of_their_own(task, fi
     wanted = task(8, 3, samples=12, align=True)
     find(wanted)
     ((trained, validated),) = trained_on
-    assert (len(trained), len(validated)) == (3 * 9, 3 * 3)
+    assert (len(trained), len(validated)) == (3 * 9, 2 * 3)
     own = {tuple(noise.flatten().tolist()) for noise in wanted.conditions.noise[9:]}
     assert {tuple(noise.flatten().tolist()) for noise in validated.conditions.noise} == own
     assert not own & {tuple(noise.flatten().tolist()) for noise in trained.conditions.noise}
 
 
-@pytest.mark.parametrize(("nfe", "epochs"), [(2, 3), (10, 4), (14, 6)])
+@pytest.mark.parametrize(("nfe", "epochs"), [(2, 3), (10, 4), (14, 6), (16, 6)])
 def test_alignment_of_more_evaluations_trains_longer(task, find, monkeypatch, nfe, epochs):
     class TrainingBegins(Exception):  # noqa: N818 (no error)
         pass
