@@ -55,9 +55,10 @@ NOTES = """
 Each is a module of `benchmarks/quality_methods/`; its first lines say what is computed and where it is simpler than
 what its authors published.
 
-- **`joint`** was given another start and further moves while this was measured. All rows of `fast`, `balanced`
-  and `--steps auto`, and those of `thorough` on `flux-nano`, and on `wan2.1-nano` at 8 and 10 evaluations, are of the
-  search as it is now. The other rows of `thorough`, `--align` and `--branches separate` are of the one before.
+- **`joint`** was given another start and further moves while this was measured, and alignments another judge. All rows
+  of `thorough`, `balanced` and `fast` are of the search as it is now, and of `--align` those of `flux-nano` and those
+  at 14 evaluations. The other rows of `--align`, and those of `--steps auto` and `--branches separate`, are of the one
+  before. What a search finds also depends on the processor: rounding decides between masks that are nearly as good.
 - **TaylorSeer** forecasts the residual of the whole trunk, at the interval that spends exactly the budget.
 - **TeaCache** decides per sample, from the modulated input. "Its Wan rule" looks at the timestep's embedding alone, so
   all samples decide alike. The threshold is bisected until the calibration prompts meet the budget; the NFE column
@@ -75,11 +76,11 @@ what its authors published.
   at the largest. A cell in which some of these solvers were not run does not show how budc compares with the best of
   them.
 
-Rows that say "not run" are the smaller efforts, which [cost.md](cost.md) compares, and the paper's search on one
-prompt. These were run where README and this page speak of them. Others are left out of all tables, or of most:
+Some cells are left out, of all tables or of most:
 
 - **`--align` with the smaller efforts** was run in one cell, NFE 8 of `flux-nano`, in four minutes. The other 23 were
   dropped: no page compares them, and what an effort costs is in [cost.md](cost.md).
+- **`--align` at 14 of `wan2.1-mini`** was run with one seed; the other two take ten minutes each.
 - **The paper's second stage** was run at NFE 8 of `flux-nano` with three seeds, and for [the paper's tables](paper.md).
   The other 33 cells, a minute and a half and more each, were dropped: there it changes the error of the search by less
   than the search's seeds differ.
