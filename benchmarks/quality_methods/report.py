@@ -58,7 +58,7 @@ what its authors published.
 - **`joint`** was given another start and further moves while this was measured, and alignments another judge. All rows
   of `thorough`, `balanced` and `fast` are of the search as it is now, and of `--align` those of `flux-nano` and those
   at 14 evaluations. The other rows of `--align`, and those of `--steps auto` and `--branches separate`, are of the one
-  before. What a search finds also depends on the processor: rounding decides between masks that are nearly as good.
+  before.
 - **TaylorSeer** forecasts the residual of the whole trunk, at the interval that spends exactly the budget.
 - **TeaCache** decides per sample, from the modulated input. "Its Wan rule" looks at the timestep's embedding alone, so
   all samples decide alike. The threshold is bisected until the calibration prompts meet the budget; the NFE column
