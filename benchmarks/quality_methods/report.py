@@ -89,7 +89,8 @@ Some cells are left out, of all tables or of most:
 - **The joint policy taken apart, and trained for long,** explains results and competes with none. It was run in the
   cells that show it, and runs in others where `--methods` names it.
 - **DiCache** runs a block at every step, also where it reuses. Of four blocks that is a quarter of a forward, so that
-  its 50 probes alone take 13 evaluations. **ERTACache:** no code was found that it could be compared by.
+  its 50 probes alone take 13 evaluations. **ERTACache** (arXiv 2508.21091) is missing: its
+  authors' code could not be had.
 
 ## What limits --align
 

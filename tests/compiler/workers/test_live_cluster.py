@@ -18,7 +18,7 @@ from budc.cli import main
 assert main(arguments) == 0
 """
 INTERRUPTED = """
-import signal
+import signal, time
 os.environ |= environment
 from budc.cli import main
 from budc.compiler.workers import pool as pools
@@ -33,6 +33,8 @@ def interrupting(self, key, value):
     reporting(self, key, value)
     if len(self.records) == interrupted_after:
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        # Until then, or a fast compile ends first.
+        time.sleep(60)
 Journal.put = interrupting
 assert main(arguments) == 130
 """
