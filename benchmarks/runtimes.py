@@ -23,6 +23,7 @@ import platform
 import shlex
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +105,24 @@ def main(
         }
         measured = {runtime: in_a_process(runtime, job, threads) for runtime in RUNTIMES}
         differences = [largest_difference(policy["path"]) for policy in job["policies"]]
-    imports = {runtime: import_seconds(runtime, 3) for runtime in RUNTIMES}
     result = {
         "command": shlex.join(["python", *sys.argv]),
         "model": model,
         "shape": [profile.height, profile.width, profile.frames],
         "random": shape is not None,
         "threads": threads,
+        **figures(measured, differences),
+        "export": export_figures,
+    }
+    print(*lines(result), sep="\n")
+    if target:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def figures(measured: Mapping[str, Any], differences: Sequence[float]) -> dict[str, Any]:
+    """Return what the processes of the runtimes measured, beside the runtimes' differences by policy."""
+    return {
         "machine": _machine(measured),
         "python": platform.python_version(),
         "rows": [
@@ -118,15 +130,10 @@ def main(
             for runtime in RUNTIMES
             for row, difference in zip(measured[runtime]["rows"], differences, strict=True)
         ],
-        "export": export_figures,
-        "importSeconds": imports,
+        "importSeconds": {runtime: import_seconds(runtime, 3) for runtime in RUNTIMES},
         "peakBytes": {runtime: measured[runtime]["peakBytes"] for runtime in RUNTIMES},
         "torchImported": {runtime: measured[runtime]["torch"] for runtime in RUNTIMES},
     }
-    print(*lines(result), sep="\n")
-    if target:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def largest_difference(artifact: str) -> float:
@@ -135,7 +142,7 @@ def largest_difference(artifact: str) -> float:
     return float(np.abs(first - second).max() / np.abs(first).max())
 
 
-def _machine(measured: dict[str, dict[str, Any]]) -> dict[str, str]:
+def _machine(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     from importlib.metadata import version
 
     import torch

@@ -26,18 +26,21 @@ def written_into(page: str, rows: Iterable[Row]) -> str:
     _, found, after = rest.partition(END)
     if not found:
         raise ValueError(f"{BEGIN!r} and {END!r} do not stand in the page")
-    changed = changes(groups, _rows("quality-before-efforts.json"), _rows("transfer-cpu.json"))
-    tables = "\n".join([measured(groups), compared(groups), CHANGES, changed])
+    earlier, transfers = _results("quality-before-efforts.json"), _results("transfer-cpu.json")
+    changed = changes(groups, earlier["rows"], transfers["rows"])
+    tables = "\n".join(
+        [measured(groups), compared(groups), CHANGES.format(commit=earlier["commit"]), changed]
+    )
     return f"{before}{BEGIN}\n\n{tables}\n{END}{after}"
 
 
 CHANGES = """\
-Before there were efforts, every search was what `thorough` is now but for its starts and moves
-([ADR 15](adr/0015-efforts.md)). A transferred policy comes from the model's sibling
-([transfer.md](transfer.md)).
+"Before" is the search that there was when efforts were begun: commit {commit}, whose code prints these figures. It
+used all prompts, as `thorough` does, and had fewer starts and moves ([ADR 15](adr/0015-efforts.md)). A transferred
+policy comes from the model's sibling ([transfer.md](transfer.md)).
 """
 
 
-def _rows(name: str) -> list[Mapping[str, Any]]:
-    rows: list[Mapping[str, Any]] = json.loads((RESULTS / name).read_text(encoding="utf-8"))["rows"]
-    return rows
+def _results(name: str) -> Mapping[str, Any]:
+    results: Mapping[str, Any] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
+    return results

@@ -80,7 +80,7 @@ Some cells are left out, of all tables or of most:
 
 - **`--align` with the smaller efforts** was run in one cell, NFE 8 of `flux-nano`, in four minutes. The other 23 were
   dropped: no page compares them, and what an effort costs is in [cost.md](cost.md).
-- **`--align` at 14 of `wan2.1-mini`** was run with one seed; the other two take ten minutes each.
+- **`--align` at 14 of `wan2.1-mini`** was run with one seed, which took a quarter of an hour.
 - **The paper's second stage** was run at NFE 8 of `flux-nano` with three seeds, and for [the paper's tables](paper.md).
   The other 33 cells, a minute and a half and more each, were dropped: there it changes the error of the search by less
   than the search's seeds differ.

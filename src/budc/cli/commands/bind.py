@@ -17,12 +17,10 @@ from budc.cli.options import (
     own_model_option,
     progress_option,
     rehash_option,
-    required_signer,
     revision_option,
-    signing_options,
-    trust_options,
     weights_option,
 )
+from budc.cli.trust_options import required_signer, signing_options, trust_options
 from budc.schema.errors import UsageError
 
 if TYPE_CHECKING:

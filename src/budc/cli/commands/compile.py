@@ -33,7 +33,6 @@ from budc.cli.options import (
     revision_option,
     search_option,
     seed_option,
-    signing_options,
     states_option,
     sweep_option,
     train_option,
@@ -41,6 +40,7 @@ from budc.cli.options import (
     weights_option,
     within_option,
 )
+from budc.cli.trust_options import signing_options
 
 if TYPE_CHECKING:
     from budc.compiler.compile import Compiled

@@ -19,15 +19,13 @@ from budc.cli.options import (
     json_option,
     lora_option,
     offload_option,
-    optional_signer,
     own_model_option,
     progress_option,
     rehash_option,
     seed_option,
-    signing_options,
-    trust_options,
     weights_option,
 )
+from budc.cli.trust_options import optional_signer, signing_options, trust_options
 
 if TYPE_CHECKING:
     from budc.compiler.evaluate_request import EvaluationPlan

@@ -14,13 +14,11 @@ from budc.cli.options import (
     PATH,
     device_option,
     json_option,
-    optional_signer,
     out_option,
     own_model_option,
-    signing_options,
-    trust_options,
     weights_option,
 )
+from budc.cli.trust_options import optional_signer, signing_options, trust_options
 from budc.schema.errors import UsageError
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from budc.cli.options import PATH, json_option, trust_option, verbose_option
+from budc.cli.options import PATH, json_option, verbose_option
+from budc.cli.trust_options import trust_option
 
 
 @click.command("inspect")

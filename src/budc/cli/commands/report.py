@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from budc.cli.options import PATH, out_option, trust_option
+from budc.cli.options import PATH, out_option
+from budc.cli.trust_options import trust_option
 
 
 @click.command("report")

@@ -10,16 +10,14 @@ from budc.cli.options import (
     LARGEST_SEED,
     PATH,
     device_option,
-    former_key_option,
     lora_option,
     out_option,
     own_model_option,
     progress_option,
     rehash_option,
-    require_evaluation_option,
-    trust_options,
     weights_option,
 )
+from budc.cli.trust_options import former_key_option, require_evaluation_option, trust_options
 
 
 @click.command("run")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from budc.cli.options import PATH, out_option, required_signer, signing_options
+from budc.cli.options import PATH, out_option
+from budc.cli.trust_options import required_signer, signing_options
 
 if TYPE_CHECKING:
     from budc.schema.keys import Signer

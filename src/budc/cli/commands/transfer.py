@@ -26,12 +26,11 @@ from budc.cli.options import (
     rehash_option,
     revision_option,
     seed_option,
-    signing_options,
     states_option,
-    trust_options,
     verbose_option,
     weights_option,
 )
+from budc.cli.trust_options import signing_options, trust_options
 
 if TYPE_CHECKING:
     from budc.compiler.transfer_request import TransferPlan

@@ -13,16 +13,14 @@ from budc.cli.options import (
     PATH,
     cluster_options,
     device_option,
-    former_key_option,
     json_option,
     lora_option,
     own_model_option,
     progress_option,
     rehash_option,
-    require_evaluation_option,
-    trust_option,
     weights_option,
 )
+from budc.cli.trust_options import former_key_option, require_evaluation_option, trust_option
 from budc.schema.errors import ArtifactError, UsageError, printable
 
 if TYPE_CHECKING:

@@ -1,6 +1,8 @@
 """Evaluations that are signed: where they lie, who believes them, and what they are required for."""
 
 import json
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -10,43 +12,74 @@ from budc.schema.artifact import read
 from budc.schema.attestation import read_evaluation
 from budc.schema.keys import load_public
 
+FLAGS = ("--metrics", "psnr", "--against", "none", "--repeats", "1", "--samples", "2")
 
-def test_a_signed_evaluation_lies_beside_the_policy_and_is_what_verify_and_run_require(
-    budc, evaluate, compiled, flux_profile, flux_folder, tmp_path, monkeypatch
-):
+
+class Attested(NamedTuple):
+    """A policy that `release` signed, the evaluation of it that `lab` signed, and how that evaluation was made."""
+
+    path: Path
+    written: Path
+    outcome: Any
+
+    @property
+    def evaluation(self):
+        """The evaluation, opened."""
+        return read_evaluation(self.written)
+
+    @property
+    def psnr(self):
+        """The policy's PSNR in its calibrated setting."""
+        return self.evaluation.document.settings[0].methods[0].metric("psnr")
+
+
+@pytest.fixture
+def attested(budc, evaluate, compiled, flux_profile, tmp_path):
     """A third party attests to a policy that is not theirs."""
     path = tmp_path / "policy.budc.json"
     path.write_bytes(compiled(flux_profile).read_bytes())
     for name in ("release", "lab"):
         assert budc("keygen", "--out", tmp_path / name).code == 0
     assert budc("sign", path, "--key", tmp_path / "release.key").code == 0
-    flags = ("--metrics", "psnr", "--against", "none", "--repeats", "1", "--samples", "2")
-    trusted = ("--trust", tmp_path / "release.pub")
-    outcome = evaluate(path, *flags, *trusted, "--key", tmp_path / "lab.key", "--summary")
+    trusted = ("--trust", tmp_path / "release.pub", "--key", tmp_path / "lab.key")
+    outcome = evaluate(path, *FLAGS, *trusted, "--summary")
     assert outcome.code == 0, outcome.err
-    written = tmp_path / "policy.evaluation.json"
-    evaluation = read_evaluation(written)
-    assert evaluation.document.policy == read(path).policy_id
+    return Attested(path, tmp_path / "policy.evaluation.json", outcome)
+
+
+@pytest.fixture
+def believed(budc, attested, tmp_path, monkeypatch):
+    """The same, where the user trusts `release`, and `lab` as an evaluator."""
+    monkeypatch.setenv("BUDC_TRUST", str(tmp_path / "trust.toml"))
+    assert budc("trust", "add", tmp_path / "release.pub").code == 0
+    assert budc("trust", "require", "--evaluation", "n>=2").code == 2
+    assert budc("trust", "add", tmp_path / "lab.pub", "--role", "evaluator").code == 0
+    return attested
+
+
+def test_a_signed_evaluation_lies_beside_the_policy(attested, tmp_path):
+    evaluation, outcome, policy = attested.evaluation, attested.outcome, read(attested.path)
+    assert evaluation.document.policy == policy.policy_id
     assert evaluation.digest in outcome.out
     # Passes name the policy, not its digest.
-    assert f"\ncalibrated {read(path).document.name} " in outcome.err
+    assert f"\ncalibrated {policy.document.name} " in outcome.err
     assert "sha256:" not in outcome.err
     assert outcome.err.splitlines().count("calibrated full") == 1
     assert all(method.samples == {} for method in evaluation.document.settings[0].methods)
     assert list((tmp_path / "evaluation").glob("*.json")) == []
 
-    # Nobody is trusted as an evaluator yet.
-    outcome = budc("verify", path, *trusted)
+
+def test_it_is_not_believed_before_its_evaluator_is_trusted(budc, attested, tmp_path):
+    trusted = ("--trust", tmp_path / "release.pub")
+    outcome = budc("verify", attested.path, *trusted)
     assert outcome.code == 0
     assert "policy.evaluation.json is not believed: it is signed by sha256:" in outcome.out
-    refused = budc("verify", path, *trusted, "--require-evaluation", "n>=2")
+    refused = budc("verify", attested.path, *trusted, "--require-evaluation", "n>=2")
     assert (refused.code, "budc trust add PUB --role evaluator" in refused.err) == (2, True)
 
-    monkeypatch.setenv("BUDC_TRUST", str(tmp_path / "trust.toml"))
-    assert budc("trust", "add", tmp_path / "release.pub").code == 0
-    assert budc("trust", "require", "--evaluation", "n>=2").code == 2
-    assert budc("trust", "add", tmp_path / "lab.pub", "--role", "evaluator").code == 0
-    measured = evaluation.document.settings[0].methods[0].metric("psnr")
+
+def test_verify_and_run_require_one_within_bounds(budc, believed, flux_folder, tmp_path):
+    path, measured = believed.path, believed.psnr
     outcome = budc("verify", path)
     assert "policy.evaluation.json by lab: latent-mse " in outcome.out
     assert f"PSNR {measured.mean:.4g} (worst {measured.worst:.4g}); 2 prompts on cpu" in outcome.out
@@ -68,13 +101,18 @@ def test_a_signed_evaluation_lies_beside_the_policy_and_is_what_verify_and_run_r
     assert "; the loop took " in outcome.out
     assert budc("trust", "require", "--evaluation", better).code == 0
     assert budc(*run).code == budc("verify", path).code == 43
+
+
+def test_a_trust_file_requires_and_denies_evaluations(budc, evaluate, believed):
+    path, mean = believed.path, believed.psnr.mean
+    assert budc("trust", "require", "--evaluation", f"psnr>={mean + 1}").code == 0
     # Whoever evaluates a policy need not have an evaluation of it.
-    assert evaluate(path, *flags).code == 0
+    assert evaluate(path, *FLAGS).code == 0
     assert budc("trust", "remove", "lab").code == 2
-    assert budc("trust", "require", "--evaluation", good).code == 0
+    assert budc("trust", "require", "--evaluation", f"psnr>={mean - 1},n>=2").code == 0
     assert budc("verify", path).code == 0
     assert json.dumps(budc("trust", "list", "--json").record["requiredEvaluation"]).startswith('["psnr>=')
-    assert budc("trust", "deny", written).code == 0
+    assert budc("trust", "deny", believed.written).code == 0
     assert "the trust file denies sha256:" in budc("verify", path).err
     assert budc("trust", "require", "--no-evaluation").code == 0
     assert budc("trust", "remove", "lab").code == budc("verify", path).code == 0
