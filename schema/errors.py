@@ -168,10 +168,10 @@ class RevisionTooOld(TrustError):
 
 
 class Denied(TrustError):
-    """The trust file denies this very policy by its id, whoever signed it."""
+    """The trust file denies this very policy or evaluation by its id, whoever signed it."""
 
     exit_code = 28
-    default_remedy = "fetch the revision that replaces it from the publisher"
+    default_remedy = "use what replaces it; `budc trust deny FILE --undo` takes the denial back"
 
 
 class QualityMismatch(TrustError):

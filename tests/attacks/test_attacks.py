@@ -23,7 +23,15 @@ from budc.schema.additions import additions
 from budc.schema.artifact import open_artifact
 from budc.schema.attestation import open_evaluation
 from budc.schema.digests import find_variant, tensor_root
-from budc.schema.errors import ArtifactError, BudcError, UnsafeWeights, WrongPayloadType
+from budc.schema.errors import (
+    ArtifactError,
+    BudcError,
+    NotEvaluated,
+    UnsafeWeights,
+    Unsigned,
+    UntrustedKey,
+    WrongPayloadType,
+)
 from budc.schema.trust import Trust
 
 HERE = Path(__file__).parent
@@ -251,6 +259,30 @@ def test_evaluation_in_budc_inspect(corpus: Path, name: str, case: dict[str, Any
         assert code != 0
     else:
         assert (code, record["verified"]) == (0, False)
+
+
+@pytest.mark.parametrize(("name", "case"), EVALUATIONS.items(), ids=list(EVALUATIONS))
+def test_evaluation_in_budc_report(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, case: dict[str, Any]
+) -> None:
+    """The page is refused, or says that nobody vouches for it, or leaves out what is not of the policy."""
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    data = (corpus / "evaluations" / f"{name}.evaluation.json").read_bytes()
+    path, out = beside(tmp_path, corpus, data), tmp_path / "report.html"
+    lenient = tmp_path / "lenient.toml"
+    text = (corpus / "trust" / f"{case['trust']}.toml").read_text()
+    lenient.write_text(text.replace("require-evaluation", "# require-evaluation"))
+    monkeypatch.setenv("BUDC_TRUST", str(lenient))
+    code, _ = command("report", path.parent, "--out", out)
+    kind = getattr(errors, case["error"])
+    if code == 0:
+        page = out.read_text(encoding="utf-8")
+        assert "prompts; signed by" not in page
+        assert ("The evaluation valid.evaluation.json is not verified" in page) == (kind is not NotEvaluated)
+    else:
+        assert code == kind.exit_code
+    assert issubclass(kind, (Unsigned, UntrustedKey, NotEvaluated)) or code != 0
 
 
 # Trust files ----------------------------------------------------------------------------------------------

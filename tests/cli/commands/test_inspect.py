@@ -1,7 +1,6 @@
 from pathlib import Path
 
 import msgspec
-import pytest
 
 from budc.runtimes.sampling.rules import fixed_rows
 from budc.schema.artifact import read
@@ -107,35 +106,6 @@ def test_a_linear_forecast_is_named(budc, sealed):
 
 
 SPEED = "; the loop took 4 times less on cpu"
-
-
-@pytest.fixture
-def measured(sealed, make_evaluation):
-    """A policy, an evaluation in which its loop takes a quarter of the full run's time, and that one's place."""
-    path = sealed()
-    evaluation = make_evaluation(read(path).document)
-    setting = evaluation.settings[0]
-    methods = [
-        msgspec.structs.replace(method, latency=msgspec.structs.replace(method.latency, median=median))
-        for method, median in zip(setting.methods, (0.25, 1.0), strict=True)
-    ]
-    evaluation = msgspec.structs.replace(
-        evaluation, settings=[msgspec.structs.replace(setting, methods=methods)]
-    )
-    return path, evaluation, path.with_name(f"{path.name.removesuffix('.budc.json')}.evaluation.json")
-
-
-@pytest.fixture
-def evaluators(public, tmp_path):
-    """Write a trust file with the key as an evaluator's, after other lines."""
-
-    def write(*lines):
-        path = tmp_path / "evaluators.toml"
-        key = ("[[keys]]", 'name = "lab"', f'file = "{public.name}"', 'roles = ["evaluator"]')
-        path.write_text("\n".join([*lines, *key, ""]))
-        return path
-
-    return write
 
 
 def test_what_the_loop_took_is_said_as_an_evaluation_beside_it_has_it(

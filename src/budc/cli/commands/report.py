@@ -31,7 +31,7 @@ def report_command(
     taken as well: they add times, the values of each prompt, and other methods.
 
     With --trust every artifact must be signed by whom you name. Without it the page says which are verified by your
-    own trust file, and which are not.
+    own trust file, and which are not. An evaluation that no trusted evaluator signed is marked as not verified.
     """
     from budc.cli.dependencies import REPORT_PACKAGES, require
     from budc.cli.trust_store import load_trust

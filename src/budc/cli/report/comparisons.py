@@ -88,7 +88,7 @@ def comparisons(sources: Iterable[Source]) -> list[Comparison]:
     for source in sources:
         _add_report(found, source.document)
     for source in sources:
-        for attestation in source.evaluations:
+        for attestation in source.evaluations.values():
             for setting in attestation.document.settings:
                 _add_setting(found, source.document, attestation, setting)
     return list(found.values())
@@ -133,8 +133,8 @@ def _add_setting(
     setting: SettingResult,
 ) -> None:
     evaluation, prompts = attestation.document, setting.prompts
-    keys = ", ".join(key.fingerprint for key in attestation.verified_by)
-    signed = f"signed by {keys}" if keys else "not verified"
+    keys = [key.fingerprint for key in attestation.verified_by]
+    signed = f"signed by {', '.join(keys)}" if keys else "not verified"
     key = _key(
         document,
         evaluation.device,
@@ -143,6 +143,8 @@ def _add_setting(
         setting.shape,
         setting.steps,
         prompts.digest,
+        # What somebody vouches for and what nobody does are not drawn as one.
+        keys,
     )
     changed = "" if setting.name == CALIBRATED else f" ({setting.name})"
     comparison = found.setdefault(

@@ -117,7 +117,8 @@ def frames_section(frames: FrameSet, key: str) -> FramesSection:
 
 def _origin(frames: FrameSet) -> str:
     kept, shape = frames.kept, frames.setting.shape
-    parts = [f"from the evaluation of {frames.evaluation.document.issued_at}"]
+    unverified = "" if frames.evaluation.verified_by else ", which is not verified"
+    parts = [f"from the evaluation of {frames.evaluation.document.issued_at}{unverified}"]
     assert shape is not None, "frames of a setting without a shape are refused"
     if (kept.height, kept.width) != (shape.height, shape.width):
         parts.append(f"scaled down from {shape.height} × {shape.width} to {kept.height} × {kept.width}")

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from budc.cli.output.loop_speed import first_speed
 from budc.cli.output.summary import UNSIGNED, beaten, budget, choices, claimed_signers, cost, measured_on
 from budc.cli.output.verdict import verdict
 from budc.cli.report.comparisons import model_name, size_of
 from budc.cli.report.figures import Figure
 from budc.cli.report.frames import FramesSection, frames_section
 from budc.cli.report.mask_chart import computed_steps, is_plain, mask_figure
+from budc.schema.claimed_evaluation import doubt
 
 if TYPE_CHECKING:
     from budc.cli.report.sources import Source
@@ -43,7 +45,8 @@ class PolicySection:
     binding: Sequence[Pair]
     files: Sequence[Pair]
     """Variant and path, and the file's sha256."""
-    evaluated: bool
+    unverified: Sequence[Pair]
+    """The evaluations that are not verified, and why."""
 
 
 def policy_section(source: Source, key: str) -> PolicySection:
@@ -52,7 +55,7 @@ def policy_section(source: Source, key: str) -> PolicySection:
     return PolicySection(
         key=key,
         name=document.name,
-        verdict=verdict(document, [attestation.document for attestation in source.evaluations]),
+        verdict=verdict(document, speed=first_speed(source.evaluations)),
         warning=beaten(document),
         verified=bool(source.signers),
         signed=_signed(source),
@@ -78,7 +81,11 @@ def policy_section(source: Source, key: str) -> PolicySection:
             for variant in document.model.variants
             for path, digest in variant.files.items()
         ],
-        evaluated=bool(source.evaluations),
+        unverified=[
+            (path.name, why)
+            for path, attestation in source.evaluations.items()
+            if (why := doubt(attestation))
+        ],
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,13 +12,15 @@ from budc.cli.report.frames import FrameSet, find_frames
 from budc.schema.artifact import SUFFIX as ARTIFACT_SUFFIX
 from budc.schema.artifact import read, verify
 from budc.schema.attestation import SUFFIX as EVALUATION_SUFFIX
-from budc.schema.attestation import open_evaluation, read_evaluation
-from budc.schema.errors import ArtifactError, TrustError, UsageError, naming
-from budc.schema.evaluation_rules import check_policy
+from budc.schema.attestation import UNSIGNED_BYTES, read_evaluation
+from budc.schema.claimed_evaluation import open_claimed
+from budc.schema.errors import ArtifactError, NotEvaluated, TrustError, UsageError, naming
+from budc.schema.files import read_limited
 
 if TYPE_CHECKING:
     from budc.schema.artifact import Artifact
     from budc.schema.attestation import Attestation
+    from budc.schema.evaluation import EvaluationDocument
     from budc.schema.keys import PublicKey
     from budc.schema.policy import PolicyDocument
     from budc.schema.trust import Trust
@@ -34,8 +36,8 @@ class Source:
     """Who signed it, of those who are trusted."""
     doubt: str = ""
     """Why it is not verified; empty where it is."""
-    evaluations: tuple[Attestation, ...] = ()
-    """Each with the evaluators who signed it, of those who are trusted."""
+    evaluations: Mapping[Path, Attestation] = field(default_factory=dict)
+    """By their files, each with the evaluators who signed it, of those who are trusted; verified ones first."""
     frames: tuple[FrameSet, ...] = ()
     """Of each setting of the first evaluation that has its frames beside it."""
     no_frames: str = ""
@@ -60,9 +62,10 @@ def read_sources(
 
     Raises:
         ArtifactError: a file, also one of frames, is not what it should be, or a folder holds no policy.
-        TrustError: an artifact is not verified, and must be.
+        TrustError: an artifact is not verified, and must be; an evaluation was changed after signing, or is denied.
         UsageError: an evaluation is of another policy.
-        NotEvaluated: what an evaluation calls the calibrated setting is not that of its policy.
+        NotEvaluated: what an evaluation calls the calibrated setting is not that of its policy; or an artifact must be
+            verified, and has no evaluation that `trust` requires.
     """
     sources: dict[str, Source] = {}
     for path in [file for given in paths for file in _artifacts(given)]:
@@ -70,45 +73,40 @@ def read_sources(
             source = _source(path, trust, must_verify=must_verify)
         sources.setdefault(source.artifact.policy_id, source)
     found = [file for given in paths if given.is_dir() for file in _listed(given, EVALUATION_SUFFIX)]
-    beside = {path: _evaluation(path) for path in found}
-    named = {path: _evaluation(path) for path in evaluations}
-    for path, attestation in named.items():
-        document = attestation.document
+    beside = {path: _read(path) for path in found}
+    named = {path: _read(path) for path in evaluations}
+    for path, (document, _) in named.items():
         if document.policy not in sources:
             raise UsageError(
                 f"{path} is an evaluation of {document.policy_name} ({document.policy}), which is not in this report",
                 remedy=f"give the artifact of {document.policy_name} as well, or leave out the evaluation",
             )
     # One by its real path: an evaluation may lie in a folder and be named as well.
-    measured = {os.path.realpath(path): attestation for path, attestation in (beside | named).items()}
+    measured = {Path(os.path.realpath(path)): read for path, read in (beside | named).items()}
     found_policies = [_evaluated(source, measured, trust) for source in sources.values()]
     return sorted(found_policies, key=lambda source: source.document.budget.nfe)
 
 
-def _evaluated(source: Source, measured: Mapping[str, Attestation], trust: Trust) -> Source:
-    """Return a policy with those evaluations, by their paths, that are of it."""
-    own = {
-        Path(path): _attested(Path(path), attestation, source, trust)
-        for path, attestation in measured.items()
-        if attestation.document.policy == source.artifact.policy_id
-    }
+def _evaluated(
+    source: Source, measured: Mapping[Path, tuple[EvaluationDocument, bytes]], trust: Trust
+) -> Source:
+    """Return a policy with those evaluations, by their files, that are of it."""
+    identity = source.artifact.policy_id
+    own: dict[Path, Attestation] = {}
+    for path, (document, content) in measured.items():
+        if document.policy == identity:
+            with naming(path):
+                own[path] = open_claimed(content, identity, source.document, trust)
+    own = dict(sorted(own.items(), key=lambda item: not item[1].verified_by))
     frames, no_frames = find_frames(own)
-    return replace(source, evaluations=tuple(own.values()), frames=frames, no_frames=no_frames)
+    return replace(source, evaluations=own, frames=frames, no_frames=no_frames)
 
 
-def _evaluation(path: Path) -> Attestation:
+def _read(path: Path) -> tuple[EvaluationDocument, bytes]:
+    """Return what an evaluation says, and its content: what is judged later is what was read."""
     with naming(path):
-        return read_evaluation(path)
-
-
-def _attested(path: Path, attestation: Attestation, source: Source, trust: Trust) -> Attestation:
-    """Return an evaluation of a policy, with its evaluators where they are trusted. Raises NotEvaluated."""
-    with naming(path):
-        check_policy(attestation.document, source.artifact.policy_id, source.document)
-    try:
-        return open_evaluation(path, source.artifact.policy_id, source.document, trust)
-    except TrustError:
-        return attestation
+        content = read_limited(path, UNSIGNED_BYTES)
+        return read_evaluation(content).document, content
 
 
 def _artifacts(path: Path) -> list[Path]:
@@ -133,7 +131,7 @@ def _source(path: Path, trust: Trust, *, must_verify: bool) -> Source:
     artifact = read(path)
     try:
         keys = verify(artifact, trust)
-    except TrustError as error:
+    except (TrustError, NotEvaluated) as error:
         if must_verify:
             raise
         return Source(artifact, path, doubt=str(error))
