@@ -29,7 +29,7 @@ def parse_quality(text: str, *, worst: bool, frames: bool) -> Bound:
     if bound.metric not in (PSNR, LATENT_MSE):
         afterwards = worded("budc evaluate", "budc.evaluate")
         raise UsageError(
-            f"{name}: {bound.metric} is not measured while a policy is searched",
+            f"{name}: {bound.title} is not measured while a policy is searched",
             remedy=f"ask for a bound such as {example}; `{afterwards}` measures other metrics afterwards",
         )
     if bound.metric == PSNR and not frames:

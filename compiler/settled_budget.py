@@ -30,7 +30,7 @@ from budc.schema.bounds import Bound
 from budc.schema.errors import BudgetImpossible
 from budc.schema.evaluation import Latency
 from budc.schema.plural import counted
-from budc.schema.report_names import HIGHER_IS_BETTER
+from budc.schema.report_names import HIGHER_IS_BETTER, METRIC_TITLES
 
 QUALITY_PASS, TIME_PASS = "quality of", "time of"
 """What the labels of passes begin with that judge what was found at one budget, and that time its loop."""
@@ -91,7 +91,7 @@ class Point(NamedTuple):
     def in_words(self, bound: Bound) -> str:
         """Return the point as a line of the curve."""
         kept = "kept" if self.keeps(bound) else "not kept"
-        title, unit = (PSNR.title, f" {PSNR.unit}") if bound.metric == PSNR.name else (bound.metric, "")
+        title, unit = METRIC_TITLES[bound.metric], f" {PSNR.unit}" if bound.metric == PSNR.name else ""
         return (
             f"{counted(self.nfe, 'evaluation')}: {title} {self.mean:.4g} ± {self.standard_error:.2g}{unit} "
             f"(worst {self.worst:.4g}) on {counted(self.prompts, 'prompt that judges', 'prompts that judge')}, "
@@ -131,7 +131,7 @@ def budget_for_quality(
     notes = tuple(curve[tried].in_words(bound) for tried in sorted(curve))
     if nfe == steps:
         raise BudgetImpossible(
-            f"{option('quality')}: no budget below the full run of {steps} steps keeps {bound}; "
+            f"{option('quality')}: no budget below the full run of {steps} steps keeps {bound.in_words}; "
             f"{notes[-1] if notes else 'there is none to try'}",
             remedy="ask for less",
         )

@@ -11,13 +11,13 @@ import difflib
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from budc.schema.errors import UsageError
 from budc.schema.evaluation import EvaluationDocument, MethodResult
-from budc.schema.report_names import CALIBRATED, HIGHER_IS_BETTER, POLICY
+from budc.schema.report_names import CALIBRATED, HIGHER_IS_BETTER, METRIC_TITLES, POLICY
 
 PROMPTS: Final = "n"
 _WORST: Final = ".worst"
@@ -44,12 +44,29 @@ class Bound:
         """The metric that it is about, or "n"."""
         return self.figure.removesuffix(_WORST)
 
+    @property
+    def title(self) -> str:
+        """What sentences call the figure: "PSNR", "worst PSNR", or "n"."""
+        title = METRIC_TITLES.get(self.metric, self.metric)
+        return title if self.figure == self.metric else f"worst {title}"
+
+    @property
+    def in_words(self) -> str:
+        """The bound in a sentence: "PSNR >= 30"."""
+        return f"{self.title} {self.sign} {self.number:.15g}"
+
     def holds(self, value: float) -> bool:
         """Whether a value keeps within it."""
         return _HOLDS[self.sign](value, self.number)
 
     def __str__(self) -> str:
+        """Return it as it is written in options and files: "psnr>=30"."""
         return f"{self.figure}{self.sign}{self.number:.15g}"
+
+
+def in_words(bounds: Iterable[Bound]) -> str:
+    """Return bounds as a sentence has them: "PSNR >= 30, n >= 32"."""
+    return ", ".join(bound.in_words for bound in bounds)
 
 
 def parse_bounds(text: str, where: str) -> tuple[Bound, ...]:
@@ -64,9 +81,11 @@ def parse_bounds(text: str, where: str) -> tuple[Bound, ...]:
     """
     bounds = tuple(_parsed(part.strip(), where) for part in text.split(","))
     figures = [bound.figure for bound in bounds]
-    for figure in figures:
-        if figures.count(figure) > 1:
-            raise UsageError(f"{where}: {figure} is bounded twice", remedy="give one bound for each figure")
+    for bound in bounds:
+        if figures.count(bound.figure) > 1:
+            raise UsageError(
+                f"{where}: {bound.title} is bounded twice", remedy="give one bound for each figure"
+            )
     return bounds
 
 
@@ -107,7 +126,7 @@ def _check_direction(bound: Bound, where: str) -> None:
         better = "higher" if higher else "lower"
         sign = (">" if higher else "<") + bound.sign[1:]
         raise UsageError(
-            f"{where}: {bound}: {better} {bound.metric} is better, so this refuses good policies",
+            f"{where}: {bound}: {better} {METRIC_TITLES[bound.metric]} is better, so this refuses good policies",
             remedy=f"{bound.figure}{sign}{bound.number:.15g}",
         )
 
@@ -124,9 +143,9 @@ def unmet(bounds: Sequence[Bound], document: EvaluationDocument) -> str | None:
         else:
             value = _value(bound, measured)
         if value is None:
-            return f"it has no {bound.metric}, of which {bound} is required"
+            return f"it has no {METRIC_TITLES[bound.metric]}, of which {bound.in_words} is required"
         if not bound.holds(value):
-            return f"{bound.figure} is {value:.6g}, and {bound} is required"
+            return f"{bound.title} is {value:.6g}, and {bound.in_words} is required"
     return None
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from budc.schema.attestation import SUFFIX, Attestation, open_evaluation, read_evaluation
-from budc.schema.bounds import unmet
+from budc.schema.bounds import in_words, unmet
 from budc.schema.canonical import MAX_BYTES
 from budc.schema.errors import ArtifactError, BudcError, NotEvaluated
 from budc.schema.files import read_limited
@@ -118,9 +118,10 @@ def check_required(name: str, found: Sequence[Found], trust: Trust) -> Found | N
         if why is None:
             return item
         reasons.append(f"{item.path.name}: {why}")
-    bounds = ", ".join(map(str, trust.required))
     shown = "; ".join(reasons[:_SHOWN]) + (f"; and {len(reasons) - _SHOWN} more" if reasons[_SHOWN:] else "")
-    raise NotEvaluated(f"{name} has no evaluation with {bounds}. {shown or 'There is none beside it'}")
+    raise NotEvaluated(
+        f"{name} has no evaluation with {in_words(trust.required)}. {shown or 'There is none beside it'}"
+    )
 
 
 def _signed_by(path: Path, key: PublicKey) -> bool:

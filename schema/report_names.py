@@ -23,6 +23,21 @@ HIGHER_IS_BETTER: Final[Mapping[str, bool]] = {
     "hpsv2.1": True,
 }
 """The metrics of evaluations. `budc.compiler.metrics` measures those of frames."""
+METRIC_TITLES: Final[Mapping[str, str]] = {
+    LATENT_MSE: LATENT_MSE,
+    PSNR: "PSNR",
+    "ssim": "SSIM",
+    "flip": "FLIP",
+    "ssimulacra2": "SSIMULACRA2",
+    "vmaf": "VMAF",
+    "xpsnr": "XPSNR",
+    "lpips": "LPIPS",
+    "lpips-vgg": "LPIPS (VGG)",
+    "clip-score": "CLIP score",
+    "image-reward": "ImageReward",
+    "hpsv2.1": "HPSv2.1",
+}
+"""What sentences and tables call them."""
 
 CALIBRATED: Final = "calibrated"
 """The setting that a policy was made for."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from budc.schema.arguments import path_argument
-from budc.schema.bounds import Bound, parse_bounds
+from budc.schema.bounds import Bound, in_words, parse_bounds
 from budc.schema.errors import Denied, KeyUnusable, RevisionTooOld, TrustError, UntrustedKey, UsageError
 from budc.schema.keys import PublicKey, load_public
 from budc.schema.policy import PolicyDocument
@@ -106,13 +106,13 @@ class Trust:
         Raises:
             UsageError: they are malformed, or no key is trusted as an evaluator's.
         """
-        required = (*self.required, *parse_bounds(bounds, where))
+        required = parse_bounds(bounds, where)
         if not self.evaluators:
             raise UsageError(
-                f"{where}: no key is trusted as an evaluator's, so no policy could meet {bounds[:100]}",
+                f"{where}: no key is trusted as an evaluator's, so no policy could meet {in_words(required)}",
                 remedy="budc trust add PUB --role evaluator",
             )
-        return replace(self, required=required)
+        return replace(self, required=(*self.required, *required))
 
     def check_denied(self, policy_id: str) -> None:
         """Refuse a policy or an evaluation whose id the trust file denies. Raises Denied."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from budc.schema.bounds import parse_bounds
+from budc.schema.bounds import in_words, parse_bounds
 from budc.schema.errors import OutputError, TrustError, UsageError
 from budc.schema.fields import Digest, Name
 from budc.schema.files import lock, write_atomic
@@ -118,9 +118,11 @@ class Draft:
                 f"{self.content.threshold} signatures are required, and {publishers} keys would be left",
                 remedy="lower the threshold first: budc trust require --threshold N",
             )
-        if self.content.require_evaluation is not None and not _with_role(remaining, EVALUATOR):
+        required = self.content.require_evaluation
+        if required is not None and not _with_role(remaining, EVALUATOR):
+            bounds = in_words(parse_bounds(required, "require-evaluation"))
             raise UsageError(
-                f"an evaluation is required ({self.content.require_evaluation}), and no evaluator would be left",
+                f"an evaluation is required ({bounds}), and no evaluator would be left",
                 remedy="take the requirement back first: budc trust require --no-evaluation",
             )
         self.content = replace(self.content, keys=remaining)

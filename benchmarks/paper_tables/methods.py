@@ -11,7 +11,7 @@ from budc.compiler.evaluate import evaluate
 from budc.compiler.evaluate_request import EvaluateRequest
 from budc.schema.artifact import Artifact
 from budc.schema.evaluation import EvaluationDocument, MethodResult
-from budc.schema.report_names import FULL, LATENT_MSE, POLICY
+from budc.schema.report_names import FULL, LATENT_MSE, METRIC_TITLES, POLICY
 from paper_tables.asked import Asked, Row
 from paper_tables.markdown import figure, table
 
@@ -92,11 +92,15 @@ def of_cell(rows: Sequence[Row]) -> str:
     """Return the methods of one budget and setting as a table."""
     (full,) = [row for row in rows if row["method"] == FULL]
     names = [name for name in rows[0]["metrics"] if name != LATENT_MSE]
-    heads = (
-        ["method", "NFE", "speed-up", "latent error", *names, "worst " + names[0]]
-        if names
-        else ["method", "NFE", "speed-up", "latent error"]
-    )
+    titles = [METRIC_TITLES[name] for name in names]
+    heads = [
+        "method",
+        "NFE",
+        "speed-up",
+        "latent error",
+        *titles,
+        *(f"worst {title}" for title in titles[:1]),
+    ]
     others = [row for row in rows if row is not full]
     return table(heads, [_cells(row, full, names) for row in sorted(others, key=error)])
 

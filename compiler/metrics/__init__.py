@@ -71,7 +71,7 @@ def _kind(name: str, frames: int) -> MetricKind:
     if not kind.applies(frames):
         medium = "images" if frames == 1 else f"clips of {frames} frames"
         raise UsageError(
-            f"{option('metrics')}: {name} is a metric of {kind.medium}s, and these are {medium}",
+            f"{option('metrics')}: {kind.title} is a metric of {kind.medium}s, and these are {medium}",
             remedy=f"leave it out; use some of {applicable}",
         )
     return kind
@@ -139,10 +139,10 @@ def _of_size(kind: MetricKind, metric: FrameMetric, weights: str | None) -> Fram
     def measure(frames: Tensor, reference: Tensor, prompt: str) -> float:
         if reason := too_small(kind.least_side, *frames.shape[-2:]):
             raise UsageError(
-                f"{option('metrics')}: {kind.name}: {reason}",
+                f"{option('metrics')}: {kind.title}: {reason}",
                 remedy="leave it out, or generate larger frames",
             )
-        with device_memory(f"measuring {kind.name}", "leave it out, or use a device with more memory"):
+        with device_memory(f"measuring {kind.title}", "leave it out, or use a device with more memory"):
             return metric.measure(frames, reference, prompt)
 
     return FrameMetric(measure, weights)

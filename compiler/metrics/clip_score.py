@@ -31,7 +31,6 @@ def _load(weights: Path | None, device: torch.device) -> FrameMetric:
 
 CLIP_SCORE = MetricKind(
     name="clip-score",
-    title="CLIP score",
     load=_load,
     compares=False,
     weights="a CLIPModel of transformers with its tokenizer: config.json, model.safetensors, tokenizer.json",

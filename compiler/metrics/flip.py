@@ -28,6 +28,4 @@ def _load(weights: Path | None, device: torch.device) -> FrameMetric:
     return mean_over_frames(score)
 
 
-FLIP = MetricKind(
-    name="flip", title="FLIP", load=_load, higher_is_better=False, medium="image", needs=("flip-evaluator",)
-)
+FLIP = MetricKind(name="flip", load=_load, higher_is_better=False, medium="image", needs=("flip-evaluator",))

@@ -56,7 +56,6 @@ def _load(weights: Path | None, device: torch.device) -> FrameMetric:
 
 HPSV2 = MetricKind(
     name="hpsv2.1",
-    title="HPSv2.1",
     load=_load,
     medium="image",
     compares=False,

@@ -30,7 +30,6 @@ def _load(weights: Path | None, device: torch.device) -> FrameMetric:
 
 IMAGE_REWARD = MetricKind(
     name="image-reward",
-    title="ImageReward",
     load=_load,
     medium="image",
     compares=False,

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from budc.schema.report_names import METRIC_TITLES
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -30,8 +32,6 @@ class MetricKind:
 
     name: str
     """As `--metrics` takes it and reports have it."""
-    title: str
-    """As the heading of a table has it."""
     load: Callable[[Path | None, torch.device], FrameMetric]
     """Takes the metric's own folder of weights, None for one without, and the device that networks run on."""
     unit: str | None = None
@@ -46,6 +46,11 @@ class MetricKind:
     """The files that it needs in its folder of weights, in words; None where it needs none."""
     least_side: int = 1
     """Pixels that rows and columns must have at least."""
+
+    @property
+    def title(self) -> str:
+        """As sentences and tables have it."""
+        return METRIC_TITLES.get(self.name, self.name)
 
     def applies(self, frames: int) -> bool:
         """Whether it can be measured on samples of so many frames."""

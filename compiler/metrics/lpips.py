@@ -43,7 +43,6 @@ def _load(network: str, weights: Path | None, device: torch.device) -> FrameMetr
 
 LPIPS = MetricKind(
     name="lpips",
-    title="LPIPS",
     load=_load_alex,
     higher_is_better=False,
     weights=ALEX_WEIGHTS,
@@ -51,7 +50,6 @@ LPIPS = MetricKind(
 )
 LPIPS_VGG = MetricKind(
     name="lpips-vgg",
-    title="LPIPS (VGG)",
     load=_load_vgg,
     higher_is_better=False,
     weights="features.safetensors (VGG-16 of torchvision) and linear.safetensors (LPIPS v0.1, vgg)",

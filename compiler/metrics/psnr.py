@@ -22,4 +22,4 @@ def _load(weights: Path | None, device: torch.device) -> FrameMetric:
     return FrameMetric(measure)
 
 
-PSNR = MetricKind(name=report_names.PSNR, title="PSNR", unit="dB", load=_load)
+PSNR = MetricKind(name=report_names.PSNR, unit="dB", load=_load)

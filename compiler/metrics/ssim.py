@@ -38,4 +38,4 @@ def _load(weights: Path | None, device: torch.device) -> FrameMetric:
     return mean_over_frames(score)
 
 
-SSIM = MetricKind(name="ssim", title="SSIM", load=_load, needs=("scikit-image",), least_side=11)
+SSIM = MetricKind(name="ssim", load=_load, needs=("scikit-image",), least_side=11)

@@ -42,9 +42,7 @@ def _load(weights: Path | None, device: torch.device) -> FrameMetric:
     return mean_over_frames(score)
 
 
-SSIMULACRA2 = MetricKind(
-    name="ssimulacra2", title="SSIMULACRA2", load=_load, medium="image", least_side=LEAST_SIDE
-)
+SSIMULACRA2 = MetricKind(name="ssimulacra2", load=_load, medium="image", least_side=LEAST_SIDE)
 
 
 def ssimulacra2(image: Tensor, reference: Tensor) -> float:

@@ -32,6 +32,4 @@ def _load(weights: Path | None, device: torch.device) -> FrameMetric:
     return FrameMetric(measure)
 
 
-VMAF = MetricKind(
-    name="vmaf", title="VMAF", load=_load, medium="video", needs=("imageio-ffmpeg",), least_side=LEAST_SIDE
-)
+VMAF = MetricKind(name="vmaf", load=_load, medium="video", needs=("imageio-ffmpeg",), least_side=LEAST_SIDE)

@@ -42,6 +42,4 @@ def combined(y: float, u: float, v: float) -> float:
     return -10 * math.log10(error) if error > 0 else math.inf
 
 
-XPSNR = MetricKind(
-    name="xpsnr", title="XPSNR", unit="dB", load=_load, medium="video", needs=("imageio-ffmpeg",)
-)
+XPSNR = MetricKind(name="xpsnr", unit="dB", load=_load, medium="video", needs=("imageio-ffmpeg",))

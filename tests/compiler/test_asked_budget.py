@@ -22,9 +22,9 @@ def test_a_quality_is_one_bound(text, worst, bound):
     ("text", "frames", "message"),
     [
         ("psnr", True, "--quality: 'psnr' is not METRIC>=NUMBER"),
-        ("psnr<=30", True, "higher psnr is better"),
+        ("psnr<=30", True, "higher PSNR is better"),
         ("psnr>=30,latent-mse<=1", True, "is several bounds"),
-        ("ssim>=0.9", True, "ssim is not measured while"),
+        ("ssim>=0.9", True, "SSIM is not measured while"),
         ("n>=3", True, "n is not measured while"),
         ("psnr>=30", False, "--no-frames leaves no PSNR"),
     ],

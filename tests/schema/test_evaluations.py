@@ -120,7 +120,7 @@ def test_a_policy_without_the_evaluation_that_is_required_is_refused_wherever_it
     for door in doors:
         door(requiring)
         with pytest.raises(
-            NotEvaluated, match=r"nano\.evaluation\.json: psnr is 31, and psnr>=35 is required"
+            NotEvaluated, match=r"nano\.evaluation\.json: PSNR is 31, and PSNR >= 35 is required"
         ):
             door(both.requiring("psnr>=35"))
     for call in (
@@ -138,7 +138,7 @@ def test_one_evaluation_must_meet_all_bounds(artifact: Artifact, beside: Any, bo
     with pytest.raises(NotEvaluated) as refused:
         open_artifact(artifact.path, both.requiring("psnr>=30,n>=8"))
     assert "nano.evaluation.json: n is 1" in str(refused.value)
-    assert "nano.many.evaluation.json: psnr is 20" in str(refused.value)
+    assert "nano.many.evaluation.json: PSNR is 20" in str(refused.value)
     beside("nano.best.evaluation.json", psnrs=[40.0] * 8)
     open_artifact(artifact.path, both.requiring("psnr>=30").requiring("n>=8"))
 

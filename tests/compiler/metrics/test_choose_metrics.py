@@ -46,7 +46,7 @@ def test_an_unknown_name_is_refused_with_what_there_is(text, remedy):
 
 
 def test_a_metric_of_images_is_refused_for_clips(monkeypatch):
-    monkeypatch.setitem(METRICS, "still", MetricKind("still", "Still", constant, medium="image"))
+    monkeypatch.setitem(METRICS, "still", MetricKind("still", constant, medium="image"))
     assert [kind.name for kind in choose_metrics("still", 1)] == ["still"]
     assert "still" not in [kind.name for kind in choose_metrics(None, 9)]
     with pytest.raises(
@@ -67,9 +67,7 @@ def test_choosing_imports_no_numerical_library():
 
 def test_weights_are_looked_for_in_the_folder_of_the_metric(tmp_path):
     seen = []
-    kind = MetricKind(
-        "judge", "Judge", lambda weights, device: seen.append(weights), weights="model.safetensors"
-    )
+    kind = MetricKind("judge", lambda weights, device: seen.append(weights), weights="model.safetensors")
     for folder in (None, tmp_path):
         loaded, (missing,) = load_metrics([kind], folder, CPU)
         assert (loaded, missing.name) == ({}, "judge")
@@ -88,12 +86,10 @@ def fails(error):
 
 def test_what_cannot_be_loaded_is_not_measured_and_the_others_are():
     kinds = [
-        MetricKind(
-            "absent", "Absent", fails(ModuleNotFoundError("No module named 'a'")), needs=("a-package",)
-        ),
-        MetricKind("broken", "Broken", fails(UnsafeWeights("w.safetensors has a hole"))),
-        MetricKind("small", "Small", constant, least_side=64),
-        MetricKind("fine", "Fine", constant),
+        MetricKind("absent", fails(ModuleNotFoundError("No module named 'a'")), needs=("a-package",)),
+        MetricKind("broken", fails(UnsafeWeights("w.safetensors has a hole"))),
+        MetricKind("small", constant, least_side=64),
+        MetricKind("fine", constant),
     ]
     loaded, missing = load_metrics(kinds, None, CPU, size=(32, 64))
     assert list(loaded) == ["fine"]
@@ -106,7 +102,7 @@ def test_what_cannot_be_loaded_is_not_measured_and_the_others_are():
 
 
 def test_small_frames_are_refused_where_the_size_was_not_known():
-    loaded, missing = load_metrics([MetricKind("small", "Small", constant, least_side=64)], None, CPU)
+    loaded, missing = load_metrics([MetricKind("small", constant, least_side=64)], None, CPU)
     assert missing == []
     frames = torch.zeros(3, 1, 32, 64)
     with pytest.raises(UsageError, match="--metrics: small: frames of 32 × 64"):
@@ -114,7 +110,7 @@ def test_small_frames_are_refused_where_the_size_was_not_known():
 
 
 def test_a_metric_knows_which_files_its_network_was_loaded_from(tmp_path):
-    kind = MetricKind("judge", "Judge", constant, weights="model.safetensors")
+    kind = MetricKind("judge", constant, weights="model.safetensors")
 
     def digest_of(content):
         (tmp_path / "judge").mkdir(exist_ok=True)
@@ -124,4 +120,4 @@ def test_a_metric_knows_which_files_its_network_was_loaded_from(tmp_path):
     first = digest_of(b"one")
     assert first.startswith("sha256:")
     assert (digest_of(b"two") != first, digest_of(b"one")) == (True, first)
-    assert load_metrics([MetricKind("plain", "Plain", constant)], tmp_path, CPU)[0]["plain"].weights is None
+    assert load_metrics([MetricKind("plain", constant)], tmp_path, CPU)[0]["plain"].weights is None

@@ -177,6 +177,7 @@ def list_command(as_json: bool) -> None:
 
 def _page(path: Path, trust: Trust) -> str:
     from budc.cli.output.tables import fields, table
+    from budc.schema.bounds import in_words
 
     pairs = [("file", printable(str(path))), ("threshold", f"{trust.threshold} of {len(trust.keys)} keys")]
     pairs += [("denied", identity) for identity in sorted(trust.denied)]
@@ -185,7 +186,7 @@ def _page(path: Path, trust: Trust) -> str:
         for name, minimum in sorted(trust.minimum_revisions.items())
     ]
     if trust.required:
-        pairs.append(("evaluation", ", ".join(map(str, trust.required))))
+        pairs.append(("evaluation", in_words(trust.required)))
     rows = [
         (
             trust.names.get(key.fingerprint, ""),

@@ -66,7 +66,10 @@ def _of(document: EvaluationDocument) -> list[tuple[str, str]]:
     return [
         ("policy", printable(f"{document.policy_name}, {document.policy}")),
         ("measured", printable(f"{counted(prompts, 'prompt')} on {document.device}, {document.issued_at}")),
-        *(("not", printable(f"{note.name}: {note.reason}")) for note in document.not_measured),
+        *(
+            ("not", printable(f"{metric_label(note.name).title}: {note.reason}"))
+            for note in document.not_measured
+        ),
     ]
 
 

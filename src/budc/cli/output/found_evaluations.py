@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from budc.cli.output.metric_labels import metric_label
+from budc.schema.bounds import in_words
 from budc.schema.errors import printable
 from budc.schema.evaluations import check_required, find_evaluations
 from budc.schema.plural import counted
@@ -39,8 +40,7 @@ def check_evaluations(artifact: Artifact, trust: Trust, layers: Layers) -> tuple
             layers.unchecked(_LAYER, printable(f"{name} is not believed: {item.refusal}"))
     meets = check_required(artifact.document.name, found, trust)
     if meets is not None:
-        bounds = ", ".join(map(str, trust.required))
-        layers.passed("required", printable(f"{bounds}: {meets.path.name}"))
+        layers.passed("required", printable(f"{in_words(trust.required)}: {meets.path.name}"))
     return found
 
 

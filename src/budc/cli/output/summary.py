@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from budc.cli.output.metric_labels import metric_label
 from budc.cli.output.tables import MISSING, number, strip, table, wrapped
 from budc.runtimes.sampling.rules import fixed_rows
-from budc.schema.errors import printable
+from budc.schema.bounds import in_words, parse_bounds
+from budc.schema.errors import UsageError, printable
 from budc.schema.plural import counted
 from budc.schema.predictor import Predictor
 from budc.schema.report_names import FEWER_STEPS, LATENT_MSE, PSNR, UNIFORM
@@ -85,8 +86,16 @@ def budget(document: PolicyDocument) -> str:
         by_branch = f"per branch ({', '.join(counts)})" if len(counts) > 1 else ""
     factor = steps * len(counts) / sum(counts.values())
     return printable(
-        f"{budget.nfe} of {steps} steps {by_branch} (asked for {budget.requested}), {factor:.2g}x fewer"
+        f"{budget.nfe} of {steps} steps {by_branch} (asked for {_asked(budget.requested)}), {factor:.2g}x fewer"
     )
+
+
+def _asked(requested: str) -> str:
+    """Return what was asked for: a bound in words, a number of evaluations or a time as it was written."""
+    try:
+        return in_words(parse_bounds(requested, "budget"))
+    except UsageError:
+        return requested
 
 
 def quality(document: PolicyDocument) -> str:

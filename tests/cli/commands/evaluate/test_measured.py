@@ -124,7 +124,7 @@ def test_a_metric_with_weights_is_measured_where_they_are(
         assert weights == tmp_path / "weights" / "judge"
         return FrameMetric(lambda frames, reference, prompt: float(len(prompt)))
 
-    monkeypatch.setitem(METRICS, "judge", MetricKind("judge", "Judge", load, weights="model.safetensors"))
+    monkeypatch.setitem(METRICS, "judge", MetricKind("judge", load, weights="model.safetensors"))
     path = compiled(flux_profile)
     flags = ("--metrics", "judge", "--against", "none", "--repeats", "0", "--json")
     (document,) = evaluate(path, *flags).record

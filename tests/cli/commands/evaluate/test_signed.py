@@ -91,7 +91,7 @@ def test_verify_and_run_require_one_within_bounds(budc, believed, flux_folder, t
     assert (outcome.code, "ok  required" in outcome.out) == (0, True)
     refused = budc("verify", path, "--require-evaluation", better)
     assert refused.code == 43
-    assert f"policy.evaluation.json: psnr is {measured.mean:.6g}, and psnr>=" in refused.err
+    assert f"policy.evaluation.json: PSNR is {measured.mean:.6g}, and PSNR >= " in refused.err
     run = ("run", path, "--prompt", "x", "--out", tmp_path / "x.png", "--weights", flux_folder)
     assert budc(*run, "--require-evaluation", better).code == 43
     # What the loop took there is said of a run as of the file.
