@@ -11,7 +11,7 @@
     )
 
 `budc compile` runs the same search; it adds a model's files before, and held-out prompts, frames and a signature
-after.
+after. Its `--for` has no counterpart here: other engines are for models that they know, not for a network of one's own.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from budc.compiler.api_inputs import Pair, as_denoiser, branch_weights, noise_schedule
-from budc.compiler.api_samples import sample_sets
+from budc.compiler.api_samples import prompt_set, proxy_samples, sample_sets
 from budc.compiler.api_settings import check_choices, check_execution
 from budc.compiler.denoisers.conditioning import Condition
 from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.fingerprint import network_identity, resumable
 from budc.compiler.network.asked import asked_budget
 from budc.compiler.network.compiled import Compiled
+from budc.compiler.network.finding import search_through
 from budc.compiler.network.search import ANNEALING, compiled, origin_of
 from budc.compiler.selection.effort import DEFAULT_EFFORT
 from budc.compiler.selection.stages import Trained
@@ -58,6 +59,7 @@ def compile_policy(
     timesteps: Sequence[float] | Tensor | None = None,
     blocks: str = "blocks",
     held_out: tuple[Mapping[str, Condition], Tensor] | None = None,
+    proxy: tuple[Mapping[str, Condition], Tensor] | None = None,
     search: str = "joint",
     effort: str = DEFAULT_EFFORT,
     align: bool = False,
@@ -84,6 +86,7 @@ def compile_policy(
         guidance: branch -> weight in the guided velocity, adding up to 1; needed where there are several branches.
         timesteps, blocks: what the network is given, default sigma times the training's; the name of its `ModuleList`.
         held_out: conditioning and noise of samples that nothing is selected on, for the report.
+        proxy: conditioning and noise of smaller samples, on which masks are searched before a short search on the real.
         search, effort: algorithm and effort by name: "fast", "balanced" or "thorough".
         align, train: whether "both" (the default), "sigmas" (after the paper's search) or "coefficients" are trained.
         steps, seed, batch: "auto" lets a few plain steps be the policy; seed of what is drawn; samples of one forward.
@@ -97,6 +100,8 @@ def compile_policy(
     check_choices(search, effort, steps, align=align, train=train, quality=quality is not None)
     seed, batch = check_execution(seed, batch, weights, progress)
     conditions, held_out_samples = sample_sets(conditioning, noise, held_out)
+    smaller = proxy_samples(proxy, conditions)
+    find = asked.find(search_through(smaller, search))
     branches = branch_weights(conditioning, guidance)
     schedule = noise_schedule(scheduler, sigmas, timesteps)
     network = as_denoiser(denoiser, branches, blocks, noise.device)
@@ -105,8 +110,7 @@ def compile_policy(
         network, schedule, conditions, nfe, ANNEALING, search, effort, seed, align, train or "both", batch=batch,
         few_step_schedule=schedule.resampled(nfe) if steps == "auto" else None,
     )  # fmt: skip
-    origin = origin_of(task, held_out_samples, asked.text, hashed=weights is None)
-    resumed = resumable(
-        work, task, branches, lambda: [network_identity(network, weights, blocks), asked.text]
-    )
-    return compiled(task, held_out_samples, origin, asked.find, resumed, progress)
+    origin = origin_of(task, held_out_samples, asked.text, hashed=weights is None, proxy=smaller)
+    asked_on = [asked.text] if smaller is None else [asked.text, prompt_set(smaller).digest]
+    resumed = resumable(work, task, branches, lambda: [network_identity(network, weights, blocks), *asked_on])
+    return compiled(task, held_out_samples, origin, find, resumed, progress)

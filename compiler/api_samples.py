@@ -18,6 +18,7 @@ from budc.schema.policy import PromptSet
 _CONDITIONING = 'pass branch -> tensor (N, ...), such as {"cond": text, "uncond": empty}'
 _NOISE = "pass a tensor (N, ...) of N initial latents, float32"
 _CALIBRATION = "pass calibration=(conditioning, noise), of samples that are not measured on"
+_PROXY = "pass proxy=(conditioning, noise), of smaller samples for the same network"
 _HELD_OUT = "pass held_out=(conditioning, noise), both of samples that are not among the calibration samples"
 
 
@@ -73,6 +74,31 @@ def held_out_samples(held_out: Any, calibration: Conditioning) -> Conditioning |
             f"held_out: its sample {both[0]} is calibration sample {both[1]}, so that the report would be about "
             "what the policy was selected on",
             remedy=_HELD_OUT,
+        )
+    return samples
+
+
+def proxy_samples(proxy: Any, calibration: Conditioning) -> Conditioning | None:
+    """Return the smaller samples of `proxy`, None where it is None.
+
+    Raises:
+        UsageError: not a pair (conditioning, noise), other branches than calibration has, or no smaller samples.
+    """
+    samples = _pair(proxy, "proxy", _PROXY)
+    if samples is None:
+        return None
+    if samples.embeddings.keys() != calibration.embeddings.keys():
+        raise UsageError(
+            f"proxy[0] has the branches {sorted(samples.embeddings)}, conditioning has "
+            f"{sorted(calibration.embeddings)}",
+            remedy="give both the same branches",
+        )
+    shape, real = tuple(samples.noise.shape[1:]), tuple(calibration.noise.shape[1:])
+    fits = len(shape) == len(real) and all(ours <= theirs for ours, theirs in zip(shape, real, strict=True))
+    if not fits or shape == real:
+        raise UsageError(
+            f"proxy[1] has samples of shape {shape}, which are not smaller than those of noise, {real}",
+            remedy="give as many dimensions, none of them larger: fewer frames, rows or columns",
         )
     return samples
 

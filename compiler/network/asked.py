@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from budc.compiler.asked_budget import parse_quality, parse_seconds
 from budc.compiler.budget import parse_budget
-from budc.compiler.network.finding import Find, by, for_quality, within_seconds
+from budc.compiler.network.finding import Find, Search, for_budget, for_quality, within_seconds
 from budc.schema.arguments import described
 from budc.schema.errors import UsageError
 
 
 @dataclass(frozen=True)
 class AskedBudget:
-    """What is asked for, as the user wrote it, and what finds a policy of that."""
+    """What is asked for, as the user wrote it, and what finds a policy of that by a search."""
 
     text: str
-    find: Find
+    find: Callable[[Search], Find]
     open: bool
     """Whether a measurement decides on the budget."""
 
@@ -50,7 +52,7 @@ def asked_budget(budget: Any, quality: Any, within: Any, *, worst: Any) -> Asked
                 f"quality: {described(quality)} is no text", remedy='pass a bound, quality="latent-mse<=0.01"'
             )
         bound = parse_quality(quality, worst=worst, frames=False)
-        return AskedBudget(str(bound), for_quality(bound), True)
+        return AskedBudget(str(bound), partial(for_quality, bound), True)
     if within is not None:
         if isinstance(within, bool) or not isinstance(within, int | float | str):
             raise UsageError(
@@ -58,11 +60,11 @@ def asked_budget(budget: Any, quality: Any, within: Any, *, worst: Any) -> Asked
                 remedy='pass seconds, such as within=2.0 or within="800ms"',
             )
         text = within.strip() if isinstance(within, str) else f"{float(within):f}s"
-        return AskedBudget(text, within_seconds(parse_seconds(text)), True)
+        return AskedBudget(text, partial(within_seconds, parse_seconds(text)), True)
     if isinstance(budget, bool) or not isinstance(budget, int | str):
         factor = f"{budget:g}x" if isinstance(budget, float) else "2.8x"
         raise UsageError(
             f"budget: {described(budget)} is neither a whole number nor a text",
             remedy=f"pass evaluations a branch, such as budget=10, or a speed-up, budget={factor!r}",
         )
-    return AskedBudget(str(budget), by(lambda finder: finder.find(finder.task)), False)
+    return AskedBudget(str(budget), for_budget, False)

@@ -73,6 +73,8 @@ class Origin:
     seed: int
     source: SourcePolicy | None = None
     """What the policy was transferred from."""
+    proxy: tuple[int, ...] = ()
+    """The shape of one of the smaller samples on which masks were searched, if there were any."""
 
 
 @dataclass(frozen=True)
@@ -177,11 +179,20 @@ class Compiled:
                 seed=origin.seed,
                 candidates=outcome.candidates,
                 forwards=outcome.forwards.total,
-                settings=dict(outcome.settings),
+                settings={**outcome.settings, **self._proxy()},
                 versions=versions(),
             ),
             derived_from=origin.source.policy_id if origin.source else None,
         )
+
+    def _proxy(self) -> Mapping[str, int | str]:
+        """Return on what masks were searched, as settings of the search."""
+        if not self.origin.proxy:
+            return {}
+        return {
+            "proxy": "x".join(map(str, self.origin.proxy)),
+            "proxyForwards": self.outcome.forwards.proxy,
+        }
 
     def _quality(self) -> Quality:
         origin, report = self.origin, dict(self.report)

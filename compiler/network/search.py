@@ -42,6 +42,7 @@ def origin_of(
     *,
     hashed: bool,
     source: SourcePolicy | None = None,
+    proxy: Conditioning | None = None,
 ) -> Origin:
     """Return what an artifact says of a task beside its result; `hashed`: with the weights' digests as they are now."""
     denoiser = task.denoiser
@@ -57,6 +58,7 @@ def origin_of(
         algorithm="transfer" if source else task.search,
         seed=task.seed,
         source=source,
+        proxy=() if proxy is None else tuple(proxy.noise.shape[1:]),
     )
 
 
