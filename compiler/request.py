@@ -5,37 +5,32 @@ plan = make_request(read_source(path), flags).resolve()     # see `budc.compiler
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
 from budc.compiler.asked_budget import parse_quality, parse_seconds, suffix_of
-from budc.compiler.asked_loss import Loss, by_lpips, lpips_folder
 from budc.compiler.budget import parse_budget
 from budc.compiler.compile_plan import CompilePlan, PlannedPolicy, plan_policies
-from budc.compiler.engine import Wishes, check_engine, engine_named, search_for
+from budc.compiler.engine import search_for
 from budc.compiler.given_mask import parse_mask
 from budc.compiler.models.fit import check_fit, folder_grid
-from budc.compiler.proxy import check_grid, check_searched, parse_proxy
-from budc.compiler.search import GIVEN, GIVEN_FITTED
-from budc.compiler.selection.effort import DEFAULT_EFFORT, effort
-from budc.compiler.selection.stages import Trained, check_arbitrated, stages_of
+from budc.compiler.proxy import check_grid
+from budc.compiler.search_request import SearchRequest
+from budc.compiler.selection.stages import check_arbitrated
 from budc.compiler.shapes import OutputSize, parse_sizes
 from budc.compiler.storage.shard import Shard, parse_shard
-from budc.compiler.target import ArtifactRequest, Target
+from budc.compiler.target import Target
 from budc.option_names import option
 from budc.policies.model_choice import choose_model
 from budc.policies.profile import ModelProfile
 from budc.policies.prompt_sets import SampleSets
-from budc.runtimes.sampling.families import FAMILIES
-from budc.runtimes.targets.deployment_target import DeploymentTarget
 from budc.schema.bounds import Bound
 from budc.schema.errors import UsageError
 from budc.schema.files import check_place
 from budc.schema.mask import StepMask
 
 
-class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CompileRequest(SearchRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One compile. Fields left `None` take the model profile's value."""
 
     model: str
@@ -50,25 +45,6 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
     """Seconds of a denoising loop, in place of a budget: the largest one that takes no longer on this device."""
     steps: int | Literal["auto"] | None = None
     """A number of steps, or "auto": the profile's or as many as the budget, whichever other prompts prefer."""
-    engine: str | None = None
-    """The engine that the policy is for (`--for`), one of `budc.runtimes.targets.registry`; default budc's runtimes."""
-    search: str = "joint"
-    effort: str = DEFAULT_EFFORT
-    """How many prompts the search is given, see `budc.compiler.selection.effort`."""
-    align: bool = False
-    train: Trained | None = None
-    """What `align` trains; default both. The paper's search takes sigmas alone, its second stage."""
-    loss: Loss | None = None
-    """What the paper's second stage minimises; default latents."""
-    metric_weights: Path | None = None
-    """Folder of folders of weights, of which `loss` takes that of LPIPS."""
-    branches: Literal["together", "separate"] = "together"
-    mask: str | None = None
-    """A mask to make a policy of, in place of a search, as `parse_mask` reads it."""
-    fit: bool = False
-    """Fit coefficients to the mask; otherwise the newest cached tensor is reused unchanged."""
-    proxy: str | None = None
-    """A smaller size of output to search masks at, as `parse_proxy` reads it."""
     shape: tuple[str, ...] = ()
     """Sizes of output, as `parse_sizes` reads them: searched on the first, fitted to and measured on each."""
     shard: str | None = None
@@ -102,8 +78,8 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
         steps = self.steps if isinstance(self.steps, int) else profile.steps
         lpips = self._lpips(search, train, profile)
         mask = None if self.mask is None else parse_mask(self.mask, steps)
-        budgets = self._budgets(profile, steps, mask)
-        engine = self._engine(profile, steps, budgets, mask)
+        budgets = self._budgets(profile, steps, mask, quality)
+        engine = self._engine(profile, steps, budgets, mask, len(self.shape))
         search = search_for(engine, search)
         self._check_branches(profile)
         proxy = self._proxy(profile, search, engine)
@@ -138,12 +114,6 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             signer=signer,
             trace=self.trace,
         )
-
-    def _samples(self, profile: ModelProfile, search: str, nfe: int, *, arbitrates: bool) -> SampleSets:
-        """Return both prompt sets, with prompts left to judge by where something is arbitrated."""
-        samples = self.samples(profile, effort(self.effort).report)
-        stages_of(search, self.effort, nfe, len(samples.calibration), arbitrates=arbitrates)
-        return samples
 
     def _shard(self) -> Shard | None:
         """Return the part of the reference runs that is to be made, None where an artifact is."""
@@ -184,24 +154,6 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             check_grid(proxy, folder_grid(profile, target.folder), profile.name)
         return target
 
-    def _proxy(
-        self, profile: ModelProfile, search: str, engine: DeploymentTarget | None
-    ) -> OutputSize | None:
-        """Return the size at which masks are searched first, None where that is the real one."""
-        if self.proxy is None:
-            return None
-        few_masks = engine is not None and engine.masks is not None
-        check_searched(search, separate=self.branches == "separate", few_masks=few_masks)
-        return parse_proxy(self.proxy, profile)
-
-    def _check_batch(self) -> None:
-        """Refuse a batch of a search that proposes as it must."""
-        if self.batch is not None and self.batch > 1 and self.search != "joint":
-            raise UsageError(
-                f"{option('batch')}: {option('search', self.search)} proposes candidates in its own way",
-                remedy=f"leave it out, or use {option('search', 'joint')}",
-            )
-
     def _sizes(self, profile: ModelProfile) -> tuple[OutputSize, ...]:
         """Return the sizes that the policy is to be for, the one to search on first."""
         if not self.shape:
@@ -213,25 +165,6 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
                 )
         return parse_sizes(self.shape, profile)
 
-    def _engine(
-        self, profile: ModelProfile, steps: int, budgets: Collection[int], mask: StepMask | None
-    ) -> DeploymentTarget | None:
-        """Return the engine that the policy is for, None for budc's own runtimes."""
-        if self.engine is None:
-            return None
-        engine = engine_named(self.engine, profile)
-        wishes = Wishes(
-            search=self.search,
-            mask=mask,
-            separate=self.branches == "separate",
-            fit=self.fit,
-            align=self.align,
-            train=self._train(),
-            sizes=len(self.shape),
-        )
-        check_engine(engine, steps, budgets, wishes)
-        return engine
-
     def _check_trace(self, policies: tuple[PlannedPolicy, ...]) -> None:
         """Refuse a trace that cannot be written, or would replace an artifact."""
         if self.trace is None:
@@ -242,38 +175,6 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
                 f"{option('trace')}: {self.trace} is where the artifact goes", remedy="name another file"
             )
 
-    def _train(self) -> Trained:
-        """Return what an alignment trains."""
-        if self.train is not None and not self.align:
-            raise UsageError(
-                f"{option('train')}: says what --align trains", remedy="add --align, or leave it out"
-            )
-        return self.train or "both"
-
-    def _lpips(self, search: str, train: Trained, profile: ModelProfile) -> Path | None:
-        """Return the folder of LPIPS's weights where it is the loss."""
-        wanted = by_lpips(
-            self.loss,
-            second_stage=search == "paper" and self.align and train == "sigmas",
-            size=(profile.height, profile.width),
-            frames=not self.no_frames,
-        )
-        return lpips_folder(self.metric_weights, wanted=wanted)
-
-    def _search(self) -> str:
-        """Return the algorithm, which a mask of the user's stands in for."""
-        if self.mask is not None:
-            return GIVEN_FITTED if self.fit else GIVEN
-        if self.fit or self.search in (GIVEN, GIVEN_FITTED):
-            raise UsageError(
-                f"{option('fit')}: no mask is given to fit coefficients to"
-                if self.fit
-                else f"{option('search', self.search)}: no mask",
-                remedy="--mask MASK",
-            )
-        self._check_batch()
-        return self.search
-
     def _quality(self) -> Bound | None:
         if self.quality is None:
             if self.worst:
@@ -283,9 +184,11 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
             return None
         return parse_quality(self.quality, worst=self.worst, frames=not self.no_frames)
 
-    def _budgets(self, profile: ModelProfile, steps: int, mask: StepMask | None) -> dict[int, str]:
+    def _budgets(
+        self, profile: ModelProfile, steps: int, mask: StepMask | None, quality: Bound | None
+    ) -> dict[int, str]:
         """Return NFE -> budget as the user wrote it."""
-        asked = self.quality or self.within
+        asked = self.within if quality is None else str(quality)
         if asked is not None:
             # Every step, until it is known how many are enough.
             return {steps: asked.strip()}
@@ -301,15 +204,6 @@ class CompileRequest(ArtifactRequest, frozen=True, kw_only=True, forbid_unknown_
                 remedy=f"leave out {option('budget')}, or give a mask of that many",
             )
         return budgets
-
-    def _check_branches(self, profile: ModelProfile) -> None:
-        kinds = profile.denoisers.values()
-        if self.branches == "separate" and any(kind in FAMILIES and FAMILIES[kind].batched for kind in kinds):
-            raise UsageError(
-                f"{option('branches', 'separate')}: {profile.pipeline_class} runs its branches in one forward, "
-                "which is computed or reused as a whole",
-                remedy="leave it out: the branches then share a mask, with coefficients of their own",
-            )
 
     def _policies(
         self, profile: ModelProfile, budgets: dict[int, str], suffix: str | None

@@ -48,6 +48,13 @@ def test_names_say_what_was_asked_for():
     assert suffix_of(None, None) is None
 
 
+def test_what_was_asked_for_is_kept_with_what_worst_says():
+    for worst, asked in ((False, "psnr>=30"), (True, "psnr.worst>=30")):
+        flags = {"model": "wan2.1-nano", "quality": "psnr >= 30", "worst": worst}
+        (policy,) = make_request({}, flags).resolve().policies
+        assert policy.budget == asked
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
