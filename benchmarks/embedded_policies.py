@@ -24,7 +24,7 @@ from budc.compiler.request import CompileRequest
 from budc.policies.embedded_policies import FOLDER, KEY, LIST, EmbeddedPolicy, sha256
 from budc.schema.artifact import SUFFIX, Artifact, add_signature, read
 from budc.schema.files import write_atomic
-from budc.schema.keys import public_of
+from budc.schema.signers import public_of
 
 EFFORTS = {"flux-nano": "thorough", "wan2.1-nano": "balanced"}
 """By model. With `thorough`, the one that guides with two branches would take well over 20 minutes."""

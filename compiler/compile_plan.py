@@ -17,8 +17,8 @@ from budc.schema.artifact import SUFFIX
 from budc.schema.bounds import Bound
 from budc.schema.errors import OutputError
 from budc.schema.files import check_place
-from budc.schema.keys import Signer
 from budc.schema.mask import StepMask
+from budc.schema.signers import Signer
 
 
 @dataclass(frozen=True)

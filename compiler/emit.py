@@ -15,7 +15,6 @@ from budc.runtimes.targets.binding import target_of
 from budc.schema.artifact import seal
 from budc.schema.errors import printable
 from budc.schema.files import write_atomic
-from budc.schema.keys import Signer
 from budc.schema.policy import (
     SCHEMA_VERSION,
     Budget,
@@ -27,6 +26,7 @@ from budc.schema.policy import (
     Search,
     Shape,
 )
+from budc.schema.signers import Signer
 from budc.schema.timestamps import issue_time
 
 _PACKAGES = ("budc", "torch", "diffusers", "transformers")

@@ -14,7 +14,7 @@ from budc.schema.errors import UsageError
 from budc.schema.evaluation import EvaluationDocument, plain_file
 from budc.schema.files import write_atomic
 from budc.schema.frame_files import remove_former_frames, write_frames
-from budc.schema.keys import Signer
+from budc.schema.signers import Signer
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from budc.schema.evaluation import (
     NotMeasuredNote,
     SettingResult,
 )
-from budc.schema.keys import Signer
+from budc.schema.signers import Signer
 from budc.schema.timestamps import issue_time
 
 

@@ -25,8 +25,9 @@ from budc.policies.prompt_sets import PromptSource, SampleSets, read_samples
 from budc.policies.samples import common_negative
 from budc.schema.errors import UsageError, printable
 from budc.schema.fields import Name
-from budc.schema.keys import Signer, load_public, load_signer
+from budc.schema.keys import load_public
 from budc.schema.policy import NegativePrompt, SamplerBinding
+from budc.schema.signers import Signer, load_signer
 
 _RANGES = {
     "seed": (0, 2**53 - 1),
@@ -51,7 +52,7 @@ class ArtifactRequest(Deployment, frozen=True, kw_only=True, forbid_unknown_fiel
     held_out_size: int | None = None
     seed: int = 0
     key: str | None = None
-    """Path of a private key, "env:NAME", or a key URI; see `budc.schema.keys.load_signer`."""
+    """Path of a private key, "env:NAME", or a key URI; see `budc.schema.signers.load_signer`."""
     public: Path | None = None
     """The public half of `key`, where that is a URI."""
     out: Path | None = None

@@ -20,7 +20,7 @@ from budc.runtimes.admission.additions import TRANSFER, check_additions
 from budc.schema.artifact import SUFFIX, Artifact
 from budc.schema.errors import UsageError
 from budc.schema.files import check_place
-from budc.schema.keys import Signer
+from budc.schema.signers import Signer
 
 
 @dataclass(frozen=True, kw_only=True)

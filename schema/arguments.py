@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from budc.schema.errors import KeyUnusable, UsageError
-from budc.schema.keys import Signer, load_signer
+from budc.schema.signers import Signer, load_signer
 
 MAX_SEED = 2**64 - 1
 _SHOWN = 40

@@ -24,9 +24,10 @@ from budc.schema.envelope import Envelope, Signature
 from budc.schema.errors import Expired, NotEvaluated
 from budc.schema.evaluations import check_required, find_evaluations
 from budc.schema.files import read_limited
-from budc.schema.keys import PublicKey, Signer
+from budc.schema.keys import PublicKey
 from budc.schema.policy import PolicyDocument
 from budc.schema.published import check_schema
+from budc.schema.signers import Signer
 from budc.schema.statement import decode_statement, encode_statement, policy_id
 from budc.schema.timestamps import format_time, parse_time
 from budc.schema.trust import Trust

@@ -27,9 +27,10 @@ from budc.schema.evaluation import EvaluationDocument
 from budc.schema.evaluation_statement import decode_evaluation, encode_evaluation, evaluation_id
 from budc.schema.files import read_limited
 from budc.schema.in_toto import EVALUATION_TYPE
-from budc.schema.keys import PublicKey, Signer
+from budc.schema.keys import PublicKey
 from budc.schema.policy import PolicyDocument
 from budc.schema.published import EVALUATION_SCHEMA, check_schema
+from budc.schema.signers import Signer
 from budc.schema.trust import Trust
 
 SUFFIX: Final = ".evaluation.json"

@@ -26,7 +26,8 @@ from budc.schema.errors import (
     UsageError,
     WrongPayloadType,
 )
-from budc.schema.keys import Message, PublicKey, Signer, public_of
+from budc.schema.keys import Message, PublicKey
+from budc.schema.signers import Signer, public_of
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 MAX_SIGNATURES = 16

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from budc.cli.dependencies import NEW_OBJECTS
-from budc.schema.keys import KeyPair, PublicKey, Signer, generate_key, load_signer
+from budc.schema.keys import PublicKey
+from budc.schema.signers import KeyPair, Signer, generate_key, load_signer
 from budc.schema.trust import Trust
 
 pytest_plugins = [

@@ -30,7 +30,6 @@ from budc.schema.artifact import Artifact, read, seal
 from budc.schema.errors import UsageError, WeightsMismatch
 from budc.schema.fields import Name
 from budc.schema.files import write_atomic
-from budc.schema.keys import Signer
 from budc.schema.policy import (
     SCHEMA_VERSION,
     Baseline,
@@ -43,6 +42,7 @@ from budc.schema.policy import (
     Search,
 )
 from budc.schema.report_names import FULL
+from budc.schema.signers import Signer
 from budc.schema.timestamps import issue_time
 
 

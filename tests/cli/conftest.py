@@ -12,7 +12,7 @@ import pytest
 
 from budc.cli import main
 from budc.schema.artifact import seal
-from budc.schema.keys import KeyPair, Signer
+from budc.schema.signers import KeyPair, Signer
 
 
 class Outcome(NamedTuple):

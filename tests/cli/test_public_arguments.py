@@ -6,7 +6,7 @@ import pytest
 
 import budc
 from budc.schema.errors import ArtifactError, BudcError, KeyUnusable, UsageError, WeightsMissing
-from budc.schema.keys import generate_key
+from budc.schema.signers import generate_key
 from budc.schema.trust import Trust
 
 NOBODY = Trust(keys=())

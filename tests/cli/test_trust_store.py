@@ -2,7 +2,8 @@
 
 import pytest
 
-from budc.schema.keys import generate_key, load_public
+from budc.schema.keys import load_public
+from budc.schema.signers import generate_key
 
 
 @pytest.fixture

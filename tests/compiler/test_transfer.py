@@ -30,7 +30,7 @@ from budc.schema.errors import (  # noqa: E402
     UnsupportedVersion,
     UsageError,
 )
-from budc.schema.keys import generate_key  # noqa: E402
+from budc.schema.signers import generate_key  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -34,8 +34,9 @@ from budc.schema.errors import (
     UntrustedKey,
     WrongPayloadType,
 )
-from budc.schema.keys import KeyPair, PublicKey, Signer, generate_key, load_signer
+from budc.schema.keys import PublicKey
 from budc.schema.policy import PolicyDocument
+from budc.schema.signers import KeyPair, Signer, generate_key, load_signer
 from budc.schema.statement import decode_statement, encode_statement
 from budc.schema.trust import Trust
 

@@ -23,8 +23,9 @@ from budc.schema.errors import (
     UsageError,
 )
 from budc.schema.evaluation import plain_file
-from budc.schema.keys import KeyPair, PublicKey, Signer, generate_key, load_signer
+from budc.schema.keys import PublicKey
 from budc.schema.policy import PolicyDocument
+from budc.schema.signers import KeyPair, Signer, generate_key, load_signer
 from budc.schema.trust import Trust
 
 Make = Callable[..., Any]

@@ -17,7 +17,8 @@ from budc.schema.envelope import (
     verify,
 )
 from budc.schema.errors import KeyUnusable, SignatureInvalid, Unsigned, UntrustedKey, WrongPayloadType
-from budc.schema.keys import KeyPair, Message, PublicKey, Signer, generate_key, load_signer
+from budc.schema.keys import Message, PublicKey
+from budc.schema.signers import KeyPair, Signer, generate_key, load_signer
 from budc.schema.trust import Trust
 
 PAYLOAD = b'{"a":1}'

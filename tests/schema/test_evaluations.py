@@ -12,8 +12,8 @@ from budc.schema.attestation import seal_evaluation
 from budc.schema.errors import NotEvaluated, UsageError
 from budc.schema.evaluation import plain_file
 from budc.schema.evaluations import MOST, copies, evaluation_path, find_evaluations
-from budc.schema.keys import Signer
 from budc.schema.policy import PolicyDocument
+from budc.schema.signers import Signer
 from budc.schema.trust import Trust
 
 Make = Callable[..., Any]

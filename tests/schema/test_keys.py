@@ -7,16 +7,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from budc.schema.errors import KeyUnusable
-from budc.schema.keys import (
-    KeyPair,
-    Message,
-    PublicKey,
-    Signer,
-    generate_key,
-    load_public,
-    load_signer,
-    public_of,
-)
+from budc.schema.keys import Message, PublicKey, load_public
+from budc.schema.signers import KeyPair, Signer, generate_key, load_signer, public_of
 
 MESSAGE = Message(b"message")
 

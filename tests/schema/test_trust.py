@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from budc.schema.errors import KeyUnusable, RevisionTooOld, TrustError, UntrustedKey
-from budc.schema.keys import KeyPair, PublicKey, generate_key
+from budc.schema.keys import PublicKey
 from budc.schema.policy import PolicyDocument
+from budc.schema.signers import KeyPair, generate_key
 from budc.schema.trust import Trust
 
 MakeDocument = Callable[..., PolicyDocument]

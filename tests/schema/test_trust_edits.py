@@ -17,8 +17,9 @@ from budc.schema.errors import (
     UntrustedKey,
     UsageError,
 )
-from budc.schema.keys import KeyPair, PublicKey, Signer, generate_key, load_signer
+from budc.schema.keys import PublicKey
 from budc.schema.policy import PolicyDocument
+from budc.schema.signers import KeyPair, Signer, generate_key, load_signer
 from budc.schema.trust import Trust
 from budc.schema.trust_edits import changing, encode
 from budc.schema.trust_file import KeyEntry, TrustFile, read_trust_file

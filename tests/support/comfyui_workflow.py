@@ -15,8 +15,8 @@ from wan_runs import PROMPT, SEED
 
 import budc.runtimes.comfyui
 from budc.schema.artifact import seal
-from budc.schema.keys import Signer
 from budc.schema.policy import PolicyDocument
+from budc.schema.signers import Signer
 
 EXTRA_NODES = ("custom_sampler", "hunyuan", "flux", "sd3", "wan")
 """Files of `comfy_extras` whose nodes workflows use."""

@@ -12,7 +12,7 @@ from budc.cli.options import PATH
 from budc.schema.errors import UsageError
 
 if TYPE_CHECKING:
-    from budc.schema.keys import Signer
+    from budc.schema.signers import Signer
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
@@ -56,7 +56,8 @@ def required_signer(key: str | None, public: Path | None) -> Signer:
     Raises:
         UsageError: no key is given. KeyUnusable: it cannot be used.
     """
-    from budc.schema.keys import load_public, load_signer
+    from budc.schema.keys import load_public
+    from budc.schema.signers import load_signer
 
     if key is None:
         raise UsageError("--key: no key is given to sign with", remedy="--key KEY; `budc keygen` makes one")

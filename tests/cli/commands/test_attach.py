@@ -14,7 +14,7 @@ from budc.schema.digest_cache import DigestCache
 from budc.schema.digests import file_digests
 from budc.schema.discover import attach, load_policy, policies, user_folder
 from budc.schema.errors import ArtifactError, NotEvaluated, UnsafeWeights, UntrustedKey, UsageError
-from budc.schema.keys import load_signer
+from budc.schema.signers import load_signer
 from budc.schema.trust import Trust
 
 FILES = ("scheduler/scheduler_config.json", "transformer/config.json", "transformer/model.safetensors")

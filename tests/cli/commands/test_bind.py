@@ -29,7 +29,7 @@ from budc.schema.artifact import open_artifact, read, seal  # noqa: E402
 from budc.schema.digest_cache import DigestCache  # noqa: E402
 from budc.schema.errors import ParityMismatch, UnsupportedModel, UnsupportedVersion, WeightsMissing  # noqa: E402
 from budc.schema.hashing import sha256_file  # noqa: E402
-from budc.schema.keys import generate_key  # noqa: E402
+from budc.schema.signers import generate_key  # noqa: E402
 
 PROFILE = load_profile("wan2.1-nano")
 STEPS, NFE = 4, 2

@@ -3,7 +3,8 @@ import stat
 import pytest
 
 from budc.schema.errors import KeyUnusable
-from budc.schema.keys import load_public, load_signer
+from budc.schema.keys import load_public
+from budc.schema.signers import load_signer
 
 
 def test_makes_a_pair_that_belongs_together(budc, tmp_path):

@@ -5,7 +5,8 @@ import msgspec
 import pytest
 
 from budc.schema.digests import file_digests
-from budc.schema.keys import generate_key, load_public
+from budc.schema.keys import load_public
+from budc.schema.signers import generate_key
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "v1.1"
 FILES = ("scheduler/scheduler_config.json", "transformer/config.json", "transformer/model.safetensors")

@@ -12,8 +12,8 @@ from budc.compiler.compile import compile_artifacts
 from budc.compiler.policy_source import make_request
 from budc.compiler.selection.effort import DEFAULT_EFFORT
 from budc.schema.artifact import open_artifact
-from budc.schema.keys import generate_key
 from budc.schema.policy import NegativePrompt
+from budc.schema.signers import generate_key
 from budc.schema.trust import Trust
 
 

@@ -27,8 +27,8 @@ from budc.schema.errors import (
 )
 from budc.schema.files import write_atomic
 from budc.schema.installation import install
-from budc.schema.keys import generate_key, load_signer
 from budc.schema.policy import PolicyDocument
+from budc.schema.signers import generate_key, load_signer
 from budc.schema.trust import Trust
 
 CompiledFor = Callable[..., PolicyDocument]

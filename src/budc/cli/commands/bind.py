@@ -25,7 +25,7 @@ from budc.schema.errors import UsageError
 
 if TYPE_CHECKING:
     from budc.schema.artifact import Artifact
-    from budc.schema.keys import Signer
+    from budc.schema.signers import Signer
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def bind_command(**flags: Any) -> None:
 def _open(options: BindOptions, signer: Signer) -> Artifact:
     """Open the policy, which must be believed, and check that the new revision is a later one."""
     from budc.cli.trust_store import load_trust, open_trusted, with_keys
-    from budc.schema.keys import public_of
+    from budc.schema.signers import public_of
 
     # The key need not be listed in the trust file; the file's rules hold for it all the same.
     trust = with_keys(load_trust(options.trusted), public_of(signer))

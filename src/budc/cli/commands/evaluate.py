@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from budc.compiler.evaluated import Evaluated
     from budc.schema.attestation import Attestation
     from budc.schema.evaluation import EvaluationDocument
-    from budc.schema.keys import Signer
+    from budc.schema.signers import Signer
 
 _COUNT = click.IntRange(min=1)
 
@@ -161,7 +161,7 @@ def _targets(plan: EvaluationPlan, signer: Signer | None) -> list[Path]:
     from budc.schema.errors import OutputError
     from budc.schema.evaluations import evaluation_path
     from budc.schema.files import check_place
-    from budc.schema.keys import public_of
+    from budc.schema.signers import public_of
 
     if signer is None:
         return [plan.out / f"{artifact.document.name}{SUFFIX}" for artifact in plan.policies]

@@ -31,8 +31,9 @@ def keygen_command(prefix: Path, encrypt: bool) -> None:
     PREFIX.pub is the public key: give it to everyone who should believe your artifacts. Existing files are never
     overwritten.
     """
-    from budc.schema.keys import PublicKey, generate_key
+    from budc.schema.keys import PublicKey
     from budc.schema.secret import ask_secret
+    from budc.schema.signers import generate_key
 
     if not prefix.name:
         raise OutputError(f"--out: {str(prefix)!r} is no file name", remedy="give a prefix such as release")

@@ -11,7 +11,7 @@ from budc.cli.options import PATH, out_option
 from budc.cli.trust_options import required_signer, signing_options
 
 if TYPE_CHECKING:
-    from budc.schema.keys import Signer
+    from budc.schema.signers import Signer
 
 
 @click.command("sign")
