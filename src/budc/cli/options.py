@@ -1,6 +1,7 @@
 """The options that several commands share, one definition each, so that a flag means the same everywhere.
 
-Those of keys and trust are in `budc.cli.trust_options`.
+Those of a search are in `budc.cli.search_options`, those of prompts and of a model's settings in
+`budc.cli.deployment_options`, those of keys and trust in `budc.cli.trust_options`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from budc.cli.completion import efforts, models, one_of, searches
+from budc.cli.completion import models, one_of
 
 if TYPE_CHECKING:
     from budc.progress import Form
@@ -34,12 +35,6 @@ def _show_progress(context: click.Context, _parameter: click.Parameter, form: Fo
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 verbose_option = click.option("--verbose", is_flag=True, help="Also list the coefficients of reused steps.")
-sweep_option = click.option("--sweep", metavar="6,8,10", help="Several budgets at once: one policy for each.")
-within_option = click.option(
-    "--within",
-    metavar="2.0s",
-    help="The largest budget whose denoising loop takes no longer on this device, as it is measured.",
-)
 progress_option = click.option(
     "--progress",
     type=click.Choice(["auto", "lines", "json"]),
@@ -47,37 +42,6 @@ progress_option = click.option(
     expose_value=False,
     callback=_show_progress,
     help="How stages and passes are shown on stderr; auto (default): bars on a terminal, else lines.",
-)
-search_option = click.option(
-    "--search", metavar="NAME", shell_complete=one_of(searches), help="Search algorithm; default joint."
-)
-engine_option = click.option(
-    "--for",
-    "engine",
-    metavar="TARGET",
-    help="Make the policy for another engine, by its rule of reuse (docs/targets.md); `budc export config` writes it.",
-)
-effort_option = click.option(
-    "--effort",
-    metavar="NAME",
-    shell_complete=one_of(efforts),
-    help="fast, balanced or thorough (default): how many prompts are run.",
-)
-train_option = click.option(
-    "--train",
-    type=click.Choice(["both", "sigmas", "coefficients"]),
-    help="What --align trains; default both. With --search paper: sigmas, the paper's second stage.",
-)
-loss_option = click.option(
-    "--loss",
-    type=click.Choice(["latents", "lpips"]),
-    help="What the paper's second stage minimises: the error of latents (default), or LPIPS of decoded frames.",
-)
-proxy_option = click.option(
-    "--proxy",
-    metavar="frames=N,size=HxW",
-    help="Search masks at this smaller size, which has fewer frames, fewer pixels or both; then search "
-    "shortly at the real size, from the best ones on.",
 )
 name_option = click.option("--name", metavar="NAME", help="Name of the policy; default MODEL-nfeN.")
 seed_option = click.option(
@@ -91,17 +55,6 @@ device_option = click.option(
     metavar="NAME",
     help="Device of this machine to compute on: cpu, cuda, cuda:1, mps, xpu; default its accelerator.",
 )
-calibration_option = click.option(
-    "--calibration",
-    type=PATH,
-    metavar="FILE",
-    help="Prompts to search on, one a line, or .csv or .jsonl with seeds and negative prompts; default the profile's.",
-)
-quantize_option = click.option(
-    "--quantize",
-    metavar="KIND",
-    help="Load the denoisers quantised, for example fp8-storage; default the profile's.",
-)
 offload_option = click.option(
     "--offload",
     type=click.Choice(["model", "group"]),
@@ -114,15 +67,6 @@ states_option = click.option(
 )
 no_frames_option = click.option(
     "--no-frames", is_flag=True, help="Decode nothing: the report is without PSNR."
-)
-negative_option = click.option(
-    "--negative", metavar="TEXT", help="Negative prompt to guide away from; default the profile's."
-)
-held_out_option = click.option(
-    "--held-out",
-    type=PATH,
-    metavar="FILE",
-    help="Prompts to report on, as for --calibration; default the profile's.",
 )
 lora_option = click.option(
     "--lora",
@@ -156,28 +100,6 @@ own_model_option = click.option(
     shell_complete=one_of(models, files=True),
     help="The policy's model, where it is your own: a profile in TOML, or its folder.",
 )
-
-
-def budget_option(*, required: bool = False) -> Callable[[_Command], _Command]:
-    """Give a command `--budget`."""
-    return click.option(
-        "--budget",
-        required=required,
-        metavar="10|2.8x",
-        help="Evaluations per guidance branch (10), or how many times fewer than the full run's (2.8x).",
-    )
-
-
-def quality_options(command: _Command) -> _Command:
-    """Give a command `--quality` and `--worst`."""
-    worst = click.option("--worst", is_flag=True, help="--quality is of the worst prompt, not of the mean.")
-    quality = click.option(
-        "--quality",
-        metavar="BOUND",
-        help="The smallest budget that keeps this, such as psnr>=30 or latent-mse<=0.01, with its standard error, on "
-        "prompts that nothing was fitted on.",
-    )
-    return quality(worst(command))
 
 
 def cluster_options(*, batch: bool = True) -> Callable[[_Command], _Command]:
@@ -231,48 +153,6 @@ def weights_option(default: str = "the package's own, or the hub cache") -> Call
     return click.option(
         "--weights", type=PATH, metavar="DIR", help=f"Folder of the model's weights; default {default}."
     )
-
-
-def deployment_options(command: _Command) -> _Command:
-    """Give a command the prompts and the settings that a user may deploy a model with."""
-    size, count = click.IntRange(1, 65536), click.IntRange(1, 1 << 20)
-    options = [
-        calibration_option,
-        click.option(
-            "--calibration-size", type=count, metavar="N", help="How many of them; default all of FILE."
-        ),
-        held_out_option,
-        click.option(
-            "--held-out-size", type=count, metavar="N", help="How many of them; default all of FILE."
-        ),
-        click.option(
-            "--height", type=size, metavar="PIXELS", help="Height of the output; default the profile's."
-        ),
-        click.option(
-            "--width", type=size, metavar="PIXELS", help="Width of the output; default the profile's."
-        ),
-        click.option("--frames", type=size, metavar="N", help="Frames of a video; default the profile's."),
-        click.option(
-            "--text-tokens",
-            type=click.IntRange(1, 512),
-            metavar="N",
-            help="Tokens that text is padded to; default the profile's. ComfyUI pads FLUX's text to 256.",
-        ),
-        quantize_option,
-        click.option(
-            "--guidance", type=float, metavar="SCALE", help="Guidance scale; default the profile's."
-        ),
-        click.option(
-            "--dtype",
-            type=click.Choice(["float32", "bfloat16", "float16"]),
-            help="Precision of the denoiser; default the profile's.",
-        ),
-        click.option("--scheduler", metavar="CLASS", help="Scheduler by its class; default the profile's."),
-        negative_option,
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 def out_option(metavar: str, written: str, *, required: bool = False) -> Callable[[_Command], _Command]:

@@ -8,36 +8,38 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from budc.cli.deployment_options import deployment_options
 from budc.cli.help import SectionedCommand
 from budc.cli.options import (
     PATH,
-    budget_option,
     cluster_options,
-    deployment_options,
     device_option,
     download_option,
-    effort_option,
-    engine_option,
     json_option,
     lora_option,
-    loss_option,
     model_option,
     name_option,
     no_frames_option,
     offload_option,
     out_option,
     progress_option,
-    proxy_option,
-    quality_options,
     rehash_option,
     revision_option,
-    search_option,
     seed_option,
     states_option,
-    sweep_option,
-    train_option,
     verbose_option,
     weights_option,
+)
+from budc.cli.search_options import (
+    budget_option,
+    effort_option,
+    engine_option,
+    loss_option,
+    proxy_option,
+    quality_options,
+    search_option,
+    sweep_option,
+    train_option,
     within_option,
 )
 from budc.cli.trust_options import signing_options

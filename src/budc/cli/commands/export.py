@@ -9,14 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from budc.cli.commands.export_config import config_command
-from budc.cli.options import (
-    json_option,
-    model_option,
-    negative_option,
-    out_option,
-    progress_option,
-    weights_option,
-)
+from budc.cli.deployment_options import negative_option
+from budc.cli.options import json_option, model_option, out_option, progress_option, weights_option
 
 if TYPE_CHECKING:
     from budc.compiler.export.onnx import Exported

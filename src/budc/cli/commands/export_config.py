@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from budc.cli.options import (
-    PATH,
-    device_option,
-    json_option,
-    out_option,
-    own_model_option,
-    weights_option,
-)
+from budc.cli.options import PATH, device_option, json_option, out_option, own_model_option, weights_option
 from budc.cli.trust_options import optional_signer, signing_options, trust_options
 from budc.schema.errors import UsageError
 

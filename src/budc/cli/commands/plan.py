@@ -8,19 +8,21 @@ from typing import Any
 import click
 
 from budc.cli.options import (
-    budget_option,
     catalogue_device_option,
-    effort_option,
-    engine_option,
     json_option,
-    loss_option,
     model_option,
     progress_option,
+    weights_option,
+)
+from budc.cli.search_options import (
+    budget_option,
+    effort_option,
+    engine_option,
+    loss_option,
     proxy_option,
     search_option,
     sweep_option,
     train_option,
-    weights_option,
 )
 
 

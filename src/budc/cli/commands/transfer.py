@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from budc.cli.deployment_options import deployment_options
 from budc.cli.help import SectionedCommand
 from budc.cli.options import (
     PATH,
     cluster_options,
-    deployment_options,
     device_option,
     download_option,
-    effort_option,
     json_option,
     lora_option,
     name_option,
@@ -30,6 +29,7 @@ from budc.cli.options import (
     verbose_option,
     weights_option,
 )
+from budc.cli.search_options import effort_option
 from budc.cli.trust_options import signing_options, trust_options
 
 if TYPE_CHECKING:
