@@ -13,7 +13,6 @@ from budc.policies.profile import ModelProfile
 from budc.progress import stage
 from budc.runtimes.targets.binding import target_of
 from budc.schema.artifact import seal
-from budc.schema.errors import printable
 from budc.schema.files import write_atomic
 from budc.schema.policy import (
     SCHEMA_VERSION,
@@ -26,6 +25,7 @@ from budc.schema.policy import (
     Search,
     Shape,
 )
+from budc.schema.printable import printable
 from budc.schema.signers import Signer
 from budc.schema.timestamps import issue_time
 

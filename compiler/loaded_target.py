@@ -35,9 +35,9 @@ from budc.progress import hashing, stage
 from budc.runtimes.sampling.devices import device_name, find_device
 from budc.schema.canonical import digest
 from budc.schema.digest_cache import DigestCache
-from budc.schema.errors import printable
 from budc.schema.plural import counted
 from budc.schema.policy import ModelBinding, Payload, PromptSet, SamplerBinding
+from budc.schema.printable import printable
 
 
 class EncodedSets(NamedTuple):

@@ -23,10 +23,11 @@ from budc.policies.deployment import Deployment
 from budc.policies.profile import ModelProfile, find_weights
 from budc.policies.prompt_sets import PromptSource, SampleSets, read_samples
 from budc.policies.samples import common_negative
-from budc.schema.errors import UsageError, printable
+from budc.schema.errors import UsageError
 from budc.schema.fields import Name
 from budc.schema.keys import load_public
 from budc.schema.policy import NegativePrompt, SamplerBinding
+from budc.schema.printable import printable
 from budc.schema.signers import Signer, load_signer
 
 _RANGES = {

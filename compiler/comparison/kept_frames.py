@@ -10,8 +10,8 @@ from torch import Tensor
 from budc.compiler.comparison.film_strip import film_strips
 from budc.compiler.models.model import LoadedModel
 from budc.runtimes.sampling.device_memory import device_memory
-from budc.schema.errors import printable
 from budc.schema.kept_frames import KeptFrames, PromptFrames, Rank
+from budc.schema.printable import printable
 from budc.schema.report_names import HIGHER_IS_BETTER, LATENT_MSE, PSNR
 
 _MOST_TEXT = 1024

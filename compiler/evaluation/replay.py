@@ -35,8 +35,9 @@ from budc.progress import stage
 from budc.runtimes.admission.additions import REPLAY, check_additions
 from budc.runtimes.sampling.devices import find_device
 from budc.runtimes.targets.registry import first_blocks_of
-from budc.schema.errors import QualityMismatch, UnsupportedModel, UsageError, printable
+from budc.schema.errors import QualityMismatch, UnsupportedModel, UsageError
 from budc.schema.policy import Metric, PolicyDocument
+from budc.schema.printable import printable
 from budc.schema.report_names import FULL
 
 DEVIATIONS = 4.0

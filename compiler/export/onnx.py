@@ -42,8 +42,8 @@ from budc.runtimes.exported.manifest import (
 )
 from budc.runtimes.exported.signatures import SECOND, GraphName
 from budc.schema.digests import file_digests
-from budc.schema.errors import printable
 from budc.schema.files import write_atomic
+from budc.schema.printable import printable
 
 _PACKAGES = ("budc", "torch", "diffusers", "transformers", "onnx", "onnxscript")
 _SEED = 0

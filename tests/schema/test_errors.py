@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from budc.schema import errors
-from budc.schema.errors import BudcError, SchemaViolation, Unsigned, printable
+from budc.schema.errors import BudcError, SchemaViolation, Unsigned
+from budc.schema.printable import MESSAGE_LIMIT, printable
 
 SPEC = Path(__file__).parents[2] / "docs" / "spec" / "artifact-v1.md"
 
@@ -66,6 +66,6 @@ def test_messages_are_one_line_without_characters_that_act_on_a_terminal(text: s
 
 
 def test_long_messages_are_cut() -> None:
-    assert len(str(SchemaViolation("x" * 10_000))) == errors.MESSAGE_LIMIT
+    assert len(str(SchemaViolation("x" * 10_000))) == MESSAGE_LIMIT
     assert printable("x" * 600) == "x" * 600
     assert printable("abcdef", limit=4) == "abc…"

@@ -26,7 +26,7 @@ def attach_command(policy: Path, model: Path, user: bool, rehash: bool) -> None:
     from budc.progress import hashing
     from budc.schema.digest_cache import DigestCache
     from budc.schema.discover import SIGNATURE, attach
-    from budc.schema.errors import printable
+    from budc.schema.printable import printable
 
     digests = DigestCache.of_user(watch=hashing, rehash=rehash)
     target, changed = attach(policy, model, user=user, digests=digests)

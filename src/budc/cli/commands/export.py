@@ -74,7 +74,7 @@ def onnx_command(
 
 def _page(exported: Exported) -> str:
     from budc.cli.output.tables import fields
-    from budc.schema.errors import printable
+    from budc.schema.printable import printable
 
     manifest = exported.manifest
     sizes = {name: (exported.folder / name).stat().st_size for name in manifest.files}

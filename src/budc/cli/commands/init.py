@@ -29,9 +29,10 @@ def init_command(folder: Path, out: Path | None, like: str | None) -> None:
     """
     from budc.policies.folder_profile import profile_from_folder, read_object
     from budc.policies.profile_text import profile_text
-    from budc.schema.errors import OutputError, printable
+    from budc.schema.errors import OutputError
     from budc.schema.files import check_place, write_atomic
     from budc.schema.model_config import settings_of
+    from budc.schema.printable import printable
 
     made = profile_from_folder(folder, like)
     profile = made.profile

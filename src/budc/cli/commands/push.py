@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 from budc.cli.options import PATH, out_option
-from budc.schema.errors import OutputError, UsageError, printable
+from budc.schema.errors import OutputError, UsageError
+from budc.schema.printable import printable
 
 if TYPE_CHECKING:
     from budc.schema.artifact import Artifact

@@ -28,8 +28,8 @@ def sign_command(file: Path, key: str | None, public: Path | None, out: Path | N
     """
     from budc.cli.output.tables import fields
     from budc.schema.attestation import UNSIGNED_BYTES, is_evaluation
-    from budc.schema.errors import printable
     from budc.schema.files import read_limited, write_atomic
+    from budc.schema.printable import printable
 
     signer = required_signer(key, public)
     content = read_limited(file, UNSIGNED_BYTES)
@@ -44,7 +44,7 @@ def _signed_policy(content: bytes, signer: Signer, replace: bool) -> tuple[bytes
     """Return the signed file of an artifact, and what is said of it."""
     from budc.cli.output.summary import claimed_signers
     from budc.schema.artifact import add_signature, read
-    from budc.schema.errors import printable
+    from budc.schema.printable import printable
 
     data = add_signature(read(content), signer, replace_others=replace)
     signed = read(data)

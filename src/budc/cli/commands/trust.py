@@ -12,7 +12,8 @@ import click
 
 from budc.cli.options import PATH, json_option
 from budc.cli.trust_store import trust_file
-from budc.schema.errors import UsageError, printable
+from budc.schema.errors import UsageError
+from budc.schema.printable import printable
 from budc.schema.roles import ROLES, Role
 
 if TYPE_CHECKING:

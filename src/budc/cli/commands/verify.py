@@ -21,7 +21,8 @@ from budc.cli.options import (
     weights_option,
 )
 from budc.cli.trust_options import former_key_option, require_evaluation_option, trust_option
-from budc.schema.errors import ArtifactError, UsageError, printable
+from budc.schema.errors import ArtifactError, UsageError
+from budc.schema.printable import printable
 
 if TYPE_CHECKING:
     from budc.cli.output.layers import Layers

@@ -28,7 +28,7 @@ def asked(options: RunOptions) -> GenerationRequest:
     from budc.policies.deployment import Deployment, calibrated
     from budc.progress import hashing
     from budc.schema.digest_cache import DigestCache
-    from budc.schema.errors import printable
+    from budc.schema.printable import printable
 
     artifact, trust = choose_policy(
         options.policy,

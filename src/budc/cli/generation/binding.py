@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from budc.cli.dependencies import MODEL_PACKAGES, ONNX_PACKAGES, model_libraries, require
 from budc.progress import stage
-from budc.schema.errors import printable
+from budc.schema.printable import printable
 
 if TYPE_CHECKING:
     from budc.compiler.evaluation.parity import Parity

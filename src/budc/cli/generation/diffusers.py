@@ -13,7 +13,8 @@ from budc.cli.dependencies import model_libraries
 from budc.cli.generation.request import FULL_RUN, Finished
 from budc.cli.generation.stages import shown_stages, stage
 from budc.cli.output.verdict import speed_up
-from budc.schema.errors import WeightsMismatch, WeightsMissing, printable
+from budc.schema.errors import WeightsMismatch, WeightsMissing
+from budc.schema.printable import printable
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from budc.cli.generation.stages import run_label, shown_stages, stage
 from budc.cli.output.verdict import speed_up
 from budc.progress import progress
 from budc.runtimes.onnxruntime.pipeline import Generation, load
-from budc.schema.errors import printable
+from budc.schema.printable import printable
 
 if TYPE_CHECKING:
     from budc.cli.generation.request import GenerationRequest

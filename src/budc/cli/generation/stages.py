@@ -17,7 +17,7 @@ from contextvars import ContextVar
 import click
 
 from budc import progress
-from budc.schema.errors import printable
+from budc.schema.printable import printable
 
 
 class _Stages:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from budc.cli.output.summary import report_table
-from budc.schema.errors import printable
+from budc.schema.printable import printable
 
 if TYPE_CHECKING:
     from budc.schema.policy import FurtherShape, PolicyDocument, Shape

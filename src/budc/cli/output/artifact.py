@@ -8,8 +8,8 @@ from budc.cli.output.additions import conditions, further_quality, network, shap
 from budc.cli.output.summary import budget, choices, claimed_signers, cost, masks, measured_on, quality
 from budc.cli.output.tables import fields, wrapped
 from budc.cli.output.verdict import verdict
-from budc.schema.errors import printable
 from budc.schema.plural import counted
+from budc.schema.printable import printable
 
 if TYPE_CHECKING:
     from budc.schema.artifact import Artifact

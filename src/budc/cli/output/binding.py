@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from budc.cli.output.tables import fields
-from budc.schema.errors import printable
 from budc.schema.plural import counted
+from budc.schema.printable import printable
 
 if TYPE_CHECKING:
     from budc.compiler.evaluation.parity import Parity

@@ -9,7 +9,7 @@ from budc.cli.output.additions import conditions, further_quality
 from budc.cli.output.summary import budget, choices, claimed_signers, cost, masks, measured_on, quality
 from budc.cli.output.tables import fields
 from budc.cli.output.verdict import speed_up, verdict
-from budc.schema.errors import printable
+from budc.schema.printable import printable
 
 if TYPE_CHECKING:
     from budc.compiler.evaluation.report import LoopTimes

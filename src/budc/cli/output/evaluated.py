@@ -9,9 +9,9 @@ from budc.cli.output.artifact import NOT_VERIFIED
 from budc.cli.output.metric_labels import metric_label
 from budc.cli.output.tables import MISSING, fields, table
 from budc.compiler.comparison.ahead import methods_ahead
-from budc.schema.errors import printable
 from budc.schema.kept_frames import frames_folder
 from budc.schema.plural import counted
+from budc.schema.printable import printable
 from budc.schema.report_names import FULL, PSNR
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from budc.cli.output.tables import fields, strip
-from budc.schema.errors import printable
+from budc.schema.printable import printable
 
 if TYPE_CHECKING:
     from budc.compiler.evaluation.deployment_error import DeploymentErrors

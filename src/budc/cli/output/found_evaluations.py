@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from budc.cli.output.metric_labels import metric_label
 from budc.schema.bounds import in_words
-from budc.schema.errors import printable
 from budc.schema.evaluations import check_required, find_evaluations
 from budc.schema.plural import counted
+from budc.schema.printable import printable
 from budc.schema.report_names import CALIBRATED, POLICY
 
 if TYPE_CHECKING:

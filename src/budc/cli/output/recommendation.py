@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from budc.schema.errors import printable
+from budc.schema.printable import printable
 from budc.schema.report_names import LATENT_MSE, PSNR
 
 if TYPE_CHECKING:

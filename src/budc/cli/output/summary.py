@@ -9,9 +9,10 @@ from budc.cli.output.metric_labels import metric_label
 from budc.cli.output.tables import MISSING, number, strip, table, wrapped
 from budc.runtimes.sampling.rules import fixed_rows
 from budc.schema.bounds import in_words, parse_bounds
-from budc.schema.errors import UsageError, printable
+from budc.schema.errors import UsageError
 from budc.schema.plural import counted
 from budc.schema.predictor import Predictor
+from budc.schema.printable import printable
 from budc.schema.report_names import FEWER_STEPS, LATENT_MSE, PSNR, UNIFORM
 
 if TYPE_CHECKING:

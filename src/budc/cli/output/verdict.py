@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from budc.cli.output.tables import number
-from budc.schema.errors import printable
 from budc.schema.evaluation_rules import full_steps
+from budc.schema.printable import printable
 from budc.schema.report_names import CALIBRATED, FEWER_STEPS, FULL, LATENT_MSE, POLICY, PSNR, UNIFORM
 
 if TYPE_CHECKING:

@@ -72,7 +72,8 @@ def _counted(profile: ModelProfile, *, align: bool) -> Cost:
     from budc.compiler.planning.cost import model_cost
     from budc.policies.profile import find_weights
     from budc.progress import stage
-    from budc.schema.errors import WeightsMissing, printable
+    from budc.schema.errors import WeightsMissing
+    from budc.schema.printable import printable
 
     stage("count", printable(f"a forward of {profile.title}"))
     try:
@@ -87,7 +88,7 @@ def _seconds(profile: ModelProfile, folder: Path) -> float:
     from budc.compiler.planning.timing import forward_seconds
     from budc.progress import stage
     from budc.runtimes.sampling.devices import find_device
-    from budc.schema.errors import printable
+    from budc.schema.printable import printable
 
     stage("load", printable(profile.title))
     model = load_model(profile, folder, find_device())

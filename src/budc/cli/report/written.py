@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from budc.cli.report.page import report_page
 from budc.cli.report.sources import read_sources
-from budc.schema.errors import printable
 from budc.schema.files import write_atomic
 from budc.schema.plural import counted
+from budc.schema.printable import printable
 
 if TYPE_CHECKING:
     from budc.schema.trust import Trust

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from budc.schema.errors import printable
+from budc.schema.printable import printable
 
 if TYPE_CHECKING:
     from budc.cli.output.layers import Layers
