@@ -45,4 +45,4 @@ def doubt(attestation: Attestation) -> str:
     if not attestation.signatures:
         return "nobody signed it"
     names = (signature.keyid or attestation.hint or "no key" for signature in attestation.signatures)
-    return f"no trusted evaluator signed it (the file names {' and '.join(names)})"
+    return f"no trusted evaluator signed it, the file names {' and '.join(names)}"

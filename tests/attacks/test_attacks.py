@@ -279,7 +279,7 @@ def test_evaluation_in_budc_report(
     if code == 0:
         page = out.read_text(encoding="utf-8")
         assert "prompts; signed by" not in page
-        assert ("The evaluation valid.evaluation.json is not verified" in page) == (kind is not NotEvaluated)
+        assert ("Not verified: valid.evaluation.json (" in page) == (kind is not NotEvaluated)
     else:
         assert code == kind.exit_code
     assert issubclass(kind, (Unsigned, UntrustedKey, NotEvaluated)) or code != 0

@@ -34,7 +34,7 @@ def test_one_by_a_trusted_evaluator_is_verified(page, public, signer, measured):
     text = page()
     assert f"; {SPEED}." in text
     assert f"on 4 prompts; signed by {PublicKey.from_pem(public.read_bytes()).fingerprint}" in text
-    assert f"The evaluation {file.name} is not verified" not in text
+    assert f"{file.name} (" not in text
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -44,8 +44,8 @@ def test_one_that_nobody_vouches_for_is_marked(page, public, signer, measured, s
     # Of publishers alone, whom an evaluation does not concern.
     text = page("--trust", public)
     assert f"; {SPEED}, says {file.name}, which is not verified." in text
-    why = "no trusted evaluator signed it (the file names sha256:" if signed else "nobody signed it. "
-    assert f"The evaluation {file.name} is not verified: {why}" in text
+    why = "no trusted evaluator signed it, the file names sha256:" if signed else "nobody signed it). Anyone"
+    assert f"Not verified: {file.name} ({why}" in text
     assert "on 4 prompts; not verified" in text
 
 
@@ -57,7 +57,7 @@ def test_a_verified_one_comes_first_and_is_not_drawn_with_others(page, signer, m
     other.write_bytes(plain_file(evaluation))
     text = page()
     assert f"; {SPEED}." in text
-    assert f"The evaluation {other.name} is not verified: nobody signed it." in text
+    assert f"Not verified: {other.name} (nobody signed it). Anyone" in text
     assert text.count("on 4 prompts; signed by sha256:") == text.count("on 4 prompts; not verified") > 0
 
 

@@ -84,6 +84,7 @@ def _render(
         .render(
             sections=sections,
             compared=compared,
+            unverified=[item for section in sections for item in section.unverified],
             version=version,
             data={figure.key: figure.data for figure in figures},
             style=style,
