@@ -135,7 +135,7 @@ def test_a_signed_evaluation_is_verified_and_required_from_the_command_line(plac
     requiring = replace(budc.Trust.load(place / "trust.toml"), required=parse_bounds("n>=7", "trust.toml"))
     assert evaluated(place / "net.budc.json", trust=requiring).methods
     refused = CliRunner().invoke(root, [*command, "--require-evaluation", "n>=7"])
-    assert "n>=7" in str(refused.exception) + refused.output
+    assert "n >= 7 is required" in str(refused.exception) + refused.output
     shown = CliRunner().invoke(root, ["inspect", str(path)])
     assert "latents 2 × 3" in shown.output
     page = place / "report.html"
