@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from budc.compiler.rollouts.linear_form import LinearForm, linear_form
@@ -30,6 +31,11 @@ class NoiseSchedule:
     def steps(self) -> int:
         """Number of steps."""
         return len(self.timesteps)
+
+    @property
+    def step_sizes(self) -> tuple[float, ...]:
+        """By how much each step changes sigma."""
+        return tuple(abs(before - after) for before, after in pairwise(self.sigmas))
 
     def linear_form(self) -> LinearForm:
         """Return the scheduler's linear form on this schedule. Raises UnsupportedModel, see `linear_form`."""

@@ -1,11 +1,15 @@
 """Dynamic programming on the reference run's reuse errors: the best mask of an additive surrogate, exactly.
 
-    cost(mask) = Σ_k E[previous, last, k]        over reused steps k
+    cost(mask) = Σ_k w[k] · E[previous, last, k]        over reused steps k
 
 `last` and `previous` are the two newest computed steps before k. The cost is the length of a path through pairs
 (previous, last), so the shortest path of `nfe` nodes is the best mask, found in O(nfe · steps³). A fixed step costs
 infinity where it is reused, so every path computes it. The sum does not see that errors are carried along and
 interact; one rollout for each payload decides between the paths.
+
+E is an error of velocities. What it makes of the latents is larger by the size of the step, but errors of early steps,
+which may be short, can also grow on the way. So w is a power of the step's size: 0 for the search `dp`; `joint` tries
+several and keeps the one that explains its rollouts best (docs/adr/0015-efforts.md).
 
 Scheduling a cache as a shortest path is from LeMiCa (arXiv 2511.00090: edges are errors of final latents, paths are
 compared by their largest edge); costs that depend on the computed step before the last are from DPCache (arXiv
@@ -24,12 +28,25 @@ from budc.option_names import option
 from budc.schema.errors import UsageError
 from budc.schema.policy import Payload
 
+LEAST_SIZE = 1e-6
+"""The least size of a step, relative to the mean: a step that lowers sigma by nothing still has a weight."""
+
 Pair = tuple[int, int]
 """(previous, last) of the computed steps; (0, 0) where only the first is computed."""
 
 
-def shortest_path(space: Space, payload: Payload) -> tuple[int, ...]:
+def step_weights(space: Space, power: float) -> tuple[float, ...]:
+    """Return (size / mean size) ** power for every step; ones where the sizes of steps are not known."""
+    if not any(space.step_sizes):
+        return (1.0,) * space.steps
+    mean = math.fsum(space.step_sizes) / space.steps
+    return tuple(max(size / mean, LEAST_SIZE) ** power for size in space.step_sizes)
+
+
+def shortest_path(space: Space, payload: Payload, power: float = 0.0) -> tuple[int, ...]:
     """Return the compute steps of least cost; of equal ones, the lexicographically first.
+
+    `power` is that of a step's size in its weight.
 
     Raises:
         UsageError: the space has no reuse errors of this payload.
@@ -38,12 +55,15 @@ def shortest_path(space: Space, payload: Payload) -> tuple[int, ...]:
         raise UsageError(
             f"no reuse errors of the {payload} are known", remedy=f"use {option('search', 'hillclimb')}"
         )
-    steps, errors = space.steps, space.errors[payload]
+    steps, errors, weights = space.steps, space.errors[payload], step_weights(space, power)
 
     def segment(pair: Pair) -> list[float]:
         # Entry n: the cost of reusing the steps between `last` and n.
         previous, last = pair
-        reused = (math.inf if k in space.fixed else errors[previous][last][k] for k in range(last + 1, steps))
+        reused = (
+            math.inf if k in space.fixed else weights[k] * errors[previous][last][k]
+            for k in range(last + 1, steps)
+        )
         return [math.inf] * (last + 1) + list(accumulate(reused, initial=0.0))
 
     segments = {(p, n): segment((p, n)) for n in range(steps) for p in range(n) or (0,)}

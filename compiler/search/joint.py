@@ -5,8 +5,9 @@ of the mask with its best predictor.
 
 1. Starts (`budc.compiler.search.starts`), with the velocity as payload. The best of them is also tried with the trunk
    residual, which decides the payload. An engine that reuses another one has that alone.
-2. A surrogate (`budc.compiler.search.surrogate`) learns from all rollouts and ranks hundreds of masks near the best
-   (`budc.compiler.search.promising`). The most promising one is rolled out, and so on until the limit of rollouts.
+2. A surrogate (`budc.compiler.search.surrogate`) learns from all rollouts and ranks hundreds of masks near the best,
+   and some that are far from it (`budc.compiler.search.promising`). The most promising one is rolled out, and so on
+   until the limit of rollouts.
 3. Where there are few masks, as many rollouts are spent on the other payload.
 
 Several may be proposed at a time, for workers that roll them out side by side (`Space.batch`). Each but the first is
@@ -27,7 +28,7 @@ from collections.abc import Generator, Mapping, Sequence
 from budc.compiler.search.moves import Slots, candidate_of, mask_count, prefix_count, slots_of
 from budc.compiler.search.promising import most_promising
 from budc.compiler.search.space import Candidate, Proposals, Space
-from budc.compiler.search.starts import starting_masks
+from budc.compiler.search.starts import ranked_masks, starting_masks
 from budc.schema.policy import Payload
 
 ROLLOUT_LIMIT = 2.5, 20.0, 28.0
@@ -107,7 +108,7 @@ def joint(space: Space, rng: random.Random) -> Proposals:
     def most_promising_batch(payload: Payload, until: float) -> list[Slots]:
         known, chosen = dict(losses[payload]), list[Slots]()
         while len(chosen) < space.batch and counter.rollouts < until:
-            slots = most_promising(space, payload, known)
+            slots = most_promising(space, payload, known, ranked)
             if slots is None:
                 break
             counter.add(slots, payload)
@@ -115,7 +116,10 @@ def joint(space: Space, rng: random.Random) -> Proposals:
             known[slots] = statistics.fmean(losses[payload].values())
         return chosen
 
-    starts = [slots_of(space, Candidate.of(space.steps, steps)) for steps in starting_masks(space)]
+    starts, ranked = (
+        [slots_of(space, Candidate.of(space.steps, steps)) for steps in masks]
+        for masks in (starting_masks(space), ranked_masks(space))
+    )
     for first in range(0, len(starts), space.batch):
         masks = starts[first : first + space.batch]
         for slots in masks:

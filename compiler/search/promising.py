@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from budc.compiler.search.moves import Slots, all_relocations, run_shifts
 from budc.compiler.search.space import Space
@@ -14,11 +14,13 @@ CENTRES, BEAM, REACH = 3, 5, 3
 many steps those may be away."""
 
 
-def most_promising(space: Space, payload: Payload, losses: Mapping[Slots, float]) -> Slots | None:
+def most_promising(
+    space: Space, payload: Payload, losses: Mapping[Slots, float], others: Collection[Slots] = ()
+) -> Slots | None:
     """Return the mask that is most worth rolling out next, None where all have been.
 
-    `losses` are those of the masks that have been. The others are looked for around the best: one move away and, from
-    the most promising of these, two. A move relocates one computed step, or shifts a run of them.
+    `losses` are those of the masks that have been. More are looked for among `others` and around the best: one move
+    away and, from the most promising of all these, two. A move relocates one computed step, or shifts a run of them.
     """
     # Here, because it imports torch: the names and the checks of all searches are needed before torch is loaded.
     from budc.compiler.search.surrogate import Surrogate
@@ -27,9 +29,9 @@ def most_promising(space: Space, payload: Payload, losses: Mapping[Slots, float]
     ranked = sorted(losses, key=losses.__getitem__)
     for first in range(0, len(ranked), CENTRES):
         improvements: dict[Slots, float] = {}
-        centres = ranked[first : first + CENTRES]
+        centres, further = ranked[first : first + CENTRES], {*others}
         for distances in (None, range(REACH + 1)):
-            near = {
+            near = further | {
                 slots
                 for origin in centres
                 for slots in (
@@ -40,7 +42,7 @@ def most_promising(space: Space, payload: Payload, losses: Mapping[Slots, float]
             fresh = sorted(near - losses.keys() - improvements.keys())
             if fresh:
                 improvements |= zip(fresh, surrogate.improvement(fresh), strict=True)
-            centres = heapq.nlargest(BEAM, improvements, key=improvements.__getitem__)
+            centres, further = heapq.nlargest(BEAM, improvements, key=improvements.__getitem__), set()
         if centres:
             return centres[0]
     return None

@@ -73,7 +73,11 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
     rule: Rule = "tracked"
     payloads: tuple[Payload, ...] = PAYLOADS
     errors: Mapping[str, Sequence[Sequence[Sequence[float]]]] = {}
+    step_sizes: tuple[float, ...] = ()
+    """By how much each step changes sigma; empty where that is not known."""
     published_masks: tuple[tuple[int, ...], ...] = ()
+    starts: tuple[tuple[int, ...], ...] = ()
+    """Compute steps that `joint` starts from beside its own."""
     first_steps: tuple[int, ...] = ()
     """Steps at which another denoiser takes over: computed in every candidate, as the first step is."""
     always: tuple[int, ...] = ()

@@ -52,7 +52,7 @@ def after_proxy(task: Task, found: ProxyMasks) -> Task:
     Published ones are not among these: the proxy has tried them.
     """
     share = min(AFTER_PROXY, task.share)
-    return replace(task, search="joint", published_masks=found.masks, rollouts=share)
+    return replace(task, search="joint", starts=found.masks, published_masks=(), rollouts=share)
 
 
 def with_proxy(result: SearchResult, found: ProxyMasks) -> SearchResult:

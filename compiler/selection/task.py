@@ -41,6 +41,8 @@ class Task:
     """What the paper's second stage minimises in place of the squared error of latents."""
     separate: bool = False
     published_masks: tuple[tuple[int, ...], ...] = ()
+    starts: tuple[tuple[int, ...], ...] = ()
+    """Compute steps that the default search starts from beside its own."""
     few_step_schedule: NoiseSchedule | None = None
     judged: bool = False
     """Whether prompts are to be left over to judge the policy by, whatever else is chosen on them."""

@@ -1,9 +1,22 @@
 """Where the next mask to roll out is looked for."""
 
 import itertools
+import math
 
+from budc.compiler.search.dp import shortest_path
 from budc.compiler.search.moves import all_relocations, run_shifts
 from budc.compiler.search.promising import CENTRES, REACH, most_promising
+
+
+def cost(path, errors):
+    """The reuse errors of a mask, summed."""
+    last, total = (0, 0), 0.0
+    for step in range(len(errors)):
+        if step in path:
+            last = (last[1], step)
+        else:
+            total += errors[last[0]][last[1]][step]
+    return total
 
 
 def moved(space, slots):
@@ -23,6 +36,17 @@ def test_the_most_promising_mask_is_new_and_at_most_two_moves_from_one_of_the_be
     near = set.union(*(moved(box, centre) for centre in sorted(losses, key=losses.get)[:CENTRES]))
     assert slots not in losses
     assert slots in near | {far for mask in near for far in moved(box, mask)}
+
+
+def test_a_mask_far_away_is_found_among_the_others_that_are_given(space, costs):
+    """Losses follow the reuse errors, so the cheapest of all masks promises most, wherever it is."""
+    errors = costs(40, 1)
+    box = space(40, 8, errors={"velocity": errors})
+    cheapest = shortest_path(box, "velocity")
+    near = [tuple(range(at, at + 7)) for at in (30, 31, 32)]
+    losses = {(0, *mask): math.log(cost((0, *mask), errors)) for mask in near}
+    assert most_promising(box, "velocity", losses) != cheapest
+    assert most_promising(box, "velocity", losses, [cheapest]) == cheapest
 
 
 def test_a_run_of_computed_steps_moves_in_one_rollout(space):

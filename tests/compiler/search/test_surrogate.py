@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from budc.compiler.search.moves import all_relocations
-from budc.compiler.search.surrogate import CEILING, LENGTH, NUGGET, Surrogate
+from budc.compiler.search.surrogate import CEILING, GAIN_PRIOR, LENGTH, NUGGET, POWERS, Surrogate
 
 
 def masks(steps, nfe, count, seed=0, branches=1):
@@ -20,14 +20,15 @@ def masks(steps, nfe, count, seed=0, branches=1):
     return sorted(drawn)
 
 
-def cost(slots, errors, branches=1):
-    """The reuse errors along the masks of all branches, step by step."""
+def cost(slots, errors, branches=1, weights=None):
+    """The weighted reuse errors along the masks of all branches, step by step."""
+    weights = weights or [1] * len(errors)
     total = 0.0
     for branch in range(branches):
         path = [slot // branches for slot in slots if slot % branches == branch]
         for k in set(range(len(errors))) - {*path}:
             *_, previous, last = [path[0], *(step for step in path if step < k)]
-            total += errors[previous if previous != last else last][last][k]
+            total += weights[k] * errors[previous if previous != last else last][last][k]
     return total
 
 
@@ -36,10 +37,6 @@ def plain(space, payload, observed, slots, branches=1):
     scored, losses = list(observed), np.array(list(observed.values()))
     least = losses.min()
     losses = np.minimum(losses, least + CEILING)
-    costs = np.log([cost(mask, space.errors[payload], branches) for mask in scored])
-    away = costs - costs.mean()
-    gain = max(0.0, away @ losses / (away @ away + 1e-3))
-    left = losses - losses.mean() - gain * away
 
     def near(one, other):
         moved = sum(abs(a - b) for a, b in zip(one, other, strict=True)) / branches**2
@@ -47,9 +44,20 @@ def plain(space, payload, observed, slots, branches=1):
 
     inverse = np.linalg.inv([[near(a, b) + NUGGET * (a == b) for b in scored] for a in scored])
     row = np.array([near(slots, mask) for mask in scored])
-    mean = losses.mean() + gain * (math.log(cost(slots, space.errors[payload], branches)) - costs.mean())
-    mean += row @ inverse @ left
-    deviation = math.sqrt(left @ inverse @ left / len(left) * (1 - row @ inverse @ row))
+
+    def fitted(power):
+        """The variance of the process, and the mean for the mask, with costs of this power of the step's size."""
+        sizes = space.step_sizes or [1] * space.steps
+        weights = [size**power for size in sizes]
+        costs = [math.log(cost(mask, space.errors[payload], branches, weights)) for mask in (*scored, slots)]
+        away = np.array(costs) - np.mean(costs[:-1])
+        gain = (away[:-1] @ (losses - losses.mean()) + GAIN_PRIOR) / (away[:-1] @ away[:-1] + GAIN_PRIOR)
+        gain = max(0.0, gain)
+        left = losses - losses.mean() - gain * away[:-1]
+        return left @ inverse @ left / len(left), losses.mean() + gain * away[-1] + row @ inverse @ left
+
+    variance, mean = min(map(fitted, POWERS))
+    deviation = math.sqrt(variance * (1 - row @ inverse @ row))
     below, normal = (least - mean) / deviation, NormalDist()
     return deviation * (below * normal.cdf(below) + normal.pdf(below))
 
@@ -60,6 +68,7 @@ def test_the_expected_improvement_is_the_textbook_s(branches, space, costs):
         12,
         4,
         errors={"velocity": costs(12, 1)},
+        step_sizes=tuple(0.2 + step**2 / 50 for step in range(12)),
         branches=("cond", "uncond")[:branches],
         separate=branches > 1,
     )
@@ -86,6 +95,29 @@ def test_where_losses_follow_the_reuse_errors_the_cheapest_mask_promises_most(sp
     others = [slots for slots in masks(20, 5, 200, seed=1) if slots not in observed]
     improvements = Surrogate(box, "velocity", observed).improvement(others)
     assert others[improvements.index(max(improvements))] == min(others, key=lambda slots: cost(slots, errors))
+
+
+@pytest.mark.parametrize("power", POWERS)
+def test_the_power_of_the_step_s_size_is_learnt_from_losses(power, space, costs):
+    """Whatever the power that losses follow, the mask that is cheapest by it promises most."""
+    errors, sizes = costs(20, 3), tuple(0.3 + (step % 5) / 2 for step in range(20))
+    weights = [size**power for size in sizes]
+    box = space(20, 5, errors={"velocity": errors}, step_sizes=sizes)
+    observed = {slots: math.log(cost(slots, errors, weights=weights)) for slots in masks(20, 5, 12)}
+    others = [slots for slots in masks(20, 5, 200, seed=1) if slots not in observed]
+    improvements = Surrogate(box, "velocity", observed).improvement(others)
+    cheapest = min(others, key=lambda slots: cost(slots, errors, weights=weights))
+    assert others[improvements.index(max(improvements))] == cheapest
+
+
+def test_few_losses_are_believed_less_than_the_reuse_errors(space, costs):
+    """Of two masks with nearly one cost the losses tell no gain, so that of the reuse errors stays: 1."""
+    errors = costs(20, 3)
+    box = space(20, 5, errors={"velocity": errors})
+    ranked = sorted(masks(20, 5, 200), key=lambda slots: cost(slots, errors))
+    observed = {ranked[-1]: -3.1, ranked[-2]: -3.0}
+    improvements = Surrogate(box, "velocity", observed).improvement(ranked[:100])
+    assert improvements.index(max(improvements)) < 10
 
 
 def test_without_reuse_errors_it_learns_from_losses_alone(space):
