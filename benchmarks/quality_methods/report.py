@@ -55,10 +55,8 @@ NOTES = """
 Each is a module of `benchmarks/quality_methods/`; its first lines say what is computed and where it is simpler than
 what its authors published.
 
-- **`joint`** was given another start and further moves while this was measured, and alignments another judge. All rows
-  of `thorough`, `balanced` and `fast` are of the search as it is now, and of `--align` those of `flux-nano` and those
-  at 14 evaluations. The other rows of `--align`, and those of `--steps auto` and `--branches separate`, are of the one
-  before.
+- **`joint`** was given other starts and further moves while this was measured, and alignments another judge. All rows
+  are of the search as it is now, but for those of `--align` of `wan2.1-mini`, which are of the one before.
 - **TaylorSeer** forecasts the residual of the whole trunk, at the interval that spends exactly the budget.
 - **TeaCache** decides per sample, from the modulated input. "Its Wan rule" looks at the timestep's embedding alone, so
   all samples decide alike. The threshold is bisected until the calibration prompts meet the budget; the NFE column
