@@ -28,6 +28,8 @@ def start(self, count):
     for worker in self.workers:
         reports.send(worker.place)
 pools.Pool.start = start
+# It is ignored in what a shell runs in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 reporting = Journal.put
 def interrupting(self, key, value):
     reporting(self, key, value)
