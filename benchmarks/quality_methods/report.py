@@ -56,7 +56,7 @@ Each is a module of `benchmarks/quality_methods/`; its first lines say what is c
 what its authors published.
 
 - **`joint`** was given other starts and further moves while this was measured, and alignments another judge. All rows
-  are of the search as it is now, but for those of `--align` of `wan2.1-mini`, which are of the one before.
+  are of the search as it is now.
 - **TaylorSeer** forecasts the residual of the whole trunk, at the interval that spends exactly the budget.
 - **TeaCache** decides per sample, from the modulated input. "Its Wan rule" looks at the timestep's embedding alone, so
   all samples decide alike. The threshold is bisected until the calibration prompts meet the budget; the NFE column
@@ -78,7 +78,8 @@ Some cells are left out, of all tables or of most:
 
 - **`--align` with the smaller efforts** was run in one cell, NFE 8 of `flux-nano`, in four minutes. The other 23 were
   dropped: no page compares them, and what an effort costs is in [cost.md](cost.md).
-- **`--align` at 14 of `wan2.1-mini`** was run with one seed, which took a quarter of an hour.
+- **`--align` of `wan2.1-mini`** was run with two seeds in place of three, and with one at 14, where it takes a quarter of
+  an hour.
 - **The paper's second stage** was run at NFE 8 of `flux-nano` with three seeds, and for [the paper's tables](paper.md).
   The other 33 cells, a minute and a half and more each, were dropped: there it changes the error of the search by less
   than the search's seeds differ.
