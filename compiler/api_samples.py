@@ -48,6 +48,15 @@ def sample_conditions(conditioning: Mapping[str, Condition], noise: Tensor, name
     return Conditioning(dict(conditioning), noise.detach().float()).to(torch.device("cpu"))
 
 
+def _check_branches(samples: Conditioning, calibration: Conditioning, name: str) -> None:
+    if samples.embeddings.keys() != calibration.embeddings.keys():
+        raise UsageError(
+            f"{name}[0] has the branches {sorted(samples.embeddings)}, conditioning has "
+            f"{sorted(calibration.embeddings)}",
+            remedy="give both the same branches",
+        )
+
+
 def held_out_samples(held_out: Any, calibration: Conditioning) -> Conditioning | None:
     """Return the samples of `held_out`, None where it is None.
 
@@ -57,12 +66,7 @@ def held_out_samples(held_out: Any, calibration: Conditioning) -> Conditioning |
     samples = _pair(held_out, "held_out", _HELD_OUT)
     if samples is None:
         return None
-    if samples.embeddings.keys() != calibration.embeddings.keys():
-        raise UsageError(
-            f"held_out[0] has the branches {sorted(samples.embeddings)}, conditioning has "
-            f"{sorted(calibration.embeddings)}",
-            remedy="give both the same branches",
-        )
+    _check_branches(samples, calibration, "held_out")
     if samples.noise.shape[1:] != calibration.noise.shape[1:]:
         raise UsageError(
             f"held_out[1] has samples of shape {tuple(samples.noise.shape[1:])}, noise has "
@@ -87,12 +91,7 @@ def proxy_samples(proxy: Any, calibration: Conditioning) -> Conditioning | None:
     samples = _pair(proxy, "proxy", _PROXY)
     if samples is None:
         return None
-    if samples.embeddings.keys() != calibration.embeddings.keys():
-        raise UsageError(
-            f"proxy[0] has the branches {sorted(samples.embeddings)}, conditioning has "
-            f"{sorted(calibration.embeddings)}",
-            remedy="give both the same branches",
-        )
+    _check_branches(samples, calibration, "proxy")
     shape, real = tuple(samples.noise.shape[1:]), tuple(calibration.noise.shape[1:])
     fits = len(shape) == len(real) and all(ours <= theirs for ours, theirs in zip(shape, real, strict=True))
     if not fits or shape == real:
