@@ -2,10 +2,12 @@
 
     python benchmarks/quality.py --models wan2.1-nano,wan2.1-mini --budgets 6,8,10,14 --json results.json
     python benchmarks/quality.py --report results.json
+    python benchmarks/quality.py --draws 1,2 --methods joint-fast,joint-balanced,joint --json draws.json
 
 The first command measures. Every cell is on disk as soon as it is measured, so a killed run goes on where it
 stopped; `--methods` selects methods, and `--again` measures their cells again. The second command writes
-docs/quality.md, its plot and the measured tables of docs/cost.md from the results.
+docs/quality.md, its plot and the measured tables of docs/cost.md from the results. The third measures on further
+prompts of the same files, for a figure that depends on which prompts were taken (`quality_methods/draws.py`).
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ def cells(
 
 
 def measure(
-    setting: Setting, scorer: Scorer, method: str, nfe: int, seed: int, again: bool
+    setting: Setting, scorer: Scorer, method: str, nfe: int, seed: int, again: bool, draw: int = 0
 ) -> dict[str, Any]:
     """Return the row of one cell, from disk if it was measured before."""
     sizes = f"{len(setting.calibration)}-{len(setting.held_out)}"
@@ -73,11 +75,13 @@ def measure(
         shutil.rmtree(work, ignore_errors=True)
     outcome = METHODS[method].run(setting, nfe, seed, work)
     row = {"model": setting.name, "budget": nfe, "method": method, "seed": seed, **scorer.score(outcome)}
+    if draw:
+        row["draw"] = draw
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(target, json.dumps(row, indent=1).encode())
     error = row["error"]["geometricMean"]
     print(
-        f"{setting.name} NFE {nfe} {method} seed {seed}: error {error:.3g}, mean NFE {row['nfe']['mean']:.2f}, "
+        f"{setting.name} NFE {nfe} {method} seed {seed} draw {draw}: error {error:.3g}, mean NFE {row['nfe']['mean']:.2f}, "
         f"{time.monotonic() - started:.0f} s",
         file=sys.stderr,
         flush=True,
@@ -121,6 +125,7 @@ def written(head: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     help="comma-separated; default all but those that the registry has as measured by name",
 )
 @click.option("--seeds", type=Numbers(0), default="0,1,2", show_default=True, help="for methods that draw")
+@click.option("--draws", type=Numbers(0), default="0", show_default=True, help="of prompts, 0 the first ones")
 @click.option("--calibration", type=COUNT, help="calibration prompts; default the profile's number")
 @click.option("--held-out", type=COUNT, help="held-out prompts; default the profile's number")
 @click.option("--weights", type=PATH, help="folder of the model; for one model")
@@ -140,6 +145,7 @@ def main(
     budgets: tuple[int, ...],
     methods: tuple[str, ...],
     seeds: tuple[int, ...],
+    draws: tuple[int, ...],
     calibration: int | None,
     held_out: int | None,
     weights: Path | None,
@@ -169,22 +175,26 @@ def main(
             where = ", ".join(METHODS[method].pipelines)
             print(f"{model}: {method} is skipped, it is written for {where}", file=sys.stderr)
         plan = list(cells(fitting, budgets, seeds))
-        folder = folder_of(work, model, weights, device)
         head = header(model, calibration, held_out, device)
-        if finished:
-            folder /= f"rows-{head['calibration']}-{head['heldOut']}"
-            for method, nfe, seed in plan:
-                path = folder / f"{method}-{nfe}-{seed}.json"
-                if path.is_file():
-                    rows.append(json.loads(path.read_text(encoding="utf-8")))
-                else:
-                    missing.append({"model": profile.name, "budget": nfe, "method": method, "seed": seed})
-            continue
-        folder.mkdir(parents=True, exist_ok=True)
-        with model_pool(parse_cluster(ray, workers, None), find_device(device), folder) as pool:
-            setting = Setting(model, folder, calibration, held_out, weights=weights, device=device, pool=pool)
-            scorer = Scorer(setting)
-            rows += [measure(setting, scorer, *cell, again) for cell in plan]
+        for draw in draws:
+            folder = folder_of(work, model, weights, device)
+            folder = folder / f"draw-{draw}" if draw else folder
+            if finished:
+                folder /= f"rows-{head['calibration']}-{head['heldOut']}"
+                for method, nfe, seed in plan:
+                    path = folder / f"{method}-{nfe}-{seed}.json"
+                    if path.is_file():
+                        rows.append(json.loads(path.read_text(encoding="utf-8")))
+                    else:
+                        missing.append({"model": profile.name, "budget": nfe, "method": method, "seed": seed})
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
+            with model_pool(parse_cluster(ray, workers, None), find_device(device), folder) as pool:
+                setting = Setting(
+                    model, folder, calibration, held_out, weights=weights, device=device, pool=pool, draw=draw
+                )
+                scorer = Scorer(setting)
+                rows += [measure(setting, scorer, *cell, again, draw) for cell in plan]
     head = header(models[0], calibration, held_out, device)
     text = written({**head, "notRun": missing}, rows)
     if target is None:

@@ -24,13 +24,14 @@ from budc.compiler.storage.journal import Journal
 from budc.compiler.workers.model_workers import ModelWorkers
 from budc.compiler.workers.pool import Pool
 from budc.policies.model_choice import choose_model
-from budc.policies.profile import ModelProfile, find_weights
+from budc.policies.profile import ModelProfile, find_weights, prompt_path
 from budc.policies.prompt_sets import PromptSource, read_samples
 from budc.policies.samples import Sample
 from budc.progress import hashing
 from budc.runtimes.sampling.devices import device_name, find_device
 from budc.schema.canonical import digest
 from budc.schema.digest_cache import DigestCache
+from quality_methods.draws import drawn
 
 __all__ = ["Samples", "Setting", "folder_of"]
 
@@ -53,7 +54,7 @@ class Setting(comparison.ModelSetting):
     """One model of the comparison; `folder` keeps its full runs, so that they are computed once.
 
     `choice` names the model as `--model` of budc does. Numbers that are None are the profile's. The workers of a `pool`
-    make the full runs.
+    make the full runs. Other draws than 0 take further prompts of the same files (`quality_methods.draws`).
     """
 
     denoiser: ModelDenoiser
@@ -69,9 +70,11 @@ class Setting(comparison.ModelSetting):
         device: str | None = None,
         steps: int | None = None,
         pool: Pool | None = None,
+        draw: int = 0,
     ) -> None:
         profile = choose_model(choice)
         self.folder = folder
+        self._draw = draw
         self._sizes = calibration or None, held_out or None
         self._again = choice, weights, device, steps
         model = load_model(profile, find_weights(profile, weights), find_device(device))
@@ -86,12 +89,19 @@ class Setting(comparison.ModelSetting):
         """Return the same with so many calibration prompts."""
         choice, weights, device, steps = self._again
         return Setting(
-            choice, self.folder, calibration, self._sizes[1], weights=weights, device=device, steps=steps
+            choice,
+            self.folder,
+            calibration,
+            self._sizes[1],
+            weights=weights,
+            device=device,
+            steps=steps,
+            draw=self._draw,
         )
 
     @cached_property
     def held_out(self) -> Samples:
-        """The first prompts of the profile's held-out file."""
+        """The first prompts of the profile's held-out file, or those of a later draw."""
         return self._samples("held-out", self._read()[1])
 
     @property
@@ -105,9 +115,16 @@ class Setting(comparison.ModelSetting):
         return self._read()[1]
 
     def _read(self) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-        calibration, held_out = (PromptSource(size=size) for size in self._sizes)
-        sets = read_samples(self.model.profile, calibration, held_out)
-        return sets.calibration, sets.held_out
+        profile: ModelProfile = self.model.profile
+        if not self._draw:
+            calibration, held_out = (PromptSource(size=size) for size in self._sizes)
+            sets = read_samples(profile, calibration, held_out)
+            return sets.calibration, sets.held_out
+        prompts = profile.prompts
+        files = (PromptSource(prompt_path(name)) for name in (prompts.calibration, prompts.held_out))
+        sizes = self._sizes[0] or prompts.calibration_size, self._sizes[1] or prompts.held_out_size
+        sets = read_samples(profile, *files)
+        return drawn(sets.calibration, sizes[0], self._draw), drawn(sets.held_out, sizes[1], self._draw)
 
     def _samples(self, label: str, samples: tuple[Sample, ...]) -> Samples:
         conditions = encode_samples(self.model, samples)

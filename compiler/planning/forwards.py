@@ -141,7 +141,7 @@ def _training(settings: CompileSettings, nfe: int) -> TrainingCost:
 def _of_budget(settings: CompileSettings, cost: Cost, nfe: int, pairs: Paired | None) -> dict[str, Count]:
     """Return stage -> forwards a branch of what each policy takes for itself, the report left out."""
     prompts, given = settings.stages, effort(settings.effort)
-    space, remembered = _given(settings, nfe), _remembered(settings, cost)
+    space, remembered = _given(settings, nfe), _remembered(settings, cost, nfe)
     if settings.proxy is None:
         searched = dry_run(space, settings.search, given.rollouts, remembered)
     else:
@@ -163,10 +163,11 @@ def _of_budget(settings: CompileSettings, cost: Cost, nfe: int, pairs: Paired | 
 
 def _of_proxy(settings: CompileSettings, proxy: ProxyCost) -> Count:
     """Return the forwards a branch of full runs and searches at a proxy's size, as shares of one at the real size."""
-    rollouts, remembered = effort(settings.effort).rollouts, _remembered(settings, proxy.cost)
+    rollouts = effort(settings.effort).rollouts
     counts = [Count.exactly(settings.steps)]
     counts += [
-        dry_run(_given(settings, nfe), settings.search, rollouts, remembered) for nfe in settings.budgets
+        dry_run(_given(settings, nfe), settings.search, rollouts, _remembered(settings, proxy.cost, nfe))
+        for nfe in settings.budgets
     ]
     return Count.total(counts).times(settings.stages.screen).share(proxy.share)
 
@@ -175,11 +176,11 @@ def _given(settings: CompileSettings, nfe: int) -> Given:
     return given_to(settings.profile, nfe, settings.steps, settings.engine)
 
 
-def _remembered(settings: CompileSettings, cost: Cost) -> int:
-    """Return how many computed steps of its candidates the search remembers."""
-    branches = len(settings.profile.branches)
-    node = node_bytes(cost.latents, cost.residual, branches, settings.steps) * settings.stages.screen
-    return MEMORY // max(node, 1)
+def _remembered(settings: CompileSettings, cost: Cost, nfe: int) -> int:
+    """Return how many computed steps of its candidates the search remembers, where these cache what most of them do."""
+    cached = cost.residual if _given(settings, nfe).payloads == ("trunk-residual",) else cost.latents
+    node = node_bytes(cost.latents, cached, len(settings.profile.branches), settings.steps // nfe)
+    return MEMORY // max(node * settings.stages.screen, 1)
 
 
 def transfer_forwards(settings: CompileSettings) -> int:

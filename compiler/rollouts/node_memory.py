@@ -2,13 +2,52 @@
 
 from __future__ import annotations
 
-MEMORY = 4 << 30
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from typing import Generic, TypeVar
+
+MEMORY = 8 << 30
 """Bytes of nodes that are remembered, by default."""
 
+P = TypeVar("P", bound=Hashable)
 
-def node_bytes(latents: int, residual: int, branches: int, steps: int) -> int:
-    """Return about how many bytes a node takes for one sample, whose latents and trunk residual take so many.
 
-    It holds what every branch has cached last, and the velocities until the next computed step.
+def node_bytes(latents: int, cached: int, computing: int, steps: int) -> int:
+    """Return how many bytes a node takes for one sample, beside what it shares with the node before.
+
+    Args:
+        latents: bytes of the sample's latents, in float32.
+        cached: bytes of what a branch caches, the payload.
+        computing: how many branches compute at its step.
+        steps: how many steps it goes before the next node; each adds a velocity, as large as the latents.
     """
-    return latents * (branches + steps // 4) + branches * residual
+    return cached * computing + latents * steps
+
+
+class PrefixMemory(Generic[P]):
+    """The prefixes that are remembered, in so many bytes.
+
+    What was used longest ago is forgotten first; of one candidate that is the longest prefix, as shorter ones serve
+    more candidates.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._total = limit, 0
+        self._sizes: OrderedDict[P, int] = OrderedDict()
+
+    def __contains__(self, prefix: object) -> bool:
+        return prefix in self._sizes
+
+    def use(self, path: Sequence[P], sizes: Sequence[int]) -> list[P]:
+        """Remember the prefixes of a candidate, shortest first; return what is forgotten for them, none of these."""
+        for prefix, size in zip(reversed(path), reversed(sizes), strict=True):
+            known = self._sizes.get(prefix, 0)
+            self._sizes[prefix] = max(known, size)
+            self._total += self._sizes[prefix] - known
+            self._sizes.move_to_end(prefix)
+        forgotten = []
+        while self._total > self._limit and len(self._sizes) > len(path):
+            prefix, size = self._sizes.popitem(last=False)
+            self._total -= size
+            forgotten.append(prefix)
+        return forgotten

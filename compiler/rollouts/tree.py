@@ -11,7 +11,6 @@ the forwards that an undisturbed one counts.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,7 +21,7 @@ from budc.compiler.fitting.trajectory import CoefficientRows
 from budc.compiler.rollouts.candidate import CandidateTrajectory, CoefficientFit, Prefix, prefixes
 from budc.compiler.rollouts.linear_form import LinearForm
 from budc.compiler.rollouts.metrics import latent_errors
-from budc.compiler.rollouts.node_memory import MEMORY, node_bytes
+from budc.compiler.rollouts.node_memory import MEMORY, PrefixMemory, node_bytes
 from budc.compiler.rollouts.reference_run import ReferenceRun
 from budc.compiler.rollouts.step import take_step
 from budc.compiler.rollouts.workers import SearchWorkers
@@ -57,9 +56,8 @@ class Tree:
         self.form = form
         self.run = run
         self._workers = workers
-        self._memory = memory
         self._coefficients = CoefficientFit(network, form, run)
-        self._remembered: OrderedDict[Prefix, None] = OrderedDict()
+        self._remembered = PrefixMemory[Prefix](memory)
         self._nodes: dict[Prefix, CandidateTrajectory] = {}
 
     def note(self, candidate: Candidate) -> int:
@@ -67,12 +65,8 @@ class Tree:
         path = self._prefixes(candidate)
         fresh = self._missing(path, self._remembered)
         cost = sum(len(prefix.computing) for prefix in fresh) * self.network.samples
-        for prefix in path:
-            self._remembered[prefix] = None
-            self._remembered.move_to_end(prefix)
-        room = max(len(path), self._memory // self._node_bytes)
-        while len(self._remembered) > room:
-            self._nodes.pop(self._remembered.popitem(last=False)[0], None)
+        for forgotten in self._remembered.use(path, self._sizes(path)):
+            self._nodes.pop(forgotten, None)
         return cost
 
     def roll_out(self, candidates: Sequence[Candidate]) -> list[Rollout]:
@@ -117,13 +111,15 @@ class Tree:
     def _noise(self) -> Tensor:
         return self.network.conditions.noise
 
-    @property
-    def _node_bytes(self) -> int:
-        latents = self._noise[:1]
-        branches, residual = len(self.network.branches), self.run.residual_bytes
-        return self.network.samples * node_bytes(
-            latents.numel() * latents.element_size(), residual, branches, self.form.steps
-        )
+    def _sizes(self, path: Sequence[Prefix]) -> list[int]:
+        """Return the bytes of each node of a path, for all samples."""
+        latents = self._noise[:1].numel() * self._noise.element_size()
+        cached = latents if path[0].payload == "velocity" else self.run.residual_bytes
+        ends = [*(prefix.step for prefix in path[1:]), self.form.steps]
+        return [
+            self.network.samples * node_bytes(latents, cached, len(prefix.computing), end - prefix.step)
+            for prefix, end in zip(path, ends, strict=True)
+        ]
 
     def _prefixes(self, candidate: Candidate) -> list[Prefix]:
         return prefixes(candidate, self.network.branches)
