@@ -81,8 +81,8 @@ def measure(
     write_atomic(target, json.dumps(row, indent=1).encode())
     error = row["error"]["geometricMean"]
     print(
-        f"{setting.name} NFE {nfe} {method} seed {seed} draw {draw}: error {error:.3g}, mean NFE {row['nfe']['mean']:.2f}, "
-        f"{time.monotonic() - started:.0f} s",
+        f"{setting.name} NFE {nfe} {method} seed {seed} draw {draw}: error {error:.3g}, "
+        f"mean NFE {row['nfe']['mean']:.2f}, {time.monotonic() - started:.0f} s",
         file=sys.stderr,
         flush=True,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quality_methods.changes import changes
-from quality_methods.efforts import compared, grouped, measured
+from quality_methods.efforts import compared, draws_of, measured
 from quality_methods.tables import Row
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -16,21 +16,20 @@ BEGIN, END = "<!-- written by benchmarks/quality.py --report -->", "<!-- end -->
 
 
 def written_into(page: str, rows: Iterable[Row]) -> str:
-    """Return a page with its tables from these rows, and from the results of earlier searches and of transfers.
+    """Return a page with its tables from these rows, and from results of other draws, earlier searches and transfers.
 
     Raises:
         ValueError: the page has no such comments.
     """
-    groups = grouped(rows)
+    draws = draws_of([*rows, *_results("quality-draws.json")["rows"]])
+    groups = draws[0]
     before, _, rest = page.partition(BEGIN)
     _, found, after = rest.partition(END)
     if not found:
         raise ValueError(f"{BEGIN!r} and {END!r} do not stand in the page")
     earlier, transfers = _results("quality-before-efforts.json"), _results("transfer-cpu.json")
     changed = changes(groups, earlier["rows"], transfers["rows"])
-    tables = "\n".join(
-        [measured(groups), compared(groups), CHANGES.format(commit=earlier["commit"]), changed]
-    )
+    tables = "\n".join([measured(groups), compared(draws), CHANGES.format(commit=earlier["commit"]), changed])
     return f"{before}{BEGIN}\n\n{tables}\n{END}{after}"
 
 

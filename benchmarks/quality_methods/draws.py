@@ -16,6 +16,4 @@ def drawn(prompts: Sequence[Sample], size: int, draw: int) -> tuple[Sample, ...]
     """Return `size` samples of a draw from all prompts of a file, whose seeds are in a row."""
     first = draw * size
     taken = islice(cycle(prompts), first, first + size)
-    return tuple(
-        sample._replace(seed=prompts[0].seed + index) for index, sample in enumerate(taken, first)
-    )
+    return tuple(sample._replace(seed=prompts[0].seed + index) for index, sample in enumerate(taken, first))

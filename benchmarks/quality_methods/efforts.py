@@ -1,10 +1,16 @@
-"""The efforts against each other and against the paper's search, from rows."""
+"""The efforts against each other and against the paper's search, from rows.
+
+An effort is compared with `thorough` on every draw of prompts that both were run on (`quality_methods.draws`): on one
+draw, chance decides which of two masks has the lower error.
+"""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from quality_methods.paired import Paired, by_mean, log_errors
 from quality_methods.tables import Row
@@ -19,12 +25,18 @@ Rows = Mapping[tuple[str, int, str], Sequence[Row]]
 """Model, budget and method -> rows, one for each seed."""
 
 
-def grouped(rows: Iterable[Row]) -> Rows:
-    """Return rows by model, budget and method."""
+def grouped(rows: Iterable[Row], draw: int = 0) -> Rows:
+    """Return the rows of one draw by model, budget and method."""
     groups: dict[tuple[str, int, str], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row["model"], row["budget"], row["method"]), []).append(row)
+        if row.get("draw", 0) == draw:
+            groups.setdefault((row["model"], row["budget"], row["method"]), []).append(row)
     return groups
+
+
+def draws_of(rows: Sequence[Row]) -> list[Rows]:
+    """Return the rows of each draw that there is, the first prompts' first."""
+    return [grouped(rows, draw) for draw in sorted({row.get("draw", 0) for row in rows})]
 
 
 def geometric(rows: Sequence[Row]) -> tuple[float, float]:
@@ -57,47 +69,57 @@ def shown(figures: tuple[float, float] | None) -> str:
 
 
 class Compared(NamedTuple):
-    """An effort in one cell: its error relative to `thorough`'s, and its forwards to those of the paper's search on one
-    prompt where that was run.
+    """An effort in one cell: its error over `thorough`'s, on all draws and on each, and its forwards over those of the
+    paper's search on one prompt, where that was run.
     """
 
     error: Paired
+    draws: tuple[float, ...]
     forwards: float | None
 
+    @property
+    def shown(self) -> str:
+        """As cells of the table."""
+        draws = ", ".join(f"{ratio:.2f}" for ratio in self.draws)
+        return f"{self.error.shown} | {draws} | " + ("" if self.forwards is None else f"{self.forwards:.2f}")
 
-def compare(groups: Rows, model: str, budget: int, method: str) -> Compared | None:
-    """Return how the effort of a method compares in one cell; None where it was not run."""
-    rows, thorough = groups.get((model, budget, method)), groups.get((model, budget, "joint"))
-    if rows is None or thorough is None:
+
+def compare(draws: Sequence[Rows], model: str, budget: int, method: str) -> Compared | None:
+    """Return how the effort of a method compares in one cell; None where it was not run.
+
+    The paper's search is that of the first draw: its forwards are compared, and it has seeds of its own.
+    """
+    pairs, spent = [], []
+    for groups in draws:
+        rows, thorough = groups.get((model, budget, method)), groups.get((model, budget, "joint"))
+        if rows is not None and thorough is not None:
+            pairs.append((log_errors(rows), log_errors(thorough)))
+            spent.append(geometric(rows)[1])
+    if not pairs:
         return None
-    paper = groups.get((model, budget, "paper-one"))
+    paper = draws[0].get((model, budget, "paper-one"))
     return Compared(
-        by_mean("joint", log_errors(rows), log_errors(thorough)),
-        None if paper is None else geometric(rows)[1] / geometric(paper)[1],
+        by_mean("joint", *(np.concatenate(logs, axis=1) for logs in zip(*pairs, strict=True))),
+        tuple(by_mean("joint", *pair).ratio() for pair in pairs),
+        None if paper is None else statistics.geometric_mean(spent) / geometric(paper)[1],
     )
 
 
-def compared(groups: Rows) -> str:
+def compared(draws: Sequence[Rows]) -> str:
     """Return the table of the cells in which each effort compares, and what follows for each effort, in a sentence."""
-    heads = " | ".join(f"`{effort}`: error | forwards" for effort in EFFORTS)
-    lines = [f"| model, NFE | {heads} |", "|---|" + "---|---|" * len(EFFORTS)]
+    heads = " | ".join(f"`{effort}`: error | on each draw | forwards" for effort in EFFORTS)
+    lines = [f"| model, NFE | {heads} |", "|---|" + "---|---|---|" * len(EFFORTS)]
     found: dict[str, list[Compared]] = {effort: [] for effort in EFFORTS}
-    for model, budget in cells_of(groups):
-        cells = {effort: compare(groups, model, budget, method) for effort, method in EFFORTS.items()}
+    for model, budget in cells_of(draws[0]):
+        cells = {effort: compare(draws, model, budget, method) for effort, method in EFFORTS.items()}
         for effort, cell in cells.items():
             if cell is not None:
                 found[effort].append(cell)
         if any(cell is not None for cell in cells.values()):
-            lines.append(f"| `{model}`, {budget} | {' | '.join(map(_compared, cells.values()))} |")
+            shown = ("not run |  | " if cell is None else cell.shown for cell in cells.values())
+            lines.append(f"| `{model}`, {budget} | {' | '.join(shown)} |")
     sentences = [_sentence(effort, cells) for effort, cells in found.items() if cells]
     return "\n".join([*lines, "", *sentences]) + "\n"
-
-
-def _compared(cell: Compared | None) -> str:
-    if cell is None:
-        return "not run | "
-    forwards = "" if cell.forwards is None else f"{cell.forwards:.2f}"
-    return f"{cell.error.shown} | {forwards}"
 
 
 def _sentence(effort: str, cells: Sequence[Compared]) -> str:

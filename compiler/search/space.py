@@ -65,6 +65,8 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
     nfe: int
     branches: tuple[str, ...] = ("cond",)
+    prompts: int = 24
+    """How many prompts a loss is the mean of."""
     annealing: AnnealingSettings
     separate: bool = False
     """Whether branches may have masks of their own, under the same total of branch evaluations."""

@@ -107,7 +107,7 @@ class Finder:
     def find(self, task: Task) -> SearchResult:
         """Return the best policy for a task that differs from the first in budget and search alone."""
         stages, tree = self.stages, self.tree(self.stages.screen)
-        space = space_of(task, self.run.part(0, stages.fit))
+        space = space_of(task, self.run.part(0, stages.fit), stages.screen)
         study = search(task.search, space, tree, self.journal, task.seed)
         finalists, notes = study.finalists, tuple[str, ...]()
         forwards = ForwardCount(reference=self.reference_forwards, search=study.forwards)

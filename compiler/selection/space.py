@@ -10,8 +10,11 @@ from budc.compiler.search import Space, algorithm
 from budc.compiler.selection.task import Task
 
 
-def space_of(task: Task, run: ReferenceRun) -> Space:
-    """Return the space of a task, with the reuse errors of a reference run where the search asks for them."""
+def space_of(task: Task, run: ReferenceRun, screen: int | None = None) -> Space:
+    """Return the space of a task, with the reuse errors of a reference run where the search asks for them.
+
+    The search scores on `screen` of the run's prompts, by default on all.
+    """
     errors: dict[str, Sequence[Sequence[Sequence[float]]]] = {}
     first_steps = task.denoiser.first_steps(task.schedule.timesteps)
     if algorithm(task.search).objective != "mean":
@@ -22,6 +25,7 @@ def space_of(task: Task, run: ReferenceRun) -> Space:
         steps=task.schedule.steps,
         nfe=task.nfe,
         branches=task.denoiser.branches,
+        prompts=screen or len(run),
         annealing=task.annealing,
         separate=task.separate,
         rollouts=task.share,

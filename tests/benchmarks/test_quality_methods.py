@@ -11,8 +11,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from quality_methods import changes, cost_page, efforts, few_steps
+from quality_methods.draws import drawn
 from quality_methods.report import report
 from quality_methods.scoring import frame_ssim
+
+from budc.policies.samples import samples_of
 
 
 def test_adams_bashforth_is_exact_on_linear_velocities_after_its_first_step():
@@ -47,13 +50,14 @@ def test_the_tables_of_costs_are_written_from_the_same_results():
         cost_page.written_into("# No tables\n", results["rows"])
 
 
-def row(method, errors, forwards, seed=0):
+def row(method, errors, forwards, seed=0, **more):
     """A row of one model and budget."""
     mean = math.exp(sum(map(math.log, errors)) / len(errors))
     return {
         **{"model": "tiny", "budget": 4, "method": method, "seed": seed},
         **{"error": {"geometricMean": mean}, "samples": {"error": errors}},
         **{"searchForwards": forwards, "searchForwardsUnshared": forwards},
+        **more,
     }
 
 
@@ -64,16 +68,37 @@ def test_an_effort_is_compared_with_thorough_and_with_the_paper_s_seeds():
         row("paper-one", [0.5, 0.5], 50, seed=0),
         row("paper-one", [0.5, 0.5], 200, seed=1),
     ]
-    groups = efforts.grouped(rows)
-    assert "| `tiny`, 4 | 1.41 (0.71 to 2.83) | 0.50 | not run |  |" in efforts.compared(groups)
-    assert (
-        "met in 0 of them, and within two standard errors in 1. It spends 0.50 to 0.50"
-        in efforts.compared(groups)
-    )
+    draws = efforts.draws_of(rows)
+    text = efforts.compared(draws)
+    assert "| `tiny`, 4 | 1.41 (0.71 to 2.83) | 1.41 | 0.50 | not run |  |  |" in text
+    assert "met in 0 of them, and within two standard errors in 1. It spends 0.50 to 0.50" in text
     assert (
         "| `tiny`, 4 | 0.50, 100 | not run | 0.14, 50 | not run | 0.10, 400 | not run |"
-        in efforts.measured(groups)
+        in efforts.measured(draws[0])
     )
+
+
+def test_an_effort_is_compared_on_every_draw_that_both_were_run_on():
+    rows = [
+        row("joint", [0.1, 0.1], 400),
+        row("joint-fast", [0.2, 0.2], 50),
+        row("paper-one", [0.5, 0.5], 100),
+        row("joint-fast", [0.1, 0.1], 200, draw=1),
+        row("joint", [0.2, 0.2], 400, draw=1),
+        row("joint", [0.3, 0.3], 400, draw=2),
+    ]
+    draws = efforts.draws_of(rows)
+    assert "| `tiny`, 4 | 1.00 (0.45 to 2.23) | 2.00, 0.50 | 1.00 |" in efforts.compared(draws)
+    # The table of errors is of the prompts that a compile takes.
+    assert "0.20, 50" in efforts.measured(draws[0])
+
+
+def test_no_two_draws_share_a_prompt_and_its_noise():
+    prompts = samples_of((f"prompt {index}" for index in range(8)), "", 100)
+    taken = [drawn(prompts, 3, draw) for draw in range(4)]
+    assert taken[0] == prompts[:3]
+    assert [sample.prompt for sample in taken[2]] == ["prompt 6", "prompt 7", "prompt 0"]
+    assert len({sample.seed for draw in taken for sample in draw}) == 12
 
 
 def test_what_changed_stands_beside_what_was_before_and_what_a_transfer_reaches():
