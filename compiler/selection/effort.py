@@ -56,7 +56,7 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
 EFFORTS: Mapping[str, Effort] = {
     "fast": Effort(
         screen=PerBudget(0.6, 4, 8),
-        fit=PerBudget(0.8, 6, 11),
+        fit=PerBudget(0.9, 7, 13),
         judge=2,
         finalists=2,
         rollouts=0.55,

@@ -1,14 +1,12 @@
 """The error over the number of calibration prompts: the guide shows what was measured, and the script measures."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import calibration  # noqa: E402
 

@@ -1,7 +1,6 @@
 """Every script of benchmarks/ ends as budc's commands do where an argument is wrong: in a line, with what to do."""
 
 import importlib
-import sys
 from pathlib import Path
 
 import click
@@ -12,7 +11,6 @@ pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-sys.path.insert(0, str(FOLDER))
 
 import command_line  # noqa: E402
 

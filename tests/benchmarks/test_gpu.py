@@ -14,7 +14,6 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 ROOT = Path(__file__).parents[2]
 HAS_CACHE_DIT = find_spec("cache_dit") is not None
-sys.path.insert(0, str(ROOT / "benchmarks"))
 PEERS = ["cache-dit"] * HAS_CACHE_DIT + ["MagCache"]
 
 

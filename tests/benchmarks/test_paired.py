@@ -1,14 +1,9 @@
 """Paired comparisons: the ratios and their errors, worked out by hand, and the verdict."""
 
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
 from quality_methods.paired import by_mean, by_percentile, section
 
 

@@ -1,14 +1,12 @@
 """The paper's tables: the page shows what was measured, and each table measures at its smallest size."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import paper  # noqa: E402
 import transfer  # noqa: E402

@@ -1,13 +1,8 @@
 """The plot of the comparison: what is emphasised, and labels that do not cover each other."""
 
-import sys
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
 from quality_methods.plot import EMPHASISED, lines, spread
 
 

@@ -1,14 +1,10 @@
 import json
 import statistics
-import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
 import quality as benchmark
+from click.testing import CliRunner, Result
 from quality_methods.summary import costs
 
 ROOT = Path(__file__).parents[2]

@@ -2,14 +2,10 @@
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
 from quality_methods import changes, cost_page, efforts, few_steps
 from quality_methods.draws import drawn
 from quality_methods.report import report

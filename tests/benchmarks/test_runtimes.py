@@ -7,7 +7,6 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from runtimes_compared.table import lines  # noqa: E402
 

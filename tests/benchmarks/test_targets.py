@@ -1,14 +1,12 @@
 """What other engines lose: the guide shows what was measured, and the script measures."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import targets  # noqa: E402
 

@@ -14,7 +14,6 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from random_models.sampling import keep_outputs  # noqa: E402
 

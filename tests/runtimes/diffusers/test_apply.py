@@ -156,7 +156,7 @@ def test_another_pipeline_class(wan: Any, published: Published) -> None:
 
 def test_a_subclass_of_the_pipeline_will_do(wan: Any, published: Published) -> None:
     wan.__class__ = type("HousePipeline", (type(wan),), {})
-    quietly(wan, published.document)
+    assert not quietly(wan, published.document).uncalibrated
 
 
 def test_a_refused_apply_leaves_the_pipeline_alone(wan: Any, published: Published) -> None:
