@@ -3,12 +3,11 @@
 import json
 from pathlib import Path
 
+import calibration
 import pytest
 from click.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
-
-import calibration  # noqa: E402
 
 
 def test_the_guide_shows_what_was_measured():

@@ -10,9 +10,10 @@ from click.testing import CliRunner
 pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 
-import command_line  # noqa: E402
+import command_line
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 SCRIPTS = sorted(
     path.stem for path in FOLDER.glob("*.py") if '__name__ == "__main__"' in path.read_text(encoding="utf-8")

@@ -3,15 +3,14 @@
 import json
 from pathlib import Path
 
+import paper
 import pytest
+import transfer
 from click.testing import CliRunner
+from paper_tables.page import page
+from paper_tables.registry import TABLES, in_ci_size
 
 ROOT = Path(__file__).parents[2]
-
-import paper  # noqa: E402
-import transfer  # noqa: E402
-from paper_tables.page import page  # noqa: E402
-from paper_tables.registry import TABLES, in_ci_size  # noqa: E402
 
 
 def call(*arguments):

@@ -4,11 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from runtimes_compared.table import lines
 
 ROOT = Path(__file__).parents[2]
-
-
-from runtimes_compared.table import lines  # noqa: E402
 
 
 @pytest.mark.parametrize("name", ["runtimes", "runtimes-mini", "runtimes-flux", "runtimes-wan2.1-random"])

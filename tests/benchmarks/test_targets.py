@@ -4,11 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import targets
 from click.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
-
-import targets  # noqa: E402
 
 RESULTS = json.loads((ROOT / "benchmarks" / "results" / "targets-cpu.json").read_text(encoding="utf-8"))
 ROWS = [row for row in RESULTS["rows"] if "own" in row]
