@@ -86,7 +86,7 @@ def test_the_trunk_residual_is_taken_where_it_is_clearly_better(gain, payload, r
     _, seen = run("joint", space(50, 4, prompts=1), loss)
     assert {candidate.payload for candidate in seen[3:]} == {payload}
     # What is clear on one prompt is clear on more; what is not may be.
-    _, seen = run("joint", space(50, 4, prompts=9), loss)
+    _, seen = run("joint", space(50, 4, prompts=3), loss)
     assert {candidate.payload for candidate in seen[3:]} == {"trunk-residual"}
 
 
