@@ -47,6 +47,9 @@ def test_the_default_search_takes_its_limit_and_more_where_little_is_remembered(
     forgetting = dry_run(given_to(profile, nfe, STEPS), "joint", remembered=nfe)
     assert (forgetting.least, forgetting.most) == (known.expected, pytest.approx(1.3 * known.expected, abs=1))
     assert known.expected < forgetting.expected < forgetting.most
+    # Two candidates' prefixes are enough for most of what is shared.
+    twice = dry_run(given_to(profile, nfe, STEPS), "joint", remembered=2 * nfe)
+    assert known.most < twice.most < forgetting.most
 
 
 def test_what_is_forgotten_is_computed_again() -> None:

@@ -1,6 +1,7 @@
 """The tree of rollouts: sharing, forgetting and stacking change nothing, to the last bit."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -115,6 +116,18 @@ def test_forgetting_changes_no_bit_and_costs_forwards(bench):
     assert cramped.network.forwards == sum(rollout.forwards for rollout in little)
     assert roomy.network.forwards < cramped.network.forwards
     assert len(cramped._nodes) <= 5 < len(roomy._nodes)
+
+
+def test_more_is_remembered_where_less_is_cached(bench):
+    """A trunk residual is counted as large as it is only where it is what a candidate caches."""
+    toy = bench(steps=10)
+    toy.run = replace(toy.run, residual_bytes=50_000)
+    counts = {}
+    for payload in ("velocity", "trunk-residual"):
+        tree = toy.tree(memory=1_000_000)
+        tree.roll_out(drawn(10, 5, 30, rules=("plain",), payloads=(payload,)))
+        counts[payload] = len(tree._nodes)
+    assert counts["velocity"] > 2 * counts["trunk-residual"]
 
 
 @pytest.mark.parametrize("memory", [1, 20_000, 4 << 30])
