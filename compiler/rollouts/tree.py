@@ -11,7 +11,7 @@ the forwards that an undisturbed one counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -124,7 +124,7 @@ class Tree:
     def _prefixes(self, candidate: Candidate) -> list[Prefix]:
         return prefixes(candidate, self.network.branches)
 
-    def _missing(self, path: Sequence[Prefix], nodes: Mapping[Prefix, object]) -> list[Prefix]:
+    def _missing(self, path: Sequence[Prefix], nodes: Container[Prefix]) -> list[Prefix]:
         # From the longest back to the first that is in `nodes`; shorter prefixes are not needed then.
         missing: list[Prefix] = []
         for prefix in reversed(path):
