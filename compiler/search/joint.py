@@ -45,7 +45,7 @@ MOST_EVALUATIONS = 250.0
 PREFERENCE = 5.0
 """By how much, in log loss, the trunk residual must be better on the best start, times the number of prompts. A reused
 velocity runs no network, and on few prompts the trunk residual's coefficients fit these alone: with five to eight it
-has been ahead by up to half, and lost on others."""
+has been ahead by up to half where it was behind on more."""
 
 
 class RolloutCounter:

@@ -1,6 +1,7 @@
 """How many prompts each stage is given, and the race of finalists on more prompts than the screen saw."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -185,3 +186,15 @@ def test_a_killed_race_goes_on(task, small, tmp_path, monkeypatch):
     monkeypatch.setattr(Journal, "put", put)
     with Journal(tmp_path / "killed", "find") as journal:
         assert Finder(wanted, journal).find(wanted) == expected
+
+
+@pytest.mark.parametrize("name", ["fast", "balanced"])
+def test_the_guide_says_what_an_effort_is(name):
+    given = EFFORTS[name]
+    screen, fit = given.screen, given.fit
+    race = f"on these the best {'two' if given.finalists == 2 else 'three'} race"
+    row = (
+        f"| `{name}` | {screen.each}, {screen.least} to {screen.most} | {fit.each}, {fit.least} to {fit.most}; {race} "
+        f"| {given.rollouts} | at most {given.report} held-out prompts |"
+    )
+    assert row in (Path(__file__).parents[3] / "docs" / "compile.md").read_text(encoding="utf-8")
