@@ -61,8 +61,28 @@ def cells(
                 yield method, nfe, seed
 
 
+def named(model: str, method: str, nfe: int, seed: int, draw: int) -> dict[str, Any]:
+    """Return what names a cell in the results; the first draw goes without saying."""
+    cell = {"model": model, "budget": nfe, "method": method, "seed": seed}
+    return {**cell, "draw": draw} if draw else cell
+
+
+def finished_rows(
+    folder: Path, model: str, plan: Sequence[tuple[str, int, int]], draw: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the rows of the cells that were measured, from disk, and the names of the others."""
+    rows, missing = [], []
+    for method, nfe, seed in plan:
+        path = folder / f"{method}-{nfe}-{seed}.json"
+        if path.is_file():
+            rows.append(json.loads(path.read_text(encoding="utf-8")))
+        else:
+            missing.append(named(model, method, nfe, seed, draw))
+    return rows, missing
+
+
 def measure(
-    setting: Setting, scorer: Scorer, method: str, nfe: int, seed: int, again: bool, draw: int = 0
+    setting: Setting, scorer: Scorer, method: str, nfe: int, seed: int, again: bool
 ) -> dict[str, Any]:
     """Return the row of one cell, from disk if it was measured before."""
     sizes = f"{len(setting.calibration)}-{len(setting.held_out)}"
@@ -74,14 +94,12 @@ def measure(
     if again:
         shutil.rmtree(work, ignore_errors=True)
     outcome = METHODS[method].run(setting, nfe, seed, work)
-    row = {"model": setting.name, "budget": nfe, "method": method, "seed": seed, **scorer.score(outcome)}
-    if draw:
-        row["draw"] = draw
+    row = {**named(setting.name, method, nfe, seed, setting.draw), **scorer.score(outcome)}
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(target, json.dumps(row, indent=1).encode())
     error = row["error"]["geometricMean"]
     print(
-        f"{setting.name} NFE {nfe} {method} seed {seed} draw {draw}: error {error:.3g}, "
+        f"{setting.name} NFE {nfe} {method} seed {seed} draw {setting.draw}: error {error:.3g}, "
         f"mean NFE {row['nfe']['mean']:.2f}, {time.monotonic() - started:.0f} s",
         file=sys.stderr,
         flush=True,
@@ -167,7 +185,8 @@ def main(
     if weights is not None and len(models) > 1:
         raise click.UsageError("--weights is the folder of one model; give --models one name")
     check_budgets(models, budgets)
-    rows, missing = [], []
+    rows: list[dict[str, Any]] = []
+    missing: list[dict[str, Any]] = []
     for model in models:
         profile = choose_model(model)
         fitting, others = applicable(methods, profile.pipeline_class)
@@ -180,13 +199,9 @@ def main(
             folder = folder_of(work, model, weights, device)
             folder = folder / f"draw-{draw}" if draw else folder
             if finished:
-                folder /= f"rows-{head['calibration']}-{head['heldOut']}"
-                for method, nfe, seed in plan:
-                    path = folder / f"{method}-{nfe}-{seed}.json"
-                    if path.is_file():
-                        rows.append(json.loads(path.read_text(encoding="utf-8")))
-                    else:
-                        missing.append({"model": profile.name, "budget": nfe, "method": method, "seed": seed})
+                sizes = f"rows-{head['calibration']}-{head['heldOut']}"
+                found, absent = finished_rows(folder / sizes, profile.name, plan, draw)
+                rows, missing = rows + found, missing + absent
                 continue
             folder.mkdir(parents=True, exist_ok=True)
             with model_pool(parse_cluster(ray, workers, None), find_device(device), folder) as pool:
@@ -194,7 +209,7 @@ def main(
                     model, folder, calibration, held_out, weights=weights, device=device, pool=pool, draw=draw
                 )
                 scorer = Scorer(setting)
-                rows += [measure(setting, scorer, *cell, again, draw) for cell in plan]
+                rows += [measure(setting, scorer, *cell, again) for cell in plan]
     head = header(models[0], calibration, held_out, device)
     text = written({**head, "notRun": missing}, rows)
     if target is None:

@@ -74,7 +74,7 @@ class Setting(comparison.ModelSetting):
     ) -> None:
         profile = choose_model(choice)
         self.folder = folder
-        self._draw = draw
+        self.draw = draw
         self._sizes = calibration or None, held_out or None
         self._again = choice, weights, device, steps
         model = load_model(profile, find_weights(profile, weights), find_device(device))
@@ -96,7 +96,7 @@ class Setting(comparison.ModelSetting):
             weights=weights,
             device=device,
             steps=steps,
-            draw=self._draw,
+            draw=self.draw,
         )
 
     @cached_property
@@ -116,7 +116,7 @@ class Setting(comparison.ModelSetting):
 
     def _read(self) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
         profile: ModelProfile = self.model.profile
-        if not self._draw:
+        if not self.draw:
             calibration, held_out = (PromptSource(size=size) for size in self._sizes)
             sets = read_samples(profile, calibration, held_out)
             return sets.calibration, sets.held_out
@@ -124,7 +124,7 @@ class Setting(comparison.ModelSetting):
         files = (PromptSource(prompt_path(name)) for name in (prompts.calibration, prompts.held_out))
         sizes = self._sizes[0] or prompts.calibration_size, self._sizes[1] or prompts.held_out_size
         sets = read_samples(profile, *files)
-        return drawn(sets.calibration, sizes[0], self._draw), drawn(sets.held_out, sizes[1], self._draw)
+        return drawn(sets.calibration, sizes[0], self.draw), drawn(sets.held_out, sizes[1], self.draw)
 
     def _samples(self, label: str, samples: tuple[Sample, ...]) -> Samples:
         conditions = encode_samples(self.model, samples)

@@ -76,6 +76,25 @@ def test_cells_that_stand_are_taken_and_those_that_do_not_are_named(results, wor
 
 
 @pytest.mark.slow
+def test_another_draw_is_measured_on_other_prompts_and_named_in_its_rows(results, work):
+    target = work / "draws.json"
+    settings = (
+        *("--models", "wan2.1-nano", "--budgets", "6", "--draws", "0,1,40"),
+        *("--calibration", "2", "--held-out", "2", "--work", str(work), "--json", str(target)),
+    )
+    assert quality("--methods", "uniform", *settings).exit_code == 0
+    rows = json.loads(target.read_text())["rows"]
+    assert rows[0] == results["rows"][0] | {"marked": True}
+    assert [row.get("draw") for row in rows] == [None, 1, 40]
+    # The 40th draw of two begins beyond the 64 prompts of the calibration file, with new noise.
+    assert len({row["samples"]["error"][0] for row in rows}) == 3
+    assert quality("--methods", "uniform,magcache", *settings, "--finished").exit_code == 0
+    finished = json.loads(target.read_text())
+    assert finished["rows"] == rows
+    assert [cell.get("draw") for cell in finished["notRun"]] == [None, 1, 40]
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_methods_that_are_written_for_another_pipeline_are_skipped_by_name(tmp_path):
     target = tmp_path / "flux.json"
