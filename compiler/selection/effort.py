@@ -2,7 +2,7 @@
 
 Nearly all of a search's cost is in proportion to the prompts that it runs. The more evaluations a policy has, the more
 prompts its mask needs: there are more steps to place, and errors are smaller, so a search on few prompts finds a mask
-that is best for these alone. Coefficients need six prompts or more (docs/adr/0015-efforts.md).
+that is best for these alone. Coefficients need seven prompts or more (docs/adr/0015-efforts.md).
 """
 
 from __future__ import annotations

@@ -215,6 +215,17 @@ def test_what_the_readme_says_of_the_trained_solvers_and_of_costs_is_what_the_re
         f"{min(ends):.2g} to {max(ends):.2g} of its error"
     ) in text
     assert len(one) == len(cells) == 12
+    fewest = [
+        error(cell, "joint") / min(error(cell, name) for name in cell if name.endswith("-trained"))
+        for (_, budget), cell in cells.items()
+        if budget == 6
+    ]
+    words = (
+        f"at 6 of 50 steps `joint` ends at {min(fewest):.2f} to {max(fewest):.2f} of the error of the best trained "
+        "solver of six steps"
+    )
+    for page in ("README.md", "docs/is-it-for-me.md"):
+        assert words in " ".join((ROOT / page).read_text().split())
 
 
 def test_costs_are_compared_with_the_papers_search_on_all_prompts_and_on_one():
