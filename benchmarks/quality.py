@@ -90,7 +90,7 @@ def measure(
     if target.is_file() and not again:
         row: dict[str, Any] = json.loads(target.read_text(encoding="utf-8"))
         return row
-    started, work = time.monotonic(), setting.folder / f"{method}-{nfe}-{seed}"
+    started, work = time.monotonic(), setting.folder / f"searches-{sizes}" / f"{method}-{nfe}-{seed}"
     if again:
         shutil.rmtree(work, ignore_errors=True)
     outcome = METHODS[method].run(setting, nfe, seed, work)

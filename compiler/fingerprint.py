@@ -7,12 +7,11 @@ from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
 
-import torch
-
 from budc.compiler.denoisers.conditioning import named_tensors
 from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.denoisers.identity import class_name, identity_of, tensor_digest
 from budc.compiler.selection.task import Task
+from budc.runtimes.sampling.devices import device_name
 from budc.runtimes.sampling.scheduler_config import relevant_config
 from budc.schema.arguments import path_argument
 from budc.schema.canonical import digest
@@ -60,12 +59,12 @@ def fingerprint_of(task: Task, network: object, guidance: Mapping[str, float]) -
     return digest(
         {
             "network": network,
-            "device": str(task.denoiser.device),
-            "threads": torch.get_num_threads(),
-            "versions": {name: version(name) for name in ("budc", "torch")},
+            "device": device_name(task.denoiser.device),
+            "versions": {name: version(name) for name in ("budc", "torch", "diffusers")},
             "batch": task.batch,
             "schedule": [list(task.schedule.sigmas), list(task.schedule.timesteps)],
             "scheduler": [class_name(scheduler), relevant_config(scheduler)],
+            "firstSteps": list(task.denoiser.first_steps(task.schedule.timesteps)),
             "budget": task.nfe,
             "search": [
                 task.search,

@@ -21,6 +21,7 @@ from budc.compiler.rollouts.policies import forwards_per_sample
 from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.selection.effort import DEFAULT_EFFORT
 from budc.compiler.selection.finder import FIT_PASS, Finder
+from budc.compiler.selection.stages import Stages
 from budc.compiler.shapes import OutputSize
 from budc.compiler.storage.journal import Journal
 from budc.progress import progress
@@ -88,7 +89,7 @@ def _fitted(
     """Return the policy with the better coefficients, its own or those fitted at this size, and the forwards spent."""
     policy, task = document.policy, loaded.task(sampler, document.budget.nfe, document.search.seed)
     effort = str(document.search.settings.get("effort", DEFAULT_EFFORT))
-    finder = Finder(replace(task, effort=effort), journal)
+    finder = Finder(replace(task, effort=effort), journal, stages=_stages(document))
     fit = finder.fitted(candidate_of(policy, task.denoiser.branches))
     with progress(f"{FIT_PASS}, beside its own coefficients", 1) as bar:
         network = BatchedDenoiser(task.denoiser, finder.conditions, task.batch)
@@ -98,6 +99,13 @@ def _fitted(
     forwards = finder.reference_forwards + fit.forwards + forwards_per_sample(policy) * len(latents)
     names = [name for branch in policy.branches for name in branch.names]
     return (_with_entries(fit.policy, names) if fit.loss < loss else policy), forwards
+
+
+def _stages(document: PolicyDocument) -> Stages | None:
+    """Return the stages of the search; all policies of a sweep share them, and so the full runs of one journal."""
+    settings = document.search.settings
+    numbers = [value for name in Stages._fields if isinstance(value := settings.get(name), int)]
+    return Stages(*numbers) if len(numbers) == len(Stages._fields) else None
 
 
 def _one_entry_a_branch(policy: Policy) -> Policy:

@@ -136,11 +136,11 @@ def budget_for_quality(
             remedy="ask for less",
         )
     branches = len(finder.task.denoiser.branches)
-    others = (result for other, result in results.items() if other != nfe)
+    others = [result.forwards.own for other, result in results.items() if other != nfe]
     tried = ForwardCount(
-        search=sum(result.forwards.total - result.forwards.reference for result in others),
+        search=sum(forwards.total for forwards in others),
         arbitration=sum(point.nfe * point.prompts * branches for point in curve.values()),
-        proxy=sum(result.forwards.proxy for other, result in results.items() if other != nfe),
+        proxy=sum(forwards.proxy for forwards in others),
     )
     results[nfe] = replace(results[nfe], forwards=results[nfe].forwards + tried)
     return Settled(nfe, notes=notes, results=results)

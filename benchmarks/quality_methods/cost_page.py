@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,16 @@ RESULTS = Path(__file__).parents[1] / "results"
 BEGIN, END = "<!-- written by benchmarks/quality.py --report -->", "<!-- end -->"
 
 
-def written_into(page: str, rows: Iterable[Row]) -> str:
-    """Return a page with its tables from these rows, and from results of other draws, earlier searches and transfers.
+def written_into(page: str, rows: Sequence[Row]) -> str:
+    """Return a page with its tables from these rows, and from results of earlier searches and transfers.
+
+    Where these rows have no later draws, they are those of `quality-draws.json`.
 
     Raises:
         ValueError: the page has no such comments.
     """
-    draws = draws_of([*rows, *_results("quality-draws.json")["rows"]])
+    later = [row for row in rows if row.get("draw")] or _results("quality-draws.json")["rows"]
+    draws = draws_of([*(row for row in rows if not row.get("draw")), *later])
     groups = draws[0]
     before, _, rest = page.partition(BEGIN)
     _, found, after = rest.partition(END)

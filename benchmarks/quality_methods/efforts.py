@@ -7,6 +7,7 @@ draw, chance decides which of two masks has the lower error.
 from __future__ import annotations
 
 import statistics
+from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -35,8 +36,8 @@ def grouped(rows: Iterable[Row], draw: int = 0) -> Rows:
 
 
 def draws_of(rows: Sequence[Row]) -> list[Rows]:
-    """Return the rows of each draw that there is, the first prompts' first."""
-    return [grouped(rows, draw) for draw in sorted({row.get("draw", 0) for row in rows})]
+    """Return the rows of the first draw, even if there are none, and of each later one."""
+    return [grouped(rows, draw) for draw in sorted({0, *(row.get("draw", 0) for row in rows)})]
 
 
 def geometric(rows: Sequence[Row]) -> tuple[float, float]:
@@ -93,7 +94,7 @@ def compare(draws: Sequence[Rows], model: str, budget: int, method: str) -> Comp
     for groups in draws:
         rows, thorough = groups.get((model, budget, method)), groups.get((model, budget, "joint"))
         if rows is not None and thorough is not None:
-            pairs.append((log_errors(rows), log_errors(thorough)))
+            pairs.append(tuple(log_errors(of).mean(0, keepdims=True) for of in (rows, thorough)))
             spent.append(geometric(rows)[1])
     if not pairs:
         return None
@@ -110,7 +111,7 @@ def compared(draws: Sequence[Rows]) -> str:
     heads = " | ".join(f"`{effort}`: error | on each draw | forwards" for effort in EFFORTS)
     lines = [f"| model, NFE | {heads} |", "|---|" + "---|---|---|" * len(EFFORTS)]
     found: dict[str, list[Compared]] = {effort: [] for effort in EFFORTS}
-    for model, budget in cells_of(draws[0]):
+    for model, budget in cells_of(ChainMap(*map(dict, draws))):
         cells = {effort: compare(draws, model, budget, method) for effort, method in EFFORTS.items()}
         for effort, cell in cells.items():
             if cell is not None:

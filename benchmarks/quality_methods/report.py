@@ -149,10 +149,14 @@ def _cell(results: Mapping[str, Any], model: str, budget: int) -> str:
 
 
 def write_report(results: Mapping[str, Any], docs: Path) -> None:
-    """Write quality.md, images/quality.png and the tables of cost.md, where there is one, into `docs`."""
+    """Write quality.md, images/quality.png and the tables of cost.md, where there is one, into `docs`.
+
+    Rows of later draws than the first are for the comparison of efforts alone.
+    """
     (docs / "images").mkdir(parents=True, exist_ok=True)
-    plot(results["rows"], docs / "images" / "quality.png")
-    (docs / "quality.md").write_text(report(results), encoding="utf-8")
+    first = [row for row in results["rows"] if not row.get("draw")]
+    plot(first, docs / "images" / "quality.png")
+    (docs / "quality.md").write_text(report({**results, "rows": first}), encoding="utf-8")
     cost = docs / "cost.md"
     if cost.is_file():
         cost.write_text(

@@ -47,11 +47,6 @@ class CompileEstimate:
         return self.total.expected
 
     @property
-    def search_forwards(self) -> int:
-        """The expected forwards of all stages but the report."""
-        return self.forwards - self.stages["report"].expected
-
-    @property
     def time(self) -> Count:
         """How many forwards all stages take as long as."""
         return Count.total([self.total, Count.exactly(self.recomputed)])

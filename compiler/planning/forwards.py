@@ -11,9 +11,9 @@
     report         full run, policy, uniform mask and fewer steps, on the held-out prompts
 
 A forward is one sample of one branch. What an alignment computes again for its backward passes takes time, and is
-counted apart (`recomputed`). Where losses decide how many candidates a search scores, it is run on made-up
-ones (`budc.compiler.planning.dry_run`), so search and race are estimates with bounds; the other stages are exact. The
-policies of a sweep share the full runs.
+counted apart (`recomputed`). Where losses decide how many candidates a search scores, it is run on made-up ones
+(`budc.compiler.planning.dry_run`), so the search is an estimate with bounds. The race counts what its finalists take if
+they share nothing. The other stages are exact. The policies of a sweep share the full runs.
 """
 
 from __future__ import annotations
@@ -141,10 +141,12 @@ def _training(settings: CompileSettings, nfe: int) -> TrainingCost:
 def _of_budget(settings: CompileSettings, cost: Cost, nfe: int, pairs: Paired | None) -> dict[str, Count]:
     """Return stage -> forwards a branch of what each policy takes for itself, the report left out."""
     prompts, given = settings.stages, effort(settings.effort)
-    space, remembered = _given(settings, nfe), _remembered(settings, cost, nfe)
+    space = _given(settings, nfe)
     if settings.proxy is None:
+        remembered = _remembered(settings, settings.search, cost, nfe)
         searched = dry_run(space, settings.search, given.rollouts, remembered)
     else:
+        remembered = _remembered(settings, "joint", cost, nfe)
         searched = dry_run(space, "joint", min(AFTER_PROXY, given.rollouts), remembered)
     finalists = min(FINALISTS, searched.least // nfe)
     stages = {"search": searched.times(prompts.screen)}
@@ -163,10 +165,10 @@ def _of_budget(settings: CompileSettings, cost: Cost, nfe: int, pairs: Paired | 
 
 def _of_proxy(settings: CompileSettings, proxy: ProxyCost) -> Count:
     """Return the forwards a branch of full runs and searches at a proxy's size, as shares of one at the real size."""
-    rollouts = effort(settings.effort).rollouts
+    rollouts, search = effort(settings.effort).rollouts, settings.search
     counts = [Count.exactly(settings.steps)]
     counts += [
-        dry_run(_given(settings, nfe), settings.search, rollouts, _remembered(settings, proxy.cost, nfe))
+        dry_run(_given(settings, nfe), search, rollouts, _remembered(settings, search, proxy.cost, nfe))
         for nfe in settings.budgets
     ]
     return Count.total(counts).times(settings.stages.screen).share(proxy.share)
@@ -176,9 +178,13 @@ def _given(settings: CompileSettings, nfe: int) -> Given:
     return given_to(settings.profile, nfe, settings.steps, settings.engine)
 
 
-def _remembered(settings: CompileSettings, cost: Cost, nfe: int) -> int:
-    """Return how many computed steps of its candidates the search remembers, where these cache what most of them do."""
-    cached = cost.residual if _given(settings, nfe).payloads == ("trunk-residual",) else cost.latents
+def _remembered(settings: CompileSettings, search: str, cost: Cost, nfe: int) -> int:
+    """Return how many computed steps of its candidates a search remembers, where these cache what most of them do.
+
+    That is the velocity where it may be reused, but for the reference searches, which reuse residuals alone.
+    """
+    velocities = algorithm(search).arbitrated and "velocity" in _given(settings, nfe).payloads
+    cached = cost.latents if velocities else cost.residual
     node = node_bytes(cost.latents, cached, len(settings.profile.branches), settings.steps // nfe)
     return MEMORY // max(node * settings.stages.screen, 1)
 

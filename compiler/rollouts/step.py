@@ -117,9 +117,10 @@ def take_step(denoiser: StepDenoiser, trajectories: Sequence[Trajectory]) -> Non
         stacked = torch.cat([current[index].latents for index in chosen])
         velocity, residual = denoiser.compute(branch, stacked, timestep)
         samples = len(stacked) // len(chosen)
-        for index, own_velocity, own_residual in zip(
-            chosen, velocity.split(samples), residual.split(samples), strict=True
-        ):
+        parts = zip(velocity.split(samples), residual.split(samples), strict=True)
+        for index, part in zip(chosen, parts, strict=True):
+            # A part is a view of the whole stack, which would live as long as the part.
+            own_velocity, own_residual = part if len(chosen) == 1 else map(torch.Tensor.clone, part)
             current[index].computed[branch] = own_velocity
             trajectories[index].record(branch, own_velocity, own_residual)
     for trajectory, at in zip(trajectories, current, strict=True):

@@ -6,7 +6,8 @@ every node up to the first step at which they differ, because what a rule does a
 
 Memory is bounded by forgetting the nodes that were used longest ago. Which ones are remembered is decided on
 prefixes, not tensors: a resumed search goes through the prefixes of what it had scored (`Tree.note`), and then counts
-the forwards that an undisturbed one counts.
+the forwards that an undisturbed one counts. Candidates of a batch are counted one after another, so where memory is
+short the batch, which keeps its nodes to its end, runs somewhat fewer.
 """
 
 from __future__ import annotations

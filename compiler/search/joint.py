@@ -4,7 +4,8 @@ A candidate's coefficients are fitted while it is rolled out (`budc.compiler.fit
 of the mask with its best predictor.
 
 1. Starts (`budc.compiler.search.starts`), with the velocity as payload. The best of them is also tried with the trunk
-   residual, which decides the payload. An engine that reuses another one has that alone.
+   residual, which decides the payload (`budc.compiler.search.preference`). An engine that reuses another one has that
+   alone.
 2. A surrogate (`budc.compiler.search.surrogate`) learns from all rollouts and ranks hundreds of masks near the best,
    and some that are far from it (`budc.compiler.search.promising`). The most promising one is rolled out, and so on
    until the limit of rollouts.
@@ -26,6 +27,7 @@ import statistics
 from collections.abc import Generator, Mapping, Sequence
 
 from budc.compiler.search.moves import Slots, candidate_of, mask_count, prefix_count, slots_of
+from budc.compiler.search.preference import handicap
 from budc.compiler.search.promising import most_promising
 from budc.compiler.search.space import Candidate, Proposals, Space
 from budc.compiler.search.starts import ranked_masks, starting_masks
@@ -41,11 +43,6 @@ again with the other payload."""
 
 MOST_EVALUATIONS = 250.0
 """The most evaluations that both payloads of few masks take together: what the usual limit is for a budget of ten."""
-
-PREFERENCE = 5.0
-"""By how much, in log loss, the trunk residual must be better on the best start, times the number of prompts. A reused
-velocity runs no network, and on few prompts the trunk residual's coefficients fit these alone: with five to eight it
-has been ahead by up to half where it was behind on more."""
 
 
 class RolloutCounter:
@@ -67,32 +64,34 @@ class RolloutCounter:
                 self.rollouts += 1 / len(slots)
 
 
-def rollout_limit(steps: int, nfe: int, share: float = 1.0) -> float:
-    """Return how many rollouts a search may take for a policy that computes `nfe` of `steps` steps."""
-    return sum(_limits(steps, nfe, share))
+def rollout_limit(steps: int, nfe: int, share: float = 1.0, fixed: int = 1) -> float:
+    """Return how many rollouts a search may take for a policy that computes `nfe` of `steps` steps, `fixed` of them in
+    every candidate.
+    """
+    return sum(_limits(steps, nfe, share, fixed))
 
 
-def _limits(steps: int, nfe: int, share: float) -> tuple[float, float]:
+def _limits(steps: int, nfe: int, share: float, fixed: int) -> tuple[float, float]:
     """Return the limits for the payload that did better on the best start, and for the other one after it."""
     per_evaluation, least, most = ROLLOUT_LIMIT
-    masks, usual = math.comb(steps - 1, nfe - 1), min(most, max(least, per_evaluation * nfe))
+    masks, usual = math.comb(steps - fixed, max(0, nfe - fixed)), min(most, max(least, per_evaluation * nfe))
     of_few = min(SHARE_OF_FEW * masks, MOST_EVALUATIONS / nfe / 2) if masks <= FEW_MASKS else 0.0
     return share * max(usual, of_few), share * of_few
 
 
-def candidate_limit(steps: int, nfe: int, share: float = 1.0) -> int:
+def candidate_limit(steps: int, nfe: int, share: float = 1.0, fixed: int = 1) -> int:
     """Return about how many candidates are scored at most; the limit of rollouts decides."""
-    return int(3 * rollout_limit(steps, nfe, share))
+    return int(3 * rollout_limit(steps, nfe, share, fixed))
 
 
 def candidates_of_joint(space: Space) -> int:
     """Return about how many candidates are scored at most."""
-    return candidate_limit(space.steps, space.nfe, space.rollouts)
+    return candidate_limit(space.steps, space.nfe, space.rollouts, len(space.fixed))
 
 
 def evaluations_of_joint(space: Space) -> int:
     """Return after how many computed steps it ends: at its limit, or where it has rolled out every mask."""
-    limit = space.nfe * rollout_limit(space.steps, space.nfe, space.rollouts)
+    limit = space.nfe * rollout_limit(space.steps, space.nfe, space.rollouts, len(space.fixed))
     return math.ceil(min(limit, prefix_count(space)))
 
 
@@ -131,14 +130,16 @@ def joint(space: Space, rng: random.Random) -> Proposals:
     for other in payloads[1:]:
         counter.add(best, other)
         yield from score([best], other)
-        if losses[payloads[0]][best] - losses[other][best] > PREFERENCE / space.prompts:
+        kept, tried = (losses[of][best] + handicap(of, space.prompts) for of in (payloads[0], other))
+        if tried < kept:
             payloads.reverse()
     until = 0.0
-    for payload, limit in zip(payloads, _limits(space.steps, space.nfe, space.rollouts), strict=False):
+    limits = _limits(space.steps, space.nfe, space.rollouts, len(space.fixed))
+    for payload, limit in zip(payloads, limits, strict=False):
         until += limit
         while masks := most_promising_batch(payload, until):
             yield from score(masks, payload)
-    payload = min(losses, key=lambda of: min(losses[of].values()))
+    payload = min(losses, key=lambda of: min(losses[of].values()) + handicap(of, space.prompts))
     return candidate_of(space, _best(losses[payload]), payload)
 
 

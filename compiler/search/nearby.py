@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 
 from budc.compiler.search.moves import Slots, candidate_of, slots_of
+from budc.compiler.search.preference import handicap
 from budc.compiler.search.promising import most_promising
 from budc.compiler.search.published import candidates_of_published, published_candidates
 from budc.compiler.search.space import Proposals, Space
@@ -35,7 +36,8 @@ def nearby(space: Space, rng: random.Random) -> Proposals:
     """
     candidates = published_candidates(space, "nearby")
     losses = yield candidates
-    payload = candidates[losses.index(min(losses))].payload
+    judged = [loss + handicap(c.payload, space.prompts) for c, loss in zip(candidates, losses, strict=True)]
+    payload = candidates[judged.index(min(judged))].payload
     scored: dict[Slots, float] = {
         slots_of(space, candidate): loss
         for candidate, loss in zip(candidates, losses, strict=True)

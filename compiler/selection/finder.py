@@ -166,7 +166,8 @@ class Finder:
         """Let the best finalists of the search race."""
         most = effort(task.effort).finalists
         candidates = [scored.candidate for scored in finalists[:most]]
-        return race(candidates, algorithm(task.search).objective, self.tree(self.stages.fit), self.journal)
+        objective = algorithm(task.search).objective
+        return race(task.search, candidates, objective, self.tree(self.stages.fit), self.journal)
 
     def _arbitrated(self, task: Task, finalists: Sequence[Scored], result: SearchResult) -> SearchResult:
         """Return what the judges prefer; `result` is what is taken without them."""
@@ -191,7 +192,7 @@ class Finder:
         forwards = result.forwards
         if task.align:
             contenders, spent = self._aligned(task, contenders, arbiter)
-            forwards += ForwardCount(alignment=spent)
+            forwards += spent
         best = min(contenders, key=lambda contender: contender.loss).result
         if best.policy is winner.policy and winner.candidate.rule not in FIXED_RULES:
             policy, spent_on_refit = self._refitted(task, winner, arbiter)
@@ -208,17 +209,17 @@ class Finder:
 
     def _aligned(
         self, task: Task, contenders: Sequence[Contender], arbiter: Arbiter
-    ) -> tuple[list[Contender], int]:
+    ) -> tuple[list[Contender], ForwardCount]:
         """Return every contender before or after its alignment, whichever is better, and the forwards spent."""
         training_set = self._training_set(0, self.stages.fit, effort(task.effort).pairings)
         further_samples = len(training_set) + len(arbiter.samples) - self.stages.total
-        spent = further_samples * self.form.steps * len(task.denoiser.branches)
-        better = []
+        paired = further_samples * self.form.steps * len(task.denoiser.branches)
+        better, trained = [], 0
         for contender in contenders:
             contender, forwards = align(task, contender, training_set, arbiter, self.journal)
             better.append(contender)
-            spent += forwards
-        return better, spent
+            trained += forwards
+        return better, ForwardCount(alignment=trained, paired=paired)
 
     def _refitted(self, task: Task, winner: Scored, arbiter: Arbiter) -> tuple[Policy | None, ForwardCount]:
         """Return the winner with coefficients of all prompts, None where they lose more than those it has."""

@@ -17,11 +17,14 @@ from budc.compiler.storage.journal import Journal
 
 @dataclass(frozen=True)
 class ProxyMasks:
-    """The best masks at the proxy's size as compute steps, best first; how many candidates and forwards that took."""
+    """The best masks at the proxy's size as compute steps, best first; how many candidates and forwards that took, and
+    how many of these its reference run, which several budgets share.
+    """
 
     masks: tuple[tuple[int, ...], ...]
     candidates: int
     forwards: int
+    reference: int
 
 
 class ProxySearch:
@@ -43,7 +46,8 @@ class ProxySearch:
         result = self._finder.find(_searched(task))
         ranked = sorted(result.trace, key=lambda point: point.loss)
         masks = dict.fromkeys(point.candidate.mask.compute_steps for point in ranked)
-        return ProxyMasks(tuple(masks)[:PROXY_MASKS], result.candidates, result.forwards.total)
+        forwards = result.forwards
+        return ProxyMasks(tuple(masks)[:PROXY_MASKS], result.candidates, forwards.total, forwards.reference)
 
 
 def after_proxy(task: Task, found: ProxyMasks) -> Task:
@@ -60,7 +64,7 @@ def with_proxy(result: SearchResult, found: ProxyMasks) -> SearchResult:
     return replace(
         result,
         candidates=result.candidates + found.candidates,
-        forwards=result.forwards + ForwardCount(proxy=found.forwards),
+        forwards=result.forwards + ForwardCount(proxy=found.forwards, proxy_reference=found.reference),
     )
 
 

@@ -25,15 +25,17 @@ class RaceResult(msgspec.Struct, frozen=True):
     forwards: int
 
 
-def race(candidates: Sequence[Candidate], objective: Objective, tree: Tree, journal: Journal) -> RaceResult:
-    """Roll out candidates on the prompts of a tree.
+def race(
+    search: str, candidates: Sequence[Candidate], objective: Objective, tree: Tree, journal: Journal
+) -> RaceResult:
+    """Roll out the candidates that a search ended with on the prompts of a tree.
 
     Raises:
         CompileError: the final latents of no candidate are finite.
     """
     prompts = tree.network.samples
     with progress(f"race on {prompts} prompts", len(candidates)) as bar:
-        scores = Scores(f"race {prompts}", objective, tree, journal, bar)
+        scores = Scores(f"race of {search} on {prompts}", objective, tree, journal, bar)
         scores.losses(candidates)
     ranking = tuple(scores.ranking())
     if not ranking:

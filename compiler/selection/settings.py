@@ -24,11 +24,14 @@ def settings_of(task: Task, stages: Stages, result: SearchResult) -> Settings:
     if task.search == "paper":
         settings |= msgspec.to_builtins(task.annealing)
     if algorithm(task.search).arbitrated:
-        settings |= {"effort": task.effort, **stages._asdict()}
+        branches = "separate" if task.separate else "together"
+        settings |= {"effort": task.effort, **stages._asdict(), "branches": branches}
+        if task.states != "float32":
+            settings["states"] = task.states
     if task.search == "joint":
+        fixed = {0, *task.denoiser.first_steps(task.schedule.timesteps), *task.always}
         settings |= {
-            "allowance": rollout_limit(task.schedule.steps, task.nfe, task.share),
-            "branches": "separate" if task.separate else "together",
+            "allowance": rollout_limit(task.schedule.steps, task.nfe, task.share, len(fixed)),
             **({"batch": task.proposed} if task.proposed > 1 else {}),
         }
     if task.align:

@@ -49,8 +49,9 @@ def search(name: str, space: Space, tree: Tree, journal: Journal, seed: int) -> 
         scores = Scores(name, chosen.objective, tree, journal, bar)
         candidates = next(proposals)
         while True:
+            losses = scores.losses(candidates)
             try:
-                candidates = proposals.send(scores.losses(candidates))
+                candidates = proposals.send(losses)
             except StopIteration:
                 break
     finalists = tuple(scores.ranking()[:FINALISTS])

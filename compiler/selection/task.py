@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.denoisers.denoiser import Denoiser
@@ -87,14 +87,24 @@ class ForwardCount:
     race: int = 0
     arbitration: int = 0
     alignment: int = 0
-    """Training, and the reference runs of the further samples that it trains on."""
+    paired: int = 0
+    """The reference runs of the further samples that an alignment trains on and is judged by."""
     refit: int = 0
     proxy: int = 0
+    proxy_reference: int = 0
+    """Those of the proxy that are its reference run."""
 
     @property
     def total(self) -> int:
         """All stages together, those of a proxy left out."""
-        return sum(getattr(self, stage.name) for stage in fields(self) if stage.name != "proxy")
+        return sum(getattr(self, stage.name) for stage in fields(self) if not stage.name.startswith("proxy"))
+
+    @property
+    def own(self) -> ForwardCount:
+        """The same without reference runs, which the searches of several budgets share."""
+        return replace(
+            self, reference=0, paired=0, proxy=self.proxy - self.proxy_reference, proxy_reference=0
+        )
 
     def __add__(self, other: ForwardCount) -> ForwardCount:
         """Add stage by stage."""

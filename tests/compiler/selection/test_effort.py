@@ -141,7 +141,7 @@ def test_the_race_is_won_on_prompts_that_the_screen_has_not_seen(task, find, sma
         if key.startswith("joint ")
     }
     raced = {
-        key.removeprefix("race 4 "): entry["loss"]
+        key.removeprefix("race of joint on 4 "): entry["loss"]
         for key, entry in records.items()
         if key.startswith("race ")
     }
@@ -166,7 +166,7 @@ def test_a_race_in_which_nothing_is_finite_is_an_error(bench, journal, monkeypat
 
     candidate = Candidate.of(6, (0, 2), "tracked", "velocity")
     with pytest.raises(CompileError, match="none of 1 finalists"):
-        race([candidate], "log-mean", tree, journal)
+        race("joint", [candidate], "log-mean", tree, journal)
 
 
 def test_a_killed_race_goes_on(task, small, tmp_path, monkeypatch):
