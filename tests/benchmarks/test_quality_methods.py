@@ -8,7 +8,7 @@ import pytest
 import torch
 from quality_methods import changes, cost_page, efforts, few_steps
 from quality_methods.draws import drawn
-from quality_methods.report import report
+from quality_methods.report import report, write_report
 from quality_methods.scoring import frame_ssim
 
 from budc.policies.samples import samples_of
@@ -87,6 +87,24 @@ def test_an_effort_is_compared_on_every_draw_that_both_were_run_on():
     assert "| `tiny`, 4 | 1.00 (0.45 to 2.23) | 2.00, 0.50 | 1.00 |" in efforts.compared(draws)
     # The table of errors is of the prompts that a compile takes.
     assert "0.20, 50" in efforts.measured(draws[0])
+
+
+def test_a_cell_of_a_later_draw_alone_is_shown_and_seeds_are_one_figure():
+    rows = [
+        row("joint", [0.1, 0.1], 400, draw=1),
+        row("joint-fast", [0.1, 0.2], 50, draw=1),
+        row("joint-fast", [0.2, 0.1], 50, seed=1, draw=1),
+    ]
+    draws = efforts.draws_of(rows)
+    assert len(draws) == 2
+    assert "| `tiny`, 4 | 1.41 (1.41 to 1.41) | 1.41 |  |" in efforts.compared(draws)
+
+
+def test_the_page_of_quality_is_of_the_first_draw(tmp_path):
+    results = json.loads((ROOT / "benchmarks" / "results" / "quality.json").read_text(encoding="utf-8"))
+    later = [{**entry, "draw": 1} for entry in results["rows"] if entry["method"] == "joint"]
+    write_report({**results, "rows": results["rows"] + later}, tmp_path)
+    assert (tmp_path / "quality.md").read_text(encoding="utf-8") == report(results)
 
 
 def test_no_two_draws_share_a_prompt_and_its_noise():

@@ -56,6 +56,8 @@ def test_a_quality_counts_what_every_budget_took_on_them(searched):
     made = searched(budget=None, quality="latent-mse<=1e-9")
     assert len([note for note in made.outcome.notes if "prompts that judge" in note]) > 1
     assert made.outcome.forwards.proxy > one.outcome.forwards.proxy
+    # All budgets share its reference run.
+    assert made.outcome.forwards.proxy_reference == one.outcome.forwards.proxy_reference > 0
 
 
 def test_a_time_searches_on_them_at_the_budget_that_it_leads_to(searched):

@@ -118,6 +118,14 @@ def test_forgetting_changes_no_bit_and_costs_forwards(bench):
     assert len(cramped._nodes) <= 5 < len(roomy._nodes)
 
 
+def test_a_node_keeps_nothing_of_the_batch_that_it_was_computed_in(bench):
+    tree = bench(steps=8).tree()
+    tree.roll_out(drawn(8, 4, 8))
+    kept = [tensor for node in tree._nodes.values() for own in node.cached.values() for tensor in own]
+    assert kept
+    assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in kept)
+
+
 def test_more_is_remembered_where_less_is_cached(bench):
     """A trunk residual is counted as large as it is only where it is what a candidate caches."""
     toy = bench(steps=10)

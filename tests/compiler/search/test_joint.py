@@ -30,6 +30,12 @@ def test_few_masks_may_be_searched_through_in_part():
     assert limits == pytest.approx([20 + 0.03 * 330, MOST_EVALUATIONS / 6, 20])
 
 
+def test_steps_that_every_candidate_computes_leave_fewer_masks():
+    """Where two denoisers share the run, the second one's first step is fixed, too."""
+    assert rollout_limit(50, 3) == pytest.approx(2 * 0.03 * 1176)
+    assert rollout_limit(50, 3, fixed=2) == pytest.approx(20 + 0.03 * 48)
+
+
 @pytest.mark.parametrize("steps", [12, 16, 28, 50])
 def test_a_small_budget_costs_no_more_than_ten_evaluations(steps):
     costs = [nfe * rollout_limit(steps, nfe) for nfe in range(2, 10)]

@@ -52,3 +52,12 @@ def test_a_space_may_have_fewer_masks_than_it_would_try(run, space):
 def test_without_a_published_mask_it_is_refused(space):
     with pytest.raises(UsageError, match="--search nearby: no mask"):
         next(ALGORITHMS["nearby"].propose(space(10, 4), random.Random(0)))
+
+
+@pytest.mark.parametrize(("prompts", "payload"), [(100, "trunk-residual"), (4, "velocity")])
+def test_a_small_lead_on_few_prompts_does_not_decide_the_payload(prompts, payload, run, space):
+    def loss(candidate):
+        return 0.2 * off(candidate, PUBLISHED[0]) - 0.5 * (candidate.payload == "trunk-residual")
+
+    winner, _ = run("nearby", space(40, 4, published_masks=PUBLISHED, prompts=prompts), loss)
+    assert winner.payload == payload

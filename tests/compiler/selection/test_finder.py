@@ -164,6 +164,12 @@ def test_every_forward_is_counted(task, find):
     assert forwards.alignment == 0
 
 
+def test_what_several_budgets_share_is_not_a_budgets_own():
+    spent = ForwardCount(reference=1, search=2, alignment=4, paired=8, refit=16, proxy=50, proxy_reference=20)
+    assert spent.total == 31
+    assert spent.own == ForwardCount(search=2, alignment=4, refit=16, proxy=30)
+
+
 def test_a_sweep_shares_the_full_run(task, toys, tmp_path):
     wanted = task(8, 2, samples=8)
     denoiser = wanted.denoiser

@@ -9,7 +9,7 @@ from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.rollouts.tree import Rollout, Tree
 from budc.compiler.search import Candidate, Space
 from budc.compiler.selection.effort import FINALISTS
-from budc.compiler.selection.scores import Scores, policy_of
+from budc.compiler.selection.scores import Record, Scores, policy_of
 from budc.compiler.selection.study import search
 from budc.compiler.storage.journal import Journal
 from budc.progress import progress
@@ -170,3 +170,21 @@ def test_a_batch_of_which_a_later_candidate_is_known_costs_what_it_did(bench, jo
         for candidate in batch[1:]:
             killed.put(f"joint {candidate.key}", journal.records[f"joint {candidate.key}"])
         assert costs(killed) == whole
+
+
+def test_a_payload_that_did_not_lead_clearly_is_no_finalist_before_the_other(bench, journal):
+    """On five prompts a trunk residual must lead by one; the search had turned it down, and so must the ranking."""
+    tree = bench(steps=6, samples=5).tree()
+    mask, other = StepMask.from_compute_steps(6, (0, 2, 4)), StepMask.from_compute_steps(6, (0, 3, 4))
+    behind, ahead = (Candidate((of,), "tracked", "velocity") for of in (mask, other))
+    doubtful, clear = (Candidate((of,), "tracked", "trunk-residual") for of in (mask, other))
+    rows = tuple({} if step in (0, 2, 4) else {"cond": (1.0,), "uncond": (1.0,)} for step in range(6))
+
+    def ranked(losses):
+        with progress("ranking", 4) as bar:
+            scores = Scores("joint", "log-mean", tree, journal, bar)
+            scores.known = {c.key: (c, Record(loss, rows, 1)) for c, loss in losses.items()}
+            return [scored.candidate for scored in scores.ranking()]
+
+    assert ranked({doubtful: -3.9, ahead: -3.0, behind: -2.0})[:2] == [ahead, doubtful]
+    assert ranked({clear: -4.1, ahead: -3.0, behind: -2.0}) == [clear, ahead, behind]
