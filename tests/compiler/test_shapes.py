@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from budc.compiler.compile import compile_artifacts
 from budc.compiler.policy_source import make_request
+from budc.compiler.selection.effort import EFFORTS, PerBudget
 from budc.compiler.shapes import OutputSize, parse_sizes
 from budc.policies.profile import load_profile
 from budc.schema.errors import UnsupportedModel, UsageError
@@ -112,3 +113,23 @@ def test_each_size_is_measured_and_run_with_its_own_sigmas_and_predictors(flags)
     )
     with budc.applied(pipe, alone, allow_unsigned=True):
         assert torch.equal(latents(pipe, size), run)
+
+
+def test_policies_of_a_sweep_are_fitted_to_a_size_on_the_same_prompts(eight_prompts, tmp_path, monkeypatch):
+    """Where a smaller budget would take fewer prompts, its full runs were taken for those of the larger one."""
+    fewer = replace(EFFORTS["fast"], screen=PerBudget(2, 2), fit=PerBudget(8, 8))
+    monkeypatch.setattr("budc.compiler.selection.effort.EFFORTS", {**EFFORTS, "fast": fewer})
+    size = {"height": None, "width": None, "frames": None, "shape": ("32x48x5", "32x32x5")}
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("".join(f"a small red circle {side}\n" for side in "abcdefghijklmnop"))
+    asked = eight_prompts | size | {"search": "dp", "no_frames": True, "calibration": prompts}
+
+    def compiled(name, **budget):
+        (tmp_path / name).mkdir()
+        out = tmp_path / name if "sweep" in budget else tmp_path / name / "policy.budc.json"
+        return compile_artifacts(make_request({}, asked | budget | {"out": out}).resolve())[-1].document
+
+    alone, swept = compiled("alone", budget="2"), compiled("swept", sweep="1,2")
+    assert swept.budget == alone.budget
+    assert swept.search.settings["fit"] == alone.search.settings["fit"] == 16
+    assert swept.further_shapes == alone.further_shapes
