@@ -4,6 +4,7 @@ import pytest
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from toy_networks import Blocks, pair
 
+from budc.compiler import fingerprint
 from budc.compiler.denoisers.experts import ExpertSwitch
 from budc.compiler.denoisers.module import ModuleDenoiser
 from budc.schema.errors import (
@@ -49,10 +50,11 @@ def switch(boundary, seed=1):
         ({"denoiser": pair(1.0), "weights": "a"}, {"denoiser": pair(2.0), "weights": "b"}),
         ({"denoiser": switch(500.0)}, {"denoiser": switch(500.0, seed=2)}),
         ({"denoiser": switch(500.0)}, {"denoiser": switch(700.0)}),
+        ({"denoiser": switch(500.0), "weights": "a"}, {"denoiser": switch(700.0), "weights": "a"}),
     ],
     ids=[
         "weights", "buffer", "attribute", "seed", "blocks", "scheduler settings", "scheduler", "guidance", "batch",
-        "functions", "expert", "boundary",
+        "functions", "expert", "boundary", "boundary of a named network",
     ],
 )  # fmt: skip
 def test_a_folder_resumes_nothing_but_the_same_call(compiled, tmp_path, first, other):
@@ -61,6 +63,15 @@ def test_a_folder_resumes_nothing_but_the_same_call(compiled, tmp_path, first, o
     with pytest.raises(JournalCorrupt, match="belongs to another compile") as caught:
         compiled(**given | first | other)
     assert "work=" in caught.value.remedy
+
+
+@pytest.mark.parametrize("package", ["torch", "diffusers"])
+def test_a_folder_is_resumed_with_the_same_versions_alone(compiled, tmp_path, monkeypatch, package):
+    compiled(Blocks(), work=tmp_path)
+    version = fingerprint.version
+    monkeypatch.setattr(fingerprint, "version", lambda name: version(name) + "+x" * (name == package))
+    with pytest.raises(JournalCorrupt, match="belongs to another compile"):
+        compiled(Blocks(), work=tmp_path)
 
 
 def test_equal_networks_resume_each_other(compiled, tmp_path):
