@@ -4,8 +4,8 @@ A candidate's coefficients are fitted while it is rolled out (`budc.compiler.fit
 of the mask with its best predictor.
 
 1. Starts (`budc.compiler.search.starts`), with the velocity as payload. The best of them is also tried with the trunk
-   residual, which decides the payload (`budc.compiler.search.preference`). An engine that reuses another one has that
-   alone.
+   residual, which decides the payload (`budc.compiler.search.payload_penalty`). An engine that reuses another one has
+   that alone.
 2. A surrogate (`budc.compiler.search.surrogate`) learns from all rollouts and ranks hundreds of masks near the best,
    and some that are far from it (`budc.compiler.search.promising`). The most promising one is rolled out, and so on
    until the limit of rollouts.
@@ -27,7 +27,7 @@ import statistics
 from collections.abc import Generator, Mapping, Sequence
 
 from budc.compiler.search.moves import Slots, candidate_of, mask_count, prefix_count, slots_of
-from budc.compiler.search.preference import handicap
+from budc.compiler.search.payload_penalty import payload_penalty
 from budc.compiler.search.promising import most_promising
 from budc.compiler.search.space import Candidate, Proposals, Space
 from budc.compiler.search.starts import ranked_masks, starting_masks
@@ -130,7 +130,7 @@ def joint(space: Space, rng: random.Random) -> Proposals:
     for other in payloads[1:]:
         counter.add(best, other)
         yield from score([best], other)
-        kept, tried = (losses[of][best] + handicap(of, space.prompts) for of in (payloads[0], other))
+        kept, tried = (losses[of][best] + payload_penalty(of, space.prompts) for of in (payloads[0], other))
         if tried < kept:
             payloads.reverse()
     until = 0.0
@@ -139,7 +139,7 @@ def joint(space: Space, rng: random.Random) -> Proposals:
         until += limit
         while masks := most_promising_batch(payload, until):
             yield from score(masks, payload)
-    payload = min(losses, key=lambda of: min(losses[of].values()) + handicap(of, space.prompts))
+    payload = min(losses, key=lambda of: min(losses[of].values()) + payload_penalty(of, space.prompts))
     return candidate_of(space, _best(losses[payload]), payload)
 
 

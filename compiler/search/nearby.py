@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 
 from budc.compiler.search.moves import Slots, candidate_of, slots_of
-from budc.compiler.search.preference import handicap
+from budc.compiler.search.payload_penalty import payload_penalty
 from budc.compiler.search.promising import most_promising
 from budc.compiler.search.published import candidates_of_published, published_candidates
 from budc.compiler.search.space import Proposals, Space
@@ -36,7 +36,9 @@ def nearby(space: Space, rng: random.Random) -> Proposals:
     """
     candidates = published_candidates(space, "nearby")
     losses = yield candidates
-    judged = [loss + handicap(c.payload, space.prompts) for c, loss in zip(candidates, losses, strict=True)]
+    judged = [
+        loss + payload_penalty(c.payload, space.prompts) for c, loss in zip(candidates, losses, strict=True)
+    ]
     payload = candidates[judged.index(min(judged))].payload
     scored: dict[Slots, float] = {
         slots_of(space, candidate): loss

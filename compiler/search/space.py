@@ -52,6 +52,11 @@ class Candidate(msgspec.Struct, frozen=True):
         return f"{steps} {self.rule} {self.payload}"
 
 
+def fixed_steps(first_steps: Sequence[int], always: Sequence[int]) -> tuple[int, ...]:
+    """Return the steps that every candidate computes: each denoiser's first one, and what an engine always computes."""
+    return tuple(sorted({0, *first_steps, *always}))
+
+
 class Space(msgspec.Struct, frozen=True, kw_only=True):
     """Candidates that compute `nfe` of `steps` steps in each of `branches`, with `rule` and one of `payloads`.
 
@@ -90,7 +95,7 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def fixed(self) -> tuple[int, ...]:
         """The steps that every candidate computes."""
-        return tuple(sorted({0, *self.first_steps, *self.always}))
+        return fixed_steps(self.first_steps, self.always)
 
     @property
     def unfitted(self) -> tuple[Rule, Payload]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from budc.compiler.search.payload_penalty import payload_penalty
 from budc.compiler.selection.effort import AFTER_PROXY, PROXY_MASKS
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.stages import Stages, stages_of
@@ -44,7 +45,8 @@ class ProxySearch:
     def find(self, task: Task) -> ProxyMasks:
         """Return the best masks for a task that differs from the first in its budget alone."""
         result = self._finder.find(_searched(task))
-        ranked = sorted(result.trace, key=lambda point: point.loss)
+        prompts = self._finder.stages.screen
+        ranked = sorted(result.trace, key=lambda at: at.loss + payload_penalty(at.candidate.payload, prompts))
         masks = dict.fromkeys(point.candidate.mask.compute_steps for point in ranked)
         forwards = result.forwards
         return ProxyMasks(tuple(masks)[:PROXY_MASKS], result.candidates, forwards.total, forwards.reference)

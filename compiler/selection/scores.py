@@ -17,7 +17,7 @@ from budc.compiler.fitting.trajectory import CoefficientRows
 from budc.compiler.rollouts.metrics import objective
 from budc.compiler.rollouts.tree import Rollout, Tree
 from budc.compiler.search import Candidate, Objective
-from budc.compiler.search.preference import handicap
+from budc.compiler.search.payload_penalty import payload_penalty
 from budc.compiler.selection.trace import TracePoint
 from budc.compiler.storage.journal import Journal
 from budc.option_names import worded
@@ -109,13 +109,15 @@ class Scores:
     def ranking(self) -> list[Scored]:
         """Return the candidates of finite loss with their policies, best first.
 
-        Another payload than the velocity must lead clearly (`budc.compiler.search.preference`).
+        Another payload than the velocity must lead clearly (`budc.compiler.search.payload_penalty`).
         """
         prompts = self._tree.network.samples
 
         def judged(known: tuple[Candidate, Record]) -> float:
             candidate, record = known
-            return record.loss + (handicap(candidate.payload, prompts) if self._kind == "log-mean" else 0.0)
+            return record.loss + (
+                payload_penalty(candidate.payload, prompts) if self._kind == "log-mean" else 0.0
+            )
 
         return [
             Scored(candidate, record.loss, policy_of(self._tree, candidate, record.rows))

@@ -9,6 +9,7 @@ import msgspec
 
 from budc.compiler.search import algorithm
 from budc.compiler.search.joint import rollout_limit
+from budc.compiler.search.space import fixed_steps
 from budc.compiler.selection.effort import effort, epochs
 from budc.compiler.selection.stages import Stages
 from budc.compiler.selection.task import SearchResult, Settings, Task
@@ -29,7 +30,7 @@ def settings_of(task: Task, stages: Stages, result: SearchResult) -> Settings:
         if task.states != "float32":
             settings["states"] = task.states
     if task.search == "joint":
-        fixed = {0, *task.denoiser.first_steps(task.schedule.timesteps), *task.always}
+        fixed = fixed_steps(task.denoiser.first_steps(task.schedule.timesteps), task.always)
         settings |= {
             "allowance": rollout_limit(task.schedule.steps, task.nfe, task.share, len(fixed)),
             **({"batch": task.proposed} if task.proposed > 1 else {}),

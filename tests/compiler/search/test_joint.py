@@ -6,7 +6,7 @@ import random
 import pytest
 
 from budc.compiler.search.joint import MOST_EVALUATIONS, joint, rollout_limit
-from budc.compiler.search.preference import LEAD
+from budc.compiler.search.payload_penalty import PENALTY
 
 
 def rollouts(seen):
@@ -88,7 +88,7 @@ def test_every_mask_of_a_small_space_is_scored(run, space):
 @pytest.mark.parametrize(("gain", "payload"), [(1.5, "trunk-residual"), (0.5, "velocity")])
 def test_the_trunk_residual_is_taken_where_it_is_clearly_better(gain, payload, run, space):
     def loss(candidate):
-        return sum(candidate.mask.compute_steps) - gain * LEAD * (candidate.payload == "trunk-residual")
+        return sum(candidate.mask.compute_steps) - gain * PENALTY * (candidate.payload == "trunk-residual")
 
     _, seen = run("joint", space(50, 4, prompts=1), loss)
     assert {candidate.payload for candidate in seen[3:]} == {payload}

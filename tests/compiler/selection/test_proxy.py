@@ -1,10 +1,14 @@
 """Masks of a proxy, and the short search that starts from them."""
 
+from dataclasses import replace
+
 import pytest
 
+from budc.compiler.search import Candidate
 from budc.compiler.selection.effort import PROXY_MASKS
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.proxy import ProxySearch, after_proxy, with_proxy
+from budc.compiler.selection.trace import TracePoint
 from budc.compiler.storage.journal import Journal
 
 
@@ -36,3 +40,18 @@ def test_a_short_search_starts_from_its_masks(found, task, tmp_path):
     result = with_proxy(after, masks)
     assert result.candidates == len(tried) + masks.candidates
     assert (result.forwards.proxy, result.forwards.total) == (masks.forwards, after.forwards.total)
+
+
+def test_masks_are_ranked_as_a_search_ranks_its_finalists(task, tmp_path, monkeypatch):
+    """Of two payloads that lose alike, the velocity's masks come first."""
+    wanted = task(10, 3, effort="fast")
+    with Journal(tmp_path / "ranked", "ranked") as journal:
+        search = ProxySearch(wanted, journal)
+        result = search._finder.find(wanted)
+        trunk, velocity = (
+            TracePoint(Candidate.of(10, steps, "tracked", payload), loss, 1)
+            for steps, payload, loss in (((0, 1, 2), "trunk-residual", -3.1), ((0, 4, 8), "velocity", -3.0))
+        )
+        changed = replace(result, trace=(trunk, velocity))
+        monkeypatch.setattr(search._finder, "find", lambda _: changed)
+        assert search.find(wanted).masks == ((0, 4, 8), (0, 1, 2))
