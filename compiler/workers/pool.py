@@ -18,7 +18,7 @@ import torch
 
 from budc.compiler.workers.actor import Failed, Setup, Task
 from budc.compiler.workers.queue import ATTEMPTS, Nodes, TaskQueue
-from budc.compiler.workers.ray_cluster import first_line
+from budc.compiler.workers.ray_cluster import reason_of
 from budc.compiler.workers.started_worker import StartedWorker, Starter, placed
 from budc.progress import notice, stage
 from budc.schema.errors import BudcError, ClusterUnusable
@@ -69,7 +69,7 @@ class Pool:
                 self.starter.make_ready(worker)
             except self.ray.exceptions.RayError as error:
                 raise ClusterUnusable(
-                    f"{worker.place} cannot be started: {first_line(error)}",
+                    f"{worker.place} cannot be started: {reason_of(error)}",
                     remedy="install budc with its extra ray in the environment of every node",
                 ) from error
 
@@ -88,7 +88,7 @@ class Pool:
             try:
                 failed = self.ray.get(answer)
             except self.starter.losses as error:
-                self._lose(worker, None, TaskQueue(0), {}, first_line(error))
+                self._lose(worker, None, TaskQueue(0), {}, reason_of(error))
                 continue
             if isinstance(failed, Failed):
                 raise placed(failed.error, worker.place)
@@ -118,7 +118,7 @@ class Pool:
                     continue
                 result = self.ray.get(answer)
             except losses as error:
-                self._lose(worker, position, queue, running, first_line(error))
+                self._lose(worker, position, queue, running, reason_of(error))
                 continue
             if isinstance(result, Failed):
                 raise placed(result.error, worker.place)

@@ -15,13 +15,16 @@ from typing import Any
 from budc.compiler.cluster import Cluster
 from budc.compiler.workers.cluster_address import check_answers, show_token
 from budc.option_names import option
+from budc.progress import notice, stage
 from budc.schema.errors import ClusterUnusable
 from budc.schema.plural import counted
 
 _SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 _LOCAL = {"RAY_worker_niceness": "0"}
-LOCAL_STARTS = 3
-"""How often a local cluster is started: Ray gives up after half a minute, which a busy machine may need."""
+STARTS = 3
+"""How often to start or connect: Ray gives up after half a minute, which a busy machine may need."""
+_TOO_SLOW = ("timed out", "Proxy failed to Connect to backend")
+"""What Ray says where a local cluster, or the process that a `ray://` address starts for a driver, takes longer."""
 OBJECT_STORE_BYTES = 256 << 20
 """Memory for objects on a local cluster: embeddings of prompts, and nothing larger."""
 
@@ -48,6 +51,7 @@ def connected(cluster: Cluster) -> Iterator[Any]:
     for name, value in (_SETTINGS | (_LOCAL if local else {})).items():
         os.environ.setdefault(name, value)
     show_token()
+    stage("connect", f"Ray, {address}")
     import ray
     import ray.util.scheduling_strategies
 
@@ -56,7 +60,7 @@ def connected(cluster: Cluster) -> Iterator[Any]:
         check_answers(f"{option('ray', 'auto')} ({address})", address)
     own = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES} if local else {}
     try:
-        for left in reversed(range(LOCAL_STARTS if local else 1)):
+        for left in reversed(range(STARTS)):
             if _began(ray, cluster.address, left, address=address, **own):
                 break
         yield ray
@@ -71,10 +75,11 @@ def _began(ray: Any, named: str, left: int, **given: Any) -> bool:
         return True
     except Exception as error:  # Ray raises whatever it likes, Exception itself among it.
         ray.shutdown()
-        if left and "timed out" in str(error):
+        if left and any(words in str(error) for words in _TOO_SLOW):
+            notice(f"{option('ray', named)}: Ray was too slow to start and is tried again")
             return False
         raise ClusterUnusable(
-            f"{option('ray', named)}: {first_line(error)}",
+            f"{option('ray', named)}: {reason_of(error)}",
             remedy="start Ray there (`ray start --head`) with this Python and this Ray, put the token that it asks for "
             "into RAY_AUTH_TOKEN, or use --ray local",
         ) from error
@@ -119,8 +124,7 @@ def worker_count(ray: Any, cluster: Cluster, share: Share) -> int:
     )
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error of Ray's that says something."""
-    return next(
-        (line.strip()[:200] for line in str(error).splitlines() if line.strip()), type(error).__name__
-    )
+def reason_of(error: BaseException) -> str:
+    """Return the line of an error of Ray that says most: the first, or the last of another process's traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1 if any(line.startswith("Traceback (") for line in lines) else 0][:200]

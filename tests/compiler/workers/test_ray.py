@@ -1,4 +1,4 @@
-"""A local Ray cluster of two workers: the policy of one process, and a worker that is killed."""
+"""A local Ray cluster of two workers: the policy of one process, a worker that is killed, and slow or failing starts."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,8 @@ import toy_search
 from budc.compiler.cluster import Cluster
 from budc.compiler.selection.finder import Finder
 from budc.compiler.storage.journal import Journal
-from budc.compiler.workers.ray_cluster import connected
+from budc.compiler.workers import ray_cluster
+from budc.compiler.workers.ray_cluster import STARTS, connected, reason_of
 from budc.compiler.workers.search_tasks import PoolSearch
 from budc.compiler.workers.worker_pool import worker_pool
 from budc.progress import reported
@@ -56,3 +57,64 @@ def test_an_address_that_does_not_answer_is_refused():
         connected(Cluster("127.0.0.1:1")),
     ):
         pass
+
+
+TRACEBACK = """Initialization failure from server:
+Traceback (most recent call last):
+  File "proxier.py", line 780, in Datapath
+    raise RuntimeError(
+RuntimeError: {}
+"""
+SLOW = TRACEBACK.format("Proxy failed to Connect to backend! Check `ray_client_server.err` on the head node.")
+
+
+@pytest.fixture
+def attempts(monkeypatch):
+    """Let Ray start as this list says, one of it each time: None, or an error's text."""
+    import ray
+
+    attempts = []
+
+    def init(**given):
+        if (text := attempts.pop(0)) is not None:
+            raise ConnectionAbortedError(text)
+
+    monkeypatch.setattr(ray, "init", init)
+    return attempts
+
+
+@pytest.mark.parametrize("said", ["The node timed out.", SLOW])
+def test_a_cluster_that_is_too_slow_is_tried_again_and_the_user_is_told(said, attempts, monkeypatch):
+    told = []
+    monkeypatch.setattr(ray_cluster, "notice", told.append)
+    attempts += [said] * (STARTS - 1) + [None]
+    with connected(Cluster("local")):
+        assert attempts == []
+    assert told == ["--ray local: Ray was too slow to start and is tried again"] * (STARTS - 1)
+
+
+@pytest.mark.parametrize(
+    ("said", "left", "told"),
+    [
+        ([SLOW] * STARTS, 0, "Proxy failed to Connect to backend"),
+        (
+            [TRACEBACK.format("Starting Ray client server failed."), None],
+            1,
+            "Starting Ray client server failed",
+        ),
+    ],
+)
+def test_what_does_not_pass_is_refused_with_the_cause(said, left, told, attempts):
+    attempts += said
+    with (
+        pytest.raises(ClusterUnusable, match=f"^--ray local: RuntimeError: {told}"),
+        connected(Cluster("local")),
+    ):
+        pass
+    assert len(attempts) == left
+
+
+def test_the_reason_of_an_error_is_the_line_that_says_most():
+    assert reason_of(RuntimeError("\n The actor died.\n\tpid: 7")) == "The actor died."
+    assert reason_of(RuntimeError(TRACEBACK.format("no room"))) == "RuntimeError: no room"
+    assert reason_of(RuntimeError()) == "RuntimeError"
