@@ -122,7 +122,7 @@ def measure(folder: Path, model: str, rounds: int) -> list[dict[str, Any]]:
             finder = Finder(task, journal, hired.search)
             plain = [PlainProcess(setups(loaded, task, journal)) for _ in range(2)]
             reference = {key: value for key, value in journal.records.items() if "full" in key}
-            rolled = [RollOut(reference, finder.stages.screen, candidate) for candidate in candidates()]
+            rolled = [RollOut(reference, finder.stages.spans[0], candidate) for candidate in candidates()]
             ways: dict[str, Callable[[Sequence[Task]], None]] = {
                 "one worker": lambda tasks: in_pool(replace(pool, workers=pool.workers[:1]), tasks),
                 "two workers": lambda tasks: in_pool(pool, tasks),

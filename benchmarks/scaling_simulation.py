@@ -25,7 +25,7 @@ from budc.compiler.planning.devices import device as device_named
 from budc.compiler.planning.estimate import UTILISATION
 from budc.compiler.search import Candidate, algorithm
 from budc.compiler.search.space import Space
-from budc.compiler.selection.effort import FINALISTS, effort
+from budc.compiler.selection.effort import FINALISTS, OF_FINALISTS, effort
 from budc.compiler.selection.stages import Stages, stages_of
 from budc.policies.costs import shipped_cost
 from budc.policies.model_choice import choose_model
@@ -87,7 +87,8 @@ def rolled_out(candidate: Candidate, seconds: float) -> Callable[[set[Any]], flo
 
     def cost(known: set[Any]) -> float:
         steps = candidate.mask.compute_steps
-        fresh = {(candidate.payload, steps[: end + 1]) for end in range(len(steps))} - known
+        prefixes = {(candidate.payload, candidate.group, steps[: end + 1]) for end in range(len(steps))}
+        fresh = prefixes - known
         known |= fresh
         return len(fresh) * seconds
 
@@ -132,6 +133,8 @@ def simulate(profile: ModelProfile, nfe: int, name: str, forward: float, workers
         branches=profile.branches,
         annealing=profile.search,
         rollouts=given.rollouts,
+        prompts=stages.screen,
+        groups=stages.groups,
         published_masks=masks_for(profile, steps, nfe),
         batch=batch,
     )
@@ -141,7 +144,10 @@ def simulate(profile: ModelProfile, nfe: int, name: str, forward: float, workers
         farm.run("search", [rolled_out(candidate, stages.screen * step) for candidate in proposed])
         last = [*last, *proposed][-FINALISTS:]
     if stages.screen < stages.fit:
-        farm.run("race", [fixed(nfe * stages.fit * step) for _ in range(given.finalists)])
+        rollout = nfe * stages.fit * step
+        farm.run("race", [fixed(OF_FINALISTS * rollout) for _ in range(given.finalists)])
+        # One move after the other.
+        farm.run("descent", [fixed((1 - OF_FINALISTS) * given.finalists * rollout)])
     if stages.judge:
         farm.run("arbitration", [fixed(nfe * stages.judge * step) for _ in last])
         farm.run("refit", [fixed(nfe * stages.total * step)])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from budc.compiler.planning.dry_run import Given, dry_run, given_to
 from budc.compiler.planning.shared_rollouts import unshared
 from budc.compiler.search import GIVEN, GIVEN_FITTED, algorithm
-from budc.compiler.selection.effort import AFTER_PROXY, FINALISTS, effort
+from budc.compiler.selection.effort import AFTER_PROXY, FINALISTS, OF_FINALISTS, effort
 from budc.compiler.selection.finder import FIT_PASS
 from budc.compiler.selection.stages import Stages
 from budc.compiler.selection.training_cost import paired, training_cost
@@ -89,7 +89,8 @@ class ExpectedPasses:
         candidate = nfe * self.branches
         passes = self._searches(nfe, earlier)
         if stages.screen < stages.fit:
-            passes["race"] = [given.finalists * candidate * stages.fit]
+            race = given.finalists * candidate * stages.fit
+            passes |= {"race": [OF_FINALISTS * race], "descent": [(1 - OF_FINALISTS) * race]}
         if self.align:
             training = training_cost(self.search, self.effort, nfe, stages, self.branches)
             passes["align"] = [training.time * self.branches]

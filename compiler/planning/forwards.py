@@ -186,7 +186,7 @@ def _remembered(settings: CompileSettings, search: str, cost: Cost, nfe: int) ->
     velocities = algorithm(search).arbitrated and "velocity" in _given(settings, nfe).payloads
     cached = cost.latents if velocities else cost.residual
     node = node_bytes(cost.latents, cached, len(settings.profile.branches), settings.steps // nfe)
-    return MEMORY // max(node * settings.stages.screen, 1)
+    return MEMORY // max(node * settings.stages.screen * settings.stages.groups, 1)
 
 
 def transfer_forwards(settings: CompileSettings) -> int:

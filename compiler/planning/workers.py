@@ -1,9 +1,10 @@
 """Workers: what a compile takes where those of a Ray cluster share it (`budc compile --ray`).
 
-Full runs, the report, candidates, finalists and policies that are judged are shared; a refit, and an alignment with its
-judges, follow on one device. Candidates of `joint` are proposed in batches, so no more than a batch is rolled out at a
-time. Those that begin alike share that part only where the same worker has both: between all of it and none. Other
-searches, and those at the size of a proxy, are counted as if one device rolled out all.
+Full runs, the report, candidates, finalists and policies that are judged are shared. Moves of the best finalist's
+steps, a refit, and an alignment with its judges, follow on one device. Candidates of `joint` are proposed in batches,
+so no more than a batch is rolled out at a time. Those that begin alike share that part only where the same worker has
+both: between all of it and none. Other searches, and those at the size of a proxy, are counted as if one device rolled
+out all.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from budc.compiler.planning.count import Count
 from budc.compiler.planning.estimate import CompileEstimate
 from budc.compiler.search.joint import candidate_limit
 from budc.compiler.search.space import DEFAULT_BATCH
-from budc.compiler.selection.effort import FINALISTS, effort
+from budc.compiler.selection.effort import FINALISTS, OF_FINALISTS, effort
 
 
 def on_workers(estimate: CompileEstimate, workers: int) -> Mapping[str, Count]:
@@ -24,7 +25,7 @@ def on_workers(estimate: CompileEstimate, workers: int) -> Mapping[str, Count]:
     shares = {
         "calibration": _share_of_prompts(settings.stages.total, workers),
         "report": _share_of_prompts(settings.held_out_size, workers),
-        "race": _share(effort(settings.effort).finalists, workers),
+        "race": min(1.0, _share(effort(settings.effort).finalists, workers) + 1 - OF_FINALISTS),
         "arbitration": 1.0 if settings.align else _share(FINALISTS, workers),
     }
     stages = {

@@ -12,7 +12,7 @@ short the batch, which keeps its nodes to its end, runs somewhat fewer.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -25,7 +25,6 @@ from budc.compiler.rollouts.metrics import latent_errors
 from budc.compiler.rollouts.node_memory import MEMORY, PrefixMemory, node_bytes
 from budc.compiler.rollouts.reference_run import ReferenceRun
 from budc.compiler.rollouts.step import take_step
-from budc.compiler.rollouts.workers import SearchWorkers
 from budc.compiler.search.space import Candidate
 
 
@@ -41,8 +40,7 @@ class Rollout:
 class Tree:
     """Rolls out candidates on one prompt set, whose reference run is known.
 
-    `network.forwards` counts what was really computed; `Rollout.forwards` what an undisturbed search computes. Where
-    there are `workers`, they roll out, and share less with each other.
+    `network.forwards` counts what was really computed; `Rollout.forwards` what an undisturbed search computes.
     """
 
     def __init__(
@@ -51,12 +49,10 @@ class Tree:
         form: LinearForm,
         run: ReferenceRun,
         memory: int = MEMORY,
-        workers: SearchWorkers | None = None,
     ) -> None:
         self.network = network
         self.form = form
         self.run = run
-        self._workers = workers
         self._coefficients = CoefficientFit(network, form, run)
         self._remembered = PrefixMemory[Prefix](memory)
         self._nodes: dict[Prefix, CandidateTrajectory] = {}
@@ -71,27 +67,15 @@ class Tree:
         return cost
 
     def roll_out(self, candidates: Sequence[Candidate]) -> list[Rollout]:
-        """Roll out candidates that were not noted. Raises: see `rollouts`."""
-        costs = [self.note(candidate) for candidate in candidates]
-        finished = dict(self.rollouts(candidates, costs))
-        return [finished[position] for position in range(len(candidates))]
+        """Roll out candidates that were not noted. Raises: see `rolled_out`."""
+        return self.rolled_out(candidates, [self.note(candidate) for candidate in candidates])
 
-    def rollouts(
-        self, candidates: Sequence[Candidate], costs: Sequence[int]
-    ) -> Iterator[tuple[int, Rollout]]:
-        """Roll out candidates that were noted at these costs; yield each with its position, as it is finished.
+    def rolled_out(self, candidates: Sequence[Candidate], costs: Sequence[int]) -> list[Rollout]:
+        """Roll out candidates that were noted at these costs: those that compute at the same step do so in one batch.
 
         Raises:
             DeviceMemory: one sample does not fit into the memory of the device.
         """
-        if self._workers is None:
-            yield from enumerate(self._rolled_out(candidates, costs))
-            return
-        for position, fit in self._workers.roll_out(self.network.samples, candidates):
-            yield position, Rollout(fit.errors, fit.rows, costs[position])
-
-    def _rolled_out(self, candidates: Sequence[Candidate], costs: Sequence[int]) -> list[Rollout]:
-        """Roll out candidates together: those that compute at the same step do so in one batch."""
         nodes = dict(self._nodes)
         paths = [self._prefixes(candidate) for candidate in candidates]
         missing = {prefix for path in paths for prefix in self._missing(path, nodes)}

@@ -17,6 +17,9 @@ from budc.compiler.search.space import Candidate
 from budc.compiler.storage.tensors import Records, Span
 from budc.schema.policy import Policy, SamplerBinding
 
+PromptSpan = tuple[int, int]
+"""The first of some prompts in a row, and the one after the last."""
+
 
 class FittedCandidate(NamedTuple):
     """A candidate's squared errors per prompt, and its coefficients per step and branch."""
@@ -32,9 +35,9 @@ class SearchWorkers(Protocol):
         """Make these chunks of the reference run."""
 
     def roll_out(
-        self, prompts: int, candidates: Sequence[Candidate]
+        self, spans: Sequence[PromptSpan], candidates: Sequence[Candidate]
     ) -> Iterator[tuple[int, FittedCandidate]]:
-        """Roll out candidates on the first `prompts`; yield each with its position."""
+        """Roll out candidates, each on its prompts; yield each with its position."""
 
     def arbitrate(self, policies: Mapping[str, Policy]) -> Iterator[Records]:
         """Measure policies, by the label that they have in the journal, on the prompts that judge."""

@@ -45,12 +45,14 @@ class Algorithm(NamedTuple):
     objective: Objective = "log-mean"
     arbitrated: bool = True
     """Whether its finalists are arbitrated on prompts that it does not see; if not, it is given all prompts."""
+    grouped: bool = False
+    """Whether it scores candidates on several groups of prompts in turn; if not, each on all that are fitted."""
     evaluations: Callable[[Space], int] | None = None
     """About how many steps its rollouts compute, common prefixes counted once; None where losses decide."""
 
 
 ALGORITHMS: Mapping[str, Algorithm] = {
-    "joint": Algorithm(joint, candidates_of_joint, evaluations=evaluations_of_joint),
+    "joint": Algorithm(joint, candidates_of_joint, grouped=True, evaluations=evaluations_of_joint),
     "paper": Algorithm(paper, candidates_of_paper, "mean", arbitrated=False),
     "uniform": Algorithm(uniform, lambda _: 1, "mean", arbitrated=False),
     "exhaustive": Algorithm(exhaustive, candidate_count, evaluations=evaluations_of_exhaustive),

@@ -8,12 +8,13 @@ of the mask with its best predictor.
    that alone.
 2. A surrogate (`budc.compiler.search.surrogate`) learns from all rollouts and ranks hundreds of masks near the best,
    and some that are far from it (`budc.compiler.search.promising`). The most promising one is rolled out, and so on
-   until the limit of rollouts.
+   until the limit of rollouts. Where there are several groups of prompts, the best start is scored on each, and the
+   masks after it on one group after the other: the surrogate tells a mask that is good from one that suits a group.
 3. Where there are few masks, as many rollouts are spent on the other payload.
 
 Several may be proposed at a time, for workers that roll them out side by side (`Space.batch`). Each but the first is
-chosen as if those before it had the mean of the losses so far: a constant liar (Ginsbourger, Le Riche, Carraro: Kriging
-is well-suited to parallelize optimization, 2010). The search then has fewer rounds to learn in.
+chosen as if those before it had the mean of their group's losses so far: a constant liar (Ginsbourger, Le Riche,
+Carraro: Kriging is well-suited to parallelize optimization, 2010). The search then has fewer rounds to learn in.
 
 Nothing is drawn at random. Where branches may differ, a computed step may also move to another branch; the total of
 branch evaluations stays.
@@ -24,9 +25,11 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable
+from itertools import cycle
 
-from budc.compiler.search.moves import Slots, candidate_of, mask_count, prefix_count, slots_of
+from budc.compiler.search.comparable import comparable_losses
+from budc.compiler.search.moves import Slots, Trial, candidate_of, mask_count, prefix_count, slots_of
 from budc.compiler.search.payload_penalty import payload_penalty
 from budc.compiler.search.promising import most_promising
 from budc.compiler.search.space import Candidate, Proposals, Space
@@ -46,22 +49,23 @@ MOST_EVALUATIONS = 250.0
 
 
 class RolloutCounter:
-    """Counts rollouts, in units of one whole candidate, where candidates with a common prefix share it."""
+    """Counts rollouts, in units of one whole candidate on one group of prompts, where those with a common prefix share
+    it."""
 
     def __init__(self, space: Space) -> None:
         self._count = mask_count(space)
-        self._seen: set[tuple[Payload, Slots]] = set()
+        self._seen: set[tuple[Payload, int, Slots]] = set()
         self.rollouts = 0.0
 
-    def add(self, slots: Slots, payload: Payload) -> None:
+    def add(self, trial: Trial, payload: Payload) -> None:
         """Count a candidate."""
-        for slot in slots:
+        for slot in trial.slots:
             # Branches that compute at the same step do so in the same state.
             until = (slot // self._count + 1) * self._count
-            prefix = (slot, *(other for other in slots if other < until))
-            if (payload, prefix) not in self._seen:
-                self._seen.add((payload, prefix))
-                self.rollouts += 1 / len(slots)
+            prefix = (slot, *(other for other in trial.slots if other < until))
+            if (payload, trial.group, prefix) not in self._seen:
+                self._seen.add((payload, trial.group, prefix))
+                self.rollouts += 1 / len(trial.slots)
 
 
 def rollout_limit(steps: int, nfe: int, share: float = 1.0, fixed: int = 1) -> float:
@@ -92,29 +96,33 @@ def candidates_of_joint(space: Space) -> int:
 def evaluations_of_joint(space: Space) -> int:
     """Return after how many computed steps it ends: at its limit, or where it has rolled out every mask."""
     limit = space.nfe * rollout_limit(space.steps, space.nfe, space.rollouts, len(space.fixed))
-    return math.ceil(min(limit, prefix_count(space)))
+    return math.ceil(min(limit, space.groups * prefix_count(space)))
 
 
 def joint(space: Space, rng: random.Random) -> Proposals:
     """Search masks, payload and coefficients, `space.batch` candidates at a time."""
-    counter = RolloutCounter(space)
+    counter, groups = RolloutCounter(space), cycle(range(space.groups))
     # The last payload is tried first: of two, the velocity, whose reuse runs no network.
     payloads = list(reversed(space.payloads))
-    losses: dict[Payload, dict[Slots, float]] = {payload: {} for payload in payloads}
+    losses: dict[Payload, dict[Trial, float]] = {payload: {} for payload in payloads}
 
-    def score(masks: Sequence[Slots], payload: Payload) -> Generator[list[Candidate], list[float], None]:
-        found = yield [candidate_of(space, slots, payload) for slots in masks]
-        losses[payload].update(zip(masks, found, strict=True))
+    def score(trials: Iterable[Trial], payload: Payload) -> Generator[list[Candidate], list[float], None]:
+        trials = list(trials)
+        found = yield [candidate_of(space, trial.slots, payload, trial.group) for trial in trials]
+        losses[payload].update(zip(trials, found, strict=True))
 
-    def most_promising_batch(payload: Payload, until: float) -> list[Slots]:
-        known, chosen = dict(losses[payload]), list[Slots]()
+    def most_promising_batch(payload: Payload, until: float) -> list[Trial]:
+        known, chosen = dict(losses[payload]), list[Trial]()
         while len(chosen) < space.batch and counter.rollouts < until:
             slots = most_promising(space, payload, known, ranked)
             if slots is None:
                 break
-            counter.add(slots, payload)
-            chosen.append(slots)
-            known[slots] = statistics.fmean(losses[payload].values())
+            trial = Trial(slots, next(groups))
+            counter.add(trial, payload)
+            chosen.append(trial)
+            known[trial] = statistics.fmean(
+                loss for other, loss in losses[payload].items() if other.group == trial.group
+            )
         return chosen
 
     starts, ranked = (
@@ -122,11 +130,11 @@ def joint(space: Space, rng: random.Random) -> Proposals:
         for masks in (starting_masks(space), ranked_masks(space))
     )
     for first in range(0, len(starts), space.batch):
-        masks = starts[first : first + space.batch]
-        for slots in masks:
-            counter.add(slots, payloads[0])
-        yield from score(masks, payloads[0])
-    best = _best(losses[payloads[0]])
+        trials = [Trial(slots) for slots in starts[first : first + space.batch]]
+        for trial in trials:
+            counter.add(trial, payloads[0])
+        yield from score(trials, payloads[0])
+    best = min(losses[payloads[0]], key=losses[payloads[0]].__getitem__)
     for other in payloads[1:]:
         counter.add(best, other)
         yield from score([best], other)
@@ -137,11 +145,13 @@ def joint(space: Space, rng: random.Random) -> Proposals:
     limits = _limits(space.steps, space.nfe, space.rollouts, len(space.fixed))
     for payload, limit in zip(payloads, limits, strict=False):
         until += limit
-        while masks := most_promising_batch(payload, until):
-            yield from score(masks, payload)
-    payload = min(losses, key=lambda of: min(losses[of].values()) + payload_penalty(of, space.prompts))
-    return candidate_of(space, _best(losses[payload]), payload)
-
-
-def _best(losses: Mapping[Slots, float]) -> Slots:
-    return min(losses, key=losses.__getitem__)
+        elsewhere = [best._replace(group=group) for group in range(1, space.groups)] if limit else []
+        for trial in elsewhere:
+            counter.add(trial, payload)
+        if elsewhere:
+            yield from score(elsewhere, payload)
+        while trials := most_promising_batch(payload, until):
+            yield from score(trials, payload)
+    compared = comparable_losses(space, losses)
+    payload, slots = min(compared, key=lambda of: compared[of] + payload_penalty(of[0], space.prompts))
+    return candidate_of(space, slots, payload)

@@ -14,12 +14,20 @@ import math
 import random
 from collections.abc import Collection, Iterator, Sequence
 from itertools import combinations
+from typing import NamedTuple
 
 from budc.compiler.search.space import Candidate, Space
 from budc.schema.mask import StepMask
 from budc.schema.policy import Payload
 
 Slots = tuple[int, ...]
+
+
+class Trial(NamedTuple):
+    """A mask, as slots, and the group of prompts on which it is scored."""
+
+    slots: Slots
+    group: int = 0
 
 
 def mask_count(space: Space) -> int:
@@ -54,14 +62,14 @@ def all_candidates(space: Space) -> Iterator[Candidate]:
             yield candidate_of(space, (*fixed, *rest), payload)
 
 
-def candidate_of(space: Space, slots: Sequence[int], payload: Payload) -> Candidate:
+def candidate_of(space: Space, slots: Sequence[int], payload: Payload, group: int = 0) -> Candidate:
     """Return the candidate that computes these slots; branches with equal masks share one."""
     count = mask_count(space)
     masks = [
         StepMask.from_compute_steps(space.steps, (slot // count for slot in slots if slot % count == index))
         for index in range(count)
     ]
-    return Candidate(tuple(masks[:1] if len(set(masks)) == 1 else masks), space.rule, payload)
+    return Candidate(tuple(masks[:1] if len(set(masks)) == 1 else masks), space.rule, payload, group)
 
 
 def slots_of(space: Space, candidate: Candidate) -> Slots:

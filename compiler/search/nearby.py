@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 
-from budc.compiler.search.moves import Slots, candidate_of, slots_of
+from budc.compiler.search.moves import Trial, candidate_of, slots_of
 from budc.compiler.search.payload_penalty import payload_penalty
 from budc.compiler.search.promising import most_promising
 from budc.compiler.search.published import candidates_of_published, published_candidates
@@ -40,8 +40,8 @@ def nearby(space: Space, rng: random.Random) -> Proposals:
         loss + payload_penalty(c.payload, space.prompts) for c, loss in zip(candidates, losses, strict=True)
     ]
     payload = candidates[judged.index(min(judged))].payload
-    scored: dict[Slots, float] = {
-        slots_of(space, candidate): loss
+    scored = {
+        Trial(slots_of(space, candidate)): loss
         for candidate, loss in zip(candidates, losses, strict=True)
         if candidate.payload == payload
     }
@@ -49,6 +49,6 @@ def nearby(space: Space, rng: random.Random) -> Proposals:
         slots = most_promising(space, payload, scored)
         if slots is None:
             break
-        (scored[slots],) = yield [candidate_of(space, slots, payload)]
+        (scored[Trial(slots)],) = yield [candidate_of(space, slots, payload)]
     best = min(scored, key=scored.__getitem__)
-    return candidate_of(space, best, payload)
+    return candidate_of(space, best.slots, payload)

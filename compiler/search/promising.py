@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Collection, Mapping
 
-from budc.compiler.search.moves import Slots, all_relocations, run_shifts
+from budc.compiler.search.moves import Slots, Trial, all_relocations, run_shifts
 from budc.compiler.search.space import Space
 from budc.schema.policy import Payload
 
@@ -15,7 +15,7 @@ many steps those may be away."""
 
 
 def most_promising(
-    space: Space, payload: Payload, losses: Mapping[Slots, float], others: Collection[Slots] = ()
+    space: Space, payload: Payload, losses: Mapping[Trial, float], others: Collection[Slots] = ()
 ) -> Slots | None:
     """Return the mask that is most worth rolling out next, None where all have been.
 
@@ -26,7 +26,8 @@ def most_promising(
     from budc.compiler.search.surrogate import Surrogate
 
     surrogate = Surrogate(space, payload, losses)
-    ranked = sorted(losses, key=losses.__getitem__)
+    known = surrogate.losses
+    ranked = sorted(known, key=known.__getitem__)
     for first in range(0, len(ranked), CENTRES):
         improvements: dict[Slots, float] = {}
         centres, further = ranked[first : first + CENTRES], {*others}
@@ -39,7 +40,7 @@ def most_promising(
                     *run_shifts(space, origin, REACH),
                 )
             }
-            fresh = sorted(near - losses.keys() - improvements.keys())
+            fresh = sorted(near - known.keys() - improvements.keys())
             if fresh:
                 improvements |= zip(fresh, surrogate.improvement(fresh), strict=True)
             centres, further = heapq.nlargest(BEAM, improvements, key=improvements.__getitem__), set()

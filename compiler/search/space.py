@@ -30,6 +30,8 @@ class Candidate(msgspec.Struct, frozen=True):
     masks: tuple[StepMask, ...]
     rule: Rule = "plain"
     payload: Payload = "trunk-residual"
+    group: int = 0
+    """The group of prompts that it is scored on."""
 
     @classmethod
     def of(
@@ -72,6 +74,8 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
     branches: tuple[str, ...] = ("cond",)
     prompts: int = 24
     """How many prompts a loss is the mean of."""
+    groups: int = 1
+    """How many groups of so many prompts there are: a candidate may be scored on any of them."""
     annealing: AnnealingSettings
     separate: bool = False
     """Whether branches may have masks of their own, under the same total of branch evaluations."""

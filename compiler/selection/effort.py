@@ -2,7 +2,8 @@
 
 Nearly all of a search's cost is in proportion to the prompts that it runs. The more evaluations a policy has, the more
 prompts its mask needs: there are more steps to place, and errors are smaller, so a search on few prompts finds a mask
-that is best for these alone. Coefficients need seven prompts or more (docs/adr/0015-efforts.md).
+that is best for these alone. So each candidate is rolled out on few, and the next ones on others. Coefficients need
+seven prompts or more (docs/adr/0015-efforts.md).
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ class PerBudget(NamedTuple):
 class Effort(msgspec.Struct, frozen=True, kw_only=True):
     """How much a search is given. Where prompts are None: three quarters of all to screen and fit, the others to judge.
 
-    The search rolls out its candidates on `screen` prompts. The best `finalists` race on `fit` prompts, these among
-    them, which coefficients are fitted to. `judge` further prompts decide on an alignment or a number of steps, where
+    The search rolls out each candidate on `screen` of the `fit` prompts, on as many groups of them in turn as there are
+    (`budc.compiler.selection.stages`). The best `finalists` race on all `fit` prompts, which coefficients are fitted
+    to. `judge` further prompts decide on an alignment or a number of steps, where
     one is asked for. `rollouts` is the share of its limit that `joint` takes. An alignment trains on `pairings` noises
     of each prompt, for so many `epochs`, and is judged on `judged_pairings` of them. The report is measured on `report`
     held-out prompts, or on all.
@@ -55,8 +57,8 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
 
 EFFORTS: Mapping[str, Effort] = {
     "fast": Effort(
-        screen=PerBudget(0.6, 4, 8),
-        fit=PerBudget(0.9, 7, 13),
+        screen=PerBudget(0.5, 3, 7),
+        fit=PerBudget(1.0, 7, 14),
         judge=2,
         finalists=2,
         rollouts=0.55,
@@ -65,13 +67,13 @@ EFFORTS: Mapping[str, Effort] = {
         report=16,
     ),
     "balanced": Effort(
-        screen=PerBudget(1.2, 7, 17),
-        fit=PerBudget(1.5, 10, 21),
+        screen=PerBudget(0.65, 5, 10),
+        fit=PerBudget(2.1, 12, 30),
         judge=4,
         finalists=3,
         rollouts=0.6,
         pairings=2,
-        epochs=PerBudget(0.15, 2),
+        epochs=PerBudget(0.15, 2, 3),
         report=32,
     ),
     "thorough": Effort(),
@@ -87,6 +89,9 @@ PROXY_MASKS = 2
 
 JUDGED_PAIRINGS = 2
 """Noises of each prompt that an alignment is judged on after every epoch, with every effort."""
+
+OF_FINALISTS = 0.75
+"""About the share of a race's forwards that finalists take, as they begin alike; moves of the best take the rest."""
 
 FINALISTS = 4
 """How many of the best candidates of a search are kept, with every effort."""

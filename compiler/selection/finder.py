@@ -22,12 +22,14 @@ from torch import Tensor
 from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.denoisers.experts import check_all_run
+from budc.compiler.rollouts.forest import Forest
 from budc.compiler.rollouts.metrics import objective
+from budc.compiler.rollouts.node_memory import MEMORY
 from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.rollouts.reference_run import ReferenceRun, reference_run
 from budc.compiler.rollouts.tree import Tree
-from budc.compiler.rollouts.workers import SearchWorkers
-from budc.compiler.search import Candidate, algorithm
+from budc.compiler.rollouts.workers import PromptSpan, SearchWorkers
+from budc.compiler.search import Candidate, Space, algorithm
 from budc.compiler.selection.alignment import align
 from budc.compiler.selection.arbitration import Arbiter, Contender, few_steps
 from budc.compiler.selection.effort import effort
@@ -95,7 +97,7 @@ class Finder:
         self.form = task.schedule.linear_form()
         prompts = self.stages.chosen(len(task.conditions))
         self.conditions = task.conditions.rows(prompts)
-        self._trees: dict[int, Tree] = {}
+        self._trees: dict[PromptSpan, Tree] = {}
         network = self._batched(self.conditions)
         elsewhere = None if workers is None else workers.reference_chunks
         self.run: ReferenceRun = reference_run(
@@ -106,13 +108,13 @@ class Finder:
 
     def find(self, task: Task) -> SearchResult:
         """Return the best policy for a task that differs from the first in budget and search alone."""
-        stages, tree = self.stages, self.tree(self.stages.screen)
-        space = space_of(task, self.run.part(0, stages.fit), stages.screen)
-        study = search(task.search, space, tree, self.journal, task.seed)
+        stages = self.stages
+        space = space_of(task, self.run.part(0, stages.fit), stages)
+        study = search(task.search, space, self.forest(*stages.spans), self.journal, task.seed)
         finalists, notes = study.finalists, tuple[str, ...]()
         forwards = ForwardCount(reference=self.reference_forwards, search=study.forwards)
         if stages.screen < stages.fit:
-            raced = self._raced(task, finalists)
+            raced = self._raced(task, space, finalists)
             finalists, notes = raced.ranking, (raced.note,)
             forwards += ForwardCount(race=raced.forwards)
         best = finalists[0]
@@ -134,11 +136,11 @@ class Finder:
 
     def fitted(self, candidate: Candidate) -> Fit:
         """Fit a candidate's coefficients on all prompts."""
-        tree = self.tree(self.stages.total)
+        forest = self.forest((0, self.stages.total))
         with progress(f"{FIT_PASS} on {self.stages.total} prompts", 1) as bar:
-            (rollout,) = tree.roll_out([candidate])
+            (rollout,) = forest.roll_out([candidate])
             bar.advance()
-        policy = policy_of(tree, candidate, rollout.rows)
+        policy = policy_of(forest.trees[0], candidate, rollout.rows)
         return Fit(policy, objective("log-mean", rollout.errors), rollout.forwards)
 
     def _schedule_aligned(self, task: Task, result: SearchResult) -> SearchResult:
@@ -162,12 +164,13 @@ class Finder:
             notes=(*result.notes, f"sigmas trained {by}on {prompts} prompts, and judged by no others"),
         )
 
-    def _raced(self, task: Task, finalists: Sequence[Scored]) -> RaceResult:
-        """Let the best finalists of the search race."""
+    def _raced(self, task: Task, space: Space, finalists: Sequence[Scored]) -> RaceResult:
+        """Let the best finalists of the search race, and move the steps of the best."""
         most = effort(task.effort).finalists
         candidates = [scored.candidate for scored in finalists[:most]]
         objective = algorithm(task.search).objective
-        return race(task.search, candidates, objective, self.tree(self.stages.fit), self.journal)
+        forest = self.forest((0, self.stages.fit))
+        return race(task.search, space, candidates, objective, forest, self.journal)
 
     def _arbitrated(self, task: Task, finalists: Sequence[Scored], result: SearchResult) -> SearchResult:
         """Return what the judges prefer; `result` is what is taken without them."""
@@ -237,12 +240,17 @@ class Finder:
     def _batched(self, conditions: Conditioning, stack: bool | None = False) -> BatchedDenoiser:
         return batched(self.task, conditions, self.journal, stack)
 
-    def tree(self, prompts: int) -> Tree:
-        """Return the tree over the first prompts, one for each number of them."""
-        if prompts not in self._trees:
-            network = self._batched(self.conditions.part(0, prompts), stack=None)
-            self._trees[prompts] = Tree(network, self.form, self.run.part(0, prompts), workers=self.workers)
-        return self._trees[prompts]
+    def forest(self, *spans: PromptSpan) -> Forest:
+        """Return the trees over groups of prompts."""
+        return Forest([self.tree(span) for span in spans], spans, self.workers)
+
+    def tree(self, span: PromptSpan) -> Tree:
+        """Return the tree over some prompts, one for each span of them; those of all groups share the memory of one."""
+        if span not in self._trees:
+            memory = MEMORY // (self.stages.groups if span in self.stages.spans else 1)
+            network = self._batched(self.conditions.part(*span), stack=None)
+            self._trees[span] = Tree(network, self.form, self.run.part(*span), memory)
+        return self._trees[span]
 
     def _training_set(self, first: int, last: int, noises: int = 1) -> TrainingSet:
         network, run = self._batched(self.conditions.part(first, last)), self.run.part(first, last)

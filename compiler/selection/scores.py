@@ -14,16 +14,19 @@ from typing import Annotated
 import msgspec
 
 from budc.compiler.fitting.trajectory import CoefficientRows
+from budc.compiler.rollouts.forest import Forest
 from budc.compiler.rollouts.metrics import objective
 from budc.compiler.rollouts.tree import Rollout, Tree
-from budc.compiler.search import Candidate, Objective
+from budc.compiler.search import Candidate, Objective, Space
+from budc.compiler.search.comparable import comparable_losses
+from budc.compiler.search.moves import Slots, Trial, slots_of
 from budc.compiler.search.payload_penalty import payload_penalty
 from budc.compiler.selection.trace import TracePoint
 from budc.compiler.storage.journal import Journal
 from budc.option_names import worded
 from budc.progress import Bar
 from budc.schema.errors import CompileError
-from budc.schema.policy import Policy
+from budc.schema.policy import Payload, Policy
 from budc.schema.predictor import MAX_TERMS
 
 
@@ -55,11 +58,14 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Scores:
-    """Scores candidates under `name`, each once; the journal keeps the records for a search that is resumed."""
+    """Scores candidates under `name`, each once on the prompts of its group; the journal keeps the records for a search
+    that is resumed.
+    """
 
-    def __init__(self, name: str, kind: Objective, tree: Tree, journal: Journal, bar: Bar) -> None:
+    def __init__(self, name: str, kind: Objective, forest: Forest, journal: Journal, bar: Bar) -> None:
         self.known: dict[str, tuple[Candidate, Record]] = {}
-        self._name, self._kind, self._tree, self._journal, self._bar = name, kind, tree, journal, bar
+        """By name of the candidate and, where that is not the first, of its group."""
+        self._name, self._kind, self._forest, self._journal, self._bar = name, kind, forest, journal, bar
 
     @property
     def forwards(self) -> int:
@@ -80,25 +86,25 @@ class Scores:
         Raises:
             CompileError: final latents are not finite although the candidate's rule fits nothing.
         """
-        fresh = list({c.key: c for c in candidates if c.key not in self.known}.values())
-        records = {candidate.key: self._recorded(candidate) for candidate in fresh}
+        fresh = list({_label(c): c for c in candidates if _label(c) not in self.known}.values())
+        records = {_label(candidate): self._recorded(candidate) for candidate in fresh}
         replayed = {key for key, record in records.items() if record is not None}
         # All in their order, so that costs do not depend on which of them an earlier call has rolled out.
-        costs = {candidate.key: self._tree.note(candidate) for candidate in fresh}
-        unknown = [candidate for candidate in fresh if candidate.key not in replayed]
-        rollouts = self._tree.rollouts(unknown, [costs[candidate.key] for candidate in unknown])
+        costs = {_label(candidate): self._forest.note(candidate) for candidate in fresh}
+        unknown = [candidate for candidate in fresh if _label(candidate) not in replayed]
+        rollouts = self._forest.rollouts(unknown, [costs[_label(candidate)] for candidate in unknown])
         for candidate in fresh:
-            while (record := records[candidate.key]) is None:
+            while (record := records[_label(candidate)]) is None:
                 position, rollout = next(rollouts)
-                key = unknown[position].key
-                records[key] = self._record(unknown[position], rollout)
-                self._journal.put(f"{self._name} {key}", records[key])
-            self._add(candidate, record, replayed=candidate.key in replayed)
-        return [self.known[candidate.key][1].loss for candidate in candidates]
+                label = _label(unknown[position])
+                records[label] = self._record(unknown[position], rollout)
+                self._journal.put(f"{self._name} {label}", records[label])
+            self._add(candidate, record, replayed=_label(candidate) in replayed)
+        return [self.known[_label(candidate)][1].loss for candidate in candidates]
 
     def _recorded(self, candidate: Candidate) -> Record | None:
-        fits = partial(Record.fits, candidate=candidate, branches=self._tree.network.branches)
-        return self._journal.get(f"{self._name} {candidate.key}", Record, fits)
+        fits = partial(Record.fits, candidate=candidate, branches=self._forest.trees[0].network.branches)
+        return self._journal.get(f"{self._name} {_label(candidate)}", Record, fits)
 
     def _record(self, candidate: Candidate, rollout: Rollout) -> Record:
         loss = objective(self._kind, rollout.errors)
@@ -106,29 +112,47 @@ class Scores:
             raise not_finite(f"candidate {candidate.key}: the final latents are not finite")
         return Record(loss if math.isfinite(loss) else math.inf, rollout.rows, rollout.forwards)
 
-    def ranking(self) -> list[Scored]:
+    def ranking(self, space: Space | None = None) -> list[Scored]:
         """Return the candidates of finite loss with their policies, best first.
 
-        Another payload than the velocity must lead clearly (`budc.compiler.search.payload_penalty`).
+        Where the space has several groups, losses are made comparable, and a mask comes once. Another payload than the
+        velocity must lead clearly (`budc.compiler.search.payload_penalty`).
         """
-        prompts = self._tree.network.samples
+        tree = self._forest.trees[0]
+        if space is not None and space.groups > 1:
+            scored = self._compared(space)
+        else:
+            scored = [(candidate, record, record.loss) for candidate, record in self.known.values()]
 
-        def judged(known: tuple[Candidate, Record]) -> float:
-            candidate, record = known
-            return record.loss + (
-                payload_penalty(candidate.payload, prompts) if self._kind == "log-mean" else 0.0
-            )
+        def judged(scored: tuple[Candidate, Record, float]) -> float:
+            candidate, _, loss = scored
+            penalised = self._kind == "log-mean"
+            return loss + (payload_penalty(candidate.payload, tree.network.samples) if penalised else 0.0)
 
         return [
-            Scored(candidate, record.loss, policy_of(self._tree, candidate, record.rows))
-            for candidate, record in sorted(self.known.values(), key=judged)
-            if math.isfinite(record.loss)
+            Scored(msgspec.structs.replace(candidate, group=0), loss, policy_of(tree, candidate, record.rows))
+            for candidate, record, loss in sorted(scored, key=judged)
+            if math.isfinite(loss)
         ]
 
+    def _compared(self, space: Space) -> list[tuple[Candidate, Record, float]]:
+        """Return each mask once, with its comparable loss."""
+        losses: dict[Payload, dict[Trial, float]] = {}
+        known: dict[tuple[Payload, Slots], tuple[Candidate, Record]] = {}
+        for candidate, record in self.known.values():
+            slots = slots_of(space, candidate)
+            losses.setdefault(candidate.payload, {})[Trial(slots, candidate.group)] = record.loss
+            known.setdefault((candidate.payload, slots), (candidate, record))
+        return [(*known[of], loss) for of, loss in comparable_losses(space, losses).items()]
+
     def _add(self, candidate: Candidate, record: Record, *, replayed: bool = False) -> None:
-        self.known[candidate.key] = candidate, record
+        self.known[_label(candidate)] = candidate, record
         lowest = min(record.loss for _, record in self.known.values())
         self._bar.advance(f"best {lowest:.3g}", replayed=replayed, forwards=self.forwards)
+
+
+def _label(candidate: Candidate) -> str:
+    return f"{candidate.key} on group {candidate.group}" if candidate.group else candidate.key
 
 
 def policy_of(tree: Tree, candidate: Candidate, rows: Sequence[CoefficientRows]) -> Policy:

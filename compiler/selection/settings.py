@@ -27,6 +27,8 @@ def settings_of(task: Task, stages: Stages, result: SearchResult) -> Settings:
     if algorithm(task.search).arbitrated:
         branches = "separate" if task.separate else "together"
         settings |= {"effort": task.effort, **stages._asdict(), "branches": branches}
+        if stages.groups > 1:
+            settings["groups"] = stages.groups
         if task.states != "float32":
             settings["states"] = task.states
     if task.search == "joint":

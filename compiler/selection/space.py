@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from budc.compiler.fitting.gram import mean_gram, segment_errors
 from budc.compiler.rollouts.reference_run import ReferenceRun
 from budc.compiler.search import Space, algorithm
+from budc.compiler.selection.stages import Stages
 from budc.compiler.selection.task import Task
 
 
-def space_of(task: Task, run: ReferenceRun, screen: int | None = None) -> Space:
+def space_of(task: Task, run: ReferenceRun, stages: Stages | None = None) -> Space:
     """Return the space of a task, with the reuse errors of a reference run where the search asks for them.
 
-    The search scores on `screen` of the run's prompts, by default on all.
+    The search scores on groups of the run's prompts, or on all where no `stages` are given.
     """
     errors: dict[str, Sequence[Sequence[Sequence[float]]]] = {}
     first_steps = task.denoiser.first_steps(task.schedule.timesteps)
@@ -25,7 +26,8 @@ def space_of(task: Task, run: ReferenceRun, screen: int | None = None) -> Space:
         steps=task.schedule.steps,
         nfe=task.nfe,
         branches=task.denoiser.branches,
-        prompts=screen or len(run),
+        prompts=stages.screen if stages else len(run),
+        groups=stages.groups if stages else 1,
         annealing=task.annealing,
         separate=task.separate,
         rollouts=task.share,

@@ -1,7 +1,7 @@
 """Stages: how calibration prompts are shared between the search, the race of its finalists, and the judges.
 
-screen    the search rolls out all its candidates on the first prompts
-race      its finalists are rolled out, and fitted, on these and further ones
+screen    the search rolls out each candidate on a few prompts, one group of them after the other
+race      its finalists are rolled out, and fitted, on the prompts of all groups
 judge     the last prompts decide between what was fitted on the others
 """
 
@@ -21,11 +21,21 @@ SEARCH_SHARE = 0.75
 
 
 class Stages(NamedTuple):
-    """Numbers of prompts: the first `screen`, the first `fit` (these among them), and `judge` after those."""
+    """Numbers of prompts: `screen` in each group, the first `fit` (all groups among them), and `judge` after those."""
 
     screen: int
     fit: int
     judge: int
+
+    @property
+    def groups(self) -> int:
+        """How many groups the search scores on, one candidate after the other."""
+        return self.fit // self.screen
+
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """The prompts of each group."""
+        return tuple((group * self.screen, (group + 1) * self.screen) for group in range(self.groups))
 
     @property
     def total(self) -> int:
@@ -33,12 +43,12 @@ class Stages(NamedTuple):
         return self.fit + self.judge
 
     def chosen(self, given: int) -> list[int]:
-        """Return which of `given` prompts are used: all in their order, or some, spread evenly over the list.
+        """Return which of `given` prompts are used, in order: all as they come, or some, spread evenly over the list.
 
-        A list may be sorted by subject, so the first ones would be alike. Where an effort takes more prompts, they
-        come after those of a smaller one.
+        A list may be sorted by subject, so the first ones would be alike; so would be those of a group. Where an effort
+        takes more prompts, they come after those of a smaller one.
         """
-        if self.total == given:
+        if self.total == given and self.groups == 1:
             return list(range(given))
         digits = given.bit_length()
         return sorted(range(given), key=lambda index: f"{index:0{digits}b}"[::-1])[: self.total]
@@ -100,4 +110,5 @@ def stages_of(search: str, effort_name: str, nfe: int, prompts: int, *, arbitrat
         return Stages(seen, seen, prompts - seen)
     judge = min(given.judge, prompts - seen) if arbitrates else 0
     fit = min(given.fit.at(nfe), prompts - judge)
-    return Stages(min(given.screen.at(nfe), seen, fit), fit, judge)
+    screen = min(given.screen.at(nfe), seen, fit) if algorithm(search).grouped else fit
+    return Stages(screen, fit, judge)

@@ -12,7 +12,7 @@ import random
 
 import msgspec
 
-from budc.compiler.rollouts.tree import Tree
+from budc.compiler.rollouts.forest import Forest
 from budc.compiler.search import Space, algorithm
 from budc.compiler.selection.effort import FINALISTS
 from budc.compiler.selection.scores import Scored, Scores, not_finite
@@ -35,7 +35,7 @@ class StudyResult(msgspec.Struct, frozen=True):
         return len(self.trace)
 
 
-def search(name: str, space: Space, tree: Tree, journal: Journal, seed: int) -> StudyResult:
+def search(name: str, space: Space, forest: Forest, journal: Journal, seed: int) -> StudyResult:
     """Run an algorithm to its end and return the best `FINALISTS` of what it scored.
 
     Raises:
@@ -46,7 +46,7 @@ def search(name: str, space: Space, tree: Tree, journal: Journal, seed: int) -> 
     chosen = algorithm(name)
     proposals = chosen.propose(space, random.Random(seed))
     with progress(f"search ({name})", chosen.max_candidates(space)) as bar:
-        scores = Scores(name, chosen.objective, tree, journal, bar)
+        scores = Scores(name, chosen.objective, forest, journal, bar)
         candidates = next(proposals)
         while True:
             losses = scores.losses(candidates)
@@ -54,7 +54,7 @@ def search(name: str, space: Space, tree: Tree, journal: Journal, seed: int) -> 
                 candidates = proposals.send(losses)
             except StopIteration:
                 break
-    finalists = tuple(scores.ranking()[:FINALISTS])
+    finalists = tuple(scores.ranking(space)[:FINALISTS])
     if not finalists:
         raise not_finite(
             f"{option('search', name)}: the final latents of none of {len(scores.known)} candidates are finite"

@@ -23,7 +23,10 @@ class TracePoint(msgspec.Struct, frozen=True):
 
 
 def lines(nfe: int, objective: str, trace: Iterable[TracePoint]) -> list[str]:
-    """Return the trace of one budget: the loss of each candidate, and the lowest so far; null where it is infinite."""
+    """Return the trace of one budget: the loss of each candidate on its group of prompts, and the lowest so far.
+
+    Losses are null where they are infinite.
+    """
     best, found = math.inf, []
     for number, point in enumerate(trace, 1):
         best = min(best, point.loss)
@@ -34,6 +37,7 @@ def lines(nfe: int, objective: str, trace: Iterable[TracePoint]) -> list[str]:
             "steps": [list(mask.compute_steps) for mask in candidate.masks],
             "rule": candidate.rule,
             "payload": candidate.payload,
+            "group": candidate.group,
             "objective": objective,
             "loss": _finite(point.loss),
             "best": _finite(best),

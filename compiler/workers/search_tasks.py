@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from budc.compiler.rollouts.reference_run import reference_chunks
-from budc.compiler.rollouts.workers import FittedCandidate
+from budc.compiler.rollouts.workers import FittedCandidate, PromptSpan
 from budc.compiler.search.space import Candidate
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.network import CALIBRATION_RUN, batched
@@ -59,15 +59,15 @@ class ReferenceChunk:
 
 @dataclass(frozen=True)
 class RollOut:
-    """Roll out one candidate on the first prompts. `reference` are the records of the whole reference run."""
+    """Roll out one candidate on some prompts. `reference` are the records of the whole reference run."""
 
     reference: Records
-    prompts: int
+    span: PromptSpan
     candidate: Candidate
 
     def __call__(self, state: dict[str, Any]) -> FittedCandidate:
         """Return errors and coefficients."""
-        tree = _finder(state, self.reference).tree(self.prompts)
+        tree = _finder(state, self.reference).tree(self.span)
         (rollout,) = tree.roll_out([self.candidate])
         return FittedCandidate(rollout.errors, rollout.rows)
 
@@ -101,11 +101,11 @@ class PoolSearch:
             yield records
 
     def roll_out(
-        self, prompts: int, candidates: Sequence[Candidate]
+        self, spans: Sequence[PromptSpan], candidates: Sequence[Candidate]
     ) -> Iterator[tuple[int, FittedCandidate]]:
-        """Roll out candidates on the first `prompts`."""
+        """Roll out candidates, each on its prompts."""
         reference = self._reference()
-        return self._pool.run([RollOut(reference, prompts, candidate) for candidate in candidates])
+        return self._pool.run([RollOut(reference, *given) for given in zip(spans, candidates, strict=True)])
 
     def arbitrate(self, policies: Mapping[str, Policy]) -> Iterator[Records]:
         """Measure policies on the prompts that judge."""

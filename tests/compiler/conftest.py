@@ -13,6 +13,7 @@ from budc.compiler.denoisers.denoiser import WeightedGuidance
 from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
 from budc.compiler.evaluation.reference import reference_set
 from budc.compiler.models.model import load_model
+from budc.compiler.rollouts.forest import Forest
 from budc.compiler.rollouts.node_memory import MEMORY
 from budc.compiler.rollouts.reference_run import reference_run
 from budc.compiler.rollouts.schedule import NoiseSchedule
@@ -177,7 +178,7 @@ def conditions_of(samples, branches=("cond", "uncond"), shape=(2, 3), seed=0):
 
 @dataclass
 class Bench:
-    """A toy denoiser on a prompt set, its reference run done; `tree()` makes a fresh tree over it."""
+    """A toy denoiser on a prompt set, its reference run done; `tree()` and `forest()` make fresh ones."""
 
     scheduler: object
     schedule: NoiseSchedule
@@ -187,6 +188,19 @@ class Bench:
 
     def tree(self, memory=MEMORY):
         return Tree(self.over(), self.form, self.run, memory)
+
+    def forest(self, groups=1):
+        """Return the trees over so many groups of the prompts, all of the same size."""
+        size = len(self.run) // groups
+        spans = [(group * size, (group + 1) * size) for group in range(groups)]
+        networks = [
+            BatchedDenoiser(self.network.denoiser, self.network.conditions.part(*span)) for span in spans
+        ]
+        trees = [
+            Tree(network, self.form, self.run.part(*span))
+            for network, span in zip(networks, spans, strict=True)
+        ]
+        return Forest(trees, spans)
 
     def over(self, **options):
         return BatchedDenoiser(self.network.denoiser, self.network.conditions, **options)

@@ -18,7 +18,7 @@ def test_every_room_of_the_tree_is_on_the_page():
     "text",
     [
         "`compiler/rolluots/` holds rollouts",
-        "`compiler/rollouts/tree.py` and `compiler/rollouts/forest.py`",
+        "`compiler/rollouts/tree.py` and `compiler/rollouts/nothing.py`",
         "`compiler/rollouts/tree.py`: `Forest`",
         "`compiler/rollouts/tree.py`: `Tree.plant`",
         "`Tree` without its module",

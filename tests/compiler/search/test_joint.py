@@ -12,7 +12,7 @@ from budc.compiler.search.payload_penalty import PENALTY
 def rollouts(seen):
     """Return the rollouts that candidates take where common prefixes are shared, counted by their prefixes."""
     prefixes = {
-        (candidate.payload, candidate.mask.compute_steps[: end + 1])
+        (candidate.payload, candidate.group, candidate.mask.compute_steps[: end + 1])
         for candidate in seen
         for end in range(candidate.mask.nfe)
     }
@@ -77,6 +77,27 @@ def test_it_closes_in_on_the_best_mask(target, run, space):
     winner, seen = run("joint", space(50, 10), lambda candidate: 0.2 * steps_off(candidate))
     assert steps_off(seen[0]) >= 8
     assert steps_off(winner) <= 2
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_groups_take_turns_and_an_easy_one_misleads_nobody(batch, run, space):
+    """The best start is scored on every group, so that what they lose is known of the same mask."""
+    target, ease = (0, 2, 3, 9, 17, 18, 30, 41, 48, 49), (0.0, 4.0, -4.0)
+
+    def loss(candidate):
+        off = sum(abs(a - b) for a, b in zip(candidate.mask.compute_steps, target, strict=True))
+        return 0.2 * off + ease[candidate.group]
+
+    winner, seen = run("joint", space(50, 10, groups=3, batch=batch), loss)
+    if batch == 1:
+        assert sum(abs(a - b) for a, b in zip(winner.mask.compute_steps, target, strict=True)) <= 2
+    turns = [candidate.group for candidate in seen]
+    starts = turns.index(1)
+    assert {*turns[:starts]} == {0}
+    assert seen[starts].mask == seen[starts + 1].mask in [candidate.mask for candidate in seen[:starts]]
+    assert turns[starts:] == [(1 + number) % 3 for number in range(len(turns) - starts)]
+    assert rollout_limit(50, 10) <= rollouts(seen) < rollout_limit(50, 10) + 2
+    assert len({(candidate.key, candidate.group) for candidate in seen}) == len(seen)
 
 
 def test_every_mask_of_a_small_space_is_scored(run, space):

@@ -4,7 +4,7 @@ import itertools
 import math
 
 from budc.compiler.search.dp import shortest_path
-from budc.compiler.search.moves import all_relocations, run_shifts
+from budc.compiler.search.moves import Trial, all_relocations, run_shifts
 from budc.compiler.search.promising import CENTRES, REACH, most_promising
 
 
@@ -19,6 +19,11 @@ def cost(path, errors):
     return total
 
 
+def trials(losses):
+    """Return losses of masks as those of trials on the one group of prompts."""
+    return {Trial(slots): loss for slots, loss in losses.items()}
+
+
 def moved(space, slots):
     """Return all masks one move away."""
     return {*all_relocations(space, slots), *run_shifts(space, slots, REACH)}
@@ -26,13 +31,13 @@ def moved(space, slots):
 
 def test_where_all_masks_are_scored_none_is_promising(space):
     losses = {(0, *rest): float(sum(rest)) for rest in itertools.combinations(range(1, 6), 2)}
-    assert most_promising(space(6, 3), "velocity", losses) is None
+    assert most_promising(space(6, 3), "velocity", trials(losses)) is None
 
 
 def test_the_most_promising_mask_is_new_and_at_most_two_moves_from_one_of_the_best(space, costs):
     box = space(16, 4, errors={"velocity": costs(16, 1)})
     losses = {(0, 4, 8, 12): -3.0, (0, 4, 8, 11): -3.5, (0, 2, 3, 9): -3.2, (0, 1, 2, 3): 1.0}
-    slots = most_promising(box, "velocity", losses)
+    slots = most_promising(box, "velocity", trials(losses))
     near = set.union(*(moved(box, centre) for centre in sorted(losses, key=losses.get)[:CENTRES]))
     assert slots not in losses
     assert slots in near | {far for mask in near for far in moved(box, mask)}
@@ -45,8 +50,8 @@ def test_a_mask_far_away_is_found_among_the_others_that_are_given(space, costs):
     cheapest = shortest_path(box, "velocity")
     near = [tuple(range(at, at + 7)) for at in (30, 31, 32)]
     losses = {(0, *mask): math.log(cost((0, *mask), errors)) for mask in near}
-    assert most_promising(box, "velocity", losses) != cheapest
-    assert most_promising(box, "velocity", losses, [cheapest]) == cheapest
+    assert most_promising(box, "velocity", trials(losses)) != cheapest
+    assert most_promising(box, "velocity", trials(losses), [cheapest]) == cheapest
 
 
 def test_a_run_of_computed_steps_moves_in_one_rollout(space):
@@ -55,5 +60,5 @@ def test_a_run_of_computed_steps_moves_in_one_rollout(space):
     best = (0, 4, 8, 12, 16, 20, 24, 28, 32)
     early = (*best[:1], *(slot + 1 for slot in best[1:5]), *best[5:])
     late = (*best[:5], *(slot + 1 for slot in best[5:]))
-    slots = most_promising(box, "velocity", {best: 0.0, early: -0.5, late: -0.4})
+    slots = most_promising(box, "velocity", trials({best: 0.0, early: -0.5, late: -0.4}))
     assert sum(a != b for a, b in zip(slots, best, strict=True)) > 5

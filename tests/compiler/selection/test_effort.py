@@ -8,6 +8,7 @@ import torch
 
 from budc.compiler.rollouts.metrics import latent_errors, objective
 from budc.compiler.rollouts.policy import rollout_policy
+from budc.compiler.search import Candidate, Space
 from budc.compiler.selection import effort as efforts
 from budc.compiler.selection.effort import EFFORTS, Effort, PerBudget, effort, epochs
 from budc.compiler.selection.finder import Finder
@@ -19,9 +20,9 @@ from budc.schema.errors import CompileError, UsageError
 
 @pytest.fixture
 def small(monkeypatch):
-    """An effort of few prompts: 2 to screen, 4 to fit, 2 to judge; more at six evaluations and above."""
+    """An effort of few prompts: 3 to screen, 4 to fit, 2 to judge; more at six evaluations and above."""
     given = Effort(
-        screen=PerBudget(0.5, 2),
+        screen=PerBudget(0.6, 3),
         fit=PerBudget(0.8, 4),
         judge=2,
         finalists=3,
@@ -89,7 +90,7 @@ def test_a_larger_budget_is_given_more_prompts():
 
 
 def test_a_task_is_given_the_prompts_of_its_budget(task, small, tmp_path):
-    for nfe, stages in ((3, Stages(2, 4, 0)), (6, Stages(3, 5, 0))):
+    for nfe, stages in ((3, Stages(3, 4, 0)), (6, Stages(4, 5, 0))):
         with Journal(tmp_path / str(nfe), "find") as journal:
             finder = Finder(task(8, nfe, samples=12, effort=small), journal)
         assert finder.stages == stages
@@ -113,13 +114,13 @@ def test_every_forward_of_every_stage_is_counted(task, find, small, align):
     wanted = task(8, 3, samples=12, effort=small, align=align)
     finder, outcome, _ = find(wanted)
     forwards, stages = outcome.forwards, finder.stages
-    assert stages == Stages(2, 4, 2 * align)
+    assert stages == Stages(3, 4, 2 * align)
     # A backward counts as two forwards; of these the denoiser sees one, which computes the step again.
     trained = 3 * 2 * 4 * 2
     assert forwards.total - trained * align == sum(wanted.denoiser.calls)
     assert forwards.reference == 2 * 8 * stages.total
     assert 0 < forwards.race <= 3 * 3 * 2 * stages.fit
-    assert dict(outcome.settings) | {"effort": small, "screen": 2, "fit": 4, "judge": 2 * align} == dict(
+    assert dict(outcome.settings) | {"effort": small, "screen": 3, "fit": 4, "judge": 2 * align} == dict(
         outcome.settings
     )
 
@@ -133,7 +134,7 @@ def test_the_policy_is_fitted_on_all_prompts_of_the_race(task, find, small):
 
 
 def test_the_race_is_won_on_prompts_that_the_screen_has_not_seen(task, find, small):
-    """The screen's order is by two prompts, the race's by four; all racers are finalists of the screen."""
+    """The screen's order is by three prompts, the race's by four; all racers are finalists of the screen."""
     finder, outcome, records = find(task(10, 4, samples=12, effort=small))
     screened = {
         key.removeprefix("joint "): entry["loss"]
@@ -146,27 +147,48 @@ def test_the_race_is_won_on_prompts_that_the_screen_has_not_seen(task, find, sma
         if key.startswith("race ")
     }
     assert set(raced) == set(sorted(screened, key=screened.get)[:3])
-    assert outcome.loss == min(raced.values())
+    moved = [entry["loss"] for key, entry in records.items() if key.startswith("descent of joint on 4 ")]
+    assert outcome.loss == min([*raced.values(), *moved])
     place = sorted(raced, key=screened.get).index(min(raced, key=raced.get)) + 1
-    assert outcome.notes == (f"finalist {place} of 3 by a race on 4 prompts",)
+    assert outcome.notes[0].startswith(f"finalist {place} of 3 by a race on 4 prompts")
     assert torch.equal(finder.conditions.noise, finder.task.conditions.noise[finder.stages.chosen(12)])
 
 
-def test_a_race_in_which_nothing_is_finite_is_an_error(bench, journal, monkeypatch):
+def test_finalists_of_several_groups_race_on_all_their_prompts(task, find, monkeypatch):
+    grouped = Effort(screen=PerBudget(0.0, 3), fit=PerBudget(0.0, 7), judge=1, finalists=2, rollouts=0.5)
+    monkeypatch.setattr(efforts, "EFFORTS", EFFORTS | {"grouped": grouped})
+    finder, outcome, records = find(task(10, 4, samples=12, effort="grouped"))
+    assert finder.stages == Stages(3, 7, 0)
+    assert finder.stages.spans == ((0, 3), (3, 6))
+    searched = [key.removeprefix("joint ") for key in records if key.startswith("joint ")]
+    assert {key.partition(" on group ")[2] for key in searched} == {"", "1"}
+    raced = [key.removeprefix("race of joint on 7 ") for key in records if key.startswith("race ")]
+    assert len(set(raced)) == len(raced) == 2
+    assert {*raced} <= {key.partition(" on group ")[0] for key in searched}
+    # Full runs of 7 samples; a record of a search has the forwards of 3, one of the race those of 7.
+    denoiser = finder.task.denoiser
+    assert outcome.forwards.total == sum(denoiser.calls)
+    assert outcome.forwards.search == sum(records[f"joint {key}"]["forwards"] for key in searched)
+    assert dict(outcome.settings)["groups"] == 2
+
+
+def test_a_race_in_which_nothing_is_finite_is_an_error(bench, toys, journal, monkeypatch):
     toy = bench(steps=6)
-    tree = toy.tree()
-    rollouts = tree.rollouts
+    forest = toy.forest()
+    (tree,) = forest.trees
+    rolled_out = tree.rolled_out
 
     def broken(candidates, costs):
-        for position, rollout in rollouts(candidates, costs):
-            yield position, type(rollout)((math.nan,), rollout.rows, rollout.forwards)
+        return [
+            type(rollout)((math.nan,), rollout.rows, rollout.forwards)
+            for rollout in rolled_out(candidates, costs)
+        ]
 
-    monkeypatch.setattr(tree, "rollouts", broken)
-    from budc.compiler.search import Candidate
-
+    monkeypatch.setattr(tree, "rolled_out", broken)
+    space = Space(steps=6, nfe=2, annealing=toys.defaults, branches=("cond", "uncond"))
     candidate = Candidate.of(6, (0, 2), "tracked", "velocity")
     with pytest.raises(CompileError, match="none of 1 finalists"):
-        race("joint", [candidate], "log-mean", tree, journal)
+        race("joint", space, [candidate], "log-mean", forest, journal)
 
 
 def test_a_killed_race_goes_on(task, small, tmp_path, monkeypatch):

@@ -4,9 +4,10 @@ import math
 
 import pytest
 
+from budc.compiler.rollouts.forest import Forest
 from budc.compiler.rollouts.metrics import latent_errors, objective
 from budc.compiler.rollouts.policy import rollout_policy
-from budc.compiler.rollouts.tree import Rollout, Tree
+from budc.compiler.rollouts.tree import Rollout
 from budc.compiler.search import Candidate, Space
 from budc.compiler.selection.effort import FINALISTS
 from budc.compiler.selection.scores import Record, Scores, policy_of
@@ -27,7 +28,7 @@ def space(toys):
 
 def test_the_reference_search_scores_every_mask_once_and_finds_the_best(bench, space, journal):
     toy = bench(steps=6)
-    study = search("paper", space(), toy.tree(), journal, seed=0)
+    study = search("paper", space(), toy.forest(), journal, seed=0)
     # Two computed steps of six, the first of them fixed: five masks.
     assert set(journal.records) == {f"paper 0,{step}" for step in range(1, 6)}
     assert study.candidates == 5
@@ -43,7 +44,7 @@ def test_the_reference_search_scores_every_mask_once_and_finds_the_best(bench, s
 
 def test_losses_of_the_default_search_are_geometric_means(bench, space, journal):
     toy = bench(steps=6)
-    study = search("joint", space(), toy.tree(), journal, seed=0)
+    study = search("joint", space(), toy.forest(), journal, seed=0)
     best = study.finalists[0]
     assert best.candidate.rule == "tracked"
     assert best.policy.payload == best.candidate.payload
@@ -67,7 +68,7 @@ def test_a_search_killed_after_any_record_ends_the_same(bench, space, tmp_path, 
     toy = bench(steps=7, samples=2)
     wanted = space(7, 3)
     with Journal(tmp_path / "undisturbed", "print") as journal:
-        expected = search(name, wanted, toy.tree(), journal, seed=3)
+        expected = search(name, wanted, toy.forest(), journal, seed=3)
     written = (tmp_path / "undisturbed" / "journal.jsonl").read_bytes()
     count = written.count(b"\n") - 1
     put = Journal.put
@@ -80,22 +81,22 @@ def test_a_search_killed_after_any_record_ends_the_same(bench, space, tmp_path, 
 
         monkeypatch.setattr(Journal, "put", stopping)
         with Journal(tmp_path / f"killed {stop}", "print") as journal, pytest.raises(KeyboardInterrupt):
-            search(name, wanted, toy.tree(), journal, seed=3)
+            search(name, wanted, toy.forest(), journal, seed=3)
         monkeypatch.setattr(Journal, "put", put)
         with Journal(tmp_path / f"killed {stop}", "print") as journal:
             assert len(journal.records) == stop
-            assert search(name, wanted, toy.tree(), journal, seed=3) == expected
+            assert search(name, wanted, toy.forest(), journal, seed=3) == expected
         assert (tmp_path / f"killed {stop}" / "journal.jsonl").read_bytes() == written
 
 
 def test_what_is_in_the_journal_is_not_rolled_out_again(bench, space, journal, monkeypatch):
     toy = bench(steps=6)
-    study = search("joint", space(), toy.tree(), journal, seed=0)
+    study = search("joint", space(), toy.forest(), journal, seed=0)
     rolled = []
     monkeypatch.setattr(
-        Tree, "rollouts", lambda self, candidates, costs: rolled.extend(candidates) or iter(())
+        Forest, "rollouts", lambda self, candidates, costs: rolled.extend(candidates) or iter(())
     )
-    assert search("joint", space(), toy.tree(), journal, seed=0) == study
+    assert search("joint", space(), toy.forest(), journal, seed=0) == study
     assert rolled == []
 
 
@@ -107,30 +108,30 @@ def broken(self, candidates, costs):
 def test_latents_that_are_not_finite_are_an_error_that_names_the_candidate(
     bench, space, journal, monkeypatch
 ):
-    monkeypatch.setattr(Tree, "rollouts", broken)
+    monkeypatch.setattr(Forest, "rollouts", broken)
     with pytest.raises(CompileError, match=r"candidate 0,\d:"):
-        search("paper", space(), bench(steps=6).tree(), journal, seed=0)
+        search("paper", space(), bench(steps=6).forest(), journal, seed=0)
     assert not journal.records
 
 
 def test_a_fit_that_ran_away_loses_and_is_no_error(bench, space, journal, monkeypatch):
-    rollouts = Tree.rollouts
+    rollouts = Forest.rollouts
 
     def partly(self, candidates, costs):
         for position, (candidate, cost) in enumerate(zip(candidates, costs, strict=True)):
             roll_out = broken if candidate.payload == "trunk-residual" else rollouts
             yield position, next(roll_out(self, [candidate], [cost]))[1]
 
-    monkeypatch.setattr(Tree, "rollouts", partly)
-    study = search("dp", space(errors=flat(6)), bench(steps=6).tree(), journal, seed=0)
+    monkeypatch.setattr(Forest, "rollouts", partly)
+    study = search("dp", space(errors=flat(6)), bench(steps=6).forest(), journal, seed=0)
     assert [scored.candidate.payload for scored in study.finalists] == ["velocity"]
     assert study.candidates == 2
 
 
 def test_a_search_in_which_nothing_is_finite_is_an_error(bench, space, journal, monkeypatch):
-    monkeypatch.setattr(Tree, "rollouts", broken)
+    monkeypatch.setattr(Forest, "rollouts", broken)
     with pytest.raises(CompileError, match="none of 2 candidates"):
-        search("dp", space(errors=flat(6)), bench(steps=6).tree(), journal, seed=0)
+        search("dp", space(errors=flat(6)), bench(steps=6).forest(), journal, seed=0)
 
 
 def flat(steps):
@@ -139,7 +140,7 @@ def flat(steps):
 
 def test_an_unknown_search_is_refused(bench, space, journal):
     with pytest.raises(UsageError, match="genetic"):
-        search("genetic", space(), bench(steps=6).tree(), journal, seed=0)
+        search("genetic", space(), bench(steps=6).forest(), journal, seed=0)
 
 
 def test_branches_that_agree_share_an_entry(bench):
@@ -161,7 +162,7 @@ def test_a_batch_of_which_a_later_candidate_is_known_costs_what_it_did(bench, jo
 
     def costs(journal):
         with progress("batch", 3) as bar:
-            scores = Scores("joint", "log-mean", toy.tree(), journal, bar)
+            scores = Scores("joint", "log-mean", toy.forest(), journal, bar)
             losses = scores.losses(batch)
         return losses, [point.forwards for point in scores.trace()]
 
@@ -174,7 +175,7 @@ def test_a_batch_of_which_a_later_candidate_is_known_costs_what_it_did(bench, jo
 
 def test_a_payload_that_did_not_lead_clearly_is_no_finalist_before_the_other(bench, journal):
     """On five prompts a trunk residual must lead by one; the search had turned it down, and so must the ranking."""
-    tree = bench(steps=6, samples=5).tree()
+    forest = bench(steps=6, samples=5).forest()
     mask, other = StepMask.from_compute_steps(6, (0, 2, 4)), StepMask.from_compute_steps(6, (0, 3, 4))
     behind, ahead = (Candidate((of,), "tracked", "velocity") for of in (mask, other))
     doubtful, clear = (Candidate((of,), "tracked", "trunk-residual") for of in (mask, other))
@@ -182,7 +183,7 @@ def test_a_payload_that_did_not_lead_clearly_is_no_finalist_before_the_other(ben
 
     def ranked(losses):
         with progress("ranking", 4) as bar:
-            scores = Scores("joint", "log-mean", tree, journal, bar)
+            scores = Scores("joint", "log-mean", forest, journal, bar)
             scores.known = {c.key: (c, Record(loss, rows, 1)) for c, loss in losses.items()}
             return [scored.candidate for scored in scores.ranking()]
 

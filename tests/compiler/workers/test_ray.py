@@ -9,6 +9,7 @@ import toy_search
 
 from budc.compiler.cluster import Cluster
 from budc.compiler.selection.finder import Finder
+from budc.compiler.selection.stages import stages_of
 from budc.compiler.storage.journal import Journal
 from budc.compiler.workers import ray_cluster
 from budc.compiler.workers.ray_cluster import STARTS, connected, reason_of
@@ -34,9 +35,13 @@ def found(task, folder, workers=None):
         return result, dict(journal.records)
 
 
-def test_two_workers_find_what_one_process_finds_and_one_may_be_killed(one_thread, tmp_path, monkeypatch):
+@pytest.mark.parametrize("effort", ["fast", pytest.param("thorough", marks=pytest.mark.slow)])
+def test_two_workers_find_what_one_process_finds_and_one_may_be_killed(
+    effort, one_thread, tmp_path, monkeypatch
+):
     monkeypatch.setenv("PYTHONPATH", f"{Path(toy_search.__file__).parent}:{os.environ.get('PYTHONPATH', '')}")
-    task = toy_search.task()
+    task = toy_search.task(effort=effort)
+    assert stages_of("joint", "fast", task.nfe, len(task.conditions), arbitrates=False).groups == 2
     alone, records = found(task, tmp_path / "alone")
     with reported(None), worker_pool(Cluster("local", 2), torch.device("cpu"), tmp_path) as pool:
         pool.set_up(toy_search.Prepare(task, tmp_path / "together", jobs=4))

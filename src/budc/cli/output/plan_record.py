@@ -36,7 +36,8 @@ def record(planned: Planned) -> dict[str, Any]:
         "proxy": None if settings.proxy is None else _proxy(settings.proxy),
         "prompts": {
             "calibration": settings.stages.total,
-            "searched": settings.stages.screen,
+            "searched": settings.stages.screen * settings.stages.groups,
+            "groups": settings.stages.groups,
             "heldOut": settings.held_out_size,
         },
         **_forwards(estimate, planned),
