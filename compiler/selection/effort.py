@@ -67,8 +67,8 @@ EFFORTS: Mapping[str, Effort] = {
         report=16,
     ),
     "balanced": Effort(
-        screen=PerBudget(0.65, 5, 10),
-        fit=PerBudget(2.1, 12, 30),
+        screen=PerBudget(0.9, 5, 13),
+        fit=PerBudget(1.9, 12, 28),
         judge=4,
         finalists=3,
         rollouts=0.6,
