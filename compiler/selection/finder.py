@@ -109,6 +109,8 @@ class Finder:
     def find(self, task: Task) -> SearchResult:
         """Return the best policy for a task that differs from the first in budget and search alone."""
         stages = self.stages
+        if not algorithm(task.search).grouped:
+            stages = stages._replace(screen=stages.fit)
         space = space_of(task, self.run.part(0, stages.fit), stages)
         study = search(task.search, space, self.forest(*stages.spans), self.journal, task.seed)
         finalists, notes = study.finalists, tuple[str, ...]()
