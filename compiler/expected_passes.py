@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from budc.compiler.planning.dry_run import Given, dry_run, given_to
 from budc.compiler.planning.shared_rollouts import unshared
 from budc.compiler.search import GIVEN, GIVEN_FITTED, algorithm
-from budc.compiler.selection.effort import AFTER_PROXY, FINALISTS, OF_FINALISTS, effort
+from budc.compiler.selection.effort import AFTER_PROXY, FINALISTS, effort
 from budc.compiler.selection.finder import FIT_PASS
 from budc.compiler.selection.stages import Stages
 from budc.compiler.selection.training_cost import paired, training_cost
@@ -85,12 +85,11 @@ class ExpectedPasses:
 
     def found(self, nfe: int, earlier: Sequence[int] = ()) -> Passes:
         """Return the passes in which the policy of one budget is found, after those of `earlier` ones."""
-        stages, given = self.stages, effort(self.effort)
+        stages, given = self.stages.of(self.search), effort(self.effort)
         candidate = nfe * self.branches
         passes = self._searches(nfe, earlier)
         if stages.screen < stages.fit:
-            race = given.finalists * candidate * stages.fit
-            passes |= {"race": [OF_FINALISTS * race], "descent": [(1 - OF_FINALISTS) * race]}
+            passes["race"] = [self._new(nfe, earlier) * given.finalists * candidate * stages.fit]
         if self.align:
             training = training_cost(self.search, self.effort, nfe, stages, self.branches)
             passes["align"] = [training.time * self.branches]
@@ -118,14 +117,20 @@ class ExpectedPasses:
 
     def _searches(self, nfe: int, earlier: Sequence[int]) -> Passes:
         """Return the search, and where there is a proxy the one after it: what others have not computed of each."""
-        space, computed = self._given(nfe), self._computed(nfe)
-        new = unshared(space, computed, {other: self._computed(other) for other in earlier})
-        rollouts, samples = effort(self.effort).rollouts, new * self.stages.screen * self.branches
-        searched = samples * computed
+        space, rollouts = self._given(nfe), effort(self.effort).rollouts
+        samples = self._new(nfe, earlier) * self.stages.of(self.search).screen * self.branches
+        searched = samples * self._computed(nfe)
         if self.proxy is None:
             return {f"search ({self.search})": [searched]}
-        after = samples * dry_run(space, AFTER, min(AFTER_PROXY, rollouts)).expected
+        after = (
+            samples * dry_run(space, AFTER, min(AFTER_PROXY, rollouts), groups=self.stages.groups).expected
+        )
         return added({f"search ({self.search})": [searched * self.proxy]}, {f"search ({AFTER})": [after]})
+
+    def _new(self, nfe: int, earlier: Sequence[int]) -> float:
+        """Return which share of what a budget rolls out those before it have not."""
+        computed = {other: self._computed(other) for other in earlier}
+        return unshared(self._given(nfe), self._computed(nfe), computed)
 
     def _given(self, nfe: int) -> Given:
         space = given_to(self.profile, nfe, self.steps, self.engine)
@@ -133,7 +138,8 @@ class ExpectedPasses:
 
     def _computed(self, nfe: int) -> float:
         """Return the steps that a search computes for one sample and branch, where it is alone."""
-        count = dry_run(self._given(nfe), self.search, effort(self.effort).rollouts).expected
+        groups = self.stages.of(self.search).groups
+        count = dry_run(self._given(nfe), self.search, effort(self.effort).rollouts, groups=groups).expected
         return count * (OF_MADE_UP if self.search == "paper" else 1.0)
 
 

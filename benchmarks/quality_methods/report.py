@@ -56,7 +56,7 @@ Each is a module of `benchmarks/quality_methods/`; its first lines say what is c
 what its authors published.
 
 - **`joint`** was given other starts and further moves while this was measured, and alignments another judge. All rows
-  are of the search as it is now.
+  are of the search as it is now, but that of `--align` with `fast`.
 - **TaylorSeer** forecasts the residual of the whole trunk, at the interval that spends exactly the budget.
 - **TeaCache** decides per sample, from the modulated input. "Its Wan rule" looks at the timestep's embedding alone, so
   all samples decide alike. The threshold is bisected until the calibration prompts meet the budget; the NFE column

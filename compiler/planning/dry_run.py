@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
+import msgspec
+
 from budc.compiler.planning.count import Count
 from budc.compiler.rollouts.node_memory import PrefixMemory
 from budc.compiler.search import Candidate, Space, algorithm
@@ -68,19 +70,21 @@ def dry_run(
     search: str,
     rollouts: float = 1.0,
     remembered: int = 10**9,
+    groups: int = 1,
 ) -> Count:
     """Return how many steps a search computes for one sample and branch, where so many prefixes are `remembered`.
 
-    `rollouts` is the share of its limit that `joint` takes. A search whose length depends on losses is run on made-up
-    ones: the median is what is expected.
+    `rollouts` is the share of its limit that `joint` takes. Of several `groups` of prompts, each rolls out some masks
+    of a small space, and some prefixes are computed for more than one. A search whose length depends on losses is run
+    on made-up ones: the median is what is expected.
     """
     chosen = algorithm(search)
     if chosen.evaluations is not None:
         space = _space(given, rollouts)
-        least = chosen.evaluations(space)
+        least, apart = (chosen.evaluations(_grouped(space, count)) for count in (1, groups))
         unshared = chosen.max_candidates(space) * given.nfe
         again = 0.0 if remembered >= least else FORGOTTEN * given.nfe / max(remembered, given.nfe)
-        most = max(least, min(math.ceil((1 + again) * least), unshared))
+        most = max(least, min(math.ceil((1 + again) * apart), unshared))
         return Count((least + most) // 2, least, most)
     found = sorted(_computed_steps(search, given, seed, remembered) for seed in range(LANDSCAPES))
     return Count(round(statistics.median(found)), found[0], found[-1])
@@ -88,6 +92,10 @@ def dry_run(
 
 def _space(given: Given, rollouts: float = 1.0) -> Space:
     return Space(**given._asdict(), rollouts=rollouts)
+
+
+def _grouped(space: Space, groups: int) -> Space:
+    return msgspec.structs.replace(space, groups=groups)
 
 
 def _first_steps(profile: ModelProfile, steps: int) -> tuple[int, ...]:

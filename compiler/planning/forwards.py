@@ -3,7 +3,7 @@
     proxy          (with --proxy) full runs and candidates at a smaller size, in forwards of the real one
     calibration    full runs of the calibration prompts that its effort takes
     search         the candidates, which share the rollouts of common prefixes
-    race           the finalists, on more of these prompts
+    race           the finalists, on all prompts that are fitted, and moves of the winner's steps
     arbitration    the finalists, on the prompts that judge
     alignment      (with --align) full runs of further pairings of prompts and noise, training with a backward counted
                    as two forwards, and arbitration of the result; after the paper's search its second stage alone
@@ -12,8 +12,9 @@
 
 A forward is one sample of one branch. What an alignment computes again for its backward passes takes time, and is
 counted apart (`recomputed`). Where losses decide how many candidates a search scores, it is run on made-up ones
-(`budc.compiler.planning.dry_run`), so the search is an estimate with bounds. The race counts what its finalists take if
-they share nothing. The other stages are exact. The policies of a sweep share the full runs.
+(`budc.compiler.planning.dry_run`), so the search is an estimate with bounds. The race is what its finalists
+would take if they shared nothing, as moves of the winner take what sharing saves. The other stages are exact. The
+policies of a sweep share the full runs.
 """
 
 from __future__ import annotations
@@ -144,10 +145,10 @@ def _of_budget(settings: CompileSettings, cost: Cost, nfe: int, pairs: Paired | 
     space = _given(settings, nfe)
     if settings.proxy is None:
         remembered = _remembered(settings, settings.search, cost, nfe)
-        searched = dry_run(space, settings.search, given.rollouts, remembered)
+        searched = dry_run(space, settings.search, given.rollouts, remembered, prompts.groups)
     else:
         remembered = _remembered(settings, "joint", cost, nfe)
-        searched = dry_run(space, "joint", min(AFTER_PROXY, given.rollouts), remembered)
+        searched = dry_run(space, "joint", min(AFTER_PROXY, given.rollouts), remembered, prompts.groups)
     finalists = min(FINALISTS, searched.least // nfe)
     stages = {"search": searched.times(prompts.screen)}
     if prompts.screen < prompts.fit:
@@ -168,7 +169,12 @@ def _of_proxy(settings: CompileSettings, proxy: ProxyCost) -> Count:
     rollouts, search = effort(settings.effort).rollouts, settings.search
     counts = [Count.exactly(settings.steps)]
     counts += [
-        dry_run(_given(settings, nfe), search, rollouts, _remembered(settings, search, proxy.cost, nfe))
+        dry_run(
+            _given(settings, nfe),
+            search,
+            rollouts,
+            _remembered(settings, search, proxy.cost, nfe) * settings.stages.groups,
+        )
         for nfe in settings.budgets
     ]
     return Count.total(counts).times(settings.stages.screen).share(proxy.share)

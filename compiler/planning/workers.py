@@ -25,7 +25,7 @@ def on_workers(estimate: CompileEstimate, workers: int) -> Mapping[str, Count]:
     shares = {
         "calibration": _share_of_prompts(settings.stages.total, workers),
         "report": _share_of_prompts(settings.held_out_size, workers),
-        "race": min(1.0, _share(effort(settings.effort).finalists, workers) + 1 - OF_FINALISTS),
+        "race": _share_of_race(effort(settings.effort).finalists, workers),
         "arbitration": 1.0 if settings.align else _share(FINALISTS, workers),
     }
     stages = {
@@ -40,6 +40,12 @@ def on_workers(estimate: CompileEstimate, workers: int) -> Mapping[str, Count]:
 def _share(tasks: int, workers: int) -> float:
     """Return which share of equal tasks the busiest worker has."""
     return math.ceil(tasks / workers) / tasks
+
+
+def _share_of_race(finalists: int, workers: int) -> float:
+    """Return the share of finalists side by side, then of moves, one after the other, by a worker that may have to roll
+    out their beginning first."""
+    return 1.0 if workers == 1 else _share(finalists, workers) + 1 - OF_FINALISTS + 1 / finalists
 
 
 def _share_of_prompts(prompts: int, workers: int) -> float:

@@ -18,6 +18,10 @@ class Forest:
     spans: Sequence[PromptSpan]
     workers: SearchWorkers | None = None
 
+    def cost(self, candidate: Candidate) -> int:
+        """Return what a candidate's rollout would cost; see `Tree.cost`."""
+        return self.trees[candidate.group].cost(candidate)
+
     def note(self, candidate: Candidate) -> int:
         """Remember a candidate in the tree of its group; see `Tree.note`."""
         return self.trees[candidate.group].note(candidate)

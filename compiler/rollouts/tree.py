@@ -57,11 +57,14 @@ class Tree:
         self._remembered = PrefixMemory[Prefix](memory)
         self._nodes: dict[Prefix, CandidateTrajectory] = {}
 
+    def cost(self, candidate: Candidate) -> int:
+        """Return the forwards that a candidate's rollout would cost at this point."""
+        fresh = self._missing(self._prefixes(candidate), self._remembered)
+        return sum(len(prefix.computing) for prefix in fresh) * self.network.samples
+
     def note(self, candidate: Candidate) -> int:
         """Remember a candidate by its prefixes alone; return the forwards that its rollout costs at this point."""
-        path = self._prefixes(candidate)
-        fresh = self._missing(path, self._remembered)
-        cost = sum(len(prefix.computing) for prefix in fresh) * self.network.samples
+        cost, path = self.cost(candidate), self._prefixes(candidate)
         for forgotten in self._remembered.use(path, self._sizes(path)):
             self._nodes.pop(forgotten, None)
         return cost

@@ -1,8 +1,8 @@
 """From a task to its best policy, on tensors alone.
 
 - The reference run of as many calibration prompts as the effort takes: states, and Gram matrices of what was computed.
-- The search, on the first of them.
-- Race: the best finalists on more prompts, with coefficients fitted on all of these.
+- The search, on the first of them, or on one group of them after the other.
+- Race: the best finalists on all prompts that are fitted, and moves of the winner's steps.
 - Arbitration, where prompts are left to judge by: finalists on prompts that nothing was fitted on.
 - Alignment, where it is asked for: coefficients and sigmas trained by gradient on the fitted prompts, each paired with
   several noises, and kept where the judges, paired as well, lose less with them.
@@ -67,7 +67,7 @@ class Fit:
 
 
 class Finder:
-    """Finds policies of several budgets for one denoiser, which share the reference run and the tree of rollouts.
+    """Finds policies of several budgets for one denoiser, which share the reference run and the trees of rollouts.
 
     The first task's budget decides how many prompts all are given, so it is the largest. Where there are `workers`, the
     reference run, the rollouts of candidates and the arbitration are theirs. `stages` are those of the effort, unless
@@ -108,9 +108,7 @@ class Finder:
 
     def find(self, task: Task) -> SearchResult:
         """Return the best policy for a task that differs from the first in budget and search alone."""
-        stages = self.stages
-        if not algorithm(task.search).grouped:
-            stages = stages._replace(screen=stages.fit)
+        stages = self.stages.of(task.search)
         space = space_of(task, self.run.part(0, stages.fit), stages)
         study = search(task.search, space, self.forest(*stages.spans), self.journal, task.seed)
         finalists, notes = study.finalists, tuple[str, ...]()

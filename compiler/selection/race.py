@@ -1,6 +1,6 @@
-"""Race: the finalists of a screen on further prompts, each with coefficients fitted on all of them.
+"""Race: the finalists of a search in groups on all prompts that are fitted, each with coefficients of its own.
 
-Candidates that the screen can hardly tell apart differ on other prompts. So the best few are rolled out again on more,
+Candidates that one group can hardly tell apart differ on more prompts. So the best few are rolled out again on all,
 and the one that loses least there wins. Finalists that begin alike share forwards; what that saves is spent on moves of
 the winner's steps (`budc.compiler.selection.descent`).
 """
@@ -45,18 +45,18 @@ def race(
         CompileError: the final latents of no candidate are finite.
     """
     prompts = forest.trees[0].network.samples
-    with progress(f"race on {prompts} prompts", len(candidates)) as bar:
+    most = len(candidates) * space.nfe * len(space.branches) * prompts
+    with progress(f"race on {prompts} prompts", len(candidates) + 2 * space.nfe) as bar:
         scores = Scores(f"race of {search} on {prompts}", objective, forest, journal, bar)
         scores.losses(candidates)
+        finalists = scores.ranking()
+        if not finalists:
+            raise not_finite(f"the final latents of none of {len(candidates)} finalists are finite")
+        descend(space, finalists[0], scores, forest, most)
     ranking = scores.ranking()
-    if not ranking:
-        raise not_finite(f"the final latents of none of {len(candidates)} finalists are finite")
-    place = candidates.index(ranking[0].candidate) + 1
+    place = candidates.index(finalists[0].candidate) + 1
     note = f"finalist {place} of {len(candidates)} by a race on {prompts} prompts"
-    saved = len(candidates) * space.nfe * len(space.branches) * prompts - scores.forwards
-    name = f"descent of {search} on {prompts}"
-    better, spent = descend(space, ranking[0], name, objective, forest, journal, saved)
-    if better:
-        before, after = ({*slots_of(space, scored.candidate)} for scored in (ranking[0], better[0]))
-        note += f", {counted(len(after - before), 'step')} moved by one"
-    return RaceResult((*better, *ranking)[: len(ranking)], note, scores.forwards + spent)
+    before, after = (slots_of(space, best.candidate) for best in (finalists[0], ranking[0]))
+    if moved := sum(one != other for one, other in zip(before, after, strict=True)):
+        note += f", {counted(moved, 'step')} moved by one"
+    return RaceResult(tuple(ranking[: len(finalists)]), note, scores.forwards)

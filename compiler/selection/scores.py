@@ -1,4 +1,4 @@
-"""Scores: candidates rolled out on the prompts of a tree, each once, and what is known of them then.
+"""Scores: candidates rolled out on groups of prompts, each once, and what is known of them then.
 
 Losses and coefficients are in the journal before anything is decided by them.
 """
@@ -31,7 +31,10 @@ from budc.schema.predictor import MAX_TERMS
 
 
 class Scored(msgspec.Struct, frozen=True):
-    """A candidate, its loss on the prompts that it was fitted on, and the policy that it became there."""
+    """A candidate, its loss on the prompts that it was fitted on, and the policy that it became there.
+
+    Of several groups, the loss is the predicted mean over all, and the policy that of one.
+    """
 
     candidate: Candidate
     loss: float
@@ -147,7 +150,7 @@ class Scores:
 
     def _add(self, candidate: Candidate, record: Record, *, replayed: bool = False) -> None:
         self.known[_label(candidate)] = candidate, record
-        lowest = min(record.loss for _, record in self.known.values())
+        lowest = min(record.loss for other, record in self.known.values() if other.group == candidate.group)
         self._bar.advance(f"best {lowest:.3g}", replayed=replayed, forwards=self.forwards)
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from budc.compiler.fitting.gram import mean_gram, segment_errors
 from budc.compiler.rollouts.reference_run import ReferenceRun
 from budc.compiler.search import Space, algorithm
+from budc.compiler.search.moves import candidate_count
 from budc.compiler.selection.stages import Stages
 from budc.compiler.selection.task import Task
 
@@ -22,7 +25,7 @@ def space_of(task: Task, run: ReferenceRun, stages: Stages | None = None) -> Spa
         for payload in task.payloads:
             gram = mean_gram(run.gram[payload])
             errors[payload] = segment_errors(gram, 2, first_steps=first_steps).tolist()
-    return Space(
+    space = Space(
         steps=task.schedule.steps,
         nfe=task.nfe,
         branches=task.denoiser.branches,
@@ -41,3 +44,5 @@ def space_of(task: Task, run: ReferenceRun, stages: Stages | None = None) -> Spa
         always=task.always,
         batch=task.proposed,
     )
+    # The only mask there is has no rivals on other groups.
+    return space if candidate_count(space) > len(space.payloads) else msgspec.structs.replace(space, groups=1)

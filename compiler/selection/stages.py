@@ -1,7 +1,7 @@
 """Stages: how calibration prompts are shared between the search, the race of its finalists, and the judges.
 
 screen    the search rolls out each candidate on a few prompts, one group of them after the other
-race      its finalists are rolled out, and fitted, on the prompts of all groups
+race      its finalists are rolled out, and fitted, on all groups and what is left over
 judge     the last prompts decide between what was fitted on the others
 """
 
@@ -18,6 +18,8 @@ Trained = Literal["both", "sigmas", "coefficients"]
 """What an alignment trains."""
 SEARCH_SHARE = 0.75
 """Share of the calibration prompts that a search sees which is given all of them; the others judge."""
+LEAST_GROUP = 3
+"""Of fewer prompts there is one group, as coefficients of two fit these alone."""
 
 
 class Stages(NamedTuple):
@@ -27,9 +29,13 @@ class Stages(NamedTuple):
     fit: int
     judge: int
 
+    def of(self, search: str) -> Stages:
+        """Return the stages of a search on the same prompts: most score each candidate on all that are fitted."""
+        return self if algorithm(search).grouped else self._replace(screen=self.fit)
+
     @property
     def groups(self) -> int:
-        """How many groups the search scores on, one candidate after the other."""
+        """How many groups of `screen` prompts the search scores on, one candidate after the other."""
         return self.fit // self.screen
 
     @property
@@ -48,7 +54,7 @@ class Stages(NamedTuple):
         A list may be sorted by subject, so the first ones would be alike; so would be those of a group. Where an effort
         takes more prompts, they come after those of a smaller one.
         """
-        if self.total == given and self.groups == 1:
+        if self.total == given and self.screen == self.fit:
             return list(range(given))
         digits = given.bit_length()
         return sorted(range(given), key=lambda index: f"{index:0{digits}b}"[::-1])[: self.total]
@@ -110,5 +116,6 @@ def stages_of(search: str, effort_name: str, nfe: int, prompts: int, *, arbitrat
         return Stages(seen, seen, prompts - seen)
     judge = min(given.judge, prompts - seen) if arbitrates else 0
     fit = min(given.fit.at(nfe), prompts - judge)
-    screen = min(given.screen.at(nfe), seen, fit) if algorithm(search).grouped else fit
-    return Stages(screen, fit, judge)
+    half = fit // 2
+    screen = min(given.screen.at(nfe), half if half >= LEAST_GROUP else min(seen, fit))
+    return Stages(screen, fit, judge).of(search)

@@ -117,7 +117,7 @@ class ForwardCount:
 class SearchResult:
     """The policy that was found, on its schedule, its loss on the search prompts, and what it cost.
 
-    `notes` say in words which choices were made on prompts that the search had not seen; `settings` are those of the
+    `notes` say in words which choices were made after the search; `settings` are those of the
     search, as an artifact lists them; `trace` has what the search scored, in its order.
     """
 

@@ -14,7 +14,7 @@ from budc.schema.files import write_atomic
 
 
 class TracePoint(msgspec.Struct, frozen=True):
-    """A candidate, its loss on the prompts of the search, and the forwards of the search up to it."""
+    """A candidate, its loss on the prompts of its group, and the forwards of the search up to it."""
 
     candidate: Candidate
     loss: float
@@ -23,14 +23,15 @@ class TracePoint(msgspec.Struct, frozen=True):
 
 
 def lines(nfe: int, objective: str, trace: Iterable[TracePoint]) -> list[str]:
-    """Return the trace of one budget: the loss of each candidate on its group of prompts, and the lowest so far.
+    """Return the trace of one budget: the loss of each candidate on its group of prompts, and the lowest so far there.
 
     Losses are null where they are infinite.
     """
-    best, found = math.inf, []
+    best: dict[int, float] = {}
+    found = []
     for number, point in enumerate(trace, 1):
-        best = min(best, point.loss)
         candidate = point.candidate
+        best[candidate.group] = min(best.get(candidate.group, math.inf), point.loss)
         entry = {
             "nfe": nfe,
             "candidate": number,
@@ -40,7 +41,7 @@ def lines(nfe: int, objective: str, trace: Iterable[TracePoint]) -> list[str]:
             "group": candidate.group,
             "objective": objective,
             "loss": _finite(point.loss),
-            "best": _finite(best),
+            "best": _finite(best[candidate.group]),
             "forwards": point.forwards,
         }
         found.append(json.dumps(entry))

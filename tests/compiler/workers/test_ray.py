@@ -88,14 +88,18 @@ def attempts(monkeypatch):
     return attempts
 
 
-@pytest.mark.parametrize("said", ["The node timed out.", SLOW])
-def test_a_cluster_that_is_too_slow_is_tried_again_and_the_user_is_told(said, attempts, monkeypatch):
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [("local", "The node timed out."), ("ray://10.0.0.1:10001", SLOW), ("10.0.0.1:6379", "It timed out.")],
+)
+def test_a_cluster_that_is_too_slow_is_tried_again_and_the_user_is_told(address, said, attempts, monkeypatch):
     told = []
     monkeypatch.setattr(ray_cluster, "notice", told.append)
+    monkeypatch.setattr(ray_cluster, "check_answers", lambda where, address: None)
     attempts += [said] * (STARTS - 1) + [None]
-    with connected(Cluster("local")):
+    with connected(Cluster(address)):
         assert attempts == []
-    assert told == ["--ray local: Ray was too slow to start and is tried again"] * (STARTS - 1)
+    assert told == [f"--ray {address}: Ray was too slow to start and is tried again"] * (STARTS - 1)
 
 
 @pytest.mark.parametrize(

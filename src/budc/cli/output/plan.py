@@ -53,8 +53,10 @@ def page(planned: Planned) -> str:
 def _summary(planned: Planned) -> str:
     estimate = planned.estimate
     settings, cost, stages = estimate.settings, estimate.cost, estimate.settings.stages
-    seen, groups = stages.screen * stages.groups, f", {stages.screen} at a time" * (stages.groups > 1)
-    searched = f", of which the search sees {seen}{groups}" if stages.screen < stages.total else ""
+    if stages.groups > 1:
+        searched = f", searched in {stages.groups} groups of {stages.screen}"
+    else:
+        searched = f", of which the search sees {stages.screen}" if stages.screen < stages.total else ""
     pairs = [
         ("model", f"{settings.profile.title}, {_parameters(cost.parameters)} parameters a denoiser"),
         ("budget", f"{', '.join(map(str, settings.budgets))} of {settings.steps} steps"),
