@@ -23,9 +23,10 @@ from command_line import COUNT, MODEL, check_budgets, script
 
 from budc.compiler.planning.devices import device as device_named
 from budc.compiler.planning.estimate import UTILISATION
+from budc.compiler.planning.workers import OF_FINALISTS
 from budc.compiler.search import Candidate, algorithm
 from budc.compiler.search.space import Space
-from budc.compiler.selection.effort import FINALISTS, OF_FINALISTS, effort
+from budc.compiler.selection.effort import FINALISTS, effort
 from budc.compiler.selection.stages import Stages, stages_of
 from budc.policies.costs import shipped_cost
 from budc.policies.model_choice import choose_model

@@ -19,6 +19,7 @@ import msgspec
 from budc.policies.prompt_files import read_prompt_file
 from budc.schema.errors import BudcError, UsageError, WeightsMissing
 from budc.schema.files import read_limited
+from budc.schema.foreign_error import reason_of
 
 _HERE = Path(str(files("budc.policies")))
 
@@ -218,7 +219,6 @@ def _download(profile: ModelProfile) -> Path:
             )
         )
     except (HfHubHTTPError, OSError) as error:
-        reason = str(error).splitlines()[0]
         raise WeightsMissing(
-            f"{profile.repository}: download failed: {reason}", remedy="--weights DIR"
+            f"{profile.repository}: download failed: {reason_of(error)}", remedy="--weights DIR"
         ) from error

@@ -25,6 +25,7 @@ from budc.compiler.export.sources import GraphSource
 from budc.compiler.export.strided import stack_strided_writes
 from budc.runtimes.exported.signatures import INPUTS, DType, TensorSpec, signature_name
 from budc.schema.errors import UnsupportedModel
+from budc.schema.foreign_error import reason_of
 
 OPSET = 23
 """The first opset with the operators Attention and RMSNormalization, for which runtimes have fused kernels."""
@@ -65,8 +66,7 @@ def to_graph(source: GraphSource) -> ir.Model:
                 verbose=False,
             )
         except Exception as error:  # torch.export raises nothing narrower.
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UnsupportedModel(f"{source.name}: cannot be exported: {reason}") from error
+            raise UnsupportedModel(f"{source.name}: cannot be exported: {reason_of(error)}") from error
     assert program is not None
     model = program.model
     for value in list(model.graph.inputs):

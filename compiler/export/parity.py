@@ -13,6 +13,7 @@ import torch
 from budc.compiler.export.sources import EXAMPLES, GraphSource
 from budc.compiler.rollouts.metrics import relative_difference
 from budc.schema.errors import ParityMismatch, UnsafeWeights
+from budc.schema.foreign_error import reason_of
 
 GRAPH_TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "float16": 2e-2}
 """Largest accepted difference of one run, as a share of the largest value."""
@@ -27,7 +28,7 @@ def check_graph(path: Path) -> None:
     try:
         onnx.checker.check_model(path, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise UnsafeWeights(f"{path.name}: onnx.checker refuses it: {str(error).splitlines()[0]}") from error
+        raise UnsafeWeights(f"{path.name}: onnx.checker refuses it: {reason_of(error)}") from error
 
 
 def check_graph_parity(source: GraphSource, path: Path, dtype: str) -> float:

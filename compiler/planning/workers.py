@@ -16,7 +16,10 @@ from budc.compiler.planning.count import Count
 from budc.compiler.planning.estimate import CompileEstimate
 from budc.compiler.search.joint import candidate_limit
 from budc.compiler.search.space import DEFAULT_BATCH
-from budc.compiler.selection.effort import FINALISTS, OF_FINALISTS, effort
+from budc.compiler.selection.effort import FINALISTS, effort
+
+OF_FINALISTS = 0.75
+"""About the share of a race's forwards that finalists take, as they begin alike; moves of the best take the rest."""
 
 
 def on_workers(estimate: CompileEstimate, workers: int) -> Mapping[str, Count]:
@@ -43,8 +46,10 @@ def _share(tasks: int, workers: int) -> float:
 
 
 def _share_of_race(finalists: int, workers: int) -> float:
-    """Return the share of finalists side by side, then of moves, one after the other, by a worker that may have to roll
-    out their beginning first."""
+    """Return the share of a race's forwards that follow one another: finalists are side by side, moves are not.
+
+    A worker that did not roll out the winner does so before its first move.
+    """
     return 1.0 if workers == 1 else _share(finalists, workers) + 1 - OF_FINALISTS + 1 / finalists
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from budc.runtimes.sampling.schedulers import check_order
 from budc.schema.errors import UnsupportedModel
+from budc.schema.foreign_error import reason_of
 
 Run = Callable[[Tensor, Tensor], Tensor]
 """All states (steps + 1, width) of a run from sigmas and inputs, each (steps + 1, ...)."""
@@ -74,9 +75,9 @@ def check_states(scheduler: Any, run: Run, sigmas: Tensor, states: Tensor) -> No
 
 def cannot_run(scheduler: Any, error: Exception) -> UnsupportedModel:
     """Return the refusal of a scheduler that fails on a schedule of sigmas."""
-    reason = (str(error).splitlines() or [""])[0] or type(error).__name__
     return UnsupportedModel(
-        f"{type(scheduler).__name__} cannot run on a given schedule: {reason}", remedy=f"use {_USABLE}"
+        f"{type(scheduler).__name__} cannot run on a given schedule: {reason_of(error)}",
+        remedy=f"use {_USABLE}",
     )
 
 

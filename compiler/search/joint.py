@@ -49,8 +49,10 @@ MOST_EVALUATIONS = 250.0
 
 
 class RolloutCounter:
-    """Counts rollouts, in units of one whole candidate on one group of prompts, where those with a common prefix share
-    it."""
+    """Counts rollouts, in units of one whole candidate on one group of prompts.
+
+    On a group, candidates with a common prefix share it.
+    """
 
     def __init__(self, space: Space) -> None:
         self._count = mask_count(space)

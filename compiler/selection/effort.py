@@ -90,9 +90,6 @@ PROXY_MASKS = 2
 JUDGED_PAIRINGS = 2
 """Noises of each prompt that an alignment is judged on after every epoch, with every effort."""
 
-OF_FINALISTS = 0.75
-"""About the share of a race's forwards that finalists take, as they begin alike; moves of the best take the rest."""
-
 FINALISTS = 4
 """How many of the best candidates of a search are kept, with every effort."""
 

@@ -18,10 +18,10 @@ import torch
 
 from budc.compiler.workers.actor import Failed, Setup, Task
 from budc.compiler.workers.queue import ATTEMPTS, Nodes, TaskQueue
-from budc.compiler.workers.ray_cluster import reason_of
 from budc.compiler.workers.started_worker import StartedWorker, Starter, placed
 from budc.progress import notice, stage
 from budc.schema.errors import BudcError, ClusterUnusable
+from budc.schema.foreign_error import reason_of
 from budc.schema.plural import counted
 
 START_SECONDS = 300.0

@@ -17,6 +17,7 @@ from budc.compiler.workers.cluster_address import check_answers, show_token
 from budc.option_names import option
 from budc.progress import notice, stage
 from budc.schema.errors import ClusterUnusable
+from budc.schema.foreign_error import reason_of
 from budc.schema.plural import counted
 
 _SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
@@ -122,9 +123,3 @@ def worker_count(ray: Any, cluster: Cluster, share: Share) -> int:
         remedy="ask for fewer with --workers, or for less of a GPU with --gpus-per-worker; without a GPU each worker "
         "takes OMP_NUM_THREADS CPUs",
     )
-
-
-def reason_of(error: BaseException) -> str:
-    """Return the line of an error of Ray that says most: the first, or the last of another process's traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[-1 if any(line.startswith("Traceback (") for line in lines) else 0][:200]

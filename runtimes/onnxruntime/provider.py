@@ -19,6 +19,7 @@ from budc.runtimes.onnxruntime.cuda_stream import common_stream, turn_on
 from budc.runtimes.onnxruntime.wheels import installed_wheels, uninstall, without_cuda
 from budc.schema.arguments import described
 from budc.schema.errors import ProviderMissing, UnsafeWeights, UsageError
+from budc.schema.foreign_error import reason_of
 from budc.schema.installation import install
 
 PROVIDERS: Final[Mapping[str, str]] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -114,7 +115,7 @@ def _start(name: str) -> None:
         started = _session(model_bytes(graph), Provider(name, 1)).get_providers()
         reason = (printed.getvalue().splitlines() or ["it did not start"])[0]
     except (RuntimeError, ValueError) as error:
-        started, reason = [], str(error).splitlines()[0]
+        started, reason = [], reason_of(error)
     finally:
         ort.set_default_logger_severity(_DEFAULT_SEVERITY)
     if PROVIDERS[name] not in started:
@@ -156,5 +157,4 @@ def _session(
     except Exception as error:
         if not isinstance(model, Path):
             raise
-        reason = str(error).splitlines()[0]
-        raise UnsafeWeights(f"{model.name}: ONNX Runtime cannot open it: {reason}") from error
+        raise UnsafeWeights(f"{model.name}: ONNX Runtime cannot open it: {reason_of(error)}") from error

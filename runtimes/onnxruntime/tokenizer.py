@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from budc.runtimes.exported.manifest import Cleaning, TextRule
 from budc.schema.errors import UnsafeWeights
 from budc.schema.folder import resolve
+from budc.schema.foreign_error import reason_of
 
 Ids = NDArray[np.int64]
 
@@ -60,8 +61,7 @@ def _refusing(what: str) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:  # a panic of its Rust code is no Exception
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UnsafeWeights(f"{what}: {reason}") from error
+        raise UnsafeWeights(f"{what}: {reason_of(error)}") from error
 
 
 def clean_prompt(prompt: str) -> str:

@@ -18,6 +18,7 @@ from budc.policies.adapter_files import AdapterFile
 from budc.runtimes.sampling.tensor_records import tensor_record
 from budc.schema.digests import TENSORS, root_of, value_record
 from budc.schema.errors import UnsupportedModel
+from budc.schema.foreign_error import reason_of
 
 _WRAPPERS = ("base_layer", "_orig_mod")
 """Where PEFT's layers and compiled modules keep the module that they replace."""
@@ -126,8 +127,7 @@ def _load(pipe: Any, file: AdapterFile, denoiser: str) -> None:
                 **second,
             )
     except Exception as error:  # the libraries raise whatever the file led them to
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UnsupportedModel(
-            f"{file.path} cannot be loaded into {denoiser}: {reason}",
+            f"{file.path} cannot be loaded into {denoiser}: {reason_of(error)}",
             remedy="give an adapter that was made for this model",
         ) from error

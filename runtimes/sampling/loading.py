@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 
 from budc.runtimes.sampling.device_memory import is_out_of_memory
 from budc.schema.errors import DeviceMemory, UnsupportedModel, WeightsMissing
+from budc.schema.foreign_error import reason_of
 
 _FAILURES = (
     OSError,
@@ -37,8 +38,7 @@ def loading(folder: Path) -> Iterator[None]:
     except _FAILURES as error:
         if is_out_of_memory(error):
             raise DeviceMemory(f"{folder}: there is not enough memory to load it") from error
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise WeightsMissing(f"{folder}: cannot be loaded: {reason[0]}") from error
+        raise WeightsMissing(f"{folder}: cannot be loaded: {reason_of(error)}") from error
 
 
 def scheduler_class(name: str, model: str) -> Any:

@@ -12,7 +12,7 @@ from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.stages import stages_of
 from budc.compiler.storage.journal import Journal
 from budc.compiler.workers import ray_cluster
-from budc.compiler.workers.ray_cluster import STARTS, connected, reason_of
+from budc.compiler.workers.ray_cluster import STARTS, connected
 from budc.compiler.workers.search_tasks import PoolSearch
 from budc.compiler.workers.worker_pool import worker_pool
 from budc.progress import reported
@@ -121,9 +121,3 @@ def test_what_does_not_pass_is_refused_with_the_cause(said, left, told, attempts
     ):
         pass
     assert len(attempts) == left
-
-
-def test_the_reason_of_an_error_is_the_line_that_says_most():
-    assert reason_of(RuntimeError("\n The actor died.\n\tpid: 7")) == "The actor died."
-    assert reason_of(RuntimeError(TRACEBACK.format("no room"))) == "RuntimeError: no room"
-    assert reason_of(RuntimeError()) == "RuntimeError"

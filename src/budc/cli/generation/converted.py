@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from budc.schema.errors import BudcError, ParityMismatch
+from budc.schema.foreign_error import reason_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,5 +65,4 @@ class ConvertedExport:
         except BudcError:
             raise
         except Exception as error:  # ONNX Runtime raises nothing narrower.
-            reason = str(error).splitlines()[0]
-            raise ParityMismatch(f"{self._folder} fails when it is run: {reason}") from error
+            raise ParityMismatch(f"{self._folder} fails when it is run: {reason_of(error)}") from error

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from budc.schema.errors import OutputError
 from budc.schema.files import new_file, write_atomic
+from budc.schema.foreign_error import reason_of
 
 SMALL, ENLARGED = 256, 4
 SHORT, SLOW, USUAL = 33, 8, 16
@@ -118,8 +119,9 @@ def _h264(frames: Pixels, rate: int) -> bytes:
                     writer.append_data(frame)
             return Path(target).read_bytes()
         except OSError as error:
-            reason = str(error).splitlines()[0]
-            raise OutputError(f"the video could not be encoded: {reason}", remedy="--out FILE.png") from error
+            raise OutputError(
+                f"the video could not be encoded: {reason_of(error)}", remedy="--out FILE.png"
+            ) from error
 
 
 def _pixels(clip: Frames) -> Pixels:
