@@ -23,7 +23,7 @@ def ablation(setting: Setting, nfe: int, seed: int, folder: Path, rule: Rule, pa
     policy = find(setting, nfe, seed, folder.with_name(f"joint-{nfe}-{seed}")).policy
     masks = tuple(policy.for_branch(branch).step_mask() for branch in setting.branches)
     candidate = Candidate(masks if len(set(masks)) > 1 else masks[:1], rule, payload)
-    tree = Tree(setting.network(setting.calibration), setting.form, setting.calibration.run)
+    tree = Tree(setting.network(setting.calibration), setting.form, setting.calibration.run, setting.folder)
     (rollout,) = tree.roll_out([candidate])
     fitted = policy_of(tree, candidate, rollout.rows)
     steps = [list(mask.compute_steps) for mask in candidate.masks]

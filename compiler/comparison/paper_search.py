@@ -58,7 +58,7 @@ def paper_search(setting: Setting, nfe: int, seed: int, folder: Path, prompts: i
     space = Space(steps=setting.form.steps, nfe=nfe, branches=setting.branches, annealing=setting.annealing)
     chosen = algorithm("paper")
     walk = chosen.propose(space, random.Random(seed))
-    tree = Tree(setting.network(samples), setting.form, samples.run, MEMORY)
+    tree = Tree(setting.network(samples), setting.form, samples.run, folder, MEMORY)
     losses: dict[str, float] = {}
     forwards = 0
     with (

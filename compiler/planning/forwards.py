@@ -34,6 +34,7 @@ from budc.compiler.training.forwards import RECOMPUTED, TrainingCost
 from budc.policies.costs import Cost
 from budc.policies.profile import ModelProfile
 from budc.runtimes.targets.deployment_target import DeploymentTarget
+from budc.schema.policy import Payload
 
 
 class ProxyCost(NamedTuple):
@@ -190,8 +191,9 @@ def _remembered(settings: CompileSettings, search: str, cost: Cost, nfe: int) ->
     That is the velocity where it may be reused, but for the reference searches, which reuse residuals alone.
     """
     velocities = algorithm(search).arbitrated and "velocity" in _given(settings, nfe).payloads
-    cached = cost.latents if velocities else cost.residual
-    node = node_bytes(cost.latents, cached, len(settings.profile.branches), settings.steps // nfe)
+    payload: Payload = "velocity" if velocities else "trunk-residual"
+    branches = len(settings.profile.branches)
+    node = node_bytes(payload, cost.latents, cost.residual, branches, settings.steps // nfe)
     return MEMORY // max(node * settings.stages.screen * settings.stages.groups, 1)
 
 

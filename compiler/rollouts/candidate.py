@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from pathlib import Path
 
 from torch import Tensor
 
@@ -11,36 +11,15 @@ from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.fitting.gram import fit, mean_gram
 from budc.compiler.fitting.trajectory import CoefficientRows, bounded, fit_trajectory
 from budc.compiler.rollouts.linear_form import LinearForm
+from budc.compiler.rollouts.prefix import Prefix
 from budc.compiler.rollouts.reference_run import ReferenceRun
 from budc.compiler.rollouts.step import CurrentStep, Trajectory
-from budc.compiler.search.space import Candidate, Rule
+from budc.compiler.search.space import Candidate
+from budc.compiler.storage.spill import kept
 from budc.runtimes.sampling.rules import fixed_row
 from budc.runtimes.sampling.trunk import combine
-from budc.schema.policy import Payload, Policy
+from budc.schema.policy import Policy
 from budc.schema.predictor import MAX_TERMS
-
-
-class Prefix(NamedTuple):
-    """What a candidate does up to and including a computed step: (step, branches that compute there), in order."""
-
-    payload: Payload
-    rule: Rule
-    events: tuple[tuple[int, tuple[str, ...]], ...]
-
-    @property
-    def step(self) -> int:
-        """The last computed step."""
-        return self.events[-1][0]
-
-    @property
-    def computing(self) -> tuple[str, ...]:
-        """The branches that compute there."""
-        return self.events[-1][1]
-
-    @property
-    def parent(self) -> Prefix | None:
-        """The prefix up to the computed step before; None where this is the first."""
-        return self._replace(events=self.events[:-1]) if len(self.events) > 1 else None
 
 
 def candidate_of(policy: Policy, branches: Sequence[str]) -> Candidate:
@@ -48,18 +27,6 @@ def candidate_of(policy: Policy, branches: Sequence[str]) -> Candidate:
     masks = [policy.for_branch(name).step_mask() for name in branches]
     shared = masks[:1] if all(mask == masks[0] for mask in masks) else masks
     return Candidate(tuple(shared), "tracked", policy.payload)
-
-
-def prefixes(candidate: Candidate, branches: Sequence[str]) -> list[Prefix]:
-    """Return a candidate's prefixes, shortest first: one for every step at which some branch computes."""
-    masks = candidate.masks if len(candidate.masks) > 1 else candidate.masks * len(branches)
-    events = []
-    for step, computed in enumerate(zip(*masks, strict=True)):
-        if any(computed):
-            events.append((step, tuple(name for name, own in zip(branches, computed, strict=True) if own)))
-    return [
-        Prefix(candidate.payload, candidate.rule, tuple(events[: index + 1])) for index in range(len(events))
-    ]
 
 
 class CoefficientFit:
@@ -85,14 +52,12 @@ class CoefficientFit:
         rule = trajectory.prefix.rule
         if rule == "plain" or rule == "linear":
             return {
-                branch: tuple(
-                    map(bounded, fixed_row(rule, trajectory.step, trajectory.computed_steps[branch]))
-                )
+                branch: tuple(map(bounded, fixed_row(rule, trajectory.step, _steps(trajectory, branch))))
                 for branch in reusing
             }
         step, grams = trajectory.step, self._grams[trajectory.prefix.payload]
         rows = {
-            branch: fit(grams[self.branches.index(branch)], step, trajectory.computed_steps[branch])[0]
+            branch: fit(grams[self.branches.index(branch)], step, _steps(trajectory, branch))[0]
             for branch in reusing
         }
         if rule == "tracked":
@@ -107,46 +72,71 @@ class CoefficientFit:
         weight = float(self.form.velocity[step + 1, step])
         wanted = (self._run.state(step + 1) - rest) / weight
         return fit_trajectory(
-            {branch: trajectory.cached[branch] for branch in prior},
+            {branch: [cached for _, cached in trajectory.newest(branch)] for branch in prior},
             prior,
             current.velocity,
             current.guide,
             lambda velocity: wanted - velocity,
-            linear=current.payload.linear and self._linear_guidance,
+            linear=trajectory.payload.linear and self._linear_guidance,
         )
 
 
 class CandidateTrajectory(Trajectory):
-    """A rollout along one prefix: what its branches have cached and at which steps, newest first, and its rows."""
+    """A rollout along one prefix: what its branches have cached, with the step, newest first, and its rows.
 
-    def __init__(self, prefix: Prefix, noise: Tensor, coefficients: CoefficientFit) -> None:
+    A step that was taken before is taken again from these, without the network (`release`). What is cached lies in
+    `folder` where memory is short.
+    """
+
+    def __init__(self, prefix: Prefix, noise: Tensor, coefficients: CoefficientFit, folder: Path) -> None:
         super().__init__(coefficients.form, noise, prefix.payload)
         self.prefix = prefix
-        self.cached: dict[str, tuple[Tensor, ...]] = {}
-        self.computed_steps: dict[str, tuple[int, ...]] = {}
+        self.folder = folder
+        self.cached: dict[str, tuple[tuple[int, Tensor], ...]] = {}
         self.rows: list[CoefficientRows] = []
         self._coefficients = coefficients
 
     def extended(self, prefix: Prefix) -> CandidateTrajectory:
         """Return a copy at the last step of a longer prefix, not yet taken; this one has taken all steps before it."""
-        copy = CandidateTrajectory(prefix, self.noise, self._coefficients)
+        copy = CandidateTrajectory(prefix, self.noise, self._coefficients, self.folder)
         copy.velocities, copy.rows = self.velocities[: prefix.step], self.rows[: prefix.step]
-        # Nothing that is cached crosses from one network to the next.
-        if prefix.step not in self._coefficients.first_steps:
-            copy.cached, copy.computed_steps = dict(self.cached), dict(self.computed_steps)
+        copy.cached = dict(self.cached)
         return copy
 
+    def release(self) -> None:
+        """Go back to the first step, without the velocities, where no step needs the network to be taken again."""
+        if self.payload.linear:
+            self.velocities = []
+
+    def newest(self, branch: str) -> tuple[tuple[int, Tensor], ...]:
+        """Return what a branch may combine at this step: as much as a row may, all of the network that runs now."""
+        first = max((step for step in self._coefficients.first_steps if step <= self.step), default=0)
+        cached = self.cached.get(branch, ())
+        return tuple(entry for entry in cached if first <= entry[0] <= self.step)[:MAX_TERMS]
+
     def computing(self) -> Collection[str]:
-        """Return the prefix's branches at its last step, none after it."""
-        return self.prefix.computing if self.step == self.prefix.step else ()
+        """Return the prefix's branches at its last step where that was not taken before, none elsewhere."""
+        return self.prefix.computing if self.step == self.prefix.step == len(self.rows) else ()
 
     def cache(self, branch: str, cached: Tensor) -> None:
-        """Keep the newest, as many as a row may combine."""
-        self.cached[branch] = (cached, *self.cached.get(branch, ()))[:MAX_TERMS]
-        self.computed_steps[branch] = (self.step, *self.computed_steps.get(branch, ()))[:MAX_TERMS]
+        """Keep it with its step. Raises OutputError: see `budc.compiler.storage.spill.kept`."""
+        self.cached[branch] = ((self.step, kept(cached, self.folder)), *self.cached.get(branch, ()))
 
     def reused(self, current: CurrentStep) -> Mapping[str, Tensor]:
-        """Fit this step's coefficients and combine with them."""
-        rows = self._coefficients.rows(self, current)
-        self.rows.append(rows)
-        return {branch: combine(row, self.cached[branch][: len(row)]) for branch, row in rows.items()}
+        """Fit this step's coefficients, unless that was done before, and combine with them."""
+        step = self.step
+        if step == len(self.rows):
+            self.rows.append(self._coefficients.rows(self, current))
+        newest = {branch: self.newest(branch) for branch in self._coefficients.branches}
+        rows = self.rows[step]
+        return {
+            branch: combine(rows[branch], [cached for _, cached in entries[: len(rows[branch])]])
+            if branch in rows
+            else entries[0][1]
+            for branch, entries in newest.items()
+            if branch not in current.computed
+        }
+
+
+def _steps(trajectory: CandidateTrajectory, branch: str) -> list[int]:
+    return [step for step, _ in trajectory.newest(branch)]

@@ -6,22 +6,29 @@ from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from typing import Generic, TypeVar
 
-MEMORY = 8 << 30
-"""Bytes of nodes that are remembered, by default."""
+from budc.schema.policy import Payload
+
+MEMORY = 16 << 30
+"""Bytes of nodes that are remembered, by default. What a host has no room for lies on its disk."""
 
 P = TypeVar("P", bound=Hashable)
 
 
-def node_bytes(latents: int, cached: int, computing: int, steps: int) -> int:
+def node_bytes(payload: Payload, latents: int, residual: int, computing: int, steps: int) -> int:
     """Return how many bytes a node takes for one sample, beside what it shares with the node before.
 
+    Velocities that are cached give those of all steps again. With another payload, these are kept as well.
+
     Args:
-        latents: bytes of the sample's latents, in float32.
-        cached: bytes of what a branch caches, the payload.
+        payload: what a branch caches.
+        latents: bytes of the sample's latents, in float32; a velocity is as large.
+        residual: bytes of what the trunk records.
         computing: how many branches compute at its step.
-        steps: how many steps it goes before the next node; each adds a velocity, as large as the latents.
+        steps: how many steps it goes before the next node.
     """
-    return cached * computing + latents * steps
+    if payload == "velocity":
+        return latents * computing
+    return residual * computing + latents * steps
 
 
 class PrefixMemory(Generic[P]):

@@ -13,6 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -81,10 +82,14 @@ class CurrentStep:
     """The step that a trajectory is at, and the velocities of those of its branches that computed."""
 
     denoiser: StepDenoiser
-    payload: CachedPayload
-    latents: Tensor
+    trajectory: Trajectory
     timestep: Tensor
     computed: dict[str, Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def latents(self) -> Tensor:
+        """The latents (N, ...) that it starts from; a reused velocity needs none."""
+        return self.trajectory.latents
 
     def velocity(self, branch: str, cached: Tensor) -> Tensor:
         """Return the velocity of a branch that reuses `cached`."""
@@ -92,7 +97,7 @@ class CurrentStep:
         def reuse(residual: Tensor) -> Tensor:
             return self.denoiser.reuse(branch, residual, self.latents, self.timestep)
 
-        return self.payload.velocity(cached, reuse)
+        return self.trajectory.payload.velocity(cached, reuse)
 
     def guide(self, reused: Mapping[str, Tensor]) -> Tensor:
         """Return the guided velocity, given those of the branches that reuse."""
@@ -107,9 +112,7 @@ def take_step(denoiser: StepDenoiser, trajectories: Sequence[Trajectory]) -> Non
     step = trajectories[0].step
     timestep = trajectories[0].form.timesteps[step].float()
     computing = [trajectory.computing() for trajectory in trajectories]
-    current = [
-        CurrentStep(denoiser, trajectory.payload, trajectory.latents, timestep) for trajectory in trajectories
-    ]
+    current = [CurrentStep(denoiser, trajectory, timestep) for trajectory in trajectories]
     for branch in denoiser.branches:
         chosen = [index for index, branches in enumerate(computing) if branch in branches]
         if not chosen:

@@ -3,6 +3,8 @@
 A node is a rollout after a computed step, named by its prefix: which steps were computed until then, by which
 branches. Reused steps need no node; a node is carried along them as far as some candidate asks. Two candidates share
 every node up to the first step at which they differ, because what a rule does at a step depends on the past alone.
+Between batches a node keeps what was cached at computed steps and its coefficients; with velocities as payload, these
+give every step again without a forward.
 
 Memory is bounded by forgetting the nodes that were used longest ago. Which ones are remembered is decided on
 prefixes, not tensors: a resumed search goes through the prefixes of what it had scored (`Tree.note`), and then counts
@@ -14,15 +16,17 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
 from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.fitting.trajectory import CoefficientRows
-from budc.compiler.rollouts.candidate import CandidateTrajectory, CoefficientFit, Prefix, prefixes
+from budc.compiler.rollouts.candidate import CandidateTrajectory, CoefficientFit
 from budc.compiler.rollouts.linear_form import LinearForm
 from budc.compiler.rollouts.metrics import latent_errors
 from budc.compiler.rollouts.node_memory import MEMORY, PrefixMemory, node_bytes
+from budc.compiler.rollouts.prefix import Prefix, prefixes
 from budc.compiler.rollouts.reference_run import ReferenceRun
 from budc.compiler.rollouts.step import take_step
 from budc.compiler.search.space import Candidate
@@ -40,7 +44,9 @@ class Rollout:
 class Tree:
     """Rolls out candidates on one prompt set, whose reference run is known.
 
-    `network.forwards` counts what was really computed; `Rollout.forwards` what an undisturbed search computes.
+    It remembers up to `memory` bytes of nodes, in files of `folder` where the host has little memory left
+    (`budc.compiler.storage.spill`). `network.forwards` counts what was really computed; `Rollout.forwards` what an
+    undisturbed search computes.
     """
 
     def __init__(
@@ -48,11 +54,13 @@ class Tree:
         network: BatchedDenoiser,
         form: LinearForm,
         run: ReferenceRun,
+        folder: Path,
         memory: int = MEMORY,
     ) -> None:
         self.network = network
         self.form = form
         self.run = run
+        self._folder = folder
         self._coefficients = CoefficientFit(network, form, run)
         self._remembered = PrefixMemory[Prefix](memory)
         self._nodes: dict[Prefix, CandidateTrajectory] = {}
@@ -78,6 +86,7 @@ class Tree:
 
         Raises:
             DeviceMemory: one sample does not fit into the memory of the device.
+            OutputError: neither memory nor disk has room for what is cached.
         """
         nodes = dict(self._nodes)
         paths = [self._prefixes(candidate) for candidate in candidates]
@@ -93,6 +102,8 @@ class Tree:
             errors = latent_errors(node.latents, self.run.latents)
             rollouts.append(Rollout(tuple(errors), tuple(node.rows), cost))
         self._nodes = {prefix: node for prefix, node in nodes.items() if prefix in self._remembered}
+        for node in self._nodes.values():
+            node.release()
         return rollouts
 
     @property
@@ -102,12 +113,14 @@ class Tree:
     def _sizes(self, path: Sequence[Prefix]) -> list[int]:
         """Return the bytes of each node of a path, for all samples."""
         latents = self._noise[:1].numel() * self._noise.element_size()
-        cached = latents if path[0].payload == "velocity" else self.run.residual_bytes
         ends = [*(prefix.step for prefix in path[1:]), self.form.steps]
-        return [
-            self.network.samples * node_bytes(latents, cached, len(prefix.computing), end - prefix.step)
+        sizes = (
+            node_bytes(
+                prefix.payload, latents, self.run.residual_bytes, len(prefix.computing), end - prefix.step
+            )
             for prefix, end in zip(path, ends, strict=True)
-        ]
+        )
+        return [self.network.samples * size for size in sizes]
 
     def _prefixes(self, candidate: Candidate) -> list[Prefix]:
         return prefixes(candidate, self.network.branches)
@@ -124,7 +137,7 @@ class Tree:
     def _start(self, prefix: Prefix, nodes: Mapping[Prefix, CandidateTrajectory]) -> CandidateTrajectory:
         parent = prefix.parent
         if parent is None:
-            return CandidateTrajectory(prefix, self._noise, self._coefficients)
+            return CandidateTrajectory(prefix, self._noise, self._coefficients, self._folder)
         self._carry(nodes[parent], prefix.step)
         return nodes[parent].extended(prefix)
 

@@ -249,7 +249,7 @@ class Finder:
         if span not in self._trees:
             memory = MEMORY // (self.stages.groups if span in self.stages.spans else 1)
             network = self._batched(self.conditions.part(*span), stack=None)
-            self._trees[span] = Tree(network, self.form, self.run.part(*span), memory)
+            self._trees[span] = Tree(network, self.form, self.run.part(*span), self.journal.folder, memory)
         return self._trees[span]
 
     def _training_set(self, first: int, last: int, noises: int = 1) -> TrainingSet:

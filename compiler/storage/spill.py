@@ -51,5 +51,8 @@ def _in_file(shape: Sequence[int], dtype: torch.dtype, folder: Path) -> Tensor:
             # Reserved now: a mapping that finds the disk full later ends the process.
             os.posix_fallocate(file.fileno(), 0, max(count * dtype.itemsize, 1))
         except OSError as error:
-            raise OutputError(f"{folder}: no room for the reference run: {error.strerror}") from error
+            raise OutputError(
+                f"{folder}: no room for what rollouts keep: {error.strerror}",
+                remedy="make room there, and run the same command again",
+            ) from error
         return torch.from_file(file.name, shared=True, size=count, dtype=dtype).view(tuple(shape))

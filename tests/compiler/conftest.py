@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 
 import pytest
 import torch
@@ -185,9 +186,10 @@ class Bench:
     network: BatchedDenoiser
     form: object
     run: object
+    folder: Path
 
     def tree(self, memory=MEMORY):
-        return Tree(self.over(), self.form, self.run, memory)
+        return Tree(self.over(), self.form, self.run, self.folder, memory)
 
     def forest(self, groups=1):
         """Return the trees over so many groups of the prompts, all of the same size."""
@@ -197,7 +199,7 @@ class Bench:
             BatchedDenoiser(self.network.denoiser, self.network.conditions.part(*span)) for span in spans
         ]
         trees = [
-            Tree(network, self.form, self.run.part(*span))
+            Tree(network, self.form, self.run.part(*span), self.folder)
             for network, span in zip(networks, spans, strict=True)
         ]
         return Forest(trees, spans)
@@ -234,7 +236,7 @@ def bench(tmp_path):
         form = schedule.linear_form()
         with Journal(tmp_path / f"bench {next(numbers)}", "bench") as journal:
             run = reference_run(network, form, journal, "full")
-        return Bench(scheduler, schedule, network, form, run)
+        return Bench(scheduler, schedule, network, form, run, journal.folder)
 
     return bench
 

@@ -33,5 +33,9 @@ def test_a_prefix_takes_the_most_that_any_candidate_asks_of_it():
     assert memory.use(["x"], [1]) == ["ab"]
 
 
-def test_a_node_holds_what_its_branches_cache_and_a_velocity_for_each_step():
-    assert node_bytes(latents=8, cached=100, computing=2, steps=5) == 240
+def test_a_node_holds_what_its_branches_cache():
+    assert node_bytes("velocity", latents=8, residual=100, computing=2, steps=5) == 16
+
+
+def test_a_node_that_caches_residuals_holds_the_velocities_of_its_steps_as_well():
+    assert node_bytes("trunk-residual", latents=8, residual=100, computing=2, steps=5) == 240

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,14 +10,17 @@ import torch
 from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.evaluation.reference import reference_set
 from budc.compiler.models.denoiser import ModelDenoiser
+from budc.compiler.rollouts.candidate import CoefficientFit
 from budc.compiler.rollouts.linear_form import linear_form
 from budc.compiler.rollouts.metrics import latent_errors
 from budc.compiler.rollouts.policies import forwards_per_sample
 from budc.compiler.rollouts.policy import rollout_policy
+from budc.compiler.rollouts.prefix import prefixes
 from budc.compiler.rollouts.reference_run import reference_run
 from budc.compiler.rollouts.tree import Tree
 from budc.compiler.search import Candidate
 from budc.compiler.selection.scores import policy_of
+from budc.compiler.storage import spill
 from budc.policies.profile import read_prompts
 from budc.policies.samples import samples_of
 from budc.schema.mask import StepMask
@@ -40,7 +44,7 @@ def drawn(steps, nfe, count, seed=0, rules=RULES, payloads=PAYLOADS, width=1):
 
 @pytest.fixture(scope="module")
 def tiny(model, sampler, prompt_file, tmp_path_factory):
-    """The untrained transformer on three prompts: (denoiser, conditions, form, reference run)."""
+    """The untrained transformer on three prompts: (denoiser, conditions, form, reference run, folder)."""
     from budc.compiler.evaluation.pipeline_rollout import PipelineRollout
     from budc.compiler.storage.journal import Journal
 
@@ -53,7 +57,7 @@ def tiny(model, sampler, prompt_file, tmp_path_factory):
         form = linear_form(model.scheduler, sampler.sigmas, sampler.timesteps)
         run = reference_run(BatchedDenoiser(denoiser, reference.conditions), form, journal, "states")
     torch.testing.assert_close(run.latents, reference.latents, atol=1e-5, rtol=1e-5)
-    return denoiser, reference.conditions, form, run
+    return denoiser, reference.conditions, form, run, folder
 
 
 @pytest.mark.parametrize("solver", ["euler", "unipc"])
@@ -75,25 +79,25 @@ def test_shared_prefixes_change_no_bit(bench, solver, width):
 
 
 def test_on_a_transformer_sharing_and_stacking_change_no_bit(tiny):
-    denoiser, conditions, form, run = tiny
+    denoiser, conditions, form, run, folder = tiny
     candidates = drawn(6, 3, 4)
-    shared = Tree(BatchedDenoiser(denoiser, conditions), form, run).roll_out(candidates)
-    stacking = Tree(BatchedDenoiser(denoiser, conditions, batch=12, stack=True), form, run)
+    shared = Tree(BatchedDenoiser(denoiser, conditions), form, run, folder).roll_out(candidates)
+    stacking = Tree(BatchedDenoiser(denoiser, conditions, batch=12, stack=True), form, run, folder)
     stacked = stacking.roll_out(candidates)
     for index, candidate in enumerate(candidates):
-        (alone,) = Tree(BatchedDenoiser(denoiser, conditions), form, run).roll_out([candidate])
+        (alone,) = Tree(BatchedDenoiser(denoiser, conditions), form, run, folder).roll_out([candidate])
         assert shared[index].errors == alone.errors
-        (padded,) = Tree(BatchedDenoiser(denoiser, conditions, batch=12, stack=True), form, run).roll_out(
-            [candidate]
-        )
+        (padded,) = Tree(
+            BatchedDenoiser(denoiser, conditions, batch=12, stack=True), form, run, folder
+        ).roll_out([candidate])
         assert stacked[index].errors == padded.errors
         assert stacked[index].errors == pytest.approx(alone.errors, rel=1e-2)
 
 
 def test_rollouts_are_the_pipelines_loop_under_the_policy_found(tiny, model, sampler, pipeline_rollout):
     """Three ways to the same latents: the tree, a rollout of its coefficients, and the real scheduler."""
-    denoiser, conditions, form, run = tiny
-    tree = Tree(BatchedDenoiser(denoiser, conditions), form, run)
+    denoiser, conditions, form, run, folder = tiny
+    tree = Tree(BatchedDenoiser(denoiser, conditions), form, run, folder)
     candidates = drawn(6, 3, 4, seed=1) + drawn(6, 2, 2, seed=2, rules=("tracked",), width=2)
     for candidate, rollout in zip(candidates, tree.roll_out(candidates), strict=True):
         policy = policy_of(tree, candidate, rollout.rows)
@@ -121,9 +125,54 @@ def test_forgetting_changes_no_bit_and_costs_forwards(bench):
 def test_a_node_keeps_nothing_of_the_batch_that_it_was_computed_in(bench):
     tree = bench(steps=8).tree()
     tree.roll_out(drawn(8, 4, 8))
-    kept = [tensor for node in tree._nodes.values() for own in node.cached.values() for tensor in own]
+    kept = [tensor for node in tree._nodes.values() for own in node.cached.values() for _, tensor in own]
     assert kept
     assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in kept)
+
+
+def test_what_a_node_cached_gives_its_velocities_again(bench, monkeypatch):
+    """Between batches only residuals have theirs kept, as these need the network to be taken again."""
+    toy = bench(steps=10)
+    tree = toy.tree()
+    (candidate,) = drawn(10, 4, 1, rules=("tracked",), payloads=("velocity",), width=2)
+    (residual,) = drawn(10, 4, 1, rules=("tracked",), payloads=("trunk-residual",))
+    first = tree.roll_out([candidate, residual])
+    kept = {node.prefix.payload: len(node.velocities) for node in tree._nodes.values()}
+    assert kept == {"velocity": 0, "trunk-residual": 10}
+    held = sum(tensor.nbytes for node in tree._nodes.values() for tensor in node.velocities)
+    computed, fits = tree.network.forwards, []
+    monkeypatch.setattr(CoefficientFit, "rows", lambda *_: fits.append(1))
+    again = tree.roll_out([candidate, residual])
+    assert [rollout.errors for rollout in again] == [rollout.errors for rollout in first]
+    assert (tree.network.forwards, fits) == (computed, [])
+    assert held == sum(tensor.nbytes for node in tree._nodes.values() for tensor in node.velocities)
+
+
+def test_a_node_takes_the_memory_that_is_counted_for_it(bench):
+    toy = bench(steps=10)
+    tree = toy.tree()
+    (candidate,) = drawn(10, 4, 1, rules=("tracked",), payloads=("velocity",))
+    tree.roll_out([candidate])
+    tensors = {
+        id(tensor): tensor.nbytes
+        for node in tree._nodes.values()
+        for tensor in (*node.velocities, *(t for own in node.cached.values() for _, t in own))
+    }
+    path = prefixes(candidate, tree.network.branches)
+    assert sum(tensors.values()) == sum(tree._sizes(path))
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_nodes_lie_in_files_where_the_memory_of_the_host_is_short(bench, monkeypatch, payload):
+    toy = bench(steps=8)
+    candidates = drawn(8, 3, 4, rules=("tracked",), payloads=(payload,))
+    expected = toy.tree().roll_out(candidates)
+    monkeypatch.setattr(spill, "RESERVE", 1.0)
+    tree = toy.tree()
+    assert tree.roll_out(candidates[:2]) + tree.roll_out(candidates[2:]) == expected
+    assert str(toy.folder) in Path("/proc/self/maps").read_text()
+    del tree
+    assert str(toy.folder) not in Path("/proc/self/maps").read_text()
 
 
 def test_more_is_remembered_where_less_is_cached(bench):

@@ -49,5 +49,5 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(spill, "RESERVE", 1.0)
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(OutputError, match="no room for the reference run: No space left"):
+    with pytest.raises(OutputError, match="no room for what rollouts keep: No space left"):
         spill.kept(torch.ones(3), tmp_path)
