@@ -137,9 +137,17 @@ def measured_on(document: PolicyDocument) -> str:
         f"; to be measured again to {100 * report.replay_tolerance:g} %" if report.replay_tolerance else ""
     )
     return printable(
-        f"{counted(report.held_out.size, 'held-out prompt')}; searched on {counted(report.calibration.size, 'other')} "
+        f"{counted(report.held_out.size, 'held-out prompt')}; searched on {_searched_on(document)} "
         f"for the objective {report.objective}{tolerance}"
     )
+
+
+def _searched_on(document: PolicyDocument) -> str:
+    """Return how many others were used: a smaller effort takes some of those that were given."""
+    given, settings = document.quality.calibration.size, document.search.settings
+    stages = [settings.get(stage) for stage in ("fit", "judge")]
+    used = sum(stage for stage in stages if type(stage) is int)
+    return f"{used} of {counted(given, 'other')}" if 0 < used < given else counted(given, "other")
 
 
 def choices(document: PolicyDocument) -> list[tuple[str, str]]:
