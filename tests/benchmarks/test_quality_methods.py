@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from quality_methods import changes, cost_page, efforts, few_steps
+from quality_methods import changes, cost_page, effort_comparison, efforts, few_steps
 from quality_methods.draws import drawn
 from quality_methods.report import report, write_report
 from quality_methods.scoring import frame_ssim
@@ -65,7 +65,7 @@ def test_an_effort_is_compared_with_thorough_and_with_the_paper_s_seeds():
         row("paper-one", [0.5, 0.5], 200, seed=1),
     ]
     draws = efforts.draws_of(rows)
-    text = efforts.compared(draws)
+    text = effort_comparison.compared(draws)
     assert "| `tiny`, 4 | 1.41 (0.71 to 2.83) | 1.41 | 0.50 | not run |  |  |" in text
     assert "met in 0 of them, and within two standard errors in 1. It spends 0.50 to 0.50" in text
     assert (
@@ -84,7 +84,7 @@ def test_an_effort_is_compared_on_every_draw_that_both_were_run_on():
         row("joint", [0.3, 0.3], 400, draw=2),
     ]
     draws = efforts.draws_of(rows)
-    assert "| `tiny`, 4 | 1.00 (0.45 to 2.23) | 2.00, 0.50 | 1.00 |" in efforts.compared(draws)
+    assert "| `tiny`, 4 | 1.00 (0.25 to 4.00) | 2.00, 0.50 | 1.00 |" in effort_comparison.compared(draws)
     # The table of errors is of the prompts that a compile takes.
     assert "0.20, 50" in efforts.measured(draws[0])
 
@@ -97,7 +97,24 @@ def test_a_cell_of_a_later_draw_alone_is_shown_and_seeds_are_one_figure():
     ]
     draws = efforts.draws_of(rows)
     assert len(draws) == 2
-    assert "| `tiny`, 4 | 1.41 (1.41 to 1.41) | 1.41 |  |" in efforts.compared(draws)
+    assert "| `tiny`, 4 | 1.41 (1.41 to 1.41) | 1.41 |  |" in effort_comparison.compared(draws)
+
+
+def test_all_efforts_are_compared_with_the_search_before_on_the_draws_of_both():
+    rows = [
+        row("before", [0.1, 0.1], 0),
+        row("joint", [0.1, 0.1], 400),
+        row("joint-fast", [0.2, 0.2], 50),
+        row("before", [0.4, 0.4], 0, draw=1),
+        row("joint-fast", [0.4, 0.4], 50, draw=1),
+        row("joint", [0.1, 0.1], 400, draw=2),
+    ]
+    text = effort_comparison.compared_with_before(efforts.draws_of(rows))
+    assert "| `tiny`, 4 | 1.41 (0.71 to 2.83) | not run | 1.00 (1.00 to 1.00) |" in text
+    assert "- `fast` ends at 1.41 of the error before, the geometric mean of 1 cells." in text
+    assert "The aim of 1.25 at most is met in 0 of them, and within two standard errors in 1." in text
+    assert "- `thorough` ends at 1.00 of the error before" in text
+    assert "balanced" not in text.partition("\n\n")[2]
 
 
 def test_the_page_of_quality_is_of_the_first_draw(tmp_path):
