@@ -133,7 +133,7 @@ def simulate(profile: ModelProfile, nfe: int, name: str, forward: float, workers
         nfe=nfe,
         branches=profile.branches,
         annealing=profile.search,
-        rollouts=given.rollouts,
+        rollouts=given.share(nfe),
         prompts=stages.screen,
         groups=stages.groups,
         published_masks=masks_for(profile, steps, nfe),

@@ -103,7 +103,8 @@ class ExpectedPasses:
                 full * (samples.judging - stages.judge),
             ]
             judges = samples.judging
-        passes["arbitration"] = [FINALISTS * candidate * judges]
+        finalists = given.finalists if stages.screen < stages.fit else FINALISTS
+        passes["arbitration"] = [finalists * candidate * judges]
         return added(passes, self.fit(nfe))
 
     def report(self, budgets: Sequence[int], policies: int = 3) -> Passes:
@@ -117,7 +118,7 @@ class ExpectedPasses:
 
     def _searches(self, nfe: int, earlier: Sequence[int]) -> Passes:
         """Return the search, and where there is a proxy the one after it: what others have not computed of each."""
-        space, rollouts = self._given(nfe), effort(self.effort).rollouts
+        space, rollouts = self._given(nfe), effort(self.effort).share(nfe)
         samples = self._new(nfe, earlier) * self.stages.of(self.search).screen * self.branches
         searched = samples * self._computed(nfe)
         if self.proxy is None:
@@ -139,7 +140,7 @@ class ExpectedPasses:
     def _computed(self, nfe: int) -> float:
         """Return the steps that a search computes for one sample and branch, where it is alone."""
         groups = self.stages.of(self.search).groups
-        count = dry_run(self._given(nfe), self.search, effort(self.effort).rollouts, groups=groups).expected
+        count = dry_run(self._given(nfe), self.search, effort(self.effort).share(nfe), groups=groups).expected
         return count * (OF_MADE_UP if self.search == "paper" else 1.0)
 
 

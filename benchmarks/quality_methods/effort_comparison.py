@@ -82,9 +82,7 @@ def compared(draws: Sequence[Rows]) -> str:
         shown = ("not run |  | " if cell is None else cell.shown for cell in own.values())
         lines.append(f"| `{model}`, {budget} | {' | '.join(shown)} |")
     found = _by_effort(cells)
-    sentences = [
-        _errors(effort, own, "`thorough`'s error") + _forwards(own) for effort, own in found.items()
-    ]
+    sentences = [_errors(effort, own, "`thorough`'s error") + _forwards(own) for effort, own in found.items()]
     return "\n".join([*lines, "", *sentences]) + "\n"
 
 

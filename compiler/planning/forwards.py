@@ -146,14 +146,15 @@ def _of_budget(settings: CompileSettings, cost: Cost, nfe: int, pairs: Paired | 
     space = _given(settings, nfe)
     if settings.proxy is None:
         remembered = _remembered(settings, settings.search, cost, nfe)
-        searched = dry_run(space, settings.search, given.rollouts, remembered, prompts.groups)
+        searched = dry_run(space, settings.search, given.share(nfe), remembered, prompts.groups)
     else:
         remembered = _remembered(settings, "joint", cost, nfe)
-        searched = dry_run(space, "joint", min(AFTER_PROXY, given.rollouts), remembered, prompts.groups)
+        searched = dry_run(space, "joint", min(AFTER_PROXY, given.share(nfe)), remembered, prompts.groups)
     finalists = min(FINALISTS, searched.least // nfe)
     stages = {"search": searched.times(prompts.screen)}
     if prompts.screen < prompts.fit:
-        stages["race"] = Count.exactly(min(given.finalists, finalists) * nfe * prompts.fit)
+        finalists = min(given.finalists, finalists)
+        stages["race"] = Count.exactly(finalists * nfe * prompts.fit)
     if pairs is not None:
         stages["arbitration"] = Count.exactly(finalists * nfe * pairs.judging)
         stages["alignment"] = Count.exactly(_training(settings, nfe).forwards + nfe * pairs.judging)
@@ -167,13 +168,13 @@ def _of_budget(settings: CompileSettings, cost: Cost, nfe: int, pairs: Paired | 
 
 def _of_proxy(settings: CompileSettings, proxy: ProxyCost) -> Count:
     """Return the forwards a branch of full runs and searches at a proxy's size, as shares of one at the real size."""
-    rollouts, search = effort(settings.effort).rollouts, settings.search
+    given, search = effort(settings.effort), settings.search
     counts = [Count.exactly(settings.steps)]
     counts += [
         dry_run(
             _given(settings, nfe),
             search,
-            rollouts,
+            given.share(nfe),
             _remembered(settings, search, proxy.cost, nfe) * settings.stages.groups,
         )
         for nfe in settings.budgets

@@ -63,7 +63,7 @@ def _search(estimate: CompileEstimate, workers: int) -> Count:
     """Return the bounds of the search: all common prefixes are shared, or none; between them the mean."""
     settings, known = estimate.settings, estimate.stages["search"]
     evaluations = sum(
-        nfe * candidate_limit(settings.steps, nfe, effort(settings.effort).rollouts)
+        nfe * candidate_limit(settings.steps, nfe, effort(settings.effort).share(nfe))
         for nfe in settings.budgets
     )
     unshared = evaluations * settings.stages.screen * len(settings.profile.branches)

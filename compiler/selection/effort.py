@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from budc.compiler.search.joint import usual_limit
 from budc.option_names import option
 from budc.schema.errors import UsageError
 
@@ -34,9 +35,9 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
 
     The search rolls out each candidate on `screen` of the `fit` prompts, on as many groups of them in turn as there are
     (`budc.compiler.selection.stages`). The best `finalists` race on all `fit` prompts, which coefficients are fitted
-    to. `judge` further prompts decide on an alignment or a number of steps, where
-    one is asked for. `rollouts` is the share of its limit that `joint` takes. An alignment trains on `pairings` noises
-    of each prompt, for so many `epochs`, and is judged on `judged_pairings` of them. The report is measured on `report`
+    to. `judge` further prompts decide on an alignment or a number of steps, where one is asked for. `rollouts` is the
+    share of its limit that `joint` takes, but so many as `least_rollouts`. An alignment trains on `pairings` noises of
+    each prompt, for so many `epochs`, and is judged on `judged_pairings` of them. The report is measured on `report`
     held-out prompts, or on all.
     """
 
@@ -45,9 +46,14 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
     judge: int | None = None
     finalists: int = 4
     rollouts: float = 1.0
+    least_rollouts: float = 0.0
     pairings: int = 3
     epochs: PerBudget = PerBudget(0.4, 3, 6)
     report: int | None = None
+
+    def share(self, nfe: int) -> float:
+        """Return the share of its limit that `joint` takes for a policy of `nfe` evaluations a branch."""
+        return min(1.0, max(self.rollouts, self.least_rollouts / usual_limit(nfe)))
 
     @property
     def judged_pairings(self) -> int:
@@ -62,6 +68,7 @@ EFFORTS: Mapping[str, Effort] = {
         judge=2,
         finalists=2,
         rollouts=0.42,
+        least_rollouts=10.5,
         pairings=2,
         epochs=PerBudget(0.0, 2),
         report=16,

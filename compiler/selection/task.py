@@ -62,7 +62,7 @@ class Task:
     @property
     def share(self) -> float:
         """The share of its limit that `joint` takes."""
-        return effort(self.effort).rollouts if self.rollouts is None else self.rollouts
+        return effort(self.effort).share(self.nfe) if self.rollouts is None else self.rollouts
 
     @property
     def recorded(self) -> Recorded:

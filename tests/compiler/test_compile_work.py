@@ -42,7 +42,7 @@ def test_every_pass_is_expected_and_no_other(plan, short_search, flags):
 @pytest.mark.parametrize("search", ["hillclimb", "anneal", "paper", "exhaustive", "known"])
 def test_a_search_whose_length_depends_on_losses_is_counted_on_made_up_ones(plan, search):
     planned = plan(budget="2", search=search)
-    counted = dry_run(given_to(planned.target.profile, 2, 6), search, effort("fast").rollouts)
+    counted = dry_run(given_to(planned.target.profile, 2, 6), search, effort("fast").share(2))
     stages = stages_of(search, "fast", 2, 8, arbitrates=False)
     of_made_up = OF_MADE_UP if search == "paper" else 1
     forwards = of_made_up * counted.expected * stages.screen * 2

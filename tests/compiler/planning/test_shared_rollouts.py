@@ -31,7 +31,7 @@ def _given(steps, nfe):
 
 def _share(steps, nfe, earlier):
     alone = {
-        budget: dry_run(_given(steps, budget), "joint", effort("fast").rollouts).expected
+        budget: dry_run(_given(steps, budget), "joint", effort("fast").share(budget)).expected
         for budget in (nfe, *earlier)
     }
     return unshared(_given(steps, nfe), alone[nfe], {budget: alone[budget] for budget in earlier})

@@ -56,6 +56,7 @@ def test_efforts_are_in_order():
     for field in ("judge", "rollouts", "report"):
         assert getattr(fast, field) <= getattr(balanced, field)
     for nfe in range(1, 50):
+        assert 0 < fast.share(nfe) <= balanced.share(nfe) <= EFFORTS["thorough"].share(nfe) == 1
         assert fast.screen.at(nfe) <= balanced.screen.at(nfe) <= balanced.fit.at(nfe)
         assert fast.screen.at(nfe) <= fast.fit.at(nfe) <= balanced.fit.at(nfe)
     assert [epochs(10, given) for given in EFFORTS.values()] == [2, 2, 4]
@@ -227,8 +228,9 @@ def test_the_guide_says_what_an_effort_is(name):
     given = EFFORTS[name]
     screen, fit = given.screen, given.fit
     race = f"on these the best {'two' if given.finalists == 2 else 'three'} of `joint` race"
+    least = f", at least {given.least_rollouts:g}" if given.least_rollouts else ""
     row = (
         f"| `{name}` | {screen.each}, {screen.least} to {screen.most} | {fit.each}, {fit.least} to {fit.most}; {race} "
-        f"| {given.rollouts} | at most {given.report} held-out prompts |"
+        f"| {given.rollouts}{least} | at most {given.report} held-out prompts |"
     )
     assert row in (Path(__file__).parents[3] / "docs" / "compile.md").read_text(encoding="utf-8")
