@@ -9,6 +9,7 @@ import torch
 from budc.compiler.rollouts.metrics import latent_errors, objective
 from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.search import Candidate, Space
+from budc.compiler.search.joint import usual_limit
 from budc.compiler.selection import effort as efforts
 from budc.compiler.selection.effort import EFFORTS, Effort, PerBudget, effort, epochs
 from budc.compiler.selection.finder import Finder
@@ -221,6 +222,14 @@ def test_a_killed_race_goes_on(task, small, tmp_path, monkeypatch, records):
     monkeypatch.setattr(Journal, "put", put)
     with Journal(tmp_path / "killed", "find") as journal:
         assert Finder(wanted, journal).find(wanted) == expected
+
+
+def test_a_small_budget_takes_the_least_rollouts_of_its_effort():
+    given = Effort(rollouts=0.4, least_rollouts=11)
+    assert [given.share(nfe) * usual_limit(nfe) for nfe in (4, 8, 10, 30)] == pytest.approx(
+        [11, 11, 11, 11.2]
+    )
+    assert Effort(rollouts=0.4, least_rollouts=100).share(8) == 1
 
 
 @pytest.mark.parametrize("name", ["fast", "balanced"])
