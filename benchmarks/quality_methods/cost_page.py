@@ -47,9 +47,9 @@ def written_into(page: str, rows: Sequence[Row]) -> str:
 
 
 CHANGES = """\
-"Before" is the search that there was when efforts were begun: commit {commit}, whose code prints these figures, those
-of later draws with samples that `benchmarks/quality_methods/draws.py` takes. It used all prompts, as `thorough` does,
-and had fewer starts and moves ([ADR 15](adr/0015-efforts.md)). Errors relative to its, on all draws:
+"Before" is the search that there was when efforts were begun: commit {commit}, whose code prints these figures. It
+used all prompts, as `thorough` does, and had fewer starts and moves ([ADR 15](adr/0015-efforts.md)). It was run on the
+same draws, which `benchmarks/quality_methods/draws.py` takes. Errors relative to those of that search:
 """
 
 FIRST_DRAW = """\

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -82,7 +82,7 @@ class BatchedDenoiser:
 
         velocities, residuals = zip(*self._run(len(latents), run), strict=True)
         self.forwards += len(latents)
-        return torch.cat(velocities)[: len(latents)], torch.cat(residuals)[: len(latents)]
+        return _unpadded(velocities, len(latents)), _unpadded(residuals, len(latents))
 
     def reuse(self, branch: str, residual: Tensor, latents: Tensor, timestep: Tensor) -> Tensor:
         """Return the velocity of one branch with a residual in the blocks' place."""
@@ -97,7 +97,7 @@ class BatchedDenoiser:
             )
             return _checked("reuse", velocity, latents[rows])
 
-        return torch.cat(self._run(len(latents), run))[: len(latents)]
+        return _unpadded(self._run(len(latents), run), len(latents))
 
     def guide(self, velocities: Mapping[str, Tensor], timestep: Tensor) -> Tensor:
         """Return the guided velocity of every branch's."""
@@ -124,6 +124,12 @@ class BatchedDenoiser:
         if self._stacks:
             return self.batch // self.samples * self.samples
         return min(self.batch, self.samples - first % self.samples)
+
+
+def _unpadded(parts: Sequence[Tensor], count: int) -> Tensor:
+    """Return the first `count` rows of all parts; of padded ones a copy, as a view would keep the padding in memory."""
+    rows = torch.cat(list(parts))
+    return rows if len(rows) == count else rows[:count].clone()
 
 
 def _pair(computed: object, samples: int) -> tuple[Tensor, Tensor]:

@@ -127,15 +127,13 @@ class CandidateTrajectory(Trajectory):
         step = self.step
         if step == len(self.rows):
             self.rows.append(self._coefficients.rows(self, current))
-        newest = {branch: self.newest(branch) for branch in self._coefficients.branches}
-        rows = self.rows[step]
-        return {
-            branch: combine(rows[branch], [cached for _, cached in entries[: len(rows[branch])]])
-            if branch in rows
-            else entries[0][1]
-            for branch, entries in newest.items()
-            if branch not in current.computed
-        }
+        combined = {}
+        for branch in self._coefficients.branches:
+            if branch not in current.computed:
+                # Of a branch that computes at this step, which is taken again, the newest is what it has computed.
+                row = self.rows[step].get(branch, (1.0,))
+                combined[branch] = combine(row, [cached for _, cached in self.newest(branch)[: len(row)]])
+        return combined
 
 
 def _steps(trajectory: CandidateTrajectory, branch: str) -> list[int]:

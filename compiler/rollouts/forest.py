@@ -39,6 +39,7 @@ class Forest:
 
         Raises:
             DeviceMemory: one sample does not fit into the memory of the device.
+            OutputError: neither memory nor disk has room for what is cached.
         """
         if self.workers is not None:
             spans = [self.spans[candidate.group] for candidate in candidates]

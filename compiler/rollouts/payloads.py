@@ -1,4 +1,4 @@
-"""What a policy caches between steps: what the trunk records, or the velocity. Rollouts ask which only here."""
+"""What a policy caches between steps: what the trunk records, or the velocity. What runs asks which only here."""
 
 from __future__ import annotations
 

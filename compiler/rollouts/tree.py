@@ -45,8 +45,8 @@ class Tree:
     """Rolls out candidates on one prompt set, whose reference run is known.
 
     It remembers up to `memory` bytes of nodes, in files of `folder` where the host has little memory left
-    (`budc.compiler.storage.spill`). `network.forwards` counts what was really computed; `Rollout.forwards` what an
-    undisturbed search computes.
+    (`budc.compiler.storage.spill`). The velocities of a batch of candidates come on top while it is rolled out.
+    `network.forwards` counts what was really computed; `Rollout.forwards` what an undisturbed search computes.
     """
 
     def __init__(
@@ -101,6 +101,7 @@ class Tree:
             self._carry(node, self.form.steps)
             errors = latent_errors(node.latents, self.run.latents)
             rollouts.append(Rollout(tuple(errors), tuple(node.rows), cost))
+            node.release()
         self._nodes = {prefix: node for prefix, node in nodes.items() if prefix in self._remembered}
         for node in self._nodes.values():
             node.release()

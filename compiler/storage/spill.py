@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from budc.schema.errors import OutputError
+from budc.schema.foreign_error import reason_of
 
 RESERVE = 0.25
 """Share of the host's memory that kept tensors leave free."""
@@ -46,13 +47,13 @@ def _fits(size: int) -> bool:
 
 def _in_file(shape: Sequence[int], dtype: torch.dtype, folder: Path) -> Tensor:
     count = prod(shape)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix="spilled-") as file:
-        try:
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix="spilled-") as file:
             # Reserved now: a mapping that finds the disk full later ends the process.
             os.posix_fallocate(file.fileno(), 0, max(count * dtype.itemsize, 1))
-        except OSError as error:
-            raise OutputError(
-                f"{folder}: no room for what rollouts keep: {error.strerror}",
-                remedy="make room there, and run the same command again",
-            ) from error
-        return torch.from_file(file.name, shared=True, size=count, dtype=dtype).view(tuple(shape))
+            return torch.from_file(file.name, shared=True, size=count, dtype=dtype).view(tuple(shape))
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: what rollouts keep could not be written: {reason_of(error)}",
+            remedy="make room there, and run the same command again",
+        ) from error

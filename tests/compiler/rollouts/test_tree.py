@@ -148,13 +148,14 @@ def test_what_a_node_cached_gives_its_velocities_again(bench, monkeypatch):
     assert held == sum(tensor.nbytes for node in tree._nodes.values() for tensor in node.velocities)
 
 
-def test_a_node_takes_the_memory_that_is_counted_for_it(bench):
+@pytest.mark.parametrize("options", [{}, {"batch": 12, "stack": True}])
+def test_a_node_takes_the_memory_that_is_counted_for_it(bench, options):
     toy = bench(steps=10)
-    tree = toy.tree()
+    tree = Tree(toy.over(**options), toy.form, toy.run, toy.folder)
     (candidate,) = drawn(10, 4, 1, rules=("tracked",), payloads=("velocity",))
     tree.roll_out([candidate])
     tensors = {
-        id(tensor): tensor.nbytes
+        id(tensor): tensor.untyped_storage().nbytes()
         for node in tree._nodes.values()
         for tensor in (*node.velocities, *(t for own in node.cached.values() for _, t in own))
     }

@@ -49,5 +49,11 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(spill, "RESERVE", 1.0)
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(OutputError, match="no room for what rollouts keep: No space left"):
+    with pytest.raises(OutputError, match="what rollouts keep could not be written: No space left"):
         spill.kept(torch.ones(3), tmp_path)
+
+
+def test_a_folder_that_is_gone_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spill, "RESERVE", 1.0)
+    with pytest.raises(OutputError, match="gone: what rollouts keep could not be written"):
+        spill.kept(torch.ones(3), tmp_path / "gone")
