@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from budc.schema.errors import OutputError
-from budc.schema.foreign_error import reason_of
 
 RESERVE = 0.25
 """Share of the host's memory that kept tensors leave free."""
@@ -54,6 +53,6 @@ def _in_file(shape: Sequence[int], dtype: torch.dtype, folder: Path) -> Tensor:
             return torch.from_file(file.name, shared=True, size=count, dtype=dtype).view(tuple(shape))
     except OSError as error:
         raise OutputError(
-            f"{folder}: what rollouts keep could not be written: {reason_of(error)}",
+            f"{folder}: what rollouts keep could not be written: {error.strerror}",
             remedy="make room there, and run the same command again",
         ) from error
