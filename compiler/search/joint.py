@@ -70,12 +70,6 @@ class RolloutCounter:
                 self.rollouts += 1 / len(trial.slots)
 
 
-def usual_limit(nfe: int) -> float:
-    """Return how many rollouts a search may take where there are many masks of `nfe` evaluations."""
-    per_evaluation, least, most = ROLLOUT_LIMIT
-    return min(most, max(least, per_evaluation * nfe))
-
-
 def rollout_limit(steps: int, nfe: int, share: float = 1.0, fixed: int = 1) -> float:
     """Return how many rollouts a search may take for a policy that computes `nfe` of `steps` steps, `fixed` of them in
     every candidate.
@@ -85,7 +79,8 @@ def rollout_limit(steps: int, nfe: int, share: float = 1.0, fixed: int = 1) -> f
 
 def _limits(steps: int, nfe: int, share: float, fixed: int) -> tuple[float, float]:
     """Return the limits for the payload that did better on the best start, and for the other one after it."""
-    masks, usual = math.comb(steps - fixed, max(0, nfe - fixed)), usual_limit(nfe)
+    per_evaluation, least, most = ROLLOUT_LIMIT
+    masks, usual = math.comb(steps - fixed, max(0, nfe - fixed)), min(most, max(least, per_evaluation * nfe))
     of_few = min(SHARE_OF_FEW * masks, MOST_EVALUATIONS / nfe / 2) if masks <= FEW_MASKS else 0.0
     return share * max(usual, of_few), share * of_few
 

@@ -9,25 +9,32 @@ seven prompts or more (docs/adr/0015-efforts.md).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import NamedTuple
 
 import msgspec
 
-from budc.compiler.search.joint import usual_limit
 from budc.option_names import option
 from budc.schema.errors import UsageError
 
 
 class PerBudget(NamedTuple):
-    """A number that grows with the budget: so much for each evaluation, the least, and the most."""
+    """A number that depends on the budget: budget -> number, on straight lines between those, and level beyond them."""
 
-    each: float
-    least: int
-    most: int = 1000
+    numbers: Mapping[int, float]
+
+    def exactly(self, nfe: int) -> float:
+        """Return the number for a policy of `nfe` evaluations a branch."""
+        budgets = sorted(self.numbers)
+        for low, high in pairwise(budgets):
+            if low < nfe < high:
+                share = (nfe - low) / (high - low)
+                return self.numbers[low] + share * (self.numbers[high] - self.numbers[low])
+        return self.numbers[min(budgets, key=lambda budget: abs(budget - nfe))]
 
     def at(self, nfe: int) -> int:
-        """Return the number for a policy of `nfe` evaluations a branch."""
-        return min(self.most, max(self.least, round(self.each * nfe)))
+        """Return the number, rounded."""
+        return round(self.exactly(nfe))
 
 
 class Effort(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +43,7 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
     The search rolls out each candidate on `screen` of the `fit` prompts, on as many groups of them in turn as there are
     (`budc.compiler.selection.stages`). The best `finalists` race on all `fit` prompts, which coefficients are fitted
     to. `judge` further prompts decide on an alignment or a number of steps, where one is asked for. `rollouts` is the
-    share of its limit that `joint` takes, and `least_rollouts` at least. An alignment trains on `pairings` noises of
+    share of its limit that `joint` takes. An alignment trains on `pairings` noises of
     each prompt, for so many `epochs`, and is judged on `judged_pairings` of them. The report is measured on `report`
     held-out prompts, or on all.
     """
@@ -45,15 +52,14 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
     fit: PerBudget | None = None
     judge: int | None = None
     finalists: int = 4
-    rollouts: float = 1.0
-    least_rollouts: float = 0.0
+    rollouts: PerBudget = PerBudget({1: 1.0})
     pairings: int = 3
-    epochs: PerBudget = PerBudget(0.4, 3, 6)
+    epochs: PerBudget = PerBudget({8: 3, 10: 4, 15: 6})
     report: int | None = None
 
     def share(self, nfe: int) -> float:
         """Return the share of its limit that `joint` takes for a policy of `nfe` evaluations a branch."""
-        return min(1.0, max(self.rollouts, self.least_rollouts / usual_limit(nfe)))
+        return self.rollouts.exactly(nfe)
 
     @property
     def judged_pairings(self) -> int:
@@ -63,24 +69,23 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
 
 EFFORTS: Mapping[str, Effort] = {
     "fast": Effort(
-        screen=PerBudget(0.5, 3, 7),
-        fit=PerBudget(1.0, 7, 14),
+        screen=PerBudget({6: 3, 8: 4, 10: 5, 14: 9}),
+        fit=PerBudget({6: 7, 8: 8, 10: 10, 14: 18}),
         judge=2,
         finalists=2,
-        rollouts=0.42,
-        least_rollouts=10.5,
+        rollouts=PerBudget({8: 0.525, 10: 0.42, 14: 0.5}),
         pairings=2,
-        epochs=PerBudget(0.0, 2),
+        epochs=PerBudget({1: 2}),
         report=16,
     ),
     "balanced": Effort(
-        screen=PerBudget(0.9, 5, 13),
-        fit=PerBudget(1.9, 12, 28),
+        screen=PerBudget({6: 5, 8: 7, 10: 9, 14: 13}),
+        fit=PerBudget({6: 12, 8: 15, 10: 19, 14: 27}),
         judge=4,
         finalists=3,
-        rollouts=0.6,
+        rollouts=PerBudget({1: 0.6}),
         pairings=2,
-        epochs=PerBudget(0.15, 2, 3),
+        epochs=PerBudget({16: 2, 17: 3}),
         report=32,
     ),
     "thorough": Effort(),

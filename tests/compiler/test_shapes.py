@@ -117,7 +117,7 @@ def test_each_size_is_measured_and_run_with_its_own_sigmas_and_predictors(flags)
 
 def test_policies_of_a_sweep_are_fitted_to_a_size_on_the_same_prompts(eight_prompts, tmp_path, monkeypatch):
     """Where a smaller budget would take fewer prompts, its full runs were taken for those of the larger one."""
-    fewer = replace(EFFORTS["fast"], screen=PerBudget(2, 2), fit=PerBudget(8, 8))
+    fewer = replace(EFFORTS["fast"], screen=PerBudget({1: 2}), fit=PerBudget({1: 8, 3: 24}))
     monkeypatch.setattr("budc.compiler.selection.effort.EFFORTS", {**EFFORTS, "fast": fewer})
     size = {"height": None, "width": None, "frames": None, "shape": ("32x48x5", "32x32x5")}
     prompts = tmp_path / "prompts.txt"

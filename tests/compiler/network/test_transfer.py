@@ -99,7 +99,9 @@ def test_nearby_masks_are_tried_too(small):
 
 def test_the_effort_says_on_how_many_samples_coefficients_are_fitted(small, monkeypatch):
     monkeypatch.setattr(
-        efforts, "EFFORTS", EFFORTS | {"small": Effort(screen=PerBudget(0, 2), fit=PerBudget(0, 3), judge=2)}
+        efforts,
+        "EFFORTS",
+        EFFORTS | {"small": Effort(screen=PerBudget({1: 2}), fit=PerBudget({1: 3}), judge=2)},
     )
     few, all_of_them = (moved(small, effort=name, held_out=None) for name in ("small", "thorough"))
     forwards = [result.outcome.forwards.reference for result in (few, all_of_them)]

@@ -9,7 +9,6 @@ import torch
 from budc.compiler.rollouts.metrics import latent_errors, objective
 from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.search import Candidate, Space
-from budc.compiler.search.joint import usual_limit
 from budc.compiler.selection import effort as efforts
 from budc.compiler.selection.effort import EFFORTS, Effort, PerBudget, effort, epochs
 from budc.compiler.selection.finder import Finder
@@ -23,13 +22,13 @@ from budc.schema.errors import CompileError, UsageError
 def small(monkeypatch):
     """An effort of few prompts: 3 to screen, 4 to fit, 2 to judge; more at six evaluations and above."""
     given = Effort(
-        screen=PerBudget(0.6, 3),
-        fit=PerBudget(0.8, 4),
+        screen=PerBudget({5: 3, 6: 4}),
+        fit=PerBudget({5: 4, 6: 5}),
         judge=2,
         finalists=3,
-        rollouts=0.4,
+        rollouts=PerBudget({1: 0.4}),
         pairings=2,
-        epochs=PerBudget(0.0, 1),
+        epochs=PerBudget({1: 1}),
     )
     monkeypatch.setattr(efforts, "EFFORTS", EFFORTS | {"small": given})
     return "small"
@@ -54,7 +53,7 @@ def test_an_effort_that_does_not_exist_is_refused():
 def test_efforts_are_in_order():
     fast, balanced, _ = EFFORTS.values()
     assert list(EFFORTS) == ["fast", "balanced", "thorough"]
-    for field in ("judge", "rollouts", "report"):
+    for field in ("judge", "report"):
         assert getattr(fast, field) <= getattr(balanced, field)
     for nfe in range(1, 50):
         assert 0 < fast.share(nfe) <= balanced.share(nfe) <= EFFORTS["thorough"].share(nfe) == 1
@@ -84,7 +83,10 @@ def test_thorough_is_given_all_prompts_in_their_order():
 
 
 def test_a_larger_budget_is_given_more_prompts():
-    assert [PerBudget(0.6, 4, 8).at(nfe) for nfe in (2, 6, 8, 10, 14, 50)] == [4, 4, 5, 6, 8, 8]
+    given = PerBudget({6: 4, 10: 6, 14: 7})
+    assert [given.at(nfe) for nfe in (2, 6, 8, 10, 13, 14, 50)] == [4, 4, 5, 6, 7, 7, 7]
+    assert given.exactly(7) == 4.5
+    assert PerBudget({1: 3}).at(20) == 3
     for name in ("fast", "balanced"):
         stages = [stages_of("joint", name, nfe, 32, arbitrates=False) for nfe in range(2, 30)]
         assert stages == sorted(stages)
@@ -167,7 +169,9 @@ def test_the_race_is_won_on_prompts_that_the_screen_has_not_seen(task, find, sma
 
 
 def test_finalists_of_several_groups_race_on_all_their_prompts(task, find, monkeypatch):
-    grouped = Effort(screen=PerBudget(0.0, 3), fit=PerBudget(0.0, 7), judge=1, finalists=2, rollouts=0.5)
+    grouped = Effort(
+        screen=PerBudget({1: 3}), fit=PerBudget({1: 7}), judge=1, finalists=2, rollouts=PerBudget({1: 0.5})
+    )
     monkeypatch.setattr(efforts, "EFFORTS", EFFORTS | {"grouped": grouped})
     finder, outcome, records = find(task(10, 4, samples=12, effort="grouped"))
     assert finder.stages == Stages(3, 7, 0)
@@ -224,22 +228,11 @@ def test_a_killed_race_goes_on(task, small, tmp_path, monkeypatch, records):
         assert Finder(wanted, journal).find(wanted) == expected
 
 
-def test_a_small_budget_takes_the_least_rollouts_of_its_effort():
-    given = Effort(rollouts=0.4, least_rollouts=11)
-    assert [given.share(nfe) * usual_limit(nfe) for nfe in (4, 8, 10, 30)] == pytest.approx(
-        [11, 11, 11, 11.2]
-    )
-    assert Effort(rollouts=0.4, least_rollouts=100).share(8) == 1
-
-
 @pytest.mark.parametrize("name", ["fast", "balanced"])
 def test_the_guide_says_what_an_effort_is(name):
     given = EFFORTS[name]
-    screen, fit = given.screen, given.fit
+    screen, fit = (" / ".join(str(of.at(nfe)) for nfe in (6, 8, 10, 14)) for of in (given.screen, given.fit))
+    rollouts = " / ".join(f"{given.share(nfe):.2g}" for nfe in (6, 8, 10, 14))
     race = f"on these the best {'two' if given.finalists == 2 else 'three'} of `joint` race"
-    least = f", at least {given.least_rollouts:g}" if given.least_rollouts else ""
-    row = (
-        f"| `{name}` | {screen.each}, {screen.least} to {screen.most} | {fit.each}, {fit.least} to {fit.most}; {race} "
-        f"| {given.rollouts}{least} | at most {given.report} held-out prompts |"
-    )
+    row = f"| `{name}` | {screen} | {fit}; {race} | {rollouts} | at most {given.report} held-out prompts |"
     assert row in (Path(__file__).parents[3] / "docs" / "compile.md").read_text(encoding="utf-8")
