@@ -79,8 +79,8 @@ EFFORTS: Mapping[str, Effort] = {
         report=16,
     ),
     "balanced": Effort(
-        screen=PerBudget({6: 6, 8: 7, 10: 9, 14: 16}),
-        fit=PerBudget({6: 14, 8: 15, 10: 19, 14: 32}),
+        screen=PerBudget({6: 5, 8: 7, 10: 9, 14: 13}),
+        fit=PerBudget({6: 12, 8: 15, 10: 19, 14: 27}),
         judge=4,
         finalists=3,
         rollouts=PerBudget({1: 0.6}),
