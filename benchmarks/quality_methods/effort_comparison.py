@@ -21,6 +21,9 @@ EFFORTS = {"fast": "joint-fast", "balanced": "joint-balanced"}
 LIMITS = {"fast": 1.25, "balanced": 1.05}
 """The most that an effort's error may be of `thorough`'s to take its place."""
 
+UNLUCKY = 1.5
+"""A draw on which an effort comes to so many times `thorough`'s error is counted."""
+
 THOROUGH, BEFORE = "joint", "before"
 """Methods of the rows that efforts are compared with."""
 
@@ -82,7 +85,10 @@ def compared(draws: Sequence[Rows]) -> str:
         shown = ("not run |  | " if cell is None else cell.shown for cell in own.values())
         lines.append(f"| `{model}`, {budget} | {' | '.join(shown)} |")
     found = _by_effort(cells)
-    sentences = [_errors(effort, own, "`thorough`'s error") + _forwards(own) for effort, own in found.items()]
+    sentences = [
+        _errors(effort, own, "`thorough`'s error") + _unlucky(own) + _forwards(own)
+        for effort, own in found.items()
+    ]
     return "\n".join([*lines, "", *sentences]) + "\n"
 
 
@@ -135,6 +141,13 @@ def _errors(effort: str, cells: Sequence[Compared], of: str) -> str:
         open_cells = sum(error.ratio(-2) <= limit for error in above)
         text += f", and within two standard errors in {len(errors) - len(above) + open_cells}"
     return text + "."
+
+
+def _unlucky(cells: Sequence[Compared]) -> str:
+    """Return how many draws lost much, as a sentence."""
+    ratios = [ratio for cell in cells for ratio in cell.draws]
+    lost = sum(ratio >= UNLUCKY for ratio in ratios)
+    return f" {lost} of {len(ratios)} draws came to {UNLUCKY:g} times or more."
 
 
 def _forwards(cells: Sequence[Compared]) -> str:

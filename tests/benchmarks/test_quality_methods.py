@@ -67,7 +67,8 @@ def test_an_effort_is_compared_with_thorough_and_with_the_paper_s_seeds():
     draws = efforts.draws_of(rows)
     text = effort_comparison.compared(draws)
     assert "| `tiny`, 4 | 1.41 (0.71 to 2.83) | 1.41 | 0.50 | not run |  |  |" in text
-    assert "met in 0 of them, and within two standard errors in 1. It spends 0.50 to 0.50" in text
+    assert "met in 0 of them, and within two standard errors in 1. 0 of 1 draws came" in text
+    assert "1.5 times or more. It spends 0.50 to 0.50" in text
     assert (
         "| `tiny`, 4 | 0.50, 100 | not run | 0.14, 50 | not run | 0.10, 400 | not run |"
         in efforts.measured(draws[0])
@@ -84,7 +85,9 @@ def test_an_effort_is_compared_on_every_draw_that_both_were_run_on():
         row("joint", [0.3, 0.3], 400, draw=2),
     ]
     draws = efforts.draws_of(rows)
-    assert "| `tiny`, 4 | 1.00 (0.25 to 4.00) | 2.00, 0.50 | 1.00 |" in effort_comparison.compared(draws)
+    text = effort_comparison.compared(draws)
+    assert "| `tiny`, 4 | 1.00 (0.25 to 4.00) | 2.00, 0.50 | 1.00 |" in text
+    assert "1 of 2 draws came to 1.5 times or more." in text
     # The table of errors is of the prompts that a compile takes.
     assert "0.20, 50" in efforts.measured(draws[0])
 
