@@ -43,9 +43,8 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
     The search rolls out each candidate on `screen` of the `fit` prompts, on as many groups of them in turn as there are
     (`budc.compiler.selection.stages`). The best `finalists` race on all `fit` prompts, which coefficients are fitted
     to. `judge` further prompts decide on an alignment or a number of steps, where one is asked for. `rollouts` is the
-    share of its limit that `joint` takes. An alignment trains on `pairings` noises of
-    each prompt, for so many `epochs`, and is judged on `judged_pairings` of them. The report is measured on `report`
-    held-out prompts, or on all.
+    share of its limit that `joint` takes. An alignment trains on `pairings` noises of each prompt for so many `epochs`,
+    and is judged on `judged_pairings` of them. The report is measured on `report` held-out prompts, or on all.
     """
 
     screen: PerBudget | None = None
