@@ -49,7 +49,8 @@ def written_into(page: str, rows: Sequence[Row]) -> str:
 CHANGES = """\
 "Before" is the search that there was when efforts were begun: commit {commit}, whose code prints these figures. It
 used all prompts, as `thorough` does, and had fewer starts and moves ([ADR 15](adr/0015-efforts.md)). It was run on the
-same draws, which `benchmarks/quality_methods/draws.py` takes. Errors relative to those of that search:
+same draws, which `benchmarks/quality_methods/draws.py` takes, with `wan2.1-mini` on the first three of them. Errors
+relative to those of that search:
 """
 
 FIRST_DRAW = """\
