@@ -43,7 +43,7 @@ def test_the_default_search_takes_what_is_planned(row: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("effort", EFFORTS)
 @pytest.mark.parametrize("model", ["flux.1-dev", "wan2.1", "wan2.1-14b", "flux-nano", "wan2.1-nano"])
-def test_an_alignment_takes_about_three_times_what_its_effort_takes_at_most(model: str, effort: str) -> None:
+def test_an_alignment_takes_at_most_three_times_what_its_effort_takes(model: str, effort: str) -> None:
     profile = load_profile(model)
     for steps in {MEASURED["steps"], profile.steps}:
         for nfe in range(4, 25, 2):
@@ -52,5 +52,4 @@ def test_an_alignment_takes_about_three_times_what_its_effort_takes_at_most(mode
                 settings = CompileSettings(profile, (nfe,), steps, "joint", align=align, effort=effort)
                 stages = forwards_by_stage(settings, costs()[model])
                 totals.append(sum(count.expected for stage, count in stages.items() if stage != "report"))
-            # Of fewer steps, the full runs that both take are a smaller part.
-            assert totals[1] <= (3 if steps == MEASURED["steps"] else 3.05) * totals[0], (steps, nfe)
+            assert totals[1] <= 3 * totals[0], (steps, nfe)
