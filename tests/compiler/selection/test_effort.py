@@ -232,7 +232,7 @@ def test_a_killed_race_goes_on(task, small, tmp_path, monkeypatch, records):
 def test_the_guide_says_what_an_effort_is(name):
     given = EFFORTS[name]
     screen, fit = (" / ".join(str(of.at(nfe)) for nfe in (6, 8, 10, 14)) for of in (given.screen, given.fit))
-    rollouts = " / ".join(f"{given.share(nfe):.2g}" for nfe in (6, 8, 10, 14))
+    rollouts = " / ".join(f"{given.share(nfe):g}" for nfe in (6, 8, 10, 14))
     race = f"on these the best {'two' if given.finalists == 2 else 'three'} of `joint` race"
     row = f"| `{name}` | {screen} | {fit}; {race} | {rollouts} | at most {given.report} held-out prompts |"
     assert row in (Path(__file__).parents[3] / "docs" / "compile.md").read_text(encoding="utf-8")
