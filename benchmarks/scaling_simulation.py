@@ -144,7 +144,7 @@ def simulate(profile: ModelProfile, nfe: int, name: str, forward: float, workers
         farm.wait("proposals", seconds)
         farm.run("search", [rolled_out(candidate, stages.screen * step) for candidate in proposed])
         last = [*last, *proposed][-FINALISTS:]
-    if stages.screen < stages.fit:
+    if stages.races:
         rollout = nfe * stages.fit * step
         farm.run("race", [fixed(OF_FINALISTS * rollout) for _ in range(given.finalists)])
         # One move after the other.

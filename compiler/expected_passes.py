@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from budc.compiler.planning.dry_run import Given, dry_run, given_to
 from budc.compiler.planning.shared_rollouts import unshared
 from budc.compiler.search import GIVEN, GIVEN_FITTED, algorithm
-from budc.compiler.selection.effort import AFTER_PROXY, FINALISTS, effort
+from budc.compiler.selection.effort import AFTER_PROXY, effort
 from budc.compiler.selection.finder import FIT_PASS
 from budc.compiler.selection.stages import Stages
 from budc.compiler.selection.training_cost import paired, training_cost
@@ -88,7 +88,7 @@ class ExpectedPasses:
         stages, given = self.stages.of(self.search), effort(self.effort)
         candidate = nfe * self.branches
         passes = self._searches(nfe, earlier)
-        if stages.screen < stages.fit:
+        if stages.races:
             passes["race"] = [self._new(nfe, earlier) * given.finalists * candidate * stages.fit]
         if self.align:
             training = training_cost(self.search, self.effort, nfe, stages, self.branches)
@@ -103,8 +103,7 @@ class ExpectedPasses:
                 full * (samples.judging - stages.judge),
             ]
             judges = samples.judging
-        finalists = given.finalists if stages.screen < stages.fit else FINALISTS
-        passes["arbitration"] = [finalists * candidate * judges]
+        passes["arbitration"] = [stages.finalists(given) * candidate * judges]
         return added(passes, self.fit(nfe))
 
     def report(self, budgets: Sequence[int], policies: int = 3) -> Passes:

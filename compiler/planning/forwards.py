@@ -27,7 +27,7 @@ from budc.compiler.planning.count import Count
 from budc.compiler.planning.dry_run import Given, dry_run, given_to
 from budc.compiler.rollouts.node_memory import MEMORY, node_bytes
 from budc.compiler.search import algorithm
-from budc.compiler.selection.effort import AFTER_PROXY, DEFAULT_EFFORT, FINALISTS, effort
+from budc.compiler.selection.effort import AFTER_PROXY, DEFAULT_EFFORT, effort
 from budc.compiler.selection.stages import Stages, Trained, check_arbitrated, stages_of
 from budc.compiler.selection.training_cost import Paired, paired, training_cost
 from budc.compiler.training.forwards import RECOMPUTED, TrainingCost
@@ -150,10 +150,9 @@ def _of_budget(settings: CompileSettings, cost: Cost, nfe: int, pairs: Paired | 
     else:
         remembered = _remembered(settings, "joint", cost, nfe)
         searched = dry_run(space, "joint", min(AFTER_PROXY, given.share(nfe)), remembered, prompts.groups)
-    finalists = min(FINALISTS, searched.least // nfe)
+    finalists = min(prompts.finalists(given), searched.least // nfe)
     stages = {"search": searched.times(prompts.screen)}
-    if prompts.screen < prompts.fit:
-        finalists = min(given.finalists, finalists)
+    if prompts.races:
         stages["race"] = Count.exactly(finalists * nfe * prompts.fit)
     if pairs is not None:
         stages["arbitration"] = Count.exactly(finalists * nfe * pairs.judging)

@@ -16,7 +16,7 @@ from budc.compiler.planning.count import Count
 from budc.compiler.planning.estimate import CompileEstimate
 from budc.compiler.search.joint import candidate_limit
 from budc.compiler.search.space import DEFAULT_BATCH
-from budc.compiler.selection.effort import FINALISTS, effort
+from budc.compiler.selection.effort import effort
 
 OF_FINALISTS = 0.75
 """About the share of a race's forwards that finalists take, as they begin alike; moves of the best take the rest."""
@@ -24,12 +24,12 @@ OF_FINALISTS = 0.75
 
 def on_workers(estimate: CompileEstimate, workers: int) -> Mapping[str, Count]:
     """Return stage -> the forwards that follow one another on so many workers."""
-    settings = estimate.settings
+    settings, given = estimate.settings, effort(estimate.settings.effort)
     shares = {
         "calibration": _share_of_prompts(settings.stages.total, workers),
         "report": _share_of_prompts(settings.held_out_size, workers),
-        "race": _share_of_race(effort(settings.effort).finalists, workers),
-        "arbitration": 1.0 if settings.align else _share(FINALISTS, workers),
+        "race": _share_of_race(given.finalists, workers),
+        "arbitration": 1.0 if settings.align else _share(settings.stages.finalists(given), workers),
     }
     stages = {
         stage: Count(*(math.ceil(shares.get(stage, 1.0) * value) for value in count))

@@ -104,7 +104,7 @@ class CandidateTrajectory(Trajectory):
         return copy
 
     def release(self) -> None:
-        """Go back to the first step, without the velocities, where no step needs the network to be taken again."""
+        """Drop the velocities and go back to the first step, if no step needs the network to be taken again."""
         if self.payload.linear:
             self.velocities = []
 
@@ -130,7 +130,7 @@ class CandidateTrajectory(Trajectory):
         combined = {}
         for branch in self._coefficients.branches:
             if branch not in current.computed:
-                # Of a branch that computes at this step, which is taken again, the newest is what it has computed.
+                # A branch that computed when this step was first taken has no row: its newest is what it computed.
                 row = self.rows[step].get(branch, (1.0,))
                 combined[branch] = combine(row, [cached for _, cached in self.newest(branch)[: len(row)]])
         return combined

@@ -1,4 +1,4 @@
-"""What a policy caches between steps: what the trunk records, or the velocity. What runs asks which only here."""
+"""What a policy caches between steps: what the trunk records, or the velocity. Rollouts tell them apart here alone."""
 
 from __future__ import annotations
 

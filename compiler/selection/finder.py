@@ -113,7 +113,7 @@ class Finder:
         study = search(task.search, space, self.forest(*stages.spans), self.journal, task.seed)
         finalists, notes = study.finalists, tuple[str, ...]()
         forwards = ForwardCount(reference=self.reference_forwards, search=study.forwards)
-        if stages.screen < stages.fit:
+        if stages.races:
             raced = self._raced(task, space, finalists)
             finalists, notes = raced.ranking, (raced.note,)
             forwards += ForwardCount(race=raced.forwards)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from budc.compiler.search import algorithm
-from budc.compiler.selection.effort import effort
+from budc.compiler.selection.effort import FINALISTS, Effort, effort
 from budc.option_names import option, worded
 from budc.schema.errors import UsageError
 
@@ -32,6 +32,15 @@ class Stages(NamedTuple):
     def of(self, search: str) -> Stages:
         """Return the stages of a search on the same prompts: most score each candidate on all that are fitted."""
         return self if algorithm(search).grouped else self._replace(screen=self.fit)
+
+    @property
+    def races(self) -> bool:
+        """Whether the finalists of the search race: where it did not score them on all that are fitted."""
+        return self.screen < self.fit
+
+    def finalists(self, given: Effort) -> int:
+        """Return how many candidates judges choose from: those that raced, or the best of the search."""
+        return given.finalists if self.races else FINALISTS
 
     @property
     def groups(self) -> int:

@@ -228,6 +228,12 @@ def test_a_killed_race_goes_on(task, small, tmp_path, monkeypatch, records):
         assert Finder(wanted, journal).find(wanted) == expected
 
 
+def test_judges_choose_from_what_raced_or_from_the_best_of_the_search():
+    given = Effort(finalists=2)
+    assert (Stages(3, 7, 2).races, Stages(3, 7, 2).finalists(given)) == (True, 2)
+    assert (Stages(7, 7, 2).races, Stages(7, 7, 2).finalists(given)) == (False, 4)
+
+
 @pytest.mark.parametrize("name", ["fast", "balanced"])
 def test_the_guide_says_what_an_effort_is(name):
     given = EFFORTS[name]
