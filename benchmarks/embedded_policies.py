@@ -26,9 +26,7 @@ from budc.schema.artifact import SUFFIX, Artifact, add_signature, read
 from budc.schema.files import write_atomic
 from budc.schema.signers import public_of
 
-EFFORTS = {"flux-nano": "thorough", "wan2.1-nano": "balanced"}
-"""By model. With `thorough`, the one that guides with two branches would take well over 20 minutes."""
-MODELS, BUDGETS = tuple(EFFORTS), (6, 8, 10, 14)
+MODELS, BUDGETS = ("flux-nano", "wan2.1-nano"), (6, 8, 10, 14)
 
 
 def compile_missing(model: str, budgets: Sequence[int], work: Path) -> list[Artifact]:
@@ -36,7 +34,7 @@ def compile_missing(model: str, budgets: Sequence[int], work: Path) -> list[Arti
     paths = [work / f"{model}-nfe{budget}{SUFFIX}" for budget in budgets]
     if not all(path.exists() for path in paths):
         sweep = ",".join(map(str, budgets))
-        request = CompileRequest(model=model, sweep=sweep, effort=EFFORTS[model], align=True, out=work)
+        request = CompileRequest(model=model, sweep=sweep, align=True, out=work)
         with model_libraries():
             compile_artifacts(request.resolve())
     return [read(path) for path in paths]

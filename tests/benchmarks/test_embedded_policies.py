@@ -14,7 +14,9 @@ pytest.importorskip("torch")
 
 from budc.compiler.evaluation.reference import prompt_set
 from budc.compiler.models.binding import model_binding
-from budc.compiler.selection.effort import EFFORTS
+from budc.compiler.search.joint import rollout_limit
+from budc.compiler.selection.effort import DEFAULT_EFFORT
+from budc.compiler.selection.stages import stages_of
 from budc.policies import embedded_policies as package
 from budc.policies.embedded_policies import embedded_policies, embedded_policy
 from budc.policies.profile import embedded_folder, load_profile
@@ -54,11 +56,14 @@ def believed():
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.path.name)
 def test_what_needs_no_search_is_what_a_compile_would_write_today(entry):
     document, profile = embedded_policy(entry.model, entry.nfe).document, load_profile(entry.model)
-    effort = EFFORTS[benchmark.EFFORTS[entry.model]]
     samples = read_samples(profile)
     assert document.model == model_binding(profile, embedded_folder(profile))
-    assert document.quality.held_out == prompt_set(samples.held_out[: effort.report])
-    assert document.search.settings["effort"] == benchmark.EFFORTS[entry.model]
+    assert document.quality.held_out == prompt_set(samples.held_out)
+    settings = document.search.settings
+    assert settings["effort"] == DEFAULT_EFFORT
+    assert settings["allowance"] == rollout_limit(document.sampler.steps, entry.nfe)
+    stages = stages_of("joint", DEFAULT_EFFORT, entry.nfe, len(samples.calibration), arbitrates=True)
+    assert {name: settings[name] for name in stages._fields} == stages._asdict()
 
 
 def test_signing_anew_changes_key_and_signatures_and_no_policy(folder):
@@ -132,7 +137,7 @@ def test_one_made_anew_is_as_good_as_the_shipped_one(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", benchmark.EFFORTS)
+@pytest.mark.parametrize("model", benchmark.MODELS)
 def test_the_shipped_report_can_be_measured_again(model):
     entry = embedded_policies(model)[0]
     command = [sys.executable, "-m", "budc", "verify", entry.path, "--trust", package.FOLDER / package.KEY]
