@@ -21,9 +21,9 @@ from budc.cli.dependencies import quiet_libraries
 from budc.compiler.rollouts.metrics import latent_errors, latent_metric
 
 
-def measure(setting: Setting, nfe: int, size: int) -> dict[str, Any]:
+def measure(setting: Setting, nfe: int, size: int, effort: str = "thorough") -> dict[str, Any]:
     """Return the row of one policy, searched and fitted on `size` prompts."""
-    outcome = budc_joint(setting, nfe, 0, setting.folder / f"joint-{nfe}-on-{size}")
+    outcome = budc_joint(setting, nfe, 0, setting.folder / f"joint-{nfe}-on-{size}", effort=effort)
     errors = latent_metric(latent_errors(outcome.latents, setting.held_out.run.latents))
     return {
         "model": setting.name,

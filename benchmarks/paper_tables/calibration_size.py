@@ -33,7 +33,7 @@ def _row(asked: Asked, nfe: int, size: int) -> Row:
     return {
         "budget": nfe,
         "calibration": size,
-        "joint": calibration.measure(setting, nfe, size),
+        "joint": calibration.measure(setting, nfe, size, asked.effort),
         "paper": {"geometricMean": errors.geometric_mean, "p95": errors.p95, "forwards": searched.forwards},
     }
 

@@ -235,10 +235,13 @@ def test_judges_choose_from_what_raced_or_from_the_best_of_the_search():
 
 
 @pytest.mark.parametrize("name", ["fast", "balanced"])
-def test_the_guide_says_what_an_effort_is(name):
+def test_the_guides_say_what_an_effort_is(name):
     given = EFFORTS[name]
     screen, fit = (" / ".join(str(of.at(nfe)) for nfe in (6, 8, 10, 14)) for of in (given.screen, given.fit))
     rollouts = " / ".join(f"{given.share(nfe):g}" for nfe in (6, 8, 10, 14))
     race = f"on these the best {'two' if given.finalists == 2 else 'three'} of `joint` race"
     row = f"| `{name}` | {screen} | {fit}; {race} | {rollouts} | at most {given.report} held-out prompts |"
-    assert row in (Path(__file__).parents[3] / "docs" / "compile.md").read_text(encoding="utf-8")
+    docs = Path(__file__).parents[3] / "docs"
+    assert row in (docs / "compile.md").read_text(encoding="utf-8")
+    tutorial = (docs / "tutorials" / "network.md").read_text(encoding="utf-8")
+    assert f"{given.fit.at(6)} to {given.fit.at(14)}" in tutorial
