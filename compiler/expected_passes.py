@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from budc.compiler.planning.dry_run import Given, dry_run, given_to
 from budc.compiler.planning.shared_rollouts import unshared
 from budc.compiler.search import GIVEN, GIVEN_FITTED, algorithm
-from budc.compiler.selection.effort import AFTER_PROXY, effort
+from budc.compiler.selection.effort import AFTER_PROXY, effort, evaluations_of_refinement
 from budc.compiler.selection.finder import FIT_PASS
 from budc.compiler.selection.stages import Stages
 from budc.compiler.selection.training_cost import paired, training_cost
@@ -93,6 +93,9 @@ class ExpectedPasses:
         if self.align:
             training = training_cost(self.search, self.effort, nfe, stages, self.branches)
             passes["align"] = [training.time * self.branches]
+        refined = given.refined(nfe, stages.fit) if algorithm(self.search).arbitrated else 0
+        if refined:
+            passes["refinement"] = [refined * evaluations_of_refinement(nfe) * self.branches]
         if not stages.judge:
             return passes
         judges = stages.judge
@@ -104,7 +107,7 @@ class ExpectedPasses:
             ]
             judges = samples.judging
         passes["arbitration"] = [stages.finalists(given) * candidate * judges]
-        return added(passes, self.fit(nfe))
+        return passes if refined else added(passes, self.fit(nfe))
 
     def report(self, budgets: Sequence[int], policies: int = 3) -> Passes:
         """Return the full run and the policies of each budget on the held-out prompts, and their frames."""

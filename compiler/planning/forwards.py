@@ -7,7 +7,8 @@
     arbitration    the finalists, on the prompts that judge
     alignment      (with --align) full runs of further pairings of prompts and noise, training with a backward counted
                    as two forwards, and arbitration of the result; after the paper's search its second stage alone
-    refit          (without) the winner's coefficients, fitted once more on judges and all
+    refinement     how final latents change with the winner's coefficients, and a rollout with better ones
+    refit          (without these two) the winner's coefficients, fitted once more on judges and all
     report         full run, policy, uniform mask and fewer steps, on the held-out prompts
 
 A forward is one sample of one branch. What an alignment computes again for its backward passes takes time, and is
@@ -27,7 +28,7 @@ from budc.compiler.planning.count import Count
 from budc.compiler.planning.dry_run import Given, dry_run, given_to
 from budc.compiler.rollouts.node_memory import MEMORY, node_bytes
 from budc.compiler.search import algorithm
-from budc.compiler.selection.effort import AFTER_PROXY, DEFAULT_EFFORT, effort
+from budc.compiler.selection.effort import AFTER_PROXY, DEFAULT_EFFORT, effort, evaluations_of_refinement
 from budc.compiler.selection.stages import Stages, Trained, check_arbitrated, stages_of
 from budc.compiler.selection.training_cost import Paired, paired, training_cost
 from budc.compiler.training.forwards import RECOMPUTED, TrainingCost
@@ -161,8 +162,19 @@ def _of_budget(settings: CompileSettings, cost: Cost, nfe: int, pairs: Paired | 
         stages["alignment"] = Count.exactly(_training(settings, nfe).forwards)
     elif prompts.judge:
         stages["arbitration"] = Count.exactly(finalists * nfe * prompts.judge)
+    if refined := _refined(settings, nfe):
+        compared = pairs.judging if pairs is not None else prompts.judge or prompts.fit
+        stages["refinement"] = Count.exactly(refined * evaluations_of_refinement(nfe) + nfe * compared)
+    elif prompts.judge and pairs is None:
         stages["refit"] = Count.exactly(nfe * prompts.total)
     return stages
+
+
+def _refined(settings: CompileSettings, nfe: int) -> int:
+    """Return how many prompts a policy of `nfe` evaluations a branch is refined on."""
+    if not algorithm(settings.search).arbitrated:
+        return 0
+    return effort(settings.effort).refined(nfe, settings.stages.fit)
 
 
 def _of_proxy(settings: CompileSettings, proxy: ProxyCost) -> Count:

@@ -1,10 +1,10 @@
 """Workers: what a compile takes where those of a Ray cluster share it (`budc compile --ray`).
 
-Full runs, the report, candidates, finalists and policies that are judged are shared. Moves of the best finalist's
-steps, a refit, and an alignment with its judges, follow on one device. Candidates of `joint` are proposed in batches,
-so no more than a batch is rolled out at a time. Those that begin alike share that part only where the same worker has
-both: between all of it and none. Other searches, and those at the size of a proxy, are counted as if one device rolled
-out all.
+Full runs, the report, candidates, finalists, what a refinement measures, and policies that are judged are shared.
+Moves of the best finalist's steps, a refit, and an alignment with its judges, follow on one device. Candidates of
+`joint` are proposed in batches, so no more than a batch is rolled out at a time. Those that begin alike share that part
+only where the same worker has both: between all of it and none. Other searches, and those at the size of a proxy, are
+counted as if one device rolled out all.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from collections.abc import Mapping
 
 from budc.compiler.planning.count import Count
 from budc.compiler.planning.estimate import CompileEstimate
+from budc.compiler.planning.forwards import CompileSettings
 from budc.compiler.search.joint import candidate_limit
 from budc.compiler.search.space import DEFAULT_BATCH
-from budc.compiler.selection.effort import effort
+from budc.compiler.selection.effort import REFINED_AT_ONCE, effort
 
 OF_FINALISTS = 0.75
 """About the share of a race's forwards that finalists take, as they begin alike; moves of the best take the rest."""
@@ -29,6 +30,7 @@ def on_workers(estimate: CompileEstimate, workers: int) -> Mapping[str, Count]:
         "calibration": _share_of_prompts(settings.stages.total, workers),
         "report": _share_of_prompts(settings.held_out_size, workers),
         "race": _share_of_race(given.finalists, workers),
+        "refinement": _share(_measured(settings), workers),
         "arbitration": 1.0 if settings.align else _share(settings.stages.finalists(given), workers),
     }
     stages = {
@@ -38,6 +40,12 @@ def on_workers(estimate: CompileEstimate, workers: int) -> Mapping[str, Count]:
     if settings.search == "joint" and settings.proxy is None:
         stages["search"] = _search(estimate, workers)
     return stages
+
+
+def _measured(settings: CompileSettings) -> int:
+    """Return into how many tasks a refinement is cut; its last rollout, which is none of them, is small."""
+    refined = effort(settings.effort).refined(max(settings.budgets), settings.stages.fit)
+    return max(1, math.ceil(refined / REFINED_AT_ONCE))
 
 
 def _share(tasks: int, workers: int) -> float:

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from budc.compiler.fitting.gauss_newton import NormalEquations
 from budc.compiler.fitting.trajectory import CoefficientRows
 from budc.compiler.search.space import Candidate
 from budc.compiler.storage.tensors import Records, Span
@@ -38,6 +39,11 @@ class SearchWorkers(Protocol):
         self, spans: Sequence[PromptSpan], candidates: Sequence[Candidate]
     ) -> Iterator[tuple[int, FittedCandidate]]:
         """Roll out candidates, each on its prompts; yield each with its position."""
+
+    def measure(
+        self, policy: Policy, spans: Sequence[PromptSpan]
+    ) -> Iterator[tuple[int, tuple[NormalEquations, ...]]]:
+        """Measure how final latents change with a policy's coefficients; yield each span's with its position."""
 
     def arbitrate(self, policies: Mapping[str, Policy]) -> Iterator[Records]:
         """Measure policies, by the label that they have in the journal, on the prompts that judge."""

@@ -16,6 +16,7 @@ import msgspec
 
 from budc.option_names import option
 from budc.schema.errors import UsageError
+from budc.schema.predictor import MAX_TERMS
 
 
 class PerBudget(NamedTuple):
@@ -42,9 +43,10 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
 
     The search rolls out each candidate on `screen` of the `fit` prompts, on as many groups of them in turn as there are
     (`budc.compiler.selection.stages`). The best `finalists` race on all `fit` prompts, which coefficients are fitted
-    to. `judge` further prompts decide on an alignment or a number of steps, where one is asked for. `rollouts` is the
-    share of its limit that `joint` takes. An alignment trains on `pairings` noises of each prompt for so many `epochs`,
-    and is judged on `judged_pairings` of them. The report is measured on `report` held-out prompts, or on all.
+    to; the winner's are refined on `refine` of these. `judge` further prompts decide on an alignment or a number of
+    steps, where one is asked for. `rollouts` is the share of its limit that `joint` takes. An alignment trains on
+    `pairings` noises of each prompt for so many `epochs`, and is judged on `judged_pairings` of them. The report is
+    measured on `report` held-out prompts, or on all.
     """
 
     screen: PerBudget | None = None
@@ -52,6 +54,7 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
     judge: int | None = None
     finalists: int = 4
     rollouts: PerBudget = PerBudget({1: 1.0})
+    refine: PerBudget = PerBudget({1: 16})
     pairings: int = 3
     epochs: PerBudget = PerBudget({8: 3, 10: 4, 15: 6})
     report: int | None = None
@@ -59,6 +62,11 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
     def share(self, nfe: int) -> float:
         """Return the share of its limit that `joint` takes for a policy of `nfe` evaluations a branch."""
         return self.rollouts.exactly(nfe)
+
+    def refined(self, nfe: int, fit: int) -> int:
+        """Return how many of `fit` prompts a policy of `nfe` evaluations a branch is refined on; 0 for none."""
+        prompts = min(self.refine.at(nfe), fit)
+        return prompts if prompts >= LEAST_REFINED else 0
 
     @property
     def judged_pairings(self) -> int:
@@ -73,16 +81,18 @@ EFFORTS: Mapping[str, Effort] = {
         judge=2,
         finalists=2,
         rollouts=PerBudget({6: 0.56, 8: 0.525, 10: 0.42, 14: 0.5}),
+        refine=PerBudget({1: 0}),
         pairings=2,
         epochs=PerBudget({1: 2}),
         report=16,
     ),
     "balanced": Effort(
-        screen=PerBudget({6: 5, 8: 7, 10: 9, 14: 13}),
-        fit=PerBudget({6: 12, 8: 15, 10: 19, 14: 27}),
+        screen=PerBudget({6: 5, 8: 5, 10: 8, 14: 11}),
+        fit=PerBudget({6: 11, 8: 11, 10: 17, 14: 23}),
         judge=4,
-        finalists=3,
-        rollouts=PerBudget({1: 0.6}),
+        finalists=2,
+        rollouts=PerBudget({1: 0.55}),
+        refine=PerBudget({6: 10, 8: 8, 10: 11, 14: 9}),
         pairings=2,
         epochs=PerBudget({16: 2, 17: 3}),
         report=32,
@@ -101,6 +111,12 @@ PROXY_MASKS = 2
 JUDGED_PAIRINGS = 2
 """Noises of each prompt that an alignment is judged on after every epoch, with every effort."""
 
+LEAST_REFINED = 8
+"""Of fewer prompts no policy is refined: moves fit these alone (docs/adr/0021-refinement.md)."""
+
+REFINED_AT_ONCE = 4
+"""Prompts that a refinement measures together: what a kill loses, and what a worker is given."""
+
 FINALISTS = 4
 """How many of the best candidates of a search are kept, with every effort."""
 
@@ -116,6 +132,15 @@ def effort(name: str) -> Effort:
             f"{option('effort')}: no effort named {name!r}", remedy=f"use one of {', '.join(EFFORTS)}"
         )
     return EFFORTS[name]
+
+
+def evaluations_of_refinement(nfe: int) -> int:
+    """Return how many evaluations of each branch a refinement takes a prompt, where all branches have one mask.
+
+    The policy is rolled out, and for each term of the rows after each computed step once more from there. That some
+    computed steps are neighbours, with no row between them, is left out.
+    """
+    return nfe + sum(min(computed, MAX_TERMS) * (nfe - computed) for computed in range(1, nfe))
 
 
 def epochs(nfe: int, given: Effort) -> int:

@@ -4,9 +4,11 @@
 - The search, on the first of them, or on one group of them after the other.
 - Race: the best finalists on all prompts that are fitted, and moves of the winner's steps.
 - Arbitration, where prompts are left to judge by: finalists on prompts that nothing was fitted on.
+- Refinement: the winner's coefficients moved at once by what they do to final latents, on some of the fitted prompts,
+  and kept where the judges, or all that are fitted, lose less.
 - Alignment, where it is asked for: coefficients and sigmas trained by gradient on the fitted prompts, each paired with
   several noises, and kept where the judges, paired as well, lose less with them.
-- Otherwise the winner's coefficients are fitted once more, on judges and all.
+- Where neither is kept, the winner's coefficients are fitted once more, on judges and all.
 
 Reference searches (`Algorithm.arbitrated` is false) are given all prompts, as their authors do. The paper's may be
 followed by its second stage: sigmas trained on the same prompts, and judged by none.
@@ -35,6 +37,7 @@ from budc.compiler.selection.arbitration import Arbiter, Contender, few_steps
 from budc.compiler.selection.effort import effort
 from budc.compiler.selection.network import CALIBRATION_RUN, batched
 from budc.compiler.selection.race import RaceResult, race
+from budc.compiler.selection.refinement import Refined, Refiner
 from budc.compiler.selection.scores import Scored, policy_of
 from budc.compiler.selection.settings import settings_of
 from budc.compiler.selection.space import space_of
@@ -123,6 +126,11 @@ class Finder:
             result = self._arbitrated(task, finalists, result)
         elif task.align:
             result = self._schedule_aligned(task, result)
+        elif refined := self._refined(task, best):
+            everyone = Arbiter(self._training_set(0, self.stages.fit), self._batched, self.journal)
+            contender = refined.chosen(Contender(result.loss, result), everyone, self.form)
+            spent = ForwardCount(refinement=refined.forwards + everyone.forwards)
+            result = replace(contender.result, loss=contender.loss, forwards=forwards + spent)
         return replace(result, settings=settings_of(task, stages, result), trace=study.trace)
 
     def judged(self, result: SearchResult) -> tuple[Tensor, Tensor]:
@@ -142,6 +150,19 @@ class Finder:
             bar.advance()
         policy = policy_of(forest.trees[0], candidate, rollout.rows)
         return Fit(policy, objective("log-mean", rollout.errors), rollout.forwards)
+
+    @property
+    def refiner(self) -> Refiner:
+        """What refines policies on the prompts of the search."""
+        return Refiner(self.form, self.run, self.network, self.journal, self.workers)
+
+    def _refined(self, task: Task, winner: Scored) -> Refined | None:
+        """Return a policy refined on the fitted prompts; None where the search or its effort has no refinement."""
+        prompts = effort(task.effort).refined(task.nfe, self.stages.fit)
+        fixed = winner.candidate.rule in FIXED_RULES or not algorithm(task.search).arbitrated
+        if fixed or not prompts:
+            return None
+        return self.refiner.refined(_label(task, winner), winner.policy, prompts)
 
     def _schedule_aligned(self, task: Task, result: SearchResult) -> SearchResult:
         """Return the policy of a search on its aligned schedule."""
@@ -186,13 +207,17 @@ class Finder:
                 bar.advance()
         index = losses.index(min(losses))
         winner = finalists[index]
-        notes = [
-            *result.notes,
-            f"finalist {index + 1} of {len(losses)} by arbitration on {stages.judge} other prompts",
-        ]
-        contenders = [Contender(losses[index], replace(result, policy=winner.policy, loss=winner.loss))]
-        contenders += few_steps(task, arbiter)
+        chosen = f"finalist {index + 1} of {len(losses)} by arbitration on {stages.judge} other prompts"
+        notes = (*result.notes, chosen)
+        contender = Contender(
+            losses[index], replace(result, policy=winner.policy, loss=winner.loss, notes=notes)
+        )
         forwards = result.forwards
+        if refined := self._refined(task, winner):
+            contender = refined.chosen(contender, arbiter, self.form)
+            forwards += ForwardCount(refinement=refined.forwards)
+        judged = list(contender.result.notes)
+        contenders = [contender, *few_steps(task, arbiter)]
         if task.align:
             contenders, spent = self._aligned(task, contenders, arbiter)
             forwards += spent
@@ -202,13 +227,13 @@ class Finder:
             forwards += spent_on_refit
             if policy is not None:
                 best = replace(best, policy=policy, judged=best.policy)
-                notes.append(f"coefficients fitted again on all {stages.total} prompts")
+                judged.append(f"coefficients fitted again on all {stages.total} prompts")
         if len(contenders) > 1:
-            notes.append(f"{best.schedule.steps} steps by arbitration")
+            judged.append(f"{best.schedule.steps} steps by arbitration")
         if task.align:
-            notes.append("alignment kept" if best.aligned else "alignment gained nothing on other prompts")
+            judged.append("alignment kept" if best.aligned else "alignment gained nothing on other prompts")
         forwards += ForwardCount(arbitration=arbiter.forwards)
-        return replace(best, candidates=result.candidates, forwards=forwards, notes=tuple(notes))
+        return replace(best, candidates=result.candidates, forwards=forwards, notes=tuple(judged))
 
     def _aligned(
         self, task: Task, contenders: Sequence[Contender], arbiter: Arbiter
@@ -237,6 +262,10 @@ class Finder:
         )
         return fit.policy if fit.loss <= before else None, forwards
 
+    def network(self, span: PromptSpan) -> BatchedDenoiser:
+        """Return the denoiser on some prompts, with which several rollouts may run at once."""
+        return self._batched(self.conditions.part(*span), stack=None)
+
     def _batched(self, conditions: Conditioning, stack: bool | None = False) -> BatchedDenoiser:
         return batched(self.task, conditions, self.journal, stack)
 
@@ -248,8 +277,9 @@ class Finder:
         """Return the tree over some prompts, one for each span of them; those of all groups share the memory of one."""
         if span not in self._trees:
             memory = MEMORY // (self.stages.groups if span in self.stages.spans else 1)
-            network = self._batched(self.conditions.part(*span), stack=None)
-            self._trees[span] = Tree(network, self.form, self.run.part(*span), self.journal.folder, memory)
+            self._trees[span] = Tree(
+                self.network(span), self.form, self.run.part(*span), self.journal.folder, memory
+            )
         return self._trees[span]
 
     def _training_set(self, first: int, last: int, noises: int = 1) -> TrainingSet:

@@ -27,6 +27,8 @@ def settings_of(task: Task, stages: Stages, result: SearchResult) -> Settings:
     if algorithm(task.search).arbitrated:
         branches = "separate" if task.separate else "together"
         settings |= {"effort": task.effort, **stages._asdict(), "branches": branches}
+        if result.forwards.refinement:
+            settings["refined"] = effort(task.effort).refined(task.nfe, stages.fit)
         if stages.groups > 1:
             settings["groups"] = stages.groups
         if task.states != "float32":

@@ -90,6 +90,7 @@ class ForwardCount:
     paired: int = 0
     """The reference runs of the further samples that an alignment trains on and is judged by."""
     refit: int = 0
+    refinement: int = 0
     proxy: int = 0
     proxy_reference: int = 0
     """Those of the proxy that are its reference run."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from budc.compiler.fitting.gauss_newton import NormalEquations
 from budc.compiler.rollouts.reference_run import reference_chunks
 from budc.compiler.rollouts.workers import FittedCandidate, PromptSpan
 from budc.compiler.search.space import Candidate
@@ -73,6 +74,19 @@ class RollOut:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """Measure how final latents of some prompts change with a policy's coefficients."""
+
+    reference: Records
+    span: PromptSpan
+    policy: Policy
+
+    def __call__(self, state: dict[str, Any]) -> tuple[NormalEquations, ...]:
+        """Return the normal equations of each prompt."""
+        return _finder(state, self.reference).refiner.measure(self.policy, self.span)
+
+
+@dataclass(frozen=True)
 class Arbitrate:
     """Measure a policy on the prompts that judge."""
 
@@ -106,6 +120,13 @@ class PoolSearch:
         """Roll out candidates, each on its prompts."""
         reference = self._reference()
         return self._pool.run([RollOut(reference, *given) for given in zip(spans, candidates, strict=True)])
+
+    def measure(
+        self, policy: Policy, spans: Sequence[PromptSpan]
+    ) -> Iterator[tuple[int, tuple[NormalEquations, ...]]]:
+        """Measure how final latents change with a policy's coefficients, on some prompts each."""
+        reference = self._reference()
+        return self._pool.run([Measure(reference, span, policy) for span in spans])
 
     def arbitrate(self, policies: Mapping[str, Policy]) -> Iterator[Records]:
         """Measure policies on the prompts that judge."""
