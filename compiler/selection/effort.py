@@ -49,12 +49,12 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
     measured on `report` held-out prompts, or on all.
     """
 
-    screen: PerBudget | None = None
+    screen: PerBudget
     fit: PerBudget | None = None
     judge: int | None = None
     finalists: int = 4
     rollouts: PerBudget = PerBudget({1: 1.0})
-    refine: PerBudget = PerBudget({1: 16})
+    refine: PerBudget = PerBudget({1: 0})
     pairings: int = 3
     epochs: PerBudget = PerBudget({8: 3, 10: 4, 15: 6})
     report: int | None = None
@@ -81,7 +81,6 @@ EFFORTS: Mapping[str, Effort] = {
         judge=2,
         finalists=2,
         rollouts=PerBudget({6: 0.56, 8: 0.525, 10: 0.42, 14: 0.5}),
-        refine=PerBudget({1: 0}),
         pairings=2,
         epochs=PerBudget({1: 2}),
         report=16,
@@ -97,7 +96,11 @@ EFFORTS: Mapping[str, Effort] = {
         epochs=PerBudget({16: 2, 17: 3}),
         report=32,
     ),
-    "thorough": Effort(),
+    "thorough": Effort(
+        screen=PerBudget({6: 6, 8: 8, 10: 8, 14: 12}),
+        rollouts=PerBudget({10: 0.55, 14: 0.5}),
+        refine=PerBudget({1: 16}),
+    ),
 }
 
 DEFAULT_EFFORT = "thorough"

@@ -121,8 +121,9 @@ def stages_of(search: str, effort_name: str, nfe: int, prompts: int, *, arbitrat
             f"{have} none to judge an alignment or a number of steps by",
             remedy="give at least three; two dozen is a good number",
         )
-    if given.screen is None or given.fit is None or given.judge is None:
-        return Stages(seen, seen, prompts - seen)
+    if given.fit is None or given.judge is None:
+        screen = given.screen.at(nfe)
+        return Stages(screen if 2 * screen <= seen else seen, seen, prompts - seen).of(search)
     judge = min(given.judge, prompts - seen) if arbitrates else 0
     fit = min(given.fit.at(nfe), prompts - judge)
     half = fit // 2
