@@ -83,6 +83,13 @@ class ExpectedPasses:
         """Return one rollout on all calibration prompts."""
         return {FIT_PASS: [nfe * self.stages.total * self.branches]}
 
+    def refinement(self, nfe: int) -> Passes:
+        """Return the measurement of how final latents change with coefficients, where the effort has one."""
+        prompts = effort(self.effort).refined(nfe, self.stages.fit)
+        if not prompts or not algorithm(self.search).arbitrated:
+            return {}
+        return {"refinement": [prompts * evaluations_of_refinement(nfe) * self.branches]}
+
     def found(self, nfe: int, earlier: Sequence[int] = ()) -> Passes:
         """Return the passes in which the policy of one budget is found, after those of `earlier` ones."""
         stages, given = self.stages.of(self.search), effort(self.effort)
@@ -93,9 +100,8 @@ class ExpectedPasses:
         if self.align:
             training = training_cost(self.search, self.effort, nfe, stages, self.branches)
             passes["align"] = [training.time * self.branches]
-        refined = given.refined(nfe, stages.fit) if algorithm(self.search).arbitrated else 0
-        if refined:
-            passes["refinement"] = [refined * evaluations_of_refinement(nfe) * self.branches]
+        refinement = self.refinement(nfe)
+        passes = added(passes, refinement)
         if not stages.judge:
             return passes
         judges = stages.judge
@@ -107,7 +113,7 @@ class ExpectedPasses:
             ]
             judges = samples.judging
         passes["arbitration"] = [stages.finalists(given) * candidate * judges]
-        return passes if refined else added(passes, self.fit(nfe))
+        return passes if refinement else added(passes, self.fit(nfe))
 
     def report(self, budgets: Sequence[int], policies: int = 3) -> Passes:
         """Return the full run and the policies of each budget on the held-out prompts, and their frames."""

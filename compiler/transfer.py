@@ -21,7 +21,7 @@ from budc.compiler.loaded_target import LoadedTarget, load_target
 from budc.compiler.rollouts.candidate import candidate_of
 from budc.compiler.rollouts.workers import SearchWorkers
 from budc.compiler.selection.finder import Finder
-from budc.compiler.selection.task import ForwardCount, Task
+from budc.compiler.selection.task import ForwardCount, SearchResult, Task
 from budc.compiler.storage.journal import Journal
 from budc.compiler.transfer_request import TransferPlan
 from budc.compiler.transfer_work import NEARBY_SEARCH, transfer_work
@@ -137,7 +137,7 @@ def _nearby(policy: Policy, finder: Finder) -> Transferred:
 
 
 def _fitted(policy: Policy, finder: Finder, profile: ModelProfile) -> Transferred:
-    """Keep the policy's masks and fit its coefficients."""
+    """Keep the policy's masks; fit its coefficients, and refine them."""
     candidate = candidate_of(policy, profile.branches)
     fit = finder.fitted(candidate)
     if not math.isfinite(fit.loss):
@@ -146,7 +146,9 @@ def _fitted(policy: Policy, finder: Finder, profile: ModelProfile) -> Transferre
             remedy="transfer it with --frozen, or compile a policy for that model",
         )
     forwards = ForwardCount(reference=finder.reference_forwards, refit=fit.forwards)
-    return Transferred(fit.policy, 1, forwards)
+    fitted = SearchResult(fit.policy, finder.task.schedule, fit.loss, forwards=forwards)
+    result = finder.refined(finder.task, candidate, fitted)
+    return Transferred(result.policy, 1, result.forwards)
 
 
 def _document(

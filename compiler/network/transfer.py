@@ -119,7 +119,7 @@ def _check(
 
 
 def _fitted(expected: Expected) -> Callable[[Finder], SearchResult]:
-    """Return what keeps the policy's masks and fits its coefficients."""
+    """Return what keeps the policy's masks, fits its coefficients, and refines them."""
 
     def find(finder: Finder) -> SearchResult:
         candidate = candidate_of(expected.policy, finder.task.denoiser.branches)
@@ -131,7 +131,8 @@ def _fitted(expected: Expected) -> Callable[[Finder], SearchResult]:
             )
         forwards = ForwardCount(reference=finder.reference_forwards, refit=fit.forwards)
         settings: Settings = {"effort": finder.task.effort, "nearby": False, "from": expected.name}
-        return SearchResult(fit.policy, finder.task.schedule, fit.loss, 1, forwards, settings=settings)
+        fitted = SearchResult(fit.policy, finder.task.schedule, fit.loss, 1, forwards, settings=settings)
+        return finder.refined(finder.task, candidate, fitted)
 
     return find
 

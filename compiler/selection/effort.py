@@ -39,7 +39,7 @@ class PerBudget(NamedTuple):
 
 
 class Effort(msgspec.Struct, frozen=True, kw_only=True):
-    """How much a search is given. Where prompts are None: three quarters of all to screen and fit, the others to judge.
+    """How much a search is given. Where `fit` and `judge` are None: three quarters of the prompts, and the others.
 
     The search rolls out each candidate on `screen` of the `fit` prompts, on as many groups of them in turn as there are
     (`budc.compiler.selection.stages`). The best `finalists` race on all `fit` prompts, which coefficients are fitted

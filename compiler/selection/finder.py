@@ -126,11 +126,8 @@ class Finder:
             result = self._arbitrated(task, finalists, result)
         elif task.align:
             result = self._schedule_aligned(task, result)
-        elif refined := self._refined(task, best):
-            everyone = Arbiter(self._training_set(0, self.stages.fit), self._batched, self.journal)
-            contender = refined.chosen(Contender(result.loss, result), everyone, self.form)
-            spent = ForwardCount(refinement=refined.forwards + everyone.forwards)
-            result = replace(contender.result, loss=contender.loss, forwards=forwards + spent)
+        else:
+            result = self.refined(task, best.candidate, result)
         return replace(result, settings=settings_of(task, stages, result), trace=study.trace)
 
     def judged(self, result: SearchResult) -> tuple[Tensor, Tensor]:
@@ -156,13 +153,23 @@ class Finder:
         """What refines policies on the prompts of the search."""
         return Refiner(self.form, self.run, self.network, self.journal, self.workers)
 
-    def _refined(self, task: Task, winner: Scored) -> Refined | None:
-        """Return a policy refined on the fitted prompts; None where the search or its effort has no refinement."""
+    def refined(self, task: Task, candidate: Candidate, result: SearchResult) -> SearchResult:
+        """Return a result whose loss is that on all prompts, with refined coefficients where these lose less there."""
+        refined = self._refined(task, candidate, result.policy)
+        if refined is None:
+            return result
+        everyone = Arbiter(self._training_set(0, self.stages.total), self._batched, self.journal)
+        contender = refined.chosen(Contender(result.loss, result), everyone, self.form)
+        spent = ForwardCount(refinement=refined.forwards + everyone.forwards)
+        return replace(contender.result, loss=contender.loss, forwards=result.forwards + spent)
+
+    def _refined(self, task: Task, candidate: Candidate, policy: Policy) -> Refined | None:
+        """Return a candidate's policy, refined; None where the search or its effort has no refinement."""
         prompts = effort(task.effort).refined(task.nfe, self.stages.fit)
-        fixed = winner.candidate.rule in FIXED_RULES or not algorithm(task.search).arbitrated
-        if fixed or not prompts:
+        fixed = candidate.rule in FIXED_RULES or not algorithm(task.search).arbitrated
+        if fixed or not prompts or not task.refine:
             return None
-        return self.refiner.refined(_label(task, winner), winner.policy, prompts)
+        return self.refiner.refined(_label(task, candidate), policy, prompts)
 
     def _schedule_aligned(self, task: Task, result: SearchResult) -> SearchResult:
         """Return the policy of a search on its aligned schedule."""
@@ -200,10 +207,10 @@ class Finder:
         losses = []
         with progress(f"arbitration on {stages.judge} prompts", len(finalists)) as bar:
             if self.workers is not None and not task.align:
-                policies = {_label(task, scored): scored.policy for scored in finalists}
+                policies = {_label(task, scored.candidate): scored.policy for scored in finalists}
                 arbiter.measure_elsewhere(policies, self.workers.arbitrate)
             for scored in finalists:
-                losses.append(arbiter.loss(_label(task, scored), scored.policy, self.form))
+                losses.append(arbiter.loss(_label(task, scored.candidate), scored.policy, self.form))
                 bar.advance()
         index = losses.index(min(losses))
         winner = finalists[index]
@@ -213,7 +220,7 @@ class Finder:
             losses[index], replace(result, policy=winner.policy, loss=winner.loss, notes=notes)
         )
         forwards = result.forwards
-        if refined := self._refined(task, winner):
+        if refined := self._refined(task, winner.candidate, winner.policy):
             contender = refined.chosen(contender, arbiter, self.form)
             forwards += ForwardCount(refinement=refined.forwards)
         judged = list(contender.result.notes)
@@ -254,7 +261,7 @@ class Finder:
         fit = self.fitted(winner.candidate)
         # An alignment's arbiter has paired samples; the fit is compared on the prompts' own noise.
         unpaired = self.arbiter(paired=False) if task.align else arbiter
-        loss = unpaired.loss(_label(task, winner), winner.policy, self.form)
+        loss = unpaired.loss(_label(task, winner.candidate), winner.policy, self.form)
         stages = self.stages
         before = (winner.loss * stages.fit + loss * stages.judge) / stages.total
         forwards = ForwardCount(
@@ -297,5 +304,5 @@ class Finder:
         return Arbiter(samples, self._batched, journal or self.journal)
 
 
-def _label(task: Task, scored: Scored) -> str:
-    return f"{task.search} {task.nfe} {scored.candidate.key}"
+def _label(task: Task, candidate: Candidate) -> str:
+    return f"{task.search} {task.nfe} {candidate.key}"

@@ -71,5 +71,5 @@ def with_proxy(result: SearchResult, found: ProxyMasks) -> SearchResult:
 
 
 def _searched(task: Task) -> Task:
-    """Return the task of a search alone: what is trained or judged is so at the real size."""
-    return replace(task, align=False, judged=False, few_step_schedule=None)
+    """Return the task of a search alone: what is refined, trained or judged is so at the real size."""
+    return replace(task, refine=False, align=False, judged=False, few_step_schedule=None)

@@ -58,6 +58,8 @@ class Task:
     """How many candidates the default search proposes at a time."""
     rollouts: float | None = None
     """The share of its limit that `joint` takes; None for the effort's."""
+    refine: bool = True
+    """Whether the winner's coefficients are refined, where the effort has that."""
 
     @property
     def share(self) -> float:

@@ -273,7 +273,7 @@ def test_the_policies_of_a_sweep_share_the_full_runs() -> None:
     for align in (False, True):
         both, *single = (
             forwards_by_stage(CompileSettings(profile, budgets, 28, "joint", align), SMALL)
-            for budgets in ((6, 10), (6,), (10,))
+            for budgets in ((8, 10), (8,), (10,))
         )
         assert both["calibration"] == single[0]["calibration"] == single[1]["calibration"]
         assert both["search"].expected == sum(stages["search"].expected for stages in single)

@@ -221,8 +221,8 @@ def test_separate_branches_end_on_spaces_that_are_searched_through(task, find):
 
 
 def test_alignment_is_kept_where_other_prompts_gain(task, find, toys, tmp_path):
-    plain, finder, _ = find(task(8, 3, samples=12))
-    aligned, _, _records = find(task(8, 3, samples=12, align=True))
+    plain, finder, _ = find(task(8, 3, samples=10))
+    aligned, _, _records = find(task(8, 3, samples=10, align=True))
     assert aligned.aligned
     assert "alignment kept" in aligned.notes
     assert aligned.schedule.sigmas != plain.schedule.sigmas
