@@ -56,7 +56,7 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
     rollouts: PerBudget = PerBudget({1: 1.0})
     refine: PerBudget = PerBudget({1: 0})
     pairings: int = 3
-    epochs: PerBudget = PerBudget({8: 3, 10: 4, 15: 6})
+    epochs: PerBudget = PerBudget({8: 2, 10: 3, 15: 4})
     report: int | None = None
 
     def share(self, nfe: int) -> float:
