@@ -26,7 +26,7 @@ from budc.compiler.planning.estimate import UTILISATION
 from budc.compiler.planning.workers import OF_FINALISTS
 from budc.compiler.search import Candidate, algorithm
 from budc.compiler.search.space import Space
-from budc.compiler.selection.effort import FINALISTS, effort
+from budc.compiler.selection.effort import FINALISTS, REFINED_AT_ONCE, effort, evaluations_of_refinement
 from budc.compiler.selection.stages import Stages, stages_of
 from budc.policies.costs import shipped_cost
 from budc.policies.model_choice import choose_model
@@ -151,6 +151,12 @@ def simulate(profile: ModelProfile, nfe: int, name: str, forward: float, workers
         farm.run("descent", [fixed((1 - OF_FINALISTS) * given.finalists * rollout)])
     if stages.judge:
         farm.run("arbitration", [fixed(nfe * stages.judge * step) for _ in last])
+    if refined := given.refined(nfe, stages.fit):
+        measured = evaluations_of_refinement(nfe) * step
+        spans = range(0, refined, REFINED_AT_ONCE)
+        farm.run("refinement", [fixed(min(REFINED_AT_ONCE, refined - at) * measured) for at in spans])
+        farm.run("refinement", [fixed(nfe * (stages.judge or stages.fit) * step)])
+    elif stages.judge:
         farm.run("refit", [fixed(nfe * stages.total * step)])
     farm.run("full runs", [fixed(count * steps * step) for count in pieces(held_out, batch)])
     for _ in ("policy", "uniform", "fewer steps"):

@@ -1,4 +1,4 @@
-"""Efforts beside `thorough`, as it is now and as it was before there were efforts.
+"""Efforts beside `thorough`, and all of them beside the search that there was before efforts, which aims are set by.
 
 Both run on the same draws of prompts (`quality_methods.draws`): on one draw, chance decides which of two masks has the
 lower error.
@@ -19,7 +19,7 @@ EFFORTS = {"fast": "joint-fast", "balanced": "joint-balanced"}
 """Efforts that are compared with `thorough`, and their methods."""
 
 LIMITS = {"fast": 1.25, "balanced": 1.05}
-"""The most that an effort's error may be of `thorough`'s to take its place."""
+"""The most that an effort's error may be of that of the search before."""
 
 UNLUCKY = 1.5
 """A draw on which an effort comes to so many times `thorough`'s error is counted."""
@@ -86,7 +86,7 @@ def compared(draws: Sequence[Rows]) -> str:
         lines.append(f"| `{model}`, {budget} | {' | '.join(shown)} |")
     found = _by_effort(cells)
     sentences = [
-        _errors(effort, own, "`thorough`'s error") + _unlucky(own) + _forwards(own)
+        _mean_error(own, f"`{effort}`", "`thorough`'s error") + _unlucky(own) + _forwards(own)
         for effort, own in found.items()
     ]
     return "\n".join([*lines, "", *sentences]) + "\n"
@@ -103,7 +103,10 @@ def compared_with_before(draws: Sequence[Rows]) -> str:
     for (model, budget), own in cells.items():
         shown = ("not run" if cell is None else cell.error.shown for cell in own.values())
         lines.append(f"| `{model}`, {budget} | {' | '.join(shown)} |")
-    sentences = [_errors(effort, own, "the error before") for effort, own in _by_effort(cells).items()]
+    sentences = [
+        _mean_error(own, f"`{effort}`", "the error before") + _met(own, LIMITS.get(effort))
+        for effort, own in _by_effort(cells).items()
+    ]
     return "\n".join([*lines, "", *sentences]) + "\n"
 
 
@@ -128,15 +131,19 @@ def _by_effort(cells: Cells) -> dict[str, list[Compared]]:
     return found
 
 
-def _errors(effort: str, cells: Sequence[Compared], of: str) -> str:
-    """Return what the cells' errors say together, as a sentence or two."""
-    limit, errors = LIMITS.get(effort), [cell.error for cell in cells]
-    mean = _mean(error.ratio() for error in errors)
-    text = f"- `{effort}` ends at {mean:.2f} of {of}, the geometric mean of {len(errors)} cells."
+def _mean_error(cells: Sequence[Compared], effort: str, of: str) -> str:
+    """Return the mean of the cells' errors as a sentence."""
+    mean = _mean(cell.error.ratio() for cell in cells)
+    return f"- {effort} ends at {mean:.2f} of {of}, the geometric mean of {len(cells)} cells."
+
+
+def _met(cells: Sequence[Compared], limit: float | None) -> str:
+    """Return in how many cells a limit is kept, as a sentence; empty where there is none."""
     if limit is None:
-        return text
+        return ""
+    errors = [cell.error for cell in cells]
     above = [error for error in errors if error.ratio() > limit]
-    text += f" The aim of {limit:g} at most is met in {len(errors) - len(above)} of them"
+    text = f" The aim of {limit:g} at most is met in {len(errors) - len(above)} of them"
     if above:
         open_cells = sum(error.ratio(-2) <= limit for error in above)
         text += f", and within two standard errors in {len(errors) - len(above) + open_cells}"
