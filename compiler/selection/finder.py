@@ -155,7 +155,7 @@ class Finder:
 
     def refined(self, task: Task, candidate: Candidate, result: SearchResult) -> SearchResult:
         """Return a result whose loss is that on all prompts, with refined coefficients where these lose less there."""
-        refined = self._refined(task, candidate, result.policy)
+        refined = self._refined(task, candidate, result.policy, self.stages.total)
         if refined is None:
             return result
         everyone = Arbiter(self._training_set(0, self.stages.total), self._batched, self.journal)
@@ -163,13 +163,13 @@ class Finder:
         spent = ForwardCount(refinement=refined.forwards + everyone.forwards)
         return replace(contender.result, loss=contender.loss, forwards=result.forwards + spent)
 
-    def _refined(self, task: Task, candidate: Candidate, policy: Policy) -> Refined | None:
-        """Return a candidate's policy, refined; None where the search or its effort has no refinement."""
+    def _refined(self, task: Task, candidate: Candidate, policy: Policy, fitted: int) -> Refined | None:
+        """Return a candidate's policy that was fitted on so many prompts, refined; None where nothing is refined."""
         prompts = effort(task.effort).refined(task.nfe, self.stages.fit)
         fixed = candidate.rule in FIXED_RULES or not algorithm(task.search).arbitrated
         if fixed or not prompts or not task.refine:
             return None
-        return self.refiner.refined(_label(task, candidate), policy, prompts)
+        return self.refiner.refined(f"{_label(task, candidate)} of {fitted}", policy, prompts)
 
     def _schedule_aligned(self, task: Task, result: SearchResult) -> SearchResult:
         """Return the policy of a search on its aligned schedule."""
@@ -220,7 +220,7 @@ class Finder:
             losses[index], replace(result, policy=winner.policy, loss=winner.loss, notes=notes)
         )
         forwards = result.forwards
-        if refined := self._refined(task, winner.candidate, winner.policy):
+        if refined := self._refined(task, winner.candidate, winner.policy, stages.fit):
             contender = refined.chosen(contender, arbiter, self.form)
             forwards += ForwardCount(refinement=refined.forwards)
         judged = list(contender.result.notes)

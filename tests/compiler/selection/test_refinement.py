@@ -6,6 +6,7 @@ import pytest
 
 import budc.compiler.selection.finder as finder_module
 from budc.compiler.denoisers.batched import BatchedDenoiser
+from budc.compiler.rollouts.candidate import candidate_of
 from budc.compiler.rollouts.metrics import latent_errors, objective
 from budc.compiler.rollouts.policies import full_policy
 from budc.compiler.rollouts.policy import rollout_policy
@@ -153,6 +154,19 @@ def test_records_of_another_policy_are_refused(task, find, tmp_path):
         journal.put(key, [{"curvature": [[1.0]], "slope": [1.0], "error": 1.0}] * 4)
     with pytest.raises(JournalCorrupt, match="does not fit this compile"):
         find(wanted)
+
+
+def test_what_was_fitted_on_other_prompts_is_measured_anew(task, tmp_path):
+    """A transfer fits a mask on all prompts; the search that may follow fits the same one on some of them."""
+    wanted = task(8, 3, samples=24)
+    with Journal(tmp_path / "find", "find") as journal:
+        finder = Finder(wanted, journal)
+        result = finder.find(wanted)
+        searched = {key for key in journal.records if key.startswith("refine")}
+        candidate = candidate_of(result.policy, wanted.denoiser.branches)
+        fit = finder.fitted(candidate)
+        finder.refined(wanted, candidate, replace(result, policy=fit.policy, loss=fit.loss))
+        assert len({key for key in journal.records if key.startswith("refine")} - searched) == 4
 
 
 def test_workers_measure_in_place_of_this_process(task, tmp_path):

@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from budc.compiler.planning.payback import Payback
     from budc.compiler.planning.sibling import Transfer
 
-STAGES = ("proxy", "calibration", "search", "race", "arbitration", "refinement", "alignment", "refit", "report")
+STAGES = (
+    "proxy",
+    "calibration",
+    "search",
+    "race",
+    "arbitration",
+    "refinement",
+    "alignment",
+    "refit",
+    "report",
+)
 """In the order in which a compile goes through them."""
 
 
