@@ -49,8 +49,8 @@ def written_into(page: str, rows: Sequence[Row]) -> str:
 CHANGES = """\
 "Before" is the search that there was when efforts were begun, commit {commit}. It used all prompts, as `thorough` does,
 and had fewer starts and moves ([ADR 15](adr/0015-efforts.md)). Its code prints the figures of the first draw; for the
-others it was given the samples of `benchmarks/quality_methods/draws.py`. Each effort is compared on the same six draws,
-as errors relative to those of that search:
+others it was given the samples of `benchmarks/quality_methods/draws.py`. Each effort is compared with it on the same
+draws, as errors relative to those of that search:
 """
 
 FIRST_DRAW = """\
