@@ -17,6 +17,7 @@ from budc.compiler.selection.finder import FIT_PASS
 from budc.compiler.selection.stages import Stages
 from budc.compiler.selection.training_cost import paired, training_cost
 from budc.policies.profile import ModelProfile
+from budc.runtimes.sampling.rules import FIXED_RULES
 from budc.runtimes.targets.deployment_target import DeploymentTarget
 from budc.schema.mask import StepMask
 
@@ -86,7 +87,8 @@ class ExpectedPasses:
     def refinement(self, nfe: int) -> Passes:
         """Return the measurement of how final latents change with coefficients, where the effort has one."""
         prompts = effort(self.effort).refined(nfe, self.stages.fit)
-        if not prompts or not algorithm(self.search).arbitrated:
+        fixed = self.engine is not None and self.engine.rule in FIXED_RULES
+        if fixed or not prompts or not algorithm(self.search).arbitrated:
             return {}
         return {"refinement": [prompts * evaluations_of_refinement(nfe) * self.branches]}
 

@@ -34,6 +34,7 @@ from budc.compiler.selection.training_cost import Paired, paired, training_cost
 from budc.compiler.training.forwards import RECOMPUTED, TrainingCost
 from budc.policies.costs import Cost
 from budc.policies.profile import ModelProfile
+from budc.runtimes.sampling.rules import FIXED_RULES
 from budc.runtimes.targets.deployment_target import DeploymentTarget
 from budc.schema.policy import Payload
 
@@ -78,6 +79,11 @@ class CompileSettings:
         """The number of held-out prompts that the effort reports on."""
         size, most = self.profile.prompts.held_out_size, effort(self.effort).report
         return size if most is None else min(most, size)
+
+    @property
+    def fixed_coefficients(self) -> bool:
+        """Whether the engine that the policies are for has a rule of its own in place of coefficients."""
+        return self.engine is not None and self.engine.rule in FIXED_RULES
 
     @property
     def second_stage(self) -> bool:
@@ -162,6 +168,8 @@ def _of_budget(settings: CompileSettings, cost: Cost, nfe: int, pairs: Paired | 
         stages["alignment"] = Count.exactly(_training(settings, nfe).forwards)
     elif prompts.judge:
         stages["arbitration"] = Count.exactly(finalists * nfe * prompts.judge)
+    if settings.fixed_coefficients:
+        return stages
     if refined := _refined(settings, nfe):
         compared = pairs.judging if pairs is not None else prompts.judge or prompts.fit
         stages["refinement"] = Count.exactly(refined * evaluations_of_refinement(nfe) + nfe * compared)

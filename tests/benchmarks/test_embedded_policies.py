@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 from budc.compiler.evaluation.reference import prompt_set
 from budc.compiler.models.binding import model_binding
 from budc.compiler.search.joint import rollout_limit
-from budc.compiler.selection.effort import DEFAULT_EFFORT
+from budc.compiler.selection.effort import DEFAULT_EFFORT, effort
 from budc.compiler.selection.stages import stages_of
 from budc.policies import embedded_policies as package
 from budc.policies.embedded_policies import embedded_policies, embedded_policy
@@ -61,7 +61,8 @@ def test_what_needs_no_search_is_what_a_compile_would_write_today(entry):
     assert document.quality.held_out == prompt_set(samples.held_out)
     settings = document.search.settings
     assert settings["effort"] == DEFAULT_EFFORT
-    assert settings["allowance"] == rollout_limit(document.sampler.steps, entry.nfe)
+    given = effort(DEFAULT_EFFORT)
+    assert settings["allowance"] == rollout_limit(document.sampler.steps, entry.nfe, given.share(entry.nfe))
     stages = stages_of("joint", DEFAULT_EFFORT, entry.nfe, len(samples.calibration), arbitrates=True)
     assert {name: settings[name] for name in stages._fields} == stages._asdict()
 

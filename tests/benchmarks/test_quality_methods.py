@@ -67,7 +67,10 @@ def test_an_effort_is_compared_with_thorough_and_with_the_paper_s_seeds():
     draws = efforts.draws_of(rows)
     text = effort_comparison.compared(draws)
     assert "| `tiny`, 4 | 1.41 (0.71 to 2.83) | 1.41 | 0.50 | not run |  |  |" in text
-    assert "- `fast` ends at 1.41 of `thorough`'s error, the geometric mean of 1 cells. 0 of 1 draws came" in text
+    assert (
+        "- `fast` ends at 1.41 of `thorough`'s error, the geometric mean of 1 cells. 0 of 1 draws came"
+        in text
+    )
     assert "1.5 times or more. It spends 0.50 to 0.50" in text
     assert (
         "| `tiny`, 4 | 0.50, 100 | not run | 0.14, 50 | not run | 0.10, 400 | not run |"

@@ -234,4 +234,7 @@ def test_a_plan_for_an_engine_counts_its_own_masks(budc):
     assert (free["for"], periodic["for"]) == (None, "openvino-genai")
     # It has so few masks that each is rolled out.
     assert periodic["search"] == "known"
-    assert periodic["parts"]["search"]["most"] < free["parts"]["search"]["least"]
+    assert periodic["parts"]["search"]["least"] == periodic["parts"]["search"]["most"]
+    assert periodic["parts"]["search"] != free["parts"]["search"]
+    # It reuses by a rule of its own, which nothing refines or fits.
+    assert free["parts"].keys() - periodic["parts"].keys() == {"race", "refinement"}

@@ -61,7 +61,7 @@ def test_efforts_are_in_order():
         assert 0 == fast.refine.at(nfe) < balanced.refine.at(nfe) <= thorough.refine.at(nfe)
         assert fast.screen.at(nfe) <= balanced.screen.at(nfe) <= balanced.fit.at(nfe)
         assert fast.screen.at(nfe) <= fast.fit.at(nfe) <= balanced.fit.at(nfe)
-    assert [epochs(10, given) for given in EFFORTS.values()] == [2, 2, 4]
+    assert [epochs(10, given) for given in EFFORTS.values()] == [2, 2, 3]
 
 
 @pytest.mark.parametrize("prompts", [3, 4, 5, 8, 11, 24, 32, 500])

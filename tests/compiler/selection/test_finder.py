@@ -281,7 +281,7 @@ def test_alignment_trains_on_and_is_arbitrated_by_pairings_of_their_own(task, fi
     assert not own & {tuple(noise.flatten().tolist()) for noise in trained.conditions.noise}
 
 
-@pytest.mark.parametrize(("nfe", "epochs"), [(2, 3), (10, 4), (14, 6), (16, 6)])
+@pytest.mark.parametrize(("nfe", "epochs"), [(2, 2), (10, 3), (15, 4), (16, 4)])
 def test_alignment_of_more_evaluations_trains_longer(task, find, monkeypatch, nfe, epochs):
     class TrainingBegins(Exception):  # noqa: N818 (no error)
         pass
