@@ -14,6 +14,7 @@ from budc.compiler.planning.shared_rollouts import unshared
 from budc.compiler.search import GIVEN, GIVEN_FITTED, algorithm
 from budc.compiler.selection.effort import AFTER_PROXY, effort, evaluations_of_refinement
 from budc.compiler.selection.finder import FIT_PASS
+from budc.compiler.selection.refinement import COMPARED_PASS
 from budc.compiler.selection.stages import Stages
 from budc.compiler.selection.training_cost import paired, training_cost
 from budc.policies.profile import ModelProfile
@@ -84,13 +85,16 @@ class ExpectedPasses:
         """Return one rollout on all calibration prompts."""
         return {FIT_PASS: [nfe * self.stages.total * self.branches]}
 
-    def refinement(self, nfe: int) -> Passes:
-        """Return the measurement of how final latents change with coefficients, where the effort has one."""
+    def refinement(self, nfe: int, compared: int) -> Passes:
+        """Return how a policy is refined and compared with what it was, on so many samples, if the effort has that."""
         prompts = effort(self.effort).refined(nfe, self.stages.fit)
         fixed = self.engine is not None and self.engine.rule in FIXED_RULES
         if fixed or not prompts or not algorithm(self.search).arbitrated:
             return {}
-        return {"refinement": [prompts * evaluations_of_refinement(nfe) * self.branches]}
+        return {
+            "refinement": [prompts * evaluations_of_refinement(nfe) * self.branches],
+            COMPARED_PASS: [nfe * compared * self.branches],
+        }
 
     def found(self, nfe: int, earlier: Sequence[int] = ()) -> Passes:
         """Return the passes in which the policy of one budget is found, after those of `earlier` ones."""
@@ -102,7 +106,10 @@ class ExpectedPasses:
         if self.align:
             training = training_cost(self.search, self.effort, nfe, stages, self.branches)
             passes["align"] = [training.time * self.branches]
-        refinement = self.refinement(nfe)
+        compared = stages.judge or stages.fit
+        if self.align and stages.judge:
+            compared = paired(given, stages).judging
+        refinement = self.refinement(nfe, compared)
         passes = added(passes, refinement)
         if not stages.judge:
             return passes

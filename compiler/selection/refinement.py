@@ -26,6 +26,9 @@ from budc.compiler.storage.journal import Journal
 from budc.progress import progress
 from budc.schema.policy import Policy
 
+COMPARED_PASS = "refined policy"
+"""What the label of the pass begins with that compares a policy with what it was before."""
+
 
 class Refined(NamedTuple):
     """A policy after its coefficients were moved, on so many prompts, its name, and the forwards that this took."""
@@ -37,7 +40,9 @@ class Refined(NamedTuple):
 
     def chosen(self, before: Contender, arbiter: Arbiter, form: LinearForm) -> Contender:
         """Return what the arbiter prefers: this policy, or the contender that it was before. A note says which."""
-        loss = arbiter.loss(f"{self.label} refined", self.policy, form)
+        with progress(f"{COMPARED_PASS} on {len(arbiter.samples)} prompts", 1) as bar:
+            loss = arbiter.loss(f"{self.label} refined", self.policy, form)
+            bar.advance()
         kept = loss < before.loss
         note = f"coefficients refined on {self.prompts} prompts" if kept else "refinement gained nothing"
         result = replace(before.result, notes=(*before.result.notes, note))
