@@ -36,7 +36,7 @@ from budc.compiler.storage.tensors import chunk_spans
 from budc.compiler.workers.actor import Task
 from budc.compiler.workers.pool import Pool
 from budc.compiler.workers.report_tasks import LatentChunk
-from budc.compiler.workers.search_tasks import FINDER, RollOut
+from budc.compiler.workers.search_tasks import CALIBRATION, RollOut
 from budc.compiler.workers.target_workers import HELD_OUT, hire, setups, target_pool
 
 STEPS, NFE, CANDIDATES = 12, 4, 24
@@ -49,7 +49,7 @@ class Again:
     first: RollOut
 
     def __call__(self, state: dict[str, Any]) -> None:
-        state.pop(FINDER, None)
+        state.pop(CALIBRATION, None)
         self.first(state)
 
 
@@ -122,7 +122,10 @@ def measure(folder: Path, model: str, rounds: int) -> list[dict[str, Any]]:
             finder = Finder(task, journal, hired.search)
             plain = [PlainProcess(setups(loaded, task, journal)) for _ in range(2)]
             reference = {key: value for key, value in journal.records.items() if "full" in key}
-            rolled = [RollOut(reference, finder.stages.spans[0], candidate) for candidate in candidates()]
+            rolled = [
+                RollOut(reference, finder.calibration.stages.spans[0], candidate)
+                for candidate in candidates()
+            ]
             ways: dict[str, Callable[[Sequence[Task]], None]] = {
                 "one worker": lambda tasks: in_pool(replace(pool, workers=pool.workers[:1]), tasks),
                 "two workers": lambda tasks: in_pool(pool, tasks),

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from budc.compiler.planning.dry_run import Given, dry_run, given_to
 from budc.compiler.planning.shared_rollouts import unshared
 from budc.compiler.search import GIVEN, GIVEN_FITTED, algorithm
+from budc.compiler.selection.calibration import FIT_PASS
 from budc.compiler.selection.effort import AFTER_PROXY, effort, evaluations_of_refinement
-from budc.compiler.selection.finder import FIT_PASS
 from budc.compiler.selection.refinement import COMPARED_PASS
 from budc.compiler.selection.stages import Stages
 from budc.compiler.selection.training_cost import paired, training_cost

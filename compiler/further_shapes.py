@@ -19,8 +19,8 @@ from budc.compiler.rollouts.candidate import candidate_of
 from budc.compiler.rollouts.metrics import latent_errors, objective
 from budc.compiler.rollouts.policies import forwards_per_sample
 from budc.compiler.rollouts.policy import rollout_policy
+from budc.compiler.selection.calibration import FIT_PASS, Calibration
 from budc.compiler.selection.effort import DEFAULT_EFFORT
-from budc.compiler.selection.finder import FIT_PASS, Finder
 from budc.compiler.selection.stages import Stages
 from budc.compiler.shapes import OutputSize
 from budc.compiler.storage.journal import Journal
@@ -43,7 +43,7 @@ def with_further_shapes(document: PolicyDocument, targets: Sequence[SizedTarget]
     """Return the document of a policy with a report for each further size.
 
     Raises:
-        BudcError: see `Finder` and `Evaluator`.
+        BudcError: see `Calibration` and `Evaluator`.
     """
     if not targets:
         return document
@@ -89,14 +89,14 @@ def _fitted(
     """Return the policy with the better coefficients, its own or those fitted at this size, and the forwards spent."""
     policy, task = document.policy, loaded.task(sampler, document.budget.nfe, document.search.seed)
     effort = str(document.search.settings.get("effort", DEFAULT_EFFORT))
-    finder = Finder(replace(task, effort=effort), journal, stages=_stages(document))
-    fit = finder.fitted(candidate_of(policy, task.denoiser.branches))
+    calibration = Calibration(replace(task, effort=effort), journal, stages=_stages(document))
+    fit = calibration.fitted(candidate_of(policy, task.denoiser.branches))
     with progress(f"{FIT_PASS}, beside its own coefficients", 1) as bar:
-        network = BatchedDenoiser(task.denoiser, finder.conditions, task.batch)
-        latents = rollout_policy(network, finder.form, policy)
+        network = BatchedDenoiser(task.denoiser, calibration.conditions, task.batch)
+        latents = rollout_policy(network, calibration.form, policy)
         bar.advance()
-    loss = objective("log-mean", latent_errors(latents, finder.run.latents))
-    forwards = finder.reference_forwards + fit.forwards + forwards_per_sample(policy) * len(latents)
+    loss = objective("log-mean", latent_errors(latents, calibration.run.latents))
+    forwards = calibration.reference_forwards + fit.forwards + forwards_per_sample(policy) * len(latents)
     names = [name for branch in policy.branches for name in branch.names]
     return (_with_entries(fit.policy, names) if fit.loss < loss else policy), forwards
 

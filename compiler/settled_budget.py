@@ -120,7 +120,7 @@ def budget_for_quality(
     while (nfe := bracket.next) is not None:
         results[nfe] = find(nfe)
         with progress(f"{QUALITY_PASS} {nfe} evaluations", 1) as bar:
-            latents, reference = finder.judged(results[nfe])
+            latents, reference = finder.calibration.judged(results[nfe])
             bar.advance()
         values = measure(nfe, latents, reference)
         curve[nfe] = Point.of(nfe, values, higher_is_better=HIGHER_IS_BETTER[bound.metric])

@@ -139,13 +139,13 @@ def _nearby(policy: Policy, finder: Finder) -> Transferred:
 def _fitted(policy: Policy, finder: Finder, profile: ModelProfile) -> Transferred:
     """Keep the policy's masks; fit its coefficients, and refine them."""
     candidate = candidate_of(policy, profile.branches)
-    fit = finder.fitted(candidate)
+    fit = finder.calibration.fitted(candidate)
     if not math.isfinite(fit.loss):
         raise CompileError(
             f"candidate {candidate.key}: the final latents are not finite",
             remedy="transfer it with --frozen, or compile a policy for that model",
         )
-    forwards = ForwardCount(reference=finder.reference_forwards, refit=fit.forwards)
+    forwards = ForwardCount(reference=finder.calibration.reference_forwards, refit=fit.forwards)
     fitted = SearchResult(fit.policy, finder.task.schedule, fit.loss, forwards=forwards)
     result = finder.refined(finder.task, candidate, fitted)
     return Transferred(result.policy, 1, result.forwards)

@@ -123,13 +123,13 @@ def _fitted(expected: Expected) -> Callable[[Finder], SearchResult]:
 
     def find(finder: Finder) -> SearchResult:
         candidate = candidate_of(expected.policy, finder.task.denoiser.branches)
-        fit = finder.fitted(candidate)
+        fit = finder.calibration.fitted(candidate)
         if not math.isfinite(fit.loss):
             raise CompileError(
                 f"candidate {candidate.key}: the final latents are not finite",
                 remedy="compile a policy for that network",
             )
-        forwards = ForwardCount(reference=finder.reference_forwards, refit=fit.forwards)
+        forwards = ForwardCount(reference=finder.calibration.reference_forwards, refit=fit.forwards)
         settings: Settings = {"effort": finder.task.effort, "nearby": False, "from": expected.name}
         fitted = SearchResult(fit.policy, finder.task.schedule, fit.loss, 1, forwards, settings=settings)
         return finder.refined(finder.task, candidate, fitted)

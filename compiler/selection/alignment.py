@@ -42,9 +42,6 @@ def align(
     if not parameters.groups:
         # Plain steps have no coefficients.
         return contender, 0
-    if task.denoiser.first_steps(parameters.form().timesteps.detach()) != first_steps:
-        # The schedule's own timesteps are rounded over a boundary that the exact ones are not.
-        return contender, 0
     count = epochs(task.nfe, effort(task.effort))
     trained = "" if task.train == "both" else f" {task.train}"
     name = f"{task.search} {task.nfe} {schedule.steps} {count}x{BATCH}{trained}"

@@ -30,18 +30,17 @@ class Contender:
 class Arbiter:
     """Measures policies on `samples`, each policy once; the journal keeps the losses.
 
-    `forwards` counts what the measurements cost, those read from the journal included; `batched` puts the denoiser
-    over conditions.
+    `batched` puts the denoiser over conditions.
     """
 
     def __init__(
         self, samples: TrainingSet, batched: Callable[[Conditioning], BatchedDenoiser], journal: Journal
     ) -> None:
         self.samples = samples
-        self.forwards = 0
         self._batched = batched
         self._journal = journal
         self._losses: dict[str, float] = {}
+        self._forwards = 0
 
     def loss(self, label: str, policy: Policy, form: LinearForm) -> float:
         """Return the mean log error of the final latents; `label` names policy and form for the journal.
@@ -56,8 +55,13 @@ class Arbiter:
                 loss = min(objective("log-mean", latent_errors(latents, self.samples.latents)), 1e9)
                 self._journal.put(key, loss)
             self._losses[label] = loss
-            self.forwards += forwards_per_sample(policy) * len(self.samples)
+            self._forwards += forwards_per_sample(policy) * len(self.samples)
         return self._losses[label]
+
+    def spent(self) -> int:
+        """Return what the measurements since the last call cost, in forwards, those read from the journal included."""
+        forwards, self._forwards = self._forwards, 0
+        return forwards
 
     def measure_elsewhere(
         self, policies: Mapping[str, Policy], arbitrate: Callable[[Mapping[str, Policy]], Iterator[Records]]

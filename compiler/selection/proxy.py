@@ -45,7 +45,7 @@ class ProxySearch:
     def find(self, task: Task) -> ProxyMasks:
         """Return the best masks for a task that differs from the first in its budget alone."""
         result = self._finder.find(_searched(task))
-        prompts = self._finder.stages.screen
+        prompts = self._finder.calibration.stages.screen
         ranked = sorted(result.trace, key=lambda at: at.loss + payload_penalty(at.candidate.payload, prompts))
         masks = dict.fromkeys(point.candidate.mask.compute_steps for point in ranked)
         forwards = result.forwards

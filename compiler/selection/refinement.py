@@ -3,7 +3,7 @@
 While a candidate is rolled out, each step's coefficients are fitted to bring the next state back (`tracked`). What an
 early step does to the end goes through the network, which that fit does not see. Here it is measured, on a few prompts
 and without gradients (`budc.compiler.rollouts.sensitivity`), and all coefficients take one Gauss-Newton step
-(`budc.compiler.fitting.gauss_newton`). Whoever calls compares the policy before and after.
+(`budc.compiler.fitting.gauss_newton`). They are kept where an arbiter prefers them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
 
 from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.fitting.gauss_newton import NormalEquations, best_move
@@ -30,27 +29,6 @@ COMPARED_PASS = "refined policy"
 """What the label of the pass begins with that compares a policy with what it was before."""
 
 
-class Refined(NamedTuple):
-    """A policy after its coefficients were moved, on so many prompts, its name, and the forwards that this took."""
-
-    label: str
-    policy: Policy
-    prompts: int
-    forwards: int
-
-    def chosen(self, before: Contender, arbiter: Arbiter, form: LinearForm) -> Contender:
-        """Return what the arbiter prefers: this policy, or the contender that it was before. A note says which."""
-        with progress(f"{COMPARED_PASS} on {len(arbiter.samples)} prompts", 1) as bar:
-            loss = arbiter.loss(f"{self.label} refined", self.policy, form)
-            bar.advance()
-        kept = loss < before.loss
-        note = f"coefficients refined on {self.prompts} prompts" if kept else "refinement gained nothing"
-        result = replace(before.result, notes=(*before.result.notes, note))
-        return (
-            Contender(loss, replace(result, policy=self.policy)) if kept else Contender(before.loss, result)
-        )
-
-
 @dataclass(frozen=True)
 class Refiner:
     """Refines policies on the first of some prompts, whose reference run is known; the journal keeps what is measured.
@@ -64,8 +42,26 @@ class Refiner:
     journal: Journal
     workers: SearchWorkers | None = None
 
-    def refined(self, label: str, policy: Policy, prompts: int) -> Refined:
-        """Return a policy refined on so many prompts; `label` names it in the journal.
+    def better(
+        self, label: str, contender: Contender, prompts: int, arbiter: Arbiter
+    ) -> tuple[Contender, int]:
+        """Return a contender refined on so many prompts where the arbiter prefers that, and the forwards spent.
+
+        A note says which. `label` names the policy in the journal. Raises: see `refined`.
+        """
+        policy, forwards = self.refined(label, contender.result.policy, prompts)
+        with progress(f"{COMPARED_PASS} on {len(arbiter.samples)} prompts", 1) as bar:
+            loss = arbiter.loss(f"{label} refined", policy, self.form)
+            bar.advance()
+        kept = loss < contender.loss
+        note = f"coefficients refined on {prompts} prompts" if kept else "refinement gained nothing"
+        result = replace(contender.result, notes=(*contender.result.notes, note))
+        if kept:
+            return Contender(loss, replace(result, policy=policy)), forwards
+        return Contender(contender.loss, result), forwards
+
+    def refined(self, label: str, policy: Policy, prompts: int) -> tuple[Policy, int]:
+        """Return a policy refined on so many prompts, and the forwards spent; `label` names it in the journal.
 
         Raises:
             DeviceMemory: one sample does not fit into the memory of the device.
@@ -87,7 +83,7 @@ class Refiner:
         equations = [own for span in spans for own in known[span] or ()]
         move = best_move(equations)
         forwards = prompts * forwards_of_normal_equations(policy, branches)
-        return Refined(label, moved(policy, branches, list(zip(along, move, strict=True))), prompts, forwards)
+        return moved(policy, branches, list(zip(along, move, strict=True))), forwards
 
     def measure(self, policy: Policy, span: PromptSpan) -> tuple[NormalEquations, ...]:
         """Return the normal equations of some prompts. Raises: see `refined`."""

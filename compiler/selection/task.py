@@ -9,7 +9,7 @@ from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.denoisers.denoiser import Denoiser
 from budc.compiler.rollouts.reference_run import Recorded, StatesDtype
 from budc.compiler.rollouts.schedule import NoiseSchedule
-from budc.compiler.search.space import Rule
+from budc.compiler.search.space import Candidate, Rule
 from budc.compiler.selection.effort import DEFAULT_EFFORT, effort
 from budc.compiler.selection.stages import Trained
 from budc.compiler.selection.trace import TracePoint
@@ -75,6 +75,10 @@ class Task:
     def arbitrates(self) -> bool:
         """Whether a choice beside the finalists' is to be made on prompts that the search does not see."""
         return self.align or self.judged or self.few_step_schedule is not None
+
+    def label(self, candidate: Candidate) -> str:
+        """Return what the journal calls a candidate."""
+        return f"{self.search} {self.nfe} {candidate.key}"
 
 
 @dataclass(frozen=True)

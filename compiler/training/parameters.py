@@ -49,7 +49,8 @@ class PolicyParameters:
 
     Sigmas are first + (last - first) · cumsum(softmax(log gaps + offsets)), so that they stay monotone with both
     ends pinned whatever the offsets are. The two on either side of each of `first_steps` are pinned as well, so that
-    no step changes over to another network.
+    no step changes over to another network. Timesteps follow along the scheduler's own, in straight lines between them:
+    many schedulers round theirs, and a training starts from what its policy was fitted on.
     """
 
     policy: Policy
@@ -74,9 +75,7 @@ class PolicyParameters:
         self._offsets = torch.zeros_like(self._log_gaps)
         if self.train_sigmas:
             self.groups["sigmas"] = self._offsets.requires_grad_(True)
-        # A scheduler's own timesteps are rounded to integers; those of trained sigmas are exactly sigma · scale.
-        train_timesteps = getattr(getattr(self.scheduler, "config", None), "num_train_timesteps", None)
-        self.scale = float(train_timesteps or self.timesteps[0] / float(self._start[0]))
+        self._points = torch.tensor([*self.timesteps, 0.0], dtype=torch.float64)
         self._fixed = linear_form(self.scheduler, self.sigmas, self.timesteps)
 
     def schedule(self) -> Tensor:
@@ -94,7 +93,7 @@ class PolicyParameters:
         if not self.train_sigmas:
             return NoiseSchedule.of(self.scheduler, self.sigmas, self.timesteps)
         sigmas = self.schedule().float()
-        timesteps = (sigmas[:-1].double() * self.scale).float()
+        timesteps = self._timesteps(sigmas.double()).float()
         return NoiseSchedule.of(self.scheduler, sigmas.tolist(), timesteps.tolist())
 
     def form(self) -> LinearForm:
@@ -102,8 +101,19 @@ class PolicyParameters:
         if not self.train_sigmas:
             return self._fixed
         sigmas = self.schedule()
-        form = linear_form(self.scheduler, sigmas, sigmas[:-1].detach() * self.scale)
-        return LinearForm(form.start, form.velocity, sigmas[:-1] * self.scale)
+        timesteps = self._timesteps(sigmas)
+        form = linear_form(self.scheduler, sigmas, timesteps.detach())
+        return LinearForm(form.start, form.velocity, timesteps)
+
+    def _timesteps(self, sigmas: Tensor) -> Tensor:
+        """Return the timesteps (steps,) of sigmas (steps + 1,): those of the scheduler at its own sigmas, and 0 at its
+        last, in straight lines between.
+        """
+        levels = sigmas[:-1]
+        after = torch.searchsorted(-self._start, -levels.detach()).clamp(1, len(self._start) - 1)
+        high, low = self._start[after - 1], self._start[after]
+        share = (high - levels) / (high - low)
+        return self._points[after - 1] + share * (self._points[after] - self._points[after - 1])
 
     def row(self, branch: str, step: int) -> Row:
         """Return a branch's coefficients at a step, newest first; empty where it computes."""

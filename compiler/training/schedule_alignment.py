@@ -25,7 +25,6 @@ from budc.compiler.training.losses import SampleLoss, squared_error
 from budc.compiler.training.parameters import PolicyParameters
 from budc.compiler.training.second_stage import configuration
 from budc.compiler.training.trainer import TrainingResult, TrainingSettings, train
-from budc.schema.errors import UnsupportedModel
 from budc.schema.policy import Policy
 
 RATE = 5e-4
@@ -65,7 +64,6 @@ def align_schedule(
     Every epoch is in the journal under `label`. Steps stay with the denoiser that they belong to.
 
     Raises:
-        UnsupportedModel: a timestep that the scheduler rounds is another denoiser's than the exact one.
         DeviceMemory: the gradient of one sample does not fit into the memory of the device.
     """
     first_steps = denoiser.first_steps(schedule.timesteps)
@@ -78,10 +76,5 @@ def align_schedule(
         first_steps=first_steps,
         train_coefficients=False,
     )
-    if denoiser.first_steps(parameters.form().timesteps.detach()) != first_steps:
-        raise UnsupportedModel(
-            "the schedule cannot be aligned: its rounded timesteps change denoisers at another step than its sigmas",
-            remedy="search without alignment",
-        )
     training = train(denoiser, parameters, training_set, None, settings, journal, label)
     return parameters.noise_schedule(), training

@@ -15,7 +15,7 @@ from budc.compiler.fitting.gauss_newton import NormalEquations
 from budc.compiler.rollouts.reference_run import reference_chunks
 from budc.compiler.rollouts.workers import FittedCandidate, PromptSpan
 from budc.compiler.search.space import Candidate
-from budc.compiler.selection.finder import Finder
+from budc.compiler.selection.calibration import Calibration
 from budc.compiler.selection.network import CALIBRATION_RUN, batched
 from budc.compiler.selection.stages import stages_of
 from budc.compiler.selection.task import Task
@@ -25,7 +25,7 @@ from budc.compiler.storage.worker_journal import WorkerJournal
 from budc.compiler.workers.pool import Pool
 from budc.schema.policy import Policy
 
-SEARCH, FINDER = "search", "finder"
+SEARCH, CALIBRATION = "search", "calibration"
 """What a worker's state is called."""
 
 
@@ -68,7 +68,7 @@ class RollOut:
 
     def __call__(self, state: dict[str, Any]) -> FittedCandidate:
         """Return errors and coefficients."""
-        tree = _finder(state, self.reference).tree(self.span)
+        tree = _calibration(state, self.reference).tree(self.span)
         (rollout,) = tree.roll_out([self.candidate])
         return FittedCandidate(rollout.errors, rollout.rows)
 
@@ -83,7 +83,7 @@ class Measure:
 
     def __call__(self, state: dict[str, Any]) -> tuple[NormalEquations, ...]:
         """Return the normal equations of each prompt."""
-        return _finder(state, self.reference).refiner.measure(self.policy, self.span)
+        return _calibration(state, self.reference).refiner.measure(self.policy, self.span)
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,9 @@ class Arbitrate:
 
     def __call__(self, state: dict[str, Any]) -> Records:
         """Return the record of its loss."""
-        finder = _finder(state, self.reference)
-        journal = WorkerJournal(finder.journal.folder, finder.journal.records)
-        finder.arbiter(paired=False, journal=journal).loss(self.label, self.policy, finder.form)
+        calibration = _calibration(state, self.reference)
+        journal = WorkerJournal(calibration.journal.folder, calibration.journal.records)
+        calibration.arbiter(paired=False, journal=journal).loss(self.label, self.policy, calibration.form)
         return journal.written
 
 
@@ -148,10 +148,10 @@ def fitting_batch(journal: Journal) -> dict[str, object]:
     return {key: value for key, value in journal.records.items() if key == "batch"}
 
 
-def _finder(state: dict[str, Any], reference: Records) -> Finder:
-    """Return the finder of a worker, which reads the reference run once."""
-    if FINDER not in state:
+def _calibration(state: dict[str, Any], reference: Records) -> Calibration:
+    """Return the calibration prompts of a worker, which reads the reference run once."""
+    if CALIBRATION not in state:
         search: WorkerSearch = state[SEARCH]
-        state[FINDER] = Finder(search.task, WorkerJournal(search.folder, reference, search.jobs))
-    finder: Finder = state[FINDER]
-    return finder
+        state[CALIBRATION] = Calibration(search.task, WorkerJournal(search.folder, reference, search.jobs))
+    calibration: Calibration = state[CALIBRATION]
+    return calibration

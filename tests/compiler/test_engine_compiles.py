@@ -61,7 +61,7 @@ def test_a_few_plain_steps_may_be_the_policy(compile_, monkeypatch):
     def certain(task, arbiter):
         return [arbitration.Contender(-1e9, contender.result) for contender in few_steps(task, arbiter)]
 
-    monkeypatch.setattr("budc.compiler.selection.finder.few_steps", certain)
+    monkeypatch.setattr("budc.compiler.selection.judges.few_steps", certain)
     document = compile_("openvino-genai", budget="3", steps="auto")
     assert document.sampler.steps == document.budget.nfe == 3
 

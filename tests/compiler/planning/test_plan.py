@@ -180,12 +180,12 @@ def test_a_transfer_spends_what_is_planned(task: Callable[..., Task], tmp_path: 
     profile, wanted = load_profile("wan2.1-nano"), task(12, 3, samples=8, effort="fast")
     with Journal(tmp_path / "transfer", "transfer") as journal:
         finder = Finder(wanted, journal)
-        fit = finder.fitted(Candidate.of(12, (0, 4, 8), "tracked"))
+        fit = finder.calibration.fitted(Candidate.of(12, (0, 4, 8), "tracked"))
     settings = CompileSettings(profile, (3,), 12, "joint", effort="fast", prompts=8)
     # Beside those of a compile's report, the policy as it came is measured.
     report = forwards_by_stage(settings, SMALL)["report"].expected
     report += 3 * settings.held_out_size * len(profile.branches)
-    assert transfer_forwards(settings) == finder.reference_forwards + fit.forwards + report
+    assert transfer_forwards(settings) == finder.calibration.reference_forwards + fit.forwards + report
 
 
 @pytest.mark.parametrize("effort", EFFORTS)

@@ -33,7 +33,7 @@ def landscape(toys, task, folder, solver, steps, nfe, seed):
     given = task(steps, nfe, solver=solver, conditions=toys.conditions(16, shape=(4, 8), seed=seed))
     with Journal(folder / f"agreement {seed}", "agreement") as journal:
         finder = Finder(given, journal)
-    tree = finder.tree((0, 16))
+    tree = finder.calibration.tree((0, 16))
     space = space_of(finder.task, tree.run)
     losses = {}
 

@@ -110,8 +110,8 @@ def test_a_task_is_given_the_prompts_of_its_budget(task, small, tmp_path):
     for nfe, stages in ((3, Stages(3, 4, 0)), (6, Stages(4, 5, 0))):
         with Journal(tmp_path / str(nfe), "find") as journal:
             finder = Finder(task(8, nfe, samples=12, effort=small), journal)
-        assert finder.stages == stages
-        assert finder.reference_forwards == 2 * 8 * stages.total
+        assert finder.calibration.stages == stages
+        assert finder.calibration.reference_forwards == 2 * 8 * stages.total
 
 
 def test_some_prompts_are_spread_over_the_list_and_stay_where_more_are_taken():
@@ -140,7 +140,7 @@ def test_a_reference_search_is_given_all_prompts_whatever_the_effort(search):
 def test_every_forward_of_every_stage_is_counted(task, find, small, align):
     wanted = task(8, 3, samples=12, effort=small, align=align)
     finder, outcome, _ = find(wanted)
-    forwards, stages = outcome.forwards, finder.stages
+    forwards, stages = outcome.forwards, finder.calibration.stages
     assert stages == Stages(3, 4, 2 * align)
     # A backward counts as two forwards; of these the denoiser sees one, which computes the step again.
     trained = 3 * 2 * 4 * 2
@@ -154,8 +154,10 @@ def test_every_forward_of_every_stage_is_counted(task, find, small, align):
 
 def test_the_policy_is_fitted_on_all_prompts_of_the_race(task, find, small):
     finder, outcome, _ = find(task(8, 3, samples=12, effort=small))
-    network = finder._batched(finder.conditions)
-    errors = latent_errors(rollout_policy(network, finder.form, outcome.policy), finder.run.latents)
+    network = finder.calibration.batched(finder.calibration.conditions)
+    errors = latent_errors(
+        rollout_policy(network, finder.calibration.form, outcome.policy), finder.calibration.run.latents
+    )
     assert len(errors) == 4
     assert outcome.loss == pytest.approx(objective("log-mean", errors), abs=1e-4)
 
@@ -178,7 +180,10 @@ def test_the_race_is_won_on_prompts_that_the_screen_has_not_seen(task, find, sma
     assert outcome.loss == min(raced.values())
     place = finalists.index(min(finalists, key=raced.get)) + 1
     assert outcome.notes[0].startswith(f"finalist {place} of 3 by a race on 4 prompts")
-    assert torch.equal(finder.conditions.noise, finder.task.conditions.noise[finder.stages.chosen(12)])
+    assert torch.equal(
+        finder.calibration.conditions.noise,
+        finder.task.conditions.noise[finder.calibration.stages.chosen(12)],
+    )
 
 
 def test_finalists_of_several_groups_race_on_all_their_prompts(task, find, monkeypatch):
@@ -187,8 +192,8 @@ def test_finalists_of_several_groups_race_on_all_their_prompts(task, find, monke
     )
     monkeypatch.setattr(efforts, "EFFORTS", EFFORTS | {"grouped": grouped})
     finder, outcome, records = find(task(10, 4, samples=12, effort="grouped"))
-    assert finder.stages == Stages(3, 7, 0)
-    assert finder.stages.spans == ((0, 3), (3, 6))
+    assert finder.calibration.stages == Stages(3, 7, 0)
+    assert finder.calibration.stages.spans == ((0, 3), (3, 6))
     searched = [key.removeprefix("joint ") for key in records if key.startswith("joint ")]
     assert {key.partition(" on group ")[2] for key in searched} == {"", "1"}
     raced = [key.removeprefix("race of joint on 7 ") for key in records if key.startswith("race ")]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import budc.compiler.selection.alignment as alignment
-import budc.compiler.selection.finder as finder_module
+import budc.compiler.selection.calibration as calibration_module
 import budc.compiler.selection.settings as settings_module
 from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.rollouts.metrics import latent_errors, objective
@@ -47,7 +47,9 @@ def loss(finder, outcome, first=0, last=None):
     network = BatchedDenoiser(task.denoiser, task.conditions.part(first, last))
     return objective(
         "log-mean",
-        latent_errors(rollout_policy(network, form, outcome.policy), finder.run.part(first, last).latents),
+        latent_errors(
+            rollout_policy(network, form, outcome.policy), finder.calibration.run.part(first, last).latents
+        ),
     )
 
 
@@ -67,9 +69,9 @@ def test_finalists_are_arbitrated_on_prompts_that_the_search_has_not_seen(task, 
     wanted = task(8, 3, samples=8)
     seen = round(SEARCH_SHARE * 8)
     tree_sizes = []
-    tree = finder_module.Tree
+    tree = calibration_module.Tree
     monkeypatch.setattr(
-        finder_module,
+        calibration_module,
         "Tree",
         lambda network, *rest, **options: (
             tree_sizes.append(network.samples) or tree(network, *rest, **options)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-import budc.compiler.selection.finder as finder_module
+import budc.compiler.selection.judges as judges_module
 from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.rollouts.candidate import candidate_of
 from budc.compiler.rollouts.metrics import latent_errors, objective
@@ -164,7 +164,7 @@ def test_what_was_fitted_on_other_prompts_is_measured_anew(task, tmp_path):
         result = finder.find(wanted)
         searched = {key for key in journal.records if key.startswith("refine")}
         candidate = candidate_of(result.policy, wanted.denoiser.branches)
-        fit = finder.fitted(candidate)
+        fit = finder.calibration.fitted(candidate)
         finder.refined(wanted, candidate, replace(result, policy=fit.policy, loss=fit.loss))
         assert len({key for key in journal.records if key.startswith("refine")} - searched) == 4
 
@@ -175,16 +175,18 @@ def test_workers_measure_in_place_of_this_process(task, tmp_path):
     with Journal(tmp_path / "alone", "find") as journal:
         finder = Finder(wanted, journal)
         result = finder.find(wanted)
-        policy = finder.fitted(next(iter(result.trace)).candidate).policy
-        alone = finder.refiner.refined("some", policy, 12)
+        policy = finder.calibration.fitted(next(iter(result.trace)).candidate).policy
+        alone = finder.calibration.refiner.refined("some", policy, 12)
 
     class Workers:
         def measure(self, policy, spans):
             for position in reversed(range(len(spans))):
-                yield position, finder.refiner.measure(policy, spans[position])
+                yield position, finder.calibration.refiner.measure(policy, spans[position])
 
     with Journal(tmp_path / "workers", "find") as journal:
-        elsewhere = replace(finder.refiner, journal=journal, workers=Workers()).refined("some", policy, 12)
+        elsewhere = replace(finder.calibration.refiner, journal=journal, workers=Workers()).refined(
+            "some", policy, 12
+        )
     assert elsewhere == alone
 
 
@@ -195,7 +197,7 @@ def test_an_alignment_starts_from_the_refined_policy(task, find, monkeypatch):
         started.append(contender)
         return contender, 0
 
-    monkeypatch.setattr(finder_module, "align", align)
+    monkeypatch.setattr(judges_module, "align", align)
     result, _ = find(task(12, 4, samples=24, shape=SHAPE, align=True))
     (contender,) = started
     assert result.policy == contender.result.policy
