@@ -17,8 +17,9 @@ from budc.compiler.rollouts.policies import forwards_per_sample
 from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.rollouts.schedule import NoiseSchedule
 from budc.compiler.selection.arbitration import Arbiter
+from budc.compiler.selection.calibration import Calibration, Fit
 from budc.compiler.selection.effort import FINALISTS
-from budc.compiler.selection.finder import Finder, Fit
+from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.stages import SEARCH_SHARE
 from budc.compiler.selection.task import ForwardCount
 from budc.compiler.storage.journal import Journal
@@ -110,9 +111,9 @@ def test_arbitration_is_measured_on_the_last_quarter(task, find):
 
 def test_coefficients_of_all_prompts_are_kept_only_where_they_lose_less(task, find, monkeypatch):
     wanted = task(8, 3, samples=8)
-    fitted = Finder.fitted
+    fitted = Calibration.fitted
     refitted, _, _ = find(wanted)
-    monkeypatch.setattr(Finder, "fitted", lambda *given: Fit(fitted(*given).policy, math.inf, 5))
+    monkeypatch.setattr(Calibration, "fitted", lambda *given: Fit(fitted(*given).policy, math.inf, 5))
     left, _, _ = find(wanted)
     assert "coefficients fitted again on all 8 prompts" in refitted.notes
     assert "coefficients fitted again on all 8 prompts" not in left.notes

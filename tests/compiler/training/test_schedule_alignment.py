@@ -1,7 +1,6 @@
 """Schedule alignment: the paper's settings, and what it changes."""
 
 import pytest
-import torch
 
 from budc.compiler.rollouts.metrics import latent_errors
 from budc.compiler.rollouts.policy import rollout_policy
@@ -12,7 +11,6 @@ from budc.compiler.training.dataset import TrainingSet
 from budc.compiler.training.losses import squared_error
 from budc.compiler.training.schedule_alignment import align_schedule, training_settings
 from budc.compiler.training.second_stage import FLUX, WAN, Configuration, configuration
-from budc.schema.errors import UnsupportedModel
 
 
 @pytest.fixture
@@ -58,20 +56,3 @@ def test_sigmas_alone_change_and_the_error_falls(toy_policy, journal, monkeypatc
         return sum(latent_errors(latents, training_set.latents))
 
     assert error(schedule) < error(toy.schedule)
-
-
-def test_a_schedule_whose_rounded_timesteps_are_another_denoiser_s_is_refused(
-    toy_policy, journal, monkeypatch
-):
-    toy, policy, training_set = toy_policy
-    denoiser = toy.network.denoiser
-    rounded = torch.tensor(toy.schedule.timesteps)
-    monkeypatch.setattr(
-        type(denoiser),
-        "first_steps",
-        lambda self, timesteps: (0,) if torch.equal(torch.as_tensor(timesteps), rounded) else (0, 1),
-        raising=False,
-    )
-    settings = training_settings(2, len(training_set), 0)
-    with pytest.raises(UnsupportedModel, match="the schedule cannot be aligned"):
-        align_schedule(denoiser, policy, toy.schedule, training_set, settings, journal, "align")
