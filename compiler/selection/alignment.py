@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 
 from budc.compiler.fitting.trajectory import bounded
+from budc.compiler.rollouts.directions import directions
 from budc.compiler.rollouts.schedule import NoiseSchedule
 from budc.compiler.selection.arbitration import Arbiter, Contender
 from budc.compiler.selection.effort import effort, epochs
@@ -14,11 +16,15 @@ from budc.compiler.selection.task import Task
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training.dataset import TrainingSet
 from budc.compiler.training.parameters import PolicyParameters
-from budc.compiler.training.trainer import TrainingSettings, train
+from budc.compiler.training.preconditioner import Preconditioner
+from budc.compiler.training.trainer import RATES, TrainingSettings, train
 from budc.schema.policy import Policy
 
 BATCH = 2
 """Samples a training step: with small batches, an epoch of the same forwards has more steps."""
+
+PRECONDITIONED_RATE = 0.02
+"""Learning rate of coefficients in the units of a preconditioner."""
 
 
 def align(
@@ -38,19 +44,21 @@ def align(
         train_sigmas=task.train != "coefficients",
         first_steps=first_steps,
         train_coefficients=task.train != "sigmas",
+        preconditioner=_preconditioner(task, contender),
     )
     if not parameters.groups:
         # Plain steps have no coefficients.
         return contender, 0
     count = epochs(task.nfe, effort(task.effort))
     trained = "" if task.train == "both" else f" {task.train}"
-    name = f"{task.search} {task.nfe} {schedule.steps} {count}x{BATCH}{trained}"
+    units = " refined" if contender.equations else ""
+    name = f"{task.search} {task.nfe} {schedule.steps} {count}x{BATCH}{trained}{units}"
     training = train(
         task.denoiser,
         parameters,
         training_set,
         arbiter.samples,
-        TrainingSettings(count, task.seed, BATCH),
+        TrainingSettings(count, task.seed, BATCH, _rates(contender)),
         journal,
         f"align {name}",
     )
@@ -60,6 +68,19 @@ def align(
         result = replace(contender.result, policy=policy, schedule=schedule, aligned=True)
         contender = Contender(loss, result)
     return contender, training.forwards
+
+
+def _rates(contender: Contender) -> Mapping[str, float]:
+    """Return the learning rates: after a refinement, coefficients move in the units of its preconditioner."""
+    return {**RATES, "coefficients": PRECONDITIONED_RATE} if contender.equations else RATES
+
+
+def _preconditioner(task: Task, contender: Contender) -> Preconditioner | None:
+    """Return that of a refinement, None where there was none."""
+    if not contender.equations:
+        return None
+    along = directions(contender.result.policy, task.denoiser.branches)
+    return Preconditioner.of(along, contender.equations)
 
 
 @torch.no_grad()

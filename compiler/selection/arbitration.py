@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.denoisers.experts import all_run
+from budc.compiler.fitting.gauss_newton import NormalEquations
 from budc.compiler.rollouts.linear_form import LinearForm
 from budc.compiler.rollouts.metrics import latent_errors, objective
 from budc.compiler.rollouts.policies import forwards_per_sample, full_policy
@@ -21,10 +22,14 @@ from budc.schema.policy import Policy
 
 @dataclass(frozen=True)
 class Contender:
-    """What may become the result of a search, and its loss by the arbiter."""
+    """What may become the result of a search, and its loss by the arbiter.
+
+    `equations` say how its final latents change with its coefficients, where a refinement measured that.
+    """
 
     loss: float
     result: SearchResult
+    equations: tuple[NormalEquations, ...] = ()
 
 
 class Arbiter:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.fitting.gauss_newton import NormalEquations, best_move
@@ -27,6 +28,14 @@ from budc.schema.policy import Policy
 
 COMPARED_PASS = "refined policy"
 """What the label of the pass begins with that compares a policy with what it was before."""
+
+
+class Refined(NamedTuple):
+    """A policy after its coefficients were moved, the normal equations that moved them, and the forwards spent."""
+
+    policy: Policy
+    equations: tuple[NormalEquations, ...]
+    forwards: int
 
 
 @dataclass(frozen=True)
@@ -49,19 +58,19 @@ class Refiner:
 
         A note says which. `label` names the policy in the journal. Raises: see `refined`.
         """
-        policy, forwards = self.refined(label, contender.result.policy, prompts)
+        refined = self.refined(label, contender.result.policy, prompts)
         with progress(f"{COMPARED_PASS} on {len(arbiter.samples)} prompts", 1) as bar:
-            loss = arbiter.loss(f"{label} refined", policy, self.form)
+            loss = arbiter.loss(f"{label} refined", refined.policy, self.form)
             bar.advance()
         kept = loss < contender.loss
         note = f"coefficients refined on {prompts} prompts" if kept else "refinement gained nothing"
         result = replace(contender.result, notes=(*contender.result.notes, note))
         if kept:
-            return Contender(loss, replace(result, policy=policy)), forwards
-        return Contender(contender.loss, result), forwards
+            result = replace(result, policy=refined.policy)
+        return Contender(min(loss, contender.loss), result, refined.equations), refined.forwards
 
-    def refined(self, label: str, policy: Policy, prompts: int) -> tuple[Policy, int]:
-        """Return a policy refined on so many prompts, and the forwards spent; `label` names it in the journal.
+    def refined(self, label: str, policy: Policy, prompts: int) -> Refined:
+        """Return a policy refined on so many prompts; `label` names it in the journal.
 
         Raises:
             DeviceMemory: one sample does not fit into the memory of the device.
@@ -80,10 +89,10 @@ class Refiner:
                 self.journal.put(keys[span], own)
                 known[span] = own
                 bar.advance()
-        equations = [own for span in spans for own in known[span] or ()]
+        equations = tuple(own for span in spans for own in known[span] or ())
         move = best_move(equations)
         forwards = prompts * forwards_of_normal_equations(policy, branches)
-        return moved(policy, branches, list(zip(along, move, strict=True))), forwards
+        return Refined(moved(policy, branches, list(zip(along, move, strict=True))), equations, forwards)
 
     def measure(self, policy: Policy, span: PromptSpan) -> tuple[NormalEquations, ...]:
         """Return the normal equations of some prompts. Raises: see `refined`."""

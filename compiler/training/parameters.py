@@ -14,6 +14,7 @@ from budc.compiler.fitting.trajectory import from_differences, to_differences
 from budc.compiler.rollouts.linear_form import LinearForm, linear_form, trainable
 from budc.compiler.rollouts.policies import forwards_per_sample
 from budc.compiler.rollouts.schedule import NoiseSchedule
+from budc.compiler.training.preconditioner import Preconditioner
 from budc.schema.policy import Payload, Policy
 
 Row = Sequence[float | Tensor]
@@ -43,9 +44,10 @@ class Parameters(Protocol):
 
 @dataclass
 class PolicyParameters:
-    """A policy's coefficients, in the basis of differences, and where `train_sigmas` its sigmas.
+    """Moves of a policy's coefficients, and where `train_sigmas` of its sigmas.
 
-    Coefficients stay as they are unless `train_coefficients`.
+    Coefficients move in the basis of differences, each by itself, or with a `preconditioner` along its directions, in
+    its units. They stay as they are unless `train_coefficients`.
 
     Sigmas are first + (last - first) · cumsum(softmax(log gaps + offsets)), so that they stay monotone with both
     ends pinned whatever the offsets are. The two on either side of each of `first_steps` are pinned as well, so that
@@ -60,14 +62,17 @@ class PolicyParameters:
     train_sigmas: bool
     first_steps: Sequence[int] = ()
     train_coefficients: bool = True
+    preconditioner: Preconditioner | None = None
 
     def __post_init__(self) -> None:
         self.payload: Payload = self.policy.payload
         self.forwards = forwards_per_sample(self.policy)
         self.groups: dict[str, Tensor] = {}
         self._coefficients, self._slices = _concatenated(self.policy)
+        self._units = self._units_of_moves()
+        self._moves = torch.zeros(self._units.shape[1], dtype=torch.float64)
         if self._slices and self.train_coefficients:
-            self.groups["coefficients"] = self._coefficients.requires_grad_(True)
+            self.groups["coefficients"] = self._moves.requires_grad_(True)
         self._start = trainable(self.scheduler, torch.tensor(list(self.sigmas), dtype=torch.float64))
         around = (index for first in self.first_steps for index in (first - 1, first))
         self._pinned = sorted({0, *around, len(self._start) - 1})
@@ -118,7 +123,22 @@ class PolicyParameters:
     def row(self, branch: str, step: int) -> Row:
         """Return a branch's coefficients at a step, newest first; empty where it computes."""
         where = self._slices.get((branch, step))
-        return () if where is None else tuple(from_differences(self._coefficients[where]).unbind())
+        if where is None:
+            return ()
+        return tuple(from_differences(self._coefficients[where] + self._units[where] @ self._moves).unbind())
+
+    def _units_of_moves(self) -> Tensor:
+        """Return what each move changes, (coefficients, moves)."""
+        size = len(self._coefficients)
+        if self.preconditioner is None:
+            return torch.eye(size, dtype=torch.float64)
+        directions, units = self.preconditioner
+        along = torch.zeros(size, len(directions), dtype=torch.float64)
+        for index, direction in enumerate(directions):
+            for branch in direction.branches:
+                for step in range(direction.first, direction.last + 1):
+                    along[self._slices[branch, step].start + direction.term, index] = 1.0
+        return along @ units
 
 
 def _concatenated(policy: Policy) -> tuple[Tensor, dict[tuple[str, int], slice]]:

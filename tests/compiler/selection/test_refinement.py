@@ -200,6 +200,7 @@ def test_an_alignment_starts_from_the_refined_policy(task, find, monkeypatch):
     monkeypatch.setattr(judges_module, "align", align)
     result, _ = find(task(12, 4, samples=24, shape=SHAPE, align=True))
     (contender,) = started
+    assert len(contender.equations) == 16
     assert result.policy == contender.result.policy
     assert result.notes[-2:] == (
         "coefficients refined on 16 prompts",
