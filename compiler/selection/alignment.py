@@ -23,8 +23,8 @@ from budc.schema.policy import Policy
 BATCH = 2
 """Samples a training step: with small batches, an epoch of the same forwards has more steps."""
 
-PRECONDITIONED_RATE = 0.02
-"""Learning rate of coefficients in the units of a preconditioner."""
+PRECONDITIONED_RATES: Mapping[str, float] = {"coefficients": 0.02, "sigmas": 0.01}
+"""Learning rates where coefficients move in the units of a preconditioner."""
 
 
 def align(
@@ -58,7 +58,7 @@ def align(
         parameters,
         training_set,
         arbiter.samples,
-        TrainingSettings(count, task.seed, BATCH, _rates(contender)),
+        TrainingSettings(count, task.seed, BATCH, PRECONDITIONED_RATES if contender.equations else RATES),
         journal,
         f"align {name}",
     )
@@ -68,11 +68,6 @@ def align(
         result = replace(contender.result, policy=policy, schedule=schedule, aligned=True)
         contender = Contender(loss, result)
     return contender, training.forwards
-
-
-def _rates(contender: Contender) -> Mapping[str, float]:
-    """Return the learning rates: after a refinement, coefficients move in the units of its preconditioner."""
-    return {**RATES, "coefficients": PRECONDITIONED_RATE} if contender.equations else RATES
 
 
 def _preconditioner(task: Task, contender: Contender) -> Preconditioner | None:

@@ -42,7 +42,7 @@ def test_unrolled_and_policy_rollout_agree(bench, solver, payload, apart):
         toy.network.denoiser, parameters(toy, start, train_sigmas=False), toy.network.conditions
     )
     torch.testing.assert_close(fixed.detach(), expected, atol=1e-5, rtol=1e-5)
-    # Timesteps of trained sigmas are sigma times 1000, where the scheduler's own are rounded.
+    # A schedule is written in float32.
     trained = parameters(toy, start)
     learned = differentiable_rollout(toy.network.denoiser, trained, toy.network.conditions)
     end, schedule = aligned(start, trained)
