@@ -151,7 +151,7 @@ def simulate(profile: ModelProfile, nfe: int, name: str, forward: float, workers
         farm.run("descent", [fixed((1 - OF_FINALISTS) * given.finalists * rollout)])
     if stages.judge:
         farm.run("arbitration", [fixed(nfe * stages.judge * step) for _ in last])
-    if refined := given.refined(nfe, stages.fit):
+    if refined := given.refined(nfe, steps, stages.fit):
         measured = evaluations_of_refinement(nfe) * step
         spans = range(0, refined, REFINED_AT_ONCE)
         farm.run("refinement", [fixed(min(REFINED_AT_ONCE, refined - at) * measured) for at in spans])

@@ -87,7 +87,7 @@ class ExpectedPasses:
 
     def refinement(self, nfe: int, compared: int) -> Passes:
         """Return how a policy is refined and compared with what it was, on so many samples, if the effort has that."""
-        prompts = effort(self.effort).refined(nfe, self.stages.fit)
+        prompts = effort(self.effort).refined(nfe, self.steps, self.stages.fit)
         fixed = self.engine is not None and self.engine.rule in FIXED_RULES
         if fixed or not prompts or not algorithm(self.search).arbitrated:
             return {}

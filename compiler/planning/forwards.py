@@ -182,7 +182,7 @@ def _refined(settings: CompileSettings, nfe: int) -> int:
     """Return how many prompts a policy of `nfe` evaluations a branch is refined on."""
     if not algorithm(settings.search).arbitrated:
         return 0
-    return effort(settings.effort).refined(nfe, settings.stages.fit)
+    return effort(settings.effort).refined(nfe, settings.steps, settings.stages.fit)
 
 
 def _of_proxy(settings: CompileSettings, proxy: ProxyCost) -> Count:
@@ -228,6 +228,6 @@ def transfer_forwards(settings: CompileSettings) -> int:
     )
     for nfe in settings.budgets:
         count += (settings.steps + nfe) * prompts.total + (settings.steps + 4 * nfe) * settings.held_out_size
-        if refined := effort(settings.effort).refined(nfe, prompts.fit):
+        if refined := effort(settings.effort).refined(nfe, settings.steps, prompts.fit):
             count += refined * evaluations_of_refinement(nfe) + nfe * prompts.total
     return count * len(settings.profile.branches)

@@ -44,7 +44,7 @@ def on_workers(estimate: CompileEstimate, workers: int) -> Mapping[str, Count]:
 
 def _measured(settings: CompileSettings) -> int:
     """Return into how many tasks a refinement is cut; its last rollout, which is none of them, is small."""
-    refined = effort(settings.effort).refined(max(settings.budgets), settings.stages.fit)
+    refined = effort(settings.effort).refined(max(settings.budgets), settings.steps, settings.stages.fit)
     return max(1, math.ceil(refined / REFINED_AT_ONCE))
 
 

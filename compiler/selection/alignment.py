@@ -23,8 +23,9 @@ from budc.schema.policy import Policy
 BATCH = 2
 """Samples a training step: with small batches, an epoch of the same forwards has more steps."""
 
-PRECONDITIONED_RATES: Mapping[str, float] = {"coefficients": 0.02, "sigmas": 0.01}
-"""Learning rates where coefficients move in the units of a preconditioner."""
+PRECONDITIONED_RATES: Mapping[str, float] = {"coefficients": 0.02, "branches": 0.004, "sigmas": 0.015}
+"""Learning rates where coefficients move in the units of a preconditioner. Those are of all branches together: under a
+guidance scale of five, one branch alone changes about five times as much."""
 
 
 def align(
@@ -52,7 +53,7 @@ def align(
     count = epochs(task.nfe, effort(task.effort))
     trained = "" if task.train == "both" else f" {task.train}"
     units = " refined" if contender.equations else ""
-    name = f"{task.search} {task.nfe} {schedule.steps} {count}x{BATCH}{trained}{units}"
+    name = f"{task.search} {task.nfe} {schedule.steps} {count} epochs of {BATCH}{trained}{units}"
     training = train(
         task.denoiser,
         parameters,

@@ -137,9 +137,9 @@ class Calibration:
         self, task: Task, candidate: Candidate, contender: Contender, arbiter: Arbiter, fitted: int
     ) -> tuple[Contender, ForwardCount]:
         """Return a candidate that was fitted on so many prompts, with refined coefficients where the arbiter prefers
-        these and the task may have them, and the forwards spent.
+        these and the task may have them, and the forwards spent. What the arbiter spent before has been taken.
         """
-        prompts = effort(task.effort).refined(task.nfe, self.stages.fit)
+        prompts = effort(task.effort).refined(task.nfe, self.form.steps, self.stages.fit)
         fixed = candidate.rule in FIXED_RULES or not algorithm(task.search).arbitrated
         if fixed or not prompts or not task.refine:
             return contender, ForwardCount()

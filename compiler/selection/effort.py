@@ -63,10 +63,13 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
         """Return the share of its limit that `joint` takes for a policy of `nfe` evaluations a branch."""
         return self.rollouts.exactly(nfe)
 
-    def refined(self, nfe: int, fit: int) -> int:
-        """Return how many of `fit` prompts a policy of `nfe` evaluations a branch is refined on; 0 for none."""
+    def refined(self, nfe: int, steps: int, fit: int) -> int:
+        """Return how many of `fit` prompts a policy of `nfe` of `steps` evaluations a branch is refined on; 0 for none.
+
+        A policy that computes all steps has no coefficients.
+        """
         prompts = min(self.refine.at(nfe), fit)
-        return prompts if prompts >= LEAST_REFINED else 0
+        return prompts if prompts >= LEAST_REFINED and nfe < steps else 0
 
     @property
     def judged_pairings(self) -> int:

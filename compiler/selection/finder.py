@@ -107,7 +107,7 @@ class Finder:
             training_set,
             training_settings(branches, prompts, task.seed, task.frame_loss or squared_error),
             self.journal,
-            f"align {task.search} {task.nfe} sigmas",
+            f"align {task.search} {task.nfe} schedule",
         )
         return replace(
             result,

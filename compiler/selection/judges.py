@@ -2,8 +2,8 @@
 
 - A finalist: the one that loses least there.
 - Its refined coefficients, where they lose less.
-- Its alignment, or as many plain steps, where these are asked for and lose less. All are measured on several noises of
-  each prompt where an alignment is.
+- Its alignment, or as many plain steps, where these are asked for and lose less. Where an
+  alignment is asked for, all are measured on several noises of each prompt.
 - Where neither a refinement nor anything after it was kept, coefficients are fitted once more, on judges and all.
 """
 

@@ -56,7 +56,9 @@ class Refiner:
     ) -> tuple[Contender, int]:
         """Return a contender refined on so many prompts where the arbiter prefers that, and the forwards spent.
 
-        A note says which. `label` names the policy in the journal. Raises: see `refined`.
+        Those of the comparison are the arbiter's. A note says which. `label` names the policy in the journal.
+
+        Raises: see `refined`.
         """
         refined = self.refined(label, contender.result.policy, prompts)
         with progress(f"{COMPARED_PASS} on {len(arbiter.samples)} prompts", 1) as bar:

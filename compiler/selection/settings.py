@@ -28,7 +28,7 @@ def settings_of(task: Task, stages: Stages, result: SearchResult) -> Settings:
         branches = "separate" if task.separate else "together"
         settings |= {"effort": task.effort, **stages._asdict(), "branches": branches}
         if result.forwards.refinement:
-            settings["refined"] = effort(task.effort).refined(task.nfe, stages.fit)
+            settings["refined"] = effort(task.effort).refined(task.nfe, task.schedule.steps, stages.fit)
         if stages.groups > 1:
             settings["groups"] = stages.groups
         if task.states != "float32":

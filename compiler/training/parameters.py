@@ -46,8 +46,9 @@ class Parameters(Protocol):
 class PolicyParameters:
     """Moves of a policy's coefficients, and where `train_sigmas` of its sigmas.
 
-    Coefficients move in the basis of differences, each by itself, or with a `preconditioner` along its directions, in
-    its units. They stay as they are unless `train_coefficients`.
+    Coefficients move in the basis of differences, each by itself. With a `preconditioner` they move along its
+    directions, in its units: those of all branches together, and of several branches each by itself as well. They stay
+    as they are unless `train_coefficients`.
 
     Sigmas are first + (last - first) · cumsum(softmax(log gaps + offsets)), so that they stay monotone with both
     ends pinned whatever the offsets are. The two on either side of each of `first_steps` are pinned as well, so that
@@ -71,8 +72,12 @@ class PolicyParameters:
         self._coefficients, self._slices = _concatenated(self.policy)
         self._units = self._units_of_moves()
         self._moves = torch.zeros(self._units.shape[1], dtype=torch.float64)
+        self._branches = [name for entry in self.policy.branches for name in entry.names]
+        self._branch_moves = torch.zeros(len(self._branches), len(self._moves), dtype=torch.float64)
         if self._slices and self.train_coefficients:
             self.groups["coefficients"] = self._moves.requires_grad_(True)
+            if self.preconditioner is not None and len(self._branches) > 1:
+                self.groups["branches"] = self._branch_moves.requires_grad_(True)
         self._start = trainable(self.scheduler, torch.tensor(list(self.sigmas), dtype=torch.float64))
         around = (index for first in self.first_steps for index in (first - 1, first))
         self._pinned = sorted({0, *around, len(self._start) - 1})
@@ -80,7 +85,8 @@ class PolicyParameters:
         self._offsets = torch.zeros_like(self._log_gaps)
         if self.train_sigmas:
             self.groups["sigmas"] = self._offsets.requires_grad_(True)
-        self._points = torch.tensor([*self.timesteps, 0.0], dtype=torch.float64)
+        end = self.timesteps[0] * float(self._start[-1] / self._start[0])
+        self._points = torch.tensor([*self.timesteps, end], dtype=torch.float64)
         self._fixed = linear_form(self.scheduler, self.sigmas, self.timesteps)
 
     def schedule(self) -> Tensor:
@@ -97,9 +103,9 @@ class PolicyParameters:
         """Return the present schedule, in float32, as a policy has it."""
         if not self.train_sigmas:
             return NoiseSchedule.of(self.scheduler, self.sigmas, self.timesteps)
-        sigmas = self.schedule().float()
-        timesteps = self._timesteps(sigmas.double()).float()
-        return NoiseSchedule.of(self.scheduler, sigmas.tolist(), timesteps.tolist())
+        sigmas = self.schedule()
+        timesteps = self._timesteps(sigmas).float()
+        return NoiseSchedule.of(self.scheduler, sigmas.float().tolist(), timesteps.tolist())
 
     def form(self) -> LinearForm:
         """Return the solver on the present sigmas; timesteps follow them."""
@@ -111,8 +117,8 @@ class PolicyParameters:
         return LinearForm(form.start, form.velocity, timesteps)
 
     def _timesteps(self, sigmas: Tensor) -> Tensor:
-        """Return the timesteps (steps,) of sigmas (steps + 1,): those of the scheduler at its own sigmas, and 0 at its
-        last, in straight lines between.
+        """Return the timesteps (steps,) of sigmas (steps + 1,): those of the scheduler at its own sigmas, in straight
+        lines between. Where the schedule ends is in proportion to where it starts.
         """
         levels = sigmas[:-1]
         after = torch.searchsorted(-self._start, -levels.detach()).clamp(1, len(self._start) - 1)
@@ -125,7 +131,8 @@ class PolicyParameters:
         where = self._slices.get((branch, step))
         if where is None:
             return ()
-        return tuple(from_differences(self._coefficients[where] + self._units[where] @ self._moves).unbind())
+        moves = self._moves + self._branch_moves[self._branches.index(branch)]
+        return tuple(from_differences(self._coefficients[where] + self._units[where] @ moves).unbind())
 
     def _units_of_moves(self) -> Tensor:
         """Return what each move changes, (coefficients, moves)."""

@@ -6,9 +6,9 @@ changes (`budc.compiler.fitting.gauss_newton`): with the mean A of JᵀJ / ‖e�
 
     D^-½ · A · D^-½ = V · Λ · Vᵀ        units = D^-½ · V · (Λ + λ)^-½
 
-so that a move of one unit along any column changes the final latents by about their error, or less where nearly nothing
-changes them. This is the damped inverse root of the Gauss-Newton matrix (Martens: New insights and perspectives on the
-natural gradient method, 2020).
+so that a move of one unit along any column changes the final latents by about the error that the policy had, or by less
+where directions undo one another. This is the damped inverse root of the Gauss-Newton matrix (Martens: New insights and
+perspectives on the natural gradient method, 2020).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     loss = mean over a batch of log(mean squared error of the final latents against the reference run)
 
-Adam on the coefficients' differences and the sigmas' log gaps; learning rates warm up and fall to zero along a cosine.
+Adam on moves of the coefficients and of the sigmas' log gaps; learning rates warm up and fall to zero along a cosine.
 After every epoch the parameters are measured on validation prompts that they are not trained on. The best ones are
 returned, the initial ones included: a training that does not generalise changes nothing. Without validation prompts the
 last ones are. Where a batch and its activations do not fit into the device's memory, the transformer's blocks are
@@ -30,7 +30,7 @@ from budc.option_names import option
 from budc.progress import progress
 
 RATES: Mapping[str, float] = {"coefficients": 0.01, "sigmas": 0.02}
-"""Learning rate of every group of parameters."""
+"""Learning rate of every group of parameters, where each coefficient moves by itself."""
 
 
 @dataclass(frozen=True)

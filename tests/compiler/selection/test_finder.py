@@ -45,7 +45,7 @@ def loss(finder, outcome, first=0, last=None):
     task = finder.task
     last = last or len(task.conditions)
     form = outcome.schedule.linear_form()
-    network = BatchedDenoiser(task.denoiser, task.conditions.part(first, last))
+    network = BatchedDenoiser(task.denoiser, finder.calibration.conditions.part(first, last))
     return objective(
         "log-mean",
         latent_errors(
@@ -224,8 +224,9 @@ def test_separate_branches_end_on_spaces_that_are_searched_through(task, find):
 
 
 def test_alignment_is_kept_where_other_prompts_gain(task, find, toys, tmp_path):
-    plain, finder, _ = find(task(8, 3, samples=10))
-    aligned, _, _records = find(task(8, 3, samples=10, align=True))
+    shape = (16, 16)
+    plain, finder, _ = find(task(8, 3, samples=10, shape=shape))
+    aligned, _, _records = find(task(8, 3, samples=10, shape=shape, align=True))
     assert aligned.aligned
     assert "alignment kept" in aligned.notes
     assert aligned.schedule.sigmas != plain.schedule.sigmas
@@ -234,7 +235,7 @@ def test_alignment_is_kept_where_other_prompts_gain(task, find, toys, tmp_path):
     )
     assert aligned.forwards.alignment > 0
     assert aligned.forwards.total > plain.forwards.total
-    fresh = replace(finder.task, conditions=toys.conditions(48, seed=1))
+    fresh = replace(finder.task, conditions=toys.conditions(48, shape=shape, seed=1))
     with Journal(tmp_path / "fresh", "fresh") as journal:
         others = Finder(fresh, journal)
     assert loss(others, aligned) < loss(others, plain)
@@ -321,8 +322,11 @@ def test_alignment_that_gains_nothing_is_thrown_away(task, find, monkeypatch):
     assert "alignment gained nothing on other prompts" in outcome.notes
 
 
-def test_a_budget_of_every_step_is_the_reference_run(task, find):
-    outcome, finder, _ = find(task(5, 5))
+@pytest.mark.parametrize("samples", [8, 16])
+def test_a_budget_of_every_step_is_the_reference_run(task, find, samples):
+    """Sixteen prompts are enough to refine coefficients on, where there are some."""
+    outcome, finder, _ = find(task(5, 5, samples=samples))
+    assert outcome.forwards.refinement == 0
     assert sum(outcome.policy.branches[0].mask) == 5
     errors = loss(finder, outcome)
     assert errors < math.log(1e-12)

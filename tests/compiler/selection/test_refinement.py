@@ -4,18 +4,22 @@ from dataclasses import replace
 
 import pytest
 
+import budc.compiler.selection.alignment as alignment_module
 import budc.compiler.selection.judges as judges_module
 from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.rollouts.candidate import candidate_of
 from budc.compiler.rollouts.metrics import latent_errors, objective
 from budc.compiler.rollouts.policies import full_policy
 from budc.compiler.rollouts.policy import rollout_policy
+from budc.compiler.rollouts.sensitivity import forwards_of_normal_equations
 from budc.compiler.selection import effort as efforts
+from budc.compiler.selection.alignment import PRECONDITIONED_RATES
 from budc.compiler.selection.arbitration import Arbiter
-from budc.compiler.selection.effort import LEAST_REFINED, evaluations_of_refinement
+from budc.compiler.selection.effort import FINALISTS, LEAST_REFINED, evaluations_of_refinement
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.refinement import Refiner
 from budc.compiler.storage.journal import Journal
+from budc.compiler.training.trainer import RATES, TrainingResult
 from budc.schema.errors import JournalCorrupt
 
 SHAPE = (16, 16)
@@ -64,8 +68,11 @@ def test_every_forward_of_a_refinement_is_counted(task, find, effort):
     result, _ = find(wanted)
     assert result.forwards.total == sum(wanted.denoiser.calls)
     prompts = result.settings["refined"]
-    least = prompts * 2 * evaluations_of_refinement(4) * 0.5
-    assert least < result.forwards.refinement <= 2 * (prompts * evaluations_of_refinement(4) + 16 * 4)
+    judges = result.settings["judge"]
+    measured = prompts * forwards_of_normal_equations(result.policy, wanted.denoiser.branches)
+    assert measured >= prompts * evaluations_of_refinement(4)
+    assert result.forwards.refinement == measured + 2 * 4 * (judges or result.settings["fit"])
+    assert result.forwards.arbitration == 2 * 4 * judges * FINALISTS
 
 
 def test_what_a_refinement_takes_is_known_where_every_interval_has_reused_steps():
@@ -206,3 +213,20 @@ def test_an_alignment_starts_from_the_refined_policy(task, find, monkeypatch):
         "coefficients refined on 16 prompts",
         "alignment gained nothing on other prompts",
     )
+
+
+@pytest.mark.parametrize(("effort", "rates"), [("thorough", PRECONDITIONED_RATES), ("fast", RATES)])
+def test_an_alignment_trains_in_the_units_of_a_refinement(task, find, monkeypatch, effort, rates):
+    """Where there was none, each coefficient moves by itself."""
+    trained = []
+
+    def train(denoiser, parameters, training_set, validation, settings, journal, label):
+        trained.append((parameters, settings, label))
+        return TrainingResult({}, None, None, 0, 0)
+
+    monkeypatch.setattr(alignment_module, "train", train)
+    find(task(12, 4, samples=24, shape=SHAPE, align=True, effort=effort))
+    ((parameters, settings, label),) = trained
+    assert (parameters.preconditioner is not None) == (effort == "thorough")
+    assert label.endswith(" refined") == (effort == "thorough")
+    assert settings.rates == rates

@@ -90,7 +90,7 @@ def test_rows_move_along_the_directions(refined):
     toy, policy, along, equations = refined
     preconditioner = Preconditioner.of(along, equations)
     given = parameters(toy, policy, preconditioner)
-    moves = 0.05 * torch.randn(len(along), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    moves = 0.005 * torch.randn(len(along), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     with torch.no_grad():
         given.groups["coefficients"].copy_(moves)
     trained, _ = aligned(policy, given)
@@ -101,3 +101,35 @@ def test_rows_move_along_the_directions(refined):
         rows = zip(trained.for_branch(branch).predictor, expected.for_branch(branch).predictor, strict=True)
         for row, own in rows:
             assert row == pytest.approx(own, abs=1e-9)
+
+
+def test_a_branch_moves_by_itself_too(refined):
+    """Along the directions that it has, and in the same units."""
+    toy, policy, along, equations = refined
+    preconditioner = Preconditioner.of(along, equations)
+    given = parameters(toy, policy, preconditioner)
+    assert given.groups["branches"].shape == (2, len(along))
+    generator = torch.Generator().manual_seed(4)
+    moves = 0.005 * torch.randn(len(along), generator=generator, dtype=torch.float64)
+    with torch.no_grad():
+        given.groups["branches"][1].copy_(moves)
+    trained, _ = aligned(policy, given)
+    first, second = toy.network.branches
+    sizes = (preconditioner.units @ moves).tolist()
+    expected = moved(policy, toy.network.branches, list(zip(along, sizes, strict=True)))
+    for branch, other in ((first, policy), (second, expected)):
+        rows = zip(trained.for_branch(branch).predictor, other.for_branch(branch).predictor, strict=True)
+        for row, own in rows:
+            assert row == pytest.approx(own, abs=1e-9)
+
+
+def test_without_a_preconditioner_or_with_one_branch_there_are_no_moves_of_branches(refined, bench, toys):
+    toy, policy, _, _ = refined
+    assert set(parameters(toy, policy, None).groups) == {"coefficients"}
+    alone = bench(steps=9, samples=4, denoiser=toys.toy(weights={"cond": 1.0}))
+    candidate = Candidate.of(9, (0, 2, 5), "tracked", "velocity")
+    tree = alone.tree()
+    single = policy_of(tree, candidate, tree.roll_out([candidate])[0].rows)
+    along = directions(single, alone.network.branches)
+    equations = normal_equations(alone.over(), alone.form, single, alone.run.latents)
+    assert set(parameters(alone, single, Preconditioner.of(along, equations)).groups) == {"coefficients"}
