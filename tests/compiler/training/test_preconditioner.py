@@ -29,7 +29,7 @@ def random_equations(prompts, along, seed=0):
 def refined(bench):
     """A toy, a policy whose branches have other masks, its directions, and its normal equations."""
     toy = bench(steps=9, samples=4)
-    masks = tuple(StepMask.from_compute_steps(9, steps) for steps in ((0, 2, 5), (0, 3, 4)))
+    masks = tuple(StepMask.from_compute_steps(9, steps) for steps in ((0, 2, 5), (0, 3, 6)))
     candidate = Candidate(masks, "tracked", "velocity")
     tree = toy.tree()
     policy = policy_of(tree, candidate, tree.roll_out([candidate])[0].rows)
