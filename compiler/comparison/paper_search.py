@@ -109,7 +109,7 @@ def paper_aligned(
     """Search on the first `prompts` (default: all), then align the schedule on all.
 
     Raises:
-        CannotRun: see `align_schedule`.
+        CannotRun: the solver has no linear form on the schedule.
     """
     searched = paper(setting, nfe, seed, folder, prompts=prompts)
     assert searched.policy is not None

@@ -7,8 +7,10 @@ from budc.compiler.fitting.gauss_newton import NormalEquations
 from budc.compiler.rollouts.directions import directions, moved
 from budc.compiler.rollouts.sensitivity import normal_equations
 from budc.compiler.search.space import Candidate
-from budc.compiler.selection.alignment import aligned
+from budc.compiler.selection.alignment import PRECONDITIONED_RATES, aligned
 from budc.compiler.selection.scores import policy_of
+from budc.compiler.storage.journal import Journal
+from budc.compiler.training.dataset import TrainingSet
 from budc.compiler.training.parameters import PolicyParameters
 from budc.compiler.training.preconditioner import DAMPING, Preconditioner
 from budc.schema.mask import StepMask
@@ -133,3 +135,32 @@ def test_without_a_preconditioner_or_with_one_branch_there_are_no_moves_of_branc
     along = directions(single, alone.network.branches)
     equations = normal_equations(alone.over(), alone.form, single, alone.run.latents)
     assert set(parameters(alone, single, Preconditioner.of(along, equations)).groups) == {"coefficients"}
+
+
+def test_a_training_killed_after_an_epoch_ends_the_same_to_the_last_bit(refined, tmp_path, monkeypatch):
+    toy, policy, along, equations = refined
+    training_set = TrainingSet(toy.network.conditions, toy.run.latents)
+
+    def trained(folder):
+        given = parameters(toy, policy, Preconditioner.of(along, equations))
+        settings = TrainingSettings(2, seed=0, batch=2, rates=PRECONDITIONED_RATES)
+        with Journal(tmp_path / folder, "training") as journal:
+            return train(
+                toy.network.denoiser, given, training_set, training_set, settings, journal, "align"
+            ).values
+
+    expected, put = trained("undisturbed"), Journal.put
+
+    def stopping(self, key, value):
+        put(self, key, value)
+        if key.endswith("epoch 1"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "put", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        trained("killed")
+    monkeypatch.setattr(Journal, "put", put)
+    result = trained("killed")
+    assert result.keys() == expected.keys() == {"coefficients", "branches"}
+    assert all(torch.equal(result[name], expected[name]) for name in expected)
+    assert expected["branches"].abs().max() > 0
