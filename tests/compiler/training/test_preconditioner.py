@@ -13,6 +13,7 @@ from budc.compiler.storage.journal import Journal
 from budc.compiler.training.dataset import TrainingSet
 from budc.compiler.training.parameters import PolicyParameters
 from budc.compiler.training.preconditioner import DAMPING, Preconditioner
+from budc.compiler.training.trainer import TrainingSettings, train
 from budc.schema.mask import StepMask
 
 
