@@ -23,7 +23,7 @@ from budc.schema.policy import Policy
 BATCH = 2
 """Samples a training step: with small batches, an epoch of the same forwards has more steps."""
 
-PRECONDITIONED_RATES: Mapping[str, float] = {"coefficients": 0.02, "branches": 0.004, "sigmas": 0.015}
+PRECONDITIONED_RATES: Mapping[str, float] = {"coefficients": 0.02, "branches": 0.004, "sigmas": 0.01}
 """Learning rates where coefficients move in the units of a preconditioner. Those are of all branches together: under a
 guidance scale of five, one branch alone changes about five times as much."""
 
