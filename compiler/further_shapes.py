@@ -12,19 +12,13 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.evaluation.report import SampledPolicy
 from budc.compiler.loaded_target import LoadedTarget
-from budc.compiler.rollouts.candidate import candidate_of
-from budc.compiler.rollouts.metrics import latent_errors, objective
-from budc.compiler.rollouts.policies import forwards_per_sample
-from budc.compiler.rollouts.policy import rollout_policy
-from budc.compiler.selection.calibration import FIT_PASS, Calibration
+from budc.compiler.selection.calibration import Calibration
 from budc.compiler.selection.effort import DEFAULT_EFFORT
 from budc.compiler.selection.stages import Stages
 from budc.compiler.shapes import OutputSize
 from budc.compiler.storage.journal import Journal
-from budc.progress import progress
 from budc.runtimes.targets.registry import first_blocks_of
 from budc.schema.policy import BranchPolicy, FurtherShape, Policy, PolicyDocument, SamplerBinding
 from budc.schema.report_names import FULL
@@ -90,15 +84,10 @@ def _fitted(
     policy, task = document.policy, loaded.task(sampler, document.budget.nfe, document.search.seed)
     effort = str(document.search.settings.get("effort", DEFAULT_EFFORT))
     calibration = Calibration(replace(task, effort=effort), journal, stages=_stages(document))
-    fit = calibration.fitted(candidate_of(policy, task.denoiser.branches))
-    with progress(f"{FIT_PASS}, beside its own coefficients", 1) as bar:
-        network = BatchedDenoiser(task.denoiser, calibration.conditions, task.batch)
-        latents = rollout_policy(network, calibration.form, policy)
-        bar.advance()
-    loss = objective("log-mean", latent_errors(latents, calibration.run.latents))
-    forwards = calibration.reference_forwards + fit.forwards + forwards_per_sample(policy) * len(latents)
+    fit = calibration.refitted(policy)
     names = [name for branch in policy.branches for name in branch.names]
-    return (_with_entries(fit.policy, names) if fit.loss < loss else policy), forwards
+    kept = policy if fit.policy is policy else _with_entries(fit.policy, names)
+    return kept, calibration.reference_forwards + fit.forwards
 
 
 def _stages(document: PolicyDocument) -> Stages | None:

@@ -8,7 +8,6 @@ beside the policy as it came, and beside a search on the target where one is ask
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -18,19 +17,16 @@ from budc.compiler.compatibility import check_first_steps, check_scheduler
 from budc.compiler.emit import conditioning_images, output_shape, versions, write_artifact
 from budc.compiler.evaluation.report import SampledPolicy
 from budc.compiler.loaded_target import LoadedTarget, load_target
-from budc.compiler.rollouts.candidate import candidate_of
 from budc.compiler.rollouts.workers import SearchWorkers
 from budc.compiler.selection.finder import Finder
-from budc.compiler.selection.task import ForwardCount, SearchResult, Task
+from budc.compiler.selection.task import ForwardCount, Task
 from budc.compiler.storage.journal import Journal
 from budc.compiler.transfer_request import TransferPlan
 from budc.compiler.transfer_work import NEARBY_SEARCH, transfer_work
 from budc.compiler.workers.pool import Pool
 from budc.compiler.workers.target_workers import hire, target_pool
-from budc.policies.profile import ModelProfile
 from budc.progress import planned_passes
 from budc.schema.artifact import Artifact, read
-from budc.schema.errors import CompileError
 from budc.schema.policy import Policy, PolicyDocument, Quality, SamplerBinding, Search
 from budc.schema.report_names import FROZEN, NATIVE, OBJECTIVES
 from budc.schema.timestamps import issue_time
@@ -118,7 +114,7 @@ def _transferred(
         transferred = Transferred(policy)
     else:
         beside[FROZEN] = SampledPolicy(policy, sampler)
-        transferred = _nearby(policy, finder) if plan.nearby else _fitted(policy, finder, plan.target.profile)
+        transferred = _nearby(policy, finder) if plan.nearby else _kept(policy, finder)
     if plan.native:
         native = finder.find(finder.task)
         beside[NATIVE] = SampledPolicy(native.policy, sampler)
@@ -136,19 +132,10 @@ def _nearby(policy: Policy, finder: Finder) -> Transferred:
     return Transferred(result.policy, result.candidates, result.forwards)
 
 
-def _fitted(policy: Policy, finder: Finder, profile: ModelProfile) -> Transferred:
-    """Keep the policy's masks; fit its coefficients, and refine them."""
-    candidate = candidate_of(policy, profile.branches)
-    fit = finder.calibration.fitted(candidate)
-    if not math.isfinite(fit.loss):
-        raise CompileError(
-            f"candidate {candidate.key}: the final latents are not finite",
-            remedy="transfer it with --frozen, or compile a policy for that model",
-        )
-    forwards = ForwardCount(reference=finder.calibration.reference_forwards, refit=fit.forwards)
-    fitted = SearchResult(fit.policy, finder.task.schedule, fit.loss, forwards=forwards)
-    result = finder.refined(finder.task, candidate, fitted)
-    return Transferred(result.policy, 1, result.forwards)
+def _kept(policy: Policy, finder: Finder) -> Transferred:
+    """Keep the policy's masks."""
+    result = finder.transferred(policy)
+    return Transferred(result.policy, result.candidates, result.forwards)
 
 
 def _document(

@@ -32,7 +32,9 @@ def transfer_work(plan: TransferPlan) -> RemainingWork:
     if plan.nearby:
         passes = added(passes, replace(expected, search=NEARBY_SEARCH).found(nfe))
     elif not plan.frozen:
-        passes = added(passes, expected.fit(nfe), expected.refinement(nfe, expected.stages.total))
+        passes = added(
+            passes, expected.fit(nfe), expected.fit(nfe), expected.refinement(nfe, expected.stages.total)
+        )
     if plan.native:
         passes = added(passes, expected.found(nfe))
     policies = 3 + (not plan.frozen) + plan.native

@@ -24,7 +24,7 @@ The latent error is the geometric mean over held-out prompts of the squared erro
 full run; lower is better ([definitions.md](definitions.md#objective)). Other methods are those of
 [evaluate.md](evaluate.md#methods), fitted to the same calibration prompts; the paper's search has one prompt, as its
 authors ran it, but for the last table. `joint` has `--effort fast`; in the convergence and over calibration prompts,
-`thorough`, as it was before coefficients were refined.
+`thorough`.
 
 Speed-ups are of the denoising loop. What a policy does between forwards weighs more in a model as small
 as these, and the machine was not idle: on weights of your own they are others.

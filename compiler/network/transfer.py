@@ -6,7 +6,6 @@ own are tried as well. The report is measured on the new network, beside the pol
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from os import PathLike
@@ -25,16 +24,15 @@ from budc.compiler.network.admission import Expected, expected_of
 from budc.compiler.network.compiled import Compiled, SourcePolicy
 from budc.compiler.network.finding import by
 from budc.compiler.network.search import ANNEALING, compiled, origin_of
-from budc.compiler.rollouts.candidate import candidate_of
 from budc.compiler.rollouts.schedule import NoiseSchedule
 from budc.compiler.selection.effort import DEFAULT_EFFORT
 from budc.compiler.selection.finder import Finder
-from budc.compiler.selection.task import ForwardCount, SearchResult, Settings, Task
+from budc.compiler.selection.task import SearchResult, Settings, Task
 from budc.option_names import python_names
 from budc.progress import Report
 from budc.runtimes.admission.trust import Source
 from budc.schema.canonical import digest
-from budc.schema.errors import CompileError, UnsupportedModel, UsageError
+from budc.schema.errors import UnsupportedModel, UsageError
 from budc.schema.trust import Trust
 
 
@@ -95,7 +93,7 @@ def transfer_policy(
         return [network_identity(network, weights, blocks or ""), source_policy, nearby]
 
     resumed = resumable(work, task, weighted, identity)
-    found = _nearby(expected) if nearby else _fitted(expected)
+    found = _nearby(expected) if nearby else _kept(expected)
     return compiled(task, held_out_samples, origin, by(found), resumed, progress)
 
 
@@ -118,21 +116,12 @@ def _check(
         )
 
 
-def _fitted(expected: Expected) -> Callable[[Finder], SearchResult]:
-    """Return what keeps the policy's masks, fits its coefficients, and refines them."""
+def _kept(expected: Expected) -> Callable[[Finder], SearchResult]:
+    """Return what keeps the policy's masks, with coefficients for the network."""
 
     def find(finder: Finder) -> SearchResult:
-        candidate = candidate_of(expected.policy, finder.task.denoiser.branches)
-        fit = finder.calibration.fitted(candidate)
-        if not math.isfinite(fit.loss):
-            raise CompileError(
-                f"candidate {candidate.key}: the final latents are not finite",
-                remedy="compile a policy for that network",
-            )
-        forwards = ForwardCount(reference=finder.calibration.reference_forwards, refit=fit.forwards)
         settings: Settings = {"effort": finder.task.effort, "nearby": False, "from": expected.name}
-        fitted = SearchResult(fit.policy, finder.task.schedule, fit.loss, 1, forwards, settings=settings)
-        return finder.refined(finder.task, candidate, fitted)
+        return replace(finder.transferred(expected.policy), settings=settings)
 
     return find
 

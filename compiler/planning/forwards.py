@@ -220,14 +220,17 @@ def _remembered(settings: CompileSettings, search: str, cost: Cost, nfe: int) ->
 def transfer_forwards(settings: CompileSettings) -> int:
     """Return the forwards of a transfer to this model in place of a search, of one policy for each budget.
 
-    It runs the calibration prompts in full, fits and refines the coefficients, and reports the policy as it came, too.
+    It runs the calibration prompts in full, with fitted coefficients and with the policy's own, refines the better
+    ones, and reports the policy as it came, too.
     """
     largest, count = max(settings.budgets), 0
     prompts = stages_of(
         settings.search, settings.effort, largest, settings.calibration_size, arbitrates=False
     )
     for nfe in settings.budgets:
-        count += (settings.steps + nfe) * prompts.total + (settings.steps + 4 * nfe) * settings.held_out_size
+        count += (settings.steps + 2 * nfe) * prompts.total + (
+            settings.steps + 4 * nfe
+        ) * settings.held_out_size
         if refined := effort(settings.effort).refined(nfe, settings.steps, prompts.fit):
             count += refined * evaluations_of_refinement(nfe) + nfe * prompts.total
     return count * len(settings.profile.branches)

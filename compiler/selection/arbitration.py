@@ -19,6 +19,9 @@ from budc.compiler.storage.tensors import Records
 from budc.compiler.training.dataset import TrainingSet
 from budc.schema.policy import Policy
 
+NOT_FINITE = 1e9
+"""The loss of a policy whose final latents are not finite: the journal holds finite numbers."""
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -50,14 +53,14 @@ class Arbiter:
     def loss(self, label: str, policy: Policy, form: LinearForm) -> float:
         """Return the mean log error of the final latents; `label` names policy and form for the journal.
 
-        It is 1e9 where latents are not finite.
+        It is `NOT_FINITE` where latents are not finite.
         """
         if label not in self._losses:
             key = self._key(label)
             loss = self._journal.get(key, float)
             if loss is None:
                 latents = rollout_policy(self._batched(self.samples.conditions), form, policy)
-                loss = min(objective("log-mean", latent_errors(latents, self.samples.latents)), 1e9)
+                loss = min(objective("log-mean", latent_errors(latents, self.samples.latents)), NOT_FINITE)
                 self._journal.put(key, loss)
             self._losses[label] = loss
             self._forwards += forwards_per_sample(policy) * len(self.samples)

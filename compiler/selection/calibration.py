@@ -5,13 +5,14 @@ Coefficients are fitted on the first, `stages.fit`; where prompts are left over 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from budc.compiler.denoisers.batched import BatchedDenoiser
 from budc.compiler.denoisers.conditioning import Conditioning
 from budc.compiler.denoisers.experts import check_all_run
+from budc.compiler.rollouts.candidate import candidate_of
 from budc.compiler.rollouts.forest import Forest
 from budc.compiler.rollouts.metrics import objective
 from budc.compiler.rollouts.node_memory import MEMORY
@@ -20,7 +21,7 @@ from budc.compiler.rollouts.reference_run import ReferenceRun, reference_run
 from budc.compiler.rollouts.tree import Tree
 from budc.compiler.rollouts.workers import PromptSpan, SearchWorkers
 from budc.compiler.search import Candidate, algorithm
-from budc.compiler.selection.arbitration import Arbiter, Contender
+from budc.compiler.selection.arbitration import NOT_FINITE, Arbiter, Contender
 from budc.compiler.selection.effort import effort
 from budc.compiler.selection.network import CALIBRATION_RUN, batched
 from budc.compiler.selection.refinement import Refiner
@@ -155,6 +156,15 @@ class Calibration:
             bar.advance()
         policy = policy_of(forest.trees[0], candidate, rollout.rows)
         return Fit(policy, objective("log-mean", rollout.errors), rollout.forwards)
+
+    def refitted(self, policy: Policy) -> Fit:
+        """Keep a policy's masks, and its own coefficients or those fitted on all prompts, whichever lose less there."""
+        fit, everyone = self.fitted(candidate_of(policy, self.task.denoiser.branches)), self.everyone()
+        with progress(f"{FIT_PASS}, beside its own coefficients", 1) as bar:
+            loss = everyone.loss("own coefficients", policy, self.form)
+            bar.advance()
+        fit = replace(fit, forwards=fit.forwards + everyone.spent())
+        return replace(fit, policy=policy, loss=loss) if loss < min(fit.loss, NOT_FINITE) else fit
 
     def judged(self, result: SearchResult) -> tuple[Tensor, Tensor]:
         """Return final latents (N, ...) on the prompts that judge: of what was found, before it was fitted on these as

@@ -16,9 +16,11 @@ followed by its second stage: sigmas trained on the same prompts, and judged by 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from budc.compiler.rollouts.candidate import candidate_of
 from budc.compiler.rollouts.workers import SearchWorkers
 from budc.compiler.search import Candidate, Space, algorithm
 from budc.compiler.selection.arbitration import Contender
@@ -35,6 +37,8 @@ from budc.compiler.selection.task import ForwardCount, SearchResult, Task
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training.losses import squared_error
 from budc.compiler.training.schedule_alignment import align_schedule, training_settings
+from budc.schema.errors import CompileError
+from budc.schema.policy import Policy
 
 
 class Finder:
@@ -79,6 +83,24 @@ class Finder:
         else:
             result = self.refined(task, best.candidate, result)
         return replace(result, settings=settings_of(task, stages, result), trace=study.trace)
+
+    def transferred(self, policy: Policy) -> SearchResult:
+        """Return a policy of another network with its masks kept, and with coefficients for this one: its own or fitted
+        ones, whichever lose less, refined.
+
+        Raises:
+            CompileError: final latents are not finite with either.
+        """
+        candidate = candidate_of(policy, self.task.denoiser.branches)
+        fit = self.calibration.refitted(policy)
+        if not math.isfinite(fit.loss):
+            raise CompileError(
+                f"candidate {candidate.key}: the final latents are not finite",
+                remedy="compile a policy for this model",
+            )
+        forwards = ForwardCount(reference=self.calibration.reference_forwards, refit=fit.forwards)
+        result = SearchResult(fit.policy, self.task.schedule, fit.loss, 1, forwards)
+        return self.refined(self.task, candidate, result)
 
     def refined(self, task: Task, candidate: Candidate, result: SearchResult) -> SearchResult:
         """Return a result whose loss is that on all prompts, with refined coefficients where these lose less there."""

@@ -162,9 +162,9 @@ def test_passes_are_reported_and_nothing_is_printed(small, capfd):
     moved(small, progress=lambda *given: passes.append(given))
     moved(small)
     assert capfd.readouterr() == ("", "")
-    runs, fit = passes[:-1], passes[-1]
+    runs, fits = passes[:-2], passes[-2:]
     assert runs == [("calibration full", done, 6) for done in range(1, 7)]
-    assert fit == ("fit on 8 prompts", 1, 1)
+    assert fits == [("fit on 8 prompts", 1, 1), ("fit, beside its own coefficients", 1, 1)]
 
 
 def test_what_a_callback_raises_ends_the_search_which_can_be_resumed(small, tmp_path):

@@ -27,6 +27,7 @@ from budc.compiler.planning.forwards import (  # noqa: E402
 from budc.compiler.search import Candidate  # noqa: E402
 from budc.compiler.selection import settings as selection_settings  # noqa: E402
 from budc.compiler.selection import training_cost  # noqa: E402
+from budc.compiler.selection.calibration import Calibration  # noqa: E402
 from budc.compiler.selection.effort import EFFORTS  # noqa: E402
 from budc.compiler.selection.finder import Finder  # noqa: E402
 from budc.compiler.selection.proxy import ProxySearch, after_proxy  # noqa: E402
@@ -178,14 +179,16 @@ def test_a_search_after_a_proxy_spends_what_is_planned(task: Callable[..., Task]
 
 def test_a_transfer_spends_what_is_planned(task: Callable[..., Task], tmp_path: Path) -> None:
     profile, wanted = load_profile("wan2.1-nano"), task(12, 3, samples=8, effort="fast")
+    with Journal(tmp_path / "source", "source") as journal:
+        policy = Calibration(wanted, journal).fitted(Candidate.of(12, (0, 4, 8), "tracked")).policy
     with Journal(tmp_path / "transfer", "transfer") as journal:
-        finder = Finder(wanted, journal)
-        fit = finder.calibration.fitted(Candidate.of(12, (0, 4, 8), "tracked"))
+        calibration = Calibration(wanted, journal)
+        fit = calibration.refitted(policy)
     settings = CompileSettings(profile, (3,), 12, "joint", effort="fast", prompts=8)
     # Beside those of a compile's report, the policy as it came is measured.
     report = forwards_by_stage(settings, SMALL)["report"].expected
     report += 3 * settings.held_out_size * len(profile.branches)
-    assert transfer_forwards(settings) == finder.calibration.reference_forwards + fit.forwards + report
+    assert transfer_forwards(settings) == calibration.reference_forwards + fit.forwards + report
 
 
 @pytest.mark.parametrize("effort", EFFORTS)

@@ -25,6 +25,7 @@ from budc.compiler.selection.task import ForwardCount
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training import schedule_alignment, second_stage
 from budc.schema.errors import UsageError
+from budc.schema.policy import Policy
 
 
 @pytest.fixture
@@ -331,3 +332,28 @@ def test_a_budget_of_every_step_is_the_reference_run(task, find, samples):
     errors = loss(finder, outcome)
     assert errors < math.log(1e-12)
     assert torch.isfinite(torch.tensor(outcome.loss))
+
+
+@pytest.mark.parametrize("fitted", [5.0, math.inf, None])
+def test_a_policy_keeps_its_coefficients_where_fitted_ones_lose_more(task, tmp_path, monkeypatch, fitted):
+    """Those of a search are better than the same with a half added; None: fitted ones as they are."""
+    wanted = task(8, 3, samples=8)
+    with Journal(tmp_path / "source", "find") as journal:
+        good = Finder(wanted, journal).find(wanted).policy
+    rows = {
+        name: [tuple(value + 0.5 for value in row) for row in entry.predictor]
+        for entry in good.branches
+        for name in entry.names
+    }
+    poor = Policy.of(good.payload, rows)
+    if fitted is not None:
+        monkeypatch.setattr(Calibration, "fitted", lambda self, candidate: Fit(poor, fitted, 7))
+    given = poor if fitted is None else good
+    with Journal(tmp_path / "transfer", "transfer") as journal:
+        calibration = Calibration(wanted, journal)
+        fit = calibration.refitted(given)
+        everyone = calibration.everyone()
+        assert (fit.policy is given) == (fitted is not None)
+        assert fit.loss == pytest.approx(everyone.loss("result", fit.policy, calibration.form), abs=1e-4)
+        assert fit.loss < everyone.loss("poor", poor, calibration.form)
+    assert fit.forwards == 2 * 3 * 8 + (2 * 3 * 8 if fitted is None else 7)
