@@ -1,9 +1,10 @@
 """Transfer: a policy found on one model becomes one of another model of its family.
 
 Masks and payload are kept. Coefficients depend on what a network's residuals look like, so they are fitted anew along
-one rollout on the target's calibration prompts, unless the policy is to stay as it is (`frozen`). With `nearby`, a few
-masks near the policy's own are tried as well (`budc.compiler.search.nearby`). The report is measured on the target,
-beside the policy as it came, and beside a search on the target where one is asked for.
+one rollout on the target's calibration prompts, unless the policy is to stay as it is (`frozen`). The policy's own are
+kept where they lose less; the better ones are refined. With `nearby`, a few masks near the policy's own are tried as
+well (`budc.compiler.search.nearby`). The report is measured on the target, beside the policy as it came, and beside a
+search on the target where one is asked for.
 """
 
 from __future__ import annotations

@@ -78,7 +78,8 @@ Some cells are left out, of all tables or of most:
 
 - **`--align` with the smaller efforts** was run in one cell, NFE 8 of `flux-nano`, and for
   [the paper's tables](paper.md). What an effort costs is in [cost.md](cost.md).
-- **`--align`** was run with one seed. **`--branches separate`** was not run on `wan2.1-mini`. What was "trained for
+- **`--align`** was run with one seed, and its learning rates were chosen on six of these cells
+  ([ADR 21](adr/0021-refinement.md)). **`--branches separate`** was not run on `wan2.1-mini`. What was "trained for
   long" started from an alignment of before coefficients were refined, and its coefficients moved each by itself.
 - **The paper's second stage** was run at NFE 8 of `flux-nano` with three seeds, and for [the paper's tables](paper.md).
   The other 33 cells, a minute and a half and more each, were dropped: there it changes the error of the search by less

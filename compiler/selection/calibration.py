@@ -5,6 +5,7 @@ Coefficients are fitted on the first, `stages.fit`; where prompts are left over 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -135,16 +136,17 @@ class Calibration:
         return Refiner(self.form, self.run, self.network, self.journal, self.workers)
 
     def refined(
-        self, task: Task, candidate: Candidate, contender: Contender, arbiter: Arbiter, fitted: int
+        self, task: Task, candidate: Candidate, contender: Contender, arbiter: Arbiter, origin: str
     ) -> tuple[Contender, ForwardCount]:
-        """Return a candidate that was fitted on so many prompts, with refined coefficients where the arbiter prefers
-        these and the task may have them, and the forwards spent. What the arbiter spent before has been taken.
+        """Return a candidate with refined coefficients where the arbiter prefers these and the task may have them, and
+        the forwards spent. `origin` tells the journal where its coefficients came from. What the arbiter spent before
+        has been taken.
         """
         prompts = effort(task.effort).refined(task.nfe, self.form.steps, self.stages.fit)
         fixed = candidate.rule in FIXED_RULES or not algorithm(task.search).arbitrated
         if fixed or not prompts or not task.refine:
             return contender, ForwardCount()
-        label = f"{task.label(candidate)} of {fitted}"
+        label = f"{task.label(candidate)} {origin}"
         contender, forwards = self.refiner.better(label, contender, prompts, arbiter)
         return contender, ForwardCount(refinement=forwards + arbiter.spent())
 
@@ -159,12 +161,15 @@ class Calibration:
 
     def refitted(self, policy: Policy) -> Fit:
         """Keep a policy's masks, and its own coefficients or those fitted on all prompts, whichever lose less there."""
-        fit, everyone = self.fitted(candidate_of(policy, self.task.denoiser.branches)), self.everyone()
+        candidate = candidate_of(policy, self.task.denoiser.branches)
+        fit, everyone = self.fitted(candidate), self.everyone()
         with progress(f"{FIT_PASS}, beside its own coefficients", 1) as bar:
-            loss = everyone.loss("own coefficients", policy, self.form)
+            loss = everyone.loss(f"{self.task.label(candidate)} as given", policy, self.form)
             bar.advance()
         fit = replace(fit, forwards=fit.forwards + everyone.spent())
-        return replace(fit, policy=policy, loss=loss) if loss < min(fit.loss, NOT_FINITE) else fit
+        if loss >= NOT_FINITE:
+            loss = math.inf
+        return replace(fit, policy=policy, loss=loss) if loss <= fit.loss else fit
 
     def judged(self, result: SearchResult) -> tuple[Tensor, Tensor]:
         """Return final latents (N, ...) on the prompts that judge: of what was found, before it was fitted on these as

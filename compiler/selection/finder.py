@@ -100,13 +100,22 @@ class Finder:
             )
         forwards = ForwardCount(reference=self.calibration.reference_forwards, refit=fit.forwards)
         result = SearchResult(fit.policy, self.task.schedule, fit.loss, 1, forwards)
-        return self.refined(self.task, candidate, result)
+        return self.refined(self.task, candidate, result, "as given" if fit.policy is policy else None)
 
-    def refined(self, task: Task, candidate: Candidate, result: SearchResult) -> SearchResult:
-        """Return a result whose loss is that on all prompts, with refined coefficients where these lose less there."""
+    def refined(
+        self, task: Task, candidate: Candidate, result: SearchResult, origin: str | None = None
+    ) -> SearchResult:
+        """Return a result whose loss is that on all prompts, with refined coefficients where these lose less there.
+
+        Without `origin` its coefficients are those that were fitted on all prompts.
+        """
         calibration = self.calibration
         contender, spent = calibration.refined(
-            task, candidate, Contender(result.loss, result), calibration.everyone(), calibration.stages.total
+            task,
+            candidate,
+            Contender(result.loss, result),
+            calibration.everyone(),
+            origin or f"of {calibration.stages.total}",
         )
         return replace(contender.result, loss=contender.loss, forwards=result.forwards + spent)
 

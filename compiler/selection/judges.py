@@ -41,7 +41,7 @@ class Judges:
         forwards = result.forwards + ForwardCount(arbitration=arbiter.spent())
         result = replace(result, policy=winner.policy, loss=winner.loss, notes=(*result.notes, chosen))
         contender, spent = self.calibration.refined(
-            task, winner.candidate, Contender(losses[index], result), arbiter, stages.fit
+            task, winner.candidate, Contender(losses[index], result), arbiter, f"of {stages.fit}"
         )
         forwards += spent
         notes = list(contender.result.notes)

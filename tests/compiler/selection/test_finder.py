@@ -16,12 +16,13 @@ from budc.compiler.rollouts.metrics import latent_errors, objective
 from budc.compiler.rollouts.policies import forwards_per_sample
 from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.rollouts.schedule import NoiseSchedule
+from budc.compiler.search import Candidate
 from budc.compiler.selection.arbitration import Arbiter
 from budc.compiler.selection.calibration import Calibration, Fit
 from budc.compiler.selection.effort import FINALISTS
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.stages import SEARCH_SHARE
-from budc.compiler.selection.task import ForwardCount
+from budc.compiler.selection.task import ForwardCount, SearchResult
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training import schedule_alignment, second_stage
 from budc.schema.errors import UsageError
@@ -357,3 +358,24 @@ def test_a_policy_keeps_its_coefficients_where_fitted_ones_lose_more(task, tmp_p
         assert fit.loss == pytest.approx(everyone.loss("result", fit.policy, calibration.form), abs=1e-4)
         assert fit.loss < everyone.loss("poor", poor, calibration.form)
     assert fit.forwards == 2 * 3 * 8 + (2 * 3 * 8 if fitted is None else 7)
+
+
+def test_policies_that_share_a_journal_are_compared_each_by_itself(task, tmp_path):
+    """Those of a sweep do at a further size; a transfer and the native search beside it do."""
+    wanted = task(12, 4, samples=16, effort="balanced", shape=(16, 16))
+    with Journal(tmp_path / "source", "find") as journal:
+        finder = Finder(wanted, journal)
+        first, second = (
+            finder.calibration.fitted(Candidate.of(12, steps, "tracked")).policy
+            for steps in ((0, 3, 6, 9), (0, 1, 2, 3))
+        )
+    with Journal(tmp_path / "shared", "transfer") as journal:
+        calibration = Calibration(wanted, journal)
+        losses = [calibration.refitted(policy).loss for policy in (first, second)]
+        assert losses[0] < losses[1]
+        finder = Finder(wanted, journal)
+        finder.transferred(first)
+        fitted = SearchResult(first, wanted.schedule, losses[0])
+        finder.refined(wanted, Candidate.of(12, (0, 3, 6, 9), "tracked", first.payload), fitted)
+        refined = {key.rsplit(" on ", 1)[0] for key in journal.records if key.startswith("refine ")}
+    assert len(refined) == 2

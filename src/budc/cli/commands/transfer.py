@@ -81,9 +81,9 @@ def transfer_command(
 ) -> None:
     """Rebind a policy to another model of its family.
 
-    Masks and payload of the artifact POLICY stay. Coefficients are fitted on the target, and the report is measured
-    there, beside the policy as it was. The new artifact names POLICY under derivedFrom. When a transfer was stopped,
-    the same command resumes it.
+    Masks and payload of the artifact POLICY stay. Its coefficients stay or are fitted on the target, whichever
+    lose less, and are then refined. The report is measured there, beside the policy as it was. The new artifact
+    names POLICY under derivedFrom. When a transfer was stopped, the same command resumes it.
     """
     from budc.cli.output.compiled import page, record
     from budc.cli.trust_store import load_trust, open_trusted
