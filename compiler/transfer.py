@@ -20,6 +20,7 @@ from budc.compiler.evaluation.report import SampledPolicy
 from budc.compiler.loaded_target import LoadedTarget, load_target
 from budc.compiler.rollouts.workers import SearchWorkers
 from budc.compiler.selection.finder import Finder
+from budc.compiler.selection.settings import choices
 from budc.compiler.selection.task import ForwardCount, Task
 from budc.compiler.storage.journal import Journal
 from budc.compiler.transfer_request import TransferPlan
@@ -35,11 +36,14 @@ from budc.schema.timestamps import issue_time
 
 @dataclass(frozen=True)
 class Transferred:
-    """The policy on the target, what finding it cost, and the policies of the same NFE to report beside it."""
+    """The policy on the target, what finding it cost, the choices that were made, and the policies of the same NFE to
+    report beside it.
+    """
 
     policy: Policy
     candidates: int = 0
     forwards: ForwardCount = field(default_factory=ForwardCount)
+    notes: tuple[str, ...] = ()
     beside: Mapping[str, SampledPolicy] = field(default_factory=dict)
 
 
@@ -130,13 +134,13 @@ def _nearby(policy: Policy, finder: Finder) -> Transferred:
     """Search masks near the policy's own, which all branches share."""
     steps = policy.branches[0].step_mask().compute_steps
     result = finder.find(replace(finder.task, search=NEARBY_SEARCH, published_masks=(steps,)))
-    return Transferred(result.policy, result.candidates, result.forwards)
+    return Transferred(result.policy, result.candidates, result.forwards, result.notes)
 
 
 def _kept(policy: Policy, finder: Finder) -> Transferred:
     """Keep the policy's masks."""
     result = finder.transferred(policy)
-    return Transferred(result.policy, result.candidates, result.forwards)
+    return Transferred(result.policy, result.candidates, result.forwards, result.notes)
 
 
 def _document(
@@ -170,6 +174,7 @@ def _document(
                 "from": source.name,
                 "differing": plan.differing,
                 **plan.target.prompt_files,
+                **choices(transferred.notes),
             },
             versions=versions(),
         ),

@@ -28,6 +28,7 @@ from budc.compiler.network.search import ANNEALING, compiled, origin_of
 from budc.compiler.rollouts.schedule import NoiseSchedule
 from budc.compiler.selection.effort import DEFAULT_EFFORT
 from budc.compiler.selection.finder import Finder
+from budc.compiler.selection.settings import choices
 from budc.compiler.selection.task import SearchResult, Settings, Task
 from budc.option_names import python_names
 from budc.progress import Report
@@ -122,7 +123,8 @@ def _kept(expected: Expected) -> Callable[[Finder], SearchResult]:
 
     def find(finder: Finder) -> SearchResult:
         settings: Settings = {"effort": finder.task.effort, "nearby": False, "from": expected.name}
-        return replace(finder.transferred(expected.policy), settings=settings)
+        result = finder.transferred(expected.policy)
+        return replace(result, settings={**settings, **choices(result.notes)})
 
     return find
 

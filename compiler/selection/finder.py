@@ -99,8 +99,11 @@ class Finder:
                 remedy="compile a policy for this model",
             )
         forwards = ForwardCount(reference=self.calibration.reference_forwards, refit=fit.forwards)
-        result = SearchResult(fit.policy, self.task.schedule, fit.loss, 1, forwards)
-        return self.refined(self.task, candidate, result, "as given" if fit.policy is policy else None)
+        own, prompts = fit.policy is policy, self.calibration.stages.total
+        kept, other = ("its own coefficients", "fitted ones") if own else ("fitted coefficients", "its own")
+        note = f"{kept}, which lose less on {prompts} prompts than {other}"
+        result = SearchResult(fit.policy, self.task.schedule, fit.loss, 1, forwards, notes=(note,))
+        return self.refined(self.task, candidate, result, "as given" if own else None)
 
     def refined(
         self, task: Task, candidate: Candidate, result: SearchResult, origin: str | None = None

@@ -48,17 +48,18 @@ def settings_of(task: Task, stages: Stages, result: SearchResult) -> Settings:
         settings["trained"] = task.train
     if task.frame_loss is not None:
         settings |= {"loss": task.frame_loss.name, "lossWeights": task.frame_loss.weights}
-    return {**settings, **_choices(result.notes)}
+    return {**settings, **choices(result.notes)}
 
 
 def with_choices(result: SearchResult, notes: Sequence[str]) -> SearchResult:
     """Return a result with further notes, and these among its settings."""
     notes = (*result.notes, *notes)
     others = {key: value for key, value in result.settings.items() if not key.startswith("choice")}
-    return replace(result, notes=notes, settings={**others, **_choices(notes)})
+    return replace(result, notes=notes, settings={**others, **choices(notes)})
 
 
-def _choices(notes: Sequence[str]) -> Settings:
+def choices(notes: Sequence[str]) -> Settings:
+    """Return choices that were made after a search, in words, as settings."""
     return {
         f"choice{number:02}" if len(notes) > 9 else f"choice{number}": note
         for number, note in enumerate(notes, 1)

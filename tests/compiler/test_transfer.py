@@ -80,6 +80,8 @@ def test_masks_stay_and_coefficients_are_fitted_on_the_target(
     assert after.policy != before.policy
     assert after.model.denoisers[0].tensor_root != before.model.denoisers[0].tensor_root
     assert after.sampler == before.sampler
+    chosen = after.search.settings["choice1"]
+    assert chosen == "fitted coefficients, which lose less on 4 prompts than its own"
     # One full run of the four calibration prompts, and a rollout with fitted coefficients and with its own.
     assert after.search.forwards == 4 * (6 + 2 * 3)
     names = [baseline.name for baseline in after.quality.baselines]

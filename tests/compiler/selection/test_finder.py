@@ -374,7 +374,8 @@ def test_policies_that_share_a_journal_are_compared_each_by_itself(task, tmp_pat
         losses = [calibration.refitted(policy).loss for policy in (first, second)]
         assert losses[0] < losses[1]
         finder = Finder(wanted, journal)
-        finder.transferred(first)
+        note = "its own coefficients, which lose less on 11 prompts than fitted ones"
+        assert finder.transferred(first).notes[0] == note
         fitted = SearchResult(first, wanted.schedule, losses[0])
         finder.refined(wanted, Candidate.of(12, (0, 3, 6, 9), "tracked", first.payload), fitted)
         refined = {key.rsplit(" on ", 1)[0] for key in journal.records if key.startswith("refine ")}
