@@ -1,8 +1,8 @@
 """Transfer: a policy found on one network becomes one of another network with the same branches.
 
-Masks and payload are kept, and coefficients, or those fitted anew along one rollout, whichever lose less. With
-`nearby`, a few masks near the policy's own are tried as well. The report is measured on the new network, beside the
-policy as it came ("frozen").
+Masks and payload are kept. Of the policy's own coefficients and those fitted along one rollout, the ones that lose
+less are taken, and refined. With `nearby`, a few masks near the policy's own are tried as well. The report is measured
+on the new network, beside the policy as it came ("frozen").
 """
 
 from __future__ import annotations
