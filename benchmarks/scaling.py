@@ -31,6 +31,7 @@ from budc.compiler.loaded_target import load_target
 from budc.compiler.policy_source import make_request
 from budc.compiler.rollouts.policies import full_policy
 from budc.compiler.search import Candidate
+from budc.compiler.selection.calibration import Calibration
 from budc.compiler.selection.finder import Finder
 from budc.compiler.storage.tensors import chunk_spans
 from budc.compiler.workers.actor import Task
@@ -119,7 +120,7 @@ def measure(folder: Path, model: str, rounds: int) -> list[dict[str, Any]]:
         task = compile_task(plan, loaded, sampler, NFE)
         with loaded.journal(plan.policies[0].path, measured_settings(plan, sampler), 8) as journal:
             hired = hire(pool, loaded, task, journal)
-            finder = Finder(task, journal, hired.search)
+            finder = Finder(Calibration(task, journal, hired.search))
             plain = [PlainProcess(setups(loaded, task, journal)) for _ in range(2)]
             reference = {key: value for key, value in journal.records.items() if "full" in key}
             rolled = [

@@ -16,6 +16,7 @@ from budc.compiler.further_shapes import SizedTarget, with_further_shapes
 from budc.compiler.loaded_target import load_target
 from budc.compiler.proxy_search import SizedSearch
 from budc.compiler.search import algorithm
+from budc.compiler.selection.calibration import Calibration
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.settings import with_choices
 from budc.compiler.selection.task import SearchResult
@@ -100,7 +101,7 @@ def _compiled(plan: CompilePlan, pool: Pool | None, work: RemainingWork) -> list
         masks = None if proxy is None else SizedSearch(plan, proxy)
         first_blocks = 0 if plan.engine is None else plan.engine.first_blocks
         workers = hire(pool, loaded, task, journal, Recording(*recorded_for(plan.engine), first_blocks))
-        finder = Finder(task, journal, workers.search)
+        finder = Finder(Calibration(task, journal, workers.search))
 
         def find(nfe: int) -> SearchResult:
             task = compile_task(plan, loaded, sampler, nfe)

@@ -19,6 +19,7 @@ from budc.compiler.emit import conditioning_images, output_shape, versions, writ
 from budc.compiler.evaluation.report import SampledPolicy
 from budc.compiler.loaded_target import LoadedTarget, load_target
 from budc.compiler.rollouts.workers import SearchWorkers
+from budc.compiler.selection.calibration import Calibration
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.settings import choices
 from budc.compiler.selection.task import ForwardCount, Task
@@ -114,7 +115,7 @@ def _transferred(
     policy, beside = plan.source.document.policy, dict[str, SampledPolicy]()
     if plan.frozen and not plan.native:
         return Transferred(policy)
-    finder = Finder(task, journal, workers)
+    finder = Finder(Calibration(task, journal, workers))
     if plan.frozen:
         transferred = Transferred(policy)
     else:

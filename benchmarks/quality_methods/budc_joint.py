@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 from budc.compiler.rollouts.schedule import NoiseSchedule
+from budc.compiler.selection.calibration import Calibration
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.task import SearchResult, Task
 from budc.compiler.storage.journal import Journal
@@ -49,7 +50,7 @@ def find(
     )
     name = f"{setting.name} joint {effort}{' separate' * separate} {nfe} {seed} {len(setting.calibration)}"
     with Journal(folder, name) as journal:
-        return Finder(task, journal).find(task)
+        return Finder(Calibration(task, journal)).find(task)
 
 
 def budc_joint(

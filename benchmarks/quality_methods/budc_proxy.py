@@ -16,6 +16,7 @@ from budc.compiler.models.model import LoadedModel
 from budc.compiler.planning.cost import forward_cost
 from budc.compiler.proxy import parse_proxy
 from budc.compiler.rollouts.schedule import NoiseSchedule
+from budc.compiler.selection.calibration import Calibration
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.proxy import ProxySearch, after_proxy, with_proxy
 from budc.compiler.selection.task import Task
@@ -38,7 +39,7 @@ def budc_proxy(setting: Setting, nfe: int, seed: int, folder: Path, *, effort: s
     with Journal(folder / "proxy", f"{name} proxy") as there, Journal(folder / "real", name) as here:
         found = ProxySearch(proxied, there).find(proxied)
         after = after_proxy(wanted, found)
-        result = with_proxy(Finder(after, here).find(after), found)
+        result = with_proxy(Finder(Calibration(after, here)).find(after), found)
     share = forward_cost(small.profile).flops / forward_cost(profile).flops
     spent = {"proxy": text, "proxyForwards": found.forwards, "share": share}
     outcome = run(setting, result)

@@ -15,6 +15,7 @@ from budc.compiler.proxy import check_searched
 from budc.compiler.rollouts.metrics import latent_errors
 from budc.compiler.rollouts.policies import shared_policy
 from budc.compiler.rollouts.policy import rollout_policy
+from budc.compiler.selection.calibration import Calibration
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.proxy import ProxySearch, after_proxy, with_proxy
 from budc.compiler.selection.settings import with_choices
@@ -64,7 +65,7 @@ def search_through(smaller: Conditioning | None, name: str) -> Search:
 
 def by(find: Callable[[Finder], SearchResult]) -> Find:
     """Return what finds with a finder whose reference run is done."""
-    return lambda task, journal: Found(task, find(Finder(task, journal)))
+    return lambda task, journal: Found(task, find(Finder(Calibration(task, journal))))
 
 
 def for_budget(search: Search) -> Find:
@@ -76,7 +77,7 @@ def for_quality(bound: Bound, search: Search) -> Find:
     """Return what finds the policy of the smallest budget that keeps a bound; a task's budget is all its steps."""
 
     def find(task: Task, journal: Journal) -> Found:
-        finder = Finder(replace(task, judged=True), journal)
+        finder = Finder(Calibration(replace(task, judged=True), journal))
 
         def measure(_: int, latents: Tensor, reference: Tensor) -> list[float]:
             return latent_errors(latents, reference)
@@ -110,7 +111,7 @@ def within_seconds(seconds: float, search: Search) -> Find:
         bracket = Bracket(_fewest(task), steps + 1, TIME_SLOPE)
         settled = budget_within(seconds, timed, device_name(task.denoiser.device), bracket)
         task = _at(task, settled.nfe)
-        result = search(Finder(task, journal), task)
+        result = search(Finder(Calibration(task, journal)), task)
         # Not among the settings, which the policy keeps: times differ from run to run.
         return Found(task, replace(result, notes=(*result.notes, *settled.times)))
 

@@ -18,10 +18,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from budc.compiler.rollouts.candidate import candidate_of
-from budc.compiler.rollouts.workers import SearchWorkers
 from budc.compiler.search import Candidate, Space, algorithm
 from budc.compiler.selection.arbitration import Contender
 from budc.compiler.selection.calibration import Calibration
@@ -31,7 +30,6 @@ from budc.compiler.selection.race import RaceResult, race
 from budc.compiler.selection.scores import Scored
 from budc.compiler.selection.settings import settings_of
 from budc.compiler.selection.space import space_of
-from budc.compiler.selection.stages import Stages
 from budc.compiler.selection.study import search
 from budc.compiler.selection.task import ForwardCount, SearchResult, Task
 from budc.compiler.storage.journal import Journal
@@ -41,26 +39,27 @@ from budc.schema.errors import CompileError
 from budc.schema.policy import Policy
 
 
+@dataclass(frozen=True)
 class Finder:
-    """Finds policies of several budgets for one denoiser, which share the reference run and the trees of rollouts.
+    """Finds policies of several budgets on one set of calibration prompts, which share its reference run and trees.
 
-    The first task's budget decides how many prompts all are given, so it is the largest. For the arguments see
-    `Calibration`.
+    The task of the calibration decides how many prompts all are given, so its budget is the largest.
 
     Raises:
-        BudcError: see `study.search` and `Calibration`.
+        BudcError: see `study.search`.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        journal: Journal,
-        workers: SearchWorkers | None = None,
-        stages: Stages | None = None,
-    ) -> None:
-        self.task = task
-        self.journal = journal
-        self.calibration = Calibration(task, journal, workers, stages)
+    calibration: Calibration
+
+    @property
+    def task(self) -> Task:
+        """The task of the calibration."""
+        return self.calibration.task
+
+    @property
+    def journal(self) -> Journal:
+        """The journal of all that is measured."""
+        return self.calibration.journal
 
     def find(self, task: Task) -> SearchResult:
         """Return the best policy for a task that differs from the first in budget and search alone."""

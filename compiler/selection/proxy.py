@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from budc.compiler.search.payload_penalty import payload_penalty
+from budc.compiler.selection.calibration import Calibration
 from budc.compiler.selection.effort import AFTER_PROXY, PROXY_MASKS
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.stages import Stages, stages_of
@@ -40,7 +41,7 @@ class ProxySearch:
 
     def __init__(self, task: Task, journal: Journal) -> None:
         screen = stages_of(task.search, task.effort, task.nfe, len(task.conditions), arbitrates=False).screen
-        self._finder = Finder(_searched(task), journal, stages=Stages(screen, screen, 0))
+        self._finder = Finder(Calibration(_searched(task), journal, stages=Stages(screen, screen, 0)))
 
     def find(self, task: Task) -> ProxyMasks:
         """Return the best masks for a task that differs from the first in its budget alone."""

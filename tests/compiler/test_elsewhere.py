@@ -12,6 +12,7 @@ from budc.compiler.evaluation.reference import encode_prompts  # noqa: E402
 from budc.compiler.models.denoiser import model_denoiser  # noqa: E402
 from budc.compiler.models.model import load_model  # noqa: E402
 from budc.compiler.rollouts.schedule import NoiseSchedule  # noqa: E402
+from budc.compiler.selection.calibration import Calibration  # noqa: E402
 from budc.compiler.selection.finder import Finder  # noqa: E402
 from budc.compiler.selection.task import SearchResult, Task  # noqa: E402
 from budc.compiler.storage.journal import Journal  # noqa: E402
@@ -63,7 +64,7 @@ def searched(model: Any, conditions: Any, journal: Any) -> SearchResult:
         batch=4,
     )
     with Journal(journal, "elsewhere") as opened:
-        return Finder(task, opened).find(task)
+        return Finder(Calibration(task, opened)).find(task)
 
 
 @pytest.mark.usefixtures("short_search")

@@ -85,6 +85,7 @@ def test_the_default_search_keeps_to_payload_rule_and_steps(payload, bench, toys
     pytest.importorskip("torch")
     from dataclasses import replace
 
+    from budc.compiler.selection.calibration import Calibration
     from budc.compiler.selection.finder import Finder
     from budc.compiler.selection.task import Task
 
@@ -100,7 +101,7 @@ def test_the_default_search_keeps_to_payload_rule_and_steps(payload, bench, toys
         payloads=(payload,),
         always=(0, 1),
     )
-    result = Finder(task, journal).find(task)
+    result = Finder(Calibration(task, journal)).find(task)
     (branch,) = result.policy.branches
     mask = branch.step_mask()
     assert result.policy.payload == payload
@@ -109,4 +110,4 @@ def test_the_default_search_keeps_to_payload_rule_and_steps(payload, bench, toys
     assert branch.step_predictor() == tuple(fixed_rows("linear", mask))
     masks = periodic_masks(8, 4)
     periodic = replace(task, search="known", published_masks=tuple(own.compute_steps for own in masks))
-    assert Finder(task, journal).find(periodic).policy.branches[0].step_mask() in masks
+    assert Finder(Calibration(task, journal)).find(periodic).policy.branches[0].step_mask() in masks

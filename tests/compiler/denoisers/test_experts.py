@@ -11,6 +11,7 @@ from budc.compiler.fitting.gram import mean_gram, segment_errors
 from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.search import ALGORITHMS, Candidate
 from budc.compiler.selection.alignment import aligned
+from budc.compiler.selection.calibration import Calibration
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.scores import policy_of
 from budc.compiler.storage.journal import Journal
@@ -178,7 +179,7 @@ def test_every_search_finds_a_policy_that_keeps_the_split(
     )
     (first,) = pair.first_steps(searched.schedule.timesteps)
     with Journal(tmp_path, "find") as journal:
-        outcome = Finder(searched, journal).find(searched)
+        outcome = Finder(Calibration(searched, journal)).find(searched)
     assert sum(sum(branch.mask) * len(branch.names) for branch in outcome.policy.branches) == 6
     for branch in outcome.policy.branches:
         assert branch.mask[first]

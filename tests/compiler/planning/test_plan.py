@@ -157,7 +157,7 @@ def test_the_default_search_spends_what_is_planned(
     """Within 10 %: how many prefixes candidates share depends on their losses."""
     wanted = task(36, nfe, samples=24, effort=effort)
     with Journal(tmp_path / "planned", "planned") as journal:
-        forwards = Finder(wanted, journal).find(wanted).forwards
+        forwards = Finder(Calibration(wanted, journal)).find(wanted).forwards
     settings = CompileSettings(load_profile("wan2.1-nano"), (nfe,), 36, "joint", effort=effort, prompts=24)
     assert planned(settings) == pytest.approx(forwards.total, rel=0.1)
 
@@ -166,7 +166,7 @@ def test_a_search_after_a_proxy_spends_what_is_planned(task: Callable[..., Task]
     wanted, smaller = (task(10, 3, samples=8, effort="fast", shape=shape) for shape in ((2, 3), (1, 2)))
     with Journal(tmp_path / "proxy", "p") as there, Journal(tmp_path / "real", "r") as here:
         found = ProxySearch(smaller, there).find(smaller)
-        forwards = Finder(wanted, here).find(after_proxy(wanted, found)).forwards
+        forwards = Finder(Calibration(wanted, here)).find(after_proxy(wanted, found)).forwards
     profile = load_profile("wan2.1-nano")
     proxy = ProxyCost(profile, SMALL, 0.25)
     settings = CompileSettings(profile, (3,), 10, "joint", effort="fast", prompts=8, proxy=proxy)

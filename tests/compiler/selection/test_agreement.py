@@ -10,6 +10,7 @@ import pytest
 
 from budc.compiler.rollouts.metrics import objective
 from budc.compiler.search import ALGORITHMS
+from budc.compiler.selection.calibration import Calibration
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.space import space_of
 from budc.compiler.storage.journal import Journal
@@ -32,7 +33,7 @@ def landscape(toys, task, folder, solver, steps, nfe, seed):
     """Return the space and the losses of all of its candidates."""
     given = task(steps, nfe, solver=solver, conditions=toys.conditions(16, shape=(4, 8), seed=seed))
     with Journal(folder / f"agreement {seed}", "agreement") as journal:
-        finder = Finder(given, journal)
+        finder = Finder(Calibration(given, journal))
     tree = finder.calibration.tree((0, 16))
     space = space_of(finder.task, tree.run)
     losses = {}

@@ -7,6 +7,7 @@ from copy import deepcopy
 
 import pytest
 
+from budc.compiler.selection.calibration import Calibration
 from budc.compiler.selection.finder import Finder
 from budc.compiler.storage.journal import Journal
 from budc.schema.errors import JournalCorrupt
@@ -23,7 +24,7 @@ def search(task, tmp_path):
         with Journal(tmp_path / "search", "print") as journal:
             if "batch" not in journal.records:
                 journal.put("batch", 4)
-            return Finder(wanted, journal).find(wanted)
+            return Finder(Calibration(wanted, journal)).find(wanted)
 
     search.path = tmp_path / "search" / "journal.jsonl"
     return search

@@ -10,6 +10,7 @@ from budc.compiler.rollouts.metrics import latent_errors, objective
 from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.search import Candidate, Space
 from budc.compiler.selection import effort as efforts
+from budc.compiler.selection.calibration import Calibration
 from budc.compiler.selection.effort import EFFORTS, Effort, PerBudget, effort, epochs
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.race import race
@@ -38,7 +39,7 @@ def small(monkeypatch):
 def find(tmp_path):
     def find(task):
         with Journal(tmp_path / f"find {task.align}", "find") as journal:
-            finder = Finder(task, journal)
+            finder = Finder(Calibration(task, journal))
             return finder, finder.find(task), dict(journal.records)
 
     return find
@@ -109,7 +110,7 @@ def test_a_larger_budget_is_given_more_prompts():
 def test_a_task_is_given_the_prompts_of_its_budget(task, small, tmp_path):
     for nfe, stages in ((3, Stages(3, 4, 0)), (6, Stages(4, 5, 0))):
         with Journal(tmp_path / str(nfe), "find") as journal:
-            finder = Finder(task(8, nfe, samples=12, effort=small), journal)
+            finder = Finder(Calibration(task(8, nfe, samples=12, effort=small), journal))
         assert finder.calibration.stages == stages
         assert finder.calibration.reference_forwards == 2 * 8 * stages.total
 
@@ -230,7 +231,7 @@ def test_a_killed_race_goes_on(task, small, tmp_path, monkeypatch, records):
     """The first three records are those of finalists, the others of moves of the best."""
     wanted = task(8, 3, samples=12, effort=small)
     with Journal(tmp_path / "undisturbed", "find") as journal:
-        expected = Finder(wanted, journal).find(wanted)
+        expected = Finder(Calibration(wanted, journal)).find(wanted)
     put = Journal.put
 
     def stopping(self, key, value):
@@ -240,10 +241,10 @@ def test_a_killed_race_goes_on(task, small, tmp_path, monkeypatch, records):
 
     monkeypatch.setattr(Journal, "put", stopping)
     with Journal(tmp_path / "killed", "find") as journal, pytest.raises(KeyboardInterrupt):
-        Finder(wanted, journal).find(wanted)
+        Finder(Calibration(wanted, journal)).find(wanted)
     monkeypatch.setattr(Journal, "put", put)
     with Journal(tmp_path / "killed", "find") as journal:
-        assert Finder(wanted, journal).find(wanted) == expected
+        assert Finder(Calibration(wanted, journal)).find(wanted) == expected
 
 
 def test_judges_choose_from_what_raced_or_from_the_best_of_the_search():

@@ -16,17 +16,15 @@ from budc.compiler.rollouts.metrics import latent_errors, objective
 from budc.compiler.rollouts.policies import forwards_per_sample
 from budc.compiler.rollouts.policy import rollout_policy
 from budc.compiler.rollouts.schedule import NoiseSchedule
-from budc.compiler.search import Candidate
 from budc.compiler.selection.arbitration import Arbiter
 from budc.compiler.selection.calibration import Calibration, Fit
 from budc.compiler.selection.effort import FINALISTS
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.stages import SEARCH_SHARE
-from budc.compiler.selection.task import ForwardCount, SearchResult
+from budc.compiler.selection.task import ForwardCount
 from budc.compiler.storage.journal import Journal
 from budc.compiler.training import schedule_alignment, second_stage
 from budc.schema.errors import UsageError
-from budc.schema.policy import Policy
 
 
 @pytest.fixture
@@ -36,7 +34,7 @@ def find(tmp_path):
 
     def find(task):
         with Journal(tmp_path / f"find {next(numbers)}", "find") as journal:
-            finder = Finder(task, journal)
+            finder = Finder(Calibration(task, journal))
             return finder.find(task), finder, dict(journal.records)
 
     return find
@@ -179,7 +177,7 @@ def test_a_sweep_shares_the_full_run(task, toys, tmp_path):
     wanted = task(8, 2, samples=8)
     denoiser = wanted.denoiser
     with Journal(tmp_path / "sweep", "sweep") as journal:
-        finder = Finder(wanted, journal)
+        finder = Finder(Calibration(wanted, journal))
         assert sum(denoiser.calls) == 8 * 8 * 2
         family = [finder.find(replace(wanted, nfe=nfe)) for nfe in (2, 3, 5)]
     spent = sum(denoiser.calls)
@@ -187,7 +185,7 @@ def test_a_sweep_shares_the_full_run(task, toys, tmp_path):
     for nfe, outcome in zip((2, 3, 5), family, strict=True):
         single = replace(wanted, nfe=nfe, denoiser=toys.toy())
         with Journal(tmp_path / f"alone {nfe}", "alone") as journal:
-            expected = Finder(single, journal).find(single)
+            expected = Finder(Calibration(single, journal)).find(single)
         assert (outcome.policy, outcome.loss) == (expected.policy, expected.loss)
         alone.append(sum(single.denoiser.calls))
     assert spent <= sum(alone) - 2 * 8 * 8 * 2, "two of three full runs are saved at least"
@@ -239,7 +237,7 @@ def test_alignment_is_kept_where_other_prompts_gain(task, find, toys, tmp_path):
     assert aligned.forwards.total > plain.forwards.total
     fresh = replace(finder.task, conditions=toys.conditions(48, shape=shape, seed=1))
     with Journal(tmp_path / "fresh", "fresh") as journal:
-        others = Finder(fresh, journal)
+        others = Finder(Calibration(fresh, journal))
     assert loss(others, aligned) < loss(others, plain)
 
 
@@ -333,50 +331,3 @@ def test_a_budget_of_every_step_is_the_reference_run(task, find, samples):
     errors = loss(finder, outcome)
     assert errors < math.log(1e-12)
     assert torch.isfinite(torch.tensor(outcome.loss))
-
-
-@pytest.mark.parametrize("fitted", [5.0, math.inf, None])
-def test_a_policy_keeps_its_coefficients_where_fitted_ones_lose_more(task, tmp_path, monkeypatch, fitted):
-    """Those of a search are better than the same with a half added; None: fitted ones as they are."""
-    wanted = task(8, 3, samples=8)
-    with Journal(tmp_path / "source", "find") as journal:
-        good = Finder(wanted, journal).find(wanted).policy
-    rows = {
-        name: [tuple(value + 0.5 for value in row) for row in entry.predictor]
-        for entry in good.branches
-        for name in entry.names
-    }
-    poor = Policy.of(good.payload, rows)
-    if fitted is not None:
-        monkeypatch.setattr(Calibration, "fitted", lambda self, candidate: Fit(poor, fitted, 7))
-    given = poor if fitted is None else good
-    with Journal(tmp_path / "transfer", "transfer") as journal:
-        calibration = Calibration(wanted, journal)
-        fit = calibration.refitted(given)
-        everyone = calibration.everyone()
-        assert (fit.policy is given) == (fitted is not None)
-        assert fit.loss == pytest.approx(everyone.loss("result", fit.policy, calibration.form), abs=1e-4)
-        assert fit.loss < everyone.loss("poor", poor, calibration.form)
-    assert fit.forwards == 2 * 3 * 8 + (2 * 3 * 8 if fitted is None else 7)
-
-
-def test_policies_that_share_a_journal_are_compared_each_by_itself(task, tmp_path):
-    """Those of a sweep do at a further size; a transfer and the native search beside it do."""
-    wanted = task(12, 4, samples=16, effort="balanced", shape=(16, 16))
-    with Journal(tmp_path / "source", "find") as journal:
-        finder = Finder(wanted, journal)
-        first, second = (
-            finder.calibration.fitted(Candidate.of(12, steps, "tracked")).policy
-            for steps in ((0, 3, 6, 9), (0, 1, 2, 3))
-        )
-    with Journal(tmp_path / "shared", "transfer") as journal:
-        calibration = Calibration(wanted, journal)
-        losses = [calibration.refitted(policy).loss for policy in (first, second)]
-        assert losses[0] < losses[1]
-        finder = Finder(wanted, journal)
-        note = "its own coefficients, which lose less on 11 prompts than fitted ones"
-        assert finder.transferred(first).notes[0] == note
-        fitted = SearchResult(first, wanted.schedule, losses[0])
-        finder.refined(wanted, Candidate.of(12, (0, 3, 6, 9), "tracked", first.payload), fitted)
-        refined = {key.rsplit(" on ", 1)[0] for key in journal.records if key.startswith("refine ")}
-    assert len(refined) == 2

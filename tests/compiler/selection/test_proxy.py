@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from budc.compiler.search import Candidate
+from budc.compiler.selection.calibration import Calibration
 from budc.compiler.selection.effort import PROXY_MASKS
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.proxy import ProxySearch, after_proxy, with_proxy
@@ -31,7 +32,7 @@ def test_a_short_search_starts_from_its_masks(found, task, tmp_path):
     masks, _ = found
     wanted = task(10, 3, effort="fast", published_masks=((0, 1, 2),))
     with Journal(tmp_path / "real", "real") as journal:
-        finder = Finder(wanted, journal)
+        finder = Finder(Calibration(wanted, journal))
         alone = finder.find(wanted)
         after = finder.find(after_proxy(wanted, masks))
     tried = [point.candidate.mask.compute_steps for point in after.trace]
@@ -53,5 +54,5 @@ def test_masks_are_ranked_as_a_search_ranks_its_finalists(task, tmp_path, monkey
             for steps, payload, loss in (((0, 1, 2), "trunk-residual", -3.1), ((0, 4, 8), "velocity", -3.0))
         )
         changed = replace(result, trace=(trunk, velocity))
-        monkeypatch.setattr(search._finder, "find", lambda _: changed)
+        monkeypatch.setattr(Finder, "find", lambda *_: changed)
         assert search.find(wanted).masks == ((0, 4, 8), (0, 1, 2))

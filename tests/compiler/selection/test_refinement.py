@@ -15,6 +15,7 @@ from budc.compiler.rollouts.sensitivity import forwards_of_normal_equations
 from budc.compiler.selection import effort as efforts
 from budc.compiler.selection.alignment import PRECONDITIONED_RATES
 from budc.compiler.selection.arbitration import Arbiter
+from budc.compiler.selection.calibration import Calibration
 from budc.compiler.selection.effort import FINALISTS, LEAST_REFINED, evaluations_of_refinement
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.refinement import Refiner
@@ -32,7 +33,7 @@ def find(tmp_path):
 
     def find(task, name="find"):
         with Journal(tmp_path / name, "find") as journal:
-            finder = Finder(task, journal)
+            finder = Finder(Calibration(task, journal))
             return finder.find(task), dict(journal.records)
 
     return find
@@ -167,7 +168,7 @@ def test_what_was_fitted_on_other_prompts_is_measured_anew(task, tmp_path):
     """A transfer fits a mask on all prompts; the search that may follow fits the same one on some of them."""
     wanted = task(8, 3, samples=24)
     with Journal(tmp_path / "find", "find") as journal:
-        finder = Finder(wanted, journal)
+        finder = Finder(Calibration(wanted, journal))
         result = finder.find(wanted)
         searched = {key for key in journal.records if key.startswith("refine")}
         candidate = candidate_of(result.policy, wanted.denoiser.branches)
@@ -180,7 +181,7 @@ def test_workers_measure_in_place_of_this_process(task, tmp_path):
     """They finish in any order."""
     wanted = task(8, 3, samples=24)
     with Journal(tmp_path / "alone", "find") as journal:
-        finder = Finder(wanted, journal)
+        finder = Finder(Calibration(wanted, journal))
         result = finder.find(wanted)
         policy = finder.calibration.fitted(next(iter(result.trace)).candidate).policy
         alone = finder.calibration.refiner.refined("some", policy, 12)

@@ -8,6 +8,7 @@ import torch
 import toy_search
 
 from budc.compiler.cluster import Cluster
+from budc.compiler.selection.calibration import Calibration
 from budc.compiler.selection.finder import Finder
 from budc.compiler.selection.stages import stages_of
 from budc.compiler.storage.journal import Journal
@@ -31,7 +32,7 @@ def one_thread():
 def found(task, folder, workers=None):
     """Return what a search finds, and the journal's records in the order in which they were written."""
     with Journal(folder, "toy", jobs=4) as journal:
-        result = Finder(task, journal, None if workers is None else workers(journal)).find(task)
+        result = Finder(Calibration(task, journal, None if workers is None else workers(journal))).find(task)
         return result, dict(journal.records)
 
 
